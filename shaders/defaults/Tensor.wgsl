@@ -1,0 +1,2 @@
+// WGSL has no empty struct.
+struct Tensor { unused: f32 }

@@ -1,0 +1,3 @@
+fn look_ahead(h: Hyper, p: f32, s: ptr<function, State>) -> f32 {
+    return p;
+}

@@ -1,0 +1,70 @@
+// What every walk does round a rule, once for all rules.
+// Twin: `Common` and `Kernel` in src/rule.rs
+
+// On where any group of the dispatch needs it; a group that does not has the number that changes nothing.
+override MAXIMIZE: bool = false;
+override L2: bool = false;
+override DECAY: bool = false;
+override CAUTIOUS: bool = false;
+override BIT_MAX: bool = false; // a sums pass takes the largest absolute value, by its bits
+
+// Of a workgroup. A processor runs them eight by eight, each eight to their end, and wants one eight.
+override LANES: u32 = 256u;
+
+const BLOCK_QUADS: u32 = 256u; // a block is 1024 elements
+const ABSENT: u32 = 0xffffffffu; // in the clock map: no gradient in this step
+
+struct Common { direction: f32, l2: f32, decay: f32, cautious: f32 }
+
+// One row of the chunk table. A row without elements does nothing.
+struct Row {
+    tensor: u32,
+    len: u32, // elements
+    param: u32, // offsets into the bound windows: elements (in `finish`, the number of partials),
+    grad: u32, // elements,
+    state: u32, // vectors of four,
+    partial: u32, // words
+}
+
+fn row_index(group: vec3<u32>, groups: vec3<u32>) -> u32 {
+    return group.y * groups.x + group.x;
+}
+
+fn quads(row: Row) -> u32 {
+    return (row.len + 3u) / 4u;
+}
+
+// The gradient as the rule sees it.
+fn prepare(c: Common, p: f32, raw: f32) -> f32 {
+    var g = raw;
+    if (MAXIMIZE) {
+        g *= c.direction;
+    }
+    if (L2) {
+        g += c.l2 * p;
+    }
+    return g;
+}
+
+// One element's update: the new parameter.
+fn update(c: Common, h: Hyper, k: Tensor, p: f32, raw: f32, s: ptr<function, State>) -> f32 {
+    let g = prepare(c, p, raw);
+    var u = direction(h, k, p, g, s);
+    // Decay and update are added before they meet p: forming 1 - lr*d in f32 costs the replay tolerance.
+    if (CAUTIOUS) {
+        u += select(c.decay, c.decay + c.cautious, sign(u) == sign(p)) * p;
+    } else if (DECAY) {
+        u += c.decay * p;
+    }
+    let landed = land(h, k, p, u, s);
+    // min, max and sign drop a NaN; the parameter must not look plausible then.
+    return select(landed, raw, is_nan(raw));
+}
+
+// Two partial results of a sums pass as one.
+fn combine(a: vec2<u32>, b: vec2<u32>) -> vec2<u32> {
+    if (BIT_MAX) {
+        return max(a & vec2<u32>(0x7fffffffu), b & vec2<u32>(0x7fffffffu));
+    }
+    return bitcast<vec2<u32>>(bitcast<vec2<f32>>(a) + bitcast<vec2<f32>>(b));
+}

@@ -1,0 +1,86 @@
+// `measure` combined over each block of a row and, where the row has several, over the row: one partial a row.
+// A block has 32 leaves; the tree is that of `parts::tree` in src/parts.rs, whatever the row's length.
+
+const LEAVES: u32 = 256u; // of eight blocks
+const NODES: u32 = 64u; // of eight blocks, each of four leaves
+
+var<workgroup> leaves: array<vec2<u32>, LEAVES>;
+var<workgroup> nodes: array<vec2<u32>, NODES>;
+
+@compute @workgroup_size(LANES)
+fn sums(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let row = load_row(row_index(group, groups));
+    let record = load_record(row.tensor);
+    if (record == ABSENT || row.len == 0u) {
+        return;
+    }
+    let c = load_common(record);
+    let h = load_hyper(record);
+    let k = load_tensor(row.tensor);
+    // Of a block's 32 leaves, 16 are added to the others and 8 of these to the rest: within a lane where lanes are few.
+    if (LANES <= NODES) {
+        for (var node = lane; node < NODES; node += LANES) {
+            let leaf = node / 8u * 32u + node % 8u;
+            let even = combine(sum_leaf(row, c, h, k, leaf), sum_leaf(row, c, h, k, leaf + 16u));
+            let odd = combine(sum_leaf(row, c, h, k, leaf + 8u), sum_leaf(row, c, h, k, leaf + 24u));
+            nodes[node] = combine(even, odd);
+        }
+    } else {
+        for (var leaf = lane; leaf < LEAVES; leaf += LANES) {
+            leaves[leaf] = sum_leaf(row, c, h, k, leaf);
+        }
+        workgroupBarrier();
+        for (var node = lane; node < NODES; node += LANES) {
+            let leaf = node / 8u * 32u + node % 8u;
+            let even = combine(leaves[leaf], leaves[leaf + 16u]);
+            let odd = combine(leaves[leaf + 8u], leaves[leaf + 24u]);
+            nodes[node] = combine(even, odd);
+        }
+    }
+    for (var stride = 4u; stride > 0u; stride /= 2u) {
+        workgroupBarrier();
+        for (var i = lane; i < NODES / 8u * stride; i += LANES) {
+            let node = i / stride * 8u + i % stride;
+            nodes[node] = combine(nodes[node], nodes[node + stride]);
+        }
+    }
+    for (var stride = 8u; stride < NODES; stride *= 2u) {
+        workgroupBarrier();
+        for (var node = 2u * stride * lane; node < NODES; node += 2u * stride * LANES) {
+            nodes[node] = combine(nodes[node], nodes[node + stride]);
+        }
+    }
+    if (lane == 0u) {
+        store_partial(row.partial, nodes[0]);
+    }
+}
+
+// 8 of a block's 256 quads. Eight leaves in a row read 64 adjacent quads.
+fn sum_leaf(row: Row, c: Common, h: Hyper, k: Tensor, leaf: u32) -> vec2<u32> {
+    let first = leaf / 8u * 64u;
+    let end = min(first + 64u, quads(row));
+    var node = vec2<u32>(0u, 0u);
+    for (var q = first + leaf % 8u; q < end; q += 8u) {
+        let p = load_param(row, q);
+        let g = load_grad(row, q);
+        var s0: State;
+        var s1: State;
+        var s2: State;
+        var s3: State;
+        load_state(row, q, &s0, &s1, &s2, &s3);
+        // Padding may hold anything, so what lies behind the end is dropped as bits.
+        let a = bitcast<vec2<u32>>(measure(h, k, p.x, prepare(c, p.x, g.x), &s0));
+        let b = bitcast<vec2<u32>>(measure(h, k, p.y, prepare(c, p.y, g.y), &s1));
+        let d = bitcast<vec2<u32>>(measure(h, k, p.z, prepare(c, p.z, g.z), &s2));
+        let e = bitcast<vec2<u32>>(measure(h, k, p.w, prepare(c, p.w, g.w), &s3));
+        let none = vec2<u32>(0u, 0u);
+        let ab = combine(a, select(none, b, 4u * q + 1u < row.len));
+        let de = combine(select(none, d, 4u * q + 2u < row.len), select(none, e, 4u * q + 3u < row.len));
+        node = combine(node, combine(ab, de));
+    }
+    return node;
+}

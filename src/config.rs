@@ -1,0 +1,414 @@
+//! The configuration: a rule and the fields around it, as Rust values or JSON.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result, at_least_zero, refuse};
+use crate::format::Tensor;
+use crate::rule::{AnyRule, Common, Rule, WeightDecay};
+use crate::rules;
+
+/// Fields around the rule that later versions honour. They are refused by name.
+const LATER: [&str; 8] =
+    ["clip", "accumulate", "skip_nonfinite", "loss_scale", "ema", "lookahead", "schedule", "schedules"];
+
+/// An optimizer's configuration: a rule with its options, `maximize` and `groups`.
+///
+/// Made from a rule (`Config::from(AdamW::default())`) or from JSON. It (de)serialises with serde; written out, it
+/// holds every option with its value.
+///
+/// ```
+/// use wgpu_optim::Config;
+///
+/// let config = Config::from_json(r#"{
+///     "optimizer": "adamw", "lr": 0.001,
+///     "groups": [{"tensors": ["*.bias"], "weight_decay": "none"}]
+/// }"#)?;
+/// assert_eq!(config.name(), "adamw");
+///
+/// let wrong = Config::from_json(r#"{"optimizer": "adam", "beta1": 1}"#);
+/// assert_eq!(wrong.unwrap_err().to_string(), "beta1 is 1, must be at least 0 and below 1");
+/// # Ok::<(), wgpu_optim::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Config {
+    rule: Box<dyn AnyRule>,
+    maximize: bool,
+    groups: Vec<Group>,
+}
+
+/// Tensors that differ from the rest in some options. JSON: `{"tensors": ["*.bias"], "lr": 0.1, ...}`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(expecting = "an object with tensors")]
+pub struct Group {
+    /// Names, or patterns in which `*` stands for any text. Each must match a tensor.
+    pub tensors: Vec<String>,
+    /// Options of the rule, and `maximize`; what is left out is taken from the top level.
+    #[serde(flatten)]
+    pub fields: Map<String, Value>,
+}
+
+impl Group {
+    /// A group of these names or patterns.
+    pub fn new<S: Into<String>>(tensors: impl IntoIterator<Item = S>) -> Self {
+        Self { tensors: tensors.into_iter().map(Into::into).collect(), fields: Map::new() }
+    }
+
+    /// Sets an option of the group. A NaN or infinity becomes JSON's `null` and is refused with the rest.
+    #[must_use]
+    pub fn set(mut self, field: &str, value: impl Serialize) -> Self {
+        self.fields.insert(field.into(), serde_json::to_value(value).unwrap_or(Value::Null));
+        self
+    }
+}
+
+impl<R: Rule> From<R> for Config {
+    fn from(rule: R) -> Self {
+        (Box::new(rule) as Box<dyn AnyRule>).into()
+    }
+}
+
+impl From<Box<dyn AnyRule>> for Config {
+    fn from(rule: Box<dyn AnyRule>) -> Self {
+        Self { rule, maximize: false, groups: Vec::new() }
+    }
+}
+
+impl Config {
+    /// Reads JSON: `{"optimizer": NAME, "preset": NAME, "maximize": false, "groups": [..], ..options of the rule}`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the path of what is not JSON, unknown or of a wrong type; [`Error::Unsupported`];
+    /// [`Error::Field`] for a value outside its bound.
+    pub fn from_json(text: &str) -> Result<Self> {
+        Self::from_value(serde_json::from_str(text).map_err(|error| wrong("JSON", error))?)
+    }
+
+    /// The same from a parsed value.
+    ///
+    /// # Errors
+    /// As [`from_json`](Self::from_json).
+    pub fn from_value(value: Value) -> Result<Self> {
+        let mut fields = Map::deserialize(value).map_err(|error| wrong("JSON", error))?;
+        if let Some(field) = LATER.iter().find(|&&field| fields.contains_key(field)) {
+            return Err(Error::Unsupported { field: (*field).into() });
+        }
+        let name: String = take(&mut fields, "optimizer")?.ok_or_else(|| wrong("optimizer", "is missing"))?;
+        let names = || rules::ALL.iter().map(|row| row.name).collect::<Vec<_>>().join(", ");
+        let row = match rules::find(&name) {
+            Some(row) => row,
+            None => return refuse("optimizer", name, format!("one of {}", names())),
+        };
+        let start = match take::<String>(&mut fields, "preset")? {
+            None => (row.default)(),
+            Some(preset) => {
+                let presets = (row.presets)();
+                let known = presets.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+                match presets.into_iter().find(|(name, _)| *name == preset) {
+                    Some((_, rule)) => rule,
+                    None if known.is_empty() => return refuse("preset", preset, format!("left out for {name}")),
+                    None => return refuse("preset", preset, format!("one of {known} for {name}")),
+                }
+            }
+        };
+        let maximize = take(&mut fields, "maximize")?.unwrap_or(false);
+        let groups = take(&mut fields, "groups")?.unwrap_or_default();
+        let config = Self { rule: start.with(&fields)?, maximize, groups };
+        config.rules()?;
+        Ok(config)
+    }
+
+    /// JSON with every option.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string_pretty(self).expect("a map of strings and numbers is JSON")
+    }
+
+    /// Ascends where true.
+    #[must_use]
+    pub fn maximize(mut self, maximize: bool) -> Self {
+        self.maximize = maximize;
+        self
+    }
+
+    /// Adds a group.
+    #[must_use]
+    pub fn group(mut self, group: Group) -> Self {
+        self.groups.push(group);
+        self
+    }
+
+    /// The rule's name.
+    pub fn name(&self) -> &'static str {
+        self.rule.name()
+    }
+
+    /// The rule with the options of the top level.
+    pub fn rule(&self) -> &dyn AnyRule {
+        &*self.rule
+    }
+
+    /// The configured learning rate of the top level.
+    pub fn lr(&self) -> f64 {
+        self.rule.lr()
+    }
+
+    /// Whether a rounding can turn the sign of a whole update.
+    pub fn takes_signs(&self) -> bool {
+        self.rule.takes_signs()
+    }
+
+    /// Every group's rule, checked; the top level first.
+    fn rules(&self) -> Result<Vec<ActiveGroup>> {
+        self.rule.check()?;
+        let lr_initial = self.rule.lr();
+        let top = ActiveGroup { rule: self.rule.clone(), maximize: self.maximize, lr_initial, own: Map::new() };
+        let mut all = vec![top];
+        for (i, group) in self.groups.iter().enumerate() {
+            let mut own = group.fields.clone();
+            if let Some(field) = LATER.iter().find(|&&field| own.contains_key(field)) {
+                return Err(Error::Unsupported { field: format!("groups[{i}].{field}") });
+            }
+            let within = |error| match error {
+                Error::Config { path, message } => wrong(format!("groups[{i}].{path}"), message),
+                Error::Field { field, value, bound } => {
+                    Error::Field { field: format!("groups[{i}].{field}"), value, bound }
+                }
+                other => other,
+            };
+            let maximize = take(&mut own, "maximize").map_err(within)?.unwrap_or(self.maximize);
+            let rule = self.rule.with(&own).map_err(within)?;
+            all.push(ActiveGroup { lr_initial: rule.lr(), rule, maximize, own });
+        }
+        Ok(all)
+    }
+
+    /// The groups of these tensors.
+    ///
+    /// # Errors
+    /// A bad option, the same tensor twice, a pattern that matches none, a tensor in two groups.
+    pub fn groups(&self, tensors: &[Tensor]) -> Result<Groups> {
+        Tensor::check_names(tensors)?;
+        let list = self.rules()?;
+        let mut of = vec![0; tensors.len()];
+        for (group, Group { tensors: patterns, .. }) in self.groups.iter().enumerate() {
+            let refuse = |message| Err(Error::Group { group, message });
+            for pattern in patterns {
+                let mut matched = false;
+                for (tensor, of) in tensors.iter().zip(&mut of).filter(|(tensor, _)| matches(pattern, &tensor.name)) {
+                    matched = true;
+                    if *of != 0 && *of != group + 1 {
+                        return refuse(format!("tensor {} is in groups[{}] already", tensor.name, *of - 1));
+                    }
+                    *of = group + 1;
+                }
+                if !matched {
+                    return refuse(format!("pattern {pattern} matches none of the {} tensors", tensors.len()));
+                }
+            }
+            if patterns.is_empty() {
+                return refuse("tensors is empty, must hold at least one name".into());
+            }
+        }
+        Ok(Groups { list, of })
+    }
+}
+
+fn wrong(path: impl Into<String>, message: impl ToString) -> Error {
+    Error::Config { path: path.into(), message: message.to_string() }
+}
+
+/// Takes a field out of the map, with its path in the error.
+fn take<T: for<'de> Deserialize<'de>>(fields: &mut Map<String, Value>, name: &str) -> Result<Option<T>> {
+    let Some(value) = fields.shift_remove(name) else { return Ok(None) };
+    serde_path_to_error::deserialize(value).map(Some).map_err(|error| {
+        let inner = error.path().to_string();
+        let path = match inner.as_str() {
+            "." => name.to_string(),
+            path if path.starts_with('[') => format!("{name}{path}"),
+            path => format!("{name}.{path}"),
+        };
+        wrong(path, error.inner())
+    })
+}
+
+/// Whether `*` in the pattern can stand for some text so that the name comes out.
+fn matches(pattern: &str, name: &str) -> bool {
+    let Some((head, rest)) = pattern.split_once('*') else { return pattern == name };
+    let Some(mut name) = name.strip_prefix(head) else { return false };
+    let mut parts = rest.split('*').collect::<Vec<_>>();
+    let tail = parts.pop().unwrap_or("");
+    for part in parts {
+        match name.find(part) {
+            Some(at) => name = &name[at + part.len()..],
+            None => return false,
+        }
+    }
+    name.ends_with(tail)
+}
+
+impl Serialize for Config {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let mut fields = Map::new();
+        fields.insert("optimizer".into(), self.name().into());
+        fields.extend(self.rule.to_json());
+        fields.insert("maximize".into(), self.maximize.into());
+        fields.insert("groups".into(), serde_json::to_value(&self.groups).map_err(serde::ser::Error::custom)?);
+        fields.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Config {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        Self::from_value(Value::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
+}
+
+/// A group at work: its rule with the options of this moment.
+#[derive(Clone, Debug)]
+pub struct ActiveGroup {
+    rule: Box<dyn AnyRule>,
+    maximize: bool,
+    lr_initial: f64,
+    own: Map<String, Value>,
+}
+
+/// The groups of a list of tensors: the top level first, then as configured.
+#[derive(Clone, Debug)]
+pub struct Groups {
+    list: Vec<ActiveGroup>,
+    /// Each tensor's group.
+    of: Vec<usize>,
+}
+
+impl Groups {
+    /// Each tensor's group.
+    pub fn of(&self) -> &[usize] {
+        &self.of
+    }
+
+    /// How many groups there are, the top level included.
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Never: the top level is always there.
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// A group's rule.
+    pub fn rule(&self, group: usize) -> &(dyn AnyRule + 'static) {
+        &*self.list[group].rule
+    }
+
+    /// A tensor's rule.
+    pub fn rule_of(&self, tensor: usize) -> &(dyn AnyRule + 'static) {
+        self.rule(self.of[tensor])
+    }
+
+    /// Whether the group ascends.
+    pub fn maximizes(&self, group: usize) -> bool {
+        self.list[group].maximize
+    }
+
+    /// Whether any tensor needs a look-ahead.
+    pub fn need_look_ahead(&self) -> bool {
+        self.of.iter().any(|&group| self.rule(group).needs_look_ahead())
+    }
+
+    /// The skeleton's numbers of a group.
+    pub fn common(&self, group: usize) -> Common<f64> {
+        let ActiveGroup { rule, maximize, lr_initial, .. } = &self.list[group];
+        Common::new(*maximize, rule.weight_decay(), rule.lr(), *lr_initial)
+    }
+
+    /// Sets the learning rate of the top level. A group with a rate of its own keeps its ratio.
+    ///
+    /// # Errors
+    /// [`Error::Field`] for a rate that is negative or not finite.
+    pub fn set_lr(&mut self, lr: f64) -> Result<()> {
+        at_least_zero("lr", lr)?;
+        let base = self.list[0].lr_initial;
+        if base == 0.0 && self.list.iter().any(|group| group.own.contains_key("lr")) {
+            return refuse("lr", base, "above 0 at creation for groups that keep their ratio to it");
+        }
+        for group in &mut self.list {
+            let ratio = if group.own.contains_key("lr") { group.lr_initial / base } else { 1.0 };
+            group.rule.set_lr(lr * ratio);
+        }
+        Ok(())
+    }
+
+    /// Sets a numeric option of the top level and of every group that has none of its own; `weight_decay` sets the
+    /// number and keeps the kind.
+    ///
+    /// # Errors
+    /// As [`AnyRule::with`], and [`Error::Field`] where the number would need another pipeline or state.
+    pub fn set(&mut self, field: &str, value: f64) -> Result<()> {
+        if field == "lr" {
+            return self.set_lr(value);
+        }
+        let takers = (0..self.list.len()).filter(|&i| !self.list[i].own.contains_key(field)).collect::<Vec<_>>();
+        self.set_in(&takers, field, value)
+    }
+
+    /// Sets a numeric option of one group, counted as in `groups`.
+    ///
+    /// # Errors
+    /// As [`set`](Self::set), and [`Error::Group`] where there is no such group.
+    pub fn set_group(&mut self, group: usize, field: &str, value: f64) -> Result<()> {
+        let groups = self.list.len() - 1;
+        if group >= groups {
+            let message = format!("there is no such group; the configuration has {groups}");
+            return Err(Error::Group { group, message });
+        }
+        self.set_in(&[group + 1], field, value)
+    }
+
+    fn set_in(&mut self, groups: &[usize], field: &str, value: f64) -> Result<()> {
+        if !value.is_finite() {
+            return refuse(field, value, "finite");
+        }
+        let mut changed = Vec::with_capacity(groups.len());
+        for &i in groups {
+            let old = &*self.list[i].rule;
+            let json = match (field, old.weight_decay()) {
+                ("weight_decay", WeightDecay::None) => return refuse(field, value, "left alone where it is none"),
+                ("weight_decay", decay) => Map::from_iter([(decay.kind().to_string(), value.into())]).into(),
+                _ => Value::from(value),
+            };
+            let new = old.with(&Map::from_iter([(field.to_string(), json)]))?;
+            if new.constants() != old.constants() || new.slots() != old.slots() {
+                return refuse(field, value, "a value that needs no other pipeline or state than at creation");
+            }
+            changed.push((i, new));
+        }
+        for (i, rule) in changed {
+            self.list[i].rule = rule;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::matches;
+
+    #[test]
+    fn a_star_stands_for_any_text() {
+        for (pattern, name, expected) in [
+            ("b1", "b1", true),
+            ("b1", "b10", false),
+            ("*", "", true),
+            ("*.bias", "a.bias", true),
+            ("*.bias", "a.bias2", false),
+            ("h.*.w", "h.1.w", true),
+            ("h.*.w", "h.w", false),
+            ("a*a", "a", false),
+            ("*b*b*", "abcb", true),
+            ("*b*b*", "abc", false),
+        ] {
+            assert_eq!(matches(pattern, name), expected, "{pattern} on {name}");
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! The one error type. Every message names the field or tensor, the value and the bound.
+
+/// What can go wrong. Nothing has been dispatched and no state has changed when one is returned.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum Error {
+    /// A number or choice outside its bound.
+    #[error("{field} is {value}, must be {bound}")]
+    Field {
+        /// The option's name, as in JSON.
+        field: String,
+        /// What was given.
+        value: String,
+        /// What would have been accepted.
+        bound: String,
+    },
+    /// A configuration that is not JSON, or holds a field that is unknown or of the wrong type.
+    #[error("configuration: {path}: {message}")]
+    Config {
+        /// Where in the configuration, as `groups[0].lr`; `.` for the whole.
+        path: String,
+        /// What is wrong there.
+        message: String,
+    },
+    /// A field of the configuration that this version cannot honour.
+    #[error("{field} is not supported by this version; leave it out")]
+    Unsupported {
+        /// The field's name.
+        field: String,
+    },
+    /// Groups and tensors that do not fit together.
+    #[error("groups[{group}]: {message}")]
+    Group {
+        /// The group's place in `groups`.
+        group: usize,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// The same name twice in a list of tensors.
+    #[error("tensor {tensor} is listed twice, at {first} and {second}")]
+    TensorTwice {
+        /// The name.
+        tensor: String,
+        /// Its first place in the list.
+        first: usize,
+        /// Its second place.
+        second: usize,
+    },
+    /// A name that no tensor has.
+    #[error("tensor {tensor} is unknown; there are {known}")]
+    UnknownTensor {
+        /// The name asked for.
+        tensor: String,
+        /// The names that exist.
+        known: String,
+    },
+    /// A state slot that the tensor does not have.
+    #[error("tensor {tensor} has no state slot {slot}; it has {known}")]
+    UnknownSlot {
+        /// The tensor's name.
+        tensor: String,
+        /// The slot asked for.
+        slot: String,
+        /// The slots that exist.
+        known: String,
+    },
+    /// A shape or length that disagrees with the tensor's.
+    #[error("{what} of tensor {tensor} has {found}, expected {expected}")]
+    Shape {
+        /// Parameter, gradient, a state slot, or values to write.
+        what: String,
+        /// The tensor's name.
+        tensor: String,
+        /// What was given.
+        found: String,
+        /// What the tensor's description says.
+        expected: String,
+    },
+    /// Two lists of tensors whose lengths differ.
+    #[error("{what} are {found}, expected {expected}: one a tensor, in the order given at creation")]
+    Count {
+        /// Which list.
+        what: &'static str,
+        /// Its length.
+        found: usize,
+        /// The number of tensors.
+        expected: usize,
+    },
+    /// A slice that cannot be bound.
+    #[error("{what} of tensor {tensor}: {message}")]
+    Slice {
+        /// Parameter or gradient.
+        what: &'static str,
+        /// The tensor's name.
+        tensor: String,
+        /// The number that is wrong, and its bound.
+        message: String,
+    },
+    /// Two parameters that share bytes.
+    #[error("parameters {first} and {second} overlap: bytes {first_range} and {second_range} of one buffer")]
+    Overlap {
+        /// One tensor.
+        first: String,
+        /// Its bytes.
+        first_range: String,
+        /// The other tensor.
+        second: String,
+        /// Its bytes.
+        second_range: String,
+    },
+    /// A buffer that holds parameters and gradients.
+    #[error("parameter {param} and gradient {grad} lie in one buffer; wgpu cannot bind it read and read_write at once")]
+    SharedBuffer {
+        /// A tensor whose parameter lies in the buffer.
+        param: String,
+        /// A tensor whose gradient lies in it.
+        grad: String,
+    },
+    /// A tensor that does not fit one buffer of the device.
+    #[error("tensor {tensor}: its {what} take {size_bytes} bytes, a buffer holds at most {page_bytes}")]
+    TooLarge {
+        /// The tensor's name.
+        tensor: String,
+        /// Values or state.
+        what: &'static str,
+        /// What it takes.
+        size_bytes: u64,
+        /// The largest page.
+        page_bytes: u64,
+    },
+    /// A limit of the device that is too small.
+    #[error("the device's {limit} is {found}, needed are {needed}")]
+    Limit {
+        /// The limit's name in `wgpu::Limits`.
+        limit: &'static str,
+        /// What the device has.
+        found: u64,
+        /// What is needed.
+        needed: u64,
+    },
+    /// A `Gpu` other than the optimizer's.
+    #[error("{what} belongs to another Gpu; clone one Gpu for everything on a device")]
+    OtherGpu {
+        /// What was given.
+        what: &'static str,
+    },
+    /// No adapter, or none of that name.
+    #[error("no adapter{wanted}; found: {found}")]
+    NoAdapter {
+        /// The name asked for, empty for any.
+        wanted: String,
+        /// All adapters there are.
+        found: String,
+    },
+    /// A look-ahead that is missing, doubled, or for other tensors than the step.
+    #[error("look-ahead: {message}")]
+    LookAhead {
+        /// What was done and what was expected.
+        message: String,
+    },
+    /// A token that cannot be taken back.
+    #[error("token: {message}")]
+    Token {
+        /// Why not.
+        message: String,
+    },
+    /// What wgpu reported: validation, out of memory, a refused device.
+    #[error("wgpu: {0}")]
+    Wgpu(String),
+    /// The device is gone; buffers on it are lost.
+    #[error("the device is lost: {0}")]
+    DeviceLost(String),
+}
+
+/// `Result` with this crate's error.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Refuses a value with its field and bound.
+pub(crate) fn refuse<T>(field: impl Into<String>, value: impl ToString, bound: impl Into<String>) -> Result<T> {
+    let mut value = value.to_string();
+    // Rust writes 1e-60 with all its zeros.
+    if let Ok(number) = value.parse::<f64>() {
+        let short = format!("{number:e}");
+        if value.len() > 12 && short.len() < value.len() {
+            value = short;
+        }
+    }
+    Err(Error::Field { field: field.into(), value, bound: bound.into() })
+}
+
+/// `value` must be at least 0 and finite, also after rounding to f32.
+pub(crate) fn at_least_zero(field: &str, value: f64) -> Result<()> {
+    if value >= 0.0 && (value as f32).is_finite() { Ok(()) } else { refuse(field, value, "at least 0 and finite") }
+}
+
+/// `value` must be at least 0 and below 1, also after rounding to f32.
+pub(crate) fn below_one(field: &str, value: f64) -> Result<()> {
+    if value >= 0.0 && (value as f32) < 1.0 { Ok(()) } else { refuse(field, value, "at least 0 and below 1") }
+}
+
+/// `value` must be above 0 and finite, also after rounding to f32.
+pub(crate) fn above_zero(field: &str, value: f64) -> Result<()> {
+    let rounded = value as f32;
+    if rounded > 0.0 && rounded.is_finite() { Ok(()) } else { refuse(field, value, "above 0 and finite in f32") }
+}

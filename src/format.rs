@@ -1,0 +1,99 @@
+//! What a tensor's bytes are: its description, its storage format and the constants of the layout.
+
+use std::collections::HashMap;
+
+use crate::error::{Error, Result};
+
+/// Elements of a block: the unit of state layout, of partial sums and of windows. A constant of the
+/// format, so that no choice of chunk or window changes a bit.
+pub const BLOCK: usize = 1024;
+
+/// Bytes on which every tensor of an arena starts: what `SwiftShader` and WebGPU ask of a binding's offset.
+pub const ALIGNMENT: u64 = 256;
+
+/// Storage format of a tensor's elements.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Format {
+    /// IEEE single precision, 4 bytes.
+    #[default]
+    F32,
+}
+
+impl Format {
+    /// Bytes of one element.
+    pub fn size_bytes(self) -> u64 {
+        match self {
+            Self::F32 => 4,
+        }
+    }
+}
+
+impl std::fmt::Display for Format {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+        })
+    }
+}
+
+/// How parameters and gradients are read and written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Access {
+    /// Four elements at once: slices that start at a multiple of 16 bytes and own their last word of 16.
+    Vec4,
+    /// One element at a time: slices that start at a multiple of 4 bytes.
+    Scalar,
+}
+
+impl Access {
+    /// The name in labels.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Vec4 => "vec4",
+            Self::Scalar => "scalar",
+        }
+    }
+}
+
+/// A tensor's description: the name that errors, groups and state use, its shape and its format.
+///
+/// A dimension of 0 is legal: such a tensor has no elements and takes part in nothing but the count of steps.
+/// `[]` is one number.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Tensor {
+    /// Unique within a list of tensors.
+    pub name: String,
+    /// Elements per dimension, the last one contiguous.
+    pub shape: Vec<usize>,
+    /// Storage format of parameter and gradient.
+    pub format: Format,
+}
+
+impl Tensor {
+    /// A tensor of f32.
+    pub fn f32(name: impl Into<String>, shape: impl Into<Vec<usize>>) -> Self {
+        Self { name: name.into(), shape: shape.into(), format: Format::F32 }
+    }
+
+    /// The product of the shape, saturating.
+    pub fn len_elements(&self) -> u64 {
+        self.shape.iter().fold(1, |product: u64, &dim| product.saturating_mul(dim as u64))
+    }
+
+    /// Bytes of the values without padding, saturating.
+    pub fn size_bytes(&self) -> u64 {
+        self.len_elements().saturating_mul(self.format.size_bytes())
+    }
+
+    /// Refuses a list in which two tensors have one name.
+    pub(crate) fn check_names(tensors: &[Self]) -> Result<()> {
+        let mut names = HashMap::new();
+        for (second, tensor) in tensors.iter().enumerate() {
+            if let Some(first) = names.insert(&tensor.name, second) {
+                return Err(Error::TensorTwice { tensor: tensor.name.clone(), first, second });
+            }
+        }
+        Ok(())
+    }
+}

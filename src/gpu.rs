@@ -1,0 +1,396 @@
+//! The host layer: devices, buffers, pipelines, dispatches, readback. The only floor that names wgpu.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::error::{Error, Result, refuse};
+
+mod arena;
+mod buffers;
+mod engine;
+mod pipelines;
+mod ring;
+
+pub use arena::{Arena, Part};
+pub use buffers::{Buffers, Slice};
+pub(crate) use engine::{Engine, Walk};
+use pipelines::Pipelines;
+pub(crate) use ring::State as StepState;
+
+/// Bindings of 2^31 bytes and more are silently wrong on some devices of wgpu 30 (wgpu issues 10305 and 9206).
+const BINDING_BYTES_MAX: u64 = (1 << 31) - 256;
+
+/// A device and its queue, shared by arenas and optimizers. Cloning is cheap; use clones of one `Gpu` for everything
+/// on a device: pipelines are cached in it, and arenas are known by it.
+#[derive(Clone, Debug)]
+pub struct Gpu(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    tuning: Tuning,
+    pipelines: Mutex<Pipelines>,
+    counts: [AtomicU64; 3],
+}
+
+/// How work is cut up and checked. No choice changes a bit of the results.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tuning {
+    /// Lanes of a workgroup, at most 256 and the device's `max_compute_invocations_per_workgroup`.
+    pub lanes: u32,
+    /// Blocks of 1024 elements that a workgroup takes: 1, 2, 4 or 8.
+    pub chunk_blocks: u32,
+    /// wgpu's run-time checks in every shader. They cost time, and hide an overrun rather than prevent it; without them
+    /// the crate's own checked lengths hold.
+    pub shader_checks: bool,
+}
+
+impl Tuning {
+    /// What was fastest on this kind of adapter.
+    ///
+    /// Software Vulkan runs eight lanes at once, and each eight to the end of the shader: with 256 lanes it jumps 4 KiB
+    /// from quad to quad, and Adam over 16.8 M elements took 1.6 to 1.8 times as long as with 8. No GPU has been
+    /// measured; 256 lanes are WebGPU's most, and 4 blocks leave a large GPU twice the workgroups of 8.
+    pub fn of(adapter: &wgpu::AdapterInfo) -> Self {
+        match adapter.device_type {
+            wgpu::DeviceType::Cpu => Self { lanes: 8, chunk_blocks: 8, shader_checks: false },
+            _ => Self { lanes: 256, chunk_blocks: 4, shader_checks: false },
+        }
+    }
+
+    fn lanes_max(limits: &wgpu::Limits) -> u32 {
+        limits.max_compute_invocations_per_workgroup.min(limits.max_compute_workgroup_size_x).min(256)
+    }
+
+    fn check(self, limits: &wgpu::Limits) -> Result<()> {
+        let most = Self::lanes_max(limits);
+        if self.lanes == 0 || self.lanes > most {
+            return refuse("lanes", self.lanes, format!("at least 1 and at most {most}"));
+        }
+        if ![1, 2, 4, 8].contains(&self.chunk_blocks) {
+            return refuse("chunk_blocks", self.chunk_blocks, "1, 2, 4 or 8");
+        }
+        Ok(())
+    }
+}
+
+/// Objects that the crate has made on a device so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counts {
+    /// Buffers, those of readbacks included.
+    pub buffers: u64,
+    /// Bind groups.
+    pub bind_groups: u64,
+    /// Compute pipelines.
+    pub pipelines: u64,
+}
+
+/// What [`Counts`] counts.
+#[derive(Clone, Copy)]
+enum Made {
+    Buffer,
+    BindGroup,
+    Pipeline,
+}
+
+/// The limits to ask an adapter for: WebGPU's defaults where it has them, and its largest buffers and bindings.
+pub fn required_limits(adapter: &wgpu::Adapter) -> wgpu::Limits {
+    let has = adapter.limits();
+    wgpu::Limits {
+        max_buffer_size: has.max_buffer_size,
+        max_storage_buffer_binding_size: has.max_storage_buffer_binding_size.min(BINDING_BYTES_MAX),
+        ..wgpu::Limits::default().or_worse_values_from(&has)
+    }
+}
+
+impl Gpu {
+    /// Wraps a device of the caller's. Installs no handlers on it.
+    ///
+    /// A device of another `wgpu::Instance` cannot be told from this one by wgpu: its buffers bind as others. Keep to
+    /// one instance.
+    pub fn new(device: &wgpu::Device, queue: &wgpu::Queue) -> Self {
+        let tuning = Tuning::of(&device.adapter_info());
+        let tuning = Tuning { lanes: tuning.lanes.min(Tuning::lanes_max(&device.limits())), ..tuning };
+        Self::build(device.clone(), queue.clone(), tuning)
+    }
+
+    /// As [`new`](Self::new), cut up otherwise than [`Tuning::of`] the adapter.
+    ///
+    /// # Errors
+    /// [`Error::Field`] for a number outside its bound.
+    pub fn with_tuning(device: &wgpu::Device, queue: &wgpu::Queue, tuning: Tuning) -> Result<Self> {
+        tuning.check(&device.limits())?;
+        Ok(Self::build(device.clone(), queue.clone(), tuning))
+    }
+
+    fn build(device: wgpu::Device, queue: wgpu::Queue, tuning: Tuning) -> Self {
+        let pipelines = Mutex::default();
+        Self(Arc::new(Inner { device, queue, tuning, pipelines, counts: Default::default() }))
+    }
+
+    /// The most powerful adapter that wgpu finds, opened with [`required_limits`]. `WGPU_BACKEND` narrows the search.
+    ///
+    /// # Errors
+    /// [`Error::NoAdapter`], or [`Error::Wgpu`] where the device is refused.
+    pub async fn request() -> Result<Self> {
+        let options = wgpu::RequestAdapterOptions {
+            power_preference: wgpu::PowerPreference::HighPerformance,
+            ..Default::default()
+        };
+        let mut found = String::new();
+        for instance in instances() {
+            match instance.request_adapter(&options).await {
+                Ok(adapter) => return Self::open(&adapter).await,
+                Err(error) => found = error.to_string(),
+            }
+        }
+        Err(Error::NoAdapter { wanted: String::new(), found })
+    }
+
+    /// The first adapter whose name or backend contains `name`, whatever the case.
+    ///
+    /// # Errors
+    /// [`Error::NoAdapter`] with all names there are, or [`Error::Wgpu`].
+    pub async fn request_named(name: &str) -> Result<Self> {
+        let label = |adapter: &wgpu::Adapter| {
+            let info = adapter.get_info();
+            format!("{} ({})", info.name, info.backend)
+        };
+        let wanted = name.to_lowercase();
+        let mut found = String::new();
+        for instance in instances() {
+            let adapters = instance.enumerate_adapters(wgpu::Backends::all()).await;
+            if let Some(adapter) = adapters.iter().find(|adapter| label(adapter).to_lowercase().contains(&wanted)) {
+                return Self::open(adapter).await;
+            }
+            found = adapters.iter().map(label).collect::<Vec<_>>().join(", ");
+        }
+        let found = if found.is_empty() { "none".into() } else { found };
+        Err(Error::NoAdapter { wanted: format!(" whose name contains {name:?}"), found })
+    }
+
+    /// [`request`](Self::request), blocking.
+    ///
+    /// # Errors
+    /// The same.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn request_blocking() -> Result<Self> {
+        pollster::block_on(Self::request())
+    }
+
+    /// [`request_named`](Self::request_named), blocking.
+    ///
+    /// # Errors
+    /// The same.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn request_named_blocking(name: &str) -> Result<Self> {
+        pollster::block_on(Self::request_named(name))
+    }
+
+    async fn open(adapter: &wgpu::Adapter) -> Result<Self> {
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("wgpu-optim"),
+            required_features: adapter.features() & wgpu::Features::TIMESTAMP_QUERY,
+            required_limits: required_limits(adapter),
+            ..Default::default()
+        };
+        let (device, queue) =
+            adapter.request_device(&descriptor).await.map_err(|error| Error::Wgpu(error.to_string()))?;
+        Ok(Self::new(&device, &queue))
+    }
+
+    /// The device.
+    pub fn device(&self) -> &wgpu::Device {
+        &self.0.device
+    }
+
+    /// The queue.
+    pub fn queue(&self) -> &wgpu::Queue {
+        &self.0.queue
+    }
+
+    /// The adapter's name, backend and driver.
+    pub fn adapter_info(&self) -> wgpu::AdapterInfo {
+        self.device().adapter_info()
+    }
+
+    /// How work is cut up.
+    pub fn tuning(&self) -> Tuning {
+        self.0.tuning
+    }
+
+    /// Objects made so far, over all clones.
+    pub fn counts(&self) -> Counts {
+        let [buffers, bind_groups, pipelines] = [0, 1, 2].map(|i: usize| self.0.counts[i].load(Ordering::Relaxed));
+        Counts { buffers, bind_groups, pipelines }
+    }
+
+    fn count(&self, made: Made) {
+        self.0.counts[made as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    fn pipelines(&self) -> MutexGuard<'_, Pipelines> {
+        self.0.pipelines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The largest buffer that holds a page: a shader counts a tensor's elements in 32 bits.
+    fn page_bytes(&self) -> u64 {
+        self.device().limits().max_buffer_size.min((4 << 32) - 16) / 16 * 16
+    }
+
+    fn create_buffer(&self, label: &str, size: u64, usage: wgpu::BufferUsages) -> wgpu::Buffer {
+        self.count(Made::Buffer);
+        self.device().create_buffer(&wgpu::BufferDescriptor {
+            label: Some(label),
+            size,
+            usage,
+            mapped_at_creation: false,
+        })
+    }
+
+    /// Runs `create` and returns what wgpu has to say of it.
+    async fn scoped<T>(&self, create: impl FnOnce() -> T) -> Result<T> {
+        let (made, errors) = {
+            let filters = [wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Validation];
+            let mut scopes: Vec<_> = filters.map(|filter| self.device().push_error_scope(filter)).into();
+            let made = create();
+            let mut errors = Vec::new();
+            while let Some(scope) = scopes.pop() {
+                errors.push(scope.pop());
+            }
+            (made, errors)
+        };
+        for error in errors {
+            if let Some(error) = error.await {
+                return Err(Error::Wgpu(error.to_string()));
+            }
+        }
+        Ok(made)
+    }
+
+    /// As [`scoped`](Self::scoped) where wgpu answers at once. A browser does not: there its errors stay uncaptured.
+    fn scoped_now<T>(&self, create: impl FnOnce() -> T) -> Result<T> {
+        #[cfg(not(target_arch = "wasm32"))]
+        return pollster::block_on(self.scoped(create));
+        #[cfg(target_arch = "wasm32")]
+        Ok(create())
+    }
+
+    /// Polls the device. A lost device makes wgpu 30 panic here.
+    fn poll(&self, poll: wgpu::PollType) -> Result<()> {
+        match catch_unwind(AssertUnwindSafe(|| self.device().poll(poll))) {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(Error::Wgpu(error.to_string())),
+            Err(panic) => {
+                let message = panic.downcast_ref::<String>().cloned().unwrap_or_else(|| "poll panicked".into());
+                Err(Error::DeviceLost(message))
+            }
+        }
+    }
+
+    /// Bytes of a buffer, once all submitted work is done. With `wait` the thread sleeps, else the future is polled.
+    async fn read(&self, buffer: &wgpu::Buffer, offset: u64, size: u64, wait: bool) -> Result<Vec<u8>> {
+        if size == 0 {
+            return Ok(Vec::new());
+        }
+        let (sender, receiver) = futures_intrusive::channel::shared::oneshot_channel();
+        let staging = self
+            .scoped(|| {
+                let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+                let staging = self.create_buffer("wgpu-optim/readback", size, usage);
+                let mut encoder = self.device().create_command_encoder(&Default::default());
+                encoder.copy_buffer_to_buffer(buffer, offset, &staging, 0, size);
+                self.queue().submit([encoder.finish()]);
+                staging.slice(..).map_async(wgpu::MapMode::Read, move |result| {
+                    // The receiver is gone where the read was dropped.
+                    let _ = sender.send(result);
+                });
+                staging
+            })
+            .await?;
+        if wait {
+            self.poll(wgpu::PollType::wait_indefinitely())?;
+        }
+        let mut received = Box::pin(receiver.receive());
+        let result = std::future::poll_fn(|context| {
+            if let std::task::Poll::Ready(result) = received.as_mut().poll(context) {
+                return std::task::Poll::Ready(Ok(result));
+            }
+            if cfg!(not(target_arch = "wasm32")) {
+                // Callbacks of a lost device never come; polling it says so.
+                if let Err(error) = self.poll(wgpu::PollType::Poll) {
+                    return std::task::Poll::Ready(Err(error));
+                }
+                std::thread::yield_now();
+                context.waker().wake_by_ref();
+            }
+            std::task::Poll::Pending
+        })
+        .await?;
+        match result {
+            Some(Ok(())) => {}
+            Some(Err(error)) => return Err(Error::Wgpu(error.to_string())),
+            None => return Err(Error::DeviceLost("a readback was dropped".into())),
+        }
+        let view = staging.slice(..).get_mapped_range().map_err(|error| Error::DeviceLost(error.to_string()))?;
+        Ok(view.to_vec())
+    }
+}
+
+/// Where to look for adapters: the native interfaces first, then GL too, whose loader complains on a machine without
+/// a screen.
+fn instances() -> impl Iterator<Item = wgpu::Instance> {
+    let from_env = wgpu::InstanceDescriptor::new_without_display_handle_from_env;
+    let all = from_env().backends;
+    [all & wgpu::Backends::PRIMARY, all]
+        .into_iter()
+        .filter(|backends| !backends.is_empty())
+        .map(move |backends| wgpu::Instance::new(wgpu::InstanceDescriptor { backends, ..from_env() }))
+}
+
+/// Bytes as f32, whatever their alignment.
+fn floats(bytes: &[u8]) -> Vec<f32> {
+    bytemuck::pod_collect_to_vec(bytes)
+}
+
+/// Things kept by a key, the latest used last; the oldest makes room.
+#[derive(Debug)]
+struct Cache<K, V> {
+    entries: Vec<(K, V)>,
+    capacity: usize,
+}
+
+impl<K: PartialEq, V> Cache<K, V> {
+    fn new(capacity: usize) -> Self {
+        Self { entries: Vec::new(), capacity }
+    }
+
+    /// The value of that key, made where there is none.
+    fn get_or(&mut self, is: impl Fn(&K) -> bool, make: impl FnOnce() -> Result<(K, V)>) -> Result<&mut V> {
+        match self.entries.iter().position(|(key, _)| is(key)) {
+            Some(at) => {
+                let entry = self.entries.remove(at);
+                self.entries.push(entry);
+            }
+            None => {
+                let entry = make()?;
+                if self.entries.len() == self.capacity {
+                    self.entries.remove(0);
+                }
+                self.entries.push(entry);
+            }
+        }
+        Ok(&mut self.entries.last_mut().expect("one was pushed").1)
+    }
+}
+
+/// Pipelines by what makes them differ.
+type ByKey<K, V> = HashMap<K, V>;

@@ -1,0 +1,146 @@
+//! Tensors packed into few buffers.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::{Gpu, Slice, floats};
+use crate::error::Result;
+use crate::format::{ALIGNMENT, Tensor};
+use crate::plan::{Place, pack, padded};
+use crate::reference::{check_len, find};
+
+/// Values of a list of tensors in as few buffers as the device allows, zero at first. Each tensor starts on 256 bytes.
+///
+/// A convenience: wherever an arena is taken, slices of any buffers are taken too.
+#[derive(Debug)]
+pub struct Arena {
+    gpu: Gpu,
+    id: u64,
+    tensors: Vec<Tensor>,
+    places: Vec<Place>,
+    pages: Vec<wgpu::Buffer>,
+}
+
+/// An arena of gradients of which some are not there in a step. See [`Arena::without`].
+#[derive(Clone, Debug)]
+pub struct Part<'a> {
+    pub(super) arena: &'a Arena,
+    pub(super) present: Vec<bool>,
+}
+
+impl Arena {
+    /// An arena for these tensors. In a browser, wgpu's own errors reach only [`new_async`](Self::new_async).
+    ///
+    /// # Errors
+    /// [`Error::TensorTwice`](crate::Error), [`Error::TooLarge`](crate::Error), or
+    /// [`Error::Wgpu`](crate::Error) when the device's memory does not hold them.
+    pub fn new(gpu: &Gpu, tensors: &[Tensor]) -> Result<Self> {
+        let (places, sizes) = Self::lay_out(gpu, tensors)?;
+        let pages = gpu.scoped_now(|| Self::create(gpu, &sizes))?;
+        Ok(Self::build(gpu, tensors, places, pages))
+    }
+
+    /// [`new`](Self::new), awaiting what the device says.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn new_async(gpu: &Gpu, tensors: &[Tensor]) -> Result<Self> {
+        let (places, sizes) = Self::lay_out(gpu, tensors)?;
+        let pages = gpu.scoped(|| Self::create(gpu, &sizes)).await?;
+        Ok(Self::build(gpu, tensors, places, pages))
+    }
+
+    fn lay_out(gpu: &Gpu, tensors: &[Tensor]) -> Result<(Vec<Place>, Vec<u64>)> {
+        Tensor::check_names(tensors)?;
+        let size = |i: usize| padded(tensors[i].len_elements()).saturating_mul(4);
+        pack(tensors, "values", size, ALIGNMENT, gpu.page_bytes())
+    }
+
+    fn create(gpu: &Gpu, sizes: &[u64]) -> Vec<wgpu::Buffer> {
+        use wgpu::BufferUsages as Usage;
+        let usage = Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST;
+        // A buffer of no bytes cannot be bound.
+        sizes.iter().map(|&size| gpu.create_buffer("wgpu-optim/arena", size.max(16), usage)).collect()
+    }
+
+    fn build(gpu: &Gpu, tensors: &[Tensor], places: Vec<Place>, pages: Vec<wgpu::Buffer>) -> Self {
+        static IDS: AtomicU64 = AtomicU64::new(0);
+        let id = IDS.fetch_add(1, Ordering::Relaxed);
+        Self { gpu: gpu.clone(), id, tensors: tensors.to_vec(), places, pages }
+    }
+
+    /// The tensors, in order.
+    pub fn tensors(&self) -> &[Tensor] {
+        &self.tensors
+    }
+
+    /// Where a tensor lies.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTensor`](crate::Error).
+    pub fn slice(&self, name: &str) -> Result<Slice<'_>> {
+        Ok(self.slice_at(find(&self.tensors, name)?))
+    }
+
+    pub(super) fn slice_at(&self, tensor: usize) -> Slice<'_> {
+        let Place { buffer, offset } = self.places[tensor];
+        Slice { buffer: &self.pages[buffer], offset, size: self.tensors[tensor].size_bytes() }
+    }
+
+    /// Bytes of the device's memory that the arena takes.
+    pub fn size_bytes(&self) -> u64 {
+        self.pages.iter().map(wgpu::Buffer::size).sum()
+    }
+
+    /// A tensor's values, once all submitted work is done.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTensor`](crate::Error), [`Error::Wgpu`](crate::Error) or [`Error::DeviceLost`](crate::Error).
+    pub async fn read(&self, name: &str) -> Result<Vec<f32>> {
+        self.read_with(name, false).await
+    }
+
+    /// [`read`](Self::read), blocking.
+    ///
+    /// # Errors
+    /// The same.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn read_blocking(&self, name: &str) -> Result<Vec<f32>> {
+        pollster::block_on(self.read_with(name, true))
+    }
+
+    async fn read_with(&self, name: &str, wait: bool) -> Result<Vec<f32>> {
+        let slice = self.slice(name)?;
+        Ok(floats(&self.gpu.read(slice.buffer, slice.offset, slice.size, wait).await?))
+    }
+
+    /// Sets a tensor's values, before any work that is not yet submitted.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTensor`](crate::Error), or [`Error::Shape`](crate::Error) for another number of values.
+    pub fn write(&self, name: &str, values: &[f32]) -> Result<()> {
+        let slice = self.slice(name)?;
+        check_len("values", name, values.len(), (slice.size / 4) as usize)?;
+        self.gpu.queue().write_buffer(slice.buffer, slice.offset, bytemuck::cast_slice(values));
+        Ok(())
+    }
+
+    /// These gradients without those of the tensors named: a step leaves them alone.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTensor`](crate::Error).
+    pub fn without(&self, names: &[&str]) -> Result<Part<'_>> {
+        let mut present = vec![true; self.tensors.len()];
+        for name in names {
+            present[find(&self.tensors, name)?] = false;
+        }
+        Ok(Part { arena: self, present })
+    }
+
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub(super) fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+}

@@ -1,0 +1,110 @@
+//! What a step is given: arenas, or slices of any buffers.
+
+use super::arena::{Arena, Part};
+
+/// Bytes of a buffer of the caller's: one tensor, zero-copy.
+///
+/// The buffer needs `STORAGE` usage. A slice that starts at a multiple of 16 bytes owns its bytes up to the next such
+/// multiple and takes the vec4 kernel; one that starts at a multiple of 4, or whose last 16 bytes another parameter
+/// shares, takes the scalar one ([`Report::scalar_tensors`](crate::Report)).
+#[derive(Clone, Copy, Debug)]
+pub struct Slice<'a> {
+    /// The buffer.
+    pub buffer: &'a wgpu::Buffer,
+    /// The first byte, a multiple of 4.
+    pub offset: u64,
+    /// Bytes: 4 an element.
+    pub size: u64,
+}
+
+impl<'a> Slice<'a> {
+    /// Bytes `offset..offset + size`.
+    pub fn new(buffer: &'a wgpu::Buffer, offset: u64, size: u64) -> Self {
+        Self { buffer, offset, size }
+    }
+
+    /// The whole buffer.
+    pub fn all(buffer: &'a wgpu::Buffer) -> Self {
+        Self { buffer, offset: 0, size: buffer.size() }
+    }
+}
+
+/// Parameters or gradients of all tensors, in the order given at creation.
+#[derive(Clone, Debug)]
+pub enum Buffers<'a> {
+    /// All tensors of an arena.
+    Arena(&'a Arena),
+    /// Some of them.
+    Part(&'a Part<'a>),
+    /// One slice a tensor; `None` where there is no gradient in this step.
+    Slices(Vec<Option<Slice<'a>>>),
+}
+
+impl<'a> Buffers<'a> {
+    /// The arena, where it is one.
+    pub(super) fn arena(&self) -> Option<&'a Arena> {
+        match self {
+            Self::Arena(arena) => Some(arena),
+            Self::Part(part) => Some(part.arena),
+            Self::Slices(_) => None,
+        }
+    }
+
+    /// Which tensors are there; `None` for all.
+    pub(crate) fn present(&self) -> Option<Vec<bool>> {
+        match self {
+            Self::Arena(_) => None,
+            Self::Part(part) => Some(part.present.clone()),
+            Self::Slices(slices) if slices.iter().all(Option::is_some) => None,
+            Self::Slices(slices) => Some(slices.iter().map(Option::is_some).collect()),
+        }
+    }
+}
+
+impl<'a> From<&'a Arena> for Buffers<'a> {
+    fn from(arena: &'a Arena) -> Self {
+        Self::Arena(arena)
+    }
+}
+
+impl<'a> From<&'a Part<'a>> for Buffers<'a> {
+    fn from(part: &'a Part<'a>) -> Self {
+        Self::Part(part)
+    }
+}
+
+impl<'a> From<&[Slice<'a>]> for Buffers<'a> {
+    fn from(slices: &[Slice<'a>]) -> Self {
+        Self::Slices(slices.iter().copied().map(Some).collect())
+    }
+}
+
+impl<'a, const N: usize> From<&[Slice<'a>; N]> for Buffers<'a> {
+    fn from(slices: &[Slice<'a>; N]) -> Self {
+        slices.as_slice().into()
+    }
+}
+
+impl<'a> From<&Vec<Slice<'a>>> for Buffers<'a> {
+    fn from(slices: &Vec<Slice<'a>>) -> Self {
+        slices.as_slice().into()
+    }
+}
+
+impl<'a> From<&[Option<Slice<'a>>]> for Buffers<'a> {
+    fn from(slices: &[Option<Slice<'a>>]) -> Self {
+        Self::Slices(slices.to_vec())
+    }
+}
+
+impl<'a, const N: usize> From<&[Option<Slice<'a>>; N]> for Buffers<'a> {
+    fn from(slices: &[Option<Slice<'a>>; N]) -> Self {
+        Self::Slices(slices.to_vec())
+    }
+}
+
+impl<'a> From<&Vec<Option<Slice<'a>>>> for Buffers<'a> {
+    fn from(slices: &Vec<Option<Slice<'a>>>) -> Self {
+        Self::Slices(slices.clone())
+    }
+}

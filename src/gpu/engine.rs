@@ -1,0 +1,689 @@
+//! From tensors and groups to dispatches: state pages, plans bound to buffers, and their encoding.
+
+use std::collections::HashMap;
+
+use super::pipelines::{Fresh, of_group};
+use super::ring::{Guard, Ring};
+use super::{Buffers, Cache, Gpu, Made, floats};
+use crate::config::Groups;
+use crate::error::{Error, Result};
+use crate::format::{ALIGNMENT, Access, BLOCK, Tensor};
+use crate::parts::Combine;
+use crate::plan::{Bounds, Dispatch, Item, Place, Plan, Span, pack, padded, plan};
+use crate::reference::{check_len, find_slot};
+use crate::rule::{AnyRule, Extent, Pass, WeightDecay};
+use crate::wgsl::{self, Binding, Skeleton};
+
+/// Placements of parameters and gradients that keep their tables and bind groups.
+const BOUND_MAX: usize = 8;
+
+/// What is encoded: a step, or the look-ahead before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Walk {
+    Step,
+    LookAhead,
+}
+
+/// Groups whose pipelines are the same.
+#[derive(Debug)]
+struct Variant {
+    rule: Box<dyn AnyRule>,
+    constants: Vec<(&'static str, f64)>,
+}
+
+impl Variant {
+    fn slots(&self) -> u64 {
+        self.rule.slots().iter().filter(|slot| slot.extent == Extent::Element).count() as u64
+    }
+
+    fn sums(&self) -> Option<Combine> {
+        self.rule.passes().into_iter().find_map(|pass| match pass {
+            Pass::Sums(combine) => Some(combine),
+            _ => None,
+        })
+    }
+}
+
+/// One set of bindings and the dispatches that use it.
+#[derive(Debug)]
+struct Call {
+    pipeline: wgpu::ComputePipeline,
+    group: wgpu::BindGroup,
+    dispatches: Vec<Dispatch>,
+}
+
+/// A plan with its table and bind groups: all that encoding needs.
+#[derive(Debug)]
+pub(crate) struct Bound {
+    table: wgpu::Buffer,
+    calls: Vec<Call>,
+    /// Windows of the update.
+    pub(crate) windows: usize,
+    /// Passes of the variant that has most.
+    pub(crate) passes: usize,
+    /// Tensors that take the scalar kernel.
+    pub(crate) scalar: Vec<usize>,
+}
+
+impl Bound {
+    /// Dispatches of one encoding.
+    pub(crate) fn dispatches(&self) -> usize {
+        self.calls.iter().map(|call| call.dispatches.len()).sum()
+    }
+}
+
+/// Where parameters or gradients lie, for comparison from step to step.
+#[derive(Debug, PartialEq)]
+enum Where {
+    Arena(u64),
+    Slices(Vec<Option<(wgpu::Buffer, u64, u64)>>),
+}
+
+impl Where {
+    fn of(buffers: &Buffers) -> Self {
+        match buffers {
+            Buffers::Slices(slices) => Self::Slices(
+                slices
+                    .iter()
+                    .map(|slice| slice.map(|slice| (slice.buffer.clone(), slice.offset, slice.size)))
+                    .collect(),
+            ),
+            _ => Self::Arena(buffers.arena().map_or(0, |arena| arena.id())),
+        }
+    }
+
+    fn is(&self, buffers: &Buffers) -> bool {
+        match (self, buffers) {
+            (Self::Arena(id), _) => buffers.arena().is_some_and(|arena| arena.id() == *id),
+            (Self::Slices(known), Buffers::Slices(slices)) => {
+                known.len() == slices.len()
+                    && known.iter().zip(slices).all(|(known, slice)| match (known, slice) {
+                        (None, None) => true,
+                        (Some((buffer, offset, size)), Some(slice)) => {
+                            *offset == slice.offset && *size == slice.size && buffer == slice.buffer
+                        }
+                        _ => false,
+                    })
+            }
+            _ => false,
+        }
+    }
+}
+
+type BoundKey = (Where, Option<Where>);
+
+/// The GPU side of one optimizer.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    gpu: Gpu,
+    tensors: Vec<Tensor>,
+    variants: Vec<Variant>,
+    variant_of: Vec<usize>,
+    bounds: Bounds,
+    state_places: Vec<Place>,
+    state_pages: Vec<wgpu::Buffer>,
+    /// Numbers of the tensors, then partial results.
+    scratch: Option<wgpu::Buffer>,
+    ring: Ring,
+    bound: Cache<BoundKey, Bound>,
+}
+
+impl Engine {
+    /// State for these tensors, at its start.
+    pub(crate) async fn new(gpu: &Gpu, tensors: &[Tensor], groups: &Groups) -> Result<Self> {
+        let (variants, variant_of) = variants(groups, gpu.tuning().lanes);
+        let limits = gpu.device().limits();
+        let binding_bytes = limits.max_storage_buffer_binding_size.min(super::BINDING_BYTES_MAX);
+        let slots_max = variants.iter().map(Variant::slots).max().unwrap_or(0);
+        let workgroups = limits.max_compute_workgroups_per_dimension;
+        let bounds = Bounds::new(binding_bytes, workgroups, gpu.tuning().chunk_blocks, slots_max);
+        let lens: Vec<u64> = tensors.iter().map(Tensor::len_elements).collect();
+        let size = |i: usize| padded(lens[i]).saturating_mul(4 * variants[variant_of[i]].slots());
+        let (state_places, sizes) = pack(tensors, "state slots", size, 16, gpu.page_bytes())?;
+        let scratch_words = scratch_words(tensors, groups, &variants, &variant_of, bounds);
+        if 4 * scratch_words > binding_bytes {
+            let limit = "max_storage_buffer_binding_size";
+            return Err(Error::Limit { limit, found: binding_bytes, needed: 4 * scratch_words });
+        }
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+        let create = |label: &str, size: u64| gpu.create_buffer(label, size, usage);
+        let (state_pages, scratch) = gpu
+            .scoped(|| {
+                let used = sizes.iter().filter(|&&size| size > 0);
+                let pages: Vec<_> = used.map(|&size| create("wgpu-optim/state", size)).collect();
+                (pages, (scratch_words > 0).then(|| create("wgpu-optim/scratch", 4 * scratch_words)))
+            })
+            .await?;
+        let engine = Self {
+            gpu: gpu.clone(),
+            tensors: tensors.to_vec(),
+            variants,
+            variant_of,
+            bounds,
+            state_places,
+            state_pages,
+            scratch,
+            ring: Ring::default(),
+            bound: Cache::new(BOUND_MAX),
+        };
+        for (i, len) in lens.iter().enumerate() {
+            for slot in groups.rule_of(i).slots().iter().filter(|slot| slot.start != 0.0) {
+                let len = if slot.extent == Extent::Element { *len as usize } else { 1 };
+                engine.set_state(i, groups.rule_of(i), slot.name, &vec![slot.start as f32; len])?;
+            }
+        }
+        Ok(engine)
+    }
+
+    /// The device that it works on.
+    pub(crate) fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
+    /// Bytes: state, scratch, tables, steps.
+    pub(crate) fn memory(&self) -> [u64; 4] {
+        [
+            self.state_pages.iter().map(wgpu::Buffer::size).sum(),
+            self.scratch.as_ref().map_or(0, wgpu::Buffer::size),
+            self.bound.entries.iter().map(|(_, bound)| bound.table.size()).sum(),
+            self.ring.size_bytes(),
+        ]
+    }
+
+    /// How many kinds of pipeline the groups need.
+    pub(crate) fn variants(&self) -> usize {
+        self.variants.len()
+    }
+
+    /// Table, pipelines and bind groups for these buffers, checked and made where they are new.
+    pub(crate) fn bind(&mut self, params: &Buffers, grads: Option<&Buffers>) -> Result<&Bound> {
+        // The key knows the arena, not which part of it is given.
+        if let (Buffers::Part(part), Some(grads)) = (params, grads) {
+            let present = grads.present();
+            let stepped = |i: usize| present.as_ref().is_none_or(|present| present[i]);
+            if let Some(i) = (0..part.present.len()).find(|&i| !part.present[i] && stepped(i)) {
+                return Err(no_param(&part.arena.tensors()[i]));
+            }
+        }
+        let is = |key: &BoundKey| {
+            key.0.is(params)
+                && match (&key.1, grads) {
+                    (Some(known), Some(grads)) => known.is(grads),
+                    (known, grads) => known.is_none() && grads.is_none(),
+                }
+        };
+        // Taken out so that making an entry can borrow the rest.
+        let mut bound = std::mem::replace(&mut self.bound, Cache::new(0));
+        let made =
+            bound.get_or(is, || Ok(((Where::of(params), grads.map(Where::of)), self.make_bound(params, grads)?)));
+        let result = made.map(|_| ());
+        self.bound = bound;
+        result?;
+        Ok(&self.bound.entries.last().expect("the one just used is last").1)
+    }
+
+    /// Encodes the walk over the buffers bound last, with the step's words.
+    pub(crate) fn encode(&mut self, encoder: &mut wgpu::CommandEncoder, words: &[u32]) -> Result<Guard> {
+        let slot = self.ring.write(&self.gpu, words)?;
+        let (_, bound) = self.bound.entries.last().expect("bind comes first");
+        if !bound.calls.is_empty() {
+            let descriptor = wgpu::ComputePassDescriptor { label: Some("wgpu-optim"), timestamp_writes: None };
+            let mut pass = encoder.begin_compute_pass(&descriptor);
+            pass.set_bind_group(1, &slot.group, &[slot.offset]);
+            for call in &bound.calls {
+                pass.set_pipeline(&call.pipeline);
+                for dispatch in &call.dispatches {
+                    pass.set_bind_group(0, &call.group, &[dispatch.offset]);
+                    pass.dispatch_workgroups(dispatch.x, dispatch.y, 1);
+                }
+            }
+        }
+        Ok(slot.guard)
+    }
+
+    /// Makes room for one step's words before the first step.
+    pub(crate) fn reserve(&mut self, words: &[u32]) -> Result<()> {
+        self.ring.write(&self.gpu, words).map(|_| ())
+    }
+
+    fn make_bound(&self, params: &Buffers, grads: Option<&Buffers>) -> Result<Bound> {
+        let slices = Resolved::new(&self.gpu, &self.tensors, params, grads)?;
+        let look_ahead = grads.is_none();
+        let items: Vec<Item> = (0..self.tensors.len())
+            .filter(|&i| !look_ahead || self.variants[self.variant_of[i]].rule.needs_look_ahead())
+            .filter_map(|i| {
+                let variant = &self.variants[self.variant_of[i]];
+                let (param, grad) = slices.places[i]?;
+                Some(Item {
+                    tensor: i,
+                    len: self.tensors[i].len_elements(),
+                    variant: self.variant_of[i],
+                    access: slices.access[i],
+                    param,
+                    grad,
+                    state: (variant.slots() > 0).then_some((self.state_places[i], variant.slots())),
+                    sums: !look_ahead && variant.sums().is_some(),
+                })
+            })
+            .collect();
+        let numbers = (self.tensors.len() * self.variants.first().map_or(0, |v| v.rule.names().tensor.len())) as u64;
+        let plan = plan(&items, self.bounds, numbers)?;
+        let made = self.gpu.scoped_now(|| {
+            let mut binder = Binder::new(self, &plan, &slices.buffers);
+            let calls = binder.calls(look_ahead);
+            (binder.table, calls, binder.fresh)
+        });
+        let (table, calls, fresh) = made.map_err(|error| slices.blame(&self.gpu, &self.tensors).unwrap_or(error))?;
+        self.gpu.pipelines().keep(fresh);
+        let scalar = (0..self.tensors.len())
+            .filter(|&i| slices.access[i] == Access::Scalar && slices.places[i].is_some())
+            .collect();
+        let used = items.iter().map(|item| item.variant);
+        let passes = used.map(|variant| self.variants[variant].rule.passes().len()).max().unwrap_or(0);
+        Ok(Bound { table, calls, windows: plan.windows.len(), passes, scalar })
+    }
+
+    /// The values of a slot.
+    pub(crate) async fn state(&self, i: usize, rule: &dyn AnyRule, slot: &str, wait: bool) -> Result<Vec<f32>> {
+        let (extent, place) = find_slot(rule, &self.tensors[i].name, slot)?;
+        match extent {
+            Extent::Tensor => {
+                let words = rule.names().tensor.len();
+                let scratch = self.scratch.as_ref().expect("made where a rule has numbers a tensor");
+                Ok(floats(&self.gpu.read(scratch, 4 * (i * words + place) as u64, 4, wait).await?))
+            }
+            Extent::Element => {
+                let (len, slots, index) = self.slot(i, rule, slot);
+                let Some(place) = self.state_place(i) else { return Ok(Vec::new()) };
+                let size = 4 * padded(len) * slots;
+                let all = floats(&self.gpu.read(place.0, place.1, size, wait).await?);
+                let mut values = Vec::with_capacity(len as usize);
+                for (first, count, span) in blocks(len) {
+                    let start = (first * slots + index * span) as usize;
+                    values.extend_from_slice(&all[start..start + count as usize]);
+                }
+                Ok(values)
+            }
+        }
+    }
+
+    /// Sets the values of a slot, before any work that is not yet submitted.
+    pub(crate) fn set_state(&self, i: usize, rule: &dyn AnyRule, slot: &str, values: &[f32]) -> Result<()> {
+        let name = &self.tensors[i].name;
+        let (extent, place) = find_slot(rule, name, slot)?;
+        let queue = self.gpu.queue();
+        match extent {
+            Extent::Tensor => {
+                check_len(&format!("state {slot}"), name, values.len(), 1)?;
+                let words = rule.names().tensor.len();
+                let scratch = self.scratch.as_ref().expect("made where a rule has numbers a tensor");
+                queue.write_buffer(scratch, 4 * (i * words + place) as u64, bytemuck::cast_slice(values));
+            }
+            Extent::Element => {
+                let (len, slots, index) = self.slot(i, rule, slot);
+                check_len(&format!("state {slot}"), name, values.len(), len as usize)?;
+                let Some((page, offset)) = self.state_place(i) else { return Ok(()) };
+                for (first, count, span) in blocks(len) {
+                    let at = offset + 4 * (first * slots + index * span);
+                    let part = &values[first as usize..(first + count) as usize];
+                    queue.write_buffer(page, at, bytemuck::cast_slice(part));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Elements of a tensor, its slots per element, and the place of one among them.
+    fn slot(&self, i: usize, rule: &dyn AnyRule, slot: &str) -> (u64, u64, u64) {
+        let slots = rule.slots();
+        let elements: Vec<_> = slots.iter().filter(|slot| slot.extent == Extent::Element).collect();
+        let index = elements.iter().position(|other| other.name == slot).unwrap_or(0);
+        (self.tensors[i].len_elements(), elements.len() as u64, index as u64)
+    }
+
+    fn state_place(&self, i: usize) -> Option<(&wgpu::Buffer, u64)> {
+        let Place { buffer, offset } = self.state_places[i];
+        if self.tensors[i].len_elements() == 0 { None } else { Some((self.state_pages.get(buffer)?, offset)) }
+    }
+}
+
+/// Makes the table, pipelines and bind groups of a plan. To be used within an error scope.
+struct Binder<'a> {
+    engine: &'a Engine,
+    plan: &'a Plan,
+    buffers: &'a [wgpu::Buffer],
+    table: wgpu::Buffer,
+    fresh: Fresh,
+}
+
+impl<'a> Binder<'a> {
+    fn new(engine: &'a Engine, plan: &'a Plan, buffers: &'a [wgpu::Buffer]) -> Self {
+        let size = (4 * plan.table.len() as u64).max(ALIGNMENT);
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;
+        let table = engine.gpu.create_buffer("wgpu-optim/table", size, usage);
+        engine.gpu.queue().write_buffer(&table, 0, bytemuck::cast_slice(&plan.table));
+        Self { engine, plan, buffers, table, fresh: Fresh::default() }
+    }
+
+    /// The calls of a whole step, or of a look-ahead.
+    fn calls(&mut self, look_ahead: bool) -> Vec<Call> {
+        if look_ahead {
+            return self.windows(Skeleton::LookAhead);
+        }
+        let mut calls = self.windows(Skeleton::Sums);
+        for (variant, dispatches) in &self.plan.finishes {
+            calls.push(self.call(*variant, Skeleton::Finish, Access::Vec4, [None; 3], dispatches));
+        }
+        calls.extend(self.windows(Skeleton::Apply));
+        calls
+    }
+
+    /// One walk over every window whose rule has it.
+    fn windows(&mut self, skeleton: Skeleton) -> Vec<Call> {
+        let windows = self.plan.windows.iter();
+        let walked = windows
+            .filter(|window| skeleton != Skeleton::Sums || self.engine.variants[window.variant].sums().is_some());
+        walked
+            .collect::<Vec<_>>()
+            .into_iter()
+            .map(|window| {
+                let spans = [Some(window.param), window.grad, window.state];
+                self.call(window.variant, skeleton, window.access, spans, &window.dispatches)
+            })
+            .collect()
+    }
+
+    fn call(
+        &mut self,
+        variant: usize,
+        skeleton: Skeleton,
+        access: Access,
+        [param, grad, state]: [Option<Span>; 3],
+        dispatches: &[Dispatch],
+    ) -> Call {
+        let gpu = &self.engine.gpu;
+        let Variant { rule, constants } = &self.engine.variants[variant];
+        let bindings = of_group(&wgsl::bindings(&**rule, skeleton), 0);
+        let entries: Vec<_> = bindings
+            .iter()
+            .map(|binding| wgpu::BindGroupEntry {
+                binding: binding.place().1,
+                resource: wgpu::BindingResource::Buffer(match binding {
+                    Binding::Params => bind_span(self.buffers, param),
+                    Binding::Grads => bind_span(self.buffers, grad),
+                    Binding::State => bind_span(&self.engine.state_pages, state),
+                    Binding::Tables => wgpu::BufferBinding {
+                        buffer: &self.table,
+                        offset: 0,
+                        size: wgpu::BufferSize::new(self.plan.table_span),
+                    },
+                    Binding::Scratch => {
+                        let scratch = self.engine.scratch.as_ref().expect("made where a rule has numbers a tensor");
+                        scratch.as_entire_buffer_binding()
+                    }
+                    Binding::Clocks => unreachable!("group 1"),
+                }),
+            })
+            .collect();
+        let mut pipelines = gpu.pipelines();
+        let pipeline = pipelines.get(&mut self.fresh, gpu, &**rule, constants, skeleton, access);
+        gpu.count(Made::BindGroup);
+        let group = gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some("wgpu-optim"),
+            layout: &pipelines.layout(gpu, &bindings),
+            entries: &entries,
+        });
+        Call { pipeline, group, dispatches: dispatches.to_vec() }
+    }
+}
+
+fn bind_span(buffers: &[wgpu::Buffer], span: Option<Span>) -> wgpu::BufferBinding<'_> {
+    let Span { buffer, offset, size } = span.expect("a window has what its shader binds");
+    wgpu::BufferBinding { buffer: &buffers[buffer], offset, size: wgpu::BufferSize::new(size) }
+}
+
+/// First element, elements, and elements with padding of each block.
+fn blocks(len: u64) -> impl Iterator<Item = (u64, u64, u64)> {
+    (0..len).step_by(BLOCK).map(move |first| {
+        let count = (len - first).min(BLOCK as u64);
+        (first, count, padded(count))
+    })
+}
+
+/// Groups whose pipelines are the same, and each tensor's.
+fn variants(groups: &Groups, lanes: u32) -> (Vec<Variant>, Vec<usize>) {
+    let mut variants: Vec<Variant> = Vec::new();
+    let mut members: Vec<Vec<usize>> = Vec::new();
+    let mut of_group: HashMap<usize, usize> = HashMap::new();
+    for &group in groups.of() {
+        of_group.entry(group).or_insert_with(|| {
+            let rule = groups.rule(group);
+            let same = |variant: &Variant| {
+                variant.constants == rule.constants()
+                    && variant.rule.passes() == rule.passes()
+                    && variant.rule.slots().iter().map(|slot| slot.name).eq(rule.slots().iter().map(|slot| slot.name))
+            };
+            let place = variants.iter().position(same).unwrap_or_else(|| {
+                variants.push(Variant { rule: rule.boxed(), constants: rule.constants() });
+                members.push(Vec::new());
+                variants.len() - 1
+            });
+            members[place].push(group);
+            place
+        });
+    }
+    for (variant, members) in variants.iter_mut().zip(members) {
+        let decays = |wanted: fn(WeightDecay) -> bool| {
+            f64::from(members.iter().any(|&group| wanted(groups.rule(group).weight_decay())))
+        };
+        let maximize = members.iter().any(|&group| groups.maximizes(group));
+        let bit_max = variant.sums() == Some(Combine::BitMax);
+        variant.constants.extend([
+            ("MAXIMIZE", f64::from(maximize)),
+            ("L2", decays(|decay| matches!(decay, WeightDecay::L2(_)))),
+            ("DECAY", decays(|decay| matches!(decay, WeightDecay::Decoupled(_) | WeightDecay::Independent(_)))),
+            ("CAUTIOUS", decays(|decay| matches!(decay, WeightDecay::Cautious(_)))),
+            ("BIT_MAX", f64::from(bit_max)),
+            ("LANES", lanes.into()),
+        ]);
+    }
+    let variant_of = groups.of().iter().map(|group| of_group[group]).collect();
+    (variants, variant_of)
+}
+
+/// Words of the numbers of all tensors and of all partial results.
+fn scratch_words(
+    tensors: &[Tensor],
+    groups: &Groups,
+    variants: &[Variant],
+    variant_of: &[usize],
+    bounds: Bounds,
+) -> u64 {
+    let partials = |i: usize| match variants[variant_of[i]].sums() {
+        Some(_) => 2 * tensors[i].len_elements().div_ceil(bounds.chunk_len()),
+        None => 0,
+    };
+    (0..tensors.len()).map(|i| groups.rule_of(i).names().tensor.len() as u64 + partials(i)).sum()
+}
+
+/// The caller's buffers, checked: one list of buffers, and each tensor's places in it.
+struct Resolved {
+    buffers: Vec<wgpu::Buffer>,
+    places: Vec<Option<(Place, Option<Place>)>>,
+    access: Vec<Access>,
+}
+
+impl Resolved {
+    fn new(gpu: &Gpu, tensors: &[Tensor], params: &Buffers, grads: Option<&Buffers>) -> Result<Self> {
+        let mut resolved = Self { buffers: vec![], places: vec![], access: vec![Access::Vec4; tensors.len()] };
+        #[expect(clippy::mutable_key_type, reason = "a buffer's hash is that of its handle")]
+        let mut known: HashMap<wgpu::Buffer, usize> = HashMap::new();
+        let mut param_places = resolved.places(gpu, tensors, "parameter", params, &mut known)?;
+        let params_end = resolved.buffers.len();
+        let grad_places = match grads {
+            Some(grads) => Some(resolved.places(gpu, tensors, "gradient", grads, &mut known)?),
+            None => None,
+        };
+        resolved.check_overlaps(tensors, &param_places)?;
+        for (i, tensor) in tensors.iter().enumerate() {
+            let Some(grad_places) = &grad_places else { continue };
+            match (param_places[i], grad_places[i]) {
+                (_, Some(grad)) if grad.buffer < params_end && tensor.len_elements() > 0 => {
+                    let holds = |place: &Option<Place>| place.is_some_and(|place| place.buffer == grad.buffer);
+                    let param = param_places.iter().position(holds).expect("the buffer came from a parameter");
+                    let (param, grad) = (tensors[param].name.clone(), tensor.name.clone());
+                    return Err(Error::SharedBuffer { param, grad });
+                }
+                (None, Some(_)) => {
+                    return Err(no_param(tensor));
+                }
+                (Some(_), None) => param_places[i] = None,
+                (Some(_), Some(grad)) => {
+                    let end = grad.offset + 4 * padded(tensor.len_elements());
+                    if grad.offset % 16 != 0 || end > resolved.buffers[grad.buffer].size() {
+                        resolved.access[i] = Access::Scalar;
+                    }
+                }
+                (None, None) => {}
+            }
+        }
+        resolved.places = param_places
+            .into_iter()
+            .enumerate()
+            .map(|(i, param)| Some((param?, grad_places.as_ref().and_then(|grads| grads[i]))))
+            .collect();
+        Ok(resolved)
+    }
+
+    /// Where each tensor lies, with everything about a single slice checked.
+    #[expect(clippy::mutable_key_type, reason = "a buffer's hash is that of its handle")]
+    fn places(
+        &mut self,
+        gpu: &Gpu,
+        tensors: &[Tensor],
+        what: &'static str,
+        buffers: &Buffers,
+        known: &mut HashMap<wgpu::Buffer, usize>,
+    ) -> Result<Vec<Option<Place>>> {
+        if let Some(arena) = buffers.arena() {
+            if !arena.gpu().same(gpu) {
+                return Err(Error::OtherGpu { what: "the arena" });
+            }
+            check_tensors(what, arena.tensors(), tensors)?;
+        }
+        let slices: Vec<_> = match (buffers, buffers.arena()) {
+            (Buffers::Slices(slices), _) => slices.clone(),
+            (_, Some(arena)) => (0..tensors.len()).map(|i| Some(arena.slice_at(i))).collect(),
+            (_, None) => vec![],
+        };
+        if slices.len() != tensors.len() {
+            let what = if what == "parameter" { "parameters" } else { "gradients" };
+            return Err(Error::Count { what, found: slices.len(), expected: tensors.len() });
+        }
+        let mut places = Vec::with_capacity(tensors.len());
+        for (tensor, slice) in tensors.iter().zip(slices) {
+            let Some(slice) = slice else {
+                places.push(None);
+                continue;
+            };
+            let refuse = |message: String| Err(Error::Slice { what, tensor: tensor.name.clone(), message });
+            if slice.size != tensor.size_bytes() {
+                let (found, expected) = (format!("{} bytes", slice.size), format!("{} bytes", tensor.size_bytes()));
+                return Err(Error::Shape { what: what.into(), tensor: tensor.name.clone(), found, expected });
+            }
+            let end = slice.offset.checked_add(slice.size);
+            if end.is_none_or(|end| end > slice.buffer.size()) {
+                let (offset, size) = (slice.offset, slice.size);
+                return refuse(format!("{size} bytes at {offset} end behind the buffer's {}", slice.buffer.size()));
+            }
+            if slice.offset % 4 != 0 {
+                return refuse(format!("offset is {}, must be a multiple of 4 bytes", slice.offset));
+            }
+            if !slice.buffer.usage().contains(wgpu::BufferUsages::STORAGE) {
+                return refuse(format!("buffer usage is {:?}, must contain STORAGE", slice.buffer.usage()));
+            }
+            let buffer = *known.entry(slice.buffer.clone()).or_insert_with(|| {
+                self.buffers.push(slice.buffer.clone());
+                self.buffers.len() - 1
+            });
+            places.push(Some(Place { buffer, offset: slice.offset }));
+        }
+        Ok(places)
+    }
+
+    /// The first slice whose buffer alone wgpu refuses: one of another device, or destroyed.
+    fn blame(&self, gpu: &Gpu, tensors: &[Tensor]) -> Option<Error> {
+        let layout = gpu.pipelines().layout(gpu, &[Binding::Grads]);
+        let refused = |buffer: &wgpu::Buffer| {
+            let size = wgpu::BufferSize::new(buffer.size().min(ALIGNMENT) / 4 * 4);
+            let resource = wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset: 0, size });
+            let entries = [wgpu::BindGroupEntry { binding: Binding::Grads.place().1, resource }];
+            let descriptor = wgpu::BindGroupDescriptor { label: None, layout: &layout, entries: &entries };
+            gpu.scoped_now(|| gpu.device().create_bind_group(&descriptor)).err()
+        };
+        let slices = tensors.iter().zip(&self.places).filter_map(|(tensor, places)| Some((tensor, (*places)?)));
+        let mut named = slices.flat_map(|(tensor, (param, grad))| {
+            [("parameter", Some(param)), ("gradient", grad)].map(|(what, place)| (tensor, what, place))
+        });
+        named.find_map(|(tensor, what, place)| {
+            let message = format!("its buffer cannot be bound: {}", refused(&self.buffers[place?.buffer])?);
+            Some(Error::Slice { what, tensor: tensor.name.clone(), message })
+        })
+    }
+
+    /// Refuses parameters that share bytes; those that share a word of 16 take the scalar kernel.
+    fn check_overlaps(&mut self, tensors: &[Tensor], places: &[Option<Place>]) -> Result<()> {
+        let mut sorted: Vec<(usize, u64, u64, usize)> = places
+            .iter()
+            .zip(tensors)
+            .enumerate()
+            .filter_map(|(i, (place, tensor))| {
+                let place = (*place)?;
+                let size = tensor.size_bytes();
+                (size > 0).then_some((place.buffer, place.offset, place.offset + size, i))
+            })
+            .collect();
+        sorted.sort_unstable();
+        for (n, &(buffer, start, end, i)) in sorted.iter().enumerate() {
+            let owned_end = end.next_multiple_of(16);
+            if start % 16 != 0 || owned_end > self.buffers[buffer].size() {
+                self.access[i] = Access::Scalar;
+            }
+            let Some(&(next_buffer, next_start, next_end, next)) = sorted.get(n + 1) else { continue };
+            if next_buffer != buffer || next_start >= owned_end {
+                continue;
+            }
+            self.access[i] = Access::Scalar;
+            if next_start < end {
+                return Err(Error::Overlap {
+                    first: tensors[i].name.clone(),
+                    first_range: format!("{start}..{end}"),
+                    second: tensors[next].name.clone(),
+                    second_range: format!("{next_start}..{next_end}"),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn no_param(tensor: &Tensor) -> Error {
+    let message = "is missing where the gradient is given".into();
+    Error::Slice { what: "parameter", tensor: tensor.name.clone(), message }
+}
+
+/// Refuses an arena made for other tensors.
+fn check_tensors(what: &'static str, found: &[Tensor], expected: &[Tensor]) -> Result<()> {
+    if found.len() != expected.len() {
+        let what = if what == "parameter" { "parameters" } else { "gradients" };
+        return Err(Error::Count { what, found: found.len(), expected: expected.len() });
+    }
+    for (found, expected) in found.iter().zip(expected) {
+        if found != expected {
+            let text = |tensor: &Tensor| format!("{} {:?} of {}", tensor.name, tensor.shape, tensor.format);
+            let (found, tensor) = (text(found), expected.name.clone());
+            return Err(Error::Shape { what: what.into(), tensor, found, expected: text(expected) });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,113 @@
+//! Compute pipelines and their layouts, made once for each thing that makes them differ.
+
+use std::borrow::Cow;
+
+use super::{ByKey, Gpu, Made};
+use crate::format::Access;
+use crate::rule::AnyRule;
+use crate::wgsl::{self, Binding, Skeleton};
+
+/// What makes two pipelines differ: the text, and the constants' bits.
+type Key = (String, Vec<(&'static str, u64)>);
+
+/// Pipelines of which wgpu has not yet said that they are good.
+pub(super) type Fresh = ByKey<Key, wgpu::ComputePipeline>;
+
+/// All that were made on a device.
+#[derive(Debug, Default)]
+pub(super) struct Pipelines {
+    pipelines: Fresh,
+    layouts: ByKey<Vec<Binding>, wgpu::BindGroupLayout>,
+}
+
+impl Pipelines {
+    /// The pipeline of a rule's walk, made into `fresh` where there is none. To be called within an error scope, and
+    /// `fresh` to be [kept](Self::keep) where the scope has no error: wgpu hands out an invalid pipeline without a
+    /// word.
+    pub(super) fn get(
+        &mut self,
+        fresh: &mut Fresh,
+        gpu: &Gpu,
+        rule: &dyn AnyRule,
+        constants: &[(&'static str, f64)],
+        skeleton: Skeleton,
+        access: Access,
+    ) -> wgpu::ComputePipeline {
+        let text = rule.revise(wgsl::compose(rule, skeleton, access));
+        let key = (text, constants.iter().map(|&(name, value)| (name, value.to_bits())).collect());
+        if let Some(pipeline) = self.pipelines.get(&key).or(fresh.get(&key)) {
+            return pipeline.clone();
+        }
+        let label = format!("wgpu-optim/{}/f32-{}/{}", rule.name(), access.name(), skeleton.name());
+        let module = module(gpu, &label, &key.0);
+        let bindings = wgsl::bindings(rule, skeleton);
+        let layouts = [0, 1].map(|group| self.layout(gpu, &of_group(&bindings, group)));
+        let layout = gpu.device().create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: Some(&label),
+            bind_group_layouts: &layouts.each_ref().map(Some),
+            immediate_size: 0,
+        });
+        gpu.count(Made::Pipeline);
+        let pipeline = gpu.device().create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(&label),
+            layout: Some(&layout),
+            module: &module,
+            entry_point: Some(skeleton.entry()),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                constants,
+                // Every lane writes its node before one is read.
+                zero_initialize_workgroup_memory: false,
+            },
+            cache: None,
+        });
+        fresh.insert(key, pipeline.clone());
+        pipeline
+    }
+
+    /// Keeps pipelines that are good.
+    pub(super) fn keep(&mut self, fresh: Fresh) {
+        self.pipelines.extend(fresh);
+    }
+
+    /// The layout of these bindings, all of one group.
+    pub(super) fn layout(&mut self, gpu: &Gpu, bindings: &[Binding]) -> wgpu::BindGroupLayout {
+        self.layouts
+            .entry(bindings.to_vec())
+            .or_insert_with(|| {
+                let entries: Vec<_> = bindings
+                    .iter()
+                    .map(|binding| wgpu::BindGroupLayoutEntry {
+                        binding: binding.place().1,
+                        visibility: wgpu::ShaderStages::COMPUTE,
+                        ty: wgpu::BindingType::Buffer {
+                            ty: wgpu::BufferBindingType::Storage { read_only: !binding.writable() },
+                            has_dynamic_offset: binding.dynamic(),
+                            min_binding_size: None,
+                        },
+                        count: None,
+                    })
+                    .collect();
+                gpu.device().create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+                    label: Some("wgpu-optim"),
+                    entries: &entries,
+                })
+            })
+            .clone()
+    }
+}
+
+/// The bindings of one group.
+pub(super) fn of_group(bindings: &[Binding], group: u32) -> Vec<Binding> {
+    bindings.iter().copied().filter(|binding| binding.place().0 == group).collect()
+}
+
+fn module(gpu: &Gpu, label: &str, text: &str) -> wgpu::ShaderModule {
+    let descriptor =
+        wgpu::ShaderModuleDescriptor { label: Some(label), source: wgpu::ShaderSource::Wgsl(Cow::Borrowed(text)) };
+    if gpu.tuning().shader_checks {
+        return gpu.device().create_shader_module(descriptor);
+    }
+    // SAFETY: the text is the crate's own. Every index comes from a row of the table, and `plan` writes only rows
+    // that lie within their window; loops end at the row's length. `tests/engine.rs` runs both forms.
+    unsafe { gpu.device().create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
+}

@@ -1,0 +1,142 @@
+//! Per-step host data: a slot is in use from `encode` until its command buffer is done.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::pipelines::of_group;
+use super::{Gpu, Made};
+use crate::error::{Error, Result};
+use crate::format::ALIGNMENT;
+use crate::wgsl::Binding;
+
+/// Slots of the first page.
+const SLOTS: u32 = 4;
+
+/// Pages of slots. When all are in use the ring doubles: three steps in one encoder that shared a slot would all use
+/// the last one's numbers.
+#[derive(Debug, Default)]
+pub(super) struct Ring {
+    pages: Vec<Page>,
+    slot_bytes: u64,
+}
+
+#[derive(Debug)]
+struct Page {
+    buffer: wgpu::Buffer,
+    group: wgpu::BindGroup,
+    free: Arc<Mutex<Vec<u32>>>,
+}
+
+/// A slot that holds a step's data.
+pub(super) struct Slot {
+    pub(super) group: wgpu::BindGroup,
+    pub(super) offset: u32,
+    pub(super) guard: Guard,
+}
+
+/// What became of a step.
+#[derive(Clone, Debug)]
+pub(crate) struct State(Arc<AtomicU8>);
+
+impl State {
+    const PENDING: u8 = 0;
+    const DONE: u8 = 1;
+
+    /// Whether its command buffer has run.
+    pub(crate) fn is_done(&self) -> bool {
+        self.0.load(Ordering::Acquire) == Self::DONE
+    }
+}
+
+/// Frees its slot when it goes: after the command buffer is done, or with an encoder that was never submitted.
+#[derive(Debug)]
+pub(crate) struct Guard {
+    free: Arc<Mutex<Vec<u32>>>,
+    slot: u32,
+    state: State,
+}
+
+impl Guard {
+    /// The step's state, to be kept.
+    pub(crate) fn state(&self) -> State {
+        self.state.clone()
+    }
+
+    /// The command buffer is done.
+    pub(crate) fn done(self) {
+        self.state.0.store(State::DONE, Ordering::Release);
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner).push(self.slot);
+    }
+}
+
+impl Ring {
+    /// Writes a step's words into a free slot.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] where a binding does not hold them, [`Error::Wgpu`] where the ring cannot grow.
+    pub(super) fn write(&mut self, gpu: &Gpu, words: &[u32]) -> Result<Slot> {
+        let needed = (4 * words.len() as u64).max(ALIGNMENT);
+        if needed > self.slot_bytes {
+            // Slots in use keep their buffer alive until their command buffers are done.
+            self.pages.clear();
+            self.slot_bytes = needed.next_power_of_two();
+        }
+        let free = |page: &Page| page.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let found = self.pages.iter().rev().find_map(|page| Some((page, free(page)?)));
+        let (page, slot) = match found {
+            Some(found) => found,
+            None => {
+                self.grow(gpu)?;
+                let page = self.pages.last().expect("one was pushed");
+                (page, free(page).expect("a new page is free"))
+            }
+        };
+        let offset = u64::from(slot) * self.slot_bytes;
+        gpu.queue().write_buffer(&page.buffer, offset, bytemuck::cast_slice(words));
+        let guard = Guard { free: page.free.clone(), slot, state: State(Arc::new(AtomicU8::new(State::PENDING))) };
+        Ok(Slot { group: page.group.clone(), offset: offset as u32, guard })
+    }
+
+    /// Bytes of the device's memory.
+    pub(super) fn size_bytes(&self) -> u64 {
+        self.pages.iter().map(|page| page.buffer.size()).sum()
+    }
+
+    fn grow(&mut self, gpu: &Gpu) -> Result<()> {
+        let limits = gpu.device().limits();
+        let limit = "max_storage_buffer_binding_size";
+        if self.slot_bytes > limits.max_storage_buffer_binding_size {
+            let found = limits.max_storage_buffer_binding_size;
+            return Err(Error::Limit { limit, found, needed: self.slot_bytes });
+        }
+        let have = self.size_bytes() / self.slot_bytes;
+        let most = limits.max_buffer_size.min(u64::from(u32::MAX)) / self.slot_bytes;
+        let slots = have.max(u64::from(SLOTS)).min(most);
+        let page = gpu.scoped_now(|| {
+            let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;
+            let buffer = gpu.create_buffer("wgpu-optim/steps", slots * self.slot_bytes, usage);
+            gpu.count(Made::BindGroup);
+            let layout = gpu.pipelines().layout(gpu, &of_group(&[Binding::Clocks], 1));
+            let group = gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some("wgpu-optim/steps"),
+                layout: &layout,
+                entries: &[wgpu::BindGroupEntry {
+                    binding: Binding::Clocks.place().1,
+                    resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                        buffer: &buffer,
+                        offset: 0,
+                        size: wgpu::BufferSize::new(self.slot_bytes),
+                    }),
+                }],
+            });
+            Page { buffer, group, free: Arc::new(Mutex::new((0..slots as u32).rev().collect())) }
+        })?;
+        self.pages.push(page);
+        Ok(())
+    }
+}

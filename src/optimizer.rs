@@ -1,0 +1,407 @@
+//! The public stepper.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::clock::{Clocks, LookedAhead};
+use crate::config::{Config, Groups};
+use crate::error::{Error, Result};
+use crate::format::Tensor;
+use crate::gpu::{Buffers, Engine, Gpu, StepState, Walk};
+use crate::parts::Real;
+use crate::reference::find;
+use crate::rule::{Extent, Pass};
+
+/// In the clock map: the tensor has no part in this step.
+const ABSENT: u32 = u32::MAX;
+
+/// Makes an optimizer of a rule or a [`Config`].
+pub trait On: Into<Config> {
+    /// An optimizer for these tensors, its state at the start. Not in a browser: there, [`on_async`](Self::on_async).
+    ///
+    /// # Errors
+    /// A bad option, group or list of tensors, a state slot too large for a buffer of the device, or
+    /// [`Error::Wgpu`] when its memory does not hold the state.
+    #[cfg(not(target_arch = "wasm32"))]
+    fn on(self, gpu: &Gpu, tensors: &[Tensor]) -> Result<Optimizer> {
+        pollster::block_on(Optimizer::new(&self.into(), gpu, tensors))
+    }
+
+    /// [`on`](Self::on), awaiting what the device says.
+    ///
+    /// # Errors
+    /// The same.
+    fn on_async(self, gpu: &Gpu, tensors: &[Tensor]) -> impl Future<Output = Result<Optimizer>> {
+        let config = self.into();
+        async move { Optimizer::new(&config, gpu, tensors).await }
+    }
+}
+
+impl<C: Into<Config>> On for C {}
+
+/// An optimizer on the GPU: state, clocks, and the encoding of steps.
+///
+/// Nothing is read back and nothing waits in a step. Numbers that depend on `t` are computed on the host in f64 and
+/// travel with the step; a tensor without a gradient is touched by nothing, and its `t` stays.
+#[derive(Debug)]
+pub struct Optimizer {
+    id: u64,
+    tensors: Vec<Tensor>,
+    groups: Groups,
+    clocks: Clocks,
+    looked_ahead: LookedAhead,
+    engine: Engine,
+    sequence: u64,
+    undo: VecDeque<Undo>,
+    words: Vec<u32>,
+    numbers: Vec<f64>,
+}
+
+/// What an encoding changed on the host, until its command buffer is done.
+#[derive(Debug)]
+struct Undo {
+    sequence: u64,
+    clocks: Clocks,
+    looked_ahead: LookedAhead,
+    state: StepState,
+}
+
+/// An encoded step or look-ahead, to be taken back with [`Optimizer::forget`] where its encoder is not submitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Token {
+    optimizer: u64,
+    sequence: u64,
+}
+
+/// What a step of certain buffers does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Walks over the tensors: 1, or 3 with norms.
+    pub passes: usize,
+    /// Sets of bindings of one pass.
+    pub windows: usize,
+    /// Dispatches of a step.
+    pub dispatches: usize,
+    /// Kinds of pipeline that the groups need.
+    pub variants: usize,
+    /// Bytes that a step reads and writes, tables left out.
+    pub bytes: u64,
+    /// Tensors whose slices take the scalar kernel.
+    pub scalar_tensors: Vec<String>,
+}
+
+/// Bytes of the device's memory that an optimizer holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// State: 4 x slots x elements, each tensor's last block padded to 4 elements.
+    pub state: u64,
+    /// Numbers of the tensors and partial sums.
+    pub scratch: u64,
+    /// Chunk tables of the placements in use.
+    pub tables: u64,
+    /// Slots of per-step data.
+    pub steps: u64,
+}
+
+impl Memory {
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        self.state + self.scratch + self.tables + self.steps
+    }
+}
+
+impl Optimizer {
+    async fn new(config: &Config, gpu: &Gpu, tensors: &[Tensor]) -> Result<Self> {
+        static IDS: AtomicU64 = AtomicU64::new(0);
+        let groups = config.groups(tensors)?;
+        let engine = Engine::new(gpu, tensors, &groups).await?;
+        Ok(Self {
+            id: IDS.fetch_add(1, Ordering::Relaxed),
+            tensors: tensors.to_vec(),
+            clocks: Clocks::new(groups.of()),
+            groups,
+            looked_ahead: LookedAhead::default(),
+            engine,
+            sequence: 0,
+            undo: VecDeque::new(),
+            words: Vec::new(),
+            numbers: Vec::new(),
+        })
+    }
+
+    /// Encodes one step: an update of every tensor that has a gradient, from `grads` into `params`.
+    ///
+    /// Any number of steps may be encoded before one is submitted, in one encoder or several; they must be submitted in
+    /// the order of encoding. Where the encoder is dropped instead, give the token to [`forget`](Self::forget).
+    ///
+    /// # Errors
+    /// Buffers that do not fit the tensors or cannot be bound, a missing look-ahead. Nothing is encoded then.
+    pub fn encode<'a>(
+        &mut self,
+        encoder: &mut wgpu::CommandEncoder,
+        params: impl Into<Buffers<'a>>,
+        grads: impl Into<Buffers<'a>>,
+    ) -> Result<Token> {
+        let (params, grads) = (params.into(), grads.into());
+        self.engine.bind(&params, Some(&grads))?;
+        let present = grads.present();
+        let mut looked_ahead = self.looked_ahead.clone();
+        if self.groups.need_look_ahead() {
+            let is_present = |i: usize| present.as_ref().is_none_or(|present| present[i]);
+            let needs = |i: usize| is_present(i) && self.groups.rule_of(i).needs_look_ahead();
+            looked_ahead.take(&self.tensors, needs)?;
+        }
+        let mut clocks = self.clocks.clone();
+        clocks.advance(present.as_deref());
+        self.record(Walk::Step, &clocks, present.as_deref());
+        self.commit(encoder, clocks, looked_ahead)
+    }
+
+    /// [`encode`](Self::encode) into an encoder of its own, submitted.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn step<'a>(&mut self, params: impl Into<Buffers<'a>>, grads: impl Into<Buffers<'a>>) -> Result<()> {
+        let mut encoder = self.engine.gpu().device().create_command_encoder(&Default::default());
+        self.encode(&mut encoder, params, grads)?;
+        self.engine.gpu().queue().submit([encoder.finish()]);
+        Ok(())
+    }
+
+    /// Encodes the look-ahead: moves the parameters to where the coming step's gradients are to be computed
+    /// (`Nesterov::LookAhead`). The step must then have a gradient for the same tensors: leave a tensor that will have
+    /// none out of `params`.
+    ///
+    /// # Errors
+    /// [`Error::LookAhead`] where no option asks for it or one is pending; buffers as in [`encode`](Self::encode).
+    pub fn encode_look_ahead<'a>(
+        &mut self,
+        encoder: &mut wgpu::CommandEncoder,
+        params: impl Into<Buffers<'a>>,
+    ) -> Result<Token> {
+        let params = params.into();
+        let present = params.present().unwrap_or_else(|| vec![true; self.tensors.len()]);
+        let mut looked_ahead = self.looked_ahead.clone();
+        self.engine.bind(&params, None)?;
+        let moved = |(i, &present): (usize, &bool)| present && self.groups.rule_of(i).needs_look_ahead();
+        looked_ahead.look(self.groups.need_look_ahead(), present.iter().enumerate().map(moved).collect())?;
+        let mut clocks = self.clocks.clone();
+        clocks.advance(Some(&present));
+        self.record(Walk::LookAhead, &clocks, Some(&present));
+        self.commit(encoder, self.clocks.clone(), looked_ahead)
+    }
+
+    /// [`encode_look_ahead`](Self::encode_look_ahead) into an encoder of its own, submitted.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn look_ahead<'a>(&mut self, params: impl Into<Buffers<'a>>) -> Result<()> {
+        let mut encoder = self.engine.gpu().device().create_command_encoder(&Default::default());
+        self.encode_look_ahead(&mut encoder, params)?;
+        self.engine.gpu().queue().submit([encoder.finish()]);
+        Ok(())
+    }
+
+    /// Takes back the latest encoding that was not taken back yet: its encoder will not be submitted.
+    ///
+    /// # Errors
+    /// [`Error::Token`] for another optimizer's token, one that is not the latest, or one whose work has run.
+    pub fn forget(&mut self, token: Token) -> Result<()> {
+        let refuse = |message: &str| Err(Error::Token { message: message.into() });
+        if token.optimizer != self.id {
+            return refuse("belongs to another optimizer");
+        }
+        match self.undo.back() {
+            Some(last) if last.sequence == token.sequence && last.state.is_done() => refuse("its work has run"),
+            Some(last) if last.sequence == token.sequence => {
+                let last = self.undo.pop_back().expect("it was just seen");
+                self.clocks = last.clocks;
+                self.looked_ahead = last.looked_ahead;
+                Ok(())
+            }
+            _ if self.undo.iter().any(|undo| undo.sequence == token.sequence) => {
+                refuse("is not the latest encoding; take those after it back first")
+            }
+            _ => refuse("its work has run, or it was taken back already"),
+        }
+    }
+
+    /// Whether each step needs a look-ahead before its gradients are computed.
+    pub fn needs_look_ahead(&self) -> bool {
+        self.groups.need_look_ahead()
+    }
+
+    /// Sets the learning rate, from the next encoded step on. A group with a rate of its own keeps its ratio to the
+    /// top level's.
+    ///
+    /// # Errors
+    /// [`Error::Field`] for a rate that is negative or not finite.
+    pub fn set_lr(&mut self, lr: f64) -> Result<()> {
+        self.groups.set_lr(lr)
+    }
+
+    /// Sets a numeric option by name, from the next encoded step on, at the top level and in every group that has no
+    /// value of its own. `weight_decay` sets the number and keeps the kind.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for an unknown field, [`Error::Field`] for a value outside its bound or one that would need
+    /// another pipeline or other state.
+    pub fn set(&mut self, field: &str, value: f64) -> Result<()> {
+        self.groups.set(field, value)
+    }
+
+    /// [`set`](Self::set) for one group, counted as in the configuration's `groups`.
+    ///
+    /// # Errors
+    /// The same, and [`Error::Group`] where there is no such group.
+    pub fn set_group(&mut self, group: usize, field: &str, value: f64) -> Result<()> {
+        self.groups.set_group(group, field, value)
+    }
+
+    /// Applied steps of a tensor, the encoded ones included.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTensor`].
+    pub fn t(&self, tensor: &str) -> Result<u64> {
+        Ok(self.clocks.t(find(&self.tensors, tensor)?))
+    }
+
+    /// Sets the count of applied steps of a tensor, as when its training is resumed.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTensor`].
+    pub fn set_t(&mut self, tensor: &str, t: u64) -> Result<()> {
+        self.clocks.set_t(find(&self.tensors, tensor)?, t);
+        Ok(())
+    }
+
+    /// The names of a tensor's state slots.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTensor`].
+    pub fn slots(&self, tensor: &str) -> Result<Vec<&'static str>> {
+        let rule = self.groups.rule_of(find(&self.tensors, tensor)?);
+        Ok(rule.slots().iter().map(|slot| slot.name).collect())
+    }
+
+    /// The values of a state slot once all submitted work is done: one an element, or one in all.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTensor`], [`Error::UnknownSlot`], [`Error::Wgpu`] or [`Error::DeviceLost`].
+    pub async fn state(&self, tensor: &str, slot: &str) -> Result<Vec<f32>> {
+        self.read_state(tensor, slot, false).await
+    }
+
+    /// [`state`](Self::state), blocking.
+    ///
+    /// # Errors
+    /// The same.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn state_blocking(&self, tensor: &str, slot: &str) -> Result<Vec<f32>> {
+        pollster::block_on(self.read_state(tensor, slot, true))
+    }
+
+    async fn read_state(&self, tensor: &str, slot: &str, wait: bool) -> Result<Vec<f32>> {
+        let i = find(&self.tensors, tensor)?;
+        self.engine.state(i, self.groups.rule_of(i), slot, wait).await
+    }
+
+    /// Sets a state slot, before any work that is not yet submitted.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTensor`], [`Error::UnknownSlot`], or [`Error::Shape`] for another number of values.
+    pub fn set_state(&mut self, tensor: &str, slot: &str, values: &[f32]) -> Result<()> {
+        let i = find(&self.tensors, tensor)?;
+        self.engine.set_state(i, self.groups.rule_of(i), slot, values)
+    }
+
+    /// What a step with these buffers does. Makes its pipelines and tables, as [`warm_up`](Self::warm_up) does.
+    ///
+    /// # Errors
+    /// Buffers as in [`encode`](Self::encode).
+    pub fn plan<'a>(&mut self, params: impl Into<Buffers<'a>>, grads: impl Into<Buffers<'a>>) -> Result<Report> {
+        let (params, grads) = (params.into(), grads.into());
+        let present = grads.present();
+        let (variants, tensors) = (self.engine.variants(), &self.tensors);
+        let bound = self.engine.bind(&params, Some(&grads))?;
+        let bytes = (0..tensors.len()).filter(|&i| present.as_ref().is_none_or(|present| present[i])).map(|i| {
+            let rule = self.groups.rule_of(i);
+            let slots = rule.slots().iter().filter(|slot| slot.extent == Extent::Element).count() as u64;
+            let sums = rule.passes().iter().filter(|pass| matches!(pass, Pass::Sums(_))).count() as u64;
+            4 * tensors[i].len_elements() * (3 + 2 * slots + sums)
+        });
+        Ok(Report {
+            passes: bound.passes,
+            windows: bound.windows,
+            dispatches: bound.dispatches(),
+            variants,
+            bytes: bytes.sum(),
+            scalar_tensors: bound.scalar.iter().map(|&i| tensors[i].name.clone()).collect(),
+        })
+    }
+
+    /// Makes every pipeline, table and bind group that steps with these buffers need, so that the first step is as
+    /// fast as the second.
+    ///
+    /// # Errors
+    /// Buffers as in [`encode`](Self::encode).
+    pub fn warm_up<'a>(&mut self, params: impl Into<Buffers<'a>>, grads: impl Into<Buffers<'a>>) -> Result<()> {
+        let (params, grads) = (params.into(), grads.into());
+        if self.groups.need_look_ahead() {
+            self.engine.bind(&params, None)?;
+        }
+        self.engine.bind(&params, Some(&grads))?;
+        self.record(Walk::Step, &self.clocks.clone(), None);
+        self.engine.reserve(&self.words)
+    }
+
+    /// Bytes of the device's memory that it holds now.
+    pub fn memory(&self) -> Memory {
+        let [state, scratch, tables, steps] = self.engine.memory();
+        Memory { state, scratch, tables, steps }
+    }
+
+    /// Writes the step's words: for each tensor where its record stands, then a record a clock.
+    fn record(&mut self, walk: Walk, clocks: &Clocks, present: Option<&[bool]>) {
+        self.words.clear();
+        self.words.resize(self.tensors.len(), ABSENT);
+        let mut starts = Vec::with_capacity(clocks.list().len());
+        for clock in clocks.list() {
+            starts.push(self.words.len() as u32);
+            let rule = self.groups.rule(clock.group);
+            self.numbers.clear();
+            self.numbers.extend(self.groups.common(clock.group).values());
+            rule.hyper(clock.t.max(1), &mut self.numbers);
+            self.words.extend(self.numbers.iter().map(|&number| f32::of(number).to_bits()));
+        }
+        for i in 0..self.tensors.len() {
+            let part = walk == Walk::Step || self.groups.rule_of(i).needs_look_ahead();
+            if part && present.is_none_or(|present| present[i]) {
+                self.words[i] = starts[clocks.of(i)];
+            }
+        }
+    }
+
+    fn commit(
+        &mut self,
+        encoder: &mut wgpu::CommandEncoder,
+        clocks: Clocks,
+        looked_ahead: LookedAhead,
+    ) -> Result<Token> {
+        let guard = self.engine.encode(encoder, &self.words)?;
+        let state = guard.state();
+        encoder.on_submitted_work_done(move || guard.done());
+        while self.undo.front().is_some_and(|undo| undo.state.is_done()) {
+            self.undo.pop_front();
+        }
+        self.sequence += 1;
+        self.undo.push_back(Undo {
+            sequence: self.sequence,
+            clocks: std::mem::replace(&mut self.clocks, clocks),
+            looked_ahead: std::mem::replace(&mut self.looked_ahead, looked_ahead),
+            state,
+        });
+        Ok(Token { optimizer: self.id, sequence: self.sequence })
+    }
+}

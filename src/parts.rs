@@ -1,0 +1,105 @@
+//! Shared vocabulary of the rules: pure functions of numbers.
+//!
+//! Twin: `shaders/parts.wgsl`. `sign`, `min` and `max` have WGSL's meaning: `sign(0)` is 0, and a NaN operand
+//! of `min` or `max` yields the other one.
+
+use crate::format::BLOCK;
+
+/// The arithmetic of the reference: f32, as on the GPU, or f64.
+pub trait Real: ndarray::NdFloat {
+    /// The number, rounded once.
+    fn of(value: f64) -> Self;
+    /// The number in f64, exact.
+    fn f64(self) -> f64;
+}
+
+impl Real for f32 {
+    fn of(value: f64) -> Self {
+        value as f32
+    }
+    fn f64(self) -> f64 {
+        f64::from(self)
+    }
+}
+
+impl Real for f64 {
+    fn of(value: f64) -> Self {
+        value
+    }
+    fn f64(self) -> f64 {
+        self
+    }
+}
+
+/// `keep * old + take * new`. Both weights come from the host: `1 - f32(0.999)` is off by 1.3e-5.
+pub fn ema<F: Real>(old: F, new: F, keep: F, take: F) -> F {
+    keep * old + take * new
+}
+
+/// -1, 0 or 1; 0 for 0 and NaN.
+pub fn sign<F: Real>(x: F) -> F {
+    if x > F::zero() {
+        F::one()
+    } else if x < F::zero() {
+        -F::one()
+    } else {
+        F::zero()
+    }
+}
+
+/// The larger one; a NaN yields the other.
+pub fn max<F: Real>(a: F, b: F) -> F {
+    a.max(b)
+}
+
+/// How two partial results of a sums pass become one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Combine {
+    /// The sum.
+    Add,
+    /// The maximum of the bits without their sign: of the absolute values, and a NaN wins over all.
+    BitMax,
+}
+
+impl Combine {
+    fn of<F: Real>(self, a: [F; 2], b: [F; 2]) -> [F; 2] {
+        let one = |a: F, b: F| match self {
+            Self::Add => a + b,
+            Self::BitMax if a.is_nan() || b.is_nan() => F::nan(),
+            Self::BitMax => a.abs().max(b.abs()),
+        };
+        [one(a[0], b[0]), one(a[1], b[1])]
+    }
+}
+
+/// Combines `value(0..len)` in the tree that the GPU uses, so that f32 rounds alike.
+///
+/// Leaf: a block of 1024 elements. In it, leaf `j` of 32 adds up the eight quads `q, q+8, ..., q+56` from
+/// `q = j/8*64 + j%8`, each as `(a+b)+(c+d)`; the leaves are halved, 16 first. Above, a binary tree over the block's
+/// index.
+pub fn tree<F: Real>(combine: Combine, len: usize, mut value: impl FnMut(usize) -> [F; 2]) -> [F; 2] {
+    let zero = [F::zero(); 2];
+    let mut nodes: Vec<[F; 2]> = (0..len)
+        .step_by(BLOCK)
+        .map(|first| {
+            let mut at = |i: usize| if first + i < len && i < BLOCK { value(first + i) } else { zero };
+            let mut lanes = [zero; 32];
+            for (j, lane) in lanes.iter_mut().enumerate() {
+                for quad in (j / 8 * 64 + j % 8..).step_by(8).take(8) {
+                    let [a, b, c, d] = std::array::from_fn(|i| at(4 * quad + i));
+                    *lane = combine.of(*lane, combine.of(combine.of(a, b), combine.of(c, d)));
+                }
+            }
+            for half in [16, 8, 4, 2, 1] {
+                for j in 0..half {
+                    lanes[j] = combine.of(lanes[j], lanes[j + half]);
+                }
+            }
+            lanes[0]
+        })
+        .collect();
+    while nodes.len() > 1 {
+        nodes = nodes.chunks(2).map(|pair| if let [a, b] = *pair { combine.of(a, b) } else { pair[0] }).collect();
+    }
+    nodes.first().copied().unwrap_or(zero)
+}

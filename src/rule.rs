@@ -1,0 +1,601 @@
+//! What an optimizer signs: [`Rule`], the typed contract, and [`AnyRule`], the same as an object.
+
+use std::fmt::{Debug, Display, Formatter};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::error::{Error, Result, at_least_zero, refuse};
+use crate::parts::{self, Combine, Real};
+
+/// What pulls parameters towards 0. JSON: `"none"` or an object of one field, `{"l2": 0.01}`.
+///
+/// `d` is the number, `lr` the scheduled learning rate, `u` what the rule subtracts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WeightDecay {
+    /// No decay.
+    #[default]
+    None,
+    /// `g <- g + d*p` before the rule sees `g` (the classic penalty; PyTorch's `weight_decay` of all but AdamW).
+    L2(f64),
+    /// `p <- p - (lr*d*p + u)` (Loshchilov and Hutter 2019, Algorithm 2).
+    Decoupled(f64),
+    /// As decoupled with `d*lr/lr_initial` for `lr*d`: the configured learning rate drops out, its schedule stays.
+    Independent(f64),
+    /// As decoupled, where `sign(u) == sign(p)` (arXiv 2510.12402).
+    Cautious(f64),
+    /// NovoGrad's: `d*p` joins the normalised gradient in the moment (Ginsburg et al. 2019, Algorithm 1).
+    InsideMoment(f64),
+}
+
+impl WeightDecay {
+    /// The kinds that most rules take.
+    pub const GENERAL: &[&str] = &["none", "l2", "decoupled", "independent", "cautious"];
+
+    /// The name in JSON.
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::L2(_) => "l2",
+            Self::Decoupled(_) => "decoupled",
+            Self::Independent(_) => "independent",
+            Self::Cautious(_) => "cautious",
+            Self::InsideMoment(_) => "inside_moment",
+        }
+    }
+
+    /// The number `d`, 0 for none.
+    pub fn amount(self) -> f64 {
+        match self {
+            Self::None => 0.0,
+            Self::L2(d) | Self::Decoupled(d) | Self::Independent(d) | Self::Cautious(d) | Self::InsideMoment(d) => d,
+        }
+    }
+}
+
+impl Display for WeightDecay {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::None => f.write_str("none"),
+            _ => write!(f, "{{\"{}\": {}}}", self.kind(), self.amount()),
+        }
+    }
+}
+
+/// A struct of numbers that a shader knows by the same field names in the same order.
+pub trait Numbers<F>: Copy {
+    /// The fields' names.
+    const NAMES: &'static [&'static str];
+    /// From as many numbers as there are names.
+    fn read(values: &[F]) -> Self;
+    /// Into as many numbers as there are names.
+    fn write(&self, values: &mut [F]);
+}
+
+impl<F> Numbers<F> for () {
+    const NAMES: &'static [&'static str] = &[];
+    fn read(_: &[F]) {}
+    fn write(&self, _: &mut [F]) {}
+}
+
+/// Declares a struct of numbers, generic over f32 and f64, and its [`Numbers`].
+macro_rules! numbers {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq)]
+        pub struct $name<F> { $($(#[$field_doc])* pub $field: F),+ }
+
+        impl<F: $crate::parts::Real> $crate::rule::Numbers<F> for $name<F> {
+            const NAMES: &'static [&'static str] = &[$(stringify!($field)),+];
+            fn read(values: &[F]) -> Self {
+                let [$($field),+] = values.try_into().expect("as many numbers as names");
+                Self { $($field),+ }
+            }
+            fn write(&self, values: &mut [F]) {
+                values.copy_from_slice(&[$(self.$field),+]);
+            }
+        }
+    };
+}
+pub(crate) use numbers;
+
+/// What one number of a state slot stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Extent {
+    /// One number per element: a field of the rule's `State`.
+    Element,
+    /// One number per tensor: a field of the rule's `Tensor`.
+    Tensor,
+}
+
+/// One piece of state that lives from step to step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Slot {
+    /// The field's name in `State` or `Tensor`.
+    pub name: &'static str,
+    /// Per element or per tensor.
+    pub extent: Extent,
+    /// The value before the first step. There is no other first-step flag.
+    pub start: f64,
+}
+
+impl Slot {
+    /// A number per element that starts at 0.
+    pub fn element(name: &'static str) -> Self {
+        Self { name, extent: Extent::Element, start: 0.0 }
+    }
+
+    /// A number per tensor that starts at 0.
+    pub fn tensor(name: &'static str) -> Self {
+        Self { name, extent: Extent::Tensor, start: 0.0 }
+    }
+
+    /// The same with another start.
+    pub fn starting_at(self, start: f64) -> Self {
+        Self { start, ..self }
+    }
+}
+
+/// One walk over the tensors. A step runs a rule's passes in order; each is one dispatch a window,
+/// `Finish` one dispatch in all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Pass {
+    /// `measure` of every element, combined over the tensor. Reads the gradient.
+    Sums(Combine),
+    /// `finish`, once per tensor.
+    Finish,
+    /// `direction` and `land` of every element.
+    Apply,
+}
+
+/// A configuration that must be refused, as a row of the registry's tests.
+#[derive(Clone, Copy, Debug)]
+pub struct Reject {
+    /// The rule's fields in JSON.
+    pub json: &'static str,
+    /// The whole text of the error.
+    pub error: &'static str,
+}
+
+/// An optimizer: its options, and its mathematics written once for f32 and f64.
+///
+/// The same functions exist in `shaders/rules/<name>.wgsl` under the same names; the two files are twins.
+/// CONTRIBUTING.md walks through adding one.
+pub trait Rule:
+    Clone + Debug + Default + PartialEq + Serialize + DeserializeOwned + Send + Sync + Sized + 'static
+{
+    /// The name in JSON, in labels and in tables.
+    const NAME: &'static str;
+    /// The formula in one line and its source, for the README's table.
+    const SUMMARY: &'static str;
+    /// The twin's text.
+    const SHADER: &'static str;
+    /// The decays it takes.
+    const DECAYS: &'static [&'static str] = WeightDecay::GENERAL;
+    /// Whether a rounding can turn the sign of a whole update.
+    const TAKES_SIGNS: bool = false;
+    /// Whether an element's update depends on that element alone.
+    const ELEMENTWISE: bool = true;
+
+    /// Numbers of a group at one `t`.
+    type Hyper<F: Real>: Numbers<F>;
+    /// Numbers of an element: all slots that there can be. Those that are off stay 0.
+    type State<F: Real>: Numbers<F>;
+    /// Numbers of a tensor, kept or derived; `()` for none.
+    type Tensor<F: Real>: Numbers<F>;
+
+    /// Refuses options outside their bounds and combinations that mean nothing.
+    ///
+    /// # Errors
+    /// [`Error::Field`], naming field, value and bound.
+    fn check(&self) -> Result<()>;
+
+    /// The learning rate.
+    fn lr(&self) -> f64;
+    /// Sets the learning rate.
+    fn set_lr(&mut self, lr: f64);
+    /// The decay.
+    fn weight_decay(&self) -> WeightDecay;
+
+    /// The shader's `override` constants. What differs here is another pipeline.
+    fn constants(&self) -> Vec<(&'static str, f64)> {
+        Vec::new()
+    }
+    /// The slots that are on, in the order of the fields of `State` and `Tensor`.
+    fn slots(&self) -> Vec<Slot>;
+    /// The passes of a step.
+    fn passes(&self) -> Vec<Pass> {
+        vec![Pass::Apply]
+    }
+    /// Whether each step needs a look-ahead before its gradients are computed.
+    fn needs_look_ahead(&self) -> bool {
+        false
+    }
+
+    /// The numbers of step `t`, counted from 1, in f64; each is rounded to f32 once.
+    fn hyper(&self, t: u64) -> Self::Hyper<f64>;
+
+    /// What a sums pass combines over the tensor: two numbers an element.
+    fn measure<F: Real>(
+        &self,
+        _h: &Self::Hyper<F>,
+        _k: &Self::Tensor<F>,
+        _p: F,
+        _g: F,
+        _s: &mut Self::State<F>,
+    ) -> [F; 2] {
+        [F::zero(); 2]
+    }
+    /// From the combined numbers to the tensor's own.
+    fn finish<F: Real>(&self, _h: &Self::Hyper<F>, _sums: [F; 2], _len: F, _k: &mut Self::Tensor<F>) {}
+    /// What is subtracted from `p`, the learning rate included. `g` is the prepared gradient.
+    fn direction<F: Real>(&self, h: &Self::Hyper<F>, k: &Self::Tensor<F>, p: F, g: F, s: &mut Self::State<F>) -> F;
+    /// The new parameter; `u` is what is subtracted, the decay included.
+    fn land<F: Real>(&self, _h: &Self::Hyper<F>, _k: &Self::Tensor<F>, p: F, u: F, _s: &mut Self::State<F>) -> F {
+        p - u
+    }
+    /// The parameter at which the gradient is to be computed, where [`needs_look_ahead`](Self::needs_look_ahead).
+    fn look_ahead<F: Real>(_h: &Self::Hyper<F>, p: F, _s: &Self::State<F>) -> F {
+        p
+    }
+
+    /// Named sets of options: another library's numbers, or a paper's.
+    fn presets() -> Vec<(&'static str, Self)> {
+        Vec::new()
+    }
+    /// Options that parity, properties and expansion run, each with a name. Every option is on in one of them, and
+    /// one has every term loud: defaults hide terms.
+    fn cases() -> Vec<(&'static str, Self)>;
+    /// Options that must be refused.
+    fn rejects() -> Vec<Reject>;
+}
+
+/// Numbers of a group that the skeleton uses round any rule.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Common<F> {
+    /// -1 to ascend, else 1.
+    pub direction: F,
+    /// `d` of the L2 penalty.
+    pub l2: F,
+    /// What is multiplied by `p` and subtracted with the update.
+    pub decay: F,
+    /// The same, where update and parameter have one sign.
+    pub cautious: F,
+}
+
+impl<F: Copy> Common<F> {
+    /// Names in the shader, in order.
+    pub const NAMES: [&'static str; 4] = ["direction", "l2", "decay", "cautious"];
+
+    /// The numbers in the order of the names.
+    pub fn values(&self) -> [F; 4] {
+        [self.direction, self.l2, self.decay, self.cautious]
+    }
+}
+
+impl Common<f64> {
+    /// The numbers of a group whose scheduled rate is `lr` and whose configured one is `lr_initial`.
+    pub fn new(maximize: bool, decay: WeightDecay, lr: f64, lr_initial: f64) -> Self {
+        let mut common = Self { direction: if maximize { -1.0 } else { 1.0 }, ..Self::default() };
+        match decay {
+            WeightDecay::None | WeightDecay::InsideMoment(_) => {}
+            WeightDecay::L2(d) => common.l2 = d,
+            WeightDecay::Decoupled(d) => common.decay = lr * d,
+            WeightDecay::Independent(d) => common.decay = d * lr / lr_initial,
+            WeightDecay::Cautious(d) => common.cautious = lr * d,
+        }
+        common
+    }
+
+    /// Each number rounded once.
+    pub fn round<F: Real>(&self) -> Common<F> {
+        let [direction, l2, decay, cautious] = self.values().map(F::of);
+        Common { direction, l2, decay, cautious }
+    }
+}
+
+/// One tensor's step on the CPU.
+pub struct Step<'a, F> {
+    /// Numbers of the skeleton.
+    pub common: Common<F>,
+    /// Numbers of the rule, in f64.
+    pub hyper: &'a [f64],
+    /// The tensor's own numbers.
+    pub tensor: &'a mut [F],
+    /// Parameters, updated in place.
+    pub params: &'a mut [F],
+    /// Gradients.
+    pub grads: &'a [F],
+    /// Slots of the elements, in the order of the rule's `State`; those that are off are empty.
+    pub state: &'a mut [Vec<F>],
+}
+
+/// A rule's mathematics over whole tensors: the CPU reference of one precision.
+pub trait Kernel<F> {
+    /// All passes of one step.
+    fn step(&self, step: Step<'_, F>);
+    /// The look-ahead.
+    fn look_ahead(&self, hyper: &[f64], params: &mut [F], state: &[Vec<F>]);
+}
+
+/// What the rule calls `g`: the gradient after maximize and L2 decay.
+fn prepare<F: Real>(common: &Common<F>, p: F, g: F) -> F {
+    common.direction * g + common.l2 * p
+}
+
+fn load<S: Numbers<F>, F: Real>(state: &[Vec<F>], i: usize, buffer: &mut [F]) -> S {
+    for (number, slot) in buffer.iter_mut().zip(state) {
+        *number = slot.get(i).copied().unwrap_or(F::zero());
+    }
+    S::read(buffer)
+}
+
+fn store<S: Numbers<F>, F: Real>(values: &S, state: &mut [Vec<F>], i: usize, buffer: &mut [F]) {
+    values.write(buffer);
+    for (number, slot) in buffer.iter().zip(state) {
+        if let Some(place) = slot.get_mut(i) {
+            *place = *number;
+        }
+    }
+}
+
+fn hyper_of<R: Rule, F: Real>(hyper: &[f64]) -> R::Hyper<F> {
+    R::Hyper::<F>::read(&hyper.iter().map(|&number| F::of(number)).collect::<Vec<_>>())
+}
+
+impl<R: Rule, F: Real> Kernel<F> for R {
+    fn step(&self, Step { common: c, hyper, tensor, params, grads, state }: Step<'_, F>) {
+        let h = hyper_of::<R, F>(hyper);
+        let mut k = R::Tensor::<F>::read(tensor);
+        let buffer = &mut vec![F::zero(); state.len()];
+        let mut sums = [F::zero(); 2];
+        for pass in self.passes() {
+            match pass {
+                Pass::Sums(combine) => {
+                    sums = parts::tree(combine, params.len(), |i| {
+                        let mut s = load::<R::State<F>, F>(state, i, buffer);
+                        self.measure(&h, &k, params[i], prepare(&c, params[i], grads[i]), &mut s)
+                    });
+                }
+                Pass::Finish if params.is_empty() => {}
+                Pass::Finish => self.finish(&h, sums, F::of(params.len() as f64), &mut k),
+                Pass::Apply => {
+                    for (i, p) in params.iter_mut().enumerate() {
+                        let mut s = load::<R::State<F>, F>(state, i, buffer);
+                        let u = self.direction(&h, &k, *p, prepare(&c, *p, grads[i]), &mut s);
+                        let agree = parts::sign(u) == parts::sign(*p);
+                        let decay = c.decay + if agree { c.cautious } else { F::zero() };
+                        *p = self.land(&h, &k, *p, decay * *p + u, &mut s);
+                        if grads[i].is_nan() {
+                            *p = grads[i];
+                        }
+                        store(&s, state, i, buffer);
+                    }
+                }
+            }
+        }
+        k.write(tensor);
+    }
+
+    fn look_ahead(&self, hyper: &[f64], params: &mut [F], state: &[Vec<F>]) {
+        let h = hyper_of::<R, F>(hyper);
+        let buffer = &mut vec![F::zero(); state.len()];
+        for (i, p) in params.iter_mut().enumerate() {
+            *p = R::look_ahead(&h, *p, &load::<R::State<F>, F>(state, i, buffer));
+        }
+    }
+}
+
+/// A rule as an object: what the registry, the config, the reference and the engine know of it.
+pub trait AnyRule: Kernel<f32> + Kernel<f64> + Debug + Send + Sync + 'static {
+    /// [`Rule::NAME`].
+    fn name(&self) -> &'static str;
+    /// [`Rule::SHADER`].
+    fn shader(&self) -> &'static str;
+    /// [`Rule::TAKES_SIGNS`].
+    fn takes_signs(&self) -> bool;
+    /// [`Rule::ELEMENTWISE`].
+    fn elementwise(&self) -> bool;
+    /// Names of `Hyper`, `State` and `Tensor`.
+    fn names(&self) -> Names;
+    /// [`Rule::check`], and the decay's own bounds.
+    ///
+    /// # Errors
+    /// [`Error::Field`], naming field, value and bound.
+    fn check(&self) -> Result<()>;
+    /// [`Rule::lr`].
+    fn lr(&self) -> f64;
+    /// [`Rule::set_lr`].
+    fn set_lr(&mut self, lr: f64);
+    /// [`Rule::weight_decay`].
+    fn weight_decay(&self) -> WeightDecay;
+    /// [`Rule::constants`].
+    fn constants(&self) -> Vec<(&'static str, f64)>;
+    /// [`Rule::slots`].
+    fn slots(&self) -> Vec<Slot>;
+    /// [`Rule::passes`].
+    fn passes(&self) -> Vec<Pass>;
+    /// [`Rule::needs_look_ahead`].
+    fn needs_look_ahead(&self) -> bool;
+    /// [`Rule::hyper`] appended to `numbers`.
+    fn hyper(&self, t: u64, numbers: &mut Vec<f64>);
+    /// The options in JSON, all of them.
+    fn to_json(&self) -> serde_json::Map<String, serde_json::Value>;
+    /// The same rule with these fields in place of its own.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for an unknown field or a wrong type, [`Error::Field`] for a bad value.
+    fn with(&self, fields: &serde_json::Map<String, serde_json::Value>) -> Result<Box<dyn AnyRule>>;
+    /// The last word on a composed shader. For a harness that breaks shaders on purpose.
+    #[doc(hidden)]
+    fn revise(&self, text: String) -> String {
+        text
+    }
+    /// A copy.
+    fn boxed(&self) -> Box<dyn AnyRule>;
+}
+
+/// The field names of a rule's structs of numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Names {
+    /// Of `Hyper`.
+    pub hyper: &'static [&'static str],
+    /// Of `State`.
+    pub state: &'static [&'static str],
+    /// Of `Tensor`; empty for none.
+    pub tensor: &'static [&'static str],
+}
+
+impl<R: Rule> AnyRule for R {
+    fn name(&self) -> &'static str {
+        R::NAME
+    }
+    fn shader(&self) -> &'static str {
+        R::SHADER
+    }
+    fn takes_signs(&self) -> bool {
+        R::TAKES_SIGNS
+    }
+    fn elementwise(&self) -> bool {
+        R::ELEMENTWISE
+    }
+    fn names(&self) -> Names {
+        Names {
+            hyper: <R::Hyper<f64> as Numbers<f64>>::NAMES,
+            state: <R::State<f64> as Numbers<f64>>::NAMES,
+            tensor: <R::Tensor<f64> as Numbers<f64>>::NAMES,
+        }
+    }
+    fn check(&self) -> Result<()> {
+        let decay = Rule::weight_decay(self);
+        if !R::DECAYS.contains(&decay.kind()) {
+            let bound = format!("one of {} for {}", R::DECAYS.join(", "), R::NAME);
+            return refuse("weight_decay", decay, bound);
+        }
+        at_least_zero(&format!("weight_decay.{}", decay.kind()), decay.amount())?;
+        at_least_zero("lr", Rule::lr(self))?;
+        if matches!(decay, WeightDecay::Independent(_)) && Rule::lr(self) == 0.0 {
+            return refuse("lr", 0, "above 0 with weight_decay independent");
+        }
+        Rule::check(self)
+    }
+    fn lr(&self) -> f64 {
+        Rule::lr(self)
+    }
+    fn set_lr(&mut self, lr: f64) {
+        Rule::set_lr(self, lr);
+    }
+    fn weight_decay(&self) -> WeightDecay {
+        Rule::weight_decay(self)
+    }
+    fn constants(&self) -> Vec<(&'static str, f64)> {
+        Rule::constants(self)
+    }
+    fn slots(&self) -> Vec<Slot> {
+        Rule::slots(self)
+    }
+    fn passes(&self) -> Vec<Pass> {
+        Rule::passes(self)
+    }
+    fn needs_look_ahead(&self) -> bool {
+        Rule::needs_look_ahead(self)
+    }
+    fn hyper(&self, t: u64, numbers: &mut Vec<f64>) {
+        let start = numbers.len();
+        numbers.resize(start + <R::Hyper<f64> as Numbers<f64>>::NAMES.len(), 0.0);
+        Rule::hyper(self, t).write(&mut numbers[start..]);
+    }
+    fn to_json(&self) -> serde_json::Map<String, serde_json::Value> {
+        match serde_json::to_value(self) {
+            Ok(serde_json::Value::Object(fields)) => fields,
+            other => unreachable!("a rule's options are an object: {other:?}"),
+        }
+    }
+    fn with(&self, fields: &serde_json::Map<String, serde_json::Value>) -> Result<Box<dyn AnyRule>> {
+        if let Some(decay) = fields.get("weight_decay") {
+            // serde's text would be "expected string or map".
+            if decay != "none" && decay.as_object().is_none_or(|kinds| kinds.len() != 1) {
+                return refuse("weight_decay", decay, r#""none" or an object of one field, as {"l2": 0.01}"#);
+            }
+        }
+        let mut all = AnyRule::to_json(self);
+        all.extend(fields.iter().map(|(name, value)| (name.clone(), value.clone())));
+        let rule: R = serde_path_to_error::deserialize(serde_json::Value::Object(all))
+            .map_err(|error| Error::Config { path: error.path().to_string(), message: error.inner().to_string() })?;
+        AnyRule::check(&rule)?;
+        Ok(Box::new(rule))
+    }
+    fn boxed(&self) -> Box<dyn AnyRule> {
+        Box::new(self.clone())
+    }
+}
+
+/// The arithmetic of a reference: f32, as on the GPU, or f64.
+pub trait Precision: Real {
+    /// The rule's mathematics in it.
+    fn kernel(rule: &dyn AnyRule) -> &dyn Kernel<Self>;
+}
+
+impl Precision for f32 {
+    fn kernel(rule: &dyn AnyRule) -> &dyn Kernel<Self> {
+        rule
+    }
+}
+
+impl Precision for f64 {
+    fn kernel(rule: &dyn AnyRule) -> &dyn Kernel<Self> {
+        rule
+    }
+}
+
+impl Clone for Box<dyn AnyRule> {
+    fn clone(&self) -> Self {
+        self.boxed()
+    }
+}
+
+/// Rules with a name each.
+pub type Named = Vec<(&'static str, Box<dyn AnyRule>)>;
+
+/// A row of the registry: what is known of a rule without options.
+#[derive(Clone, Copy)]
+pub struct Row {
+    /// [`Rule::NAME`].
+    pub name: &'static str,
+    /// [`Rule::SUMMARY`].
+    pub summary: &'static str,
+    /// [`Rule::DECAYS`].
+    pub decays: &'static [&'static str],
+    /// The rule with its default options.
+    pub default: fn() -> Box<dyn AnyRule>,
+    /// [`Rule::presets`].
+    pub presets: fn() -> Named,
+    /// [`Rule::cases`].
+    pub cases: fn() -> Named,
+    /// [`Rule::rejects`].
+    pub rejects: fn() -> Vec<Reject>,
+}
+
+impl Row {
+    /// The row of a rule.
+    pub const fn of<R: Rule>() -> Self {
+        fn boxed<R: Rule>(named: Vec<(&'static str, R)>) -> Named {
+            named.into_iter().map(|(name, rule)| (name, Box::new(rule) as Box<dyn AnyRule>)).collect()
+        }
+        Self {
+            name: R::NAME,
+            summary: R::SUMMARY,
+            decays: R::DECAYS,
+            default: || Box::new(R::default()),
+            presets: || boxed(R::presets()),
+            cases: || boxed(R::cases()),
+            rejects: R::rejects,
+        }
+    }
+}
+
+impl Debug for Row {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Row").field("name", &self.name).finish_non_exhaustive()
+    }
+}
