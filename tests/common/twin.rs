@@ -1,0 +1,189 @@
+//! An optimizer on the GPU beside its f32 reference.
+
+use ndarray::ArrayD;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use wgpu_optim::{Arena, Buffers, Config, Gpu, On, Optimizer, Reference, Tensor};
+
+/// Both, with the same parameters, state and counts.
+pub struct Twin {
+    pub gpu: Gpu,
+    pub tensors: Vec<Tensor>,
+    pub optimizer: Optimizer,
+    pub reference: Reference<f32>,
+    pub params: Arena,
+    pub grads: Arena,
+    pub values: Vec<ArrayD<f32>>,
+    pub rng: StdRng,
+    /// The gradients of every step so far.
+    pub history: Vec<Vec<Vec<f32>>>,
+}
+
+/// The largest difference found, in units in the last place of the larger of the numbers before and after.
+#[derive(Clone, Debug, Default)]
+pub struct Worst {
+    pub ulps: f64,
+    pub text: String,
+}
+
+impl Worst {
+    /// Takes the other where it is worse.
+    pub fn join(&mut self, other: Worst) {
+        if other.ulps > self.ulps || self.text.is_empty() {
+            *self = other;
+        }
+    }
+}
+
+/// Sizes round every boundary: of a vector of four, a workgroup, a block, a chunk.
+pub const SIZES: [usize; 20] =
+    [0, 1, 2, 3, 4, 5, 255, 256, 257, 1023, 1024, 1025, 4095, 4096, 4097, 8191, 8192, 8193, 20_000, 3];
+
+/// Tensors of these sizes, named `t0`, `t1`, ...
+pub fn tensors(sizes: &[usize]) -> Vec<Tensor> {
+    sizes.iter().enumerate().map(|(i, &size)| Tensor::f32(format!("t{i}"), [size])).collect()
+}
+
+/// Numbers of many magnitudes and both signs; one in sixteen is 0.
+pub fn noise(rng: &mut StdRng, len: usize) -> Vec<f32> {
+    let one = |rng: &mut StdRng| {
+        if rng.random_range(0..16) == 0 {
+            return 0.0;
+        }
+        rng.random_range(-1.0f32..1.0) * 2.0f32.powi(rng.random_range(-8..4))
+    };
+    (0..len).map(|_| one(rng)).collect()
+}
+
+impl Twin {
+    /// Random parameters, state at its start.
+    pub fn new(gpu: &Gpu, config: &Config, tensors: &[Tensor], seed: u64) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let params = Arena::new(gpu, tensors).expect("parameters");
+        let grads = Arena::new(gpu, tensors).expect("gradients");
+        let values = tensors
+            .iter()
+            .map(|tensor| {
+                let values = noise(&mut rng, tensor.len_elements() as usize);
+                params.write(&tensor.name, &values).expect("as many values as elements");
+                ArrayD::from_shape_vec(tensor.shape.clone(), values).expect("as many values as elements")
+            })
+            .collect();
+        Self {
+            gpu: gpu.clone(),
+            tensors: tensors.to_vec(),
+            optimizer: config.clone().on(gpu, tensors).expect("optimizer"),
+            reference: Reference::new(config, tensors).expect("reference"),
+            params,
+            grads,
+            values,
+            rng,
+            history: Vec::new(),
+        }
+    }
+
+    /// Random state as in the midst of training, at a late step.
+    pub fn midway(mut self, t: u64) -> Self {
+        for tensor in &self.tensors {
+            for slot in self.optimizer.slots(&tensor.name).expect("a known tensor") {
+                let len = self.reference.state(&tensor.name, slot).expect("a known slot").len();
+                // Second moments are not negative; first ones take either sign.
+                let signed = !["v", "vmax", "s"].contains(&slot);
+                let values: Vec<f32> =
+                    noise(&mut self.rng, len).into_iter().map(|x| if signed { x } else { x.abs() }).collect();
+                self.optimizer.set_state(&tensor.name, slot, &values).expect("as many values as elements");
+                self.reference.set_state(&tensor.name, slot, &values).expect("as many values as elements");
+            }
+            self.optimizer.set_t(&tensor.name, t).expect("a known tensor");
+            self.reference.set_t(&tensor.name, t).expect("a known tensor");
+        }
+        self
+    }
+
+    /// One step of both with random gradients, and the worst difference after it.
+    pub fn step(&mut self) -> Worst {
+        self.step_without(&[])
+    }
+
+    /// The same with no gradient for the tensors named.
+    pub fn step_without(&mut self, absent: &[&str]) -> Worst {
+        let before = self.snapshot();
+        if self.optimizer.needs_look_ahead() {
+            self.optimizer.look_ahead(&self.params).expect("look-ahead");
+            self.reference.look_ahead(&mut self.values).expect("look-ahead");
+        }
+        self.history.push(Vec::new());
+        let grads: Vec<Option<ArrayD<f32>>> = self
+            .tensors
+            .iter()
+            .map(|tensor| {
+                let values = noise(&mut self.rng, tensor.len_elements() as usize);
+                self.grads.write(&tensor.name, &values).expect("as many values as elements");
+                self.history.last_mut().expect("one was pushed").push(values.clone());
+                let array = ArrayD::from_shape_vec(tensor.shape.clone(), values).expect("as many values");
+                (!absent.contains(&&tensor.name[..])).then_some(array)
+            })
+            .collect();
+        let part = self.grads.without(absent).expect("known tensors");
+        let grads_given = if absent.is_empty() { Buffers::from(&self.grads) } else { Buffers::from(&part) };
+        self.optimizer.step(&self.params, grads_given).expect("step");
+        self.reference.step(&mut self.values, &grads).expect("step");
+        self.compare(&before)
+    }
+
+    /// Parameters and state of the reference: per tensor a name and values.
+    fn snapshot(&self) -> Vec<Vec<(String, Vec<f32>)>> {
+        let flat = |array: &ArrayD<f32>| array.iter().copied().collect::<Vec<_>>();
+        let each = self.tensors.iter().zip(&self.values).map(|(tensor, values)| {
+            let mut all = vec![("param".to_string(), flat(values))];
+            for slot in self.reference.slots(&tensor.name).expect("a known tensor") {
+                let state = self.reference.state(&tensor.name, slot).expect("a known slot");
+                all.push((slot.to_string(), flat(&state)));
+            }
+            all
+        });
+        each.collect()
+    }
+
+    fn compare(&self, before: &[Vec<(String, Vec<f32>)>]) -> Worst {
+        let mut worst = Worst::default();
+        for ((tensor, after), before) in self.tensors.iter().zip(self.snapshot()).zip(before) {
+            for ((what, expected), (_, before)) in after.iter().zip(before) {
+                let found = match &what[..] {
+                    "param" => self.params.read_blocking(&tensor.name),
+                    slot => self.optimizer.state_blocking(&tensor.name, slot),
+                }
+                .expect("a readback");
+                assert_eq!(found.len(), expected.len(), "{what} of {}", tensor.name);
+                for (i, ((&found, &expected), &before)) in found.iter().zip(expected).zip(before).enumerate() {
+                    let ulps = ulps(found, expected, before);
+                    let text = || format!("{what} of {}[{i}]: {found:e}, expected {expected:e}", tensor.name);
+                    if ulps > worst.ulps {
+                        worst = Worst { ulps, text: text() };
+                    }
+                }
+            }
+        }
+        worst
+    }
+}
+
+/// Units in the last place that a step from a random state may differ by.
+///
+/// Measured on Mesa's llvmpipe, over Vulkan: 0 for every case (no contraction, division and root rounded correctly), so a
+/// software adapter is held to it. Elsewhere WGSL allows 2.5 for a division, about 4.5 for a root, and a fused
+/// multiply-add anywhere.
+pub fn bound(gpu: &Gpu) -> f64 {
+    if gpu.adapter_info().device_type == wgpu_optim::wgpu::DeviceType::Cpu { 0.0 } else { 8.0 }
+}
+
+/// The distance in units in the last place of the larger of `expected` and `before`.
+pub fn ulps(found: f32, expected: f32, before: f32) -> f64 {
+    if found.to_bits() == expected.to_bits() || found == expected || (found.is_nan() && expected.is_nan()) {
+        return 0.0;
+    }
+    let scale = expected.abs().max(before.abs()).max(f32::MIN_POSITIVE);
+    let ulp = f64::from(f32::from_bits(scale.to_bits() + 1)) - f64::from(scale);
+    let distance = (f64::from(found) - f64::from(expected)).abs() / ulp;
+    if distance.is_nan() { f64::INFINITY } else { distance }
+}

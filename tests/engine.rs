@@ -1,0 +1,435 @@
+//! The engine: limits, slices, canaries, steps in flight, clocks, counts. No formula matters here, so two rules stand
+//! for all: one with state per element, one with sums.
+
+mod common;
+
+use common::gpu;
+use common::twin::{SIZES, Twin, bound, noise, tensors};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use serde_json::json;
+use wgpu_optim::{Arena, Buffers, Config, Gpu, Group, On, Slice, Tensor, Tuning, wgpu};
+
+/// State and sums between them.
+fn configs() -> [Config; 2] {
+    [json!({"optimizer": "adamw", "lr": 0.05}), json!({"optimizer": "novograd", "lr": 0.05})]
+        .map(|value| Config::from_value(value).unwrap())
+}
+
+/// Another device on the adapter of that one, with limits changed.
+fn device(gpu: &Gpu, change: impl Fn(&mut wgpu::Limits)) -> (wgpu::Device, wgpu::Queue) {
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env());
+    let info = gpu.adapter_info();
+    let adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
+    let same = |adapter: &wgpu::Adapter| {
+        let other = adapter.get_info();
+        (other.name, other.backend) == (info.name.clone(), info.backend)
+    };
+    let adapter = adapters.into_iter().find(same).expect("the adapter is there still");
+    let mut required_limits = wgpu_optim::required_limits(&adapter);
+    change(&mut required_limits);
+    pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor { required_limits, ..Default::default() }))
+        .unwrap()
+}
+
+/// A device with the least that is supported: 64 KiB bindings, and 7 workgroups a dimension.
+fn tiny(gpu: &Gpu) -> Gpu {
+    let (device, queue) = device(gpu, |limits| {
+        limits.max_storage_buffer_binding_size = 64 << 10;
+        limits.max_buffer_size = 256 << 10;
+        limits.max_compute_workgroups_per_dimension = 7;
+        limits.min_storage_buffer_offset_alignment = 256;
+    });
+    Gpu::new(&device, &queue)
+}
+
+/// All parameters and state slots after two steps from mid-training, as bits.
+fn outcome(gpu: &Gpu, config: &Config, sizes: &[usize]) -> (Vec<Vec<u32>>, Twin) {
+    let mut twin = Twin::new(gpu, config, &tensors(sizes), 11).midway(5);
+    for _ in 0..2 {
+        let worst = twin.step();
+        assert!(worst.ulps <= bound(gpu), "{}", worst.text);
+    }
+    let mut bits = Vec::new();
+    for tensor in &twin.tensors {
+        bits.push(twin.params.read_blocking(&tensor.name).unwrap());
+        for slot in twin.optimizer.slots(&tensor.name).unwrap() {
+            bits.push(twin.optimizer.state_blocking(&tensor.name, slot).unwrap());
+        }
+    }
+    (bits.into_iter().map(|values| values.into_iter().map(f32::to_bits).collect()).collect(), twin)
+}
+
+#[test]
+fn tiny_limits_change_the_dispatches_and_no_bit() {
+    let Some(gpu) = gpu("tiny limits", 2) else { return };
+    let tiny = tiny(&gpu);
+    for config in configs() {
+        let (expected, mut whole) = outcome(&gpu, &config, &SIZES);
+        let (found, mut tiled) = outcome(&tiny, &config, &SIZES);
+        let one = whole.optimizer.plan(&whole.params, &whole.grads).unwrap();
+        let many = tiled.optimizer.plan(&tiled.params, &tiled.grads).unwrap();
+        assert_eq!((one.windows, one.dispatches), (1, one.passes));
+        assert!(many.windows > 5, "{many:?}");
+        assert_eq!(found, expected, "{}", config.name());
+    }
+}
+
+#[test]
+fn tuning_and_shader_checks_change_no_bit() {
+    let tunings: Vec<_> =
+        [(1, 1, false), (8, 8, true), (64, 2, false), (256, 4, false), (256, 8, true), (100, 1, false)]
+            .map(|(lanes, chunk_blocks, shader_checks)| Tuning { lanes, chunk_blocks, shader_checks })
+            .into();
+    let Some(gpu) = gpu("tunings", 2 * tunings.len()) else { return };
+    let (device, queue) = device(&gpu, |_| {});
+    for config in configs() {
+        let expected = outcome(&gpu, &config, &SIZES).0;
+        for &tuning in &tunings {
+            let other = Gpu::with_tuning(&device, &queue, tuning).unwrap();
+            assert_eq!(outcome(&other, &config, &SIZES).0, expected, "{tuning:?}, {}", config.name());
+        }
+    }
+    let wrong = |lanes, chunk_blocks| {
+        let tuning = Tuning { lanes, chunk_blocks, shader_checks: false };
+        Gpu::with_tuning(&device, &queue, tuning).unwrap_err().to_string()
+    };
+    assert_eq!(wrong(257, 8), "lanes is 257, must be at least 1 and at most 256");
+    assert_eq!(wrong(8, 3), "chunk_blocks is 3, must be 1, 2, 4 or 8");
+}
+
+#[test]
+fn more_than_65535_workgroups_and_a_thousand_tensors_are_one_dispatch() {
+    let Some(gpu) = gpu("70 000 tensors", 1) else { return };
+    let tensors = tensors(&[1; 70_000]);
+    let mut optimizer = configs()[0].clone().on(&gpu, &tensors).unwrap();
+    let (params, grads) = (Arena::new(&gpu, &tensors).unwrap(), Arena::new(&gpu, &tensors).unwrap());
+    for i in (0..70_000).step_by(997) {
+        grads.write(&format!("t{i}"), &[1.0]).unwrap();
+    }
+    let report = optimizer.plan(&params, &grads).unwrap();
+    assert_eq!((report.windows, report.dispatches), (1, 1));
+    optimizer.step(&params, &grads).unwrap();
+    let page = read(&gpu, params.slice("t0").unwrap().buffer);
+    for i in 0..70_000 {
+        // The first step of Adam is lr times the gradient's sign.
+        let expected = if i % 997 == 0 { -0.05 } else { 0.0 };
+        assert!((page[64 * i] - expected).abs() < 1e-6, "t{i}: {}", page[64 * i]);
+    }
+}
+
+/// All of a buffer, as f32.
+fn read(gpu: &Gpu, buffer: &wgpu::Buffer) -> Vec<f32> {
+    let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+    let staging = create(gpu, buffer.size(), usage);
+    let mut encoder = gpu.device().create_command_encoder(&Default::default());
+    encoder.copy_buffer_to_buffer(buffer, 0, &staging, 0, buffer.size());
+    gpu.queue().submit([encoder.finish()]);
+    staging.slice(..).map_async(wgpu::MapMode::Read, |result| result.unwrap());
+    gpu.device().poll(wgpu::PollType::wait_indefinitely()).unwrap();
+    bytemuck::pod_collect_to_vec(&staging.slice(..).get_mapped_range().unwrap())
+}
+
+fn create(gpu: &Gpu, size: u64, usage: wgpu::BufferUsages) -> wgpu::Buffer {
+    gpu.device().create_buffer(&wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false })
+}
+
+/// A buffer of the caller's that holds these words.
+fn buffer_of(gpu: &Gpu, words: &[f32]) -> wgpu::Buffer {
+    use wgpu::BufferUsages as Usage;
+    let buffer = create(gpu, 4 * words.len() as u64, Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST);
+    gpu.queue().write_buffer(&buffer, 0, bytemuck::cast_slice(words));
+    buffer
+}
+
+/// Tensors in one buffer, from these first elements on; everything else holds a canary.
+fn canaries(gpu: &Gpu, config: &Config, lens: &[usize], starts: &[usize], tail: usize, scalar: &[usize]) {
+    const CANARY: u32 = 0xdead_beef;
+    let tensors = tensors(lens);
+    let mut rng = StdRng::seed_from_u64(12);
+    let values: Vec<_> = lens.iter().map(|&len| noise(&mut rng, len)).collect();
+    let grads: Vec<_> = lens.iter().map(|&len| noise(&mut rng, len)).collect();
+    let end = starts.last().unwrap() + lens.last().unwrap() + tail;
+    let lay_out = |values: &[Vec<f32>], rest: f32| {
+        let mut words = vec![rest; end];
+        for (start, values) in starts.iter().zip(values) {
+            words[*start..start + values.len()].copy_from_slice(values);
+        }
+        words
+    };
+    let params = buffer_of(gpu, &lay_out(&values, f32::from_bits(CANARY)));
+    let gradients = buffer_of(gpu, &lay_out(&grads, f32::NAN));
+    let slices = |buffer| -> Vec<Slice> {
+        let each = starts.iter().zip(lens);
+        each.map(|(&start, &len)| Slice::new(buffer, 4 * start as u64, 4 * len as u64)).collect()
+    };
+    let mut optimizer = config.clone().on(gpu, &tensors).unwrap();
+    let report = optimizer.plan(&slices(&params), &slices(&gradients)).unwrap();
+    let names: Vec<_> = scalar.iter().map(|i| format!("t{i}")).collect();
+    assert_eq!(report.scalar_tensors, names, "{lens:?} at {starts:?}");
+    let (arena, arena_grads) = (Arena::new(gpu, &tensors).unwrap(), Arena::new(gpu, &tensors).unwrap());
+    let mut expected = config.clone().on(gpu, &tensors).unwrap();
+    for (tensor, (values, grads)) in tensors.iter().zip(values.iter().zip(&grads)) {
+        arena.write(&tensor.name, values).unwrap();
+        arena_grads.write(&tensor.name, grads).unwrap();
+    }
+    for _ in 0..2 {
+        optimizer.step(&slices(&params), &slices(&gradients)).unwrap();
+        expected.step(&arena, &arena_grads).unwrap();
+    }
+    let found = read(gpu, &params);
+    let mut owned = vec![false; end];
+    for (tensor, &start) in tensors.iter().zip(starts) {
+        let values = arena.read_blocking(&tensor.name).unwrap();
+        let len = values.len();
+        let same = found[start..start + len].iter().zip(&values).all(|(a, b)| a.to_bits() == b.to_bits());
+        assert!(same, "{} of {}", tensor.name, config.name());
+        let vec4 = !report.scalar_tensors.contains(&tensor.name);
+        owned[start..start + if vec4 { len.next_multiple_of(4) } else { len }].fill(true);
+    }
+    for (i, word) in found.iter().enumerate().filter(|(i, _)| !owned[*i]) {
+        assert_eq!(word.to_bits(), CANARY, "word {i} of {lens:?} at {starts:?}");
+    }
+}
+
+#[test]
+fn foreign_slices_give_the_arenas_bits_and_canaries_live() {
+    let Some(gpu) = gpu("canaries", 10) else { return };
+    for config in configs() {
+        // Each on its own words of 16 bytes, NaN or canaries in every padding.
+        canaries(&gpu, &config, &[5, 3, 1024, 0, 9001, 2], &[64, 72, 128, 1152, 1152, 10_160], 30, &[]);
+        // Live neighbours right behind a tensor of three: the first shares its last word, the others start off 16 bytes.
+        canaries(&gpu, &config, &[3, 3, 2050, 7], &[4, 7, 10, 2060], 0, &[0, 1, 2, 3]);
+        // The last bytes of the buffer are no whole word.
+        canaries(&gpu, &config, &[8, 7], &[0, 8], 0, &[1]);
+        // Odd offsets on both sides of a block and of a chunk.
+        canaries(&gpu, &config, &[1025, 8193], &[1, 1027], 2, &[0, 1]);
+        canaries(&gpu, &config, &[1], &[0], 0, &[0]);
+    }
+}
+
+#[test]
+fn a_thousand_steps_in_one_submit_equal_a_thousand_submits() {
+    let Some(gpu) = gpu("steps in flight", 2) else { return };
+    for config in configs() {
+        let tensors = tensors(&[700, 3]);
+        let mut twins = [Twin::new(&gpu, &config, &tensors, 13), Twin::new(&gpu, &config, &tensors, 13)];
+        for twin in &mut twins {
+            twin.grads.write("t0", &noise(&mut StdRng::seed_from_u64(14), 700)).unwrap();
+            twin.grads.write("t1", &[1.0, -2.0, 0.5]).unwrap();
+        }
+        let [one, many] = &mut twins;
+        let mut encoder = gpu.device().create_command_encoder(&Default::default());
+        for step in 0..1000 {
+            let lr = 0.1 / (1.0 + f64::from(step));
+            one.optimizer.set_lr(lr).unwrap();
+            one.optimizer.encode(&mut encoder, &one.params, &one.grads).unwrap();
+            many.optimizer.set_lr(lr).unwrap();
+            many.optimizer.step(&many.params, &many.grads).unwrap();
+        }
+        gpu.queue().submit([encoder.finish()]);
+        for tensor in ["t0", "t1"] {
+            let [a, b] = [&one, &many].map(|twin| twin.params.read_blocking(tensor).unwrap());
+            assert_eq!(a, b, "{tensor} of {}", config.name());
+        }
+        assert_eq!(one.optimizer.t("t0").unwrap(), 1000);
+        // The slots of steps that are done are used again.
+        let steps = one.optimizer.memory().steps;
+        for _ in 0..1000 {
+            one.optimizer.step(&one.params, &one.grads).unwrap();
+            gpu.device().poll(wgpu::PollType::wait_indefinitely()).unwrap();
+        }
+        assert_eq!(one.optimizer.memory().steps, steps);
+    }
+}
+
+#[test]
+fn a_forgotten_step_leaves_no_trace() {
+    let Some(gpu) = gpu("forgotten steps", 2) else { return };
+    for config in configs() {
+        let mut twin = Twin::new(&gpu, &config, &tensors(&[700, 3]), 15);
+        twin.step();
+        let mut encoder = gpu.device().create_command_encoder(&Default::default());
+        let first = twin.optimizer.encode(&mut encoder, &twin.params, &twin.grads).unwrap();
+        let part = twin.grads.without(&["t1"]).unwrap();
+        let second = twin.optimizer.encode(&mut encoder, &twin.params, &part).unwrap();
+        drop(part);
+        drop(encoder);
+        assert_eq!([twin.optimizer.t("t0").unwrap(), twin.optimizer.t("t1").unwrap()], [3, 2]);
+        twin.optimizer.forget(second).unwrap();
+        twin.optimizer.forget(first).unwrap();
+        assert_eq!([twin.optimizer.t("t0").unwrap(), twin.optimizer.t("t1").unwrap()], [1, 1]);
+        for _ in 0..2 {
+            let worst = twin.step();
+            assert!(worst.ulps <= bound(&gpu), "{}", worst.text);
+        }
+    }
+}
+
+#[test]
+fn a_tensor_without_a_gradient_is_touched_by_nothing() {
+    let Some(gpu) = gpu("missing gradients", 2) else { return };
+    for config in configs() {
+        let mut twin = Twin::new(&gpu, &config, &tensors(&[700, 3, 1030]), 16);
+        let patterns: [&[&str]; 6] = [&[], &["t1"], &["t0", "t2"], &[], &["t0", "t1", "t2"], &["t2"]];
+        for absent in patterns {
+            let worst = twin.step_without(absent);
+            assert!(worst.ulps <= bound(&gpu), "{} without {absent:?}: {}", config.name(), worst.text);
+        }
+        assert_eq!(["t0", "t1", "t2"].map(|name| twin.optimizer.t(name).unwrap()), [4, 4, 3]);
+    }
+}
+
+#[test]
+fn slices_may_lack_a_gradient_too() {
+    let Some(gpu) = gpu("missing slices", 2) else { return };
+    for config in configs() {
+        let list = tensors(&[700, 3]);
+        let twin = Twin::new(&gpu, &config, &list, 17);
+        let mut optimizer = config.clone().on(&gpu, &list).unwrap();
+        let params = ["t0", "t1"].map(|name| twin.params.slice(name).unwrap());
+        let grads = [Some(twin.grads.slice("t0").unwrap()), None];
+        let before = twin.params.read_blocking("t1").unwrap();
+        twin.grads.write("t1", &[1.0, 1.0, 1.0]).unwrap();
+        optimizer.step(&params, &grads).unwrap();
+        assert_eq!(twin.params.read_blocking("t1").unwrap(), before, "no gradient, no decay");
+        optimizer.step(&params, Buffers::from(&twin.grads)).unwrap();
+        assert_eq!([optimizer.t("t0").unwrap(), optimizer.t("t1").unwrap()], [2, 1]);
+    }
+}
+
+#[test]
+fn options_change_between_steps_without_making_anything() {
+    let Some(gpu) = gpu("options between steps", 1) else { return };
+    let config = Config::from_json(
+        r#"{"optimizer": "adamw", "lr": 0.1, "groups": [
+        {"tensors": ["t1"], "lr": 0.01, "beta1": 0.5}, {"tensors": ["t2"], "weight_decay": {"l2": 0.3}}]}"#,
+    );
+    let mut twin = Twin::new(&gpu, &config.unwrap(), &tensors(&[700, 3, 40]), 18);
+    let check = |twin: &mut Twin| {
+        let worst = twin.step();
+        assert!(worst.ulps <= bound(&gpu), "{}", worst.text);
+    };
+    check(&mut twin);
+    macro_rules! both {
+        ($call:ident($($argument:expr),*)) => {
+            twin.optimizer.$call($($argument),*).unwrap();
+            twin.reference.$call($($argument),*).unwrap();
+            check(&mut twin);
+        };
+    }
+    let counts = gpu.counts();
+    let readbacks = |counts: wgpu_optim::Counts| (counts.bind_groups, counts.pipelines);
+    both!(set_lr(0.02));
+    both!(set("beta1", 0.7));
+    both!(set("weight_decay", 0.5));
+    both!(set("eps", 0.1));
+    both!(set_group(1, "weight_decay", 0.05));
+    both!(set_group(0, "lr", 0.3));
+    both!(set_t("t1", 4_294_967_297));
+    assert_eq!(readbacks(gpu.counts()), readbacks(counts));
+}
+
+#[test]
+fn groups_of_other_pipelines_take_a_dispatch_each() {
+    let Some(gpu) = gpu("variants", 1) else { return };
+    let momentum = |tensor: &str, momentum: f64| Group::new([tensor]).set("momentum", momentum);
+    let config = Config::from_json(r#"{"optimizer": "sgd", "lr": 0.1, "momentum": 0.9}"#).unwrap();
+    let config = config.group(momentum("t1", 0.5)).group(momentum("t3", 0.0)).group(momentum("t4", 0.0));
+    let mut twin = Twin::new(&gpu, &config, &tensors(&[10, 2000, 5, 30, 4]), 19);
+    for _ in 0..3 {
+        let worst = twin.step();
+        assert!(worst.ulps <= bound(&gpu), "{}", worst.text);
+    }
+    let report = twin.optimizer.plan(&twin.params, &twin.grads).unwrap();
+    assert_eq!((report.variants, report.windows, report.dispatches), (2, 2, 2));
+    assert_eq!(twin.optimizer.slots("t3").unwrap().len(), 0);
+    assert_eq!(report.bytes, 4 * (5 * (10 + 2000 + 5) + 3 * (30 + 4)));
+}
+
+#[test]
+fn a_group_that_does_not_look_ahead_may_sit_out() {
+    let Some(gpu) = gpu("look-ahead in groups", 1) else { return };
+    let config = Config::from_json(
+        r#"{"optimizer": "sgd", "lr": 0.1, "momentum": 0.9, "form": "velocity", "nesterov": "look_ahead",
+            "groups": [{"tensors": ["t1"], "nesterov": "off"}]}"#,
+    );
+    let mut twin = Twin::new(&gpu, &config.unwrap(), &tensors(&[10, 2000, 5]), 22);
+    for absent in [&[][..], &["t1"], &[]] {
+        let worst = twin.step_without(absent);
+        assert!(worst.ulps <= bound(&gpu), "without {absent:?}: {}", worst.text);
+    }
+}
+
+#[test]
+fn nothing_to_step_is_no_error() {
+    let Some(gpu) = gpu("empty models", 2) else { return };
+    for config in configs() {
+        for sizes in [&[][..], &[0, 0]] {
+            let mut twin = Twin::new(&gpu, &config, &tensors(sizes), 20);
+            twin.step();
+            let report = twin.optimizer.plan(&twin.params, &twin.grads).unwrap();
+            assert_eq!((report.dispatches, report.bytes), (0, 0));
+            assert_eq!(twin.optimizer.memory().state, 0);
+        }
+    }
+}
+
+#[test]
+fn memory_is_what_it_says() {
+    let Some(gpu) = gpu("memory", 2) else { return };
+    for (config, slots) in configs().into_iter().zip([2, 1]) {
+        let sizes = [1_000_000, 5, 1023, 9_000_001];
+        let tensors = tensors(&sizes);
+        let before = allocated(&gpu);
+        let mut optimizer = config.clone().on(&gpu, &tensors).unwrap();
+        let memory = optimizer.memory();
+        let padded: usize = sizes.iter().map(|size| size.next_multiple_of(4)).sum();
+        assert_eq!(memory.state, (4 * slots * padded) as u64);
+        assert_eq!(allocated(&gpu) - before, memory.total(), "{}: wgpu's own count", config.name());
+        let (params, grads) = (Arena::new(&gpu, &tensors).unwrap(), Arena::new(&gpu, &tensors).unwrap());
+        optimizer.step(&params, &grads).unwrap();
+        let memory = optimizer.memory();
+        let rest = memory.total() - memory.state;
+        assert!(rest * 100 < memory.state, "{}: {rest} bytes beside {} of state", config.name(), memory.state);
+    }
+}
+
+/// Bytes of buffers that live on the device, as wgpu counts them.
+fn allocated(gpu: &Gpu) -> u64 {
+    gpu.device().poll(wgpu::PollType::wait_indefinitely()).unwrap();
+    gpu.device().get_internal_counters().hal.buffer_memory.read() as u64
+}
+
+#[test]
+fn state_comes_back_as_it_was_set() {
+    let Some(gpu) = gpu("state", 2) else { return };
+    for config in configs() {
+        let mut twin = Twin::new(&gpu, &config, &tensors(&SIZES), 21);
+        for tensor in twin.tensors.clone() {
+            for slot in twin.optimizer.slots(&tensor.name).unwrap() {
+                let len = twin.reference.state(&tensor.name, slot).unwrap().len();
+                let values: Vec<f32> = (0..len).map(|i| i as f32 + 0.5).collect();
+                twin.optimizer.set_state(&tensor.name, slot, &values).unwrap();
+                let found = pollster::block_on(twin.optimizer.state(&tensor.name, slot)).unwrap();
+                assert_eq!(found, values, "{slot} of {}", tensor.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn an_arena_spills_over_pages_and_reads_back() {
+    let Some(gpu) = gpu("pages", 1) else { return };
+    let tiny = tiny(&gpu);
+    let tensors = [Tensor::f32("a", [40_000]), Tensor::f32("b", [200, 200]), Tensor::f32("c", [])];
+    let arena = Arena::new(&tiny, &tensors).unwrap();
+    let values: Vec<f32> = (0..40_000).map(|i| i as f32).collect();
+    arena.write("b", &values).unwrap();
+    arena.write("c", &[7.0]).unwrap();
+    assert_ne!(arena.slice("a").unwrap().buffer, arena.slice("b").unwrap().buffer);
+    assert_eq!(pollster::block_on(arena.read("b")).unwrap(), values);
+    assert_eq!(arena.read_blocking("a").unwrap(), vec![0.0; 40_000]);
+    assert_eq!(arena.read_blocking("c").unwrap(), [7.0]);
+    assert_eq!(arena.size_bytes(), 4 * 40_000 + 4 * 40_000 + 16);
+}

@@ -1,0 +1,255 @@
+//! Every composed shader, without a GPU: it is valid, it can be written in every language that wgpu writes, and its
+//! structs have the fields of their Rust twins. Some texts are kept in `tests/expansion/` so that a change shows.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use naga::back::{PipelineConstants, glsl, hlsl, msl, pipeline_constants::process_overrides, spv};
+use naga::proc::BoundsCheckPolicies;
+use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
+use naga::{Module, ShaderStage, StorageAccess, TypeInner};
+use wgpu_optim::Access;
+use wgpu_optim::rule::{AnyRule, Common};
+use wgpu_optim::rules::{self, ALL};
+use wgpu_optim::wgsl::{self, Skeleton, compose};
+
+/// The switches of `shaders/skeletons/common.wgsl`, which depend on a step's groups.
+const SWITCHES: [&str; 5] = ["MAXIMIZE", "L2", "DECAY", "CAUTIOUS", "BIT_MAX"];
+
+const ACCESSES: [Access; 2] = [Access::Vec4, Access::Scalar];
+
+/// One text, and all the cases that it is composed for.
+struct Shader {
+    walk: String,
+    skeleton: Skeleton,
+    cases: Vec<(String, Box<dyn AnyRule>)>,
+    module: Module,
+    info: ModuleInfo,
+}
+
+/// Every text that any case of any rule is composed to, parsed and validated.
+fn shaders() -> Vec<Shader> {
+    let mut shaders: Vec<Shader> = Vec::new();
+    let mut places = HashMap::new();
+    let walks: Vec<_> = Skeleton::ALL.iter().flat_map(|&skeleton| ACCESSES.map(|access| (skeleton, access))).collect();
+    for row in ALL {
+        for (case, rule) in (row.cases)() {
+            let case = format!("{}/{case}", row.name);
+            for &(skeleton, access) in &walks {
+                let text = compose(&*rule, skeleton, access);
+                let walk = format!("{}, {}", skeleton.name(), access.name());
+                let place = *places.entry(text).or_insert_with_key(|text| {
+                    let (module, info) = parse(&format!("{case}, {walk}"), text);
+                    shaders.push(Shader { walk, skeleton, cases: vec![], module, info });
+                    shaders.len() - 1
+                });
+                shaders[place].cases.push((case.clone(), rule.clone()));
+            }
+        }
+    }
+    shaders
+}
+
+/// The rule's constants and those of `common.wgsl`, with some of the switches on.
+fn constants(rule: &dyn AnyRule, on: &[&str]) -> Vec<(&'static str, f64)> {
+    let mut constants = rule.constants();
+    constants.extend(SWITCHES.map(|name| (name, f64::from(on.contains(&name)))));
+    constants.push(("LANES", if on.is_empty() { 8.0 } else { 256.0 }));
+    constants
+}
+
+fn parse(what: &str, text: &str) -> (Module, ModuleInfo) {
+    let module = naga::front::wgsl::parse_str(text)
+        .unwrap_or_else(|error| panic!("{what}: naga cannot parse it: {}", error.emit_to_string(text)));
+    let info = Validator::new(ValidationFlags::all(), Capabilities::empty())
+        .validate(&module)
+        .unwrap_or_else(|error| panic!("{what}: not valid: {}", error.emit_to_string(text)));
+    (module, info)
+}
+
+#[test]
+fn every_shader_is_written_in_every_language() {
+    let mut written = 0;
+    let shaders = shaders();
+    for Shader { walk, skeleton, cases, module, info } in &shaders {
+        let mut seen = HashSet::new();
+        for (case, rule) in cases {
+            if !seen.insert(format!("{:?}", rule.constants())) {
+                continue;
+            }
+            for on in [&[][..], &SWITCHES].into_iter().chain(SWITCHES.iter().map(std::slice::from_ref)) {
+                let constants = constants(&**rule, on).into_iter().map(|(name, value)| (name.to_string(), value));
+                let constants: PipelineConstants = constants.collect();
+                let entry = Some((ShaderStage::Compute, skeleton.entry()));
+                let (module, info) = process_overrides(module, info, entry, &constants)
+                    .unwrap_or_else(|error| panic!("{case}, {walk}, {constants:?}: {error}"));
+                for (language, result) in write_all(&module, &info, skeleton.entry()) {
+                    result.unwrap_or_else(|error| panic!("{case}, {walk}, {constants:?}, in {language}: {error}"));
+                    written += 1;
+                }
+            }
+        }
+    }
+    println!("{} texts, {written} translations", shaders.len());
+}
+
+/// The module in each language, as the crate's pipelines ask for it: no run-time checks, no zeroed workgroup memory.
+fn write_all(module: &Module, info: &ModuleInfo, entry: &str) -> [(&'static str, Result<(), String>); 4] {
+    let stage = ShaderStage::Compute;
+    let entry_point = Some((stage, entry.to_string()));
+    let spirv = || {
+        let options = spv::Options {
+            force_loop_bounding: false,
+            zero_initialize_workgroup_memory: spv::ZeroInitializeWorkgroupMemoryMode::None,
+            ..Default::default()
+        };
+        let pipeline = spv::PipelineOptions { shader_stage: stage, entry_point: entry.into() };
+        spv::write_vec(module, info, &options, Some(&pipeline)).map(drop).map_err(|error| error.to_string())
+    };
+    let msl = || {
+        let options = msl::Options {
+            lang_version: (2, 0),
+            force_loop_bounding: false,
+            zero_initialize_workgroup_memory: false,
+            ..Default::default()
+        };
+        let pipeline = msl::PipelineOptions { entry_point: entry_point.clone(), ..Default::default() };
+        let (_, written) = msl::write_string(module, info, &options, &pipeline).map_err(|error| error.to_string())?;
+        written.entry_point_names.into_iter().try_for_each(|name| name.map(drop).map_err(|error| error.to_string()))
+    };
+    let hlsl = || {
+        let options = hlsl::Options {
+            special_constants_binding: Some(hlsl::BindTarget { space: 2, ..Default::default() }),
+            force_loop_bounding: false,
+            zero_initialize_workgroup_memory: false,
+            ..Default::default()
+        };
+        let pipeline = hlsl::PipelineOptions { entry_point: entry_point.clone() };
+        let mut text = String::new();
+        let mut writer = hlsl::Writer::new(&mut text, &options, &pipeline);
+        let written = writer.write(module, info, None).map_err(|error| error.to_string())?;
+        written.entry_point_names.into_iter().try_for_each(|name| name.map(drop).map_err(|error| error.to_string()))
+    };
+    let glsl = || {
+        let options = glsl::Options {
+            version: glsl::Version::new_gles(310),
+            zero_initialize_workgroup_memory: false,
+            ..Default::default()
+        };
+        let pipeline = glsl::PipelineOptions { shader_stage: stage, entry_point: entry.into(), multiview: None };
+        let mut text = String::new();
+        glsl::Writer::new(&mut text, module, info, &options, &pipeline, BoundsCheckPolicies::default())
+            .and_then(|mut writer| writer.write())
+            .map(drop)
+            .map_err(|error| error.to_string())
+    };
+    // Some of what naga cannot write makes it panic.
+    let guard = |write: &dyn Fn() -> Result<(), String>| {
+        catch_unwind(AssertUnwindSafe(write)).unwrap_or_else(|_| Err("naga panicked; its message is above".into()))
+    };
+    [("SPIR-V", guard(&spirv)), ("MSL", guard(&msl)), ("HLSL", guard(&hlsl)), ("GLSL ES 3.10", guard(&glsl))]
+}
+
+#[test]
+fn structs_have_the_fields_of_their_rust_twins() {
+    for Shader { walk, cases, module, .. } in &shaders() {
+        let (case, rule) = &cases[0];
+        let names = rule.names();
+        let structs = [("Hyper", names.hyper), ("State", names.state), ("Common", &Common::<f32>::NAMES)];
+        // A rule that has no numbers of a tensor gets a struct with a field that nobody reads.
+        let tensor = (!names.tensor.is_empty()).then_some(("Tensor", names.tensor));
+        for (name, expected) in structs.into_iter().chain(tensor) {
+            assert_eq!(
+                fields(module, name),
+                expected,
+                "{case}, {walk}: the fields of struct {name} in WGSL (left) are not those in Rust (right)"
+            );
+        }
+    }
+}
+
+/// A struct's fields, all of which must be f32.
+fn fields<'a>(module: &'a Module, name: &str) -> Vec<&'a str> {
+    let (_, found) = module.types.iter().find(|(_, found)| found.name.as_deref() == Some(name)).expect("declared");
+    let TypeInner::Struct { members, .. } = &found.inner else { panic!("{name} is not a struct") };
+    let each = members.iter().map(|member| {
+        assert_eq!(module.types[member.ty].inner, TypeInner::Scalar(naga::Scalar::F32), "{name}");
+        member.name.as_deref().expect("WGSL's fields have names")
+    });
+    each.collect()
+}
+
+#[test]
+fn override_constants_are_those_that_the_host_sets() {
+    for Shader { walk, cases, module, .. } in &shaders() {
+        for (case, rule) in cases {
+            let mut set: Vec<_> = constants(&**rule, &[]).into_iter().map(|(name, _)| name).collect();
+            let mut declared: Vec<_> = module.overrides.iter().filter_map(|(_, found)| found.name.as_deref()).collect();
+            set.sort_unstable();
+            declared.sort_unstable();
+            assert_eq!(declared, set, "{case}, {walk}: overrides in WGSL (left) are not those that Rust sets (right)");
+        }
+    }
+}
+
+#[test]
+fn only_the_glue_declares_bindings() {
+    for Shader { walk, skeleton, cases, module, .. } in &shaders() {
+        let declared: BTreeMap<_, _> = module
+            .global_variables
+            .iter()
+            .filter_map(|(_, variable)| {
+                let naga::AddressSpace::Storage { access } = variable.space else { return None };
+                let place = variable.binding?;
+                Some(((place.group, place.binding), access.contains(StorageAccess::STORE)))
+            })
+            .collect();
+        let (case, rule) = &cases[0];
+        let bound = wgsl::bindings(&**rule, *skeleton);
+        let bound: BTreeMap<_, _> = bound.iter().map(|binding| (binding.place(), binding.writable())).collect();
+        assert_eq!(declared, bound, "{case}, {walk}: (group, binding): writable, in WGSL (left) and in Rust (right)");
+    }
+}
+
+/// `<rule>.<skeleton>.<access>.wgsl`: the text of the rule's default options. An empty file of another name adds it.
+#[test]
+fn texts_are_those_in_the_folder() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/expansion");
+    let update = std::env::var_os("UPDATE").is_some();
+    let mut kept = HashSet::new();
+    let mut wrong = Vec::new();
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(&folder).expect("the folder is there").map(|entry| entry.expect("readable").path()).collect();
+    files.sort();
+    for file in files {
+        let name = file.file_name().and_then(|name| name.to_str()).expect("a name of letters");
+        let (rule, skeleton, access) = composed_for(name);
+        kept.extend([skeleton.name(), access.name()]);
+        let text = compose(&*rule, skeleton, access);
+        if update {
+            std::fs::write(&file, text).expect("writable");
+        } else if std::fs::read_to_string(&file).expect("readable") != text {
+            wrong.push(name.to_string());
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "composed texts changed: {}. If that is what you meant, run `UPDATE=1 cargo test --test expansion`, \
+         read the difference with `git diff tests/expansion`, and commit it.",
+        wrong.join(", ")
+    );
+    let all = Skeleton::ALL.map(Skeleton::name).into_iter().chain(ACCESSES.map(Access::name));
+    let missing: Vec<_> = all.filter(|name| !kept.contains(name)).collect();
+    assert!(missing.is_empty(), "tests/expansion/ keeps no text of {}", missing.join(", "));
+}
+
+fn composed_for(file: &str) -> (Box<dyn AnyRule>, Skeleton, Access) {
+    let parts: Vec<_> = file.split('.').collect();
+    let &[rule, skeleton, access, "wgsl"] = &parts[..] else { panic!("{file} is not RULE.SKELETON.ACCESS.wgsl") };
+    let row = rules::find(rule).unwrap_or_else(|| panic!("{file}: there is no rule {rule}"));
+    let skeleton = Skeleton::ALL.into_iter().find(|known| known.name() == skeleton);
+    let access = ACCESSES.into_iter().find(|known| known.name() == access);
+    let (skeleton, access) = skeleton.zip(access).unwrap_or_else(|| panic!("{file}: no such skeleton or access"));
+    ((row.default)(), skeleton, access)
+}

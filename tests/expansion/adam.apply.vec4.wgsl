@@ -1,0 +1,271 @@
+// adam / apply / f32, vec4. Composed by wgpu-optim 0.1.0.
+
+// Shared vocabulary of the rules: pure functions of numbers.
+// Twin: src/parts.rs
+
+// Both weights come from the host: 1 - f32(0.999) is off by 1.3e-5.
+fn ema(old: f32, new_value: f32, keep: f32, take: f32) -> f32 {
+    return keep * old + take * new_value;
+}
+
+// On the bits: naga writes x != x as an ordered compare, which is false for NaN.
+fn is_nan(x: f32) -> bool {
+    return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u;
+}
+
+// f32 in words of 32 bits.
+
+fn decode_f32(words: vec4<u32>) -> vec4<f32> {
+    return bitcast<vec4<f32>>(words);
+}
+
+fn encode_f32(numbers: vec4<f32>) -> vec4<u32> {
+    return bitcast<vec4<u32>>(numbers);
+}
+
+// Adam and AdamW (Kingma and Ba 2015, Algorithm 1; Loshchilov and Hutter 2019, Algorithm 2; AMSGrad: Reddi et al. 2018,
+// Algorithm 2).
+// Twin: src/rules/adam.rs
+
+override EPS_INSIDE: bool = false;
+override AMSGRAD: u32 = 0u; // 0 off, 1 raw, 2 corrected
+
+struct Hyper {
+    beta1: f32,
+    one_minus_beta1: f32,
+    beta2: f32,
+    one_minus_beta2: f32,
+    step: f32, // lr over the first bias correction
+    correction2: f32, // what v or its root is multiplied by
+    eps: f32,
+}
+struct State { m: f32, v: f32, vmax: f32 }
+
+fn direction(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> f32 {
+    let m = ema((*s).m, g, h.beta1, h.one_minus_beta1);
+    var v = ema((*s).v, g * g, h.beta2, h.one_minus_beta2);
+    (*s).m = m;
+    (*s).v = v;
+    if (AMSGRAD == 2u) {
+        v = max((*s).vmax, v * h.correction2);
+        (*s).vmax = v;
+        if (EPS_INSIDE) {
+            return h.step * m / sqrt(v + h.eps);
+        }
+        return h.step * m / (sqrt(v) + h.eps);
+    }
+    if (AMSGRAD == 1u) {
+        v = max((*s).vmax, v);
+        (*s).vmax = v;
+    }
+    if (EPS_INSIDE) {
+        return h.step * m / sqrt(v * h.correction2 + h.eps);
+    }
+    return h.step * m / (sqrt(v) * h.correction2 + h.eps);
+}
+
+// WGSL has no empty struct.
+struct Tensor { unused: f32 }
+
+fn measure(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> vec2<f32> {
+    return vec2<f32>(0.0, 0.0);
+}
+
+fn finish(h: Hyper, sums: vec2<f32>, len: f32, k: ptr<function, Tensor>) {
+}
+
+fn land(h: Hyper, k: Tensor, p: f32, u: f32, s: ptr<function, State>) -> f32 {
+    return p - u;
+}
+
+fn look_ahead(h: Hyper, p: f32, s: ptr<function, State>) -> f32 {
+    return p;
+}
+
+// What every walk does round a rule, once for all rules.
+// Twin: `Common` and `Kernel` in src/rule.rs
+
+// On where any group of the dispatch needs it; a group that does not has the number that changes nothing.
+override MAXIMIZE: bool = false;
+override L2: bool = false;
+override DECAY: bool = false;
+override CAUTIOUS: bool = false;
+override BIT_MAX: bool = false; // a sums pass takes the largest absolute value, by its bits
+
+// Of a workgroup. A processor runs them eight by eight, each eight to their end, and wants one eight.
+override LANES: u32 = 256u;
+
+const BLOCK_QUADS: u32 = 256u; // a block is 1024 elements
+const ABSENT: u32 = 0xffffffffu; // in the clock map: no gradient in this step
+
+struct Common { direction: f32, l2: f32, decay: f32, cautious: f32 }
+
+// One row of the chunk table. A row without elements does nothing.
+struct Row {
+    tensor: u32,
+    len: u32, // elements
+    param: u32, // offsets into the bound windows: elements (in `finish`, the number of partials),
+    grad: u32, // elements,
+    state: u32, // vectors of four,
+    partial: u32, // words
+}
+
+fn row_index(group: vec3<u32>, groups: vec3<u32>) -> u32 {
+    return group.y * groups.x + group.x;
+}
+
+fn quads(row: Row) -> u32 {
+    return (row.len + 3u) / 4u;
+}
+
+// The gradient as the rule sees it.
+fn prepare(c: Common, p: f32, raw: f32) -> f32 {
+    var g = raw;
+    if (MAXIMIZE) {
+        g *= c.direction;
+    }
+    if (L2) {
+        g += c.l2 * p;
+    }
+    return g;
+}
+
+// One element's update: the new parameter.
+fn update(c: Common, h: Hyper, k: Tensor, p: f32, raw: f32, s: ptr<function, State>) -> f32 {
+    let g = prepare(c, p, raw);
+    var u = direction(h, k, p, g, s);
+    // Decay and update are added before they meet p: forming 1 - lr*d in f32 costs the replay tolerance.
+    if (CAUTIOUS) {
+        u += select(c.decay, c.decay + c.cautious, sign(u) == sign(p)) * p;
+    } else if (DECAY) {
+        u += c.decay * p;
+    }
+    let landed = land(h, k, p, u, s);
+    // min, max and sign drop a NaN; the parameter must not look plausible then.
+    return select(landed, raw, is_nan(raw));
+}
+
+// Two partial results of a sums pass as one.
+fn combine(a: vec2<u32>, b: vec2<u32>) -> vec2<u32> {
+    if (BIT_MAX) {
+        return max(a & vec2<u32>(0x7fffffffu), b & vec2<u32>(0x7fffffffu));
+    }
+    return bitcast<vec2<u32>>(bitcast<vec2<f32>>(a) + bitcast<vec2<f32>>(b));
+}
+
+// Glue: bindings, and the way between them and the rule's structs.
+
+@group(0) @binding(0) var<storage, read_write> params: array<vec4<u32>>;
+@group(0) @binding(1) var<storage, read> grads: array<vec4<u32>>;
+@group(0) @binding(2) var<storage, read_write> states: array<vec4<u32>>;
+@group(0) @binding(3) var<storage, read> tables: array<vec4<u32>>;
+@group(1) @binding(0) var<storage, read> clocks: array<u32>;
+
+fn load_row(i: u32) -> Row {
+    let a = tables[2u * i];
+    let b = tables[2u * i + 1u];
+    return Row(a.x, a.y, a.z, a.w, b.x, b.y);
+}
+
+// Where the tensor's numbers stand in this step, or ABSENT.
+fn load_record(tensor: u32) -> u32 {
+    return clocks[tensor];
+}
+
+fn load_common(record: u32) -> Common {
+    return Common(
+        bitcast<f32>(clocks[record + 0u]),
+        bitcast<f32>(clocks[record + 1u]),
+        bitcast<f32>(clocks[record + 2u]),
+        bitcast<f32>(clocks[record + 3u]),
+    );
+}
+
+fn load_hyper(record: u32) -> Hyper {
+    return Hyper(
+        bitcast<f32>(clocks[record + 4u]),
+        bitcast<f32>(clocks[record + 5u]),
+        bitcast<f32>(clocks[record + 6u]),
+        bitcast<f32>(clocks[record + 7u]),
+        bitcast<f32>(clocks[record + 8u]),
+        bitcast<f32>(clocks[record + 9u]),
+        bitcast<f32>(clocks[record + 10u]),
+    );
+}
+
+fn load_param(row: Row, q: u32) -> vec4<f32> {
+    return decode_f32(params[row.param / 4u + q]);
+}
+
+fn store_param(row: Row, q: u32, p: vec4<f32>) {
+    params[row.param / 4u + q] = encode_f32(p);
+}
+
+fn load_state(row: Row, q: u32, s0: ptr<function, State>, s1: ptr<function, State>, s2: ptr<function, State>, s3: ptr<function, State>) {
+    let first = q / BLOCK_QUADS * BLOCK_QUADS;
+    let span = min(BLOCK_QUADS, quads(row) - first);
+    let at = row.state + first * 2u + (q - first);
+    let m = decode_f32(states[at + 0u * span]);
+    (*s0).m = m.x;
+    (*s1).m = m.y;
+    (*s2).m = m.z;
+    (*s3).m = m.w;
+    let v = decode_f32(states[at + 1u * span]);
+    (*s0).v = v.x;
+    (*s1).v = v.y;
+    (*s2).v = v.z;
+    (*s3).v = v.w;
+}
+
+fn store_state(row: Row, q: u32, s0: State, s1: State, s2: State, s3: State) {
+    let first = q / BLOCK_QUADS * BLOCK_QUADS;
+    let span = min(BLOCK_QUADS, quads(row) - first);
+    let at = row.state + first * 2u + (q - first);
+    states[at + 0u * span] = encode_f32(vec4<f32>(s0.m, s1.m, s2.m, s3.m));
+    states[at + 1u * span] = encode_f32(vec4<f32>(s0.v, s1.v, s2.v, s3.v));
+}
+
+fn load_grad(row: Row, q: u32) -> vec4<f32> {
+    return decode_f32(grads[row.grad / 4u + q]);
+}
+
+fn load_tensor(tensor: u32) -> Tensor {
+    return Tensor(0.0);
+}
+
+// The update of every element: one workgroup a row.
+
+@compute @workgroup_size(LANES)
+fn apply(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let row = load_row(row_index(group, groups));
+    let record = load_record(row.tensor);
+    if (record == ABSENT) {
+        return;
+    }
+    let c = load_common(record);
+    let h = load_hyper(record);
+    let k = load_tensor(row.tensor);
+    let end = quads(row);
+    for (var q = lane; q < end; q += LANES) {
+        let p = load_param(row, q);
+        let g = load_grad(row, q);
+        var s0: State;
+        var s1: State;
+        var s2: State;
+        var s3: State;
+        load_state(row, q, &s0, &s1, &s2, &s3);
+        let updated = vec4<f32>(
+            update(c, h, k, p.x, g.x, &s0),
+            update(c, h, k, p.y, g.y, &s1),
+            update(c, h, k, p.z, g.z, &s2),
+            update(c, h, k, p.w, g.w, &s3),
+        );
+        store_param(row, q, updated);
+        store_state(row, q, s0, s1, s2, s3);
+    }
+}
+

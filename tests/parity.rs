@@ -1,0 +1,51 @@
+//! The GPU against the f32 reference: every rule and case, every size, parameters and every slot, every element.
+
+mod common;
+
+use common::twin::{SIZES, Twin, Worst, bound, tensors};
+use common::{gpu, say};
+use wgpu_optim::rules::ALL;
+use wgpu_optim::{Config, Group};
+
+fn run(what: &str, worst: &mut Worst, mut twin: Twin, steps: usize) {
+    for step in 1..=steps {
+        let found = twin.step();
+        assert!(found.ulps <= bound(&twin.gpu), "{what}, step {step}: {} ulp: {}", found.ulps, found.text);
+        worst.join(found);
+    }
+}
+
+#[test]
+fn every_case_matches_the_reference() {
+    let cases: Vec<_> =
+        ALL.iter().flat_map(|row| (row.cases)().into_iter().map(|(case, rule)| (row.name, case, rule))).collect();
+    let Some(gpu) = gpu("parity", cases.len()) else { return };
+    for (name, case, rule) in cases {
+        let config = Config::from(rule);
+        let mut worst = Worst::default();
+        let what = format!("{name}/{case}");
+        run(&what, &mut worst, Twin::new(&gpu, &config, &tensors(&SIZES), 1), 3);
+        run(&what, &mut worst, Twin::new(&gpu, &config, &tensors(&SIZES), 2).midway(1000), 2);
+        say(&format!("parity {what}: worst {} ulp", worst.ulps));
+    }
+}
+
+#[test]
+fn every_decay_and_direction_match_in_one_dispatch() {
+    let Some(gpu) = gpu("decays in groups", ALL.len()) else { return };
+    for row in ALL {
+        let tensors = tensors(&[100, 1000, 3000, 5, 8200, 2, 77, 12, 9]);
+        let mut config = Config::from((row.default)());
+        for (i, &kind) in row.decays.iter().enumerate() {
+            let decay = if kind == "none" { "none".into() } else { serde_json::json!({ kind: 0.1 * (i + 1) as f64 }) };
+            config = config.group(Group::new([format!("t{i}")]).set("weight_decay", decay).set("lr", 0.1));
+        }
+        let up = Group::new([format!("t{}", row.decays.len())]).set("maximize", true).set("lr", 0.2);
+        let mut twin = Twin::new(&gpu, &config.group(up), &tensors, 3).midway(7);
+        let report = twin.optimizer.plan(&twin.params, &twin.grads).unwrap();
+        assert_eq!((report.variants, report.windows), (1, 1), "{}", row.name);
+        let mut worst = Worst::default();
+        run(&format!("{} in groups", row.name), &mut worst, twin, 2);
+        say(&format!("parity {} in groups: worst {} ulp", row.name, worst.ulps));
+    }
+}

@@ -1,0 +1,185 @@
+//! What must hold of every rule and case, whatever its formula.
+
+mod common;
+
+use common::twin::{SIZES, Twin, noise, tensors};
+use common::{gpu, say};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use serde_json::json;
+use wgpu_optim::rule::AnyRule;
+use wgpu_optim::rules::ALL;
+use wgpu_optim::{Arena, Config, Gpu, On, Optimizer, Tensor};
+
+/// Every case of every row, with its name.
+fn cases() -> Vec<(String, Box<dyn AnyRule>)> {
+    let of = |row: &wgpu_optim::rule::Row| {
+        let name = row.name;
+        (row.cases)().into_iter().map(move |(case, rule)| (format!("{name}/{case}"), rule))
+    };
+    ALL.iter().flat_map(of).collect()
+}
+
+/// The same rule without decay.
+fn without_decay(rule: &dyn AnyRule) -> Config {
+    let none = serde_json::Map::from_iter([("weight_decay".to_string(), json!("none"))]);
+    rule.with(&none).expect("every rule takes none").into()
+}
+
+/// An optimizer with its arenas.
+struct Run {
+    optimizer: Optimizer,
+    params: Arena,
+    grads: Arena,
+}
+
+impl Run {
+    fn new(gpu: &Gpu, config: &Config, tensors: &[Tensor]) -> Self {
+        Self {
+            optimizer: config.clone().on(gpu, tensors).unwrap(),
+            params: Arena::new(gpu, tensors).unwrap(),
+            grads: Arena::new(gpu, tensors).unwrap(),
+        }
+    }
+
+    fn step(&mut self) {
+        if self.optimizer.needs_look_ahead() {
+            self.optimizer.look_ahead(&self.params).unwrap();
+        }
+        self.optimizer.step(&self.params, &self.grads).unwrap();
+    }
+
+    /// Steps of one tensor with these values: the parameters after them, as bits.
+    fn of(gpu: &Gpu, config: &Config, params: &[f32], grads: &[Vec<f32>]) -> Vec<u32> {
+        let mut run = Self::new(gpu, config, &[Tensor::f32("w", [params.len()])]);
+        run.params.write("w", params).unwrap();
+        for grad in grads {
+            run.grads.write("w", grad).unwrap();
+            run.step();
+        }
+        run.bits("w")
+    }
+
+    fn bits(&self, tensor: &str) -> Vec<u32> {
+        self.params.read_blocking(tensor).unwrap().into_iter().map(f32::to_bits).collect()
+    }
+}
+
+#[test]
+fn a_zero_gradient_moves_nothing() {
+    let Some(gpu) = gpu("zero gradients", cases().len()) else { return };
+    for (name, rule) in cases() {
+        let params = noise(&mut StdRng::seed_from_u64(1), 1030);
+        let bits: Vec<u32> = params.iter().map(|p| p.to_bits()).collect();
+        let grads = vec![vec![0.0; 1030]; 3];
+        assert_eq!(Run::of(&gpu, &without_decay(&*rule), &params, &grads), bits, "{name}");
+    }
+}
+
+#[test]
+fn elementwise_rules_see_neither_order_nor_company() {
+    let Some(gpu) = gpu("permutation and halves", cases().len()) else { return };
+    let mut others = 0;
+    for (name, rule) in cases() {
+        if !rule.elementwise() {
+            others += 1;
+            continue;
+        }
+        let config = Config::from(rule);
+        let mut rng = StdRng::seed_from_u64(2);
+        let params = noise(&mut rng, 5002);
+        let grads: Vec<_> = (0..3).map(|_| noise(&mut rng, 5002)).collect();
+        let whole = Run::of(&gpu, &config, &params, &grads);
+        let reversed = |values: &[f32]| values.iter().rev().copied().collect::<Vec<_>>();
+        let mut back =
+            Run::of(&gpu, &config, &reversed(&params), &grads.iter().map(|g| reversed(g)).collect::<Vec<_>>());
+        back.reverse();
+        assert_eq!(back, whole, "{name} reversed");
+        let part = |range: std::ops::Range<usize>| {
+            let grads: Vec<_> = grads.iter().map(|grad| grad[range.clone()].to_vec()).collect();
+            Run::of(&gpu, &config, &params[range], &grads)
+        };
+        assert_eq!([part(0..2501), part(2501..5002)].concat(), whole, "{name} in halves");
+    }
+    say(&format!("skipped: {others} cases of permutation and halves: their rules are not elementwise"));
+}
+
+#[test]
+fn one_dispatch_gives_the_bits_of_many_and_two_runs_give_the_same() {
+    let Some(gpu) = gpu("many tensors at once", cases().len()) else { return };
+    let tensors = tensors(&SIZES);
+    for (name, rule) in cases() {
+        let config = Config::from(rule);
+        let run = || {
+            let mut twin = Twin::new(&gpu, &config, &tensors, 4).midway(9);
+            twin.step();
+            twin.step();
+            twin
+        };
+        let (mut together, again) = (run(), run());
+        let report = together.optimizer.plan(&together.params, &together.grads).unwrap();
+        assert_eq!((report.windows, report.dispatches), (1, report.passes), "{name}: {report:?}");
+        let twin = Twin::new(&gpu, &config, &tensors, 4).midway(9);
+        let starts: Vec<_> = twin.values.iter().map(|values| values.iter().copied().collect::<Vec<_>>()).collect();
+        for (place, (tensor, start)) in tensors.iter().zip(&starts).enumerate() {
+            let read = |run: &Twin| {
+                let values = run.params.read_blocking(&tensor.name).unwrap();
+                values.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+            };
+            assert_eq!(read(&together), read(&again), "{name}: {} in two runs", tensor.name);
+            let mut alone = Run::new(&gpu, &config, std::slice::from_ref(tensor));
+            alone.params.write(&tensor.name, start).unwrap();
+            for slot in twin.optimizer.slots(&tensor.name).unwrap() {
+                let values = twin.optimizer.state_blocking(&tensor.name, slot).unwrap();
+                alone.optimizer.set_state(&tensor.name, slot, &values).unwrap();
+            }
+            alone.optimizer.set_t(&tensor.name, 9).unwrap();
+            for grads in &together.history {
+                alone.grads.write(&tensor.name, &grads[place]).unwrap();
+                alone.step();
+            }
+            assert_eq!(alone.bits(&tensor.name), read(&together), "{name}: {} alone", tensor.name);
+        }
+    }
+}
+
+#[test]
+fn nothing_is_made_after_the_first_step() {
+    let Some(gpu) = gpu("second steps", cases().len()) else { return };
+    for (name, rule) in cases() {
+        let mut twin = Twin::new(&gpu, &Config::from(rule), &tensors(&[5, 3000]), 5);
+        twin.optimizer.warm_up(&twin.params, &twin.grads).unwrap();
+        let (ours, hal) = (gpu.counts(), hal_counts(&gpu));
+        for _ in 0..3 {
+            if twin.optimizer.needs_look_ahead() {
+                twin.optimizer.look_ahead(&twin.params).unwrap();
+            }
+            twin.optimizer.step(&twin.params, &twin.grads).unwrap();
+        }
+        assert_eq!(gpu.counts(), ours, "{name}");
+        // Objects of the case before may go in the meantime.
+        let now = hal_counts(&gpu);
+        assert!(now[0] <= hal[0] && now[1] <= hal[1], "{name}: wgpu counts {now:?} after {hal:?}");
+    }
+}
+
+/// Live compute pipelines and bind groups, as wgpu counts them.
+fn hal_counts(gpu: &Gpu) -> [isize; 2] {
+    let counters = gpu.device().get_internal_counters().hal;
+    [counters.compute_pipelines.read(), counters.bind_groups.read()]
+}
+
+#[test]
+fn a_nan_gradient_makes_its_parameter_nan_and_no_other_elementwise() {
+    let Some(gpu) = gpu("NaN gradients", cases().len()) else { return };
+    for (name, rule) in cases() {
+        let elementwise = rule.elementwise();
+        let params = noise(&mut StdRng::seed_from_u64(6), 1030);
+        let mut grad = vec![0.5; 1030];
+        grad[1029] = f32::NAN;
+        let after = Run::of(&gpu, &Config::from(rule), &params, &[grad]);
+        let is_nan = |i: usize| f32::from_bits(after[i]).is_nan();
+        assert!(is_nan(1029), "{name}");
+        assert!(!elementwise || !(0..1029).any(is_nan), "{name}");
+    }
+}

@@ -1,0 +1,251 @@
+//! Tests the tests: each shader is broken on purpose, and parity must notice.
+//!
+//! For every rule: two hyper-parameters swapped, a statement dropped, the last element skipped, in the composed text of
+//! each walk. A break must show in at least one of the rule's cases.
+
+mod common;
+
+use std::sync::Arc;
+
+use common::twin::{Twin, bound, tensors};
+use common::{gpu, say};
+use serde_json::{Map, Value};
+use wgpu_optim::rule::{AnyRule, Kernel, Names, Pass, Row, Slot, Step, WeightDecay};
+use wgpu_optim::rules::ALL;
+use wgpu_optim::{Config, Error, Gpu, Group, Result, Tuning};
+
+type Edit = Arc<dyn Fn(String) -> String + Send + Sync>;
+
+/// A rule whose shaders are edited after they are composed.
+struct Broken {
+    rule: Box<dyn AnyRule>,
+    edit: Edit,
+}
+
+impl std::fmt::Debug for Broken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.rule.fmt(f)
+    }
+}
+
+macro_rules! kernel {
+    ($real:ty) => {
+        impl Kernel<$real> for Broken {
+            fn step(&self, step: Step<'_, $real>) {
+                self.rule.step(step);
+            }
+            fn look_ahead(&self, hyper: &[f64], params: &mut [$real], state: &[Vec<$real>]) {
+                self.rule.look_ahead(hyper, params, state);
+            }
+        }
+    };
+}
+kernel!(f32);
+kernel!(f64);
+
+impl AnyRule for Broken {
+    fn name(&self) -> &'static str {
+        self.rule.name()
+    }
+    fn shader(&self) -> &'static str {
+        self.rule.shader()
+    }
+    fn takes_signs(&self) -> bool {
+        self.rule.takes_signs()
+    }
+    fn elementwise(&self) -> bool {
+        self.rule.elementwise()
+    }
+    fn names(&self) -> Names {
+        self.rule.names()
+    }
+    fn check(&self) -> Result<()> {
+        self.rule.check()
+    }
+    fn lr(&self) -> f64 {
+        self.rule.lr()
+    }
+    fn set_lr(&mut self, lr: f64) {
+        self.rule.set_lr(lr);
+    }
+    fn weight_decay(&self) -> WeightDecay {
+        self.rule.weight_decay()
+    }
+    fn constants(&self) -> Vec<(&'static str, f64)> {
+        self.rule.constants()
+    }
+    fn slots(&self) -> Vec<Slot> {
+        self.rule.slots()
+    }
+    fn passes(&self) -> Vec<Pass> {
+        self.rule.passes()
+    }
+    fn needs_look_ahead(&self) -> bool {
+        self.rule.needs_look_ahead()
+    }
+    fn hyper(&self, t: u64, numbers: &mut Vec<f64>) {
+        self.rule.hyper(t, numbers);
+    }
+    fn to_json(&self) -> Map<String, Value> {
+        self.rule.to_json()
+    }
+    fn with(&self, fields: &Map<String, Value>) -> Result<Box<dyn AnyRule>> {
+        Ok(Box::new(Self { rule: self.rule.with(fields)?, edit: self.edit.clone() }))
+    }
+    fn revise(&self, text: String) -> String {
+        (self.edit)(text)
+    }
+    fn boxed(&self) -> Box<dyn AnyRule> {
+        Box::new(Self { rule: self.rule.clone(), edit: self.edit.clone() })
+    }
+}
+
+/// What parity says of a configuration whose shaders are edited.
+#[derive(PartialEq)]
+enum Verdict {
+    Equal,
+    Differs,
+    NotAShader,
+}
+
+fn judge(gpu: &Gpu, config: &Config) -> Verdict {
+    let mut twin = Twin::new(gpu, config, &tensors(&[5, 1026, 9001]), 5).midway(6);
+    // Whether the text is a shader shows when its pipelines are made.
+    if twin.optimizer.needs_look_ahead() {
+        if let Err(Error::Wgpu(_)) = twin.optimizer.look_ahead(&twin.params) {
+            return Verdict::NotAShader;
+        }
+        twin = Twin::new(gpu, config, &tensors(&[5, 1026, 9001]), 5).midway(6);
+    }
+    if let Err(Error::Wgpu(_)) = twin.optimizer.plan(&twin.params, &twin.grads) {
+        return Verdict::NotAShader;
+    }
+    for _ in 0..2 {
+        if twin.step().ulps > bound(gpu) {
+            return Verdict::Differs;
+        }
+    }
+    Verdict::Equal
+}
+
+/// The cases of a row, and one in which groups of every decay meet ascent.
+fn configs(row: &Row, edit: &Edit) -> Vec<Config> {
+    let broken = |rule| Box::new(Broken { rule, edit: edit.clone() }) as Box<dyn AnyRule>;
+    let mut configs: Vec<Config> = (row.cases)().into_iter().map(|(_, rule)| broken(rule).into()).collect();
+    for &kind in row.decays {
+        let decay = if kind == "none" { "none".into() } else { serde_json::json!({ kind: 0.3 }) };
+        let group = Group::new(["t1"]).set("weight_decay", decay).set("maximize", true).set("lr", 0.5);
+        configs.push(Config::from(broken((row.default)())).group(group));
+    }
+    configs
+}
+
+/// Breaks every rule with the edits that `edits` finds in its text, and counts what was noticed.
+fn break_all(what: &str, edits: impl Fn(&Row) -> Vec<(String, Edit)>) {
+    let Some(gpu) = gpu(what, ALL.len()) else { return };
+    for row in ALL {
+        let mut missed = Vec::new();
+        let mut counts = [0, 0];
+        let edits = edits(row);
+        assert!(!edits.is_empty(), "{}: nothing to break", row.name);
+        for (label, edit) in edits {
+            let mut shader = false;
+            let noticed = configs(row, &edit).iter().any(|config| {
+                let verdict = judge(&gpu, config);
+                shader |= verdict != Verdict::NotAShader;
+                verdict == Verdict::Differs
+            });
+            match (noticed, shader) {
+                (true, _) => counts[0] += 1,
+                (false, true) => missed.push(label),
+                (false, false) => counts[1] += 1,
+            }
+        }
+        let [noticed, not_shaders] = counts;
+        say(&format!("{what} of {}: {noticed} breaks noticed, {not_shaders} do not compile", row.name));
+        assert!(missed.is_empty(), "{what} of {}: parity did not notice {missed:#?}", row.name);
+    }
+}
+
+fn replacing(from: String, to: String) -> Edit {
+    Arc::new(move |text: String| text.replacen(&from, &to, 1))
+}
+
+#[test]
+fn swapped_hyper_parameters_are_noticed() {
+    break_all("swapped hyper-parameters", |row| {
+        let names = (row.default)().names().hyper;
+        let pairs = (0..names.len()).flat_map(|i| (i + 1..names.len()).map(move |j| (i, j)));
+        pairs
+            .map(|(i, j)| {
+                let word = |i: usize| format!("(clocks[record + {}u]),", 4 + i);
+                let edit: Edit = Arc::new(move |text: String| {
+                    text.replace(&word(i), "(FIRST),").replace(&word(j), &word(i)).replace("(FIRST),", &word(j))
+                });
+                (format!("{} for {}", names[i], names[j]), edit)
+            })
+            .collect()
+    });
+}
+
+/// The edits that drop a statement each.
+fn drops(piece: &str) -> Vec<(String, Edit)> {
+    // A missing barrier is a race, which need not show.
+    let words = ["let ", "var ", "const ", "override ", "return", "workgroupBarrier", "storageBarrier", ")"];
+    piece
+        .lines()
+        .zip(piece.lines().skip(1))
+        .filter(|(_, line)| {
+            line.ends_with(';') && line.starts_with(' ') && !words.iter().any(|word| line.trim().starts_with(word))
+        })
+        // With the line before it a statement is found again, where a piece says the same thing twice.
+        .map(|(before, line)| {
+            (line.trim().to_string(), replacing(format!("{before}\n{line}\n"), format!("{before}\n")))
+        })
+        .collect()
+}
+
+#[test]
+fn a_dropped_statement_is_noticed() {
+    break_all("dropped statements", |row| drops((row.default)().shader()));
+}
+
+#[test]
+fn a_dropped_statement_of_a_skeleton_is_noticed_by_some_rule() {
+    let pieces = [
+        include_str!("../shaders/skeletons/common.wgsl"),
+        include_str!("../shaders/skeletons/apply.wgsl"),
+        include_str!("../shaders/skeletons/sums.wgsl"),
+        include_str!("../shaders/skeletons/finish.wgsl"),
+    ];
+    let edits: Vec<_> = pieces.iter().flat_map(|piece| drops(piece)).collect();
+    let Some(gpu) = gpu("dropped statements of skeletons", edits.len()) else { return };
+    // Few lanes and many walk differently.
+    let gpus = [8, 256].map(|lanes| {
+        let tuning = Tuning { lanes, chunk_blocks: 8, shader_checks: false };
+        Gpu::with_tuning(gpu.device(), gpu.queue(), tuning).expect("every device has 256 lanes")
+    });
+    let missed: Vec<_> = edits
+        .iter()
+        .filter(|(_, edit)| {
+            let mut configs = ALL.iter().flat_map(|row| configs(row, edit));
+            !configs.any(|config| gpus.iter().any(|gpu| judge(gpu, &config) == Verdict::Differs))
+        })
+        .map(|(label, _)| label)
+        .collect();
+    say(&format!("dropped statements of skeletons: {} breaks noticed", edits.len() - missed.len()));
+    assert!(missed.is_empty(), "parity did not notice {missed:#?}");
+}
+
+#[test]
+fn a_skipped_last_element_is_noticed() {
+    break_all("skipped elements", |_| {
+        [
+            ("the last quad", "(row.len + 3u) / 4u", "(row.len + 2u) / 4u"),
+            ("the last row's end", "Row(a.x, a.y,", "Row(a.x, a.y - min(a.y, 1u),"),
+            ("the first lane", "var q = lane;", "var q = max(lane, 1u);"),
+        ]
+        .map(|(label, from, to)| (label.to_string(), replacing(from.into(), to.into())))
+        .to_vec()
+    });
+}

@@ -1,0 +1,401 @@
+//! The house keeps its shape: what may use what, where things are named, how files look.
+//!
+//! Each check is a function from the files to what is wrong with them, so that the last test can show it breaches.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// Modules from the ground up. A module uses those of lower floors, and of its own only [`NEIGHBOURS`].
+const FLOORS: [&[&str]; 7] = [
+    &["error", "format", "parts"],
+    &["rule", "options"],
+    &["rules", "rules/*", "wgsl", "plan", "clock"],
+    &["config"],
+    &["reference", "gpu", "gpu/*"],
+    &["optimizer"],
+    &["lib"],
+];
+
+/// Who uses whom on one floor, and which items; none listed means all.
+const NEIGHBOURS: [(&str, &str, &[&str]); 5] = [
+    ("format", "error", &[]),
+    ("parts", "format", &["BLOCK"]),
+    ("gpu/*", "gpu", &[]),
+    ("gpu/*", "gpu/*", &[]),
+    ("gpu/*", "reference", &["find", "find_slot", "check_len"]),
+];
+
+/// Modules that may name wgpu: the rest must build without it.
+const NAMES_WGPU: [&str; 3] = ["gpu", "gpu/*", "optimizer"];
+
+/// Tests that walk over the registry: a new optimizer changes none of them.
+const WALKS: [&str; 4] = ["expansion", "parity", "properties", "sensitivity"];
+
+const COLUMNS: usize = 120;
+
+/// A text file of the repository, its path with `/` from the root.
+struct File {
+    path: String,
+    text: String,
+}
+
+impl File {
+    /// Its module in the house, where it is part of the library.
+    fn module(&self) -> Option<&str> {
+        let module = self.path.strip_prefix("src/")?.strip_suffix(".rs")?;
+        Some(match module.split_once('/') {
+            Some(("rules", _)) => "rules/*",
+            Some(("gpu", _)) => "gpu/*",
+            _ => module,
+        })
+    }
+
+    /// The text without comments and without its test module, line by line.
+    fn code(&self) -> String {
+        let text = self.text.split("#[cfg(test)]\nmod ").next().expect("at least one part");
+        text.lines().map(|line| line.split("//").next().expect("at least one part").to_string() + "\n").collect()
+    }
+
+    fn at(&self, line: usize, what: impl std::fmt::Display) -> String {
+        format!("{}:{line}: {what}", self.path)
+    }
+
+    /// What is wrong in lines of code.
+    fn lines_with(&self, wrong: impl Fn(&str) -> Option<String>) -> Vec<String> {
+        self.code().lines().enumerate().filter_map(|(i, line)| Some(self.at(i + 1, wrong(line)?))).collect()
+    }
+}
+
+fn repository() -> Vec<File> {
+    fn walk(folder: &Path, path: &str, files: &mut Vec<File>) {
+        for entry in std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("readable")) {
+            let name = entry.file_name().into_string().expect("a name of letters");
+            let inner = if path.is_empty() { name.clone() } else { format!("{path}/{name}") };
+            if entry.file_type().expect("a type").is_dir() {
+                if name == ".ci" || !(name.starts_with('.') || name == "target") {
+                    walk(&entry.path(), &inner, files);
+                }
+            } else if let Ok(text) = std::fs::read_to_string(entry.path()) {
+                files.push(File { path: inner, text });
+            }
+        }
+    }
+    let mut files = Vec::new();
+    walk(Path::new(env!("CARGO_MANIFEST_DIR")), "", &mut files);
+    files.sort_by(|a, b| a.path.cmp(&b.path));
+    files
+}
+
+/// Fails with the rule, its reason, and each place that breaks it.
+fn hold(rule: &str, breaches: Vec<String>) {
+    assert!(breaches.is_empty(), "\n\n{rule}\n\n  {}\n", breaches.join("\n  "));
+}
+
+fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+/// Whether `word` stands in the line, not as part of a longer word.
+fn has_word(line: &str, word: &str) -> bool {
+    line.match_indices(word).any(|(i, _)| {
+        let longer_before = word.starts_with(is_word) && line[..i].ends_with(is_word);
+        let longer_behind = word.ends_with(is_word) && line[i + word.len()..].starts_with(is_word);
+        !longer_before && !longer_behind
+    })
+}
+
+/// Every path into the crate in a file's code: line, module, items.
+fn uses(file: &File) -> Vec<(usize, String, Vec<String>)> {
+    let code = file.code();
+    let folder = file.path.strip_prefix("src/").and_then(|path| path.split_once('/')).map_or("", |(folder, _)| folder);
+    let mut found = Vec::new();
+    for start in ["crate::", "super::"] {
+        for (i, _) in code.match_indices(start) {
+            let line = code[..i].matches('\n').count() + 1;
+            let path = &code[i + start.len()..];
+            let word = |text: &str| text.chars().take_while(|&c| is_word(c)).collect::<String>();
+            // `super` is the folder's module: the library has no deeper ones.
+            let (module, rest) = match start {
+                "super::" => (folder.to_string(), path),
+                _ => (word(path), path[word(path).len()..].trim_start_matches("::")),
+            };
+            let items = match rest.strip_prefix('{') {
+                Some(list) => list.split('}').next().expect("at least one part").split(',').map(word_of).collect(),
+                None => vec![word(rest)],
+            };
+            found.push((line, module, items));
+        }
+    }
+    found
+}
+
+fn word_of(text: &str) -> String {
+    text.trim().chars().take_while(|&c| is_word(c)).collect()
+}
+
+fn floors(files: &[File]) -> Vec<String> {
+    let floor = |module: &str| FLOORS.iter().position(|modules| modules.contains(&module));
+    let mut breaches = Vec::new();
+    for file in files {
+        let Some(from) = file.module() else { continue };
+        let Some(own) = floor(from) else {
+            breaches.push(file.at(1, "stands on no floor: add it to FLOORS in tests/tidy.rs and to ARCHITECTURE.md"));
+            continue;
+        };
+        for (line, to, items) in uses(file) {
+            let neighbours = || {
+                NEIGHBOURS.iter().any(|(a, b, allowed)| {
+                    (*a, *b) == (from, &to[..])
+                        && (allowed.is_empty() || items.iter().all(|item| allowed.contains(&&item[..])))
+                })
+            };
+            match floor(&to) {
+                _ if to == from => {}
+                None => breaches.push(file.at(line, format!("`{to}` is no module: name the module that defines it"))),
+                Some(other) if other < own || (other == own && neighbours()) => {}
+                Some(other) => breaches.push(
+                    file.at(line, format!("{from} (floor {own}) uses {to}::{{{}}} (floor {other})", items.join(", "))),
+                ),
+            }
+        }
+    }
+    breaches
+}
+
+#[test]
+fn modules_use_lower_floors_only() {
+    hold(
+        "Modules stand on floors (FLOORS in tests/tidy.rs) and use what is below them: so each can be read, tested and \
+         changed knowing only what it stands on. Rules never use rules; wgsl, plan and clock never use rules.\n\
+         Move what both need to a lower floor, or pass it in as an argument.",
+        floors(&repository()),
+    );
+}
+
+fn re_exports(files: &[File]) -> Vec<String> {
+    let starts = ["mod ", "pub mod ", "pub use ", "#[", "#!["];
+    files
+        .iter()
+        .filter(|file| file.path == "src/lib.rs")
+        .flat_map(|file| {
+            file.lines_with(|line| {
+                let fine = line.trim().is_empty() || starts.iter().any(|start| line.starts_with(start));
+                (!fine).then(|| line.trim().to_string())
+            })
+        })
+        .collect()
+}
+
+#[test]
+fn lib_only_re_exports() {
+    hold(
+        "src/lib.rs is the list of what the crate offers: `mod` and `pub use`, one a line, no code, so that it is read \
+         at a glance.\nMove the code to the module it belongs to.",
+        re_exports(&repository()),
+    );
+}
+
+fn wgpu_named(files: &[File]) -> Vec<String> {
+    files
+        .iter()
+        .filter(|file| file.module().is_some_and(|module| !NAMES_WGPU.contains(&module)))
+        .flat_map(|file| file.lines_with(|line| has_word(line, "wgpu::").then(|| line.trim().to_string())))
+        .collect()
+}
+
+#[test]
+fn only_the_host_layer_names_wgpu() {
+    hold(
+        "Only src/gpu.rs, src/gpu/ and src/optimizer.rs name wgpu: the texts, the plans and the reference must build \
+         without it (`--no-default-features`).\nPass plain numbers in, as `plan::Bounds` does.",
+        wgpu_named(&repository()),
+    );
+}
+
+fn twins(files: &[File]) -> Vec<String> {
+    let text = |path: &str| files.iter().find(|file| file.path == path).map(|file| &file.text[..]);
+    let stem = |path: &str| {
+        let rust = path.strip_prefix("src/rules/").and_then(|name| name.strip_suffix(".rs"));
+        let shader = || path.strip_prefix("shaders/rules/").and_then(|name| name.strip_suffix(".wgsl"));
+        rust.or_else(shader).map(str::to_string)
+    };
+    let stems: BTreeSet<_> = files.iter().filter_map(|file| stem(&file.path)).collect();
+    let mut breaches = Vec::new();
+    for stem in stems {
+        let (rust, shader) = (format!("src/rules/{stem}.rs"), format!("shaders/rules/{stem}.wgsl"));
+        let header = |path: &str, comment: &str, name: &str| match text(path) {
+            None => Some(format!("{path} is missing")),
+            Some(text) => {
+                let named = text.lines().take_while(|line| line.starts_with(comment)).any(|line| line.contains(name));
+                (!named).then(|| format!("{path}: no line `{comment} {name}` at the top"))
+            }
+        };
+        breaches.extend(header(&rust, "//!", &format!("Twin: `{shader}`")));
+        breaches.extend(header(&shader, "//", &format!("Twin: {rust}")));
+    }
+    breaches
+}
+
+#[test]
+fn every_rule_has_its_twin() {
+    hold(
+        "An optimizer is a pair of twins with one stem, src/rules/NAME.rs and shaders/rules/NAME.wgsl; each names the \
+         other at its top, so that a reader of one finds the other.\nAdd the file, or the line.",
+        twins(&repository()),
+    );
+}
+
+/// Types and JSON names of the optimizers, from the registry's text.
+fn optimizers(files: &[File]) -> Vec<String> {
+    let registry = files.iter().find(|file| file.path == "src/rules.rs").map_or("", |file| &file.text);
+    let list = registry.split_once("all![").and_then(|(_, rest)| rest.split_once(']')).map_or("", |(list, _)| list);
+    let types = list.split(',').filter_map(|entry| Some(entry.trim().split_once("::")?.1.to_string()));
+    types.chain(wgpu_optim::rules::ALL.iter().map(|row| format!("\"{}\"", row.name))).collect()
+}
+
+fn optimizers_named(files: &[File]) -> Vec<String> {
+    let names = optimizers(files);
+    let walks = |path: &str| {
+        let test = path.strip_prefix("tests/").and_then(|name| name.strip_suffix(".rs"));
+        test.is_some_and(|name| WALKS.contains(&name) || name.starts_with("common/"))
+    };
+    files
+        .iter()
+        .filter(|file| match file.module() {
+            Some(module) => !module.starts_with("rules"),
+            None => walks(&file.path),
+        })
+        .flat_map(|file| {
+            file.lines_with(|line| {
+                let name = names.iter().find(|name| has_word(line, name))?;
+                Some(format!("names {name}"))
+            })
+        })
+        .collect()
+}
+
+#[test]
+fn the_registry_alone_names_optimizers() {
+    assert!(optimizers(&repository()).len() >= 2 * wgpu_optim::rules::ALL.len(), "the registry's list was not found");
+    hold(
+        "Outside src/rules.rs and src/rules/, neither the library nor a test that walks over the registry names an \
+         optimizer: adding one is two files and two lines.\nAsk the row or the rule for what differs (src/rule.rs), or \
+         add a case to the rule.",
+        optimizers_named(&repository()),
+    );
+}
+
+fn unfinished(files: &[File]) -> Vec<String> {
+    let words = [".unwrap()", "todo!", "unimplemented!", "dbg!", "println!", "eprintln!"];
+    files
+        .iter()
+        .filter(|file| file.module().is_some())
+        .flat_map(|file| {
+            file.lines_with(|line| words.iter().find(|&&word| has_word(line, word)).map(|word| word.to_string()))
+        })
+        .collect()
+}
+
+#[test]
+fn the_library_neither_unwraps_nor_prints() {
+    hold(
+        "A user's input never panics, and a library does not print. Return an `Error` that names field, value and bound; \
+         where a value is always there, `expect` says why.",
+        unfinished(&repository()),
+    );
+}
+
+fn long_lines(files: &[File]) -> Vec<String> {
+    files
+        .iter()
+        .filter(|file| {
+            let folders = ["src/", "shaders/"].iter().any(|folder| file.path.starts_with(folder));
+            folders && !file.path.ends_with(".md")
+        })
+        .flat_map(|file| {
+            let columns = file.text.lines().map(|line| line.chars().count()).enumerate();
+            columns.filter(|(_, len)| *len > COLUMNS).map(|(i, len)| file.at(i + 1, format!("{len} columns")))
+        })
+        .collect()
+}
+
+#[test]
+fn lines_fit_in_120_columns() {
+    hold(
+        "Lines have at most 120 columns, comments and shaders too, which rustfmt does not touch: two files fit side by \
+         side.\nBreak the line.",
+        long_lines(&repository()),
+    );
+}
+
+fn machine_paths(files: &[File]) -> Vec<String> {
+    let roots = ["home", "root", "Users", "work", "mnt"].map(|folder| format!("/{folder}/"));
+    let starts = |line: &str, root: &str| line.match_indices(root).any(|(i, _)| !line[..i].ends_with(is_path));
+    fn is_path(c: char) -> bool {
+        is_word(c) || ".-}*)".contains(c)
+    }
+    let mut breaches = Vec::new();
+    for file in files {
+        for (i, line) in file.text.lines().enumerate() {
+            let root = roots.iter().find(|root| starts(line, root));
+            breaches.extend(root.map(|root| file.at(i + 1, format!("a path that starts with {root}"))));
+        }
+    }
+    breaches
+}
+
+#[test]
+fn no_file_knows_a_machine() {
+    hold(
+        "Files name no folder of the machine they were written on: it is not there on the reader's.\nUse a path from the \
+         repository's root, `env!(\"CARGO_MANIFEST_DIR\")`, or an argument.",
+        machine_paths(&repository()),
+    );
+}
+
+#[test]
+fn every_check_notices_a_breach() {
+    type Check = fn(&[File]) -> Vec<String>;
+    let sound = "//! A rule. Twin: `shaders/rules/lion.wgsl`.\n\nuse crate::rule::Rule;\n";
+    let breaches: [(Check, &str, &str, &str); 21] = [
+        (floors, "src/parts.rs", "use crate::rule::Rule;", "parts (floor 0) uses rule::{Rule} (floor 1)"),
+        (floors, "src/rules/lion.rs", "use crate::rules::Sgd;", "rules/* (floor 2) uses rules::{Sgd} (floor 2)"),
+        (floors, "src/rules/lion.rs", "use super::sgd::Sgd;", "rules/* (floor 2) uses rules::{sgd} (floor 2)"),
+        (floors, "src/plan.rs", "use crate::rules;", "plan (floor 2) uses rules::{} (floor 2)"),
+        (floors, "src/gpu/ring.rs", "use crate::reference::{\n    find,\n    Reference,\n};", "{find, Reference, }"),
+        (floors, "src/config.rs", "let x = crate::gpu::Gpu::new();", "config (floor 3) uses gpu::{Gpu} (floor 4)"),
+        (floors, "src/config.rs", "use crate::Sgd;", "`Sgd` is no module"),
+        (floors, "src/extra.rs", "", "stands on no floor"),
+        (re_exports, "src/lib.rs", "fn main() {}", "fn main() {}"),
+        (wgpu_named, "src/plan.rs", "fn f(l: &wgpu::Limits) {}", "plan.rs:1: fn f"),
+        (twins, "src/rules/lion.rs", sound, "shaders/rules/lion.wgsl is missing"),
+        (twins, "shaders/rules/lion.wgsl", "// Twin: src/rules/lion.rs", "src/rules/lion.rs is missing"),
+        (optimizers_named, "src/config.rs", "if name == \"adam\" {}", "names \"adam\""),
+        (optimizers_named, "tests/parity.rs", "let rule = Adam::default();", "names Adam"),
+        (optimizers_named, "tests/common/twin.rs", "match rule { Sgd { .. } => {} }", "names Sgd"),
+        (unfinished, "src/gpu/ring.rs", "let x = y.unwrap();", ".unwrap()"),
+        (unfinished, "src/plan.rs", "println!(\"here\");", "println!"),
+        (long_lines, "shaders/parts.wgsl", &"x".repeat(121), "121 columns"),
+        (machine_paths, "README.md", concat!("cd /ro", "ot/wgpu-optim"), "README.md:1: a path"),
+        (machine_paths, "tests/a.rs", concat!("read(\"/ho", "me/me/x\")"), "a.rs:1: a path"),
+        (machine_paths, ".ci/run", concat!("cp /wo", "rk/x ."), "run:1: a path"),
+    ];
+    for (check, path, text, message) in breaches {
+        let registry = File { path: "src/rules.rs".into(), text: "all![adam::Adam, sgd::Sgd];".into() };
+        let broken = check(&[registry, File { path: path.into(), text: text.into() }]);
+        assert!(broken.len() == 1 && broken[0].contains(message), "{path} with {text:?}: {broken:#?}");
+    }
+    let fine = [
+        ("src/rules/lion.rs", sound),
+        ("shaders/rules/lion.wgsl", "// The sign of a momentum.\n// Twin: src/rules/lion.rs"),
+        ("src/plan.rs", "/// As wgpu::Limits of Adam: see crate::gpu.\n#[cfg(test)]\nmod tests { x.unwrap(); }"),
+        ("src/gpu/ring.rs", "use super::Gpu;\nuse crate::reference::find;\nfn f(x: wgpu::Buffer) { x.unwrap_or(y); }"),
+        ("README.md", concat!("https://example.org/ho", "me/x and ../ro", "ot/x")),
+    ]
+    .map(|(path, text)| File { path: path.into(), text: text.into() });
+    let checks: [Check; 8] =
+        [floors, re_exports, wgpu_named, twins, optimizers_named, unfinished, long_lines, machine_paths];
+    for check in checks {
+        assert_eq!(check(&fine), Vec::<String>::new());
+    }
+}
