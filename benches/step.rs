@@ -1,0 +1,276 @@
+//! Times a step of every rule on lists of tensors, beside a kernel that only moves the same bytes.
+//!
+//! `cargo xtask bench -- --help` says how.
+
+#[path = "step/clock.rs"]
+mod clock;
+#[path = "step/report.rs"]
+mod report;
+#[path = "step/shapes.rs"]
+mod shapes;
+#[path = "step/traffic.rs"]
+mod traffic;
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use indicatif::{ProgressBar, ProgressStyle};
+use wgpu_optim::rule::{Extent, Pass};
+use wgpu_optim::{Arena, Config, Gpu, On, Optimizer, Tensor, rules, wgpu};
+
+use clock::{Clock, Patience, median};
+use report::{Report, Row};
+use shapes::List;
+use traffic::{Load, Traffic};
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+/// Times a step of every optimizer on lists of tensors, beside a kernel that only moves the same bytes.
+#[derive(Parser)]
+#[command(name = "cargo xtask bench --")]
+struct Options {
+    /// Write the rows and what is known of the machine to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Fewer rounds, and cases beside the defaults on the first list alone: under two minutes on two cores with software
+    /// Vulkan
+    #[arg(long)]
+    quick: bool,
+    /// Only these, comma-separated: a rule with all its cases, or one case as the table names it
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    rule: Vec<String>,
+    /// Only these lists of tensors, comma-separated
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    shapes: Vec<String>,
+    /// The adapter whose name contains this
+    #[arg(long, value_name = "NAME")]
+    adapter: Option<String>,
+    /// What `cargo bench` says to every bench.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<()> {
+    let subjects = chosen(subjects()?, &options.rule, "rule", |s| vec![s.rule.into(), s.label.clone()])?;
+    let lists = chosen(shapes::LISTS.into(), &options.shapes, "list of tensors", |l| vec![l.name.into()])?;
+    let file = options.json.as_ref().map(|path| File::create(path).map_err(|e| format!("{}: {e}", path.display())));
+    let file = file.transpose()?; // before the long part
+    let effort = if options.quick { Effort::QUICK } else { Effort::FULL };
+
+    let gpu = match &options.adapter {
+        Some(name) => Gpu::request_named_blocking(name)?,
+        None => Gpu::request_blocking()?,
+    };
+    let mut clock = Clock::new(&gpu);
+    let probe = Traffic::new(&gpu, Load { elements: 1 << 22, slots: 1, sums: 0 }, &mut clock, effort.choice)?;
+    clock.check(&mut |encoder| probe.encode(encoder))?;
+    drop(probe);
+
+    let mut report = Report::new(&gpu, clock.name());
+    println!("{}", report.head());
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} {elapsed}")?;
+    let bar = ProgressBar::new((lists.len() * subjects.len()) as u64).with_style(style);
+    let mut left_out = 0;
+    for (i, &List { name, shapes }) in lists.iter().enumerate() {
+        let tensors: Vec<Tensor> = shapes().into_iter().map(|(name, shape)| Tensor::f32(name, shape)).collect();
+        let mut desk = Desk::new(&gpu, &mut clock, &tensors, effort)?;
+        for subject in &subjects {
+            if options.quick && i > 0 && subject.label != subject.rule {
+                left_out += 1;
+                bar.inc(1);
+                continue;
+            }
+            bar.set_message(format!("{name} {}", subject.label));
+            let row = desk.row(name, subject)?;
+            bar.suspend(|| println!("{}", row.line()));
+            report.rows.push(row);
+            bar.inc(1);
+        }
+    }
+    bar.finish_and_clear();
+    if left_out > 0 {
+        println!("left out by --quick: {left_out} rows, of cases beside the defaults, after the first list");
+    }
+    if let Some(file) = file {
+        serde_json::to_writer_pretty(file, &report)?;
+    }
+    Ok(())
+}
+
+/// Those with one of the wanted names; all where none is wanted.
+fn chosen<T>(all: Vec<T>, wanted: &[String], kind: &str, names: impl Fn(&T) -> Vec<String>) -> Result<Vec<T>> {
+    let known: BTreeSet<String> = all.iter().flat_map(&names).collect();
+    match wanted.iter().find(|name| !known.contains(*name)) {
+        Some(name) => {
+            let known: Vec<String> = known.into_iter().collect();
+            Err(format!("no {kind} is called {name:?}; there are {}", known.join(", ")).into())
+        }
+        None if wanted.is_empty() => Ok(all),
+        None => Ok(all.into_iter().filter(|one| names(one).iter().any(|name| wanted.contains(name))).collect()),
+    }
+}
+
+/// How long each row is measured, and how long the walks of the same-traffic kernel that it is chosen from.
+#[derive(Clone, Copy)]
+struct Effort {
+    row: Patience,
+    choice: Patience,
+}
+
+impl Effort {
+    const FULL: Effort = Effort {
+        row: Patience { time: Duration::from_secs(3), least: 11 },
+        choice: Patience { time: Duration::from_millis(500), least: 5 },
+    };
+    const QUICK: Effort = Effort {
+        row: Patience { time: Duration::from_millis(300), least: 3 },
+        choice: Patience { time: Duration::from_millis(50), least: 2 },
+    };
+}
+
+/// A rule with the options that it is timed with.
+struct Subject {
+    rule: &'static str,
+    /// The rule's name; where the options are not the defaults, their case's too.
+    label: String,
+    config: Config,
+    /// Numbers of state an element.
+    slots: u32,
+    /// Passes that read the gradient before the one that updates.
+    sums: u32,
+}
+
+/// Each rule with its defaults, and with the first of its cases for each other number of bytes to move.
+fn subjects() -> Result<Vec<Subject>> {
+    let mut subjects: Vec<Subject> = vec![];
+    for row in rules::ALL {
+        let mut seen = vec![];
+        for (case, rule) in std::iter::once(("", (row.default)())).chain((row.cases)()) {
+            let slots = rule.slots().iter().filter(|slot| slot.extent == Extent::Element).count() as u32;
+            let sums = rule.passes().iter().filter(|pass| matches!(pass, Pass::Sums(_))).count() as u32;
+            if rule.needs_look_ahead() || seen.contains(&(slots, sums)) {
+                continue; // a look-ahead belongs before the gradients, outside a step
+            }
+            seen.push((slots, sums));
+            let mut fields = rule.to_json();
+            fields.insert("optimizer".into(), row.name.into());
+            let label = format!("{} {case}", row.name).trim().into();
+            subjects.push(Subject { rule: row.name, label, config: Config::from_value(fields.into())?, slots, sums });
+        }
+    }
+    subjects.sort_by_key(|subject| (subject.slots, subject.sums)); // neighbours share their same-traffic kernel
+    Ok(subjects)
+}
+
+/// What one list of tensors is measured with.
+struct Desk<'a> {
+    gpu: &'a Gpu,
+    clock: &'a mut Clock,
+    tensors: &'a [Tensor],
+    elements: u64,
+    params: Arena,
+    grads: Arena,
+    traffic: Option<Traffic>,
+    effort: Effort,
+}
+
+impl<'a> Desk<'a> {
+    fn new(gpu: &'a Gpu, clock: &'a mut Clock, tensors: &'a [Tensor], effort: Effort) -> Result<Desk<'a>> {
+        let elements = tensors.iter().map(|tensor| tensor.len_elements()).sum();
+        let arena = || -> Result<Arena> {
+            let arena = Arena::new(gpu, tensors)?;
+            fill(gpu, &arena, tensors)?;
+            Ok(arena)
+        };
+        Ok(Desk { gpu, clock, tensors, elements, params: arena()?, grads: arena()?, traffic: None, effort })
+    }
+
+    fn row(&mut self, shapes: &'static str, subject: &Subject) -> Result<Row> {
+        let mut optimizer = subject.config.clone().on(self.gpu, self.tensors)?;
+        let dispatches = optimizer.plan(&self.params, &self.grads)?.dispatches;
+        let load = Load { elements: self.elements, slots: subject.slots, sums: subject.sums };
+        if self.traffic.as_ref().is_none_or(|traffic| traffic.load != load) {
+            self.traffic = None; // frees its buffers before the next ones are made
+        }
+        let traffic = match self.traffic.take() {
+            Some(traffic) => traffic,
+            None => Traffic::new(self.gpu, load, self.clock, self.effort.choice)?,
+        };
+
+        let mut rule = |encoder: &mut wgpu::CommandEncoder| {
+            optimizer.encode(encoder, &self.params, &self.grads)?;
+            Ok(())
+        };
+        let mut same = |encoder: &mut wgpu::CommandEncoder| traffic.encode(encoder);
+        let times = self.clock.times(&mut [&mut rule, &mut same], self.effort.row)?;
+        let time_ns_median = median(times.iter().map(|pair| pair[0]));
+        let encode_ns_median = self.encode_ns(&mut optimizer)?;
+        let same_traffic_walks = traffic.walks();
+        self.traffic = Some(traffic);
+        Ok(Row {
+            rule: subject.label.clone(),
+            formats: "f32",
+            shapes,
+            elements: self.elements,
+            tensors: self.tensors.len(),
+            time_ns_median,
+            gb_per_s: (load.bytes_per_element() * self.elements) as f64 / time_ns_median,
+            share_of_same_traffic: median(times.iter().map(|pair| pair[1] / pair[0])),
+            same_traffic_ns_median: median(times.iter().map(|pair| pair[1])),
+            same_traffic_walks,
+            encode_ns_median,
+            dispatches,
+        })
+    }
+
+    /// The processor's time of one `encode`, when all that can be kept from the step before is.
+    fn encode_ns(&self, optimizer: &mut Optimizer) -> Result<f64> {
+        let mut times = vec![];
+        for _ in 0..101 {
+            let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
+            let start = Instant::now();
+            let token = optimizer.encode(&mut encoder, &self.params, &self.grads)?;
+            times.push(start.elapsed().as_nanos() as f64);
+            optimizer.forget(token)?;
+        }
+        Ok(median(times))
+    }
+}
+
+/// Numbers of both signs up to 0.01, the same few over and over: their values cost no time, zeros and denormals might.
+fn fill(gpu: &Gpu, arena: &Arena, tensors: &[Tensor]) -> Result<()> {
+    let noise: Vec<f32> = (0..1 << 20).map(|i: i32| i.wrapping_mul(0x9E37_79B1_u32 as i32) as f32 / 2e11).collect();
+    let bytes: &[u8] = bytemuck::cast_slice(&noise);
+    let size = bytes.len() as u64;
+    let noise = gpu.device().create_buffer(&wgpu::BufferDescriptor {
+        label: None,
+        size,
+        usage: wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
+        mapped_at_creation: false,
+    });
+    gpu.queue().write_buffer(&noise, 0, bytes);
+    let mut encoder = gpu.device().create_command_encoder(&Default::default());
+    for tensor in tensors {
+        let slice = arena.slice(&tensor.name)?;
+        for at in (0..slice.size).step_by(bytes.len()) {
+            let part = size.min(slice.size - at);
+            encoder.copy_buffer_to_buffer(&noise, 0, slice.buffer, slice.offset + at, part);
+        }
+    }
+    gpu.queue().submit([encoder.finish()]);
+    Ok(())
+}

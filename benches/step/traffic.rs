@@ -1,0 +1,193 @@
+//! The same-traffic kernel: the bytes of a rule without its arithmetic, in the fastest walk there is
+//! for them. What share of its speed a rule reaches says what tables and arithmetic cost.
+
+use wgpu_optim::{Gpu, wgpu};
+
+use crate::Result;
+use crate::clock::{Clock, Patience, Work, median};
+
+/// What one step moves: parameter and every slot read and written, the gradient read.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Load {
+    pub elements: u64,
+    pub slots: u32,
+    /// Passes before the update that read the whole gradient.
+    pub sums: u32,
+}
+
+impl Load {
+    pub fn bytes_per_element(&self) -> u64 {
+        4 * (3 + 2 * u64::from(self.slots) + u64::from(self.sums))
+    }
+}
+
+/// A walk over the elements: an entry point of `traffic.wgsl`, its lanes, and the elements of a workgroup.
+struct Walk {
+    entry: &'static str,
+    lanes: u32,
+    elements: u64,
+}
+
+const BLOCK: u64 = 1024;
+// Eight lanes are for software GPUs, which run eight at once, each eight to their end: with more of them in a
+// workgroup, and a long way to go for each, they jump about in memory.
+const UPDATES: [Walk; 4] = [
+    Walk { entry: "flat", lanes: 64, elements: 256 },
+    Walk { entry: "flat", lanes: 256, elements: BLOCK },
+    Walk { entry: "blocks", lanes: 256, elements: 8 * BLOCK },
+    Walk { entry: "blocks", lanes: 8, elements: 8 * BLOCK },
+];
+const SUMS: [Walk; 2] =
+    [Walk { entry: "sum", lanes: 256, elements: 8 * BLOCK }, Walk { entry: "sum", lanes: 8, elements: 8 * BLOCK }];
+
+/// A load with its buffers, ready to run.
+pub struct Traffic {
+    pub load: Load,
+    windows: Vec<Window>,
+    update: Kernel,
+    sum: Option<Kernel>,
+}
+
+/// Buffers of their own for as many elements as can be bound at once.
+struct Window {
+    bindings: wgpu::BindGroup,
+    elements: u64,
+}
+
+struct Kernel {
+    pipeline: wgpu::ComputePipeline,
+    walk: &'static Walk,
+}
+
+impl Traffic {
+    /// With the fastest walks, each tried on what can be bound at once.
+    pub fn new(gpu: &Gpu, load: Load, clock: &mut Clock, patience: Patience) -> Result<Traffic> {
+        let layout = layout(gpu.device());
+        let windows = windows(gpu.device(), &layout, load);
+        let mut fastest = |walks: &'static [Walk]| -> Result<Kernel> {
+            let mut kernels: Vec<_> = walks.iter().map(|walk| Kernel::new(gpu, &layout, walk, load.slots)).collect();
+            let mut runs: Vec<_> = kernels.iter().map(|kernel| kernel.work(&windows[..1])).collect();
+            let mut works: Vec<Work> = runs.iter_mut().map(|run| run as Work).collect();
+            let times = clock.times(&mut works, patience)?;
+            let time = |k: usize| median(times.iter().map(|round| round[k]));
+            let best = (0..walks.len()).min_by(|&a, &b| time(a).total_cmp(&time(b))).expect("there are walks");
+            drop(runs);
+            Ok(kernels.swap_remove(best))
+        };
+        let update = fastest(&UPDATES)?;
+        let sum = if load.sums > 0 { Some(fastest(&SUMS)?) } else { None };
+        Ok(Traffic { load, windows, update, sum })
+    }
+
+    pub fn encode(&self, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
+        if let Some(sum) = &self.sum {
+            for _ in 0..self.load.sums {
+                sum.encode(encoder, &self.windows);
+            }
+        }
+        self.update.encode(encoder, &self.windows);
+        Ok(())
+    }
+
+    /// The walks that were the fastest, the update's first.
+    pub fn walks(&self) -> Vec<String> {
+        let kernels = std::iter::once(&self.update).chain(&self.sum);
+        kernels.map(|Kernel { walk, .. }| format!("{} {}", walk.entry, walk.lanes)).collect()
+    }
+}
+
+impl Kernel {
+    fn new(gpu: &Gpu, layout: &wgpu::BindGroupLayout, walk: &'static Walk, slots: u32) -> Kernel {
+        let device = gpu.device();
+        let source = wgpu::ShaderSource::Wgsl(include_str!("traffic.wgsl").into());
+        let descriptor = wgpu::ShaderModuleDescriptor { label: None, source };
+        // SAFETY: every index is below an array's length: the guards in the text, and `windows`.
+        // Rules run without bounds checks too, and the yardstick must not be the shorter one.
+        let module = unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) };
+        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some("traffic"),
+            layout: Some(&device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+                label: None,
+                bind_group_layouts: &[Some(layout)],
+                immediate_size: 0,
+            })),
+            module: &module,
+            entry_point: Some(walk.entry),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                constants: &[
+                    ("SLOTS", slots.into()),
+                    ("LANES", walk.lanes.into()),
+                    ("STEPS", (walk.elements / 4) as f64 / f64::from(walk.lanes)),
+                ],
+                zero_initialize_workgroup_memory: false,
+            },
+            cache: None,
+        });
+        Kernel { pipeline, walk }
+    }
+
+    fn encode(&self, encoder: &mut wgpu::CommandEncoder, windows: &[Window]) {
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        pass.set_pipeline(&self.pipeline);
+        for window in windows {
+            let groups = window.elements.div_ceil(self.walk.elements) as u32;
+            let rows = groups.div_ceil(65_535);
+            pass.set_bind_group(0, &window.bindings, &[]);
+            pass.dispatch_workgroups(groups.div_ceil(rows), rows, 1);
+        }
+    }
+
+    fn work<'a>(&'a self, windows: &'a [Window]) -> impl FnMut(&mut wgpu::CommandEncoder) -> Result<()> + 'a {
+        move |encoder| {
+            self.encode(encoder, windows);
+            Ok(())
+        }
+    }
+}
+
+fn layout(device: &wgpu::Device) -> wgpu::BindGroupLayout {
+    let entry = |binding, read_only| wgpu::BindGroupLayoutEntry {
+        binding,
+        visibility: wgpu::ShaderStages::COMPUTE,
+        ty: wgpu::BindingType::Buffer {
+            ty: wgpu::BufferBindingType::Storage { read_only },
+            has_dynamic_offset: false,
+            min_binding_size: None,
+        },
+        count: None,
+    };
+    let entries = [entry(0, false), entry(1, true), entry(2, false), entry(3, false)];
+    device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: None, entries: &entries })
+}
+
+fn windows(device: &wgpu::Device, layout: &wgpu::BindGroupLayout, load: Load) -> Vec<Window> {
+    let limits = device.limits();
+    let size = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
+    let slots = u64::from(load.slots);
+    let most = size / (4 * slots.max(1)) / BLOCK * BLOCK;
+    let starts = (0..load.elements).step_by(most as usize);
+    starts
+        .map(|start| {
+            let elements = most.min(load.elements - start);
+            let buffer = |words: u64| {
+                device.create_buffer(&wgpu::BufferDescriptor {
+                    label: Some("traffic"),
+                    size: (4 * words).next_multiple_of(16).max(16),
+                    usage: wgpu::BufferUsages::STORAGE,
+                    mapped_at_creation: false,
+                })
+            };
+            // The state ends with a whole block: `blocks` finds the second slot of the last block behind
+            // the first one's 1024 elements, however few of them there are.
+            let state = elements.next_multiple_of(BLOCK) * slots;
+            let buffers = [elements, elements, state, elements.div_ceil(SUMS[0].elements)].map(buffer);
+            let entries: [_; 4] = std::array::from_fn(|b| wgpu::BindGroupEntry {
+                binding: b as u32,
+                resource: buffers[b].as_entire_binding(),
+            });
+            let bindings =
+                device.create_bind_group(&wgpu::BindGroupDescriptor { label: None, layout, entries: &entries });
+            Window { bindings, elements }
+        })
+        .collect()
+}

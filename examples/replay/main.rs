@@ -1,0 +1,133 @@
+//! Replays a recorded run step by step, and compares it with what another library made of the same gradients.
+//!
+//! `cargo run --release --example replay -- RUN.json RECORDING.safetensors OUT.safetensors [options]`
+//!
+//! * `RUN.json`: the optimizer's configuration, optionally with `"lr_per_step": [..]`, which replaces `lr` step by step.
+//! * `RECORDING.safetensors`: `param.<tensor>` (F32), the initial parameters, and `grad.<tensor>` (F32, `[steps, ...shape]`).
+//! * `OUT.safetensors`: `param.<tensor>` (`[steps, ...shape]`), the parameters after every step, and the last state:
+//!   `state.<tensor>.<slot>` and `state.<tensor>.t` (I64).
+//! * `--expect`: `steps` (I64, counted from 1), `param.<tensor>` (F64, `[len(steps), ...shape]`), and perhaps
+//!   `f32.<tensor>`, the same by the other library in f32.
+//!
+//! Exit codes: 0, 1 where the parameters are outside the tolerance, 2 where an input is refused.
+
+mod recording;
+mod run;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+use wgpu_optim::Gpu;
+
+use recording::{Comparison, Expected, Number, Recording, Replayed, Result, Tolerance, refuse};
+use run::Run;
+
+/// Replays a recorded run step by step
+#[derive(Parser)]
+struct Options {
+    /// The optimizer's configuration
+    #[arg(value_name = "RUN.json")]
+    run: PathBuf,
+    /// Initial parameters and the gradients of every step
+    #[arg(value_name = "RECORDING.safetensors")]
+    recording: PathBuf,
+    /// The parameters after every step, and the last state
+    #[arg(value_name = "OUT.safetensors")]
+    out: PathBuf,
+    #[arg(long, value_enum, default_value_t = On::Gpu)]
+    on: On,
+    /// The CPU reference in f64
+    #[arg(long)]
+    f64: bool,
+    /// An adapter whose name contains NAME
+    #[arg(long, value_name = "NAME")]
+    adapter: Option<String>,
+    #[arg(long, value_name = "FORMAT", default_value = "f32", value_parser = ["f32"])]
+    param_format: String,
+    #[arg(long, value_name = "FORMAT", default_value = "f32", value_parser = ["f32"])]
+    grad_format: String,
+    #[arg(long, value_name = "FORMAT", default_value = "f32", value_parser = ["f32"])]
+    state_format: String,
+    /// Compare with another library's results; exit 1 outside the tolerance
+    #[arg(long, value_name = "EXPECTED.safetensors")]
+    expect: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum On {
+    Gpu,
+    /// The CPU reference
+    Cpu,
+}
+
+fn main() -> ExitCode {
+    match replay(&Options::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Whether the run passes. Every file is read before the first step.
+fn replay(options: &Options) -> Result<bool> {
+    match options.on {
+        On::Gpu if options.f64 => refuse!("--f64 needs --on cpu: the GPU computes in f32"),
+        On::Cpu if options.adapter.is_some() => refuse!("--adapter needs --on gpu: the CPU has none"),
+        _ => {}
+    }
+    let recording = Recording::read(&options.recording)?;
+    let run = Run::read(&options.run, &recording)?;
+    let expected = options.expect.as_ref().map(|path| Expected::read(path, &recording)).transpose()?;
+    let inputs = Inputs { recording, run, expected };
+    let Inputs { recording, run, .. } = &inputs;
+    match options.on {
+        On::Gpu => {
+            let gpu = match &options.adapter {
+                Some(name) => Gpu::request_named_blocking(name)?,
+                None => Gpu::request_blocking()?,
+            };
+            inputs.finish(&run.on_gpu(&gpu, recording)?, &gpu.adapter_info().name, &options.out)
+        }
+        On::Cpu if options.f64 => inputs.finish(&run.on_cpu::<f64>(recording)?, "the CPU in f64", &options.out),
+        On::Cpu => inputs.finish(&run.on_cpu::<f32>(recording)?, "the CPU in f32", &options.out),
+    }
+}
+
+struct Inputs {
+    recording: Recording,
+    run: Run,
+    expected: Option<Expected>,
+}
+
+impl Inputs {
+    fn finish<F: Number>(&self, replayed: &Replayed<F>, device: &str, out: &Path) -> Result<bool> {
+        let Self { recording, run, expected } = self;
+        let source = format!("wgpu-optim {} on {device}", env!("CARGO_PKG_VERSION"));
+        println!("{}, {} steps, by {source}", run.config.name(), recording.steps);
+        replayed.write(out, recording, source)?;
+        Ok(expected.as_ref().is_none_or(|expected| {
+            print_table(&expected.compare(recording, replayed, Tolerance::F32, run.config.takes_signs()))
+        }))
+    }
+}
+
+/// A row a tensor: its worst step. Whether all pass.
+fn print_table(comparisons: &[Comparison]) -> bool {
+    let width = comparisons.iter().map(|row| row.tensor.chars().count()).fold("tensor".len(), usize::max);
+    println!("{:width$}  elements  worst step     error     bound  outside", "tensor");
+    for steps in comparisons.chunk_by(|a, b| a.tensor == b.tensor) {
+        let badness = |row: &Comparison| (!row.passes(), row.share());
+        let worst = |a: &&Comparison, b: &&Comparison| badness(a).partial_cmp(&badness(b)).expect("no share is NaN");
+        let row = steps.iter().max_by(worst).expect("a chunk has a first");
+        let Comparison { tensor, elements, step, error, bound, outside, .. } = row;
+        let verdict = if row.passes() { "" } else { "  FAIL" };
+        println!("{tensor:width$}  {elements:>8}  {step:>10}  {error:>8.2e}  {bound:>8.2e}  {outside:>7}{verdict}");
+    }
+    let passes = comparisons.iter().all(Comparison::passes);
+    println!("{}", if passes { "within the tolerance" } else { "outside the tolerance" });
+    passes
+}

@@ -1,0 +1,285 @@
+//! The network on the GPU: its parameters, its gradients, and the kernels of `mlp.wgsl` between them.
+
+use crate::{Result, data::Data};
+use rand::{RngExt, SeedableRng, rngs::Xoshiro256PlusPlus, seq::SliceRandom};
+use wgpu_optim::{
+    Arena, Gpu, Slice, Tensor,
+    wgpu::{self, BufferUsages, util::DeviceExt},
+};
+
+// As in mlp.wgsl.
+const HIDDEN: usize = 128;
+const CLASSES: usize = 10;
+const TRACE_WORDS: usize = 2 * HIDDEN + CLASSES;
+/// Bytes from one range to the next: where every adapter accepts a uniform buffer's dynamic offset.
+const RANGE_STRIDE: u32 = 256;
+
+/// A multilayer perceptron, the images it learns, and the order in which it sees them.
+pub struct Network {
+    gpu: Gpu,
+    /// The tensors of `params` and `grads`.
+    pub tensors: [Tensor; 4],
+    /// What the optimizer steps.
+    pub params: Arena,
+    /// What [`Network::encode_gradients`] fills.
+    pub grads: Arena,
+    totals: Arena,
+    order: wgpu::Buffer,
+    train_order: Vec<u32>,
+    rng: Xoshiro256PlusPlus,
+    /// The batches of an epoch.
+    pub batches: Vec<Range>,
+    test_parts: Vec<Range>,
+    whole: [Range; 2],
+    sample: Kernel,
+    gradients: Kernel,
+    tally: Kernel,
+    gradient_groups: u32,
+}
+
+/// A stretch of the order of images: where the shader finds it described, and its length.
+pub struct Range {
+    offset: u32,
+    count: u32,
+}
+
+/// Means over the training images, each seen before its batch's step, and over the test images after the epoch.
+pub struct Score {
+    pub train_loss: f32,
+    pub train_accuracy: f32,
+    pub test_loss: f32,
+    pub test_accuracy: f32,
+}
+
+impl Network {
+    /// Uploads the images and draws the first weights from `seed`.
+    pub fn new(gpu: &Gpu, data: &Data, batch: usize, seed: u64) -> Result<Network> {
+        let (device, inputs) = (gpu.device(), data.inputs);
+        let (len, train) = (data.labels.len(), data.train);
+        let batch = batch.min(train);
+        let limits = device.limits();
+        let groups = u64::from(limits.max_compute_workgroups_per_dimension);
+        let bytes = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
+        let gradient_groups = inputs.div_ceil(4) + 1 + CLASSES + 1;
+        let words = image_words(data);
+        for (what, need, most) in [
+            ("--batch in workgroups", batch, groups),
+            ("an image's pixels in workgroups", gradient_groups, groups),
+            ("the images in bytes", 4 * words.len(), bytes),
+            ("--batch in bytes", 4 * TRACE_WORDS * batch, bytes),
+        ] {
+            if need as u64 > most {
+                return Err(format!("{what}: {need}, this adapter takes at most {most}").into());
+            }
+        }
+
+        let tensors = [
+            Tensor::f32("w1", [inputs, HIDDEN]),
+            Tensor::f32("b1", [HIDDEN]),
+            Tensor::f32("w2", [HIDDEN, CLASSES]),
+            Tensor::f32("b2", [CLASSES]),
+        ];
+        let params = Arena::new(gpu, &tensors)?;
+        let grads = Arena::new(gpu, &tensors)?;
+        let totals = Arena::new(gpu, &[Tensor::f32("totals", [2, 2])])?;
+        let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
+        // Uniform with the variance 2/n that He et al. 2015 derive for ReLUs, and 1/n before the softmax; biases stay 0.
+        for (tensor, fan_in, gain) in [(&tensors[0], inputs, 2.0), (&tensors[2], HIDDEN, 1.0)] {
+            let bound = (3.0 * gain / fan_in as f32).sqrt();
+            let values: Vec<f32> = (0..tensor.len_elements()).map(|_| rng.random_range(-bound..bound)).collect();
+            params.write(&tensor.name, &values)?;
+        }
+
+        let images = upload(gpu, "images", &words, BufferUsages::STORAGE);
+        let order = upload(gpu, "order", &(0..len as u32).collect::<Vec<_>>(), BufferUsages::STORAGE);
+        let traces = storage(gpu, "traces", 4 * TRACE_WORDS * batch);
+        let outcomes = storage(gpu, "outcomes", 8 * len);
+
+        let mut table = Vec::new();
+        let mut range = |first: usize, count: usize, train: u32| {
+            let offset = 4 * table.len() as u32;
+            table.extend([first as u32, count as u32, train]);
+            table.resize(table.len() + RANGE_STRIDE as usize / 4 - 3, 0);
+            Range { offset, count: count as u32 }
+        };
+        let batches = (0..train).step_by(batch).map(|i| range(i, batch.min(train - i), 1)).collect();
+        let part = 1024;
+        let test_parts = (train..len).step_by(part).map(|i| range(i, part.min(len - i), 0)).collect();
+        let whole = [range(train, len - train, 0), range(0, train, 1)];
+        let ranges = upload(gpu, "ranges", &table, BufferUsages::UNIFORM);
+
+        let module = device.create_shader_module(wgpu::include_wgsl!("mlp.wgsl"));
+        let constants = [("inputs", inputs as f64), ("pixel_scale", 2.0 / f64::from(data.ink))];
+        let kernel = |entry: &str, reads: &[(u32, Slice)], writes: &[(u32, Slice)]| {
+            Kernel::new(gpu, &module, entry, &constants, &ranges, reads, writes)
+        };
+        let [images, order_all, traces, outcomes] = [&images, &order, &traces, &outcomes].map(Slice::all);
+        Ok(Network {
+            sample: kernel(
+                "sample",
+                &[
+                    (1, images),
+                    (2, order_all),
+                    (6, params.slice("w1")?),
+                    (7, params.slice("b1")?),
+                    (8, params.slice("w2")?),
+                    (9, params.slice("b2")?),
+                ],
+                &[(3, traces), (4, outcomes)],
+            ),
+            gradients: kernel(
+                "gradients",
+                &[(1, images), (2, order_all)],
+                &[
+                    (3, traces),
+                    (10, grads.slice("w1")?),
+                    (11, grads.slice("b1")?),
+                    (12, grads.slice("w2")?),
+                    (13, grads.slice("b2")?),
+                ],
+            ),
+            tally: kernel("tally", &[], &[(4, outcomes), (5, totals.slice("totals")?)]),
+            gpu: gpu.clone(),
+            tensors,
+            params,
+            grads,
+            totals,
+            order,
+            train_order: (0..train as u32).collect(),
+            rng,
+            batches,
+            test_parts,
+            whole,
+            gradient_groups: gradient_groups as u32,
+        })
+    }
+
+    /// Uploads a new permutation of the training images; it counts from the next submit.
+    pub fn shuffle(&mut self) {
+        self.train_order.shuffle(&mut self.rng);
+        self.gpu.queue().write_buffer(&self.order, 0, bytemuck::cast_slice(&self.train_order));
+    }
+
+    /// Forward and backward through one batch of `self.batches`: fills `grads` with the mean gradient.
+    pub fn encode_gradients(&self, encoder: &mut wgpu::CommandEncoder, batch: &Range) {
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+        self.sample.dispatch(&mut pass, batch, batch.count);
+        self.gradients.dispatch(&mut pass, batch, self.gradient_groups);
+    }
+
+    /// Tests the network and reads back what the epoch came to: sixteen bytes, the only ones that leave the GPU.
+    pub fn score(&self) -> Result<Score> {
+        let mut encoder = self.gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        {
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+            for part in &self.test_parts {
+                self.sample.dispatch(&mut pass, part, part.count);
+            }
+            for whole in &self.whole {
+                self.tally.dispatch(&mut pass, whole, 1);
+            }
+        }
+        self.gpu.queue().submit([encoder.finish()]);
+        let totals = self.totals.read_blocking("totals")?;
+        let [test, train] = self.whole.each_ref().map(|whole| whole.count as f32);
+        Ok(Score {
+            train_loss: totals[2] / train,
+            train_accuracy: totals[3] / train,
+            test_loss: totals[0] / test,
+            test_accuracy: totals[1] / test,
+        })
+    }
+}
+
+/// Each image's pixels, four bytes a word, then its label.
+fn image_words(data: &Data) -> Vec<u32> {
+    let images = data.pixels.chunks_exact(data.inputs).zip(&data.labels);
+    let word = |bytes: &[u8]| bytes.iter().rev().fold(0, |word, &byte| word << 8 | u32::from(byte));
+    images.flat_map(|(pixels, &label)| pixels.chunks(4).map(word).chain([u32::from(label)])).collect()
+}
+
+fn upload(gpu: &Gpu, label: &str, words: &[u32], usage: BufferUsages) -> wgpu::Buffer {
+    gpu.device().create_buffer_init(&wgpu::util::BufferInitDescriptor {
+        label: Some(label),
+        contents: bytemuck::cast_slice(words),
+        usage: usage | BufferUsages::COPY_DST,
+    })
+}
+
+fn storage(gpu: &Gpu, label: &str, size_bytes: usize) -> wgpu::Buffer {
+    gpu.device().create_buffer(&wgpu::BufferDescriptor {
+        label: Some(label),
+        size: size_bytes as u64,
+        usage: BufferUsages::STORAGE,
+        mapped_at_creation: false,
+    })
+}
+
+/// An entry point of `mlp.wgsl` with its buffers.
+struct Kernel {
+    pipeline: wgpu::ComputePipeline,
+    buffers: wgpu::BindGroup,
+}
+
+impl Kernel {
+    /// `reads` and `writes`: the binding in `mlp.wgsl`, and what to bind there.
+    fn new(
+        gpu: &Gpu,
+        module: &wgpu::ShaderModule,
+        entry: &str,
+        constants: &[(&str, f64)],
+        ranges: &wgpu::Buffer,
+        reads: &[(u32, Slice)],
+        writes: &[(u32, Slice)],
+    ) -> Kernel {
+        let device = gpu.device();
+        let range = Slice::new(ranges, 0, 16);
+        let ty = |read_only| wgpu::BufferBindingType::Storage { read_only };
+        let bindings = std::iter::once((0, range, wgpu::BufferBindingType::Uniform))
+            .chain(reads.iter().map(|&(binding, slice)| (binding, slice, ty(true))))
+            .chain(writes.iter().map(|&(binding, slice)| (binding, slice, ty(false))));
+        let (layout_entries, entries): (Vec<_>, Vec<_>) = bindings
+            .map(|(binding, slice, ty)| {
+                let layout_entry = wgpu::BindGroupLayoutEntry {
+                    binding,
+                    visibility: wgpu::ShaderStages::COMPUTE,
+                    ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: binding == 0, min_binding_size: None },
+                    count: None,
+                };
+                let size = wgpu::BufferSize::new(slice.size);
+                let resource = wgpu::BufferBinding { buffer: slice.buffer, offset: slice.offset, size };
+                (layout_entry, wgpu::BindGroupEntry { binding, resource: wgpu::BindingResource::Buffer(resource) })
+            })
+            .unzip();
+        let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+            label: Some(entry),
+            entries: &layout_entries,
+        });
+        let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: Some(entry),
+            bind_group_layouts: &[Some(&layout)],
+            immediate_size: 0,
+        });
+        Kernel {
+            pipeline: device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                label: Some(entry),
+                layout: Some(&pipeline_layout),
+                module,
+                entry_point: Some(entry),
+                compilation_options: wgpu::PipelineCompilationOptions { constants, ..Default::default() },
+                cache: None,
+            }),
+            buffers: device.create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some(entry),
+                layout: &layout,
+                entries: &entries,
+            }),
+        }
+    }
+
+    fn dispatch(&self, pass: &mut wgpu::ComputePass, range: &Range, workgroups: u32) {
+        pass.set_pipeline(&self.pipeline);
+        pass.set_bind_group(0, &self.buffers, &[range.offset]);
+        pass.dispatch_workgroups(workgroups, 1, 1);
+    }
+}
