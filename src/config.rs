@@ -160,24 +160,16 @@ impl Config {
     /// Every group's rule, checked; the top level first.
     fn rules(&self) -> Result<Vec<ActiveGroup>> {
         self.rule.check()?;
-        let lr_initial = self.rule.lr();
-        let top = ActiveGroup { rule: self.rule.clone(), maximize: self.maximize, lr_initial, own: Map::new() };
-        let mut all = vec![top];
+        let mut all = vec![ActiveGroup::new(self.rule.clone(), self.maximize, Map::new())?];
         for (i, group) in self.groups.iter().enumerate() {
             let mut own = group.fields.clone();
             if let Some(field) = LATER.iter().find(|&&field| own.contains_key(field)) {
                 return Err(Error::Unsupported { field: format!("groups[{i}].{field}") });
             }
-            let within = |error| match error {
-                Error::Config { path, message } => wrong(format!("groups[{i}].{path}"), message),
-                Error::Field { field, value, bound } => {
-                    Error::Field { field: format!("groups[{i}].{field}"), value, bound }
-                }
-                other => other,
-            };
+            let within = |error| in_group(i, error);
             let maximize = take(&mut own, "maximize").map_err(within)?.unwrap_or(self.maximize);
             let rule = self.rule.with(&own).map_err(within)?;
-            all.push(ActiveGroup { lr_initial: rule.lr(), rule, maximize, own });
+            all.push(ActiveGroup::new(rule, maximize, own).map_err(within)?);
         }
         Ok(all)
     }
@@ -209,12 +201,28 @@ impl Config {
                 return refuse("tensors is empty, must hold at least one name".into());
             }
         }
-        Ok(Groups { list, of })
+        let mut groups = Groups { list, of };
+        let base = groups.list[0].lr_initial;
+        for group in groups.list.iter_mut().filter(|group| group.own.contains_key("lr")) {
+            group.ratio = group.lr_initial / base;
+        }
+        Ok(groups)
     }
 }
 
 fn wrong(path: impl Into<String>, message: impl ToString) -> Error {
     Error::Config { path: path.into(), message: message.to_string() }
+}
+
+/// The error with the path of its group.
+fn in_group(group: usize, error: Error) -> Error {
+    match error {
+        Error::Config { path, message } => wrong(format!("groups[{group}].{path}"), message),
+        Error::Field { field, value, bound } => {
+            Error::Field { field: format!("groups[{group}].{field}"), value, bound }
+        }
+        other => other,
+    }
 }
 
 /// Takes a field out of the map, with its path in the error.
@@ -269,7 +277,20 @@ pub struct ActiveGroup {
     rule: Box<dyn AnyRule>,
     maximize: bool,
     lr_initial: f64,
+    /// Fields that the top level does not decide.
     own: Map<String, Value>,
+    /// Of its rate to the top level's, where it has one of its own.
+    ratio: f64,
+}
+
+impl ActiveGroup {
+    fn new(rule: Box<dyn AnyRule>, maximize: bool, own: Map<String, Value>) -> Result<Self> {
+        let lr_initial = rule.lr();
+        if matches!(rule.weight_decay(), WeightDecay::Independent(_)) && lr_initial == 0.0 {
+            return refuse("lr", 0, "above 0 with weight_decay independent");
+        }
+        Ok(Self { rule, maximize, lr_initial, own, ratio: 1.0 })
+    }
 }
 
 /// The groups of a list of tensors: the top level first, then as configured.
@@ -328,13 +349,15 @@ impl Groups {
     /// [`Error::Field`] for a rate that is negative or not finite.
     pub fn set_lr(&mut self, lr: f64) -> Result<()> {
         at_least_zero("lr", lr)?;
-        let base = self.list[0].lr_initial;
-        if base == 0.0 && self.list.iter().any(|group| group.own.contains_key("lr")) {
-            return refuse("lr", base, "above 0 at creation for groups that keep their ratio to it");
+        for (i, group) in self.list.iter().enumerate().skip(1) {
+            if !group.ratio.is_finite() {
+                let bound = "left alone: the top level's rate was 0 when the group's was set, so there is no ratio";
+                return refuse(format!("groups[{}].lr", i - 1), group.rule.lr(), bound);
+            }
+            at_least_zero(&format!("groups[{}].lr", i - 1), lr * group.ratio)?;
         }
         for group in &mut self.list {
-            let ratio = if group.own.contains_key("lr") { group.lr_initial / base } else { 1.0 };
-            group.rule.set_lr(lr * ratio);
+            group.rule.set_lr(lr * group.ratio);
         }
         Ok(())
     }
@@ -352,7 +375,8 @@ impl Groups {
         self.set_in(&takers, field, value)
     }
 
-    /// Sets a numeric option of one group, counted as in `groups`.
+    /// Sets a numeric option of one group, counted as in `groups`. From then on it is the group's own: the top level's
+    /// does not change it, and a rate keeps its ratio to the top level's.
     ///
     /// # Errors
     /// As [`set`](Self::set), and [`Error::Group`] where there is no such group.
@@ -362,7 +386,14 @@ impl Groups {
             let message = format!("there is no such group; the configuration has {groups}");
             return Err(Error::Group { group, message });
         }
-        self.set_in(&[group + 1], field, value)
+        self.set_in(&[group + 1], field, value).map_err(|error| in_group(group, error))?;
+        let base = self.list[0].rule.lr();
+        let group = &mut self.list[group + 1];
+        group.own.insert(field.into(), value.into());
+        if field == "lr" {
+            group.ratio = value / base;
+        }
+        Ok(())
     }
 
     fn set_in(&mut self, groups: &[usize], field: &str, value: f64) -> Result<()> {

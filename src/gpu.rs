@@ -1,6 +1,5 @@
 //! The host layer: devices, buffers, pipelines, dispatches, readback. The only floor that names wgpu.
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -79,6 +78,7 @@ impl Tuning {
 }
 
 /// Objects that the crate has made on a device so far.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counts {
     /// Buffers, those of readbacks included.
@@ -132,7 +132,8 @@ impl Gpu {
         Self(Arc::new(Inner { device, queue, tuning, pipelines, counts: Default::default() }))
     }
 
-    /// The most powerful adapter that wgpu finds, opened with [`required_limits`]. `WGPU_BACKEND` narrows the search.
+    /// The most powerful adapter of the native interfaces (Vulkan, Metal, DX12, WebGPU), and where there is none, of
+    /// GL; opened with [`required_limits`]. `WGPU_BACKEND` narrows the search.
     ///
     /// # Errors
     /// [`Error::NoAdapter`], or [`Error::Wgpu`] where the device is refused.
@@ -145,7 +146,8 @@ impl Gpu {
         for instance in instances() {
             match instance.request_adapter(&options).await {
                 Ok(adapter) => return Self::open(&adapter).await,
-                Err(error) => found = error.to_string(),
+                Err(error) if found.is_empty() => found = error.to_string(),
+                Err(_) => {}
             }
         }
         Err(Error::NoAdapter { wanted: String::new(), found })
@@ -161,15 +163,15 @@ impl Gpu {
             format!("{} ({})", info.name, info.backend)
         };
         let wanted = name.to_lowercase();
-        let mut found = String::new();
+        let mut found = Vec::new();
         for instance in instances() {
             let adapters = instance.enumerate_adapters(wgpu::Backends::all()).await;
             if let Some(adapter) = adapters.iter().find(|adapter| label(adapter).to_lowercase().contains(&wanted)) {
                 return Self::open(adapter).await;
             }
-            found = adapters.iter().map(label).collect::<Vec<_>>().join(", ");
+            found.extend(adapters.iter().map(label));
         }
-        let found = if found.is_empty() { "none".into() } else { found };
+        let found = if found.is_empty() { "none".into() } else { found.join(", ") };
         Err(Error::NoAdapter { wanted: format!(" whose name contains {name:?}"), found })
     }
 
@@ -296,8 +298,36 @@ impl Gpu {
         }
     }
 
-    /// Bytes of a buffer, once all submitted work is done. With `wait` the thread sleeps, else the future is polled.
-    async fn read(&self, buffer: &wgpu::Buffer, offset: u64, size: u64, wait: bool) -> Result<Vec<u8>> {
+    /// Writes bytes into pieces of a buffer, first byte and bytes of each, before any work that is not yet submitted.
+    fn write(&self, buffer: &wgpu::Buffer, pieces: &[(u64, u64)], bytes: &[u8]) {
+        let starts = pieces.iter().scan(0, |from, (_, size)| {
+            *from += size;
+            Some(*from - size)
+        });
+        self.copy(buffer, bytes, pieces.iter().zip(starts).map(|(&(to, size), from)| (from, to, size)));
+    }
+
+    /// Writes the start of these bytes into each piece of a buffer.
+    fn fill(&self, buffer: &wgpu::Buffer, pieces: &[(u64, u64)], bytes: &[u8]) {
+        self.copy(buffer, bytes, pieces.iter().map(|&(to, size)| (0, to, size)));
+    }
+
+    /// Copies from one staging buffer of these bytes: from, to, bytes.
+    fn copy(&self, buffer: &wgpu::Buffer, bytes: &[u8], copies: impl Iterator<Item = (u64, u64, u64)>) {
+        let usage = wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+        let staging = self.create_buffer("wgpu-optim/staging", bytes.len() as u64, usage);
+        self.queue().write_buffer(&staging, 0, bytes);
+        let mut encoder = self.device().create_command_encoder(&Default::default());
+        for (from, to, size) in copies {
+            encoder.copy_buffer_to_buffer(&staging, from, buffer, to, size);
+        }
+        self.queue().submit([encoder.finish()]);
+    }
+
+    /// Pieces of a buffer, first byte and bytes of each, once all submitted work is done. With `wait` the thread sleeps,
+    /// else the future is polled.
+    async fn read(&self, buffer: &wgpu::Buffer, pieces: &[(u64, u64)], wait: bool) -> Result<Vec<u8>> {
+        let size = pieces.iter().map(|(_, size)| size).sum();
         if size == 0 {
             return Ok(Vec::new());
         }
@@ -307,7 +337,11 @@ impl Gpu {
                 let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
                 let staging = self.create_buffer("wgpu-optim/readback", size, usage);
                 let mut encoder = self.device().create_command_encoder(&Default::default());
-                encoder.copy_buffer_to_buffer(buffer, offset, &staging, 0, size);
+                let mut to = 0;
+                for &(from, size) in pieces {
+                    encoder.copy_buffer_to_buffer(buffer, from, &staging, to, size);
+                    to += size;
+                }
                 self.queue().submit([encoder.finish()]);
                 staging.slice(..).map_async(wgpu::MapMode::Read, move |result| {
                     // The receiver is gone where the read was dropped.
@@ -350,7 +384,7 @@ impl Gpu {
 fn instances() -> impl Iterator<Item = wgpu::Instance> {
     let from_env = wgpu::InstanceDescriptor::new_without_display_handle_from_env;
     let all = from_env().backends;
-    [all & wgpu::Backends::PRIMARY, all]
+    [all & wgpu::Backends::PRIMARY, all & !wgpu::Backends::PRIMARY]
         .into_iter()
         .filter(|backends| !backends.is_empty())
         .map(move |backends| wgpu::Instance::new(wgpu::InstanceDescriptor { backends, ..from_env() }))
@@ -368,29 +402,30 @@ struct Cache<K, V> {
     capacity: usize,
 }
 
-impl<K: PartialEq, V> Cache<K, V> {
+impl<K, V> Cache<K, V> {
     fn new(capacity: usize) -> Self {
         Self { entries: Vec::new(), capacity }
     }
 
-    /// The value of that key, made where there is none.
-    fn get_or(&mut self, is: impl Fn(&K) -> bool, make: impl FnOnce() -> Result<(K, V)>) -> Result<&mut V> {
-        match self.entries.iter().position(|(key, _)| is(key)) {
-            Some(at) => {
-                let entry = self.entries.remove(at);
-                self.entries.push(entry);
-            }
-            None => {
-                let entry = make()?;
-                if self.entries.len() == self.capacity {
-                    self.entries.remove(0);
-                }
-                self.entries.push(entry);
-            }
+    /// Whether there is such a key; it becomes the last one.
+    fn touch(&mut self, is: impl Fn(&K) -> bool) -> bool {
+        let Some(at) = self.entries.iter().position(|(key, _)| is(key)) else { return false };
+        self.entries[at..].rotate_left(1);
+        true
+    }
+
+    fn push(&mut self, key: K, value: V) {
+        if self.entries.len() == self.capacity {
+            self.entries.remove(0);
         }
-        Ok(&mut self.entries.last_mut().expect("one was pushed").1)
+        self.entries.push((key, value));
+    }
+
+    fn last(&self) -> Option<&V> {
+        self.entries.last().map(|(_, value)| value)
+    }
+
+    fn values(&self) -> impl Iterator<Item = &V> {
+        self.entries.iter().map(|(_, value)| value)
     }
 }
-
-/// Pipelines by what makes them differ.
-type ByKey<K, V> = HashMap<K, V>;

@@ -18,7 +18,7 @@ pub mod rule;
 pub mod rules;
 pub mod wgsl;
 
-pub use config::{ActiveGroup, Config, Group, Groups};
+pub use config::{Config, Group, Groups};
 pub use error::{Error, Result};
 pub use format::{ALIGNMENT, Access, BLOCK, Format, Tensor};
 #[cfg(feature = "gpu")]

@@ -75,6 +75,7 @@ pub struct Token {
 }
 
 /// What a step of certain buffers does.
+#[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     /// Walks over the tensors: 1, or 3 with norms.
@@ -92,6 +93,7 @@ pub struct Report {
 }
 
 /// Bytes of the device's memory that an optimizer holds.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory {
     /// State: 4 x slots x elements, each tensor's last block padded to 4 elements.
@@ -203,10 +205,12 @@ impl Optimizer {
         Ok(())
     }
 
-    /// Takes back the latest encoding that was not taken back yet: its encoder will not be submitted.
+    /// Takes back the latest encoding that was not taken back yet. Its encoder, or the command buffer made of it, must
+    /// have been dropped without being submitted.
     ///
     /// # Errors
-    /// [`Error::Token`] for another optimizer's token, one that is not the latest, or one whose work has run.
+    /// [`Error::Token`] for another optimizer's token, one that is not the latest, one whose encoder was submitted or
+    /// is there still, or one from before a [`set_t`](Self::set_t).
     pub fn forget(&mut self, token: Token) -> Result<()> {
         let refuse = |message: &str| Err(Error::Token { message: message.into() });
         if token.optimizer != self.id {
@@ -214,6 +218,9 @@ impl Optimizer {
         }
         match self.undo.back() {
             Some(last) if last.sequence == token.sequence && last.state.is_done() => refuse("its work has run"),
+            Some(last) if last.sequence == token.sequence && !last.state.is_dropped() => {
+                refuse("its encoder is there still, or was submitted; drop it first")
+            }
             Some(last) if last.sequence == token.sequence => {
                 let last = self.undo.pop_back().expect("it was just seen");
                 self.clocks = last.clocks;
@@ -223,7 +230,7 @@ impl Optimizer {
             _ if self.undo.iter().any(|undo| undo.sequence == token.sequence) => {
                 refuse("is not the latest encoding; take those after it back first")
             }
-            _ => refuse("its work has run, or it was taken back already"),
+            _ => refuse("its work has run, it was taken back already, or set_t came after it"),
         }
     }
 
@@ -251,7 +258,8 @@ impl Optimizer {
         self.groups.set(field, value)
     }
 
-    /// [`set`](Self::set) for one group, counted as in the configuration's `groups`.
+    /// [`set`](Self::set) for one group, counted as in the configuration's `groups`. From then on the number is the
+    /// group's own; a rate keeps its ratio to the top level's.
     ///
     /// # Errors
     /// The same, and [`Error::Group`] where there is no such group.
@@ -273,6 +281,7 @@ impl Optimizer {
     /// [`Error::UnknownTensor`].
     pub fn set_t(&mut self, tensor: &str, t: u64) -> Result<()> {
         self.clocks.set_t(find(&self.tensors, tensor)?, t);
+        self.undo.clear();
         Ok(())
     }
 
@@ -356,6 +365,22 @@ impl Optimizer {
         self.engine.reserve(&self.words)
     }
 
+    /// Lets go of the buffers of the last steps. Tables and bind groups are kept for the eight placements used last, and
+    /// keep their buffers alive; the next step makes its own again.
+    pub fn release_buffers(&mut self) {
+        self.engine.release();
+    }
+
+    /// The learning rate of the top level, as set last.
+    pub fn lr(&self) -> f64 {
+        self.groups.rule(0).lr()
+    }
+
+    /// The tensors, in order.
+    pub fn tensors(&self) -> &[Tensor] {
+        &self.tensors
+    }
+
     /// Bytes of the device's memory that it holds now.
     pub fn memory(&self) -> Memory {
         let [state, scratch, tables, steps] = self.engine.memory();
@@ -392,8 +417,9 @@ impl Optimizer {
         let guard = self.engine.encode(encoder, &self.words)?;
         let state = guard.state();
         encoder.on_submitted_work_done(move || guard.done());
-        while self.undo.front().is_some_and(|undo| undo.state.is_done()) {
-            self.undo.pop_front();
+        // What came before work that has run can no longer be taken back.
+        if let Some(last) = self.undo.iter().rposition(|undo| undo.state.is_done()) {
+            self.undo.drain(..=last);
         }
         self.sequence += 1;
         self.undo.push_back(Undo {

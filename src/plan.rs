@@ -5,7 +5,7 @@
 //! bindings, one dispatch a pass. Partial sums are added in a binary tree over the blocks of a tensor, so where the
 //! cuts fall changes no bit.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, refuse};
 use crate::format::{ALIGNMENT, Access, BLOCK, Tensor};
 
 /// Words of a row of the table: tensor, len, param, grad, state, partial, and two that are free.
@@ -74,7 +74,7 @@ pub fn pack(
         if size_bytes > page_bytes {
             return Err(Error::TooLarge { tensor: tensor.name.clone(), what, size_bytes, page_bytes });
         }
-        let start = pages.last().map_or(0, |used| used.next_multiple_of(align));
+        let start = pages.last().map_or(0, |used| used.next_multiple_of(align.max(1)));
         if pages.is_empty() || start + size_bytes > page_bytes {
             pages.push(size_bytes);
             places.push(Place { buffer: pages.len() - 1, offset: 0 });
@@ -239,8 +239,14 @@ fn join(window: [Option<Reach>; 3], chunk: [Option<Reach>; 3], limit: u64) -> Op
 /// Plans a step over these tensors. `partials` is the first word of partial results in the scratch buffer.
 ///
 /// # Errors
-/// [`Error::Limit`] where a binding does not hold a single block.
+/// [`Error::Limit`] where a binding does not hold a single block, [`Error::Field`] for bounds of 0.
 pub fn plan(items: &[Item], bounds: Bounds, partials: u64) -> Result<Plan> {
+    if ![1, 2, 4, 8].contains(&bounds.chunk_blocks) {
+        return refuse("chunk_blocks", bounds.chunk_blocks, "1, 2, 4 or 8");
+    }
+    if bounds.workgroups == 0 {
+        return refuse("workgroups", 0, "at least 1");
+    }
     let limit = bounds.binding_bytes / QUAD_BYTES * QUAD_BYTES;
     let slots_max = items.iter().filter_map(|item| item.state).map(|(_, slots)| slots).max().unwrap_or(0);
     // A chunk's subtree of sums is whole only where the chunk starts at a multiple of its own length.
@@ -250,14 +256,17 @@ pub fn plan(items: &[Item], bounds: Bounds, partials: u64) -> Result<Plan> {
     }
     let chunk_len = bounds.chunk_len();
 
+    let rows_bound = (limit / ALIGNMENT * ALIGNMENT / ROW_BYTES).min(u64::from(bounds.workgroups).pow(2));
     let mut table = Table {
         words: Vec::new(),
-        rows_max: (limit / ALIGNMENT * ALIGNMENT / ROW_BYTES).min(u64::from(bounds.workgroups).pow(2)),
+        // A grid of two dimensions has up to one row too many in each of its lines.
+        rows_max: (rows_bound - rows_bound.div_ceil(u64::from(bounds.workgroups))).max(1),
         workgroups: u64::from(bounds.workgroups),
         span: 0,
     };
     let mut order: Vec<&Item> = items.iter().filter(|item| item.len > 0).collect();
-    order.sort_by_key(|item| (item.variant, item.access));
+    // Those of one buffer side by side, so that few windows hold them.
+    order.sort_by_key(|item| (item.variant, item.access, item.param.buffer, item.grad.map(|grad| grad.buffer)));
     let mut partial = partials;
     let mut plan = Plan { windows: vec![], finishes: vec![], table: vec![], table_span: 0, partial_words: 0 };
     for same in order.chunk_by(|a, b| (a.variant, a.access) == (b.variant, b.access)) {
@@ -434,6 +443,15 @@ mod tests {
         let plan = plan(&items, BOUNDS, 0).unwrap();
         check(&plan, &items, BOUNDS);
         assert_eq!(plan.windows[0].dispatches, [Dispatch { offset: 0, x: 35_000, y: 2 }]);
+    }
+
+    #[test]
+    fn a_grid_and_its_padding_fit_the_binding() {
+        let bounds = Bounds { binding_bytes: 64 << 10, workgroups: 100, chunk_blocks: 1 };
+        let items = items(&[1; 5000], 1);
+        let plan = plan(&items, bounds, 0).unwrap();
+        check(&plan, &items, bounds);
+        assert!(plan.table_span <= bounds.binding_bytes, "{}", plan.table_span);
     }
 
     #[test]

@@ -49,7 +49,10 @@ impl<F: Precision> Reference<F> {
                 slots.iter().find(|slot| slot.name == name && slot.extent == extent).map(|slot| F::of(slot.start))
             };
             let names = rule.names();
-            let (size_bytes, page_bytes) = (tensor.size_bytes().saturating_mul(2), isize::MAX as u64);
+            // ndarray counts a shape without its zeros.
+            let dims = tensor.shape.iter().filter(|&&dim| dim > 0);
+            let size_bytes = dims.fold(8, |size: u64, &dim| size.saturating_mul(dim as u64));
+            let page_bytes = isize::MAX as u64;
             if size_bytes > page_bytes {
                 let what = "state slots";
                 return Err(Error::TooLarge { tensor: tensor.name.clone(), what, size_bytes, page_bytes });

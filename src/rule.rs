@@ -1,5 +1,6 @@
 //! What an optimizer signs: [`Rule`], the typed contract, and [`AnyRule`], the same as an object.
 
+use std::any::{Any, TypeId};
 use std::fmt::{Debug, Display, Formatter};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -12,6 +13,7 @@ use crate::parts::{self, Combine, Real};
 /// `d` is the number, `lr` the scheduled learning rate, `u` what the rule subtracts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum WeightDecay {
     /// No decay.
     #[default]
@@ -201,7 +203,8 @@ pub trait Rule:
     fn constants(&self) -> Vec<(&'static str, f64)> {
         Vec::new()
     }
-    /// The slots that are on, in the order of the fields of `State` and `Tensor`.
+    /// The slots that are on, in the order of the fields of `State` and `Tensor`. Where they differ,
+    /// [`constants`](Self::constants) must.
     fn slots(&self) -> Vec<Slot>;
     /// The passes of a step.
     fn passes(&self) -> Vec<Pass> {
@@ -387,7 +390,7 @@ impl<R: Rule, F: Real> Kernel<F> for R {
 }
 
 /// A rule as an object: what the registry, the config, the reference and the engine know of it.
-pub trait AnyRule: Kernel<f32> + Kernel<f64> + Debug + Send + Sync + 'static {
+pub trait AnyRule: Any + Kernel<f32> + Kernel<f64> + Debug + Send + Sync {
     /// [`Rule::NAME`].
     fn name(&self) -> &'static str;
     /// [`Rule::SHADER`].
@@ -474,9 +477,6 @@ impl<R: Rule> AnyRule for R {
         }
         at_least_zero(&format!("weight_decay.{}", decay.kind()), decay.amount())?;
         at_least_zero("lr", Rule::lr(self))?;
-        if matches!(decay, WeightDecay::Independent(_)) && Rule::lr(self) == 0.0 {
-            return refuse("lr", 0, "above 0 with weight_decay independent");
-        }
         Rule::check(self)
     }
     fn lr(&self) -> f64 {
@@ -564,6 +564,8 @@ pub struct Row {
     pub name: &'static str,
     /// [`Rule::SUMMARY`].
     pub summary: &'static str,
+    /// The rule's type: shaders of these types alone run without wgpu's checks.
+    pub type_id: fn() -> TypeId,
     /// [`Rule::DECAYS`].
     pub decays: &'static [&'static str],
     /// The rule with its default options.
@@ -585,6 +587,7 @@ impl Row {
         Self {
             name: R::NAME,
             summary: R::SUMMARY,
+            type_id: TypeId::of::<R>,
             decays: R::DECAYS,
             default: || Box::new(R::default()),
             presets: || boxed(R::presets()),

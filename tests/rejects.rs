@@ -499,7 +499,7 @@ const CALLS: [(Call, &str); 18] = [
     (|twin| twin.optimizer.set_lr(-0.5), "lr is -0.5, must be at least 0 and finite"),
     (|twin| twin.optimizer.set("lr", f64::INFINITY), "lr is inf, must be at least 0 and finite"),
     (|twin| twin.optimizer.set("warmth", 1.0), "configuration: warmth: unknown field `warmth`, expected one of ..."),
-    (|twin| twin.optimizer.set_group(0, "lr", -1.0), "lr is -1, must be at least 0 and finite"),
+    (|twin| twin.optimizer.set_group(0, "lr", -1.0), "groups[0].lr is -1, must be at least 0 and finite"),
     (|twin| twin.optimizer.set_group(1, "lr", 0.1), "groups[1]: there is no such group; the configuration has 1"),
     (
         |twin| twin.optimizer.set_group(usize::MAX, "lr", 0.1),
@@ -565,7 +565,7 @@ fn a_number_that_would_need_another_pipeline_moves_nothing() {
         let config = Config::from(rule).group(Group::new(["t2"]).set("lr", 0.25));
         let mut twin = Twin::new(&gpu, &config, &tensors(&SIZES), 5).midway(10);
         twin.refuses(&what, &text, |twin| twin.optimizer.set(&field, 0.0));
-        twin.refuses(&what, &text, |twin| twin.optimizer.set_group(0, &field, 0.0));
+        twin.refuses(&what, &format!("groups[0].{text}"), |twin| twin.optimizer.set_group(0, &field, 0.0));
         assert_works(&what, twin);
     }
     assert!(found > 0, "no case of any rule has a number that chooses its variant");
@@ -621,7 +621,7 @@ fn a_token_is_taken_back_once_and_in_turn() {
         let text = "token: is not the latest encoding; take those after it back first";
         twin.refuses(row.name, text, |twin| twin.optimizer.forget(first));
         twin.optimizer.forget(second).expect("the latest");
-        twin.refuses(row.name, "token: its work has run, or it was taken back already", |twin| {
+        twin.refuses(row.name, "token: its work has run, it was taken back already, or set_t came after it", |twin| {
             twin.optimizer.forget(second)
         });
         twin.optimizer.forget(first).expect("the latest now");
@@ -635,7 +635,7 @@ fn a_token_is_taken_back_once_and_in_turn() {
         twin.refuses(row.name, "token: its work has run", |twin| twin.optimizer.forget(done));
         let (next, _) = encode(&mut twin);
         twin.optimizer.forget(next).expect("the latest");
-        twin.refuses(row.name, "token: its work has run, or it was taken back already", |twin| {
+        twin.refuses(row.name, "token: its work has run, it was taken back already, or set_t came after it", |twin| {
             twin.optimizer.forget(done)
         });
     }

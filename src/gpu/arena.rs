@@ -20,7 +20,7 @@ pub struct Arena {
     pages: Vec<wgpu::Buffer>,
 }
 
-/// An arena of gradients of which some are not there in a step. See [`Arena::without`].
+/// An arena of which some tensors are left out: gradients that a step lacks. See [`Arena::without`].
 #[derive(Clone, Debug)]
 pub struct Part<'a> {
     pub(super) arena: &'a Arena,
@@ -110,7 +110,7 @@ impl Arena {
 
     async fn read_with(&self, name: &str, wait: bool) -> Result<Vec<f32>> {
         let slice = self.slice(name)?;
-        Ok(floats(&self.gpu.read(slice.buffer, slice.offset, slice.size, wait).await?))
+        Ok(floats(&self.gpu.read(slice.buffer, &[(slice.offset, slice.size)], wait).await?))
     }
 
     /// Sets a tensor's values, before any work that is not yet submitted.

@@ -11,7 +11,7 @@ use crate::format::{ALIGNMENT, Access, BLOCK, Tensor};
 use crate::parts::Combine;
 use crate::plan::{Bounds, Dispatch, Item, Place, Plan, Span, pack, padded, plan};
 use crate::reference::{check_len, find_slot};
-use crate::rule::{AnyRule, Extent, Pass, WeightDecay};
+use crate::rule::{AnyRule, Extent, Pass, Slot, WeightDecay};
 use crate::wgsl::{self, Binding, Skeleton};
 
 /// Placements of parameters and gradients that keep their tables and bind groups.
@@ -137,6 +137,7 @@ impl Engine {
         let slots_max = variants.iter().map(Variant::slots).max().unwrap_or(0);
         let workgroups = limits.max_compute_workgroups_per_dimension;
         let bounds = Bounds::new(binding_bytes, workgroups, gpu.tuning().chunk_blocks, slots_max);
+        check_limits(&limits, &variants)?;
         let lens: Vec<u64> = tensors.iter().map(Tensor::len_elements).collect();
         let size = |i: usize| padded(lens[i]).saturating_mul(4 * variants[variant_of[i]].slots());
         let (state_places, sizes) = pack(tensors, "state slots", size, 16, gpu.page_bytes())?;
@@ -166,10 +167,10 @@ impl Engine {
             ring: Ring::default(),
             bound: Cache::new(BOUND_MAX),
         };
-        for (i, len) in lens.iter().enumerate() {
-            for slot in groups.rule_of(i).slots().iter().filter(|slot| slot.start != 0.0) {
-                let len = if slot.extent == Extent::Element { *len as usize } else { 1 };
-                engine.set_state(i, groups.rule_of(i), slot.name, &vec![slot.start as f32; len])?;
+        for i in 0..tensors.len() {
+            let rule = groups.rule_of(i);
+            for slot in rule.slots().iter().filter(|slot| slot.start != 0.0) {
+                engine.start_slot(i, rule, slot).await?;
             }
         }
         Ok(engine)
@@ -185,7 +186,7 @@ impl Engine {
         [
             self.state_pages.iter().map(wgpu::Buffer::size).sum(),
             self.scratch.as_ref().map_or(0, wgpu::Buffer::size),
-            self.bound.entries.iter().map(|(_, bound)| bound.table.size()).sum(),
+            self.bound.values().map(|bound| bound.table.size()).sum(),
             self.ring.size_bytes(),
         ]
     }
@@ -199,8 +200,8 @@ impl Engine {
     pub(crate) fn bind(&mut self, params: &Buffers, grads: Option<&Buffers>) -> Result<&Bound> {
         // The key knows the arena, not which part of it is given.
         if let (Buffers::Part(part), Some(grads)) = (params, grads) {
-            let present = grads.present();
-            let stepped = |i: usize| present.as_ref().is_none_or(|present| present[i]);
+            let given = grads.present();
+            let stepped = |i: usize| given.as_ref().is_none_or(|given| given.get(i) == Some(&true));
             if let Some(i) = (0..part.present.len()).find(|&i| !part.present[i] && stepped(i)) {
                 return Err(no_param(&part.arena.tensors()[i]));
             }
@@ -212,20 +213,22 @@ impl Engine {
                     (known, grads) => known.is_none() && grads.is_none(),
                 }
         };
-        // Taken out so that making an entry can borrow the rest.
-        let mut bound = std::mem::replace(&mut self.bound, Cache::new(0));
-        let made =
-            bound.get_or(is, || Ok(((Where::of(params), grads.map(Where::of)), self.make_bound(params, grads)?)));
-        let result = made.map(|_| ());
-        self.bound = bound;
-        result?;
-        Ok(&self.bound.entries.last().expect("the one just used is last").1)
+        if !self.bound.touch(is) {
+            let made = self.make_bound(params, grads)?;
+            self.bound.push((Where::of(params), grads.map(Where::of)), made);
+        }
+        Ok(self.bound.last().expect("one was touched or pushed"))
+    }
+
+    /// Forgets tables and bind groups, and with them the buffers.
+    pub(crate) fn release(&mut self) {
+        self.bound = Cache::new(BOUND_MAX);
     }
 
     /// Encodes the walk over the buffers bound last, with the step's words.
     pub(crate) fn encode(&mut self, encoder: &mut wgpu::CommandEncoder, words: &[u32]) -> Result<Guard> {
         let slot = self.ring.write(&self.gpu, words)?;
-        let (_, bound) = self.bound.entries.last().expect("bind comes first");
+        let bound = self.bound.last().expect("bind comes first");
         if !bound.calls.is_empty() {
             let descriptor = wgpu::ComputePassDescriptor { label: Some("wgpu-optim"), timestamp_writes: None };
             let mut pass = encoder.begin_compute_pass(&descriptor);
@@ -285,60 +288,42 @@ impl Engine {
 
     /// The values of a slot.
     pub(crate) async fn state(&self, i: usize, rule: &dyn AnyRule, slot: &str, wait: bool) -> Result<Vec<f32>> {
-        let (extent, place) = find_slot(rule, &self.tensors[i].name, slot)?;
-        match extent {
-            Extent::Tensor => {
-                let words = rule.names().tensor.len();
-                let scratch = self.scratch.as_ref().expect("made where a rule has numbers a tensor");
-                Ok(floats(&self.gpu.read(scratch, 4 * (i * words + place) as u64, 4, wait).await?))
-            }
-            Extent::Element => {
-                let (len, slots, index) = self.slot(i, rule, slot);
-                let Some(place) = self.state_place(i) else { return Ok(Vec::new()) };
-                let size = 4 * padded(len) * slots;
-                let all = floats(&self.gpu.read(place.0, place.1, size, wait).await?);
-                let mut values = Vec::with_capacity(len as usize);
-                for (first, count, span) in blocks(len) {
-                    let start = (first * slots + index * span) as usize;
-                    values.extend_from_slice(&all[start..start + count as usize]);
-                }
-                Ok(values)
-            }
-        }
+        let (buffer, pieces) = self.pieces(i, rule, slot)?;
+        let Some(buffer) = buffer else { return Ok(Vec::new()) };
+        Ok(floats(&self.gpu.read(buffer, &pieces, wait).await?))
     }
 
     /// Sets the values of a slot, before any work that is not yet submitted.
     pub(crate) fn set_state(&self, i: usize, rule: &dyn AnyRule, slot: &str, values: &[f32]) -> Result<()> {
-        let name = &self.tensors[i].name;
-        let (extent, place) = find_slot(rule, name, slot)?;
-        let queue = self.gpu.queue();
-        match extent {
-            Extent::Tensor => {
-                check_len(&format!("state {slot}"), name, values.len(), 1)?;
-                let words = rule.names().tensor.len();
-                let scratch = self.scratch.as_ref().expect("made where a rule has numbers a tensor");
-                queue.write_buffer(scratch, 4 * (i * words + place) as u64, bytemuck::cast_slice(values));
-            }
-            Extent::Element => {
-                let (len, slots, index) = self.slot(i, rule, slot);
-                check_len(&format!("state {slot}"), name, values.len(), len as usize)?;
-                let Some((page, offset)) = self.state_place(i) else { return Ok(()) };
-                for (first, count, span) in blocks(len) {
-                    let at = offset + 4 * (first * slots + index * span);
-                    let part = &values[first as usize..(first + count) as usize];
-                    queue.write_buffer(page, at, bytemuck::cast_slice(part));
-                }
-            }
-        }
-        Ok(())
+        let (buffer, pieces) = self.pieces(i, rule, slot)?;
+        let len = pieces.iter().map(|(_, size)| size / 4).sum::<u64>() as usize;
+        check_len(&format!("state {slot}"), &self.tensors[i].name, values.len(), len)?;
+        let Some(buffer) = buffer else { return Ok(()) };
+        self.gpu.scoped_now(|| self.gpu.write(buffer, &pieces, bytemuck::cast_slice(values)))
     }
 
-    /// Elements of a tensor, its slots per element, and the place of one among them.
-    fn slot(&self, i: usize, rule: &dyn AnyRule, slot: &str) -> (u64, u64, u64) {
+    /// Fills a slot with its start, from one block of it.
+    async fn start_slot(&self, i: usize, rule: &dyn AnyRule, slot: &Slot) -> Result<()> {
+        let (buffer, pieces) = self.pieces(i, rule, slot.name)?;
+        let Some(buffer) = buffer else { return Ok(()) };
+        let block = vec![slot.start as f32; BLOCK];
+        self.gpu.scoped(|| self.gpu.fill(buffer, &pieces, bytemuck::cast_slice(&block))).await
+    }
+
+    /// Where a slot's values lie, in order: the buffer, and first byte and bytes of each piece. None for no elements.
+    fn pieces(&self, i: usize, rule: &dyn AnyRule, slot: &str) -> Result<(Option<&wgpu::Buffer>, Vec<(u64, u64)>)> {
+        let (extent, place) = find_slot(rule, &self.tensors[i].name, slot)?;
+        if extent == Extent::Tensor {
+            let words = rule.names().tensor.len();
+            return Ok((self.scratch.as_ref(), vec![(4 * (i * words + place) as u64, 4)]));
+        }
         let slots = rule.slots();
         let elements: Vec<_> = slots.iter().filter(|slot| slot.extent == Extent::Element).collect();
-        let index = elements.iter().position(|other| other.name == slot).unwrap_or(0);
-        (self.tensors[i].len_elements(), elements.len() as u64, index as u64)
+        let index = elements.iter().position(|other| other.name == slot).unwrap_or(0) as u64;
+        let Some((page, start)) = self.state_place(i) else { return Ok((None, vec![])) };
+        let pieces = blocks(self.tensors[i].len_elements());
+        let piece = |(first, count, span)| (start + 4 * (first * elements.len() as u64 + index * span), 4 * count);
+        Ok((Some(page), pieces.map(piece).collect()))
     }
 
     fn state_place(&self, i: usize) -> Option<(&wgpu::Buffer, u64)> {
@@ -450,6 +435,27 @@ fn blocks(len: u64) -> impl Iterator<Item = (u64, u64, u64)> {
     })
 }
 
+/// Refuses a device that cannot bind what the shaders declare.
+fn check_limits(limits: &wgpu::Limits, variants: &[Variant]) -> Result<()> {
+    let bindings = |skeleton| variants.iter().map(move |variant| wgsl::bindings(&*variant.rule, skeleton));
+    let all = || Skeleton::ALL.into_iter().flat_map(bindings);
+    let most = all().map(|bindings| bindings.len()).max().unwrap_or(0);
+    let dynamic = all().map(|bindings| bindings.iter().filter(|binding| binding.dynamic()).count()).max().unwrap_or(0);
+    for (limit, found, needed) in [
+        ("max_storage_buffers_per_shader_stage", limits.max_storage_buffers_per_shader_stage, most),
+        (
+            "max_dynamic_storage_buffers_per_pipeline_layout",
+            limits.max_dynamic_storage_buffers_per_pipeline_layout,
+            dynamic,
+        ),
+    ] {
+        if u64::from(found) < needed as u64 {
+            return Err(Error::Limit { limit, found: found.into(), needed: needed as u64 });
+        }
+    }
+    Ok(())
+}
+
 /// Groups whose pipelines are the same, and each tensor's.
 fn variants(groups: &Groups, lanes: u32) -> (Vec<Variant>, Vec<usize>) {
     let mut variants: Vec<Variant> = Vec::new();
@@ -518,7 +524,7 @@ impl Resolved {
         let mut resolved = Self { buffers: vec![], places: vec![], access: vec![Access::Vec4; tensors.len()] };
         #[expect(clippy::mutable_key_type, reason = "a buffer's hash is that of its handle")]
         let mut known: HashMap<wgpu::Buffer, usize> = HashMap::new();
-        let mut param_places = resolved.places(gpu, tensors, "parameter", params, &mut known)?;
+        let param_places = resolved.places(gpu, tensors, "parameter", params, &mut known)?;
         let params_end = resolved.buffers.len();
         let grad_places = match grads {
             Some(grads) => Some(resolved.places(gpu, tensors, "gradient", grads, &mut known)?),
@@ -537,21 +543,22 @@ impl Resolved {
                 (None, Some(_)) => {
                     return Err(no_param(tensor));
                 }
-                (Some(_), None) => param_places[i] = None,
                 (Some(_), Some(grad)) => {
                     let end = grad.offset + 4 * padded(tensor.len_elements());
                     if grad.offset % 16 != 0 || end > resolved.buffers[grad.buffer].size() {
                         resolved.access[i] = Access::Scalar;
                     }
                 }
-                (None, None) => {}
+                (_, None) => {}
             }
         }
-        resolved.places = param_places
-            .into_iter()
-            .enumerate()
-            .map(|(i, param)| Some((param?, grad_places.as_ref().and_then(|grads| grads[i]))))
-            .collect();
+        // A parameter without its gradient sits the step out.
+        resolved.places = match grad_places {
+            None => param_places.into_iter().map(|param| Some((param?, None))).collect(),
+            Some(grads) => {
+                param_places.into_iter().zip(grads).map(|(param, grad)| Some((param?, Some(grad?)))).collect()
+            }
+        };
         Ok(resolved)
     }
 

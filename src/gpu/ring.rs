@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::pipelines::of_group;
-use super::{Gpu, Made};
+use super::{BINDING_BYTES_MAX, Gpu, Made};
 use crate::error::{Error, Result};
 use crate::format::ALIGNMENT;
 use crate::wgsl::Binding;
@@ -41,10 +41,16 @@ pub(crate) struct State(Arc<AtomicU8>);
 impl State {
     const PENDING: u8 = 0;
     const DONE: u8 = 1;
+    const DROPPED: u8 = 2;
 
     /// Whether its command buffer has run.
     pub(crate) fn is_done(&self) -> bool {
         self.0.load(Ordering::Acquire) == Self::DONE
+    }
+
+    /// Whether its encoder or command buffer was dropped and not submitted.
+    pub(crate) fn is_dropped(&self) -> bool {
+        self.0.load(Ordering::Acquire) == Self::DROPPED
     }
 }
 
@@ -70,6 +76,9 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
+        let (from, to) = (State::PENDING, State::DROPPED);
+        // It stays done where it is.
+        let _ = self.state.0.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire);
         self.free.lock().unwrap_or_else(PoisonError::into_inner).push(self.slot);
     }
 }
@@ -82,9 +91,15 @@ impl Ring {
     pub(super) fn write(&mut self, gpu: &Gpu, words: &[u32]) -> Result<Slot> {
         let needed = (4 * words.len() as u64).max(ALIGNMENT);
         if needed > self.slot_bytes {
+            let limits = gpu.device().limits();
+            let most = limits.max_storage_buffer_binding_size.min(BINDING_BYTES_MAX) / ALIGNMENT * ALIGNMENT;
+            let slot_bytes = needed.next_power_of_two().min(most);
+            if needed > slot_bytes {
+                return Err(Error::Limit { limit: "max_storage_buffer_binding_size", found: most, needed });
+            }
             // Slots in use keep their buffer alive until their command buffers are done.
             self.pages.clear();
-            self.slot_bytes = needed.next_power_of_two();
+            self.slot_bytes = slot_bytes;
         }
         let free = |page: &Page| page.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let found = self.pages.iter().rev().find_map(|page| Some((page, free(page)?)));
@@ -109,11 +124,6 @@ impl Ring {
 
     fn grow(&mut self, gpu: &Gpu) -> Result<()> {
         let limits = gpu.device().limits();
-        let limit = "max_storage_buffer_binding_size";
-        if self.slot_bytes > limits.max_storage_buffer_binding_size {
-            let found = limits.max_storage_buffer_binding_size;
-            return Err(Error::Limit { limit, found, needed: self.slot_bytes });
-        }
         let have = self.size_bytes() / self.slot_bytes;
         let most = limits.max_buffer_size.min(u64::from(u32::MAX)) / self.slot_bytes;
         let slots = have.max(u64::from(SLOTS)).min(most);

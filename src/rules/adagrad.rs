@@ -86,7 +86,7 @@ impl Rule for Adagrad {
     }
 
     fn hyper(&self, t: u64) -> Hyper<f64> {
-        Hyper { clr: self.lr / (1.0 + (t - 1) as f64 * self.lr_decay), eps: self.eps }
+        Hyper { clr: self.lr / (1.0 + t.saturating_sub(1) as f64 * self.lr_decay), eps: self.eps }
     }
 
     fn direction<F: Real>(&self, h: &Hyper<F>, _k: &(), _p: F, g: F, s: &mut State<F>) -> F {

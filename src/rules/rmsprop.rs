@@ -59,8 +59,9 @@ impl Default for RmsProp {
 }
 
 impl RmsProp {
-    /// TensorFlow's: `lr=1e-3, alpha=0.9`, eps 1e-10 inside the root, `v` starting at 1, momentum in velocity form.
-    /// (`tf.compat.v1.train.RMSPropOptimizer`; give `momentum` to use its form.)
+    /// TensorFlow's: `lr=1e-3, alpha=0.9`, eps 1e-10 inside the root, `v` starting at 1
+    /// (`tf.compat.v1.train.RMSPropOptimizer`). Its momentum is in velocity form: where you give `momentum`, give
+    /// `form: MomentumForm::Velocity` too.
     pub fn tensorflow() -> Self {
         Self {
             lr: 1e-3,

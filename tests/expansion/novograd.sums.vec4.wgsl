@@ -195,8 +195,14 @@ fn load_param(row: Row, q: u32) -> vec4<f32> {
     return decode_f32(params[row.param / 4u + q]);
 }
 
+// What lies behind the end may be another's, and stays.
 fn store_param(row: Row, q: u32, p: vec4<f32>) {
-    params[row.param / 4u + q] = encode_f32(p);
+    let at = row.param / 4u + q;
+    var words = encode_f32(p);
+    if (4u * q + 3u >= row.len) {
+        words = select(params[at], words, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(row.len - 4u * q));
+    }
+    params[at] = words;
 }
 
 fn load_state(row: Row, q: u32, s0: ptr<function, State>, s1: ptr<function, State>, s2: ptr<function, State>, s3: ptr<function, State>) {
