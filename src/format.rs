@@ -40,7 +40,7 @@ impl std::fmt::Display for Format {
 /// How parameters and gradients are read and written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Access {
-    /// Four elements at once: slices that start at a multiple of 16 bytes and own their last word of 16.
+    /// Four elements at once: slices that start at a multiple of 16 bytes and share their last word of 16 with none.
     Vec4,
     /// One element at a time: slices that start at a multiple of 4 bytes.
     Scalar,

@@ -324,8 +324,8 @@ impl Gpu {
         self.queue().submit([encoder.finish()]);
     }
 
-    /// Pieces of a buffer, first byte and bytes of each, once all submitted work is done. With `wait` the thread sleeps,
-    /// else the future is polled.
+    /// Pieces of a buffer, first byte and bytes of each, once all submitted work is done. With `wait` the thread
+    /// sleeps, else the future is polled.
     async fn read(&self, buffer: &wgpu::Buffer, pieces: &[(u64, u64)], wait: bool) -> Result<Vec<u8>> {
         let size = pieces.iter().map(|(_, size)| size).sum();
         if size == 0 {

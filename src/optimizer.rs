@@ -365,8 +365,8 @@ impl Optimizer {
         self.engine.reserve(&self.words)
     }
 
-    /// Lets go of the buffers of the last steps. Tables and bind groups are kept for the eight placements used last, and
-    /// keep their buffers alive; the next step makes its own again.
+    /// Lets go of the buffers of the last steps. Tables and bind groups are kept for the eight placements used last,
+    /// and keep their buffers alive; the next step makes its own again.
     pub fn release_buffers(&mut self) {
         self.engine.release();
     }

@@ -4,9 +4,9 @@ use super::arena::{Arena, Part};
 
 /// Bytes of a buffer of the caller's: one tensor, zero-copy.
 ///
-/// The buffer needs `STORAGE` usage. A slice that starts at a multiple of 16 bytes owns its bytes up to the next such
-/// multiple and takes the vec4 kernel; one that starts at a multiple of 4, or whose last 16 bytes another parameter
-/// shares, takes the scalar one ([`Report::scalar_tensors`](crate::Report)).
+/// The buffer needs `STORAGE` usage. A slice that starts at a multiple of 16 bytes takes the vec4 kernel; one that
+/// starts at a multiple of 4, or whose last word of 16 bytes another parameter shares or the buffer cuts off, takes the
+/// scalar one ([`Report::scalar_tensors`](crate::Report)). Bytes outside the slice keep their values.
 #[derive(Clone, Copy, Debug)]
 pub struct Slice<'a> {
     /// The buffer.

@@ -111,7 +111,8 @@ fn module(gpu: &Gpu, label: &str, text: &str, trusted: bool) -> wgpu::ShaderModu
     if gpu.tuning().shader_checks || !trusted {
         return gpu.device().create_shader_module(descriptor);
     }
-    // SAFETY: the text is the crate's own: only rules of the registry come here. Every index comes from a row of the table, and `plan` writes only rows
-    // that lie within their window; loops end at the row's length. `tests/engine.rs` runs both forms.
+    // SAFETY: the text is the crate's own, since only rules of the registry come here. Every index comes from a row of
+    // the table, and `plan` writes only rows that lie within their window; loops end at the row's length.
+    // `tests/engine.rs` runs both forms.
     unsafe { gpu.device().create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
 }
