@@ -245,6 +245,7 @@ impl<'a> Desk<'a> {
             let start = Instant::now();
             let token = optimizer.encode(&mut encoder, &self.params, &self.grads)?;
             times.push(start.elapsed().as_nanos() as f64);
+            drop(encoder);
             optimizer.forget(token)?;
         }
         Ok(median(times))
