@@ -148,6 +148,8 @@ pub struct Window {
     pub grad: Option<Span>,
     /// Bound state.
     pub state: Option<Span>,
+    /// Whether a row ends within a vector of four.
+    pub tails: bool,
     /// The walks over its rows.
     pub dispatches: Vec<Dispatch>,
 }
@@ -361,7 +363,8 @@ fn close(plan: &mut Plan, table: &mut Table, like: &Item, window: &[Chunk], reac
         .collect();
     let dispatches = table.push(&rows);
     let param = param.expect("every item has parameters");
-    plan.windows.push(Window { variant: like.variant, access: like.access, param, grad, state, dispatches });
+    let tails = window.iter().any(|chunk| chunk.len % 4 != 0);
+    plan.windows.push(Window { variant: like.variant, access: like.access, param, grad, state, tails, dispatches });
 }
 
 #[cfg(test)]

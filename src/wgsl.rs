@@ -239,21 +239,19 @@ fn load_elements(what: &str, access: Access) -> String {
 
 fn store_params(access: Access) -> String {
     match access {
-        Access::Vec4 => "// What lies behind the end may be another's, and stays.
-fn store_param(row: Row, q: u32, p: vec4<f32>) {
-    let at = row.param / 4u + q;
-    var words = encode_f32(p);
-    if (4u * q + 3u >= row.len) {
-        words = select(params[at], words, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(row.len - 4u * q));
+        Access::Vec4 => "fn store_param(row: Row, q: u32, old: vec4<f32>, p: vec4<f32>) {
+    var stored = p;
+    if (TAILS) {
+        stored = select(old, p, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(row.len - 4u * q));
     }
-    params[at] = words;
+    params[row.param / 4u + q] = encode_f32(stored);
 }
 
 "
         .into(),
         Access::Scalar => {
             let mut text = String::from(
-                "fn store_param(row: Row, q: u32, p: vec4<f32>) {
+                "fn store_param(row: Row, q: u32, old: vec4<f32>, p: vec4<f32>) {
     let words = encode_f32(p);
     let i = row.param + 4u * q;
     params[i] = words.x;

@@ -14,8 +14,8 @@ use wgpu_optim::rule::{AnyRule, Common};
 use wgpu_optim::rules::{self, ALL};
 use wgpu_optim::wgsl::{self, Skeleton, compose};
 
-/// The switches of `shaders/skeletons/common.wgsl`, which depend on a step's groups.
-const SWITCHES: [&str; 5] = ["MAXIMIZE", "L2", "DECAY", "CAUTIOUS", "BIT_MAX"];
+/// The switches of `shaders/skeletons/common.wgsl`, which depend on a step's groups and tensors.
+const SWITCHES: [&str; 6] = ["MAXIMIZE", "L2", "DECAY", "CAUTIOUS", "BIT_MAX", "TAILS"];
 
 const ACCESSES: [Access; 2] = [Access::Vec4, Access::Scalar];
 

@@ -29,7 +29,7 @@ fn apply(
             update(c, h, k, p.z, g.z, &s2),
             update(c, h, k, p.w, g.w, &s3),
         );
-        store_param(row, q, updated);
+        store_param(row, q, p, updated);
         store_state(row, q, s0, s1, s2, s3);
     }
 }

@@ -20,7 +20,7 @@ fn look_ahead_all(
         var s2: State;
         var s3: State;
         load_state(row, q, &s0, &s1, &s2, &s3);
-        store_param(row, q, vec4<f32>(
+        store_param(row, q, p, vec4<f32>(
             look_ahead(h, p.x, &s0),
             look_ahead(h, p.y, &s1),
             look_ahead(h, p.z, &s2),

@@ -357,7 +357,7 @@ impl<'a> Binder<'a> {
         }
         let mut calls = self.windows(Skeleton::Sums);
         for (variant, dispatches) in &self.plan.finishes {
-            calls.push(self.call(*variant, Skeleton::Finish, Access::Vec4, [None; 3], dispatches));
+            calls.push(self.call(*variant, Skeleton::Finish, Access::Vec4, false, [None; 3], dispatches));
         }
         calls.extend(self.windows(Skeleton::Apply));
         calls
@@ -373,7 +373,8 @@ impl<'a> Binder<'a> {
             .into_iter()
             .map(|window| {
                 let spans = [Some(window.param), window.grad, window.state];
-                self.call(window.variant, skeleton, window.access, spans, &window.dispatches)
+                let tails = window.tails && window.access == Access::Vec4 && skeleton != Skeleton::Sums;
+                self.call(window.variant, skeleton, window.access, tails, spans, &window.dispatches)
             })
             .collect()
     }
@@ -383,6 +384,7 @@ impl<'a> Binder<'a> {
         variant: usize,
         skeleton: Skeleton,
         access: Access,
+        tails: bool,
         [param, grad, state]: [Option<Span>; 3],
         dispatches: &[Dispatch],
     ) -> Call {
@@ -411,7 +413,8 @@ impl<'a> Binder<'a> {
             })
             .collect();
         let mut pipelines = gpu.pipelines();
-        let pipeline = pipelines.get(&mut self.fresh, gpu, &**rule, constants, skeleton, access);
+        let constants = [&constants[..], &[("TAILS", tails.into())]].concat();
+        let pipeline = pipelines.get(&mut self.fresh, gpu, &**rule, &constants, skeleton, access);
         gpu.count(Made::BindGroup);
         let group = gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {
             label: Some("wgpu-optim"),

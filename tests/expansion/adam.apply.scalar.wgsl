@@ -92,6 +92,9 @@ override DECAY: bool = false;
 override CAUTIOUS: bool = false;
 override BIT_MAX: bool = false; // a sums pass takes the largest absolute value, by its bits
 
+// On where a row ends within a vector of four. What lies behind the end may be another's, and stays as it was.
+override TAILS: bool = true;
+
 // Of a workgroup. A processor runs them eight by eight, each eight to their end, and wants one eight.
 override LANES: u32 = 256u;
 
@@ -198,7 +201,7 @@ fn load_param(row: Row, q: u32) -> vec4<f32> {
     return decode_f32(vec4<u32>(params[i.x], params[i.y], params[i.z], params[i.w]));
 }
 
-fn store_param(row: Row, q: u32, p: vec4<f32>) {
+fn store_param(row: Row, q: u32, old: vec4<f32>, p: vec4<f32>) {
     let words = encode_f32(p);
     let i = row.param + 4u * q;
     params[i] = words.x;
@@ -277,7 +280,7 @@ fn apply(
             update(c, h, k, p.z, g.z, &s2),
             update(c, h, k, p.w, g.w, &s3),
         );
-        store_param(row, q, updated);
+        store_param(row, q, p, updated);
         store_state(row, q, s0, s1, s2, s3);
     }
 }

@@ -99,6 +99,9 @@ override DECAY: bool = false;
 override CAUTIOUS: bool = false;
 override BIT_MAX: bool = false; // a sums pass takes the largest absolute value, by its bits
 
+// On where a row ends within a vector of four. What lies behind the end may be another's, and stays as it was.
+override TAILS: bool = true;
+
 // Of a workgroup. A processor runs them eight by eight, each eight to their end, and wants one eight.
 override LANES: u32 = 256u;
 
@@ -201,14 +204,12 @@ fn load_param(row: Row, q: u32) -> vec4<f32> {
     return decode_f32(params[row.param / 4u + q]);
 }
 
-// What lies behind the end may be another's, and stays.
-fn store_param(row: Row, q: u32, p: vec4<f32>) {
-    let at = row.param / 4u + q;
-    var words = encode_f32(p);
-    if (4u * q + 3u >= row.len) {
-        words = select(params[at], words, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(row.len - 4u * q));
+fn store_param(row: Row, q: u32, old: vec4<f32>, p: vec4<f32>) {
+    var stored = p;
+    if (TAILS) {
+        stored = select(old, p, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(row.len - 4u * q));
     }
-    params[at] = words;
+    params[row.param / 4u + q] = encode_f32(stored);
 }
 
 fn load_state(row: Row, q: u32, s0: ptr<function, State>, s1: ptr<function, State>, s2: ptr<function, State>, s3: ptr<function, State>) {
@@ -255,7 +256,7 @@ fn look_ahead_all(
         var s2: State;
         var s3: State;
         load_state(row, q, &s0, &s1, &s2, &s3);
-        store_param(row, q, vec4<f32>(
+        store_param(row, q, p, vec4<f32>(
             look_ahead(h, p.x, &s0),
             look_ahead(h, p.y, &s1),
             look_ahead(h, p.z, &s2),

@@ -83,6 +83,9 @@ override DECAY: bool = false;
 override CAUTIOUS: bool = false;
 override BIT_MAX: bool = false; // a sums pass takes the largest absolute value, by its bits
 
+// On where a row ends within a vector of four. What lies behind the end may be another's, and stays as it was.
+override TAILS: bool = true;
+
 // Of a workgroup. A processor runs them eight by eight, each eight to their end, and wants one eight.
 override LANES: u32 = 256u;
 
@@ -183,14 +186,12 @@ fn load_param(row: Row, q: u32) -> vec4<f32> {
     return decode_f32(params[row.param / 4u + q]);
 }
 
-// What lies behind the end may be another's, and stays.
-fn store_param(row: Row, q: u32, p: vec4<f32>) {
-    let at = row.param / 4u + q;
-    var words = encode_f32(p);
-    if (4u * q + 3u >= row.len) {
-        words = select(params[at], words, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(row.len - 4u * q));
+fn store_param(row: Row, q: u32, old: vec4<f32>, p: vec4<f32>) {
+    var stored = p;
+    if (TAILS) {
+        stored = select(old, p, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(row.len - 4u * q));
     }
-    params[at] = words;
+    params[row.param / 4u + q] = encode_f32(stored);
 }
 
 fn load_state(row: Row, q: u32, s0: ptr<function, State>, s1: ptr<function, State>, s2: ptr<function, State>, s3: ptr<function, State>) {
@@ -238,7 +239,7 @@ fn apply(
             update(c, h, k, p.z, g.z, &s2),
             update(c, h, k, p.w, g.w, &s3),
         );
-        store_param(row, q, updated);
+        store_param(row, q, p, updated);
         store_state(row, q, s0, s1, s2, s3);
     }
 }
