@@ -8,7 +8,8 @@ override DECAY: bool = false;
 override CAUTIOUS: bool = false;
 override BIT_MAX: bool = false; // a sums pass takes the largest absolute value, by its bits
 
-// On where a row ends within a vector of four. What lies behind the end may be another's, and stays as it was.
+// On where a row ends within a vector of four. What lies behind the end may be another's or anything: it stays as it
+// was, and is in no sum.
 override TAILS: bool = true;
 
 // Of a workgroup. A processor runs them eight by eight, each eight to their end, and wants one eight.

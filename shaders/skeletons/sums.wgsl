@@ -25,9 +25,12 @@ fn sums(
     if (LANES <= NODES) {
         for (var node = lane; node < NODES; node += LANES) {
             let leaf = node / 8u * 32u + node % 8u;
-            let even = combine(sum_leaf(row, c, h, k, leaf), sum_leaf(row, c, h, k, leaf + 16u));
-            let odd = combine(sum_leaf(row, c, h, k, leaf + 8u), sum_leaf(row, c, h, k, leaf + 24u));
-            nodes[node] = combine(even, odd);
+            // In the order of memory.
+            let a = sum_leaf(row, c, h, k, leaf);
+            let b = sum_leaf(row, c, h, k, leaf + 8u);
+            let d = sum_leaf(row, c, h, k, leaf + 16u);
+            let e = sum_leaf(row, c, h, k, leaf + 24u);
+            nodes[node] = combine(combine(a, d), combine(b, e));
         }
     } else {
         for (var leaf = lane; leaf < LEAVES; leaf += LANES) {
@@ -72,15 +75,18 @@ fn sum_leaf(row: Row, c: Common, h: Hyper, k: Tensor, leaf: u32) -> vec2<u32> {
         var s2: State;
         var s3: State;
         load_state(row, q, &s0, &s1, &s2, &s3);
-        // Padding may hold anything, so what lies behind the end is dropped as bits.
         let a = bitcast<vec2<u32>>(measure(h, k, p.x, prepare(c, p.x, g.x), &s0));
-        let b = bitcast<vec2<u32>>(measure(h, k, p.y, prepare(c, p.y, g.y), &s1));
-        let d = bitcast<vec2<u32>>(measure(h, k, p.z, prepare(c, p.z, g.z), &s2));
-        let e = bitcast<vec2<u32>>(measure(h, k, p.w, prepare(c, p.w, g.w), &s3));
-        let none = vec2<u32>(0u, 0u);
-        let ab = combine(a, select(none, b, 4u * q + 1u < row.len));
-        let de = combine(select(none, d, 4u * q + 2u < row.len), select(none, e, 4u * q + 3u < row.len));
-        node = combine(node, combine(ab, de));
+        var b = bitcast<vec2<u32>>(measure(h, k, p.y, prepare(c, p.y, g.y), &s1));
+        var d = bitcast<vec2<u32>>(measure(h, k, p.z, prepare(c, p.z, g.z), &s2));
+        var e = bitcast<vec2<u32>>(measure(h, k, p.w, prepare(c, p.w, g.w), &s3));
+        if (TAILS) {
+            // Padding may hold anything, so what lies behind the end is dropped as bits.
+            let none = vec2<u32>(0u, 0u);
+            b = select(none, b, 4u * q + 1u < row.len);
+            d = select(none, d, 4u * q + 2u < row.len);
+            e = select(none, e, 4u * q + 3u < row.len);
+        }
+        node = combine(node, combine(combine(a, b), combine(d, e)));
     }
     return node;
 }

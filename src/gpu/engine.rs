@@ -373,8 +373,7 @@ impl<'a> Binder<'a> {
             .into_iter()
             .map(|window| {
                 let spans = [Some(window.param), window.grad, window.state];
-                let tails = window.tails && window.access == Access::Vec4 && skeleton != Skeleton::Sums;
-                self.call(window.variant, skeleton, window.access, tails, spans, &window.dispatches)
+                self.call(window.variant, skeleton, window.access, window.tails, spans, &window.dispatches)
             })
             .collect()
     }
