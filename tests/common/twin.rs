@@ -56,11 +56,17 @@ pub fn noise(rng: &mut StdRng, len: usize) -> Vec<f32> {
 }
 
 impl Twin {
-    /// Random parameters, state at its start.
+    /// Random parameters, state at its start, NaN in every padding.
     pub fn new(gpu: &Gpu, config: &Config, tensors: &[Tensor], seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let params = Arena::new(gpu, tensors).expect("parameters");
         let grads = Arena::new(gpu, tensors).expect("gradients");
+        for (arena, tensor) in [&params, &grads].into_iter().flat_map(|arena| tensors.iter().map(move |t| (arena, t))) {
+            let slice = arena.slice(&tensor.name).expect("a known tensor");
+            let padding = vec![f32::NAN; (4 - tensor.len_elements() as usize % 4) % 4];
+            let end = slice.offset + slice.size;
+            gpu.queue().write_buffer(slice.buffer, end, &bytemuck::pod_collect_to_vec::<f32, u8>(&padding));
+        }
         let values = tensors
             .iter()
             .map(|tensor| {
