@@ -299,7 +299,7 @@ impl Gpu {
     }
 
     /// Writes bytes into pieces of a buffer, first byte and bytes of each, before any work that is not yet submitted.
-    fn write(&self, buffer: &wgpu::Buffer, pieces: &[(u64, u64)], bytes: &[u8]) {
+    fn write(&self, buffer: &wgpu::Buffer, pieces: &[Piece], bytes: &[u8]) {
         let starts = pieces.iter().scan(0, |from, (_, size)| {
             *from += size;
             Some(*from - size)
@@ -308,7 +308,7 @@ impl Gpu {
     }
 
     /// Writes the start of these bytes into each piece of a buffer.
-    fn fill(&self, buffer: &wgpu::Buffer, pieces: &[(u64, u64)], bytes: &[u8]) {
+    fn fill(&self, buffer: &wgpu::Buffer, pieces: &[Piece], bytes: &[u8]) {
         self.copy(buffer, bytes, pieces.iter().map(|&(to, size)| (0, to, size)));
     }
 
@@ -326,7 +326,7 @@ impl Gpu {
 
     /// Pieces of a buffer, first byte and bytes of each, once all submitted work is done. With `wait` the thread
     /// sleeps, else the future is polled.
-    async fn read(&self, buffer: &wgpu::Buffer, pieces: &[(u64, u64)], wait: bool) -> Result<Vec<u8>> {
+    async fn read(&self, buffer: &wgpu::Buffer, pieces: &[Piece], wait: bool) -> Result<Vec<u8>> {
         let size = pieces.iter().map(|(_, size)| size).sum();
         if size == 0 {
             return Ok(Vec::new());
@@ -389,6 +389,9 @@ fn instances() -> impl Iterator<Item = wgpu::Instance> {
         .filter(|backends| !backends.is_empty())
         .map(move |backends| wgpu::Instance::new(wgpu::InstanceDescriptor { backends, ..from_env() }))
 }
+
+/// First byte and bytes of a part of a buffer.
+type Piece = (u64, u64);
 
 /// Bytes as f32, whatever their alignment.
 fn floats(bytes: &[u8]) -> Vec<f32> {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::pipelines::{Fresh, of_group};
 use super::ring::{Guard, Ring};
-use super::{Buffers, Cache, Gpu, Made, floats};
+use super::{Buffers, Cache, Gpu, Made, Piece, floats};
 use crate::config::Groups;
 use crate::error::{Error, Result};
 use crate::format::{ALIGNMENT, Access, BLOCK, Tensor};
@@ -310,8 +310,8 @@ impl Engine {
         self.gpu.scoped(|| self.gpu.fill(buffer, &pieces, bytemuck::cast_slice(&block))).await
     }
 
-    /// Where a slot's values lie, in order: the buffer, and first byte and bytes of each piece. None for no elements.
-    fn pieces(&self, i: usize, rule: &dyn AnyRule, slot: &str) -> Result<(Option<&wgpu::Buffer>, Vec<(u64, u64)>)> {
+    /// Where a slot's values lie, in order: the buffer and its pieces. None for no elements.
+    fn pieces(&self, i: usize, rule: &dyn AnyRule, slot: &str) -> Result<(Option<&wgpu::Buffer>, Vec<Piece>)> {
         let (extent, place) = find_slot(rule, &self.tensors[i].name, slot)?;
         if extent == Extent::Tensor {
             let words = rule.names().tensor.len();
