@@ -132,8 +132,7 @@ impl Gpu {
         Self(Arc::new(Inner { device, queue, tuning, pipelines, counts: Default::default() }))
     }
 
-    /// The most powerful adapter of the native interfaces (Vulkan, Metal, DX12, WebGPU), and where there is none, of
-    /// GL; opened with [`required_limits`]. `WGPU_BACKEND` narrows the search.
+    /// The most powerful adapter that wgpu finds, opened with [`required_limits`]. `WGPU_BACKEND` narrows the search.
     ///
     /// # Errors
     /// [`Error::NoAdapter`], or [`Error::Wgpu`] where the device is refused.
@@ -142,15 +141,10 @@ impl Gpu {
             power_preference: wgpu::PowerPreference::HighPerformance,
             ..Default::default()
         };
-        let mut found = String::new();
-        for instance in instances() {
-            match instance.request_adapter(&options).await {
-                Ok(adapter) => return Self::open(&adapter).await,
-                Err(error) if found.is_empty() => found = error.to_string(),
-                Err(_) => {}
-            }
+        match instance().request_adapter(&options).await {
+            Ok(adapter) => Self::open(&adapter).await,
+            Err(error) => Err(Error::NoAdapter { wanted: String::new(), found: error.to_string() }),
         }
-        Err(Error::NoAdapter { wanted: String::new(), found })
     }
 
     /// The first adapter whose name or backend contains `name`, whatever the case.
@@ -158,20 +152,17 @@ impl Gpu {
     /// # Errors
     /// [`Error::NoAdapter`] with all names there are, or [`Error::Wgpu`].
     pub async fn request_named(name: &str) -> Result<Self> {
+        let adapters = instance().enumerate_adapters(wgpu::Backends::all()).await;
         let label = |adapter: &wgpu::Adapter| {
             let info = adapter.get_info();
             format!("{} ({})", info.name, info.backend)
         };
         let wanted = name.to_lowercase();
-        let mut found = Vec::new();
-        for instance in instances() {
-            let adapters = instance.enumerate_adapters(wgpu::Backends::all()).await;
-            if let Some(adapter) = adapters.iter().find(|adapter| label(adapter).to_lowercase().contains(&wanted)) {
-                return Self::open(adapter).await;
-            }
-            found.extend(adapters.iter().map(label));
+        if let Some(adapter) = adapters.iter().find(|adapter| label(adapter).to_lowercase().contains(&wanted)) {
+            return Self::open(adapter).await;
         }
-        let found = if found.is_empty() { "none".into() } else { found.join(", ") };
+        let found = adapters.iter().map(label).collect::<Vec<_>>().join(", ");
+        let found = if found.is_empty() { "none".into() } else { found };
         Err(Error::NoAdapter { wanted: format!(" whose name contains {name:?}"), found })
     }
 
@@ -379,15 +370,8 @@ impl Gpu {
     }
 }
 
-/// Where to look for adapters: the native interfaces first, then GL too, whose loader complains on a machine without
-/// a screen.
-fn instances() -> impl Iterator<Item = wgpu::Instance> {
-    let from_env = wgpu::InstanceDescriptor::new_without_display_handle_from_env;
-    let all = from_env().backends;
-    [all & wgpu::Backends::PRIMARY, all & !wgpu::Backends::PRIMARY]
-        .into_iter()
-        .filter(|backends| !backends.is_empty())
-        .map(move |backends| wgpu::Instance::new(wgpu::InstanceDescriptor { backends, ..from_env() }))
+fn instance() -> wgpu::Instance {
+    wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env())
 }
 
 /// First byte and bytes of a part of a buffer.

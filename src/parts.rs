@@ -82,7 +82,7 @@ pub fn tree<F: Real>(combine: Combine, len: usize, mut value: impl FnMut(usize) 
     let mut nodes: Vec<[F; 2]> = (0..len)
         .step_by(BLOCK)
         .map(|first| {
-            let mut at = |i: usize| if first + i < len && i < BLOCK { value(first + i) } else { zero };
+            let mut at = |i: usize| if first + i < len { value(first + i) } else { zero };
             let mut lanes = [zero; 32];
             for (j, lane) in lanes.iter_mut().enumerate() {
                 for quad in (j / 8 * 64 + j % 8..).step_by(8).take(8) {

@@ -10,8 +10,8 @@ use crate::rule::AnyRule;
 use crate::rules;
 use crate::wgsl::{self, Binding, Skeleton};
 
-/// What makes two pipelines differ: the text, and the constants' bits.
-type Key = (String, Vec<(&'static str, u64)>);
+/// What makes two pipelines differ: the text, the constants' bits, and whether the text is trusted.
+type Key = (String, Vec<(&'static str, u64)>, bool);
 
 /// Pipelines of which wgpu has not yet said that they are good.
 pub(super) type Fresh = HashMap<Key, wgpu::ComputePipeline>;
@@ -37,12 +37,12 @@ impl Pipelines {
         access: Access,
     ) -> wgpu::ComputePipeline {
         let text = rule.revise(wgsl::compose(rule, skeleton, access));
-        let key = (text, constants.iter().map(|&(name, value)| (name, value.to_bits())).collect());
+        let trusted = rules::ALL.iter().any(|row| (row.type_id)() == (rule as &dyn Any).type_id());
+        let key = (text, constants.iter().map(|&(name, value)| (name, value.to_bits())).collect(), trusted);
         if let Some(pipeline) = self.pipelines.get(&key).or(fresh.get(&key)) {
             return pipeline.clone();
         }
         let label = format!("wgpu-optim/{}/f32-{}/{}", rule.name(), access.name(), skeleton.name());
-        let trusted = rules::ALL.iter().any(|row| (row.type_id)() == (rule as &dyn Any).type_id());
         let module = module(gpu, &label, &key.0, trusted);
         let bindings = wgsl::bindings(rule, skeleton);
         let layouts = [0, 1].map(|group| self.layout(gpu, &of_group(&bindings, group)));
