@@ -23,7 +23,7 @@ struct Options {
     /// How parameters and gradients are read
     #[arg(value_parser = PossibleValuesParser::new(ACCESSES.map(Access::name)))]
     access: String,
-    /// Options that differ from the defaults: which slots there are, and the constants
+    /// Options that differ from the defaults, lookahead among them: which slots there are, and the constants
     #[arg(long, value_name = "JSON", default_value = "{}", value_parser = object)]
     config: Map<String, Value>,
 }
@@ -39,7 +39,7 @@ fn main() {
         .unwrap_or_else(|error| Options::command().error(ErrorKind::ValueValidation, error).exit());
     let skeleton = Skeleton::ALL.into_iter().find(|known| known.name() == skeleton).expect("one of those offered");
     let access = ACCESSES.into_iter().find(|known| known.name() == access).expect("one of those offered");
-    print!("{}", compose(config.rule(), skeleton, access));
+    print!("{}", compose(config.rule(), config.around(), skeleton, access));
     for (name, value) in config.rule().constants() {
         eprintln!("{name} = {value}");
     }

@@ -4,14 +4,24 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::format::Tensor;
+use crate::rule::Carried;
 
 /// One history of applied steps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug)]
 pub struct Clock {
     /// The group whose options it follows.
     pub group: usize,
     /// Applied steps.
     pub t: u64,
+    /// What the rule carries from step to step.
+    pub carried: Carried,
+}
+
+impl Clock {
+    /// Clocks with one key stand alike, now and ever after.
+    fn key(&self) -> (usize, u64, [u64; 2]) {
+        (self.group, self.t, self.carried.map(f64::to_bits))
+    }
 }
 
 /// All clocks, and which one each tensor follows.
@@ -19,14 +29,16 @@ pub struct Clock {
 pub struct Clocks {
     list: Vec<Clock>,
     of: Arc<Vec<usize>>,
+    /// Applied steps of the optimizer, whichever tensors they had: what schedules follow.
+    pub steps: u64,
 }
 
 impl Clocks {
     /// One clock a group that has tensors, at 0.
     pub fn new(group_of: &[usize]) -> Self {
-        let mut clocks = Self { list: Vec::new(), of: Arc::new(vec![0; group_of.len()]) };
-        let start = group_of.iter().map(|&group| Clock { group, t: 0 }).collect::<Vec<_>>();
-        clocks.assign(&start);
+        let mut clocks = Self { list: Vec::new(), of: Arc::new(vec![0; group_of.len()]), steps: 0 };
+        let start = |&group| (Clock { group, t: 0, carried: Carried::default() }, true);
+        clocks.assign(group_of.iter().map(start).collect::<Vec<_>>());
         clocks
     }
 
@@ -35,98 +47,137 @@ impl Clocks {
         &self.list
     }
 
+    /// The clocks, to be advanced.
+    pub fn list_mut(&mut self) -> &mut [Clock] {
+        &mut self.list
+    }
+
     /// The clock of a tensor, as a place in [`list`](Self::list).
     pub fn of(&self, tensor: usize) -> usize {
         self.of[tensor]
     }
 
-    /// Applied steps of a tensor.
-    pub fn t(&self, tensor: usize) -> u64 {
-        self.list[self.of[tensor]].t
+    /// A tensor's clock.
+    pub fn clock(&self, tensor: usize) -> &Clock {
+        &self.list[self.of[tensor]]
     }
 
-    /// Counts a step of all tensors, or of those marked; a tensor left out gets a clock of its own.
-    pub fn advance(&mut self, present: Option<&[bool]>) {
+    /// Parts clocks until the tensors of each are all present or all absent, and says which are.
+    pub fn part(&mut self, present: Option<&[bool]>) -> Vec<bool> {
         match present {
-            None => self.list.iter_mut().for_each(|clock| clock.t = clock.t.saturating_add(1)),
+            None => vec![true; self.list.len()],
             Some(present) => {
-                let each = present
-                    .iter()
-                    .enumerate()
-                    .map(|(tensor, &present)| {
-                        let clock = self.list[self.of[tensor]];
-                        Clock { t: clock.t.saturating_add(present.into()), ..clock }
-                    })
-                    .collect::<Vec<_>>();
-                self.assign(&each);
+                let each = self.of.iter().zip(present).map(|(&clock, &present)| (self.list[clock], present));
+                self.assign(each.collect::<Vec<_>>())
             }
         }
     }
 
-    /// Sets a tensor's `t`.
-    pub fn set_t(&mut self, tensor: usize, t: u64) {
-        let mut each: Vec<Clock> = self.of.iter().map(|&clock| self.list[clock]).collect();
-        each[tensor].t = t;
-        self.assign(&each);
+    /// One clock for all tensors that stand alike.
+    pub fn join(&mut self) {
+        self.assign(self.of.iter().map(|&clock| (self.list[clock], true)).collect::<Vec<_>>());
     }
 
-    /// One clock for all tensors that stand alike.
-    fn assign(&mut self, each: &[Clock]) {
+    /// Sets a tensor's clock; its group stays.
+    pub fn set(&mut self, tensor: usize, t: u64, carried: Carried) {
+        let mut each: Vec<_> = self.of.iter().map(|&clock| (self.list[clock], true)).collect();
+        each[tensor].0 = Clock { t, carried, ..each[tensor].0 };
+        self.assign(each);
+    }
+
+    /// One clock for all tensors with one history and mark, and each clock's mark.
+    fn assign(&mut self, each: Vec<(Clock, bool)>) -> Vec<bool> {
         let mut places = std::collections::HashMap::new();
+        let mut marks = Vec::new();
         self.list.clear();
         let of = each
-            .iter()
-            .map(|&clock| {
-                *places.entry(clock).or_insert_with(|| {
+            .into_iter()
+            .map(|(clock, mark)| {
+                *places.entry((clock.key(), mark)).or_insert_with(|| {
                     self.list.push(clock);
+                    marks.push(mark);
                     self.list.len() - 1
                 })
             })
             .collect();
         self.of = Arc::new(of);
+        marks
     }
 }
 
-/// The order of look-ahead and step.
+/// The order of steps and of the moves outside them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LookedAhead(Option<Vec<bool>>);
+pub struct Order {
+    /// The tensors of a look-ahead whose step has not come.
+    looked: Option<Vec<bool>>,
+    evaluating: bool,
+}
 
-impl LookedAhead {
+impl Order {
     /// Notes a look-ahead of the tensors marked: those that need it and are given.
     ///
     /// # Errors
-    /// [`Error::LookAhead`] where no tensor needs one or one is pending.
+    /// [`Error::Order`] where no tensor needs one or one is pending.
     pub fn look(&mut self, groups_need: bool, moved: Vec<bool>) -> Result<()> {
         if !groups_need {
-            return Err(error("no option asks for one (nesterov look_ahead)"));
+            return Err(error("look-ahead", "no option asks for one (nesterov look_ahead)"));
         }
-        if self.0.is_some() {
-            return Err(error("two in a row; the step between them is missing"));
+        if self.looked.is_some() {
+            return Err(error("look-ahead", "two in a row; the step between them is missing"));
         }
-        self.0 = Some(moved);
+        self.looked = Some(moved);
         Ok(())
     }
 
     /// Takes the look-ahead that a step needs. `needs` marks the tensors that need it and have a gradient.
     ///
     /// # Errors
-    /// [`Error::LookAhead`] where it is missing or was for other tensors.
-    pub fn take(&mut self, tensors: &[Tensor], needs: impl Fn(usize) -> bool) -> Result<()> {
-        let Some(looked) = &self.0 else {
+    /// [`Error::Order`] where it is missing or was for other tensors, or the parameters stand where they are evaluated.
+    pub fn step(&mut self, tensors: &[Tensor], needs: impl Fn(usize) -> bool) -> Result<()> {
+        if self.evaluating {
+            return Err(error("step", "the parameters are in evaluation; call training first"));
+        }
+        let Some(looked) = &self.looked else {
             let needed = (0..tensors.len()).any(needs);
-            return if needed { Err(error("a step without one before it (nesterov look_ahead)")) } else { Ok(()) };
+            let message = "a step without one before it (nesterov look_ahead)";
+            return if needed { Err(error("look-ahead", message)) } else { Ok(()) };
         };
         if let Some(i) = (0..looked.len()).find(|&i| looked[i] != needs(i)) {
             let (had, has) = if looked[i] { ("in", "not in") } else { ("not in", "in") };
-            return Err(error(&format!("tensor {} was {had} the look-ahead and is {has} the step", tensors[i].name)));
+            let message = format!("tensor {} was {had} the look-ahead and is {has} the step", tensors[i].name);
+            return Err(error("look-ahead", &message));
         }
-        self.0 = None;
+        self.looked = None;
         Ok(())
+    }
+
+    /// Notes a move to evaluation or back.
+    ///
+    /// # Errors
+    /// [`Error::Order`] where no rule has such a move, or the parameters stand there already.
+    pub fn turn(&mut self, groups_have: bool, evaluating: bool) -> Result<()> {
+        let what = if evaluating { "evaluation" } else { "training" };
+        if !groups_have {
+            return Err(error(what, "the parameters are evaluated where they are trained; leave the call out"));
+        }
+        if self.evaluating == evaluating {
+            return Err(error(what, &format!("the parameters are in {what} already")));
+        }
+        self.evaluating = evaluating;
+        Ok(())
+    }
+
+    /// Refuses what would change the numbers that lead back from evaluation.
+    ///
+    /// # Errors
+    /// [`Error::Order`] in evaluation.
+    pub fn in_training(&self, what: &'static str) -> Result<()> {
+        if self.evaluating { Err(error(what, "the parameters are in evaluation; call training first")) } else { Ok(()) }
     }
 }
 
-fn error(message: &str) -> Error {
-    Error::LookAhead { message: message.into() }
+fn error(what: &'static str, message: &str) -> Error {
+    Error::Order { what, message: message.into() }
 }
 
 #[cfg(test)]
@@ -137,12 +188,14 @@ mod tests {
     fn a_tensor_that_misses_a_step_keeps_its_count_and_meets_the_others_again() {
         let mut clocks = Clocks::new(&[0, 0, 1]);
         assert_eq!(clocks.list().len(), 2);
-        clocks.advance(None);
-        clocks.advance(Some(&[true, false, true]));
-        assert_eq!([clocks.t(0), clocks.t(1), clocks.t(2)], [2, 1, 2]);
-        assert_eq!(clocks.list().len(), 3);
-        clocks.advance(Some(&[false, true, false]));
-        assert_eq!([clocks.t(0), clocks.t(1), clocks.t(2)], [2, 2, 2]);
-        assert_eq!(clocks.list().len(), 2, "equal histories share a clock again");
+        let mut step = |present: Option<&[bool]>| {
+            let marks = clocks.part(present);
+            clocks.list_mut().iter_mut().zip(marks).for_each(|(clock, present)| clock.t += u64::from(present));
+            clocks.join();
+            ([0, 1, 2].map(|tensor| clocks.clock(tensor).t), clocks.list().len())
+        };
+        step(None);
+        assert_eq!(step(Some(&[true, false, true])), ([2, 1, 2], 3));
+        assert_eq!(step(Some(&[false, true, false])), ([2, 2, 2], 2), "equal histories share a clock again");
     }
 }

@@ -3,14 +3,18 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use crate::error::{Error, Result, at_least_zero, refuse};
+use crate::around::{Around, Lookahead};
+use crate::error::{Error, Result, refuse};
 use crate::format::Tensor;
-use crate::rule::{AnyRule, Common, Rule, WeightDecay};
+use crate::groups::{ActiveGroup, Groups, in_group};
+use crate::rule::{AnyRule, Rule};
 use crate::rules;
 
 /// Fields around the rule that later versions honour. They are refused by name.
-const LATER: [&str; 8] =
-    ["clip", "accumulate", "skip_nonfinite", "loss_scale", "ema", "lookahead", "schedule", "schedules"];
+const LATER: [&str; 7] = ["clip", "accumulate", "skip_nonfinite", "loss_scale", "ema", "schedule", "schedules"];
+
+/// Fields that are the same for all groups.
+const TOP: [&str; 1] = ["lookahead"];
 
 /// An optimizer's configuration: a rule with its options, `maximize` and `groups`.
 ///
@@ -34,6 +38,7 @@ const LATER: [&str; 8] =
 pub struct Config {
     rule: Box<dyn AnyRule>,
     maximize: bool,
+    around: Around,
     groups: Vec<Group>,
 }
 
@@ -70,12 +75,13 @@ impl<R: Rule> From<R> for Config {
 
 impl From<Box<dyn AnyRule>> for Config {
     fn from(rule: Box<dyn AnyRule>) -> Self {
-        Self { rule, maximize: false, groups: Vec::new() }
+        Self { rule, maximize: false, around: Around::default(), groups: Vec::new() }
     }
 }
 
 impl Config {
-    /// Reads JSON: `{"optimizer": NAME, "preset": NAME, "maximize": false, "groups": [..], ..options of the rule}`.
+    /// Reads JSON: `{"optimizer": NAME, "preset": NAME, "maximize": false, "lookahead": {..}, "groups": [..],
+    /// ..options of the rule}`.
     ///
     /// # Errors
     /// [`Error::Config`] with the path of what is not JSON, unknown or of a wrong type; [`Error::Unsupported`];
@@ -113,7 +119,8 @@ impl Config {
         };
         let maximize = take(&mut fields, "maximize")?.unwrap_or(false);
         let groups = take(&mut fields, "groups")?.unwrap_or_default();
-        let config = Self { rule: start.with(&fields)?, maximize, groups };
+        let around = Around { lookahead: take(&mut fields, "lookahead")? };
+        let config = Self { rule: start.with(&fields)?, maximize, around, groups };
         config.rules()?;
         Ok(config)
     }
@@ -127,6 +134,13 @@ impl Config {
     #[must_use]
     pub fn maximize(mut self, maximize: bool) -> Self {
         self.maximize = maximize;
+        self
+    }
+
+    /// Wraps the rule in [`Lookahead`].
+    #[must_use]
+    pub fn lookahead(mut self, lookahead: Lookahead) -> Self {
+        self.around.lookahead = Some(lookahead);
         self
     }
 
@@ -147,6 +161,11 @@ impl Config {
         &*self.rule
     }
 
+    /// What is wrapped round the rule.
+    pub fn around(&self) -> &Around {
+        &self.around
+    }
+
     /// The configured learning rate of the top level.
     pub fn lr(&self) -> f64 {
         self.rule.lr()
@@ -160,11 +179,18 @@ impl Config {
     /// Every group's rule, checked; the top level first.
     fn rules(&self) -> Result<Vec<ActiveGroup>> {
         self.rule.check()?;
+        self.around.check()?;
         let mut all = vec![ActiveGroup::new(self.rule.clone(), self.maximize, Map::new())?];
         for (i, group) in self.groups.iter().enumerate() {
             let mut own = group.fields.clone();
             if let Some(field) = LATER.iter().find(|&&field| own.contains_key(field)) {
                 return Err(Error::Unsupported { field: format!("groups[{i}].{field}") });
+            }
+            if let Some(field) = TOP.iter().find(|&&field| own.contains_key(field)) {
+                return Err(wrong(
+                    format!("groups[{i}].{field}"),
+                    "belongs to the top level; it is the same for all groups",
+                ));
             }
             let within = |error| in_group(i, error);
             let maximize = take(&mut own, "maximize").map_err(within)?.unwrap_or(self.maximize);
@@ -201,28 +227,12 @@ impl Config {
                 return refuse("tensors is empty, must hold at least one name".into());
             }
         }
-        let mut groups = Groups { list, of };
-        let base = groups.list[0].lr_initial;
-        for group in groups.list.iter_mut().filter(|group| group.own.contains_key("lr")) {
-            group.ratio = group.lr_initial / base;
-        }
-        Ok(groups)
+        Ok(Groups::new(list, of, self.around))
     }
 }
 
 fn wrong(path: impl Into<String>, message: impl ToString) -> Error {
     Error::Config { path: path.into(), message: message.to_string() }
-}
-
-/// The error with the path of its group.
-fn in_group(group: usize, error: Error) -> Error {
-    match error {
-        Error::Config { path, message } => wrong(format!("groups[{group}].{path}"), message),
-        Error::Field { field, value, bound } => {
-            Error::Field { field: format!("groups[{group}].{field}"), value, bound }
-        }
-        other => other,
-    }
 }
 
 /// Takes a field out of the map, with its path in the error.
@@ -260,6 +270,9 @@ impl Serialize for Config {
         fields.insert("optimizer".into(), self.name().into());
         fields.extend(self.rule.to_json());
         fields.insert("maximize".into(), self.maximize.into());
+        if let Some(lookahead) = &self.around.lookahead {
+            fields.insert("lookahead".into(), serde_json::to_value(lookahead).map_err(serde::ser::Error::custom)?);
+        }
         fields.insert("groups".into(), serde_json::to_value(&self.groups).map_err(serde::ser::Error::custom)?);
         fields.serialize(serializer)
     }
@@ -268,156 +281,6 @@ impl Serialize for Config {
 impl<'de> Deserialize<'de> for Config {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
         Self::from_value(Value::deserialize(deserializer)?).map_err(serde::de::Error::custom)
-    }
-}
-
-/// A group at work: its rule with the options of this moment.
-#[derive(Clone, Debug)]
-pub struct ActiveGroup {
-    rule: Box<dyn AnyRule>,
-    maximize: bool,
-    lr_initial: f64,
-    /// Fields that the top level does not decide.
-    own: Map<String, Value>,
-    /// Of its rate to the top level's, where it has one of its own.
-    ratio: f64,
-}
-
-impl ActiveGroup {
-    fn new(rule: Box<dyn AnyRule>, maximize: bool, own: Map<String, Value>) -> Result<Self> {
-        let lr_initial = rule.lr();
-        if matches!(rule.weight_decay(), WeightDecay::Independent(_)) && lr_initial == 0.0 {
-            return refuse("lr", 0, "above 0 with weight_decay independent");
-        }
-        Ok(Self { rule, maximize, lr_initial, own, ratio: 1.0 })
-    }
-}
-
-/// The groups of a list of tensors: the top level first, then as configured.
-#[derive(Clone, Debug)]
-pub struct Groups {
-    list: Vec<ActiveGroup>,
-    /// Each tensor's group.
-    of: Vec<usize>,
-}
-
-impl Groups {
-    /// Each tensor's group.
-    pub fn of(&self) -> &[usize] {
-        &self.of
-    }
-
-    /// How many groups there are, the top level included.
-    pub fn len(&self) -> usize {
-        self.list.len()
-    }
-
-    /// Never: the top level is always there.
-    pub fn is_empty(&self) -> bool {
-        self.list.is_empty()
-    }
-
-    /// A group's rule.
-    pub fn rule(&self, group: usize) -> &(dyn AnyRule + 'static) {
-        &*self.list[group].rule
-    }
-
-    /// A tensor's rule.
-    pub fn rule_of(&self, tensor: usize) -> &(dyn AnyRule + 'static) {
-        self.rule(self.of[tensor])
-    }
-
-    /// Whether the group ascends.
-    pub fn maximizes(&self, group: usize) -> bool {
-        self.list[group].maximize
-    }
-
-    /// Whether any tensor needs a look-ahead.
-    pub fn need_look_ahead(&self) -> bool {
-        self.of.iter().any(|&group| self.rule(group).needs_look_ahead())
-    }
-
-    /// The skeleton's numbers of a group.
-    pub fn common(&self, group: usize) -> Common<f64> {
-        let ActiveGroup { rule, maximize, lr_initial, .. } = &self.list[group];
-        Common::new(*maximize, rule.weight_decay(), rule.lr(), *lr_initial)
-    }
-
-    /// Sets the learning rate of the top level. A group with a rate of its own keeps its ratio.
-    ///
-    /// # Errors
-    /// [`Error::Field`] for a rate that is negative or not finite.
-    pub fn set_lr(&mut self, lr: f64) -> Result<()> {
-        at_least_zero("lr", lr)?;
-        for (i, group) in self.list.iter().enumerate().skip(1) {
-            if !group.ratio.is_finite() {
-                let bound = "left alone: the top level's rate was 0 when the group's was set, so there is no ratio";
-                return refuse(format!("groups[{}].lr", i - 1), group.rule.lr(), bound);
-            }
-            at_least_zero(&format!("groups[{}].lr", i - 1), lr * group.ratio)?;
-        }
-        for group in &mut self.list {
-            group.rule.set_lr(lr * group.ratio);
-        }
-        Ok(())
-    }
-
-    /// Sets a numeric option of the top level and of every group that has none of its own; `weight_decay` sets the
-    /// number and keeps the kind.
-    ///
-    /// # Errors
-    /// As [`AnyRule::with`], and [`Error::Field`] where the number would need another pipeline or state.
-    pub fn set(&mut self, field: &str, value: f64) -> Result<()> {
-        if field == "lr" {
-            return self.set_lr(value);
-        }
-        let takers = (0..self.list.len()).filter(|&i| !self.list[i].own.contains_key(field)).collect::<Vec<_>>();
-        self.set_in(&takers, field, value)
-    }
-
-    /// Sets a numeric option of one group, counted as in `groups`. From then on it is the group's own: the top level's
-    /// does not change it, and a rate keeps its ratio to the top level's.
-    ///
-    /// # Errors
-    /// As [`set`](Self::set), and [`Error::Group`] where there is no such group.
-    pub fn set_group(&mut self, group: usize, field: &str, value: f64) -> Result<()> {
-        let groups = self.list.len() - 1;
-        if group >= groups {
-            let message = format!("there is no such group; the configuration has {groups}");
-            return Err(Error::Group { group, message });
-        }
-        self.set_in(&[group + 1], field, value).map_err(|error| in_group(group, error))?;
-        let base = self.list[0].rule.lr();
-        let group = &mut self.list[group + 1];
-        group.own.insert(field.into(), value.into());
-        if field == "lr" {
-            group.ratio = value / base;
-        }
-        Ok(())
-    }
-
-    fn set_in(&mut self, groups: &[usize], field: &str, value: f64) -> Result<()> {
-        if !value.is_finite() {
-            return refuse(field, value, "finite");
-        }
-        let mut changed = Vec::with_capacity(groups.len());
-        for &i in groups {
-            let old = &*self.list[i].rule;
-            let json = match (field, old.weight_decay()) {
-                ("weight_decay", WeightDecay::None) => return refuse(field, value, "left alone where it is none"),
-                ("weight_decay", decay) => Map::from_iter([(decay.kind().to_string(), value.into())]).into(),
-                _ => Value::from(value),
-            };
-            let new = old.with(&Map::from_iter([(field.to_string(), json)]))?;
-            if new.constants() != old.constants() || new.slots() != old.slots() {
-                return refuse(field, value, "a value that needs no other pipeline or state than at creation");
-            }
-            changed.push((i, new));
-        }
-        for (i, rule) in changed {
-            self.list[i].rule = rule;
-        }
-        Ok(())
     }
 }
 

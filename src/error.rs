@@ -152,9 +152,12 @@ pub enum Error {
         /// All adapters there are.
         found: String,
     },
-    /// A look-ahead that is missing, doubled, or for other tensors than the step.
-    #[error("look-ahead: {message}")]
-    LookAhead {
+    /// A step or a move outside a step that comes out of turn: a look-ahead that is missing, doubled or for other
+    /// tensors than the step, a step in evaluation.
+    #[error("{what}: {message}")]
+    Order {
+        /// What was asked for.
+        what: &'static str,
         /// What was done and what was expected.
         message: String,
     },

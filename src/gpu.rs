@@ -15,7 +15,7 @@ mod ring;
 
 pub use arena::{Arena, Part};
 pub use buffers::{Buffers, Slice};
-pub(crate) use engine::{Engine, Walk};
+pub(crate) use engine::{Engine, Work};
 use pipelines::Pipelines;
 pub(crate) use ring::State as StepState;
 

@@ -4,17 +4,14 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::clock::{Clocks, LookedAhead};
-use crate::config::{Config, Groups};
+use crate::clock::{Clocks, Order};
+use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::format::Tensor;
-use crate::gpu::{Buffers, Engine, Gpu, StepState, Walk};
-use crate::parts::Real;
-use crate::reference::find;
-use crate::rule::{Extent, Pass};
-
-/// In the clock map: the tensor has no part in this step.
-const ABSENT: u32 = u32::MAX;
+use crate::gpu::{Buffers, Engine, Gpu, StepState, Work};
+use crate::groups::Groups;
+use crate::reference::{check_carried, find};
+use crate::rule::{Carried, Move};
 
 /// Makes an optimizer of a rule or a [`Config`].
 pub trait On: Into<Config> {
@@ -50,12 +47,10 @@ pub struct Optimizer {
     tensors: Vec<Tensor>,
     groups: Groups,
     clocks: Clocks,
-    looked_ahead: LookedAhead,
+    order: Order,
     engine: Engine,
     sequence: u64,
     undo: VecDeque<Undo>,
-    words: Vec<u32>,
-    numbers: Vec<f64>,
 }
 
 /// What an encoding changed on the host, until its command buffer is done.
@@ -63,7 +58,7 @@ pub struct Optimizer {
 struct Undo {
     sequence: u64,
     clocks: Clocks,
-    looked_ahead: LookedAhead,
+    order: Order,
     state: StepState,
 }
 
@@ -86,7 +81,7 @@ pub struct Report {
     pub dispatches: usize,
     /// Kinds of pipeline that the groups need.
     pub variants: usize,
-    /// Bytes that a step reads and writes, tables left out.
+    /// Bytes that the coming step reads and writes, tables left out.
     pub bytes: u64,
     /// Tensors whose slices take the scalar kernel.
     pub scalar_tensors: Vec<String>,
@@ -123,12 +118,10 @@ impl Optimizer {
             tensors: tensors.to_vec(),
             clocks: Clocks::new(groups.of()),
             groups,
-            looked_ahead: LookedAhead::default(),
+            order: Order::default(),
             engine,
             sequence: 0,
             undo: VecDeque::new(),
-            words: Vec::new(),
-            numbers: Vec::new(),
         })
     }
 
@@ -146,18 +139,14 @@ impl Optimizer {
         grads: impl Into<Buffers<'a>>,
     ) -> Result<Token> {
         let (params, grads) = (params.into(), grads.into());
-        self.engine.bind(&params, Some(&grads))?;
+        self.engine.bind(&params, Work::Step(&grads))?;
         let present = grads.present();
-        let mut looked_ahead = self.looked_ahead.clone();
-        if self.groups.need_look_ahead() {
-            let is_present = |i: usize| present.as_ref().is_none_or(|present| present[i]);
-            let needs = |i: usize| is_present(i) && self.groups.rule_of(i).needs_look_ahead();
-            looked_ahead.take(&self.tensors, needs)?;
-        }
+        let mut order = self.order.clone();
+        let is_present = |i: usize| present.as_ref().is_none_or(|present| present[i]);
+        order.step(&self.tensors, |i| is_present(i) && self.groups.rule_of(i).needs_look_ahead())?;
         let mut clocks = self.clocks.clone();
-        clocks.advance(present.as_deref());
-        self.record(Walk::Step, &clocks, present.as_deref());
-        self.commit(encoder, clocks, looked_ahead)
+        let words = self.groups.step(&mut clocks, present.as_deref()).words();
+        self.commit(encoder, &words, clocks, order)
     }
 
     /// [`encode`](Self::encode) into an encoder of its own, submitted.
@@ -176,22 +165,19 @@ impl Optimizer {
     /// none out of `params`.
     ///
     /// # Errors
-    /// [`Error::LookAhead`] where no option asks for it or one is pending; buffers as in [`encode`](Self::encode).
+    /// [`Error::Order`] where no option asks for it or one is pending; buffers as in [`encode`](Self::encode).
     pub fn encode_look_ahead<'a>(
         &mut self,
         encoder: &mut wgpu::CommandEncoder,
         params: impl Into<Buffers<'a>>,
     ) -> Result<Token> {
         let params = params.into();
-        let present = params.present().unwrap_or_else(|| vec![true; self.tensors.len()]);
-        let mut looked_ahead = self.looked_ahead.clone();
-        self.engine.bind(&params, None)?;
-        let moved = |(i, &present): (usize, &bool)| present && self.groups.rule_of(i).needs_look_ahead();
-        looked_ahead.look(self.groups.need_look_ahead(), present.iter().enumerate().map(moved).collect())?;
-        let mut clocks = self.clocks.clone();
-        clocks.advance(Some(&present));
-        self.record(Walk::LookAhead, &clocks, Some(&present));
-        self.commit(encoder, self.clocks.clone(), looked_ahead)
+        let present = params.present();
+        let is_present = |i: usize| present.as_ref().is_none_or(|present| present[i]);
+        let moved = |i| is_present(i) && self.groups.rule_of(i).needs_look_ahead();
+        let mut order = self.order.clone();
+        order.look(self.needs_look_ahead(), (0..self.tensors.len()).map(moved).collect())?;
+        self.encode_move(encoder, &params, Move::LookAhead, order)
     }
 
     /// [`encode_look_ahead`](Self::encode_look_ahead) into an encoder of its own, submitted.
@@ -203,6 +189,82 @@ impl Optimizer {
         self.encode_look_ahead(&mut encoder, params)?;
         self.engine.gpu().queue().submit([encoder.finish()]);
         Ok(())
+    }
+
+    /// Encodes the move of the parameters to where the model is to be evaluated, for rules that train it elsewhere
+    /// ([`has_evaluation`](Self::has_evaluation)); [`encode_training`](Self::encode_training) leads back, to rounding.
+    /// In between, a step is an error.
+    ///
+    /// # Errors
+    /// [`Error::Order`] where no rule has such a move or the parameters stand there already; buffers as in
+    /// [`encode`](Self::encode), all parameters given.
+    pub fn encode_evaluation<'a>(
+        &mut self,
+        encoder: &mut wgpu::CommandEncoder,
+        params: impl Into<Buffers<'a>>,
+    ) -> Result<Token> {
+        self.turn(encoder, &params.into(), Move::Evaluation)
+    }
+
+    /// Encodes the way back from [`encode_evaluation`](Self::encode_evaluation).
+    ///
+    /// # Errors
+    /// The same.
+    pub fn encode_training<'a>(
+        &mut self,
+        encoder: &mut wgpu::CommandEncoder,
+        params: impl Into<Buffers<'a>>,
+    ) -> Result<Token> {
+        self.turn(encoder, &params.into(), Move::Training)
+    }
+
+    /// [`encode_evaluation`](Self::encode_evaluation) into an encoder of its own, submitted.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn evaluation<'a>(&mut self, params: impl Into<Buffers<'a>>) -> Result<()> {
+        let mut encoder = self.engine.gpu().device().create_command_encoder(&Default::default());
+        self.encode_evaluation(&mut encoder, params)?;
+        self.engine.gpu().queue().submit([encoder.finish()]);
+        Ok(())
+    }
+
+    /// [`encode_training`](Self::encode_training) into an encoder of its own, submitted.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn training<'a>(&mut self, params: impl Into<Buffers<'a>>) -> Result<()> {
+        let mut encoder = self.engine.gpu().device().create_command_encoder(&Default::default());
+        self.encode_training(&mut encoder, params)?;
+        self.engine.gpu().queue().submit([encoder.finish()]);
+        Ok(())
+    }
+
+    fn turn(&mut self, encoder: &mut wgpu::CommandEncoder, params: &Buffers, to: Move) -> Result<Token> {
+        let mut order = self.order.clone();
+        order.turn(self.groups.have_move(to), to == Move::Evaluation)?;
+        if let Some(i) = params.present().and_then(|present| present.iter().position(|present| !present)) {
+            return Err(Error::Slice {
+                what: "parameter",
+                tensor: self.tensors[i].name.clone(),
+                message: "is missing; all parameters move together".into(),
+            });
+        }
+        self.encode_move(encoder, params, to, order)
+    }
+
+    fn encode_move(
+        &mut self,
+        encoder: &mut wgpu::CommandEncoder,
+        params: &Buffers,
+        to: Move,
+        order: Order,
+    ) -> Result<Token> {
+        self.engine.bind(params, Work::Move(to))?;
+        let present = params.present();
+        let is_present = |i: usize| present.as_ref().is_none_or(|present| present[i]);
+        let words = self.groups.moved(&self.clocks, to, is_present).words();
+        self.commit(encoder, &words, self.clocks.clone(), order)
     }
 
     /// Takes back the latest encoding that was not taken back yet. Its encoder, or the command buffer made of it, must
@@ -224,7 +286,7 @@ impl Optimizer {
             Some(last) if last.sequence == token.sequence => {
                 let last = self.undo.pop_back().expect("it was just seen");
                 self.clocks = last.clocks;
-                self.looked_ahead = last.looked_ahead;
+                self.order = last.order;
                 Ok(())
             }
             _ if self.undo.iter().any(|undo| undo.sequence == token.sequence) => {
@@ -236,7 +298,13 @@ impl Optimizer {
 
     /// Whether each step needs a look-ahead before its gradients are computed.
     pub fn needs_look_ahead(&self) -> bool {
-        self.groups.need_look_ahead()
+        self.groups.have_move(Move::LookAhead)
+    }
+
+    /// Whether the model is to be evaluated elsewhere than its parameters are trained: see
+    /// [`encode_evaluation`](Self::encode_evaluation).
+    pub fn has_evaluation(&self) -> bool {
+        self.groups.have_move(Move::Evaluation)
     }
 
     /// Sets the learning rate, from the next encoded step on. A group with a rate of its own keeps its ratio to the
@@ -255,6 +323,7 @@ impl Optimizer {
     /// [`Error::Config`] for an unknown field, [`Error::Field`] for a value outside its bound or one that would need
     /// another pipeline or other state.
     pub fn set(&mut self, field: &str, value: f64) -> Result<()> {
+        self.order.in_training("set")?;
         self.groups.set(field, value)
     }
 
@@ -264,6 +333,7 @@ impl Optimizer {
     /// # Errors
     /// The same, and [`Error::Group`] where there is no such group.
     pub fn set_group(&mut self, group: usize, field: &str, value: f64) -> Result<()> {
+        self.order.in_training("set_group")?;
         self.groups.set_group(group, field, value)
     }
 
@@ -272,15 +342,43 @@ impl Optimizer {
     /// # Errors
     /// [`Error::UnknownTensor`].
     pub fn t(&self, tensor: &str) -> Result<u64> {
-        Ok(self.clocks.t(find(&self.tensors, tensor)?))
+        Ok(self.clocks.clock(find(&self.tensors, tensor)?).t)
     }
 
-    /// Sets the count of applied steps of a tensor, as when its training is resumed.
+    /// Sets the count of applied steps of a tensor, as when its training is resumed. What its rule carries from step to
+    /// step becomes what it is after `t` steps with the options of now; [`set_carried`](Self::set_carried) sets it
+    /// exactly.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTensor`], or [`Error::Order`] in evaluation.
+    pub fn set_t(&mut self, tensor: &str, t: u64) -> Result<()> {
+        let i = find(&self.tensors, tensor)?;
+        self.set_clock(i, t, self.groups.rule_of(i).carried(t))
+    }
+
+    /// What a tensor's rule carries from step to step beside `t`, on the host and in f64: running products and sums,
+    /// 0 where it has none. Saved and set again, a training goes on with the same bits.
     ///
     /// # Errors
     /// [`Error::UnknownTensor`].
-    pub fn set_t(&mut self, tensor: &str, t: u64) -> Result<()> {
-        self.clocks.set_t(find(&self.tensors, tensor)?, t);
+    pub fn carried(&self, tensor: &str) -> Result<Carried> {
+        Ok(self.clocks.clock(find(&self.tensors, tensor)?).carried)
+    }
+
+    /// Sets what [`carried`](Self::carried) gave. To be called after [`set_t`](Self::set_t).
+    ///
+    /// # Errors
+    /// [`Error::UnknownTensor`], [`Error::Order`] in evaluation, or [`Error::Field`] for a number that is negative or
+    /// not finite.
+    pub fn set_carried(&mut self, tensor: &str, carried: Carried) -> Result<()> {
+        let i = find(&self.tensors, tensor)?;
+        check_carried(tensor, carried)?;
+        self.set_clock(i, self.clocks.clock(i).t, carried)
+    }
+
+    fn set_clock(&mut self, i: usize, t: u64, carried: Carried) -> Result<()> {
+        self.order.in_training("set_t")?;
+        self.clocks.set(i, t, carried);
         self.undo.clear();
         Ok(())
     }
@@ -290,8 +388,8 @@ impl Optimizer {
     /// # Errors
     /// [`Error::UnknownTensor`].
     pub fn slots(&self, tensor: &str) -> Result<Vec<&'static str>> {
-        let rule = self.groups.rule_of(find(&self.tensors, tensor)?);
-        Ok(rule.slots().iter().map(|slot| slot.name).collect())
+        let slots = self.groups.slots_of(find(&self.tensors, tensor)?);
+        Ok(slots.iter().map(|slot| slot.name).collect())
     }
 
     /// The values of a state slot once all submitted work is done: one an element, or one in all.
@@ -313,7 +411,7 @@ impl Optimizer {
 
     async fn read_state(&self, tensor: &str, slot: &str, wait: bool) -> Result<Vec<f32>> {
         let i = find(&self.tensors, tensor)?;
-        self.engine.state(i, self.groups.rule_of(i), slot, wait).await
+        self.engine.state(&self.groups, i, slot, wait).await
     }
 
     /// Sets a state slot, before any work that is not yet submitted.
@@ -322,7 +420,7 @@ impl Optimizer {
     /// [`Error::UnknownTensor`], [`Error::UnknownSlot`], or [`Error::Shape`] for another number of values.
     pub fn set_state(&mut self, tensor: &str, slot: &str, values: &[f32]) -> Result<()> {
         let i = find(&self.tensors, tensor)?;
-        self.engine.set_state(i, self.groups.rule_of(i), slot, values)
+        self.engine.set_state(&self.groups, i, slot, values)
     }
 
     /// What a step with these buffers does. Makes its pipelines and tables, as [`warm_up`](Self::warm_up) does.
@@ -333,12 +431,10 @@ impl Optimizer {
         let (params, grads) = (params.into(), grads.into());
         let present = grads.present();
         let (variants, tensors) = (self.engine.variants(), &self.tensors);
-        let bound = self.engine.bind(&params, Some(&grads))?;
+        let bound = self.engine.bind(&params, Work::Step(&grads))?;
         let bytes = (0..tensors.len()).filter(|&i| present.as_ref().is_none_or(|present| present[i])).map(|i| {
-            let rule = self.groups.rule_of(i);
-            let slots = rule.slots().iter().filter(|slot| slot.extent == Extent::Element).count() as u64;
-            let sums = rule.passes().iter().filter(|pass| matches!(pass, Pass::Sums(_))).count() as u64;
-            4 * tensors[i].len_elements() * (3 + 2 * slots + sums)
+            let around = self.groups.around().bytes_per_element(self.clocks.clock(i).t.saturating_add(1));
+            tensors[i].len_elements() * (self.groups.rule_of(i).bytes_per_element() + around)
         });
         Ok(Report {
             passes: bound.passes,
@@ -357,12 +453,13 @@ impl Optimizer {
     /// Buffers as in [`encode`](Self::encode).
     pub fn warm_up<'a>(&mut self, params: impl Into<Buffers<'a>>, grads: impl Into<Buffers<'a>>) -> Result<()> {
         let (params, grads) = (params.into(), grads.into());
-        if self.groups.need_look_ahead() {
-            self.engine.bind(&params, None)?;
+        for to in [Move::LookAhead, Move::Evaluation, Move::Training] {
+            if self.groups.have_move(to) {
+                self.engine.bind(&params, Work::Move(to))?;
+            }
         }
-        self.engine.bind(&params, Some(&grads))?;
-        self.record(Walk::Step, &self.clocks.clone(), None);
-        self.engine.reserve(&self.words)
+        self.engine.bind(&params, Work::Step(&grads))?;
+        self.engine.reserve(&self.groups.step(&mut self.clocks.clone(), None).words())
     }
 
     /// Lets go of the buffers of the last steps. Tables and bind groups are kept for the eight placements used last,
@@ -387,34 +484,14 @@ impl Optimizer {
         Memory { state, scratch, tables, steps }
     }
 
-    /// Writes the step's words: for each tensor where its record stands, then a record a clock.
-    fn record(&mut self, walk: Walk, clocks: &Clocks, present: Option<&[bool]>) {
-        self.words.clear();
-        self.words.resize(self.tensors.len(), ABSENT);
-        let mut starts = Vec::with_capacity(clocks.list().len());
-        for clock in clocks.list() {
-            starts.push(self.words.len() as u32);
-            let rule = self.groups.rule(clock.group);
-            self.numbers.clear();
-            self.numbers.extend(self.groups.common(clock.group).values());
-            rule.hyper(clock.t.max(1), &mut self.numbers);
-            self.words.extend(self.numbers.iter().map(|&number| f32::of(number).to_bits()));
-        }
-        for i in 0..self.tensors.len() {
-            let part = walk == Walk::Step || self.groups.rule_of(i).needs_look_ahead();
-            if part && present.is_none_or(|present| present[i]) {
-                self.words[i] = starts[clocks.of(i)];
-            }
-        }
-    }
-
     fn commit(
         &mut self,
         encoder: &mut wgpu::CommandEncoder,
+        words: &[u32],
         clocks: Clocks,
-        looked_ahead: LookedAhead,
+        order: Order,
     ) -> Result<Token> {
-        let guard = self.engine.encode(encoder, &self.words)?;
+        let guard = self.engine.encode(encoder, words)?;
         let state = guard.state();
         encoder.on_submitted_work_done(move || guard.done());
         // What came before work that has run can no longer be taken back.
@@ -425,7 +502,7 @@ impl Optimizer {
         self.undo.push_back(Undo {
             sequence: self.sequence,
             clocks: std::mem::replace(&mut self.clocks, clocks),
-            looked_ahead: std::mem::replace(&mut self.looked_ahead, looked_ahead),
+            order: std::mem::replace(&mut self.order, order),
             state,
         });
         Ok(Token { optimizer: self.id, sequence: self.sequence })

@@ -2,11 +2,13 @@
 
 use ndarray::ArrayD;
 
-use crate::clock::{Clocks, LookedAhead};
-use crate::config::{Config, Groups};
-use crate::error::{Error, Result};
+use crate::around::Around;
+use crate::clock::{Clocks, Order};
+use crate::config::Config;
+use crate::error::{Error, Result, refuse};
 use crate::format::Tensor;
-use crate::rule::{AnyRule, Extent, Precision, Step};
+use crate::groups::Groups;
+use crate::rule::{Carried, Extent, Move, Precision, Start, Step};
 
 /// An optimizer on the CPU, with the semantics of [`Optimizer`](crate::Optimizer).
 ///
@@ -26,8 +28,8 @@ pub struct Reference<F> {
     tensors: Vec<Tensor>,
     groups: Groups,
     clocks: Clocks,
-    looked_ahead: LookedAhead,
-    /// Per tensor and field of the rule's `State`; a slot that is off is empty.
+    order: Order,
+    /// Per tensor and field of the rule's `State`, then the slots round the rule; a slot that is off is empty.
     elements: Vec<Vec<Vec<F>>>,
     /// Per tensor, the fields of the rule's `Tensor`.
     numbers: Vec<Vec<F>>,
@@ -44,9 +46,13 @@ impl<F: Precision> Reference<F> {
         let mut numbers = Vec::new();
         for (i, tensor) in tensors.iter().enumerate() {
             let rule = groups.rule_of(i);
-            let slots = rule.slots();
+            let slots = groups.slots_of(i);
             let start = |name: &str, extent| {
-                slots.iter().find(|slot| slot.name == name && slot.extent == extent).map(|slot| F::of(slot.start))
+                let slot = slots.iter().find(|slot| slot.name == name && slot.extent == extent)?;
+                Some(match slot.start {
+                    Start::Value(start) => F::of(start),
+                    Start::Param => F::zero(),
+                })
             };
             let names = rule.names();
             // ndarray counts a shape without its zeros.
@@ -58,25 +64,22 @@ impl<F: Precision> Reference<F> {
                 return Err(Error::TooLarge { tensor: tensor.name.clone(), what, size_bytes, page_bytes });
             }
             let len = tensor.len_elements() as usize;
-            elements.push(
-                names
-                    .state
-                    .iter()
-                    .map(|name| start(name, Extent::Element).map_or(vec![], |start| vec![start; len]))
-                    .collect(),
-            );
+            let slot = |name: &str| start(name, Extent::Element).map_or(vec![], |start| vec![start; len]);
+            // Lookahead's is there, perhaps empty, so that a step finds it behind the rule's.
+            let fields = names.state.iter().copied().chain([Around::SLOW.name]);
+            elements.push(fields.map(slot).collect());
             let number = |name: &&str| start(name, Extent::Tensor).unwrap_or(F::zero());
             numbers.push(names.tensor.iter().map(number).collect());
         }
         let clocks = Clocks::new(groups.of());
-        let looked_ahead = LookedAhead::default();
-        Ok(Self { tensors: tensors.to_vec(), groups, clocks, looked_ahead, elements, numbers })
+        let order = Order::default();
+        Ok(Self { tensors: tensors.to_vec(), groups, clocks, order, elements, numbers })
     }
 
     /// One step of every tensor that has a gradient.
     ///
     /// # Errors
-    /// [`Error::Count`] or [`Error::Shape`] where arrays and tensors disagree, [`Error::LookAhead`].
+    /// [`Error::Count`] or [`Error::Shape`] where arrays and tensors disagree, [`Error::Order`].
     pub fn step(&mut self, params: &mut [ArrayD<F>], grads: &[Option<ArrayD<F>>]) -> Result<()> {
         self.check("parameters", params.len(), |i| params[i].shape().to_vec())?;
         self.check("gradients", grads.len(), |i| match &grads[i] {
@@ -84,21 +87,24 @@ impl<F: Precision> Reference<F> {
             None => self.tensors[i].shape.clone(),
         })?;
         let needs = |i: usize| grads[i].is_some() && self.groups.rule_of(i).needs_look_ahead();
-        self.looked_ahead.take(&self.tensors, needs)?;
+        let mut order = self.order.clone();
+        order.step(&self.tensors, needs)?;
         let present: Vec<bool> = grads.iter().map(Option::is_some).collect();
-        self.clocks.advance(Some(&present));
+        let records = self.groups.step(&mut self.clocks, Some(&present));
+        self.order = order;
         for (i, param) in params.iter_mut().enumerate() {
-            let Some(grad) = &grads[i] else { continue };
-            let hyper = self.hyper(i, self.clocks.t(i));
+            let (Some(grad), Some(record)) = (&grads[i], records.of(i)) else { continue };
             let mut values: Vec<F> = param.iter().copied().collect();
             let grads: Vec<F> = grad.iter().copied().collect();
+            let (slow, state) = self.elements[i].split_last_mut().expect("lookahead's slot is always there");
             F::kernel(self.groups.rule_of(i)).step(Step {
-                common: self.groups.common(self.groups.of()[i]).round(),
-                hyper: &hyper,
+                common: record.common.round(),
+                hyper: &record.hyper,
                 tensor: &mut self.numbers[i],
                 params: &mut values,
                 grads: &grads,
-                state: &mut self.elements[i],
+                state,
+                slow,
             });
             param.iter_mut().zip(values).for_each(|(place, value)| *place = value);
         }
@@ -108,27 +114,57 @@ impl<F: Precision> Reference<F> {
     /// Moves every parameter to where the coming step's gradient is to be computed.
     ///
     /// # Errors
-    /// [`Error::LookAhead`] where no option asks for it or one is pending; [`Error::Count`], [`Error::Shape`].
+    /// [`Error::Order`] where no option asks for it or one is pending; [`Error::Count`], [`Error::Shape`].
     pub fn look_ahead(&mut self, params: &mut [ArrayD<F>]) -> Result<()> {
         self.check("parameters", params.len(), |i| params[i].shape().to_vec())?;
         let moved = (0..params.len()).map(|i| self.groups.rule_of(i).needs_look_ahead()).collect();
-        self.looked_ahead.look(self.groups.need_look_ahead(), moved)?;
+        self.order.look(self.groups.have_move(Move::LookAhead), moved)?;
+        self.moved(Move::LookAhead, params);
+        Ok(())
+    }
+
+    /// As [`Optimizer::evaluation`](crate::Optimizer::evaluation).
+    ///
+    /// # Errors
+    /// [`Error::Order`], [`Error::Count`] or [`Error::Shape`].
+    pub fn evaluation(&mut self, params: &mut [ArrayD<F>]) -> Result<()> {
+        self.turn(Move::Evaluation, params)
+    }
+
+    /// As [`Optimizer::training`](crate::Optimizer::training).
+    ///
+    /// # Errors
+    /// [`Error::Order`], [`Error::Count`] or [`Error::Shape`].
+    pub fn training(&mut self, params: &mut [ArrayD<F>]) -> Result<()> {
+        self.turn(Move::Training, params)
+    }
+
+    fn turn(&mut self, to: Move, params: &mut [ArrayD<F>]) -> Result<()> {
+        self.check("parameters", params.len(), |i| params[i].shape().to_vec())?;
+        self.order.turn(self.groups.have_move(to), to == Move::Evaluation)?;
+        self.moved(to, params);
+        Ok(())
+    }
+
+    fn moved(&self, to: Move, params: &mut [ArrayD<F>]) {
+        let records = self.groups.moved(&self.clocks, to, |_| true);
         for (i, param) in params.iter_mut().enumerate() {
-            let rule = self.groups.rule_of(i);
-            if !rule.needs_look_ahead() {
-                continue;
-            }
+            let Some(record) = records.of(i) else { continue };
             let mut values: Vec<F> = param.iter().copied().collect();
-            let hyper = self.hyper(i, self.clocks.t(i) + 1);
-            F::kernel(rule).look_ahead(&hyper, &mut values, &self.elements[i]);
+            let (_, state) = self.elements[i].split_last().expect("lookahead's slot is always there");
+            F::kernel(self.groups.rule_of(i)).moved(to, &record.hyper, &mut values, state);
             param.iter_mut().zip(values).for_each(|(place, value)| *place = value);
         }
-        Ok(())
     }
 
     /// Whether each step needs a look-ahead before it.
     pub fn needs_look_ahead(&self) -> bool {
-        self.groups.need_look_ahead()
+        self.groups.have_move(Move::LookAhead)
+    }
+
+    /// Whether the parameters are evaluated elsewhere than they are trained.
+    pub fn has_evaluation(&self) -> bool {
+        self.groups.have_move(Move::Evaluation)
     }
 
     /// As [`Optimizer::set_lr`](crate::Optimizer::set_lr).
@@ -160,15 +196,39 @@ impl<F: Precision> Reference<F> {
     /// # Errors
     /// [`Error::UnknownTensor`].
     pub fn t(&self, tensor: &str) -> Result<u64> {
-        Ok(self.clocks.t(find(&self.tensors, tensor)?))
+        Ok(self.clocks.clock(find(&self.tensors, tensor)?).t)
     }
 
-    /// Sets the count of applied steps of a tensor.
+    /// As [`Optimizer::set_t`](crate::Optimizer::set_t).
+    ///
+    /// # Errors
+    /// [`Error::UnknownTensor`], or [`Error::Order`] in evaluation.
+    pub fn set_t(&mut self, tensor: &str, t: u64) -> Result<()> {
+        let i = find(&self.tensors, tensor)?;
+        self.set_clock(i, t, self.groups.rule_of(i).carried(t))
+    }
+
+    /// As [`Optimizer::carried`](crate::Optimizer::carried).
     ///
     /// # Errors
     /// [`Error::UnknownTensor`].
-    pub fn set_t(&mut self, tensor: &str, t: u64) -> Result<()> {
-        self.clocks.set_t(find(&self.tensors, tensor)?, t);
+    pub fn carried(&self, tensor: &str) -> Result<Carried> {
+        Ok(self.clocks.clock(find(&self.tensors, tensor)?).carried)
+    }
+
+    /// As [`Optimizer::set_carried`](crate::Optimizer::set_carried).
+    ///
+    /// # Errors
+    /// [`Error::UnknownTensor`], [`Error::Order`] in evaluation, or [`Error::Field`].
+    pub fn set_carried(&mut self, tensor: &str, carried: Carried) -> Result<()> {
+        let i = find(&self.tensors, tensor)?;
+        check_carried(tensor, carried)?;
+        self.set_clock(i, self.clocks.clock(i).t, carried)
+    }
+
+    fn set_clock(&mut self, i: usize, t: u64, carried: Carried) -> Result<()> {
+        self.order.in_training("set_t")?;
+        self.clocks.set(i, t, carried);
         Ok(())
     }
 
@@ -177,8 +237,8 @@ impl<F: Precision> Reference<F> {
     /// # Errors
     /// [`Error::UnknownTensor`].
     pub fn slots(&self, tensor: &str) -> Result<Vec<&'static str>> {
-        let rule = self.groups.rule_of(find(&self.tensors, tensor)?);
-        Ok(rule.slots().iter().map(|slot| slot.name).collect())
+        let slots = self.groups.slots_of(find(&self.tensors, tensor)?);
+        Ok(slots.iter().map(|slot| slot.name).collect())
     }
 
     /// A state slot, in the tensor's shape; `[]` for one number a tensor.
@@ -187,8 +247,8 @@ impl<F: Precision> Reference<F> {
     /// [`Error::UnknownTensor`] or [`Error::UnknownSlot`].
     pub fn state(&self, tensor: &str, slot: &str) -> Result<ArrayD<F>> {
         let i = find(&self.tensors, tensor)?;
-        let (extent, place) = find_slot(self.groups.rule_of(i), tensor, slot)?;
-        let (shape, values) = match extent {
+        let (slot, place) = self.groups.find_slot(i, tensor, slot)?;
+        let (shape, values) = match slot.extent {
             Extent::Element => (self.tensors[i].shape.clone(), self.elements[i][place].clone()),
             Extent::Tensor => (vec![], vec![self.numbers[i][place]]),
         };
@@ -201,20 +261,14 @@ impl<F: Precision> Reference<F> {
     /// [`Error::UnknownTensor`], [`Error::UnknownSlot`] or [`Error::Shape`].
     pub fn set_state(&mut self, tensor: &str, slot: &str, values: &[F]) -> Result<()> {
         let i = find(&self.tensors, tensor)?;
-        let (extent, place) = find_slot(self.groups.rule_of(i), tensor, slot)?;
-        let target = match extent {
+        let (found, place) = self.groups.find_slot(i, tensor, slot)?;
+        let target = match found.extent {
             Extent::Element => &mut self.elements[i][place][..],
             Extent::Tensor => &mut self.numbers[i][place..=place],
         };
         check_len(&format!("state {slot}"), tensor, values.len(), target.len())?;
         target.copy_from_slice(values);
         Ok(())
-    }
-
-    fn hyper(&self, tensor: usize, t: u64) -> Vec<f64> {
-        let mut numbers = Vec::new();
-        self.groups.rule_of(tensor).hyper(t, &mut numbers);
-        numbers
     }
 
     fn check(&self, what: &'static str, count: usize, shape: impl Fn(usize) -> Vec<usize>) -> Result<()> {
@@ -240,23 +294,12 @@ pub(crate) fn find(tensors: &[Tensor], name: &str) -> Result<usize> {
     })
 }
 
-/// A slot's extent, and its place among the fields of the rule's struct.
-pub(crate) fn find_slot(rule: &dyn AnyRule, tensor: &str, name: &str) -> Result<(Extent, usize)> {
-    let slots = rule.slots();
-    let Some(slot) = slots.iter().find(|slot| slot.name == name) else {
-        let known = if slots.is_empty() {
-            "none".into()
-        } else {
-            slots.iter().map(|slot| slot.name).collect::<Vec<_>>().join(", ")
-        };
-        return Err(Error::UnknownSlot { tensor: tensor.into(), slot: name.into(), known });
-    };
-    let fields = match slot.extent {
-        Extent::Element => rule.names().state,
-        Extent::Tensor => rule.names().tensor,
-    };
-    let place = fields.iter().position(|field| *field == name);
-    Ok((slot.extent, place.expect("a slot is a field of the rule's struct")))
+/// Refuses carried values that no step leaves.
+pub(crate) fn check_carried(tensor: &str, carried: Carried) -> Result<()> {
+    match carried.iter().find(|value| !value.is_finite() || **value < 0.0) {
+        Some(value) => refuse(format!("carried of tensor {tensor}"), value, "at least 0 and finite"),
+        None => Ok(()),
+    }
 }
 
 /// Refuses a number of values other than expected.

@@ -28,6 +28,10 @@ pub enum WeightDecay {
     Cautious(f64),
     /// NovoGrad's: `d*p` joins the normalised gradient in the moment (Ginsburg et al. 2019, Algorithm 1).
     InsideMoment(f64),
+    /// `d*p` joins what the rule scales as a whole: LAMB's and LARS's trust ratio, schedule-free's two sequences.
+    Inside(f64),
+    /// Adan's: `p <- (p - u)/(1 + lr*d)` (Xie et al. 2022, Algorithm 1).
+    Proximal(f64),
 }
 
 impl WeightDecay {
@@ -43,14 +47,27 @@ impl WeightDecay {
             Self::Independent(_) => "independent",
             Self::Cautious(_) => "cautious",
             Self::InsideMoment(_) => "inside_moment",
+            Self::Inside(_) => "inside",
+            Self::Proximal(_) => "proximal",
         }
     }
 
     /// The number `d`, 0 for none.
-    pub fn amount(self) -> f64 {
+    pub fn amount(mut self) -> f64 {
+        self.amount_mut().map_or(0.0, |amount| *amount)
+    }
+
+    /// The number `d`, to be set; none has none.
+    pub fn amount_mut(&mut self) -> Option<&mut f64> {
         match self {
-            Self::None => 0.0,
-            Self::L2(d) | Self::Decoupled(d) | Self::Independent(d) | Self::Cautious(d) | Self::InsideMoment(d) => d,
+            Self::None => None,
+            Self::L2(d)
+            | Self::Decoupled(d)
+            | Self::Independent(d)
+            | Self::Cautious(d)
+            | Self::InsideMoment(d)
+            | Self::Inside(d)
+            | Self::Proximal(d) => Some(d),
         }
     }
 }
@@ -101,6 +118,28 @@ macro_rules! numbers {
 }
 pub(crate) use numbers;
 
+/// The methods of [`Rule`] that hand out options: the numeric ones, `lr` among them, and behind the semicolon the decay.
+macro_rules! options {
+    ($($field:ident),+; weight_decay) => {
+        const OPTIONS: &'static [&'static str] = &[$(stringify!($field)),+, "weight_decay"];
+
+        fn lr(&self) -> f64 {
+            self.lr
+        }
+        fn weight_decay(&self) -> $crate::rule::WeightDecay {
+            self.weight_decay
+        }
+        fn option(&mut self, name: &str) -> Option<&mut f64> {
+            match name {
+                $(stringify!($field) => Some(&mut self.$field),)+
+                "weight_decay" => self.weight_decay.amount_mut(),
+                _ => None,
+            }
+        }
+    };
+}
+pub(crate) use options;
+
 /// What one number of a state slot stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Extent {
@@ -110,6 +149,15 @@ pub enum Extent {
     Tensor,
 }
 
+/// The value of a slot before a tensor's first step. There is no other first-step flag.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Start {
+    /// This number.
+    Value(f64),
+    /// The parameter, as the first step finds it. Until then the slot reads as 0.
+    Param,
+}
+
 /// One piece of state that lives from step to step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Slot {
@@ -117,24 +165,36 @@ pub struct Slot {
     pub name: &'static str,
     /// Per element or per tensor.
     pub extent: Extent,
-    /// The value before the first step. There is no other first-step flag.
-    pub start: f64,
+    /// The value before the first step.
+    pub start: Start,
+    /// Whether it is never negative, as a mean of squares.
+    pub nonnegative: bool,
 }
 
 impl Slot {
     /// A number per element that starts at 0.
-    pub fn element(name: &'static str) -> Self {
-        Self { name, extent: Extent::Element, start: 0.0 }
+    pub const fn element(name: &'static str) -> Self {
+        Self { name, extent: Extent::Element, start: Start::Value(0.0), nonnegative: false }
     }
 
     /// A number per tensor that starts at 0.
-    pub fn tensor(name: &'static str) -> Self {
-        Self { name, extent: Extent::Tensor, start: 0.0 }
+    pub const fn tensor(name: &'static str) -> Self {
+        Self { extent: Extent::Tensor, ..Self::element(name) }
+    }
+
+    /// The same, never negative.
+    pub const fn nonnegative(self) -> Self {
+        Self { nonnegative: true, ..self }
     }
 
     /// The same with another start.
-    pub fn starting_at(self, start: f64) -> Self {
-        Self { start, ..self }
+    pub const fn starting_at(self, start: f64) -> Self {
+        Self { start: Start::Value(start), ..self }
+    }
+
+    /// The same, starting as the parameter.
+    pub const fn starting_as_param(self) -> Self {
+        Self { start: Start::Param, ..self }
     }
 }
 
@@ -142,12 +202,47 @@ impl Slot {
 /// `Finish` one dispatch in all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Pass {
-    /// `measure` of every element, combined over the tensor. Reads the gradient.
-    Sums(Combine),
+    /// `measure` of every element, combined over the tensor.
+    Sums(Sums),
     /// `finish`, once per tensor.
     Finish,
     /// `direction` and `land` of every element.
     Apply,
+}
+
+/// What `measure` is given in a pass of sums, and how its numbers are combined. What it is not given is 0, and not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Sums {
+    /// How the numbers of two elements become one.
+    pub combine: Combine,
+    /// Whether it sees the parameter. With L2 decay it does anyway.
+    pub param: bool,
+    /// Whether it sees the gradient.
+    pub grad: bool,
+    /// Whether it sees the state.
+    pub state: bool,
+    /// Whether the state that it leaves is stored. The update then finds it done: it stores none, and its gradient is
+    /// 0 and not read.
+    pub stores: bool,
+}
+
+impl Sums {
+    /// Sums over the gradient alone.
+    pub const GRADS: Self = Self { combine: Combine::Add, param: false, grad: true, state: false, stores: false };
+}
+
+/// Values that a rule carries from step to step beside `t`, in f64: one set a clock, 0 before the first step.
+pub type Carried = [f64; 2];
+
+/// A move of the parameters outside a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Move {
+    /// To where the gradient is to be computed, before each step.
+    LookAhead,
+    /// To where the model is to be evaluated.
+    Evaluation,
+    /// Back from there.
+    Training,
 }
 
 /// A configuration that must be refused, as a row of the registry's tests.
@@ -192,12 +287,14 @@ pub trait Rule:
     /// [`Error::Field`], naming field, value and bound.
     fn check(&self) -> Result<()>;
 
+    /// The options that may be set between steps or follow a schedule.
+    const OPTIONS: &'static [&'static str];
     /// The learning rate.
     fn lr(&self) -> f64;
-    /// Sets the learning rate.
-    fn set_lr(&mut self, lr: f64);
     /// The decay.
     fn weight_decay(&self) -> WeightDecay;
+    /// One of [`OPTIONS`](Self::OPTIONS), to be set. A decay of kind none has no number.
+    fn option(&mut self, name: &str) -> Option<&mut f64>;
 
     /// The shader's `override` constants. What differs here is another pipeline.
     fn constants(&self) -> Vec<(&'static str, f64)> {
@@ -210,15 +307,22 @@ pub trait Rule:
     fn passes(&self) -> Vec<Pass> {
         vec![Pass::Apply]
     }
-    /// Whether each step needs a look-ahead before its gradients are computed.
-    fn needs_look_ahead(&self) -> bool {
-        false
+    /// The moves that it makes outside a step. With [`Move::LookAhead`] each step needs one before its gradients are
+    /// computed.
+    fn moves(&self) -> &'static [Move] {
+        &[]
     }
 
-    /// The numbers of step `t`, counted from 1, in f64; each is rounded to f32 once.
-    fn hyper(&self, t: u64) -> Self::Hyper<f64>;
+    /// The numbers of step `t`, counted from 1, in f64; each is rounded to f32 once. Takes the carried values from
+    /// those after step `t-1` to those after step `t`.
+    fn hyper(&self, t: u64, carried: &mut Carried) -> Self::Hyper<f64>;
+    /// The carried values after `t` steps with these options.
+    fn carried(&self, _t: u64) -> Carried {
+        Carried::default()
+    }
 
-    /// What a sums pass combines over the tensor: two numbers an element.
+    /// What a sums pass combines over the tensor: two numbers an element. Changes to `s` last where the pass
+    /// [stores](Sums::stores) them.
     fn measure<F: Real>(
         &self,
         _h: &Self::Hyper<F>,
@@ -237,8 +341,8 @@ pub trait Rule:
     fn land<F: Real>(&self, _h: &Self::Hyper<F>, _k: &Self::Tensor<F>, p: F, u: F, _s: &mut Self::State<F>) -> F {
         p - u
     }
-    /// The parameter at which the gradient is to be computed, where [`needs_look_ahead`](Self::needs_look_ahead).
-    fn look_ahead<F: Real>(_h: &Self::Hyper<F>, p: F, _s: &Self::State<F>) -> F {
+    /// The parameter where a [`Move`] outside a step takes it.
+    fn moved<F: Real>(_to: Move, _h: &Self::Hyper<F>, p: F, _s: &Self::State<F>) -> F {
         p
     }
 
@@ -253,7 +357,7 @@ pub trait Rule:
     fn rejects() -> Vec<Reject>;
 }
 
-/// Numbers of a group that the skeleton uses round any rule.
+/// Numbers of a group and clock that the skeleton uses round any rule.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Common<F> {
     /// -1 to ascend, else 1.
@@ -264,15 +368,19 @@ pub struct Common<F> {
     pub decay: F,
     /// The same, where update and parameter have one sign.
     pub cautious: F,
+    /// 1 in a tensor's first step, else 0: slots that start as the parameter take it.
+    pub first: F,
+    /// Lookahead's `alpha` in every `k`-th step, else 0.
+    pub pull: F,
 }
 
 impl<F: Copy> Common<F> {
     /// Names in the shader, in order.
-    pub const NAMES: [&'static str; 4] = ["direction", "l2", "decay", "cautious"];
+    pub const NAMES: [&'static str; 6] = ["direction", "l2", "decay", "cautious", "first", "pull"];
 
     /// The numbers in the order of the names.
-    pub fn values(&self) -> [F; 4] {
-        [self.direction, self.l2, self.decay, self.cautious]
+    pub fn values(&self) -> [F; 6] {
+        [self.direction, self.l2, self.decay, self.cautious, self.first, self.pull]
     }
 }
 
@@ -281,19 +389,20 @@ impl Common<f64> {
     pub fn new(maximize: bool, decay: WeightDecay, lr: f64, lr_initial: f64) -> Self {
         let mut common = Self { direction: if maximize { -1.0 } else { 1.0 }, ..Self::default() };
         match decay {
-            WeightDecay::None | WeightDecay::InsideMoment(_) => {}
             WeightDecay::L2(d) => common.l2 = d,
             WeightDecay::Decoupled(d) => common.decay = lr * d,
             WeightDecay::Independent(d) => common.decay = d * lr / lr_initial,
             WeightDecay::Cautious(d) => common.cautious = lr * d,
+            // The rule's own business.
+            WeightDecay::None | WeightDecay::InsideMoment(_) | WeightDecay::Inside(_) | WeightDecay::Proximal(_) => {}
         }
         common
     }
 
     /// Each number rounded once.
     pub fn round<F: Real>(&self) -> Common<F> {
-        let [direction, l2, decay, cautious] = self.values().map(F::of);
-        Common { direction, l2, decay, cautious }
+        let [direction, l2, decay, cautious, first, pull] = self.values().map(F::of);
+        Common { direction, l2, decay, cautious, first, pull }
     }
 }
 
@@ -311,14 +420,16 @@ pub struct Step<'a, F> {
     pub grads: &'a [F],
     /// Slots of the elements, in the order of the rule's `State`; those that are off are empty.
     pub state: &'a mut [Vec<F>],
+    /// Lookahead's slow parameters; empty without.
+    pub slow: &'a mut [F],
 }
 
 /// A rule's mathematics over whole tensors: the CPU reference of one precision.
 pub trait Kernel<F> {
     /// All passes of one step.
     fn step(&self, step: Step<'_, F>);
-    /// The look-ahead.
-    fn look_ahead(&self, hyper: &[f64], params: &mut [F], state: &[Vec<F>]);
+    /// A move outside a step.
+    fn moved(&self, to: Move, hyper: &[f64], params: &mut [F], state: &[Vec<F>]);
 }
 
 /// What the rule calls `g`: the gradient after maximize and L2 decay.
@@ -326,11 +437,37 @@ fn prepare<F: Real>(common: &Common<F>, p: F, g: F) -> F {
     common.direction * g + common.l2 * p
 }
 
-fn load<S: Numbers<F>, F: Real>(state: &[Vec<F>], i: usize, buffer: &mut [F]) -> S {
-    for (number, slot) in buffer.iter_mut().zip(state) {
-        *number = slot.get(i).copied().unwrap_or(F::zero());
+/// Lookahead: the parameter after the update, and the slow one beside it (Zhang et al. 2019, Algorithm 1).
+fn pull_back<F: Real>(common: &Common<F>, before: F, after: F, slow: &mut F) -> F {
+    if common.first != F::zero() {
+        *slow = before;
     }
-    S::read(buffer)
+    if common.pull == F::zero() {
+        return after;
+    }
+    *slow = *slow + common.pull * (after - *slow);
+    *slow
+}
+
+/// The state of an element.
+struct Loader<'a, F> {
+    /// Which fields start as the parameter.
+    as_param: &'a [bool],
+    first: bool,
+    buffer: Vec<F>,
+}
+
+impl<F: Real> Loader<'_, F> {
+    fn load<S: Numbers<F>>(&mut self, state: &[Vec<F>], i: usize, p: F) -> S {
+        for ((number, slot), as_param) in self.buffer.iter_mut().zip(state).zip(self.as_param) {
+            *number = match slot.get(i) {
+                Some(_) if self.first && *as_param => p,
+                Some(number) => *number,
+                None => F::zero(),
+            };
+        }
+        S::read(&self.buffer)
+    }
 }
 
 fn store<S: Numbers<F>, F: Real>(values: &S, state: &mut [Vec<F>], i: usize, buffer: &mut [F]) {
@@ -347,32 +484,47 @@ fn hyper_of<R: Rule, F: Real>(hyper: &[f64]) -> R::Hyper<F> {
 }
 
 impl<R: Rule, F: Real> Kernel<F> for R {
-    fn step(&self, Step { common: c, hyper, tensor, params, grads, state }: Step<'_, F>) {
+    fn step(&self, Step { common: c, hyper, tensor, params, grads, state, slow }: Step<'_, F>) {
         let h = hyper_of::<R, F>(hyper);
         let mut k = R::Tensor::<F>::read(tensor);
-        let buffer = &mut vec![F::zero(); state.len()];
+        let as_param = starts_as_param(self);
+        let buffer = vec![F::zero(); state.len()];
+        let mut loader = Loader { as_param: &as_param, first: c.first != F::zero(), buffer };
+        let scratch = &mut vec![F::zero(); state.len()];
         let mut sums = [F::zero(); 2];
+        let mut stored = false;
         for pass in self.passes() {
             match pass {
-                Pass::Sums(combine) => {
-                    sums = parts::tree(combine, params.len(), |i| {
-                        let mut s = load::<R::State<F>, F>(state, i, buffer);
-                        self.measure(&h, &k, params[i], prepare(&c, params[i], grads[i]), &mut s)
+                Pass::Sums(given) => {
+                    sums = parts::tree(given.combine, params.len(), |i| {
+                        let p = params[i];
+                        let mut s = loader.load::<R::State<F>>(state, i, p);
+                        let g = if given.grad { prepare(&c, p, grads[i]) } else { F::zero() };
+                        let numbers = self.measure(&h, &k, p, g, &mut s);
+                        if given.stores {
+                            store(&s, state, i, scratch);
+                        }
+                        numbers
                     });
+                    stored |= given.stores;
                 }
                 Pass::Finish if params.is_empty() => {}
                 Pass::Finish => self.finish(&h, sums, F::of(params.len() as f64), &mut k),
                 Pass::Apply => {
                     for (i, p) in params.iter_mut().enumerate() {
-                        let mut s = load::<R::State<F>, F>(state, i, buffer);
-                        let u = self.direction(&h, &k, *p, prepare(&c, *p, grads[i]), &mut s);
+                        let mut s = loader.load::<R::State<F>>(state, i, *p);
+                        let raw = if stored { F::zero() } else { grads[i] };
+                        let u = self.direction(&h, &k, *p, prepare(&c, *p, raw), &mut s);
                         let agree = parts::sign(u) == parts::sign(*p);
                         let decay = c.decay + if agree { c.cautious } else { F::zero() };
-                        *p = self.land(&h, &k, *p, decay * *p + u, &mut s);
-                        if grads[i].is_nan() {
-                            *p = grads[i];
+                        let mut landed = self.land(&h, &k, *p, decay * *p + u, &mut s);
+                        if raw.is_nan() {
+                            landed = raw;
                         }
-                        store(&s, state, i, buffer);
+                        if !stored {
+                            store(&s, state, i, scratch);
+                        }
+                        *p = slow.get_mut(i).map_or(landed, |slow| pull_back(&c, *p, landed, slow));
                     }
                 }
             }
@@ -380,13 +532,21 @@ impl<R: Rule, F: Real> Kernel<F> for R {
         k.write(tensor);
     }
 
-    fn look_ahead(&self, hyper: &[f64], params: &mut [F], state: &[Vec<F>]) {
+    fn moved(&self, to: Move, hyper: &[f64], params: &mut [F], state: &[Vec<F>]) {
         let h = hyper_of::<R, F>(hyper);
-        let buffer = &mut vec![F::zero(); state.len()];
+        let as_param = starts_as_param(self);
+        let mut loader = Loader { as_param: &as_param, first: false, buffer: vec![F::zero(); state.len()] };
         for (i, p) in params.iter_mut().enumerate() {
-            *p = R::look_ahead(&h, *p, &load::<R::State<F>, F>(state, i, buffer));
+            *p = R::moved(to, &h, *p, &loader.load::<R::State<F>>(state, i, *p));
         }
     }
+}
+
+/// Which fields of a rule's `State` start as the parameter.
+fn starts_as_param<R: Rule>(rule: &R) -> Vec<bool> {
+    let slots = Rule::slots(rule);
+    let starts = |name| slots.iter().any(|slot| slot.name == name && slot.start == Start::Param);
+    <R::State<f64> as Numbers<f64>>::NAMES.iter().map(|&name| starts(name)).collect()
 }
 
 /// A rule as an object: what the registry, the config, the reference and the engine know of it.
@@ -406,22 +566,26 @@ pub trait AnyRule: Any + Kernel<f32> + Kernel<f64> + Debug + Send + Sync {
     /// # Errors
     /// [`Error::Field`], naming field, value and bound.
     fn check(&self) -> Result<()>;
+    /// [`Rule::OPTIONS`].
+    fn options(&self) -> &'static [&'static str];
     /// [`Rule::lr`].
     fn lr(&self) -> f64;
-    /// [`Rule::set_lr`].
-    fn set_lr(&mut self, lr: f64);
     /// [`Rule::weight_decay`].
     fn weight_decay(&self) -> WeightDecay;
+    /// [`Rule::option`].
+    fn option(&mut self, name: &str) -> Option<&mut f64>;
     /// [`Rule::constants`].
     fn constants(&self) -> Vec<(&'static str, f64)>;
     /// [`Rule::slots`].
     fn slots(&self) -> Vec<Slot>;
     /// [`Rule::passes`].
     fn passes(&self) -> Vec<Pass>;
-    /// [`Rule::needs_look_ahead`].
-    fn needs_look_ahead(&self) -> bool;
+    /// [`Rule::moves`].
+    fn moves(&self) -> &'static [Move];
     /// [`Rule::hyper`] appended to `numbers`.
-    fn hyper(&self, t: u64, numbers: &mut Vec<f64>);
+    fn hyper(&self, t: u64, carried: &mut Carried, numbers: &mut Vec<f64>);
+    /// [`Rule::carried`].
+    fn carried(&self, t: u64) -> Carried;
     /// The options in JSON, all of them.
     fn to_json(&self) -> serde_json::Map<String, serde_json::Value>;
     /// The same rule with these fields in place of its own.
@@ -479,14 +643,17 @@ impl<R: Rule> AnyRule for R {
         at_least_zero("lr", Rule::lr(self))?;
         Rule::check(self)
     }
+    fn options(&self) -> &'static [&'static str] {
+        R::OPTIONS
+    }
     fn lr(&self) -> f64 {
         Rule::lr(self)
     }
-    fn set_lr(&mut self, lr: f64) {
-        Rule::set_lr(self, lr);
-    }
     fn weight_decay(&self) -> WeightDecay {
         Rule::weight_decay(self)
+    }
+    fn option(&mut self, name: &str) -> Option<&mut f64> {
+        Rule::option(self, name)
     }
     fn constants(&self) -> Vec<(&'static str, f64)> {
         Rule::constants(self)
@@ -497,13 +664,16 @@ impl<R: Rule> AnyRule for R {
     fn passes(&self) -> Vec<Pass> {
         Rule::passes(self)
     }
-    fn needs_look_ahead(&self) -> bool {
-        Rule::needs_look_ahead(self)
+    fn moves(&self) -> &'static [Move] {
+        Rule::moves(self)
     }
-    fn hyper(&self, t: u64, numbers: &mut Vec<f64>) {
+    fn hyper(&self, t: u64, carried: &mut Carried, numbers: &mut Vec<f64>) {
         let start = numbers.len();
         numbers.resize(start + <R::Hyper<f64> as Numbers<f64>>::NAMES.len(), 0.0);
-        Rule::hyper(self, t).write(&mut numbers[start..]);
+        Rule::hyper(self, t, carried).write(&mut numbers[start..]);
+    }
+    fn carried(&self, t: u64) -> Carried {
+        Rule::carried(self, t)
     }
     fn to_json(&self) -> serde_json::Map<String, serde_json::Value> {
         match serde_json::to_value(self) {
@@ -545,6 +715,68 @@ impl Precision for f32 {
 impl Precision for f64 {
     fn kernel(rule: &dyn AnyRule) -> &dyn Kernel<Self> {
         rule
+    }
+}
+
+impl dyn AnyRule {
+    /// Whether each step needs a look-ahead before its gradients are computed.
+    pub fn needs_look_ahead(&self) -> bool {
+        self.moves().contains(&Move::LookAhead)
+    }
+
+    /// The same rule with another number for one of its [options](Self::options); `weight_decay` keeps its kind.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a field that is no such option, [`Error::Field`] for a value outside its bound or one that
+    /// would need another pipeline or other state.
+    pub fn with_option(&self, name: &str, value: f64) -> Result<Box<dyn AnyRule>> {
+        if !value.is_finite() {
+            return refuse(name, value, "finite");
+        }
+        let mut rule = self.boxed();
+        match rule.option(name) {
+            Some(option) => *option = value,
+            None if self.options().contains(&name) => return refuse(name, value, "left alone where it is none"),
+            None => {
+                let message = format!("is not an option that may change; those of {} are {}", self.name(), {
+                    self.options().join(", ")
+                });
+                return Err(Error::Config { path: name.into(), message });
+            }
+        }
+        rule.check()?;
+        if rule.constants() != self.constants() || rule.slots() != self.slots() {
+            return refuse(name, value, "a value that needs no other pipeline or state than at creation");
+        }
+        Ok(rule)
+    }
+
+    /// The passes of sums.
+    pub fn sums(&self) -> impl Iterator<Item = Sums> {
+        self.passes().into_iter().filter_map(|pass| match pass {
+            Pass::Sums(sums) => Some(sums),
+            _ => None,
+        })
+    }
+
+    /// Whether a pass of sums stores the state.
+    pub fn stores_early(&self) -> bool {
+        self.sums().any(|sums| sums.stores)
+    }
+
+    /// Bytes that a step reads and writes of each element in f32.
+    pub fn bytes_per_element(&self) -> u64 {
+        let slots = self.slots().iter().filter(|slot| slot.extent == Extent::Element).count() as u64;
+        let l2 = matches!(self.weight_decay(), WeightDecay::L2(_));
+        let numbers = |pass| match pass {
+            Pass::Sums(Sums { param, grad, state, stores, .. }) => {
+                u64::from(param || (l2 && grad)) + u64::from(grad) + slots * (u64::from(state) + u64::from(stores))
+            }
+            Pass::Finish => 0,
+            Pass::Apply if self.stores_early() => 2 + slots,
+            Pass::Apply => 3 + 2 * slots,
+        };
+        4 * self.passes().into_iter().map(numbers).sum::<u64>()
     }
 }
 

@@ -6,8 +6,10 @@
 
 use std::fmt::Write;
 
+use crate::around::Around;
 use crate::format::Access;
-use crate::rule::{AnyRule, Common, Extent};
+use crate::parts::Combine;
+use crate::rule::{AnyRule, Common, Extent, Move, Pass, Slot, Start, Sums};
 
 /// Which walk over the tensors a shader makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -18,13 +20,13 @@ pub enum Skeleton {
     Finish,
     /// The update: one workgroup a row.
     Apply,
-    /// The look-ahead: one workgroup a row. Binds no gradients.
-    LookAhead,
+    /// A move outside a step: one workgroup a row. Binds no gradients.
+    Moves,
 }
 
 impl Skeleton {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Sums, Self::Finish, Self::Apply, Self::LookAhead];
+    pub const ALL: [Self; 4] = [Self::Sums, Self::Finish, Self::Apply, Self::Moves];
 
     /// The file's stem, used in labels.
     pub fn name(self) -> &'static str {
@@ -32,7 +34,7 @@ impl Skeleton {
             Self::Sums => "sums",
             Self::Finish => "finish",
             Self::Apply => "apply",
-            Self::LookAhead => "look_ahead",
+            Self::Moves => "moves",
         }
     }
 
@@ -42,7 +44,7 @@ impl Skeleton {
             Self::Sums => "sums",
             Self::Finish => "finish_tensor",
             Self::Apply => "apply",
-            Self::LookAhead => "look_ahead_all",
+            Self::Moves => "move_all",
         }
     }
 
@@ -51,8 +53,100 @@ impl Skeleton {
             Self::Sums => include_str!("../shaders/skeletons/sums.wgsl"),
             Self::Finish => include_str!("../shaders/skeletons/finish.wgsl"),
             Self::Apply => include_str!("../shaders/skeletons/apply.wgsl"),
-            Self::LookAhead => include_str!("../shaders/skeletons/look_ahead.wgsl"),
+            Self::Moves => include_str!("../shaders/skeletons/moves.wgsl"),
         }
+    }
+}
+
+/// One walk of a step or a move: a skeleton, and what of it a pipeline's constants must know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Walk {
+    /// A pass of sums.
+    Sums(Sums),
+    /// `finish` of what the pass before has summed.
+    Finish(Sums),
+    /// The update.
+    Apply,
+    /// A move outside a step.
+    Move(Move),
+}
+
+impl Walk {
+    /// The walks of a step, in order.
+    pub fn of_step(rule: &dyn AnyRule) -> Vec<Self> {
+        let mut last = Sums::GRADS;
+        let walk = |pass| match pass {
+            Pass::Sums(sums) => {
+                last = sums;
+                Self::Sums(sums)
+            }
+            Pass::Finish => Self::Finish(last),
+            Pass::Apply => Self::Apply,
+        };
+        rule.passes().into_iter().map(walk).collect()
+    }
+
+    /// The skeleton that makes it.
+    pub fn skeleton(self) -> Skeleton {
+        match self {
+            Self::Sums(_) => Skeleton::Sums,
+            Self::Finish(_) => Skeleton::Finish,
+            Self::Apply => Skeleton::Apply,
+            Self::Move(_) => Skeleton::Moves,
+        }
+    }
+}
+
+/// The switches of `shaders/skeletons/common.wgsl` that the groups and tensors of a dispatch set. Each is on where any
+/// group needs it; one that does not has the number that changes nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Switches {
+    /// Some group ascends.
+    pub maximize: bool,
+    /// Some group has an L2 penalty.
+    pub l2: bool,
+    /// Some group decays, decoupled or independent.
+    pub decay: bool,
+    /// Some group decays cautiously.
+    pub cautious: bool,
+    /// The optimizer has lookahead.
+    pub lookahead: bool,
+    /// A row ends within a vector of four.
+    pub tails: bool,
+    /// Lanes of a workgroup.
+    pub lanes: u32,
+}
+
+impl Switches {
+    /// All `override` constants of a rule's walk, with their values.
+    pub fn constants(&self, rule: &dyn AnyRule, walk: Walk) -> Vec<(&'static str, f64)> {
+        let sums = match walk {
+            Walk::Sums(sums) | Walk::Finish(sums) => sums,
+            Walk::Apply | Walk::Move(_) => Sums::GRADS,
+        };
+        let to = match walk {
+            Walk::Move(to) => to,
+            _ => Move::LookAhead,
+        };
+        let mut constants = rule.constants();
+        constants.extend(
+            [
+                ("MAXIMIZE", self.maximize),
+                ("L2", self.l2),
+                ("DECAY", self.decay),
+                ("CAUTIOUS", self.cautious),
+                ("LOOKAHEAD", self.lookahead),
+                ("TAILS", self.tails),
+                ("BIT_MAX", sums.combine == Combine::BitMax),
+                ("SUM_PARAM", sums.param),
+                ("SUM_GRAD", sums.grad),
+                ("SUM_STATE", sums.state),
+                ("SUM_STORES", sums.stores),
+            ]
+            .map(|(name, on)| (name, f64::from(on))),
+        );
+        constants.extend([("MOVE", f64::from(to as u8)), ("LANES", self.lanes.into())]);
+        constants
     }
 }
 
@@ -98,18 +192,22 @@ impl Binding {
 }
 
 /// The bindings that a rule's shader of this skeleton declares.
-pub fn bindings(rule: &dyn AnyRule, skeleton: Skeleton) -> Vec<Binding> {
+pub fn bindings(rule: &dyn AnyRule, around: &Around, skeleton: Skeleton) -> Vec<Binding> {
     let elements = skeleton != Skeleton::Finish;
-    let state = rule.slots().iter().any(|slot| slot.extent == Extent::Element);
+    let grads = match skeleton {
+        Skeleton::Sums => true,
+        Skeleton::Apply => !rule.stores_early(),
+        Skeleton::Finish | Skeleton::Moves => false,
+    };
     let scratch = match skeleton {
         Skeleton::Sums | Skeleton::Finish => true,
         Skeleton::Apply => !rule.names().tensor.is_empty(),
-        Skeleton::LookAhead => false,
+        Skeleton::Moves => false,
     };
     [
         (Binding::Params, elements),
-        (Binding::Grads, elements && skeleton != Skeleton::LookAhead),
-        (Binding::State, elements && state),
+        (Binding::Grads, grads),
+        (Binding::State, elements && !element_slots(rule, around).is_empty()),
         (Binding::Tables, true),
         (Binding::Scratch, scratch),
         (Binding::Clocks, true),
@@ -119,8 +217,14 @@ pub fn bindings(rule: &dyn AnyRule, skeleton: Skeleton) -> Vec<Binding> {
     .collect()
 }
 
+/// The slots of an element in the order in which a block holds them: the rule's, then those around it.
+pub fn element_slots(rule: &dyn AnyRule, around: &Around) -> Vec<Slot> {
+    let all = rule.slots().into_iter().chain(around.slots());
+    all.filter(|slot| slot.extent == Extent::Element).collect()
+}
+
 /// The whole text of one shader.
-pub fn compose(rule: &dyn AnyRule, skeleton: Skeleton, access: Access) -> String {
+pub fn compose(rule: &dyn AnyRule, around: &Around, skeleton: Skeleton, access: Access) -> String {
     let mut text = format!(
         "// {} / {} / f32, {}. Composed by wgpu-optim {}.\n\n",
         rule.name(),
@@ -140,22 +244,22 @@ pub fn compose(rule: &dyn AnyRule, skeleton: Skeleton, access: Access) -> String
         ("fn measure(", include_str!("../shaders/defaults/measure.wgsl")),
         ("fn finish(", include_str!("../shaders/defaults/finish.wgsl")),
         ("fn land(", include_str!("../shaders/defaults/land.wgsl")),
-        ("fn look_ahead(", include_str!("../shaders/defaults/look_ahead.wgsl")),
+        ("fn moved(", include_str!("../shaders/defaults/moved.wgsl")),
     ] {
         if !rule.shader().lines().any(|line| line.starts_with(item)) {
             piece(default);
         }
     }
     piece(include_str!("../shaders/skeletons/common.wgsl"));
-    piece(&glue(rule, skeleton, access));
+    piece(&glue(rule, around, skeleton, access));
     piece(skeleton.text());
     text
 }
 
 /// Declares the bindings and the functions that move elements through them.
-fn glue(rule: &dyn AnyRule, skeleton: Skeleton, access: Access) -> String {
+fn glue(rule: &dyn AnyRule, around: &Around, skeleton: Skeleton, access: Access) -> String {
     let mut text = String::from("// Glue: bindings, and the way between them and the rule's structs.\n\n");
-    let bindings = bindings(rule, skeleton);
+    let bindings = bindings(rule, around, skeleton);
     for &binding in &bindings {
         let (name, element) = match (binding, access) {
             (Binding::Params, Access::Vec4) => ("params", "vec4<u32>"),
@@ -204,10 +308,11 @@ fn load_record(tensor: u32) -> u32 {
     if bindings.contains(&Binding::Params) {
         text.push_str(&load_elements("param", access));
         text.push_str(&store_params(access));
-        text.push_str(&state_glue(rule));
-    }
-    if bindings.contains(&Binding::Grads) {
-        text.push_str(&load_elements("grad", access));
+        text.push_str(&state_glue(rule, around, skeleton));
+        match bindings.contains(&Binding::Grads) {
+            true => text.push_str(&load_elements("grad", access)),
+            false => text.push_str("fn load_grad(row: Row, q: u32) -> vec4<f32> {\n    return vec4<f32>();\n}\n\n"),
+        }
     }
     text.push_str(&tensor_glue(rule, bindings.contains(&Binding::Scratch)));
     text
@@ -273,35 +378,72 @@ fn store_params(access: Access) -> String {
 }
 
 /// State is stored block by block, all slots of a block side by side.
-fn state_glue(rule: &dyn AnyRule) -> String {
-    let slots: Vec<_> = rule.slots().into_iter().filter(|slot| slot.extent == Extent::Element).collect();
+fn state_glue(rule: &dyn AnyRule, around: &Around, skeleton: Skeleton) -> String {
+    let slots = element_slots(rule, around);
     let lanes = ["s0", "s1", "s2", "s3"];
     let pointers = lanes.map(|s| format!("{s}: ptr<function, State>")).join(", ");
     let values = lanes.map(|s| format!("{s}: State")).join(", ");
-    let mut load = format!("fn load_state(row: Row, q: u32, {pointers}) {{\n");
-    let mut store = format!("fn store_state(row: Row, q: u32, {values}) {{\n");
-    if !slots.is_empty() {
-        let place = format!(
-            "    let first = q / BLOCK_QUADS * BLOCK_QUADS;
-    let span = min(BLOCK_QUADS, quads(row) - first);
-    let at = row.state + first * {}u + (q - first);
-",
-            slots.len()
-        );
-        load.push_str(&place);
-        store.push_str(&place);
+    let mut place = String::from("fn state_place(row: Row, q: u32) -> Place {\n");
+    match slots.len() {
+        0 => place.push_str("    return Place(0u, 0u);\n}\n\n"),
+        1 => place.push_str("    return Place(row.state + q, 0u);\n}\n\n"),
+        count => {
+            let others = count - 1;
+            place.push_str(&format!(
+                "    let inside = q % BLOCK_QUADS;
+    return Place(row.state + {count}u * q - {others}u * inside, min(BLOCK_QUADS, quads(row) - (q - inside)));
+}}
+
+"
+            ));
+        }
     }
-    for (i, slot) in slots.iter().enumerate() {
-        let name = slot.name;
-        line(&mut load, format_args!("    let {name} = decode_f32(states[at + {i}u * span]);"));
-        let fields = ["x", "y", "z", "w"];
-        for (s, field) in lanes.iter().zip(fields) {
+    let mut load = format!("fn load_state(row: Row, c: Common, q: u32, p: vec4<f32>, {pointers}) {{\n");
+    let mut store = format!("fn store_state(row: Row, q: u32, {values}) {{\n");
+    let stores = !(skeleton == Skeleton::Apply && rule.stores_early());
+    let own = rule.slots().into_iter().filter(|slot| slot.extent == Extent::Element);
+    for (i, Slot { name, start, .. }) in own.enumerate() {
+        if i == 0 {
+            load.push_str("    let at = state_place(row, q);\n");
+            store.push_str(if stores { "    let at = state_place(row, q);\n" } else { "" });
+        }
+        let loaded = format!("decode_f32(states[at.first + {i}u * at.span])");
+        match start {
+            Start::Value(_) => line(&mut load, format_args!("    let {name} = {loaded};")),
+            Start::Param => line(&mut load, format_args!("    let {name} = select({loaded}, p, c.first != 0.0);")),
+        }
+        for (s, field) in lanes.iter().zip(["x", "y", "z", "w"]) {
             line(&mut load, format_args!("    (*{s}).{name} = {name}.{field};"));
         }
-        let four = lanes.map(|s| format!("{s}.{name}")).join(", ");
-        line(&mut store, format_args!("    states[at + {i}u * span] = encode_f32(vec4<f32>({four}));"));
+        if stores {
+            let four = lanes.map(|s| format!("{s}.{name}")).join(", ");
+            let to = format!("states[at.first + {i}u * at.span]");
+            line(&mut store, format_args!("    {to} = encode_f32(vec4<f32>({four}));"));
+        }
     }
-    format!("{load}}}\n\n{store}}}\n\n")
+    let mut text = format!("{place}{load}}}\n\n{store}}}\n\n");
+    if skeleton == Skeleton::Apply {
+        text.push_str(&slow_glue(slots.iter().position(|slot| *slot == Around::SLOW)));
+    }
+    text
+}
+
+fn slow_glue(slot: Option<usize>) -> String {
+    let (load, store) = match slot {
+        None => ("    return vec4<f32>();".into(), String::new()),
+        Some(i) => {
+            let word = format!("states[at.first + {i}u * at.span]");
+            let place = "    let at = state_place(row, q);\n";
+            (format!("{place}    return decode_f32({word});"), format!("{place}    {word} = encode_f32(slow);\n"))
+        }
+    };
+    format!(
+        "fn load_slow(row: Row, q: u32) -> vec4<f32> {{\n{load}\n}}
+
+fn store_slow(row: Row, q: u32, slow: vec4<f32>) {{\n{store}}}
+
+"
+    )
 }
 
 fn tensor_glue(rule: &dyn AnyRule, bound: bool) -> String {

@@ -9,13 +9,13 @@ use naga::back::{PipelineConstants, glsl, hlsl, msl, pipeline_constants::process
 use naga::proc::BoundsCheckPolicies;
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{Module, ShaderStage, StorageAccess, TypeInner};
-use wgpu_optim::Access;
-use wgpu_optim::rule::{AnyRule, Common};
+use wgpu_optim::rule::{AnyRule, Common, Move};
 use wgpu_optim::rules::{self, ALL};
-use wgpu_optim::wgsl::{self, Skeleton, compose};
+use wgpu_optim::wgsl::{self, Skeleton, Switches, Walk, compose};
+use wgpu_optim::{Access, Around, Lookahead};
 
-/// The switches of `shaders/skeletons/common.wgsl`, which depend on a step's groups and tensors.
-const SWITCHES: [&str; 6] = ["MAXIMIZE", "L2", "DECAY", "CAUTIOUS", "BIT_MAX", "TAILS"];
+const PLAIN: Around = Around { lookahead: None };
+const WRAPPED: Around = Around { lookahead: Some(Lookahead { k: 5, alpha: 0.5 }) };
 
 const ACCESSES: [Access; 2] = [Access::Vec4, Access::Scalar];
 
@@ -23,6 +23,7 @@ const ACCESSES: [Access; 2] = [Access::Vec4, Access::Scalar];
 struct Shader {
     walk: String,
     skeleton: Skeleton,
+    around: Around,
     cases: Vec<(String, Box<dyn AnyRule>)>,
     module: Module,
     info: ModuleInfo,
@@ -36,12 +37,14 @@ fn shaders() -> Vec<Shader> {
     for row in ALL {
         for (case, rule) in (row.cases)() {
             let case = format!("{}/{case}", row.name);
-            for &(skeleton, access) in &walks {
-                let text = compose(&*rule, skeleton, access);
-                let walk = format!("{}, {}", skeleton.name(), access.name());
+            let wraps = [PLAIN, WRAPPED].into_iter().flat_map(|around| walks.iter().map(move |walk| (around, walk)));
+            for (around, &(skeleton, access)) in wraps {
+                let text = compose(&*rule, &around, skeleton, access);
+                let wrapped = if around == WRAPPED { ", with lookahead" } else { "" };
+                let walk = format!("{}, {}{wrapped}", skeleton.name(), access.name());
                 let place = *places.entry(text).or_insert_with_key(|text| {
                     let (module, info) = parse(&format!("{case}, {walk}"), text);
-                    shaders.push(Shader { walk, skeleton, cases: vec![], module, info });
+                    shaders.push(Shader { walk, skeleton, around, cases: vec![], module, info });
                     shaders.len() - 1
                 });
                 shaders[place].cases.push((case.clone(), rule.clone()));
@@ -51,12 +54,25 @@ fn shaders() -> Vec<Shader> {
     shaders
 }
 
-/// The rule's constants and those of `common.wgsl`, with some of the switches on.
-fn constants(rule: &dyn AnyRule, on: &[&str]) -> Vec<(&'static str, f64)> {
-    let mut constants = rule.constants();
-    constants.extend(SWITCHES.map(|name| (name, f64::from(on.contains(&name)))));
-    constants.push(("LANES", if on.is_empty() { 8.0 } else { 256.0 }));
-    constants
+/// Every set of constants that a case's pipelines of this skeleton may get: no switch on, each alone, and all.
+fn constants(rule: &dyn AnyRule, skeleton: Skeleton, around: Around) -> Vec<Vec<(&'static str, f64)>> {
+    let walks: Vec<Walk> = match skeleton {
+        Skeleton::Moves => [Move::LookAhead, Move::Evaluation, Move::Training].map(Walk::Move).into(),
+        _ => Walk::of_step(rule).into_iter().filter(|walk| walk.skeleton() == skeleton).collect(),
+    };
+    let off = Switches { lanes: 8, ..Switches::default() };
+    let lookahead = around.lookahead.is_some();
+    let switches = [
+        off,
+        Switches { maximize: true, ..off },
+        Switches { l2: true, ..off },
+        Switches { decay: true, ..off },
+        Switches { cautious: true, ..off },
+        Switches { tails: true, ..off },
+        Switches { maximize: true, l2: true, decay: true, cautious: true, tails: true, lanes: 256, lookahead },
+    ];
+    let sets = walks.iter().flat_map(|&walk| switches.iter().map(move |switches| (walk, switches)));
+    sets.map(|(walk, switches)| Switches { lookahead, ..*switches }.constants(rule, walk)).collect()
 }
 
 fn parse(what: &str, text: &str) -> (Module, ModuleInfo) {
@@ -72,14 +88,14 @@ fn parse(what: &str, text: &str) -> (Module, ModuleInfo) {
 fn every_shader_is_written_in_every_language() {
     let mut written = 0;
     let shaders = shaders();
-    for Shader { walk, skeleton, cases, module, info } in &shaders {
+    for Shader { walk, skeleton, around, cases, module, info } in &shaders {
         let mut seen = HashSet::new();
         for (case, rule) in cases {
             if !seen.insert(format!("{:?}", rule.constants())) {
                 continue;
             }
-            for on in [&[][..], &SWITCHES].into_iter().chain(SWITCHES.iter().map(std::slice::from_ref)) {
-                let constants = constants(&**rule, on).into_iter().map(|(name, value)| (name.to_string(), value));
+            for constants in constants(&**rule, *skeleton, *around) {
+                let constants = constants.into_iter().map(|(name, value)| (name.to_string(), value));
                 let constants: PipelineConstants = constants.collect();
                 let entry = Some((ShaderStage::Compute, skeleton.entry()));
                 let (module, info) = process_overrides(module, info, entry, &constants)
@@ -182,9 +198,10 @@ fn fields<'a>(module: &'a Module, name: &str) -> Vec<&'a str> {
 
 #[test]
 fn override_constants_are_those_that_the_host_sets() {
-    for Shader { walk, cases, module, .. } in &shaders() {
+    for Shader { walk, skeleton, around, cases, module, .. } in &shaders() {
         for (case, rule) in cases {
-            let mut set: Vec<_> = constants(&**rule, &[]).into_iter().map(|(name, _)| name).collect();
+            let Some(set) = constants(&**rule, *skeleton, *around).pop() else { continue };
+            let mut set: Vec<_> = set.into_iter().map(|(name, _)| name).collect();
             let mut declared: Vec<_> = module.overrides.iter().filter_map(|(_, found)| found.name.as_deref()).collect();
             set.sort_unstable();
             declared.sort_unstable();
@@ -195,7 +212,7 @@ fn override_constants_are_those_that_the_host_sets() {
 
 #[test]
 fn only_the_glue_declares_bindings() {
-    for Shader { walk, skeleton, cases, module, .. } in &shaders() {
+    for Shader { walk, skeleton, around, cases, module, .. } in &shaders() {
         let declared: BTreeMap<_, _> = module
             .global_variables
             .iter()
@@ -206,7 +223,7 @@ fn only_the_glue_declares_bindings() {
             })
             .collect();
         let (case, rule) = &cases[0];
-        let bound = wgsl::bindings(&**rule, *skeleton);
+        let bound = wgsl::bindings(&**rule, around, *skeleton);
         let bound: BTreeMap<_, _> = bound.iter().map(|binding| (binding.place(), binding.writable())).collect();
         assert_eq!(declared, bound, "{case}, {walk}: (group, binding): writable, in WGSL (left) and in Rust (right)");
     }
@@ -226,7 +243,7 @@ fn texts_are_those_in_the_folder() {
         let name = file.file_name().and_then(|name| name.to_str()).expect("a name of letters");
         let (rule, skeleton, access) = composed_for(name);
         kept.extend([skeleton.name(), access.name()]);
-        let text = compose(&*rule, skeleton, access);
+        let text = compose(&*rule, &PLAIN, skeleton, access);
         if update {
             std::fs::write(&file, text).expect("writable");
         } else if std::fs::read_to_string(&file).expect("readable") != text {

@@ -5,12 +5,17 @@ mod common;
 use common::twin::{SIZES, Twin, Worst, bound, tensors};
 use common::{gpu, say};
 use wgpu_optim::rules::ALL;
-use wgpu_optim::{Config, Group};
+use wgpu_optim::{Config, Group, Lookahead};
 
 fn run(what: &str, worst: &mut Worst, mut twin: Twin, steps: usize) {
     for step in 1..=steps {
         let found = twin.step();
         assert!(found.ulps <= bound(&twin.gpu), "{what}, step {step}: {} ulp: {}", found.ulps, found.text);
+        worst.join(found);
+    }
+    if twin.optimizer.has_evaluation() {
+        let found = twin.evaluate();
+        assert!(found.ulps <= bound(&twin.gpu), "{what}, evaluation: {} ulp: {}", found.ulps, found.text);
         worst.join(found);
     }
 }
@@ -26,6 +31,19 @@ fn every_case_matches_the_reference() {
         let what = format!("{name}/{case}");
         run(&what, &mut worst, Twin::new(&gpu, &config, &tensors(&SIZES), 1), 3);
         run(&what, &mut worst, Twin::new(&gpu, &config, &tensors(&SIZES), 2).midway(1000), 2);
+        say(&format!("parity {what}: worst {} ulp", worst.ulps));
+    }
+}
+
+#[test]
+fn lookahead_matches_round_every_rule() {
+    let Some(gpu) = gpu("lookahead", ALL.len()) else { return };
+    for row in ALL {
+        let config = Config::from((row.default)()).lookahead(Lookahead { k: 2, alpha: 0.3 });
+        let mut worst = Worst::default();
+        let what = format!("{} with lookahead", row.name);
+        run(&what, &mut worst, Twin::new(&gpu, &config, &tensors(&SIZES), 6), 4);
+        run(&what, &mut worst, Twin::new(&gpu, &config, &tensors(&SIZES), 7).midway(1000), 2);
         say(&format!("parity {what}: worst {} ulp", worst.ulps));
     }
 }

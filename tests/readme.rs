@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use wgpu_optim::WeightDecay;
-use wgpu_optim::rule::{AnyRule, Extent, Pass, Row, Slot};
+use wgpu_optim::rule::{Extent, Row, Slot};
 use wgpu_optim::rules::ALL;
 
 const BEGIN: &str = "<!-- optimizers: begin -->\n";
@@ -101,7 +101,7 @@ fn line(row: &Row) -> String {
         format!("`{}`", row.name),
         row.summary.into(),
         state(&default.slots(), all().flat_map(|rule| rule.slots())),
-        range(all().map(|rule| bytes(&**rule))),
+        range(all().map(|rule| rule.bytes_per_element() as usize)),
         range(all().map(|rule| rule.passes().len())),
         presets.join(", "),
         decays,
@@ -125,14 +125,6 @@ fn state(default: &[Slot], all: impl Iterator<Item = Slot>) -> String {
     let (default, added) = names.split_at(base);
     let default = if default.is_empty() { "none".into() } else { default.join(", ") };
     if added.is_empty() { default } else { format!("{default} (+ {})", added.join(", ")) }
-}
-
-/// What a step reads and writes of one parameter in f32: parameter and slots both ways, the gradient once, and again in
-/// each pass of sums.
-fn bytes(rule: &dyn AnyRule) -> usize {
-    let slots = rule.slots().iter().filter(|slot| slot.extent == Extent::Element).count();
-    let sums = rule.passes().iter().filter(|pass| matches!(pass, Pass::Sums(_))).count();
-    4 * (3 + 2 * slots + sums)
 }
 
 fn range(numbers: impl Iterator<Item = usize>) -> String {

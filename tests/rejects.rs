@@ -188,7 +188,7 @@ fn numbers_that_are_none_are_refused_in_rust() {
         let text = |field: &str| format!("{field} is {none}, must be ...");
         for row in ALL {
             let mut rule = (row.default)();
-            rule.set_lr(none);
+            *rule.option("lr").expect("a rate") = none;
             refused(row.name, groups(Config::from(rule), &tensors), &text("lr"));
         }
         let momentum = Sgd { momentum: 0.9, ..Sgd::default() };

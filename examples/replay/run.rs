@@ -65,7 +65,7 @@ impl Run {
         let mut slots = Vec::new();
         let mut t = Vec::new();
         for (index, tensor) in recording.tensors.iter().enumerate() {
-            for slot in groups.rule_of(index).slots() {
+            for slot in groups.slots_of(index) {
                 let shape = match slot.extent {
                     Extent::Element => tensor.shape.clone(),
                     Extent::Tensor => vec![],

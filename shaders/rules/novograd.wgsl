@@ -15,7 +15,7 @@ struct Hyper {
     inside_moment: f32,
 }
 struct State { m: f32 }
-struct Tensor { v: f32, denominator: f32 }
+struct Tensor { v: f32, scale: f32 } // scale: what gradients are multiplied by
 
 fn measure(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> vec2<f32> {
     if (LINF) {
@@ -32,14 +32,14 @@ fn finish(h: Hyper, sums: vec2<f32>, len: f32, k: ptr<function, Tensor>) {
     let v = ema((*k).v, n, h.keep2, h.take2);
     (*k).v = v;
     if (EPS_INSIDE) {
-        (*k).denominator = sqrt(v * h.correction2 + h.eps);
+        (*k).scale = 1.0 / sqrt(v * h.correction2 + h.eps);
     } else {
-        (*k).denominator = sqrt(v * h.correction2) + h.eps;
+        (*k).scale = 1.0 / (sqrt(v * h.correction2) + h.eps);
     }
 }
 
 fn direction(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> f32 {
-    let x = g / k.denominator + h.inside_moment * p;
+    let x = g * k.scale + h.inside_moment * p;
     let m = ema((*s).m, x, h.beta1, h.take1);
     (*s).m = m;
     return h.step * m;

@@ -46,6 +46,6 @@ fn direction(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> f3
     return h.lr * buffer;
 }
 
-fn look_ahead(h: Hyper, p: f32, s: ptr<function, State>) -> f32 {
+fn moved(h: Hyper, p: f32, s: ptr<function, State>) -> f32 {
     return p + h.momentum * (*s).b;
 }

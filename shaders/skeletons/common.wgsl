@@ -6,7 +6,16 @@ override MAXIMIZE: bool = false;
 override L2: bool = false;
 override DECAY: bool = false;
 override CAUTIOUS: bool = false;
-override BIT_MAX: bool = false; // a sums pass takes the largest absolute value, by its bits
+override LOOKAHEAD: bool = false;
+
+// Of a pass of sums: takes the largest absolute value, by its bits; what `measure` is given; whether it stores state.
+override BIT_MAX: bool = false;
+override SUM_PARAM: bool = false;
+override SUM_GRAD: bool = true;
+override SUM_STATE: bool = false;
+override SUM_STORES: bool = false;
+
+override MOVE: u32 = 0u; // outside a step: 0 to the look-ahead, 1 to evaluation, 2 back to training
 
 // On where a row ends within a vector of four. What lies behind the end may be another's or anything: it stays as it
 // was, and is in no sum.
@@ -18,7 +27,14 @@ override LANES: u32 = 256u;
 const BLOCK_QUADS: u32 = 256u; // a block is 1024 elements
 const ABSENT: u32 = 0xffffffffu; // in the clock map: no gradient in this step
 
-struct Common { direction: f32, l2: f32, decay: f32, cautious: f32 }
+struct Common {
+    direction: f32,
+    l2: f32,
+    decay: f32,
+    cautious: f32,
+    first: f32, // 1 in the tensor's first step
+    pull: f32, // lookahead's alpha in every k-th step
+}
 
 // One row of the chunk table. A row without elements does nothing.
 struct Row {
@@ -29,6 +45,9 @@ struct Row {
     state: u32, // vectors of four,
     partial: u32, // words
 }
+
+// Vectors of four in the bound window of state: an element's first slot, and from one slot to the next.
+struct Place { first: u32, span: u32 }
 
 fn row_index(group: vec3<u32>, groups: vec3<u32>) -> u32 {
     return group.y * groups.x + group.x;

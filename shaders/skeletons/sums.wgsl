@@ -68,17 +68,29 @@ fn sum_leaf(row: Row, c: Common, h: Hyper, k: Tensor, leaf: u32) -> vec2<u32> {
     let end = min(first + 64u, quads(row));
     var node = vec2<u32>(0u, 0u);
     for (var q = first + leaf % 8u; q < end; q += 8u) {
-        let p = load_param(row, q);
-        let g = load_grad(row, q);
+        var p: vec4<f32>;
+        if (SUM_PARAM || L2) {
+            p = load_param(row, q);
+        }
+        var g: vec4<f32>;
+        if (SUM_GRAD) {
+            let raw = load_grad(row, q);
+            g = vec4<f32>(prepare(c, p.x, raw.x), prepare(c, p.y, raw.y), prepare(c, p.z, raw.z), prepare(c, p.w, raw.w));
+        }
         var s0: State;
         var s1: State;
         var s2: State;
         var s3: State;
-        load_state(row, q, &s0, &s1, &s2, &s3);
-        let a = bitcast<vec2<u32>>(measure(h, k, p.x, prepare(c, p.x, g.x), &s0));
-        var b = bitcast<vec2<u32>>(measure(h, k, p.y, prepare(c, p.y, g.y), &s1));
-        var d = bitcast<vec2<u32>>(measure(h, k, p.z, prepare(c, p.z, g.z), &s2));
-        var e = bitcast<vec2<u32>>(measure(h, k, p.w, prepare(c, p.w, g.w), &s3));
+        if (SUM_STATE) {
+            load_state(row, c, q, p, &s0, &s1, &s2, &s3);
+        }
+        let a = bitcast<vec2<u32>>(measure(h, k, p.x, g.x, &s0));
+        var b = bitcast<vec2<u32>>(measure(h, k, p.y, g.y, &s1));
+        var d = bitcast<vec2<u32>>(measure(h, k, p.z, g.z, &s2));
+        var e = bitcast<vec2<u32>>(measure(h, k, p.w, g.w, &s3));
+        if (SUM_STORES) {
+            store_state(row, q, s0, s1, s2, s3);
+        }
         if (TAILS) {
             // Padding may hold anything, so what lies behind the end is dropped as bits.
             let none = vec2<u32>(0u, 0u);

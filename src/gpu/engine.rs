@@ -5,43 +5,32 @@ use std::collections::HashMap;
 use super::pipelines::{Fresh, of_group};
 use super::ring::{Guard, Ring};
 use super::{Buffers, Cache, Gpu, Made, Piece, floats};
-use crate::config::Groups;
+use crate::around::Around;
 use crate::error::{Error, Result};
 use crate::format::{ALIGNMENT, Access, BLOCK, Tensor};
-use crate::parts::Combine;
-use crate::plan::{Bounds, Dispatch, Item, Place, Plan, Span, pack, padded, plan};
-use crate::reference::{check_len, find_slot};
-use crate::rule::{AnyRule, Extent, Pass, Slot, WeightDecay};
-use crate::wgsl::{self, Binding, Skeleton};
+use crate::groups::Groups;
+use crate::plan::{Bounds, Dispatch, Item, Place, Plan, Span, Window, pack, padded, plan};
+use crate::reference::check_len;
+use crate::rule::{AnyRule, Extent, Move, Start, WeightDecay};
+use crate::wgsl::{self, Binding, Skeleton, Switches, Walk, element_slots};
 
 /// Placements of parameters and gradients that keep their tables and bind groups.
 const BOUND_MAX: usize = 8;
 
-/// What is encoded: a step, or the look-ahead before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Walk {
-    Step,
-    LookAhead,
+/// What is encoded beside the parameters' buffers: a step with its gradients, or a move outside a step.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Work<'a, 'b> {
+    Step(&'a Buffers<'b>),
+    Move(Move),
 }
 
 /// Groups whose pipelines are the same.
 #[derive(Debug)]
 struct Variant {
     rule: Box<dyn AnyRule>,
-    constants: Vec<(&'static str, f64)>,
-}
-
-impl Variant {
-    fn slots(&self) -> u64 {
-        self.rule.slots().iter().filter(|slot| slot.extent == Extent::Element).count() as u64
-    }
-
-    fn sums(&self) -> Option<Combine> {
-        self.rule.passes().into_iter().find_map(|pass| match pass {
-            Pass::Sums(combine) => Some(combine),
-            _ => None,
-        })
-    }
+    /// Numbers of state an element.
+    slots: u64,
+    switches: Switches,
 }
 
 /// One set of bindings and the dispatches that use it.
@@ -110,13 +99,21 @@ impl Where {
     }
 }
 
-type BoundKey = (Where, Option<Where>);
+type BoundKey = (Where, BoundWork);
+
+/// What a plan is for.
+#[derive(Debug, PartialEq)]
+enum BoundWork {
+    Step(Where),
+    Move(Move),
+}
 
 /// The GPU side of one optimizer.
 #[derive(Debug)]
 pub(crate) struct Engine {
     gpu: Gpu,
     tensors: Vec<Tensor>,
+    around: Around,
     variants: Vec<Variant>,
     variant_of: Vec<usize>,
     bounds: Bounds,
@@ -134,12 +131,12 @@ impl Engine {
         let (variants, variant_of) = variants(groups, gpu.tuning().lanes);
         let limits = gpu.device().limits();
         let binding_bytes = limits.max_storage_buffer_binding_size.min(super::BINDING_BYTES_MAX);
-        let slots_max = variants.iter().map(Variant::slots).max().unwrap_or(0);
+        let slots_max = variants.iter().map(|variant| variant.slots).max().unwrap_or(0);
         let workgroups = limits.max_compute_workgroups_per_dimension;
         let bounds = Bounds::new(binding_bytes, workgroups, gpu.tuning().chunk_blocks, slots_max);
-        check_limits(&limits, &variants)?;
+        check_limits(&limits, &variants, groups.around())?;
         let lens: Vec<u64> = tensors.iter().map(Tensor::len_elements).collect();
-        let size = |i: usize| padded(lens[i]).saturating_mul(4 * variants[variant_of[i]].slots());
+        let size = |i: usize| padded(lens[i]).saturating_mul(4 * variants[variant_of[i]].slots);
         let (state_places, sizes) = pack(tensors, "state slots", size, 16, gpu.page_bytes())?;
         let scratch_words = scratch_words(tensors, groups, &variants, &variant_of, bounds);
         if 4 * scratch_words > binding_bytes {
@@ -158,6 +155,7 @@ impl Engine {
         let engine = Self {
             gpu: gpu.clone(),
             tensors: tensors.to_vec(),
+            around: *groups.around(),
             variants,
             variant_of,
             bounds,
@@ -168,9 +166,12 @@ impl Engine {
             bound: Cache::new(BOUND_MAX),
         };
         for i in 0..tensors.len() {
-            let rule = groups.rule_of(i);
-            for slot in rule.slots().iter().filter(|slot| slot.start != 0.0) {
-                engine.start_slot(i, rule, slot).await?;
+            for slot in groups.slots_of(i) {
+                match slot.start {
+                    Start::Value(start) if start != 0.0 => engine.start_slot(groups, i, slot.name, start).await?,
+                    // The first step gives it its value.
+                    Start::Value(_) | Start::Param => {}
+                }
             }
         }
         Ok(engine)
@@ -197,9 +198,9 @@ impl Engine {
     }
 
     /// Table, pipelines and bind groups for these buffers, checked and made where they are new.
-    pub(crate) fn bind(&mut self, params: &Buffers, grads: Option<&Buffers>) -> Result<&Bound> {
+    pub(crate) fn bind(&mut self, params: &Buffers, work: Work) -> Result<&Bound> {
         // The key knows the arena, not which part of it is given.
-        if let (Buffers::Part(part), Some(grads)) = (params, grads) {
+        if let (Buffers::Part(part), Work::Step(grads)) = (params, work) {
             let given = grads.present();
             let stepped = |i: usize| given.as_ref().is_none_or(|given| given.get(i) == Some(&true));
             if let Some(i) = (0..part.present.len()).find(|&i| !part.present[i] && stepped(i)) {
@@ -208,14 +209,19 @@ impl Engine {
         }
         let is = |key: &BoundKey| {
             key.0.is(params)
-                && match (&key.1, grads) {
-                    (Some(known), Some(grads)) => known.is(grads),
-                    (known, grads) => known.is_none() && grads.is_none(),
+                && match (&key.1, work) {
+                    (BoundWork::Step(known), Work::Step(grads)) => known.is(grads),
+                    (BoundWork::Move(known), Work::Move(to)) => *known == to,
+                    _ => false,
                 }
         };
         if !self.bound.touch(is) {
-            let made = self.make_bound(params, grads)?;
-            self.bound.push((Where::of(params), grads.map(Where::of)), made);
+            let made = self.make_bound(params, work)?;
+            let work = match work {
+                Work::Step(grads) => BoundWork::Step(Where::of(grads)),
+                Work::Move(to) => BoundWork::Move(to),
+            };
+            self.bound.push((Where::of(params), work), made);
         }
         Ok(self.bound.last().expect("one was touched or pushed"))
     }
@@ -249,11 +255,18 @@ impl Engine {
         self.ring.write(&self.gpu, words).map(|_| ())
     }
 
-    fn make_bound(&self, params: &Buffers, grads: Option<&Buffers>) -> Result<Bound> {
+    fn make_bound(&self, params: &Buffers, work: Work) -> Result<Bound> {
+        let grads = match work {
+            Work::Step(grads) => Some(grads),
+            Work::Move(_) => None,
+        };
         let slices = Resolved::new(&self.gpu, &self.tensors, params, grads)?;
-        let look_ahead = grads.is_none();
+        let takes_part = |variant: usize| match work {
+            Work::Step(_) => true,
+            Work::Move(to) => self.variants[variant].rule.moves().contains(&to),
+        };
         let items: Vec<Item> = (0..self.tensors.len())
-            .filter(|&i| !look_ahead || self.variants[self.variant_of[i]].rule.needs_look_ahead())
+            .filter(|&i| takes_part(self.variant_of[i]))
             .filter_map(|i| {
                 let variant = &self.variants[self.variant_of[i]];
                 let (param, grad) = slices.places[i]?;
@@ -264,8 +277,8 @@ impl Engine {
                     access: slices.access[i],
                     param,
                     grad,
-                    state: (variant.slots() > 0).then_some((self.state_places[i], variant.slots())),
-                    sums: !look_ahead && variant.sums().is_some(),
+                    state: (variant.slots > 0).then_some((self.state_places[i], variant.slots)),
+                    sums: grads.is_some() && variant.rule.sums().next().is_some(),
                 })
             })
             .collect();
@@ -273,7 +286,7 @@ impl Engine {
         let plan = plan(&items, self.bounds, numbers)?;
         let made = self.gpu.scoped_now(|| {
             let mut binder = Binder::new(self, &plan, &slices.buffers);
-            let calls = binder.calls(look_ahead);
+            let calls = binder.calls(work);
             (binder.table, calls, binder.fresh)
         });
         let (table, calls, fresh) = made.map_err(|error| slices.blame(&self.gpu, &self.tensors).unwrap_or(error))?;
@@ -287,15 +300,15 @@ impl Engine {
     }
 
     /// The values of a slot.
-    pub(crate) async fn state(&self, i: usize, rule: &dyn AnyRule, slot: &str, wait: bool) -> Result<Vec<f32>> {
-        let (buffer, pieces) = self.pieces(i, rule, slot)?;
+    pub(crate) async fn state(&self, groups: &Groups, i: usize, slot: &str, wait: bool) -> Result<Vec<f32>> {
+        let (buffer, pieces) = self.pieces(groups, i, slot)?;
         let Some(buffer) = buffer else { return Ok(Vec::new()) };
         Ok(floats(&self.gpu.read(buffer, &pieces, wait).await?))
     }
 
     /// Sets the values of a slot, before any work that is not yet submitted.
-    pub(crate) fn set_state(&self, i: usize, rule: &dyn AnyRule, slot: &str, values: &[f32]) -> Result<()> {
-        let (buffer, pieces) = self.pieces(i, rule, slot)?;
+    pub(crate) fn set_state(&self, groups: &Groups, i: usize, slot: &str, values: &[f32]) -> Result<()> {
+        let (buffer, pieces) = self.pieces(groups, i, slot)?;
         let len = pieces.iter().map(|(_, size)| size / 4).sum::<u64>() as usize;
         check_len(&format!("state {slot}"), &self.tensors[i].name, values.len(), len)?;
         let Some(buffer) = buffer else { return Ok(()) };
@@ -303,23 +316,23 @@ impl Engine {
     }
 
     /// Fills a slot with its start, from one block of it.
-    async fn start_slot(&self, i: usize, rule: &dyn AnyRule, slot: &Slot) -> Result<()> {
-        let (buffer, pieces) = self.pieces(i, rule, slot.name)?;
+    async fn start_slot(&self, groups: &Groups, i: usize, slot: &str, start: f64) -> Result<()> {
+        let (buffer, pieces) = self.pieces(groups, i, slot)?;
         let Some(buffer) = buffer else { return Ok(()) };
-        let block = vec![slot.start as f32; BLOCK];
+        let block = vec![start as f32; BLOCK];
         self.gpu.scoped(|| self.gpu.fill(buffer, &pieces, bytemuck::cast_slice(&block))).await
     }
 
     /// Where a slot's values lie, in order: the buffer and its pieces. None for no elements.
-    fn pieces(&self, i: usize, rule: &dyn AnyRule, slot: &str) -> Result<(Option<&wgpu::Buffer>, Vec<Piece>)> {
-        let (extent, place) = find_slot(rule, &self.tensors[i].name, slot)?;
-        if extent == Extent::Tensor {
+    fn pieces(&self, groups: &Groups, i: usize, name: &str) -> Result<(Option<&wgpu::Buffer>, Vec<Piece>)> {
+        let (slot, place) = groups.find_slot(i, &self.tensors[i].name, name)?;
+        let rule = groups.rule_of(i);
+        if slot.extent == Extent::Tensor {
             let words = rule.names().tensor.len();
             return Ok((self.scratch.as_ref(), vec![(4 * (i * words + place) as u64, 4)]));
         }
-        let slots = rule.slots();
-        let elements: Vec<_> = slots.iter().filter(|slot| slot.extent == Extent::Element).collect();
-        let index = elements.iter().position(|other| other.name == slot).unwrap_or(0) as u64;
+        let elements = element_slots(rule, &self.around);
+        let index = elements.iter().position(|other| other.name == name).unwrap_or(0) as u64;
         let Some((page, start)) = self.state_place(i) else { return Ok((None, vec![])) };
         let pieces = blocks(self.tensors[i].len_elements());
         let piece = |(first, count, span)| (start + 4 * (first * elements.len() as u64 + index * span), 4 * count);
@@ -350,46 +363,38 @@ impl<'a> Binder<'a> {
         Self { engine, plan, buffers, table, fresh: Fresh::default() }
     }
 
-    /// The calls of a whole step, or of a look-ahead.
-    fn calls(&mut self, look_ahead: bool) -> Vec<Call> {
-        if look_ahead {
-            return self.windows(Skeleton::LookAhead);
+    /// The calls of a whole step, or of a move.
+    fn calls(&mut self, work: Work) -> Vec<Call> {
+        let (engine, plan) = (self.engine, self.plan);
+        let walks: Vec<_> = match work {
+            Work::Step(_) => engine.variants.iter().map(|variant| Walk::of_step(&*variant.rule)).collect(),
+            Work::Move(to) => vec![vec![Walk::Move(to)]; engine.variants.len()],
+        };
+        let stages = walks.iter().map(Vec::len).max().unwrap_or(0);
+        let mut calls = Vec::new();
+        for stage in 0..stages {
+            for window in &plan.windows {
+                match walks[window.variant].get(stage) {
+                    None | Some(Walk::Finish(_)) => {}
+                    Some(&walk) => calls.push(self.call(window.variant, walk, Some(window), &window.dispatches)),
+                }
+            }
+            for (variant, dispatches) in &plan.finishes {
+                if let Some(&walk @ Walk::Finish(_)) = walks[*variant].get(stage) {
+                    calls.push(self.call(*variant, walk, None, dispatches));
+                }
+            }
         }
-        let mut calls = self.windows(Skeleton::Sums);
-        for (variant, dispatches) in &self.plan.finishes {
-            calls.push(self.call(*variant, Skeleton::Finish, Access::Vec4, false, [None; 3], dispatches));
-        }
-        calls.extend(self.windows(Skeleton::Apply));
         calls
     }
 
-    /// One walk over every window whose rule has it.
-    fn windows(&mut self, skeleton: Skeleton) -> Vec<Call> {
-        let windows = self.plan.windows.iter();
-        let walked = windows
-            .filter(|window| skeleton != Skeleton::Sums || self.engine.variants[window.variant].sums().is_some());
-        walked
-            .collect::<Vec<_>>()
-            .into_iter()
-            .map(|window| {
-                let spans = [Some(window.param), window.grad, window.state];
-                self.call(window.variant, skeleton, window.access, window.tails, spans, &window.dispatches)
-            })
-            .collect()
-    }
-
-    fn call(
-        &mut self,
-        variant: usize,
-        skeleton: Skeleton,
-        access: Access,
-        tails: bool,
-        [param, grad, state]: [Option<Span>; 3],
-        dispatches: &[Dispatch],
-    ) -> Call {
+    fn call(&mut self, variant: usize, walk: Walk, window: Option<&Window>, dispatches: &[Dispatch]) -> Call {
         let gpu = &self.engine.gpu;
-        let Variant { rule, constants } = &self.engine.variants[variant];
-        let bindings = of_group(&wgsl::bindings(&**rule, skeleton), 0);
+        let around = &self.engine.around;
+        let Variant { rule, switches, .. } = &self.engine.variants[variant];
+        let skeleton = walk.skeleton();
+        let bindings = of_group(&wgsl::bindings(&**rule, around, skeleton), 0);
+        let (param, grad, state) = window.map_or((None, None, None), |w| (Some(w.param), w.grad, w.state));
         let entries: Vec<_> = bindings
             .iter()
             .map(|binding| wgpu::BindGroupEntry {
@@ -412,8 +417,10 @@ impl<'a> Binder<'a> {
             })
             .collect();
         let mut pipelines = gpu.pipelines();
-        let constants = [&constants[..], &[("TAILS", tails.into())]].concat();
-        let pipeline = pipelines.get(&mut self.fresh, gpu, &**rule, &constants, skeleton, access);
+        let access = window.map_or(Access::Vec4, |window| window.access);
+        let tails = window.is_some_and(|window| window.tails);
+        let constants = Switches { tails, ..*switches }.constants(&**rule, walk);
+        let pipeline = pipelines.get(&mut self.fresh, gpu, &**rule, around, &constants, skeleton, access);
         gpu.count(Made::BindGroup);
         let group = gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {
             label: Some("wgpu-optim"),
@@ -438,8 +445,8 @@ fn blocks(len: u64) -> impl Iterator<Item = (u64, u64, u64)> {
 }
 
 /// Refuses a device that cannot bind what the shaders declare.
-fn check_limits(limits: &wgpu::Limits, variants: &[Variant]) -> Result<()> {
-    let bindings = |skeleton| variants.iter().map(move |variant| wgsl::bindings(&*variant.rule, skeleton));
+fn check_limits(limits: &wgpu::Limits, variants: &[Variant], around: &Around) -> Result<()> {
+    let bindings = |skeleton| variants.iter().map(move |variant| wgsl::bindings(&*variant.rule, around, skeleton));
     let all = || Skeleton::ALL.into_iter().flat_map(bindings);
     let most = all().map(|bindings| bindings.len()).max().unwrap_or(0);
     let dynamic = all().map(|bindings| bindings.iter().filter(|binding| binding.dynamic()).count()).max().unwrap_or(0);
@@ -466,13 +473,15 @@ fn variants(groups: &Groups, lanes: u32) -> (Vec<Variant>, Vec<usize>) {
     for &group in groups.of() {
         of_group.entry(group).or_insert_with(|| {
             let rule = groups.rule(group);
+            let names = |rule: &dyn AnyRule| rule.slots().iter().map(|slot| slot.name).collect::<Vec<_>>();
             let same = |variant: &Variant| {
-                variant.constants == rule.constants()
+                variant.rule.constants() == rule.constants()
                     && variant.rule.passes() == rule.passes()
-                    && variant.rule.slots().iter().map(|slot| slot.name).eq(rule.slots().iter().map(|slot| slot.name))
+                    && names(&*variant.rule) == names(rule)
             };
             let place = variants.iter().position(same).unwrap_or_else(|| {
-                variants.push(Variant { rule: rule.boxed(), constants: rule.constants() });
+                let slots = element_slots(rule, groups.around()).len() as u64;
+                variants.push(Variant { rule: rule.boxed(), slots, switches: Switches::default() });
                 members.push(Vec::new());
                 variants.len() - 1
             });
@@ -481,19 +490,17 @@ fn variants(groups: &Groups, lanes: u32) -> (Vec<Variant>, Vec<usize>) {
         });
     }
     for (variant, members) in variants.iter_mut().zip(members) {
-        let decays = |wanted: fn(WeightDecay) -> bool| {
-            f64::from(members.iter().any(|&group| wanted(groups.rule(group).weight_decay())))
+        let decays =
+            |wanted: fn(WeightDecay) -> bool| members.iter().any(|&group| wanted(groups.rule(group).weight_decay()));
+        variant.switches = Switches {
+            maximize: members.iter().any(|&group| groups.maximizes(group)),
+            l2: decays(|decay| matches!(decay, WeightDecay::L2(_))),
+            decay: decays(|decay| matches!(decay, WeightDecay::Decoupled(_) | WeightDecay::Independent(_))),
+            cautious: decays(|decay| matches!(decay, WeightDecay::Cautious(_))),
+            lookahead: groups.around().lookahead.is_some(),
+            tails: true,
+            lanes,
         };
-        let maximize = members.iter().any(|&group| groups.maximizes(group));
-        let bit_max = variant.sums() == Some(Combine::BitMax);
-        variant.constants.extend([
-            ("MAXIMIZE", f64::from(maximize)),
-            ("L2", decays(|decay| matches!(decay, WeightDecay::L2(_)))),
-            ("DECAY", decays(|decay| matches!(decay, WeightDecay::Decoupled(_) | WeightDecay::Independent(_)))),
-            ("CAUTIOUS", decays(|decay| matches!(decay, WeightDecay::Cautious(_)))),
-            ("BIT_MAX", f64::from(bit_max)),
-            ("LANES", lanes.into()),
-        ]);
     }
     let variant_of = groups.of().iter().map(|group| of_group[group]).collect();
     (variants, variant_of)
@@ -507,7 +514,7 @@ fn scratch_words(
     variant_of: &[usize],
     bounds: Bounds,
 ) -> u64 {
-    let partials = |i: usize| match variants[variant_of[i]].sums() {
+    let partials = |i: usize| match variants[variant_of[i]].rule.sums().next() {
         Some(_) => 2 * tensors[i].len_elements().div_ceil(bounds.chunk_len()),
         None => 0,
     };

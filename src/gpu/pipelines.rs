@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use super::{Gpu, Made};
+use crate::around::Around;
 use crate::format::Access;
 use crate::rule::AnyRule;
 use crate::rules;
@@ -32,11 +33,12 @@ impl Pipelines {
         fresh: &mut Fresh,
         gpu: &Gpu,
         rule: &dyn AnyRule,
+        around: &Around,
         constants: &[(&'static str, f64)],
         skeleton: Skeleton,
         access: Access,
     ) -> wgpu::ComputePipeline {
-        let text = rule.revise(wgsl::compose(rule, skeleton, access));
+        let text = rule.revise(wgsl::compose(rule, around, skeleton, access));
         let trusted = rules::ALL.iter().any(|row| (row.type_id)() == (rule as &dyn Any).type_id());
         let key = (text, constants.iter().map(|&(name, value)| (name, value.to_bits())).collect(), trusted);
         if let Some(pipeline) = self.pipelines.get(&key).or(fresh.get(&key)) {
@@ -44,7 +46,7 @@ impl Pipelines {
         }
         let label = format!("wgpu-optim/{}/f32-{}/{}", rule.name(), access.name(), skeleton.name());
         let module = module(gpu, &label, &key.0, trusted);
-        let bindings = wgsl::bindings(rule, skeleton);
+        let bindings = wgsl::bindings(rule, around, skeleton);
         let layouts = [0, 1].map(|group| self.layout(gpu, &of_group(&bindings, group)));
         let layout = gpu.device().create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
             label: Some(&label),

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Result, above_zero, at_least_zero};
 use crate::options::EpsPlacement;
 use crate::parts::Real;
-use crate::rule::{Reject, Rule, Slot, WeightDecay, numbers};
+use crate::rule::{Carried, Reject, Rule, Slot, WeightDecay, numbers, options};
 
 /// AdaGrad: the step shrinks with the sum of squared gradients so far.
 ///
@@ -61,20 +61,12 @@ impl Rule for Adagrad {
     type State<F: Real> = State<F>;
     type Tensor<F: Real> = ();
 
+    options!(lr, lr_decay, eps; weight_decay);
+
     fn check(&self) -> Result<()> {
         at_least_zero("lr_decay", self.lr_decay)?;
         at_least_zero("initial_accumulator", self.initial_accumulator)?;
         above_zero("eps", self.eps)
-    }
-
-    fn lr(&self) -> f64 {
-        self.lr
-    }
-    fn set_lr(&mut self, lr: f64) {
-        self.lr = lr;
-    }
-    fn weight_decay(&self) -> WeightDecay {
-        self.weight_decay
     }
 
     fn constants(&self) -> Vec<(&'static str, f64)> {
@@ -82,10 +74,10 @@ impl Rule for Adagrad {
     }
 
     fn slots(&self) -> Vec<Slot> {
-        vec![Slot::element("s").starting_at(self.initial_accumulator)]
+        vec![Slot::element("s").nonnegative().starting_at(self.initial_accumulator)]
     }
 
-    fn hyper(&self, t: u64) -> Hyper<f64> {
+    fn hyper(&self, t: u64, _carried: &mut Carried) -> Hyper<f64> {
         Hyper { clr: self.lr / (1.0 + t.saturating_sub(1) as f64 * self.lr_decay), eps: self.eps }
     }
 

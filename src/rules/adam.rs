@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, above_zero, below_one, refuse};
 use crate::parts::{Real, ema, max};
-use crate::rule::{Reject, Rule, Slot, WeightDecay, numbers};
+use crate::rule::{Carried, Reject, Rule, Slot, WeightDecay, numbers, options};
 
 /// Adam, without decay unless one is given. See [`AdamFamily`].
 pub type Adam = AdamFamily<false>;
@@ -135,6 +135,8 @@ impl<const DECOUPLED: bool> Rule for AdamFamily<DECOUPLED> {
     type State<F: Real> = State<F>;
     type Tensor<F: Real> = ();
 
+    options!(lr, beta1, beta2, eps; weight_decay);
+
     fn check(&self) -> Result<()> {
         below_one("beta1", self.beta1)?;
         below_one("beta2", self.beta2)?;
@@ -145,16 +147,6 @@ impl<const DECOUPLED: bool> Rule for AdamFamily<DECOUPLED> {
         Ok(())
     }
 
-    fn lr(&self) -> f64 {
-        self.lr
-    }
-    fn set_lr(&mut self, lr: f64) {
-        self.lr = lr;
-    }
-    fn weight_decay(&self) -> WeightDecay {
-        self.weight_decay
-    }
-
     fn constants(&self) -> Vec<(&'static str, f64)> {
         vec![
             ("EPS_INSIDE", f64::from(self.eps_placement == AdamEps::Inside)),
@@ -163,14 +155,14 @@ impl<const DECOUPLED: bool> Rule for AdamFamily<DECOUPLED> {
     }
 
     fn slots(&self) -> Vec<Slot> {
-        let mut slots = vec![Slot::element("m"), Slot::element("v")];
+        let mut slots = vec![Slot::element("m"), Slot::element("v").nonnegative()];
         if self.amsgrad != Amsgrad::Off {
-            slots.push(Slot::element("vmax"));
+            slots.push(Slot::element("vmax").nonnegative());
         }
         slots
     }
 
-    fn hyper(&self, t: u64) -> Hyper<f64> {
+    fn hyper(&self, t: u64, _carried: &mut Carried) -> Hyper<f64> {
         // 1 - beta^t without cancellation, for any t.
         let correction = |beta: f64| if self.bias_correction { -(t as f64 * beta.ln()).exp_m1() } else { 1.0 };
         let (bc1, bc2) = (correction(self.beta1), correction(self.beta2));

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Result, above_zero, at_least_zero, below_one, refuse};
 use crate::options::{EpsPlacement, MomentumForm, Nesterov};
 use crate::parts::{Real, ema, max};
-use crate::rule::{Reject, Rule, Slot, WeightDecay, numbers};
+use crate::rule::{Carried, Move, Reject, Rule, Slot, WeightDecay, numbers, options};
 
 /// RMSProp: the gradient over the root of its running mean square, plain, centered, with momentum.
 ///
@@ -97,6 +97,8 @@ impl Rule for RmsProp {
     type State<F: Real> = State<F>;
     type Tensor<F: Real> = ();
 
+    options!(lr, alpha, eps, momentum; weight_decay);
+
     fn check(&self) -> Result<()> {
         below_one("alpha", self.alpha)?;
         above_zero("eps", self.eps)?;
@@ -106,16 +108,6 @@ impl Rule for RmsProp {
             return refuse("form", "average", "accumulate or velocity for rmsprop");
         }
         self.nesterov.check(self.momentum, self.form)
-    }
-
-    fn lr(&self) -> f64 {
-        self.lr
-    }
-    fn set_lr(&mut self, lr: f64) {
-        self.lr = lr;
-    }
-    fn weight_decay(&self) -> WeightDecay {
-        self.weight_decay
     }
 
     fn constants(&self) -> Vec<(&'static str, f64)> {
@@ -129,7 +121,7 @@ impl Rule for RmsProp {
     }
 
     fn slots(&self) -> Vec<Slot> {
-        let mut slots = vec![Slot::element("v").starting_at(self.initial_v)];
+        let mut slots = vec![Slot::element("v").nonnegative().starting_at(self.initial_v)];
         if self.centered {
             slots.push(Slot::element("a"));
         }
@@ -139,11 +131,11 @@ impl Rule for RmsProp {
         slots
     }
 
-    fn needs_look_ahead(&self) -> bool {
-        self.nesterov == Nesterov::LookAhead
+    fn moves(&self) -> &'static [Move] {
+        if self.nesterov == Nesterov::LookAhead { &[Move::LookAhead] } else { &[] }
     }
 
-    fn hyper(&self, _t: u64) -> Hyper<f64> {
+    fn hyper(&self, _t: u64, _carried: &mut Carried) -> Hyper<f64> {
         Hyper {
             lr: self.lr,
             alpha: self.alpha,
@@ -182,7 +174,7 @@ impl Rule for RmsProp {
         h.lr * s.b
     }
 
-    fn look_ahead<F: Real>(h: &Hyper<F>, p: F, s: &State<F>) -> F {
+    fn moved<F: Real>(_to: Move, h: &Hyper<F>, p: F, s: &State<F>) -> F {
         p + h.momentum * s.b
     }
 

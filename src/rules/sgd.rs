@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Result, below_one, refuse};
 use crate::options::{MomentumForm, Nesterov};
 use crate::parts::{Real, ema};
-use crate::rule::{Reject, Rule, Slot, WeightDecay, numbers};
+use crate::rule::{Carried, Move, Reject, Rule, Slot, WeightDecay, numbers, options};
 
 /// Stochastic gradient descent, plain or with one of three kinds of momentum.
 ///
@@ -69,6 +69,8 @@ impl Rule for Sgd {
     type State<F: Real> = State<F>;
     type Tensor<F: Real> = ();
 
+    options!(lr, momentum, dampening; weight_decay);
+
     fn check(&self) -> Result<()> {
         below_one("momentum", self.momentum)?;
         self.nesterov.check(self.momentum, self.form)?;
@@ -84,16 +86,6 @@ impl Rule for Sgd {
         Ok(())
     }
 
-    fn lr(&self) -> f64 {
-        self.lr
-    }
-    fn set_lr(&mut self, lr: f64) {
-        self.lr = lr;
-    }
-    fn weight_decay(&self) -> WeightDecay {
-        self.weight_decay
-    }
-
     fn constants(&self) -> Vec<(&'static str, f64)> {
         vec![
             ("MOMENTUM", f64::from(self.momentum != 0.0)),
@@ -106,11 +98,11 @@ impl Rule for Sgd {
         if self.momentum == 0.0 { vec![] } else { vec![Slot::element("v")] }
     }
 
-    fn needs_look_ahead(&self) -> bool {
-        self.nesterov == Nesterov::LookAhead
+    fn moves(&self) -> &'static [Move] {
+        if self.nesterov == Nesterov::LookAhead { &[Move::LookAhead] } else { &[] }
     }
 
-    fn hyper(&self, t: u64) -> Hyper<f64> {
+    fn hyper(&self, t: u64, _carried: &mut Carried) -> Hyper<f64> {
         let take = match self.form {
             MomentumForm::Average => 1.0 - self.momentum,
             _ if t == 1 => 1.0,
@@ -138,7 +130,7 @@ impl Rule for Sgd {
         h.lr * s.v
     }
 
-    fn look_ahead<F: Real>(h: &Hyper<F>, p: F, s: &State<F>) -> F {
+    fn moved<F: Real>(_to: Move, h: &Hyper<F>, p: F, s: &State<F>) -> F {
         p + h.momentum * s.v
     }
 

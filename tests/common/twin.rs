@@ -3,7 +3,8 @@
 use ndarray::ArrayD;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use wgpu_optim::{Arena, Buffers, Config, Gpu, On, Optimizer, Reference, Tensor};
+use wgpu_optim::rule::Slot;
+use wgpu_optim::{Arena, Buffers, Config, Gpu, Groups, On, Optimizer, Reference, Tensor};
 
 /// Both, with the same parameters, state and counts.
 pub struct Twin {
@@ -15,6 +16,7 @@ pub struct Twin {
     pub grads: Arena,
     pub values: Vec<ArrayD<f32>>,
     pub rng: StdRng,
+    groups: Groups,
     /// The gradients of every step so far.
     pub history: Vec<Vec<Vec<f32>>>,
 }
@@ -80,6 +82,7 @@ impl Twin {
             tensors: tensors.to_vec(),
             optimizer: config.clone().on(gpu, tensors).expect("optimizer"),
             reference: Reference::new(config, tensors).expect("reference"),
+            groups: config.groups(tensors).expect("groups"),
             params,
             grads,
             values,
@@ -90,15 +93,13 @@ impl Twin {
 
     /// Random state as in the midst of training, at a late step.
     pub fn midway(mut self, t: u64) -> Self {
-        for tensor in &self.tensors {
-            for slot in self.optimizer.slots(&tensor.name).expect("a known tensor") {
-                let len = self.reference.state(&tensor.name, slot).expect("a known slot").len();
-                // Second moments are not negative; first ones take either sign.
-                let signed = !["v", "vmax", "s"].contains(&slot);
-                let values: Vec<f32> =
-                    noise(&mut self.rng, len).into_iter().map(|x| if signed { x } else { x.abs() }).collect();
-                self.optimizer.set_state(&tensor.name, slot, &values).expect("as many values as elements");
-                self.reference.set_state(&tensor.name, slot, &values).expect("as many values as elements");
+        for (i, tensor) in self.tensors.iter().enumerate() {
+            for Slot { name, nonnegative, .. } in self.groups.slots_of(i) {
+                let len = self.reference.state(&tensor.name, name).expect("a known slot").len();
+                let sign = |x: f32| if nonnegative { x.abs() } else { x };
+                let values: Vec<f32> = noise(&mut self.rng, len).into_iter().map(sign).collect();
+                self.optimizer.set_state(&tensor.name, name, &values).expect("as many values as elements");
+                self.reference.set_state(&tensor.name, name, &values).expect("as many values as elements");
             }
             self.optimizer.set_t(&tensor.name, t).expect("a known tensor");
             self.reference.set_t(&tensor.name, t).expect("a known tensor");
@@ -135,6 +136,18 @@ impl Twin {
         self.optimizer.step(&self.params, grads_given).expect("step");
         self.reference.step(&mut self.values, &grads).expect("step");
         self.compare(&before)
+    }
+
+    /// To evaluation and back, and the worst difference after either.
+    pub fn evaluate(&mut self) -> Worst {
+        let before = self.snapshot();
+        self.optimizer.evaluation(&self.params).expect("evaluation");
+        self.reference.evaluation(&mut self.values).expect("evaluation");
+        let mut worst = self.compare(&before);
+        self.optimizer.training(&self.params).expect("training");
+        self.reference.training(&mut self.values).expect("training");
+        worst.join(self.compare(&before));
+        worst
     }
 
     /// Parameters and state of the reference: per tensor a name and values.

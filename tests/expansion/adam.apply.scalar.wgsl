@@ -78,7 +78,7 @@ fn land(h: Hyper, k: Tensor, p: f32, u: f32, s: ptr<function, State>) -> f32 {
     return p - u;
 }
 
-fn look_ahead(h: Hyper, p: f32, s: ptr<function, State>) -> f32 {
+fn moved(h: Hyper, p: f32, s: ptr<function, State>) -> f32 {
     return p;
 }
 
@@ -90,7 +90,16 @@ override MAXIMIZE: bool = false;
 override L2: bool = false;
 override DECAY: bool = false;
 override CAUTIOUS: bool = false;
-override BIT_MAX: bool = false; // a sums pass takes the largest absolute value, by its bits
+override LOOKAHEAD: bool = false;
+
+// Of a pass of sums: takes the largest absolute value, by its bits; what `measure` is given; whether it stores state.
+override BIT_MAX: bool = false;
+override SUM_PARAM: bool = false;
+override SUM_GRAD: bool = true;
+override SUM_STATE: bool = false;
+override SUM_STORES: bool = false;
+
+override MOVE: u32 = 0u; // outside a step: 0 to the look-ahead, 1 to evaluation, 2 back to training
 
 // On where a row ends within a vector of four. What lies behind the end may be another's or anything: it stays as it
 // was, and is in no sum.
@@ -102,7 +111,14 @@ override LANES: u32 = 256u;
 const BLOCK_QUADS: u32 = 256u; // a block is 1024 elements
 const ABSENT: u32 = 0xffffffffu; // in the clock map: no gradient in this step
 
-struct Common { direction: f32, l2: f32, decay: f32, cautious: f32 }
+struct Common {
+    direction: f32,
+    l2: f32,
+    decay: f32,
+    cautious: f32,
+    first: f32, // 1 in the tensor's first step
+    pull: f32, // lookahead's alpha in every k-th step
+}
 
 // One row of the chunk table. A row without elements does nothing.
 struct Row {
@@ -113,6 +129,9 @@ struct Row {
     state: u32, // vectors of four,
     partial: u32, // words
 }
+
+// Vectors of four in the bound window of state: an element's first slot, and from one slot to the next.
+struct Place { first: u32, span: u32 }
 
 fn row_index(group: vec3<u32>, groups: vec3<u32>) -> u32 {
     return group.y * groups.x + group.x;
@@ -182,18 +201,20 @@ fn load_common(record: u32) -> Common {
         bitcast<f32>(clocks[record + 1u]),
         bitcast<f32>(clocks[record + 2u]),
         bitcast<f32>(clocks[record + 3u]),
+        bitcast<f32>(clocks[record + 4u]),
+        bitcast<f32>(clocks[record + 5u]),
     );
 }
 
 fn load_hyper(record: u32) -> Hyper {
     return Hyper(
-        bitcast<f32>(clocks[record + 4u]),
-        bitcast<f32>(clocks[record + 5u]),
         bitcast<f32>(clocks[record + 6u]),
         bitcast<f32>(clocks[record + 7u]),
         bitcast<f32>(clocks[record + 8u]),
         bitcast<f32>(clocks[record + 9u]),
         bitcast<f32>(clocks[record + 10u]),
+        bitcast<f32>(clocks[record + 11u]),
+        bitcast<f32>(clocks[record + 12u]),
     );
 }
 
@@ -217,16 +238,19 @@ fn store_param(row: Row, q: u32, old: vec4<f32>, p: vec4<f32>) {
     }
 }
 
-fn load_state(row: Row, q: u32, s0: ptr<function, State>, s1: ptr<function, State>, s2: ptr<function, State>, s3: ptr<function, State>) {
-    let first = q / BLOCK_QUADS * BLOCK_QUADS;
-    let span = min(BLOCK_QUADS, quads(row) - first);
-    let at = row.state + first * 2u + (q - first);
-    let m = decode_f32(states[at + 0u * span]);
+fn state_place(row: Row, q: u32) -> Place {
+    let inside = q % BLOCK_QUADS;
+    return Place(row.state + 2u * q - 1u * inside, min(BLOCK_QUADS, quads(row) - (q - inside)));
+}
+
+fn load_state(row: Row, c: Common, q: u32, p: vec4<f32>, s0: ptr<function, State>, s1: ptr<function, State>, s2: ptr<function, State>, s3: ptr<function, State>) {
+    let at = state_place(row, q);
+    let m = decode_f32(states[at.first + 0u * at.span]);
     (*s0).m = m.x;
     (*s1).m = m.y;
     (*s2).m = m.z;
     (*s3).m = m.w;
-    let v = decode_f32(states[at + 1u * span]);
+    let v = decode_f32(states[at.first + 1u * at.span]);
     (*s0).v = v.x;
     (*s1).v = v.y;
     (*s2).v = v.z;
@@ -234,11 +258,16 @@ fn load_state(row: Row, q: u32, s0: ptr<function, State>, s1: ptr<function, Stat
 }
 
 fn store_state(row: Row, q: u32, s0: State, s1: State, s2: State, s3: State) {
-    let first = q / BLOCK_QUADS * BLOCK_QUADS;
-    let span = min(BLOCK_QUADS, quads(row) - first);
-    let at = row.state + first * 2u + (q - first);
-    states[at + 0u * span] = encode_f32(vec4<f32>(s0.m, s1.m, s2.m, s3.m));
-    states[at + 1u * span] = encode_f32(vec4<f32>(s0.v, s1.v, s2.v, s3.v));
+    let at = state_place(row, q);
+    states[at.first + 0u * at.span] = encode_f32(vec4<f32>(s0.m, s1.m, s2.m, s3.m));
+    states[at.first + 1u * at.span] = encode_f32(vec4<f32>(s0.v, s1.v, s2.v, s3.v));
+}
+
+fn load_slow(row: Row, q: u32) -> vec4<f32> {
+    return vec4<f32>();
+}
+
+fn store_slow(row: Row, q: u32, slow: vec4<f32>) {
 }
 
 fn load_grad(row: Row, q: u32) -> vec4<f32> {
@@ -274,15 +303,36 @@ fn apply(
         var s1: State;
         var s2: State;
         var s3: State;
-        load_state(row, q, &s0, &s1, &s2, &s3);
-        let updated = vec4<f32>(
+        load_state(row, c, q, p, &s0, &s1, &s2, &s3);
+        var updated = vec4<f32>(
             update(c, h, k, p.x, g.x, &s0),
             update(c, h, k, p.y, g.y, &s1),
             update(c, h, k, p.z, g.z, &s2),
             update(c, h, k, p.w, g.w, &s3),
         );
+        if (LOOKAHEAD) {
+            updated = pull_back(row, c, q, p, updated);
+        }
         store_param(row, q, p, updated);
         store_state(row, q, s0, s1, s2, s3);
     }
+}
+
+// Lookahead (Zhang et al. 2019, Algorithm 1). Reads and writes the slow parameters only where it must.
+fn pull_back(row: Row, c: Common, q: u32, before: vec4<f32>, after: vec4<f32>) -> vec4<f32> {
+    if (c.first == 0.0 && c.pull == 0.0) {
+        return after;
+    }
+    var slow = before;
+    if (c.first == 0.0) {
+        slow = load_slow(row, q);
+    }
+    var landed = after;
+    if (c.pull != 0.0) {
+        slow += c.pull * (after - slow);
+        landed = slow;
+    }
+    store_slow(row, q, slow);
+    return landed;
 }
 

@@ -40,7 +40,7 @@ struct Hyper {
     inside_moment: f32,
 }
 struct State { m: f32 }
-struct Tensor { v: f32, denominator: f32 }
+struct Tensor { v: f32, scale: f32 } // scale: what gradients are multiplied by
 
 fn measure(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> vec2<f32> {
     if (LINF) {
@@ -57,14 +57,14 @@ fn finish(h: Hyper, sums: vec2<f32>, len: f32, k: ptr<function, Tensor>) {
     let v = ema((*k).v, n, h.keep2, h.take2);
     (*k).v = v;
     if (EPS_INSIDE) {
-        (*k).denominator = sqrt(v * h.correction2 + h.eps);
+        (*k).scale = 1.0 / sqrt(v * h.correction2 + h.eps);
     } else {
-        (*k).denominator = sqrt(v * h.correction2) + h.eps;
+        (*k).scale = 1.0 / (sqrt(v * h.correction2) + h.eps);
     }
 }
 
 fn direction(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> f32 {
-    let x = g / k.denominator + h.inside_moment * p;
+    let x = g * k.scale + h.inside_moment * p;
     let m = ema((*s).m, x, h.beta1, h.take1);
     (*s).m = m;
     return h.step * m;
@@ -74,7 +74,7 @@ fn land(h: Hyper, k: Tensor, p: f32, u: f32, s: ptr<function, State>) -> f32 {
     return p - u;
 }
 
-fn look_ahead(h: Hyper, p: f32, s: ptr<function, State>) -> f32 {
+fn moved(h: Hyper, p: f32, s: ptr<function, State>) -> f32 {
     return p;
 }
 
@@ -86,7 +86,16 @@ override MAXIMIZE: bool = false;
 override L2: bool = false;
 override DECAY: bool = false;
 override CAUTIOUS: bool = false;
-override BIT_MAX: bool = false; // a sums pass takes the largest absolute value, by its bits
+override LOOKAHEAD: bool = false;
+
+// Of a pass of sums: takes the largest absolute value, by its bits; what `measure` is given; whether it stores state.
+override BIT_MAX: bool = false;
+override SUM_PARAM: bool = false;
+override SUM_GRAD: bool = true;
+override SUM_STATE: bool = false;
+override SUM_STORES: bool = false;
+
+override MOVE: u32 = 0u; // outside a step: 0 to the look-ahead, 1 to evaluation, 2 back to training
 
 // On where a row ends within a vector of four. What lies behind the end may be another's or anything: it stays as it
 // was, and is in no sum.
@@ -98,7 +107,14 @@ override LANES: u32 = 256u;
 const BLOCK_QUADS: u32 = 256u; // a block is 1024 elements
 const ABSENT: u32 = 0xffffffffu; // in the clock map: no gradient in this step
 
-struct Common { direction: f32, l2: f32, decay: f32, cautious: f32 }
+struct Common {
+    direction: f32,
+    l2: f32,
+    decay: f32,
+    cautious: f32,
+    first: f32, // 1 in the tensor's first step
+    pull: f32, // lookahead's alpha in every k-th step
+}
 
 // One row of the chunk table. A row without elements does nothing.
 struct Row {
@@ -109,6 +125,9 @@ struct Row {
     state: u32, // vectors of four,
     partial: u32, // words
 }
+
+// Vectors of four in the bound window of state: an element's first slot, and from one slot to the next.
+struct Place { first: u32, span: u32 }
 
 fn row_index(group: vec3<u32>, groups: vec3<u32>) -> u32 {
     return group.y * groups.x + group.x;
@@ -176,19 +195,21 @@ fn load_common(record: u32) -> Common {
         bitcast<f32>(clocks[record + 1u]),
         bitcast<f32>(clocks[record + 2u]),
         bitcast<f32>(clocks[record + 3u]),
+        bitcast<f32>(clocks[record + 4u]),
+        bitcast<f32>(clocks[record + 5u]),
     );
 }
 
 fn load_hyper(record: u32) -> Hyper {
     return Hyper(
-        bitcast<f32>(clocks[record + 4u]),
-        bitcast<f32>(clocks[record + 5u]),
         bitcast<f32>(clocks[record + 6u]),
         bitcast<f32>(clocks[record + 7u]),
         bitcast<f32>(clocks[record + 8u]),
         bitcast<f32>(clocks[record + 9u]),
         bitcast<f32>(clocks[record + 10u]),
         bitcast<f32>(clocks[record + 11u]),
+        bitcast<f32>(clocks[record + 12u]),
+        bitcast<f32>(clocks[record + 13u]),
     );
 }
 
@@ -201,7 +222,7 @@ fn load_tensor(tensor: u32) -> Tensor {
 
 fn store_tensor(tensor: u32, k: Tensor) {
     scratch[2u * tensor + 0u] = bitcast<u32>(k.v);
-    scratch[2u * tensor + 1u] = bitcast<u32>(k.denominator);
+    scratch[2u * tensor + 1u] = bitcast<u32>(k.scale);
 }
 
 fn load_partial(at: u32) -> vec2<u32> {

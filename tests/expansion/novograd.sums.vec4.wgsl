@@ -40,7 +40,7 @@ struct Hyper {
     inside_moment: f32,
 }
 struct State { m: f32 }
-struct Tensor { v: f32, denominator: f32 }
+struct Tensor { v: f32, scale: f32 } // scale: what gradients are multiplied by
 
 fn measure(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> vec2<f32> {
     if (LINF) {
@@ -57,14 +57,14 @@ fn finish(h: Hyper, sums: vec2<f32>, len: f32, k: ptr<function, Tensor>) {
     let v = ema((*k).v, n, h.keep2, h.take2);
     (*k).v = v;
     if (EPS_INSIDE) {
-        (*k).denominator = sqrt(v * h.correction2 + h.eps);
+        (*k).scale = 1.0 / sqrt(v * h.correction2 + h.eps);
     } else {
-        (*k).denominator = sqrt(v * h.correction2) + h.eps;
+        (*k).scale = 1.0 / (sqrt(v * h.correction2) + h.eps);
     }
 }
 
 fn direction(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> f32 {
-    let x = g / k.denominator + h.inside_moment * p;
+    let x = g * k.scale + h.inside_moment * p;
     let m = ema((*s).m, x, h.beta1, h.take1);
     (*s).m = m;
     return h.step * m;
@@ -74,7 +74,7 @@ fn land(h: Hyper, k: Tensor, p: f32, u: f32, s: ptr<function, State>) -> f32 {
     return p - u;
 }
 
-fn look_ahead(h: Hyper, p: f32, s: ptr<function, State>) -> f32 {
+fn moved(h: Hyper, p: f32, s: ptr<function, State>) -> f32 {
     return p;
 }
 
@@ -86,7 +86,16 @@ override MAXIMIZE: bool = false;
 override L2: bool = false;
 override DECAY: bool = false;
 override CAUTIOUS: bool = false;
-override BIT_MAX: bool = false; // a sums pass takes the largest absolute value, by its bits
+override LOOKAHEAD: bool = false;
+
+// Of a pass of sums: takes the largest absolute value, by its bits; what `measure` is given; whether it stores state.
+override BIT_MAX: bool = false;
+override SUM_PARAM: bool = false;
+override SUM_GRAD: bool = true;
+override SUM_STATE: bool = false;
+override SUM_STORES: bool = false;
+
+override MOVE: u32 = 0u; // outside a step: 0 to the look-ahead, 1 to evaluation, 2 back to training
 
 // On where a row ends within a vector of four. What lies behind the end may be another's or anything: it stays as it
 // was, and is in no sum.
@@ -98,7 +107,14 @@ override LANES: u32 = 256u;
 const BLOCK_QUADS: u32 = 256u; // a block is 1024 elements
 const ABSENT: u32 = 0xffffffffu; // in the clock map: no gradient in this step
 
-struct Common { direction: f32, l2: f32, decay: f32, cautious: f32 }
+struct Common {
+    direction: f32,
+    l2: f32,
+    decay: f32,
+    cautious: f32,
+    first: f32, // 1 in the tensor's first step
+    pull: f32, // lookahead's alpha in every k-th step
+}
 
 // One row of the chunk table. A row without elements does nothing.
 struct Row {
@@ -109,6 +125,9 @@ struct Row {
     state: u32, // vectors of four,
     partial: u32, // words
 }
+
+// Vectors of four in the bound window of state: an element's first slot, and from one slot to the next.
+struct Place { first: u32, span: u32 }
 
 fn row_index(group: vec3<u32>, groups: vec3<u32>) -> u32 {
     return group.y * groups.x + group.x;
@@ -179,19 +198,21 @@ fn load_common(record: u32) -> Common {
         bitcast<f32>(clocks[record + 1u]),
         bitcast<f32>(clocks[record + 2u]),
         bitcast<f32>(clocks[record + 3u]),
+        bitcast<f32>(clocks[record + 4u]),
+        bitcast<f32>(clocks[record + 5u]),
     );
 }
 
 fn load_hyper(record: u32) -> Hyper {
     return Hyper(
-        bitcast<f32>(clocks[record + 4u]),
-        bitcast<f32>(clocks[record + 5u]),
         bitcast<f32>(clocks[record + 6u]),
         bitcast<f32>(clocks[record + 7u]),
         bitcast<f32>(clocks[record + 8u]),
         bitcast<f32>(clocks[record + 9u]),
         bitcast<f32>(clocks[record + 10u]),
         bitcast<f32>(clocks[record + 11u]),
+        bitcast<f32>(clocks[record + 12u]),
+        bitcast<f32>(clocks[record + 13u]),
     );
 }
 
@@ -207,11 +228,13 @@ fn store_param(row: Row, q: u32, old: vec4<f32>, p: vec4<f32>) {
     params[row.param / 4u + q] = encode_f32(stored);
 }
 
-fn load_state(row: Row, q: u32, s0: ptr<function, State>, s1: ptr<function, State>, s2: ptr<function, State>, s3: ptr<function, State>) {
-    let first = q / BLOCK_QUADS * BLOCK_QUADS;
-    let span = min(BLOCK_QUADS, quads(row) - first);
-    let at = row.state + first * 1u + (q - first);
-    let m = decode_f32(states[at + 0u * span]);
+fn state_place(row: Row, q: u32) -> Place {
+    return Place(row.state + q, 0u);
+}
+
+fn load_state(row: Row, c: Common, q: u32, p: vec4<f32>, s0: ptr<function, State>, s1: ptr<function, State>, s2: ptr<function, State>, s3: ptr<function, State>) {
+    let at = state_place(row, q);
+    let m = decode_f32(states[at.first + 0u * at.span]);
     (*s0).m = m.x;
     (*s1).m = m.y;
     (*s2).m = m.z;
@@ -219,10 +242,8 @@ fn load_state(row: Row, q: u32, s0: ptr<function, State>, s1: ptr<function, Stat
 }
 
 fn store_state(row: Row, q: u32, s0: State, s1: State, s2: State, s3: State) {
-    let first = q / BLOCK_QUADS * BLOCK_QUADS;
-    let span = min(BLOCK_QUADS, quads(row) - first);
-    let at = row.state + first * 1u + (q - first);
-    states[at + 0u * span] = encode_f32(vec4<f32>(s0.m, s1.m, s2.m, s3.m));
+    let at = state_place(row, q);
+    states[at.first + 0u * at.span] = encode_f32(vec4<f32>(s0.m, s1.m, s2.m, s3.m));
 }
 
 fn load_grad(row: Row, q: u32) -> vec4<f32> {
@@ -238,7 +259,7 @@ fn load_tensor(tensor: u32) -> Tensor {
 
 fn store_tensor(tensor: u32, k: Tensor) {
     scratch[2u * tensor + 0u] = bitcast<u32>(k.v);
-    scratch[2u * tensor + 1u] = bitcast<u32>(k.denominator);
+    scratch[2u * tensor + 1u] = bitcast<u32>(k.scale);
 }
 
 fn load_partial(at: u32) -> vec2<u32> {
@@ -320,17 +341,29 @@ fn sum_leaf(row: Row, c: Common, h: Hyper, k: Tensor, leaf: u32) -> vec2<u32> {
     let end = min(first + 64u, quads(row));
     var node = vec2<u32>(0u, 0u);
     for (var q = first + leaf % 8u; q < end; q += 8u) {
-        let p = load_param(row, q);
-        let g = load_grad(row, q);
+        var p: vec4<f32>;
+        if (SUM_PARAM || L2) {
+            p = load_param(row, q);
+        }
+        var g: vec4<f32>;
+        if (SUM_GRAD) {
+            let raw = load_grad(row, q);
+            g = vec4<f32>(prepare(c, p.x, raw.x), prepare(c, p.y, raw.y), prepare(c, p.z, raw.z), prepare(c, p.w, raw.w));
+        }
         var s0: State;
         var s1: State;
         var s2: State;
         var s3: State;
-        load_state(row, q, &s0, &s1, &s2, &s3);
-        let a = bitcast<vec2<u32>>(measure(h, k, p.x, prepare(c, p.x, g.x), &s0));
-        var b = bitcast<vec2<u32>>(measure(h, k, p.y, prepare(c, p.y, g.y), &s1));
-        var d = bitcast<vec2<u32>>(measure(h, k, p.z, prepare(c, p.z, g.z), &s2));
-        var e = bitcast<vec2<u32>>(measure(h, k, p.w, prepare(c, p.w, g.w), &s3));
+        if (SUM_STATE) {
+            load_state(row, c, q, p, &s0, &s1, &s2, &s3);
+        }
+        let a = bitcast<vec2<u32>>(measure(h, k, p.x, g.x, &s0));
+        var b = bitcast<vec2<u32>>(measure(h, k, p.y, g.y, &s1));
+        var d = bitcast<vec2<u32>>(measure(h, k, p.z, g.z, &s2));
+        var e = bitcast<vec2<u32>>(measure(h, k, p.w, g.w, &s3));
+        if (SUM_STORES) {
+            store_state(row, q, s0, s1, s2, s3);
+        }
         if (TAILS) {
             // Padding may hold anything, so what lies behind the end is dropped as bits.
             let none = vec2<u32>(0u, 0u);

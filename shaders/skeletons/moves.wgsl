@@ -1,7 +1,7 @@
-// The parameters moved to where the gradients are to be computed. Outside a step.
+// The parameters moved outside a step: ahead of the gradients, to evaluation, or back to training.
 
 @compute @workgroup_size(LANES)
-fn look_ahead_all(
+fn move_all(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
@@ -11,6 +11,7 @@ fn look_ahead_all(
     if (record == ABSENT) {
         return;
     }
+    let c = load_common(record);
     let h = load_hyper(record);
     let end = quads(row);
     for (var q = lane; q < end; q += LANES) {
@@ -19,12 +20,12 @@ fn look_ahead_all(
         var s1: State;
         var s2: State;
         var s3: State;
-        load_state(row, q, &s0, &s1, &s2, &s3);
+        load_state(row, c, q, p, &s0, &s1, &s2, &s3);
         store_param(row, q, p, vec4<f32>(
-            look_ahead(h, p.x, &s0),
-            look_ahead(h, p.y, &s1),
-            look_ahead(h, p.z, &s2),
-            look_ahead(h, p.w, &s3),
+            moved(h, p.x, &s0),
+            moved(h, p.y, &s1),
+            moved(h, p.z, &s2),
+            moved(h, p.w, &s3),
         ));
     }
 }

@@ -1,4 +1,4 @@
-// rmsprop / look_ahead / f32, vec4. Composed by wgpu-optim 0.1.0.
+// rmsprop / moves / f32, vec4. Composed by wgpu-optim 0.1.0.
 
 // Shared vocabulary of the rules: pure functions of numbers.
 // Twin: src/parts.rs
@@ -71,7 +71,7 @@ fn direction(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> f3
     return h.lr * buffer;
 }
 
-fn look_ahead(h: Hyper, p: f32, s: ptr<function, State>) -> f32 {
+fn moved(h: Hyper, p: f32, s: ptr<function, State>) -> f32 {
     return p + h.momentum * (*s).b;
 }
 
@@ -97,7 +97,16 @@ override MAXIMIZE: bool = false;
 override L2: bool = false;
 override DECAY: bool = false;
 override CAUTIOUS: bool = false;
-override BIT_MAX: bool = false; // a sums pass takes the largest absolute value, by its bits
+override LOOKAHEAD: bool = false;
+
+// Of a pass of sums: takes the largest absolute value, by its bits; what `measure` is given; whether it stores state.
+override BIT_MAX: bool = false;
+override SUM_PARAM: bool = false;
+override SUM_GRAD: bool = true;
+override SUM_STATE: bool = false;
+override SUM_STORES: bool = false;
+
+override MOVE: u32 = 0u; // outside a step: 0 to the look-ahead, 1 to evaluation, 2 back to training
 
 // On where a row ends within a vector of four. What lies behind the end may be another's or anything: it stays as it
 // was, and is in no sum.
@@ -109,7 +118,14 @@ override LANES: u32 = 256u;
 const BLOCK_QUADS: u32 = 256u; // a block is 1024 elements
 const ABSENT: u32 = 0xffffffffu; // in the clock map: no gradient in this step
 
-struct Common { direction: f32, l2: f32, decay: f32, cautious: f32 }
+struct Common {
+    direction: f32,
+    l2: f32,
+    decay: f32,
+    cautious: f32,
+    first: f32, // 1 in the tensor's first step
+    pull: f32, // lookahead's alpha in every k-th step
+}
 
 // One row of the chunk table. A row without elements does nothing.
 struct Row {
@@ -120,6 +136,9 @@ struct Row {
     state: u32, // vectors of four,
     partial: u32, // words
 }
+
+// Vectors of four in the bound window of state: an element's first slot, and from one slot to the next.
+struct Place { first: u32, span: u32 }
 
 fn row_index(group: vec3<u32>, groups: vec3<u32>) -> u32 {
     return group.y * groups.x + group.x;
@@ -188,16 +207,18 @@ fn load_common(record: u32) -> Common {
         bitcast<f32>(clocks[record + 1u]),
         bitcast<f32>(clocks[record + 2u]),
         bitcast<f32>(clocks[record + 3u]),
+        bitcast<f32>(clocks[record + 4u]),
+        bitcast<f32>(clocks[record + 5u]),
     );
 }
 
 fn load_hyper(record: u32) -> Hyper {
     return Hyper(
-        bitcast<f32>(clocks[record + 4u]),
-        bitcast<f32>(clocks[record + 5u]),
         bitcast<f32>(clocks[record + 6u]),
         bitcast<f32>(clocks[record + 7u]),
         bitcast<f32>(clocks[record + 8u]),
+        bitcast<f32>(clocks[record + 9u]),
+        bitcast<f32>(clocks[record + 10u]),
     );
 }
 
@@ -213,11 +234,13 @@ fn store_param(row: Row, q: u32, old: vec4<f32>, p: vec4<f32>) {
     params[row.param / 4u + q] = encode_f32(stored);
 }
 
-fn load_state(row: Row, q: u32, s0: ptr<function, State>, s1: ptr<function, State>, s2: ptr<function, State>, s3: ptr<function, State>) {
-    let first = q / BLOCK_QUADS * BLOCK_QUADS;
-    let span = min(BLOCK_QUADS, quads(row) - first);
-    let at = row.state + first * 1u + (q - first);
-    let v = decode_f32(states[at + 0u * span]);
+fn state_place(row: Row, q: u32) -> Place {
+    return Place(row.state + q, 0u);
+}
+
+fn load_state(row: Row, c: Common, q: u32, p: vec4<f32>, s0: ptr<function, State>, s1: ptr<function, State>, s2: ptr<function, State>, s3: ptr<function, State>) {
+    let at = state_place(row, q);
+    let v = decode_f32(states[at.first + 0u * at.span]);
     (*s0).v = v.x;
     (*s1).v = v.y;
     (*s2).v = v.z;
@@ -225,20 +248,22 @@ fn load_state(row: Row, q: u32, s0: ptr<function, State>, s1: ptr<function, Stat
 }
 
 fn store_state(row: Row, q: u32, s0: State, s1: State, s2: State, s3: State) {
-    let first = q / BLOCK_QUADS * BLOCK_QUADS;
-    let span = min(BLOCK_QUADS, quads(row) - first);
-    let at = row.state + first * 1u + (q - first);
-    states[at + 0u * span] = encode_f32(vec4<f32>(s0.v, s1.v, s2.v, s3.v));
+    let at = state_place(row, q);
+    states[at.first + 0u * at.span] = encode_f32(vec4<f32>(s0.v, s1.v, s2.v, s3.v));
+}
+
+fn load_grad(row: Row, q: u32) -> vec4<f32> {
+    return vec4<f32>();
 }
 
 fn load_tensor(tensor: u32) -> Tensor {
     return Tensor(0.0);
 }
 
-// The parameters moved to where the gradients are to be computed. Outside a step.
+// The parameters moved outside a step: ahead of the gradients, to evaluation, or back to training.
 
 @compute @workgroup_size(LANES)
-fn look_ahead_all(
+fn move_all(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
@@ -248,6 +273,7 @@ fn look_ahead_all(
     if (record == ABSENT) {
         return;
     }
+    let c = load_common(record);
     let h = load_hyper(record);
     let end = quads(row);
     for (var q = lane; q < end; q += LANES) {
@@ -256,12 +282,12 @@ fn look_ahead_all(
         var s1: State;
         var s2: State;
         var s3: State;
-        load_state(row, q, &s0, &s1, &s2, &s3);
+        load_state(row, c, q, p, &s0, &s1, &s2, &s3);
         store_param(row, q, p, vec4<f32>(
-            look_ahead(h, p.x, &s0),
-            look_ahead(h, p.y, &s1),
-            look_ahead(h, p.z, &s2),
-            look_ahead(h, p.w, &s3),
+            moved(h, p.x, &s0),
+            moved(h, p.y, &s1),
+            moved(h, p.z, &s2),
+            moved(h, p.w, &s3),
         ));
     }
 }

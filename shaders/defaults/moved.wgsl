@@ -1,0 +1,3 @@
+fn moved(h: Hyper, p: f32, s: ptr<function, State>) -> f32 {
+    return p;
+}
