@@ -8,12 +8,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::error::{Error, Result, refuse};
 
 mod arena;
+mod best;
 mod buffers;
 mod engine;
 mod pipelines;
 mod ring;
 
 pub use arena::{Arena, Part};
+pub use best::BestParams;
 pub use buffers::{Buffers, Slice};
 pub(crate) use engine::{Engine, Work};
 use pipelines::Pipelines;

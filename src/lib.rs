@@ -5,6 +5,7 @@
 mod around;
 mod clock;
 mod config;
+mod early_stopping;
 mod error;
 mod format;
 #[cfg(feature = "gpu")]
@@ -18,14 +19,16 @@ pub mod plan;
 mod reference;
 pub mod rule;
 pub mod rules;
+mod schedule;
 pub mod wgsl;
 
 pub use around::{Around, Lookahead};
 pub use config::{Config, Group};
+pub use early_stopping::{EarlyStopping, Monitor, Verdict};
 pub use error::{Error, Result};
 pub use format::{ALIGNMENT, Access, BLOCK, Format, Tensor};
 #[cfg(feature = "gpu")]
-pub use gpu::{Arena, Buffers, Counts, Gpu, Part, Slice, Tuning, required_limits};
+pub use gpu::{Arena, BestParams, Buffers, Counts, Gpu, Part, Slice, Tuning, required_limits};
 pub use groups::{Groups, Record, Records};
 #[cfg(feature = "gpu")]
 pub use optimizer::{Memory, On, Optimizer, Report, Token};
@@ -33,5 +36,6 @@ pub use options::{EpsPlacement, MomentumForm, Nesterov};
 pub use reference::Reference;
 pub use rule::{Precision, WeightDecay};
 pub use rules::*;
+pub use schedule::{Closure, DecayShape, Mode, Plateau, PlateauState, Schedule, Scheduler, Stage};
 #[cfg(feature = "gpu")]
 pub use wgpu;

@@ -8,8 +8,8 @@ use std::path::Path;
 /// Modules from the ground up. A module uses those of lower floors, and of its own only [`NEIGHBOURS`].
 const FLOORS: [&[&str]; 7] = [
     &["error", "format", "parts"],
-    &["rule", "options"],
-    &["rules", "rules/*", "wgsl", "plan", "clock"],
+    &["rule", "options", "schedule"],
+    &["rules", "rules/*", "wgsl", "plan", "clock", "early_stopping"],
     &["config"],
     &["reference", "gpu", "gpu/*"],
     &["optimizer"],

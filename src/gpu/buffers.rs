@@ -1,6 +1,9 @@
 //! What a step is given: arenas, or slices of any buffers.
 
+use super::Gpu;
 use super::arena::{Arena, Part};
+use crate::error::{Error, Result};
+use crate::format::Tensor;
 
 /// Bytes of a buffer of the caller's: one tensor, zero-copy.
 ///
@@ -27,6 +30,26 @@ impl<'a> Slice<'a> {
     pub fn all(buffer: &'a wgpu::Buffer) -> Self {
         Self { buffer, offset: 0, size: buffer.size() }
     }
+
+    /// Refuses what is not this tensor's values in a buffer of this usage.
+    fn check(&self, tensor: &Tensor, usage: wgpu::BufferUsages) -> Result<()> {
+        let Self { buffer, offset, size } = *self;
+        let (what, name) = ("parameter", tensor.name.clone());
+        let message = if size != tensor.size_bytes() {
+            let (found, expected) = (format!("{size} bytes"), format!("{} bytes", tensor.size_bytes()));
+            return Err(Error::Shape { what: what.into(), tensor: name, found, expected });
+        } else if offset.checked_add(size).is_none_or(|end| end > buffer.size()) {
+            format!("{size} bytes at {offset} end behind the buffer's {}", buffer.size())
+        } else if offset % 4 != 0 {
+            format!("offset is {offset}, must be a multiple of 4 bytes")
+        } else if !buffer.usage().contains(usage) {
+            let names = usage.iter_names().map(|(name, _)| name).collect::<Vec<_>>().join(" | ");
+            format!("buffer usage is {:?}, must contain {names}", buffer.usage())
+        } else {
+            return Ok(());
+        };
+        Err(Error::Slice { what, tensor: name, message })
+    }
 }
 
 /// Parameters or gradients of all tensors, in the order given at creation.
@@ -48,6 +71,36 @@ impl<'a> Buffers<'a> {
             Self::Part(part) => Some(part.arena),
             Self::Slices(_) => None,
         }
+    }
+
+    /// A slice for each tensor, checked for being copied whole by buffers of this usage. None may be missing.
+    pub(super) fn slices(&self, gpu: &Gpu, tensors: &[Tensor], usage: wgpu::BufferUsages) -> Result<Vec<Slice<'a>>> {
+        let what = "parameter";
+        let count = |found: usize| match found == tensors.len() {
+            true => Ok(()),
+            false => Err(Error::Count { what: "parameters", found, expected: tensors.len() }),
+        };
+        let slices: Vec<Option<Slice>> = match (self, self.arena()) {
+            (Self::Slices(slices), _) => slices.clone(),
+            (_, Some(arena)) if !arena.gpu().same(gpu) => return Err(Error::OtherGpu { what: "the arena" }),
+            (_, Some(arena)) => {
+                count(arena.tensors().len())?;
+                if let Some((found, expected)) = arena.tensors().iter().zip(tensors).find(|(a, b)| a != b) {
+                    let text = |tensor: &Tensor| format!("{} {:?} of {}", tensor.name, tensor.shape, tensor.format);
+                    let (tensor, found, expected) = (expected.name.clone(), text(found), text(expected));
+                    return Err(Error::Shape { what: what.into(), tensor, found, expected });
+                }
+                let present = self.present().unwrap_or_else(|| vec![true; tensors.len()]);
+                (0..tensors.len()).map(|i| present[i].then(|| arena.slice_at(i))).collect()
+            }
+            (_, None) => Vec::new(),
+        };
+        count(slices.len())?;
+        let checked = slices.into_iter().zip(tensors).map(|(slice, tensor)| match slice {
+            Some(slice) => slice.check(tensor, usage).map(|()| slice),
+            None => Err(Error::Slice { what, tensor: tensor.name.clone(), message: "is missing".into() }),
+        });
+        checked.collect()
     }
 
     /// Which tensors are there; `None` for all.

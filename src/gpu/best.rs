@@ -1,0 +1,109 @@
+//! A snapshot of the best parameters.
+
+use super::{Arena, Buffers, Gpu, Slice};
+use crate::early_stopping::{EarlyStopping, Monitor, Verdict};
+use crate::error::{Result, refuse};
+use crate::format::Tensor;
+
+/// [Early stopping](EarlyStopping) that keeps the parameters of the best metric in an arena on the GPU.
+///
+/// Keeping and restoring are copies from buffer to buffer behind all work submitted so far, submitted at once; nothing
+/// is read back and nothing waits. Slices need `COPY_SRC` usage to be kept and `COPY_DST` to be restored.
+///
+/// ```no_run
+/// use wgpu_optim::{Arena, BestParams, EarlyStopping, Error, Gpu, Tensor, Verdict};
+///
+/// fn train(gpu: &Gpu, tensors: &[Tensor], params: &Arena, epoch: impl Fn() -> f64) -> Result<(), Error> {
+///     let mut best = BestParams::new(gpu, tensors, EarlyStopping::default())?;
+///     while best.feed(epoch(), params)? != Verdict::Stop {}
+///     best.restore(params)
+/// }
+/// ```
+#[derive(Debug)]
+pub struct BestParams {
+    arena: Arena,
+    monitor: Monitor,
+}
+
+impl BestParams {
+    /// Room for these tensors' values. In a browser, wgpu's own errors reach only [`new_async`](Self::new_async).
+    ///
+    /// # Errors
+    /// As [`EarlyStopping::check`] and [`Arena::new`].
+    pub fn new(gpu: &Gpu, tensors: &[Tensor], stopping: EarlyStopping) -> Result<Self> {
+        let monitor = stopping.monitor()?;
+        Ok(Self { arena: Arena::new(gpu, tensors)?, monitor })
+    }
+
+    /// [`new`](Self::new), awaiting what the device says.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn new_async(gpu: &Gpu, tensors: &[Tensor], stopping: EarlyStopping) -> Result<Self> {
+        let monitor = stopping.monitor()?;
+        Ok(Self { arena: Arena::new_async(gpu, tensors).await?, monitor })
+    }
+
+    /// Judges the metric of these parameters, all of them, and keeps them where it improved.
+    ///
+    /// # Errors
+    /// A metric as in [`Monitor::feed`]; buffers that do not fit the tensors or cannot be copied from, named by tensor.
+    /// The metric does not count then.
+    pub fn feed<'a>(&mut self, metric: f64, params: impl Into<Buffers<'a>>) -> Result<Verdict> {
+        let params = params.into().slices(self.arena.gpu(), self.arena.tensors(), wgpu::BufferUsages::COPY_SRC)?;
+        let mut monitor = self.monitor.clone();
+        let verdict = monitor.feed(metric)?;
+        if verdict == Verdict::Improved {
+            self.copy(params.into_iter().zip(self.slices()))?;
+        }
+        self.monitor = monitor;
+        Ok(verdict)
+    }
+
+    /// Copies the best parameters back.
+    ///
+    /// # Errors
+    /// [`Error::Field`](crate::Error) where no metric has improved yet; buffers that do not fit the tensors or cannot
+    /// be copied to, named by tensor.
+    pub fn restore<'a>(&self, params: impl Into<Buffers<'a>>) -> Result<()> {
+        let params = params.into().slices(self.arena.gpu(), self.arena.tensors(), wgpu::BufferUsages::COPY_DST)?;
+        if self.monitor.best().is_none() {
+            return refuse("the snapshot", "empty", "filled by a metric that improved");
+        }
+        self.copy(self.slices().zip(params))
+    }
+
+    /// The best metric, and how many have been worse since.
+    pub fn monitor(&self) -> &Monitor {
+        &self.monitor
+    }
+
+    /// The parameters kept, zero before a metric improved: to be read, or written before [`resume`](Self::resume).
+    pub fn params(&self) -> &Arena {
+        &self.arena
+    }
+
+    /// Goes on as [`Monitor::resume`], with what [`params`](Self::params) holds as the parameters of the best metric.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn resume(&mut self, best: Option<f64>, worse: u64) -> Result<()> {
+        self.monitor.resume(best, worse)
+    }
+
+    fn slices(&self) -> impl Iterator<Item = Slice<'_>> {
+        (0..self.arena.tensors().len()).map(|i| self.arena.slice_at(i))
+    }
+
+    /// Copies each first slice to its second.
+    fn copy<'a>(&self, pairs: impl Iterator<Item = (Slice<'a>, Slice<'a>)>) -> Result<()> {
+        let gpu = self.arena.gpu();
+        gpu.scoped_now(|| {
+            let mut encoder = gpu.device().create_command_encoder(&Default::default());
+            for (from, to) in pairs {
+                encoder.copy_buffer_to_buffer(from.buffer, from.offset, to.buffer, to.offset, to.size);
+            }
+            gpu.queue().submit([encoder.finish()]);
+        })
+    }
+}

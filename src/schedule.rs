@@ -1,0 +1,667 @@
+//! Schedules: a factor on a number of the configuration, by the count of applied steps or by a metric.
+
+use std::f64::consts::PI;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize, Serializer, ser};
+
+use crate::error::{Result, above_zero, at_least_zero, below_one, refuse};
+
+/// A factor on a learning rate, or on another number, at applied step `t`, counted from 1.
+///
+/// Below, `i = t-1` and `q = min(i, total)/total`; after `total` the last value holds. Counts are at least 1, numbers
+/// at least 0 and finite, unless a bound is stated. In JSON a schedule is an object of one field, as
+/// `{"cosine": {"total": 50}}`; a field without a stated default is required there.
+///
+/// ```
+/// use wgpu_optim::{Schedule, Scheduler};
+///
+/// let schedule: Schedule = serde_json::from_str(
+///     r#"{"warmup": {"steps": 10, "then": {"cosine": {"total": 90, "end": 0.1}}}}"#,
+/// )?;
+/// let scheduler = Scheduler::new(schedule, "schedule")?;
+/// assert_eq!(scheduler.factor(6)?, 0.5);
+/// assert_eq!(scheduler.factor(11)?, 1.0);
+/// assert_eq!(scheduler.factor(1000)?, 0.1);
+///
+/// let wrong = Scheduler::new(Schedule::Cosine { total: 0, end: 0.0 }, "schedule").unwrap_err();
+/// assert_eq!(wrong.to_string(), "schedule.cosine.total is 0, must be at least 1");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Schedule {
+    /// `1`.
+    Constant {},
+    /// `gamma^floor(i/every)`. PyTorch's `StepLR`.
+    Step {
+        /// Steps between two changes.
+        every: u64,
+        /// At most 1.
+        gamma: f64,
+    },
+    /// `gamma^(number of at <= i)`. PyTorch's `MultiStepLR`.
+    MultiStep {
+        /// Where the factor changes, in steps done: at least one, ascending.
+        at: Vec<u64>,
+        /// May exceed 1 as long as the last power is finite.
+        gamma: f64,
+    },
+    /// `gamma^i`. PyTorch's `ExponentialLR`.
+    Exponential {
+        /// At most 1.
+        gamma: f64,
+    },
+    /// `1 + (end-1)*q`. PyTorch's `LinearLR` from 1.
+    Linear {
+        /// Steps until the end.
+        total: u64,
+        /// The last factor. Default 0.
+        #[serde(default)]
+        end: f64,
+    },
+    /// [`Linear`](Self::Linear) with `end = floor`.
+    LinearFloor {
+        /// Steps until the floor.
+        total: u64,
+        /// The last factor.
+        floor: f64,
+    },
+    /// `end + (1-end)*(1-q)^power`. PyTorch's `PolynomialLR`.
+    Polynomial {
+        /// Steps until the end.
+        total: u64,
+        /// Above 0. Default 1.
+        #[serde(default = "one")]
+        power: f64,
+        /// The last factor. Default 0.
+        #[serde(default)]
+        end: f64,
+    },
+    /// `end + (1-end)*(1+cos(pi*q))/2` (Loshchilov and Hutter 2017, equation 5, one cycle).
+    Cosine {
+        /// Steps until the end.
+        total: u64,
+        /// The last factor. Default 0.
+        #[serde(default)]
+        end: f64,
+    },
+    /// [`Cosine`](Self::Cosine) again and again: `q = j/T`, `j` steps into cycle `n`, which has `T = first*mult^n`
+    /// (Loshchilov and Hutter 2017, SGDR).
+    CosineRestarts {
+        /// Steps of the first cycle.
+        first: u64,
+        /// Of a cycle's length to that of the one before. Default 1.
+        #[serde(default = "one")]
+        mult: u64,
+        /// What each cycle goes down to. Default 0.
+        #[serde(default)]
+        end: f64,
+    },
+    /// `1/(1+decay*i)` (Robbins and Monro 1951; Bottou 2012).
+    InverseTime {
+        /// The larger, the faster.
+        decay: f64,
+    },
+    /// `min(t/warmup, sqrt(warmup/t))`: 1 at `t = warmup` (Vaswani et al. 2017, section 5.3, without its scale).
+    InverseSqrt {
+        /// Steps of the ascent.
+        warmup: u64,
+    },
+    /// `start + (1-start)*i/steps` while `i < steps`, then another schedule, counted from its own step 1 (Goyal et al.
+    /// 2017, section 2.2).
+    Warmup {
+        /// Steps of the ascent.
+        steps: u64,
+        /// The first factor. Default 0.
+        #[serde(default)]
+        start: f64,
+        /// What follows.
+        then: Box<Schedule>,
+    },
+    /// One schedule after another, each counted from its own step 1; the last one goes on whatever its steps. At least
+    /// one. PyTorch's `SequentialLR`.
+    Sequence(Vec<Stage>),
+    /// One cosine up and one down, with `up = warmup_fraction*total - 1` and `last = total - 1`: from `start` to 1 over
+    /// `i` in `0..up`, then to `end` over `up..last` (Smith and Topin 2017; in PyTorch's form).
+    OneCycle {
+        /// Steps of the whole, at least 2.
+        total: u64,
+        /// The share of the ascent, above `1/total` and below 1. Default 0.3.
+        #[serde(default = "one_cycle_fraction")]
+        warmup_fraction: f64,
+        /// The first factor. Default 0.04.
+        #[serde(default = "one_cycle_start")]
+        start: f64,
+        /// The last factor. Default 4e-6.
+        #[serde(default = "one_cycle_end")]
+        end: f64,
+    },
+    /// Straight from `low` to 1 in `up` steps and back in `down`, again and again (Smith 2017, `triangular`).
+    Cyclic {
+        /// The first factor.
+        low: f64,
+        /// Steps of the ascent.
+        up: u64,
+        /// Steps of the descent.
+        down: u64,
+    },
+    /// `t/warmup` for `warmup` steps, then 1, then down to `end` over the last `decay` of `total` steps (Hu et al.
+    /// 2024, `MiniCPM`, section 4.2).
+    WarmupStableDecay {
+        /// Steps of the ascent; may be 0.
+        warmup: u64,
+        /// Steps of the whole, at least `warmup + decay`.
+        total: u64,
+        /// Steps of the descent; may be 0.
+        decay: u64,
+        /// How it goes down. Default linear.
+        #[serde(default)]
+        shape: DecayShape,
+        /// The last factor. Default 0.
+        #[serde(default)]
+        end: f64,
+    },
+    /// Down when a metric no longer gets better: see [`Plateau`].
+    Plateau(Plateau),
+    /// A function of `t`: see [`custom`](Self::custom). It has no JSON; to write it out is an error.
+    #[serde(skip_deserializing)]
+    Custom(Closure),
+}
+
+/// A part of [`Schedule::Sequence`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stage {
+    /// Steps before the next part, at least 1. The last part goes on.
+    pub steps: u64,
+    /// Counted from its own step 1.
+    pub schedule: Schedule,
+}
+
+/// How [`Schedule::WarmupStableDecay`] goes down, with `q` from 0 to 1 over the descent. JSON: `"linear"`, `"cosine"`,
+/// `"sqrt"`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DecayShape {
+    /// `1 - q`.
+    #[default]
+    Linear,
+    /// `(1+cos(pi*q))/2`.
+    Cosine,
+    /// `1 - sqrt(q)` (Hägele et al. 2024).
+    Sqrt,
+}
+
+/// Which metric is better. JSON: `"min"`, `"max"`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// The smaller, as of a loss.
+    #[default]
+    Min,
+    /// The larger, as of an accuracy.
+    Max,
+}
+
+/// A factor that starts at 1 and goes down when a metric no longer gets better: PyTorch's `ReduceLROnPlateau`.
+///
+/// Better means `metric < best*(1-threshold)`, or `metric > best*(1+threshold)` for max: meant for metrics that are not
+/// negative. After more than `patience` worse ones in a row the factor is multiplied by `factor`, not below `min`; the
+/// next `cooldown` metrics are not counted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Plateau {
+    /// At least 0 and below 1. Default 0.1.
+    pub factor: f64,
+    /// Worse metrics in a row that are borne; may be 0. Default 10.
+    pub patience: u64,
+    /// Relative to the best metric, at least 0. Default 1e-4.
+    pub threshold: f64,
+    /// Metrics that are not counted after a change; may be 0. Default 0.
+    pub cooldown: u64,
+    /// The least factor, at most 1. Default 0.
+    pub min: f64,
+    /// Default min.
+    pub mode: Mode,
+}
+
+impl Default for Plateau {
+    fn default() -> Self {
+        Self { factor: 0.1, patience: 10, threshold: 1e-4, cooldown: 0, min: 0.0, mode: Mode::Min }
+    }
+}
+
+/// A function of `t` in a [`Schedule::Custom`]. Equal to its clones alone.
+#[derive(Clone)]
+pub struct Closure(Arc<dyn Fn(u64) -> f64 + Send + Sync>);
+
+impl fmt::Debug for Closure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Closure({:p})", Arc::as_ptr(&self.0).cast::<()>())
+    }
+}
+
+impl PartialEq for Closure {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Serialize for Closure {
+    fn serialize<S: Serializer>(&self, _serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        Err(ser::Error::custom("a schedule's closure cannot be written out; set it again where the rest is read"))
+    }
+}
+
+fn one<T: From<u8>>() -> T {
+    T::from(1)
+}
+
+fn one_cycle_fraction() -> f64 {
+    0.3
+}
+
+fn one_cycle_start() -> f64 {
+    0.04
+}
+
+fn one_cycle_end() -> f64 {
+    4e-6
+}
+
+impl Schedule {
+    /// A function of `t`, counted from 1. What it gives is checked whenever it is asked.
+    pub fn custom(factor: impl Fn(u64) -> f64 + Send + Sync + 'static) -> Self {
+        Self::Custom(Closure(Arc::new(factor)))
+    }
+
+    /// Refuses whatever could give a negative or infinite factor, or none. `field` is the schedule's own name in the
+    /// configuration, and starts the error's path.
+    ///
+    /// # Errors
+    /// [`Error::Field`](crate::Error), as `schedule.warmup.then.step.every is 0, must be at least 1`.
+    pub fn check(&self, field: &str) -> Result<()> {
+        let at = |path: &str| format!("{field}.{path}");
+        let count = |path: &str, value: u64| match value {
+            0 => refuse(at(path), value, "at least 1"),
+            _ => Ok(()),
+        };
+        let number = |path: &str, value: f64| at_least_zero(&at(path), value);
+        let up_to_one = |path: &str, value: f64| at_most_one(&at(path), value);
+        match self {
+            Self::Constant {} | Self::Custom(_) => Ok(()),
+            Self::Step { every, gamma } => {
+                count("step.every", *every)?;
+                up_to_one("step.gamma", *gamma)
+            }
+            Self::MultiStep { at: steps, gamma } => {
+                number("multi_step.gamma", *gamma)?;
+                if !(gamma.powf(steps.len() as f64) as f32).is_finite() {
+                    let bound = format!("small enough for its power {} to be finite", steps.len());
+                    return refuse(at("multi_step.gamma"), gamma, bound);
+                }
+                if steps.is_empty() {
+                    return refuse(at("multi_step.at"), "empty", "at least one step");
+                }
+                match steps.windows(2).position(|pair| pair[0] >= pair[1]) {
+                    Some(n) => {
+                        let path = at(&format!("multi_step.at[{}]", n + 1));
+                        refuse(path, steps[n + 1], format!("above the {} before it", steps[n]))
+                    }
+                    None => Ok(()),
+                }
+            }
+            Self::Exponential { gamma } => up_to_one("exponential.gamma", *gamma),
+            Self::Linear { total, end } => {
+                count("linear.total", *total)?;
+                number("linear.end", *end)
+            }
+            Self::LinearFloor { total, floor } => {
+                count("linear_floor.total", *total)?;
+                number("linear_floor.floor", *floor)
+            }
+            Self::Polynomial { total, power, end } => {
+                count("polynomial.total", *total)?;
+                above_zero(&at("polynomial.power"), *power)?;
+                number("polynomial.end", *end)
+            }
+            Self::Cosine { total, end } => {
+                count("cosine.total", *total)?;
+                number("cosine.end", *end)
+            }
+            Self::CosineRestarts { first, mult, end } => {
+                count("cosine_restarts.first", *first)?;
+                count("cosine_restarts.mult", *mult)?;
+                number("cosine_restarts.end", *end)
+            }
+            Self::InverseTime { decay } => number("inverse_time.decay", *decay),
+            Self::InverseSqrt { warmup } => count("inverse_sqrt.warmup", *warmup),
+            Self::Warmup { steps, start, then } => {
+                count("warmup.steps", *steps)?;
+                number("warmup.start", *start)?;
+                then.check(&at("warmup.then"))
+            }
+            Self::Sequence(stages) => {
+                for (n, Stage { steps, schedule }) in stages.iter().enumerate() {
+                    count(&format!("sequence[{n}].steps"), *steps)?;
+                    schedule.check(&at(&format!("sequence[{n}].schedule")))?;
+                }
+                if stages.is_empty() { refuse(at("sequence"), "empty", "at least one part") } else { Ok(()) }
+            }
+            Self::OneCycle { total, warmup_fraction, start, end } => {
+                if *total < 2 {
+                    return refuse(at("one_cycle.total"), total, "at least 2");
+                }
+                let (up, last) = one_cycle_turns(*total, *warmup_fraction);
+                if !(up > 0.0 && up < last) {
+                    let bound = format!("above 1/{total} and below 1");
+                    return refuse(at("one_cycle.warmup_fraction"), warmup_fraction, bound);
+                }
+                number("one_cycle.start", *start)?;
+                number("one_cycle.end", *end)
+            }
+            Self::Cyclic { low, up, down } => {
+                number("cyclic.low", *low)?;
+                count("cyclic.up", *up)?;
+                count("cyclic.down", *down)
+            }
+            Self::WarmupStableDecay { warmup, total, decay, shape: _, end } => {
+                count("warmup_stable_decay.total", *total)?;
+                let needed = u128::from(*warmup) + u128::from(*decay);
+                if u128::from(*total) < needed {
+                    let bound = format!("at least warmup + decay, which is {needed}");
+                    return refuse(at("warmup_stable_decay.total"), total, bound);
+                }
+                number("warmup_stable_decay.end", *end)
+            }
+            Self::Plateau(Plateau { factor, patience: _, threshold, cooldown: _, min, mode: _ }) => {
+                below_one(&at("plateau.factor"), *factor)?;
+                number("plateau.threshold", *threshold)?;
+                up_to_one("plateau.min", *min)
+            }
+        }
+    }
+
+    /// The plateaus at any depth, in the order of their [states](Scheduler::state).
+    fn plateaus(&self) -> Vec<&Plateau> {
+        match self {
+            Self::Plateau(plateau) => vec![plateau],
+            Self::Warmup { then, .. } => then.plateaus(),
+            Self::Sequence(stages) => stages.iter().flat_map(|stage| stage.schedule.plateaus()).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The factor at `t` of a schedule that was checked; the states are those of its plateaus.
+    fn factor(&self, t: u64, states: &[PlateauState]) -> f64 {
+        let i = t - 1;
+        let q = |total: u64| ratio(i.min(total), total);
+        match self {
+            Self::Constant {} => 1.0,
+            Self::Step { every, gamma } => gamma.powf((i / every) as f64),
+            Self::MultiStep { at, gamma } => gamma.powf(at.partition_point(|&at| at <= i) as f64),
+            Self::Exponential { gamma } => gamma.powf(i as f64),
+            Self::Linear { total, end } | Self::LinearFloor { total, floor: end } => to_one(*end, 1.0 - q(*total)),
+            Self::Polynomial { total, power, end } => to_one(*end, (1.0 - q(*total)).powf(*power)),
+            Self::Cosine { total, end } => to_one(*end, half_cosine(q(*total))),
+            Self::CosineRestarts { first, mult, end } => {
+                // In 128 bits the product of a cycle that has been left and `mult` never overflows.
+                let (mut j, mut cycle) = (u128::from(i), u128::from(*first));
+                if *mult == 1 {
+                    j %= cycle;
+                }
+                while j >= cycle {
+                    j -= cycle;
+                    cycle *= u128::from(*mult);
+                }
+                to_one(*end, half_cosine(j as f64 / cycle as f64))
+            }
+            Self::InverseTime { decay } => 1.0 / (1.0 + decay * i as f64),
+            Self::InverseSqrt { warmup } => ratio(t, *warmup).min(ratio(*warmup, t).sqrt()),
+            Self::Warmup { steps, start, .. } if i < *steps => to_one(*start, ratio(i, *steps)),
+            Self::Warmup { steps, then, .. } => then.factor(t - steps, states),
+            Self::Sequence(stages) => {
+                let (last, before) = stages.split_last().expect("an empty sequence is refused");
+                let (mut t, mut states) = (t, states);
+                for Stage { steps, schedule } in before {
+                    if t <= *steps {
+                        return schedule.factor(t, states);
+                    }
+                    t -= steps;
+                    states = &states[schedule.plateaus().len()..];
+                }
+                last.schedule.factor(t, states)
+            }
+            Self::OneCycle { total, warmup_fraction, start, end } => {
+                let (up, last) = one_cycle_turns(*total, *warmup_fraction);
+                match i as f64 {
+                    i if i <= up => to_one(*start, 1.0 - half_cosine(i / up)),
+                    i => to_one(*end, half_cosine((i.min(last) - up) / (last - up))),
+                }
+            }
+            Self::Cyclic { low, up, down } => {
+                let [i, up, down] = [i, *up, *down].map(u128::from);
+                let j = i % (up + down);
+                let down_share = j.saturating_sub(up) as f64 / down as f64;
+                to_one(*low, if j < up { j as f64 / up as f64 } else { 1.0 - down_share })
+            }
+            Self::WarmupStableDecay { warmup, .. } if t <= *warmup => ratio(t, *warmup),
+            Self::WarmupStableDecay { total, decay, shape, end, .. } => {
+                match i.saturating_sub(total - decay).min(*decay) {
+                    0 => 1.0,
+                    j => to_one(*end, shape.down(ratio(j, *decay))),
+                }
+            }
+            Self::Plateau(_) => states[0].factor,
+            Self::Custom(closure) => (closure.0)(t),
+        }
+    }
+}
+
+impl DecayShape {
+    /// From 1 to 0 as `q` goes from 0 to 1.
+    fn down(self, q: f64) -> f64 {
+        match self {
+            Self::Linear => 1.0 - q,
+            Self::Cosine => half_cosine(q),
+            Self::Sqrt => 1.0 - q.sqrt(),
+        }
+    }
+}
+
+/// `end` at 0 and 1 at 1, exactly both, whatever `end`.
+fn to_one(end: f64, share: f64) -> f64 {
+    share + (1.0 - share) * end
+}
+
+/// From 1 to 0 as `q` goes from 0 to 1.
+fn half_cosine(q: f64) -> f64 {
+    (1.0 + (PI * q).cos()) / 2.0
+}
+
+fn ratio(a: u64, b: u64) -> f64 {
+    a as f64 / b as f64
+}
+
+/// Where one cycle turns down and where it ends, in steps done.
+fn one_cycle_turns(total: u64, warmup_fraction: f64) -> (f64, f64) {
+    (warmup_fraction * total as f64 - 1.0, (total - 1) as f64)
+}
+
+fn at_most_one(field: &str, value: f64) -> Result<()> {
+    if (0.0..=1.0).contains(&value) { Ok(()) } else { refuse(field, value, "at least 0 and at most 1") }
+}
+
+impl Mode {
+    /// Whether `a` is better than `b`.
+    pub(crate) fn better(self, a: f64, b: f64) -> bool {
+        match self {
+            Self::Min => a < b,
+            Self::Max => a > b,
+        }
+    }
+
+    /// What every number is better than.
+    pub(crate) fn worst(self) -> f64 {
+        match self {
+            Self::Min => f64::INFINITY,
+            Self::Max => f64::NEG_INFINITY,
+        }
+    }
+
+    /// Refuses what is no number, and what nothing could ever be better than.
+    pub(crate) fn check(self, metric: f64) -> Result<()> {
+        if metric.is_nan() {
+            return refuse("metric", metric, "a number");
+        }
+        match self {
+            Self::Min if metric == f64::NEG_INFINITY => refuse("metric", metric, "above -inf with mode min"),
+            Self::Max if metric == f64::INFINITY => refuse("metric", metric, "below inf with mode max"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Where a [`Plateau`] stands.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlateauState {
+    /// The factor now.
+    pub factor: f64,
+    /// The best metric; none before the first.
+    pub best: Option<f64>,
+    /// Worse metrics in a row.
+    pub worse: u64,
+    /// Coming metrics that are not counted.
+    pub cooldown: u64,
+}
+
+impl PlateauState {
+    const START: Self = Self { factor: 1.0, best: None, worse: 0, cooldown: 0 };
+
+    fn feed(&mut self, plateau: &Plateau, metric: f64) {
+        let best = self.best.unwrap_or(plateau.mode.worst());
+        let threshold = match plateau.mode {
+            Mode::Min => best * (1.0 - plateau.threshold),
+            Mode::Max => best * (1.0 + plateau.threshold),
+        };
+        if plateau.mode.better(metric, threshold) {
+            self.best = Some(metric);
+            self.worse = 0;
+        } else {
+            self.worse = self.worse.saturating_add(1);
+        }
+        if self.cooldown > 0 {
+            self.cooldown -= 1;
+            self.worse = 0;
+        }
+        if self.worse > plateau.patience {
+            self.factor = (self.factor * plateau.factor).max(plateau.min);
+            self.cooldown = plateau.cooldown;
+            self.worse = 0;
+        }
+    }
+}
+
+/// A checked [`Schedule`] at work, with the state of its plateaus.
+///
+/// All other kinds are closed forms of `t`, so `t` and [`state`](Self::state) are all that resuming a training needs.
+///
+/// ```
+/// use wgpu_optim::{Plateau, Schedule, Scheduler};
+///
+/// let plateau = Plateau { factor: 0.5, patience: 1, ..Plateau::default() };
+/// let mut scheduler = Scheduler::new(Schedule::Plateau(plateau), "schedule")?;
+/// let mut factors = Vec::new();
+/// for loss in [1.0, 1.0, 1.0, 1.0] {
+///     factors.push(scheduler.factor(1)?);
+///     scheduler.feed(loss)?;
+/// }
+/// assert_eq!(factors, [1.0, 1.0, 1.0, 0.5]);
+/// # Ok::<(), wgpu_optim::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Scheduler {
+    schedule: Schedule,
+    field: String,
+    states: Vec<PlateauState>,
+}
+
+impl Scheduler {
+    /// Checks the schedule; `field` is its name in the configuration, for errors.
+    ///
+    /// # Errors
+    /// As [`Schedule::check`].
+    pub fn new(schedule: Schedule, field: &str) -> Result<Self> {
+        schedule.check(field)?;
+        let states = vec![PlateauState::START; schedule.plateaus().len()];
+        Ok(Self { schedule, field: field.into(), states })
+    }
+
+    /// The schedule.
+    pub fn schedule(&self) -> &Schedule {
+        &self.schedule
+    }
+
+    /// The factor at applied step `t`, counted from 1.
+    ///
+    /// # Errors
+    /// [`Error::Field`](crate::Error) for `t = 0`, and where a closure gives what is negative or not finite.
+    pub fn factor(&self, t: u64) -> Result<f64> {
+        if t == 0 {
+            return refuse("t", t, "at least 1");
+        }
+        let factor = self.schedule.factor(t, &self.states);
+        if factor >= 0.0 && (factor as f32).is_finite() {
+            return Ok(factor);
+        }
+        refuse(format!("{} at t = {t}", self.field), factor, "at least 0 and finite")
+    }
+
+    /// Whether there is a plateau at any depth, which wants to be fed.
+    pub fn has_plateau(&self) -> bool {
+        !self.states.is_empty()
+    }
+
+    /// Shows a metric to every plateau, also one whose turn has not come. The factor before holds for the steps that
+    /// the metric is of.
+    ///
+    /// # Errors
+    /// [`Error::Field`](crate::Error) for a metric that is NaN or infinitely good, and where there is no plateau.
+    pub fn feed(&mut self, metric: f64) -> Result<()> {
+        let plateaus = self.schedule.plateaus();
+        if plateaus.is_empty() {
+            return refuse(&self.field, "without a plateau", "one with a plateau to take a metric");
+        }
+        plateaus.iter().try_for_each(|plateau| plateau.mode.check(metric))?;
+        for (plateau, state) in plateaus.into_iter().zip(&mut self.states) {
+            state.feed(plateau, metric);
+        }
+        Ok(())
+    }
+
+    /// Where each plateau stands, outer and earlier ones first.
+    pub fn state(&self) -> &[PlateauState] {
+        &self.states
+    }
+
+    /// Goes on from where the plateaus stood.
+    ///
+    /// # Errors
+    /// [`Error::Field`](crate::Error) for another number of plateaus, a factor above 1, a metric that is NaN.
+    pub fn set_state(&mut self, state: &[PlateauState]) -> Result<()> {
+        let plateaus = self.schedule.plateaus();
+        if state.len() != plateaus.len() {
+            let bound = format!("of {}", plateaus.len());
+            return refuse(format!("{}'s state", self.field), format!("of {} plateaus", state.len()), bound);
+        }
+        for (plateau, state) in plateaus.into_iter().zip(state) {
+            at_most_one(&format!("{}'s state: factor", self.field), state.factor)?;
+            state.best.map_or(Ok(()), |best| plateau.mode.check(best))?;
+        }
+        self.states = state.to_vec();
+        Ok(())
+    }
+}
