@@ -9,14 +9,15 @@ use crate::format::Tensor;
 use crate::groups::{ActiveGroup, Groups, in_group};
 use crate::rule::{AnyRule, Rule};
 use crate::rules;
+use crate::schedule::{Schedule, Scheduler};
 
 /// Fields around the rule that later versions honour. They are refused by name.
-const LATER: [&str; 7] = ["clip", "accumulate", "skip_nonfinite", "loss_scale", "ema", "schedule", "schedules"];
+const LATER: [&str; 5] = ["clip", "accumulate", "skip_nonfinite", "loss_scale", "ema"];
 
 /// Fields that are the same for all groups.
-const TOP: [&str; 1] = ["lookahead"];
+const TOP: [&str; 3] = ["lookahead", "schedule", "schedules"];
 
-/// An optimizer's configuration: a rule with its options, `maximize` and `groups`.
+/// An optimizer's configuration: a rule with its options, and the fields around it.
 ///
 /// Made from a rule (`Config::from(AdamW::default())`) or from JSON. It (de)serialises with serde; written out, it
 /// holds every option with its value.
@@ -39,6 +40,8 @@ pub struct Config {
     rule: Box<dyn AnyRule>,
     maximize: bool,
     around: Around,
+    /// By the option that each scales.
+    schedules: Vec<(String, Schedule)>,
     groups: Vec<Group>,
 }
 
@@ -75,13 +78,13 @@ impl<R: Rule> From<R> for Config {
 
 impl From<Box<dyn AnyRule>> for Config {
     fn from(rule: Box<dyn AnyRule>) -> Self {
-        Self { rule, maximize: false, around: Around::default(), groups: Vec::new() }
+        Self { rule, maximize: false, around: Around::default(), schedules: Vec::new(), groups: Vec::new() }
     }
 }
 
 impl Config {
-    /// Reads JSON: `{"optimizer": NAME, "preset": NAME, "maximize": false, "lookahead": {..}, "groups": [..],
-    /// ..options of the rule}`.
+    /// Reads JSON: `{"optimizer": NAME, "preset": NAME, "maximize": false, "lookahead": {..}, "schedule": {..},
+    /// "schedules": {OPTION: {..}}, "groups": [..], ..options of the rule}`.
     ///
     /// # Errors
     /// [`Error::Config`] with the path of what is not JSON, unknown or of a wrong type; [`Error::Unsupported`];
@@ -120,14 +123,28 @@ impl Config {
         let maximize = take(&mut fields, "maximize")?.unwrap_or(false);
         let groups = take(&mut fields, "groups")?.unwrap_or_default();
         let around = Around { lookahead: take(&mut fields, "lookahead")? };
-        let config = Self { rule: start.with(&fields)?, maximize, around, groups };
-        config.rules()?;
+        let mut schedules: Vec<(String, Schedule)> = Vec::new();
+        schedules.extend(take(&mut fields, "schedule")?.map(|schedule| ("lr".into(), schedule)));
+        for (option, schedule) in take::<Map<String, Value>>(&mut fields, "schedules")?.unwrap_or_default() {
+            if option == "lr" && !schedules.is_empty() {
+                return Err(wrong("schedules.lr", "schedule says what lr is; leave one of them out"));
+            }
+            let path = format!("schedules.{option}");
+            let schedule =
+                take(&mut Map::from_iter([(path.clone(), schedule)]), &path)?.expect("it was just put there");
+            schedules.push((option, schedule));
+        }
+        let config = Self { rule: start.with(&fields)?, maximize, around, schedules, groups };
+        config.schedulers(&config.rules()?)?;
         Ok(config)
     }
 
     /// JSON with every option.
-    pub fn to_json(&self) -> String {
-        serde_json::to_string_pretty(self).expect("a map of strings and numbers is JSON")
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a schedule that is a closure.
+    pub fn to_json(&self) -> Result<String> {
+        serde_json::to_string_pretty(self).map_err(|error| wrong("schedule", error))
     }
 
     /// Ascends where true.
@@ -141,6 +158,15 @@ impl Config {
     #[must_use]
     pub fn lookahead(mut self, lookahead: Lookahead) -> Self {
         self.around.lookahead = Some(lookahead);
+        self
+    }
+
+    /// Lets an option follow a schedule: in every group that has it, the group's own number times the schedule's
+    /// factor. `"lr"` is JSON's `schedule`, others stand in its `schedules`.
+    #[must_use]
+    pub fn schedule(mut self, option: &str, schedule: Schedule) -> Self {
+        self.schedules.retain(|(known, _)| known != option);
+        self.schedules.push((option.into(), schedule));
         self
     }
 
@@ -200,6 +226,25 @@ impl Config {
         Ok(all)
     }
 
+    /// The schedules, checked.
+    fn schedulers(&self, groups: &[ActiveGroup]) -> Result<Vec<(String, Scheduler)>> {
+        let scheduler = |(option, schedule): &(String, Schedule)| {
+            let path = if option == "lr" { "schedule".into() } else { format!("schedules.{option}") };
+            let scheduler = Scheduler::new(schedule.clone(), &path)?;
+            let mut errors = groups.iter().map(|group| group.rule().with_factor(option, 1.0).err());
+            match errors.by_ref().next().flatten() {
+                // A group may have the number that the top level lacks.
+                Some(error) if errors.all(|error| error.is_some()) => Err(match error {
+                    Error::Config { message, .. } => wrong(path, message),
+                    Error::Field { value, bound, .. } => Error::Field { field: path, value, bound },
+                    other => other,
+                }),
+                _ => Ok((option.clone(), scheduler)),
+            }
+        };
+        self.schedules.iter().map(scheduler).collect()
+    }
+
     /// The groups of these tensors.
     ///
     /// # Errors
@@ -227,7 +272,8 @@ impl Config {
                 return refuse("tensors is empty, must hold at least one name".into());
             }
         }
-        Ok(Groups::new(list, of, self.around))
+        let schedulers = self.schedulers(&list)?;
+        Ok(Groups::new(list, of, self.around, schedulers))
     }
 }
 
@@ -272,6 +318,17 @@ impl Serialize for Config {
         fields.insert("maximize".into(), self.maximize.into());
         if let Some(lookahead) = &self.around.lookahead {
             fields.insert("lookahead".into(), serde_json::to_value(lookahead).map_err(serde::ser::Error::custom)?);
+        }
+        let mut schedules = Map::new();
+        for (option, schedule) in &self.schedules {
+            let schedule = serde_json::to_value(schedule).map_err(serde::ser::Error::custom)?;
+            match &option[..] {
+                "lr" => fields.insert("schedule".into(), schedule),
+                option => schedules.insert(option.into(), schedule),
+            };
+        }
+        if !schedules.is_empty() {
+            fields.insert("schedules".into(), schedules.into());
         }
         fields.insert("groups".into(), serde_json::to_value(&self.groups).map_err(serde::ser::Error::custom)?);
         fields.serialize(serializer)

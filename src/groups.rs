@@ -3,9 +3,10 @@
 use serde_json::{Map, Value};
 
 use crate::around::Around;
-use crate::clock::Clocks;
+use crate::clock::{Clock, Clocks};
 use crate::error::{Error, Result, at_least_zero, refuse};
 use crate::rule::{AnyRule, Carried, Common, Extent, Move, Slot, WeightDecay};
+use crate::schedule::Scheduler;
 
 /// In the map of records: the tensor has no part in this step.
 const ABSENT: u32 = u32::MAX;
@@ -34,6 +35,11 @@ impl ActiveGroup {
         }
         Ok(Self { rule, maximize, lr_initial, own, ratio: 1.0 })
     }
+
+    /// Its rule, without schedules.
+    pub fn rule(&self) -> &dyn AnyRule {
+        &*self.rule
+    }
 }
 
 /// The groups of a list of tensors: the top level first, then as configured.
@@ -43,6 +49,7 @@ pub struct Groups {
     /// Each tensor's group.
     of: Vec<usize>,
     around: Around,
+    schedulers: Vec<(String, Scheduler)>,
 }
 
 /// The numbers of one step or move: a record for every clock that takes part, each number in f64.
@@ -88,12 +95,17 @@ impl Records {
 
 impl Groups {
     /// Groups, the top level first, and each tensor's.
-    pub(crate) fn new(mut list: Vec<ActiveGroup>, of: Vec<usize>, around: Around) -> Self {
+    pub(crate) fn new(
+        mut list: Vec<ActiveGroup>,
+        of: Vec<usize>,
+        around: Around,
+        schedulers: Vec<(String, Scheduler)>,
+    ) -> Self {
         let base = list[0].lr_initial;
         for group in list.iter_mut().filter(|group| group.own.contains_key("lr")) {
             group.ratio = group.lr_initial / base;
         }
-        Self { list, of, around }
+        Self { list, of, around, schedulers }
     }
 
     /// Each tensor's group.
@@ -159,8 +171,63 @@ impl Groups {
         self.of.iter().any(|&group| self.rule(group).moves().contains(&to))
     }
 
+    /// The schedule of an option, where it has one.
+    pub fn scheduler(&self, option: &str) -> Option<&Scheduler> {
+        self.schedulers.iter().find(|(name, _)| name == option).map(|(_, scheduler)| scheduler)
+    }
+
+    /// The same, to be fed or resumed.
+    pub fn scheduler_mut(&mut self, option: &str) -> Option<&mut Scheduler> {
+        self.schedulers.iter_mut().find(|(name, _)| name == option).map(|(_, scheduler)| scheduler)
+    }
+
+    /// Feeds a metric to every schedule that waits for one.
+    ///
+    /// # Errors
+    /// [`Error::Field`] for NaN, or where no schedule has a plateau.
+    pub fn feed(&mut self, metric: f64) -> Result<()> {
+        let mut waiting = self.schedulers.iter_mut().filter(|(_, scheduler)| scheduler.has_plateau()).peekable();
+        if waiting.peek().is_none() {
+            return refuse("metric", metric, "fed to a schedule with a plateau; there is none");
+        }
+        waiting.try_for_each(|(_, scheduler)| scheduler.feed(metric))
+    }
+
+    /// An option of the top level in the optimizer's step `step`, its schedule included.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a field that is no such option, or what its schedule says.
+    pub fn value(&self, option: &str, step: u64) -> Result<f64> {
+        let mut rule = self.list[0].rule.with_factor(option, 1.0)?;
+        if let Some(scheduler) = self.scheduler(option) {
+            rule = self.list[0].rule.with_factor(option, scheduler.factor(step)?)?;
+        }
+        Ok(rule.option(option).copied().expect("it was just set"))
+    }
+
+    /// Every group's rule in the optimizer's step `step`.
+    fn scheduled(&self, step: u64) -> Result<Vec<Box<dyn AnyRule>>> {
+        let mut rules: Vec<_> = self.list.iter().map(|group| group.rule.clone()).collect();
+        for (option, scheduler) in &self.schedulers {
+            let factor = scheduler.factor(step)?;
+            for (group, rule) in rules.iter_mut().enumerate() {
+                if rule.option(option).is_none() {
+                    continue; // a decay of kind none
+                }
+                let scaled = rule.with_factor(option, factor);
+                *rule = if group == 0 { scaled? } else { scaled.map_err(|error| in_group(group - 1, error))? };
+            }
+        }
+        Ok(rules)
+    }
+
     /// Counts a step of the tensors present, and gives its numbers.
-    pub fn step(&self, clocks: &mut Clocks, present: Option<&[bool]>) -> Records {
+    ///
+    /// # Errors
+    /// [`Error::Field`] where a schedule leads a number out of its bounds.
+    pub fn step(&self, clocks: &mut Clocks, present: Option<&[bool]>) -> Result<Records> {
+        let step = clocks.steps.saturating_add(1);
+        let rules = self.scheduled(step)?;
         let marks = clocks.part(present);
         let mut list = Vec::new();
         let mut record_of = Vec::with_capacity(marks.len());
@@ -168,24 +235,28 @@ impl Groups {
             record_of.push(present.then_some(list.len()));
             if present {
                 clock.t = clock.t.saturating_add(1);
-                list.push(self.record(clock.group, clock.t, &mut clock.carried));
+                list.push(self.record(&*rules[clock.group], clock.group, clock.t, &mut clock.carried));
             }
         }
         let of = (0..self.of.len()).map(|tensor| record_of[clocks.of(tensor)]).collect();
-        clocks.steps = clocks.steps.saturating_add(1);
+        clocks.steps = step;
         if present.is_some() {
             clocks.join();
         }
-        Records { list, of }
+        Ok(Records { list, of })
     }
 
     /// The numbers of a move of those of the tensors marked whose rule makes it. A tensor before its first step is
     /// evaluated where it stands.
-    pub fn moved(&self, clocks: &Clocks, to: Move, marked: impl Fn(usize) -> bool) -> Records {
+    ///
+    /// # Errors
+    /// As [`step`](Self::step).
+    pub fn moved(&self, clocks: &Clocks, to: Move, marked: impl Fn(usize) -> bool) -> Result<Records> {
         let ahead = u64::from(to == Move::LookAhead);
-        let record = |clock: &crate::clock::Clock| {
-            let mut carried = clock.carried;
-            self.record(clock.group, clock.t.saturating_add(ahead).max(1), &mut carried)
+        let rules = self.scheduled(clocks.steps.saturating_add(ahead).max(1))?;
+        let record = |clock: &Clock| {
+            let t = clock.t.saturating_add(ahead).max(1);
+            self.record(&*rules[clock.group], clock.group, t, &mut clock.carried.clone())
         };
         let list = clocks.list().iter().map(record).collect();
         let moves = |tensor: usize| {
@@ -193,12 +264,12 @@ impl Groups {
             marked(tensor) && started && self.rule_of(tensor).moves().contains(&to)
         };
         let of = (0..self.of.len()).map(|tensor| moves(tensor).then(|| clocks.of(tensor))).collect();
-        Records { list, of }
+        Ok(Records { list, of })
     }
 
-    fn record(&self, group: usize, t: u64, carried: &mut Carried) -> Record {
-        let ActiveGroup { rule, maximize, lr_initial, .. } = &self.list[group];
-        let mut common = Common::new(*maximize, rule.weight_decay(), rule.lr(), *lr_initial);
+    fn record(&self, rule: &dyn AnyRule, group: usize, t: u64, carried: &mut Carried) -> Record {
+        let ActiveGroup { maximize, lr_initial, .. } = self.list[group];
+        let mut common = Common::new(maximize, rule.weight_decay(), rule.lr(), lr_initial);
         common.first = f64::from(t == 1);
         common.pull = self.around.pull(t);
         let mut hyper = Vec::new();

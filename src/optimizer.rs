@@ -12,6 +12,7 @@ use crate::gpu::{Buffers, Engine, Gpu, StepState, Work};
 use crate::groups::Groups;
 use crate::reference::{check_carried, find};
 use crate::rule::{Carried, Move};
+use crate::schedule::Scheduler;
 
 /// Makes an optimizer of a rule or a [`Config`].
 pub trait On: Into<Config> {
@@ -145,7 +146,7 @@ impl Optimizer {
         let is_present = |i: usize| present.as_ref().is_none_or(|present| present[i]);
         order.step(&self.tensors, |i| is_present(i) && self.groups.rule_of(i).needs_look_ahead())?;
         let mut clocks = self.clocks.clone();
-        let words = self.groups.step(&mut clocks, present.as_deref()).words();
+        let words = self.groups.step(&mut clocks, present.as_deref())?.words();
         self.commit(encoder, &words, clocks, order)
     }
 
@@ -263,7 +264,7 @@ impl Optimizer {
         self.engine.bind(params, Work::Move(to))?;
         let present = params.present();
         let is_present = |i: usize| present.as_ref().is_none_or(|present| present[i]);
-        let words = self.groups.moved(&self.clocks, to, is_present).words();
+        let words = self.groups.moved(&self.clocks, to, is_present)?.words();
         self.commit(encoder, &words, self.clocks.clone(), order)
     }
 
@@ -335,6 +336,48 @@ impl Optimizer {
     pub fn set_group(&mut self, group: usize, field: &str, value: f64) -> Result<()> {
         self.order.in_training("set_group")?;
         self.groups.set_group(group, field, value)
+    }
+
+    /// An option of the top level in the coming step, its schedule included.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a field that is no such option, [`Error::Field`] where its schedule leads it out of bounds.
+    pub fn value(&self, option: &str) -> Result<f64> {
+        self.groups.value(option, self.clocks.steps.saturating_add(1))
+    }
+
+    /// Feeds a metric, as the loss of a validation, to every schedule that has a plateau.
+    ///
+    /// # Errors
+    /// [`Error::Field`] for NaN, or where no schedule has a plateau.
+    pub fn feed(&mut self, metric: f64) -> Result<()> {
+        self.groups.feed(metric)
+    }
+
+    /// The schedule of an option: where its plateaus stand.
+    pub fn scheduler(&self, option: &str) -> Option<&Scheduler> {
+        self.groups.scheduler(option)
+    }
+
+    /// The schedule of an option, to be resumed.
+    pub fn scheduler_mut(&mut self, option: &str) -> Option<&mut Scheduler> {
+        self.groups.scheduler_mut(option)
+    }
+
+    /// Applied steps of the optimizer, the encoded ones included, whichever tensors they had. Schedules follow them.
+    pub fn steps(&self) -> u64 {
+        self.clocks.steps
+    }
+
+    /// Sets the count of applied steps of the optimizer, as when a training with schedules is resumed.
+    ///
+    /// # Errors
+    /// [`Error::Order`] in evaluation.
+    pub fn set_steps(&mut self, steps: u64) -> Result<()> {
+        self.order.in_training("set_steps")?;
+        self.clocks.steps = steps;
+        self.undo.clear();
+        Ok(())
     }
 
     /// Applied steps of a tensor, the encoded ones included.
@@ -459,7 +502,7 @@ impl Optimizer {
             }
         }
         self.engine.bind(&params, Work::Step(&grads))?;
-        self.engine.reserve(&self.groups.step(&mut self.clocks.clone(), None).words())
+        self.engine.reserve(&self.groups.step(&mut self.clocks.clone(), None)?.words())
     }
 
     /// Lets go of the buffers of the last steps. Tables and bind groups are kept for the eight placements used last,
@@ -468,7 +511,7 @@ impl Optimizer {
         self.engine.release();
     }
 
-    /// The learning rate of the top level, as set last.
+    /// The learning rate of the top level, as set last: what a schedule multiplies.
     pub fn lr(&self) -> f64 {
         self.groups.rule(0).lr()
     }

@@ -90,8 +90,9 @@ impl<F: Precision> Reference<F> {
         let mut order = self.order.clone();
         order.step(&self.tensors, needs)?;
         let present: Vec<bool> = grads.iter().map(Option::is_some).collect();
-        let records = self.groups.step(&mut self.clocks, Some(&present));
-        self.order = order;
+        let mut clocks = self.clocks.clone();
+        let records = self.groups.step(&mut clocks, Some(&present))?;
+        (self.clocks, self.order) = (clocks, order);
         for (i, param) in params.iter_mut().enumerate() {
             let (Some(grad), Some(record)) = (&grads[i], records.of(i)) else { continue };
             let mut values: Vec<F> = param.iter().copied().collect();
@@ -118,9 +119,9 @@ impl<F: Precision> Reference<F> {
     pub fn look_ahead(&mut self, params: &mut [ArrayD<F>]) -> Result<()> {
         self.check("parameters", params.len(), |i| params[i].shape().to_vec())?;
         let moved = (0..params.len()).map(|i| self.groups.rule_of(i).needs_look_ahead()).collect();
-        self.order.look(self.groups.have_move(Move::LookAhead), moved)?;
-        self.moved(Move::LookAhead, params);
-        Ok(())
+        let mut order = self.order.clone();
+        order.look(self.groups.have_move(Move::LookAhead), moved)?;
+        self.moved(Move::LookAhead, params, order)
     }
 
     /// As [`Optimizer::evaluation`](crate::Optimizer::evaluation).
@@ -141,13 +142,14 @@ impl<F: Precision> Reference<F> {
 
     fn turn(&mut self, to: Move, params: &mut [ArrayD<F>]) -> Result<()> {
         self.check("parameters", params.len(), |i| params[i].shape().to_vec())?;
-        self.order.turn(self.groups.have_move(to), to == Move::Evaluation)?;
-        self.moved(to, params);
-        Ok(())
+        let mut order = self.order.clone();
+        order.turn(self.groups.have_move(to), to == Move::Evaluation)?;
+        self.moved(to, params, order)
     }
 
-    fn moved(&self, to: Move, params: &mut [ArrayD<F>]) {
-        let records = self.groups.moved(&self.clocks, to, |_| true);
+    fn moved(&mut self, to: Move, params: &mut [ArrayD<F>], order: Order) -> Result<()> {
+        let records = self.groups.moved(&self.clocks, to, |_| true)?;
+        self.order = order;
         for (i, param) in params.iter_mut().enumerate() {
             let Some(record) = records.of(i) else { continue };
             let mut values: Vec<F> = param.iter().copied().collect();
@@ -155,6 +157,7 @@ impl<F: Precision> Reference<F> {
             F::kernel(self.groups.rule_of(i)).moved(to, &record.hyper, &mut values, state);
             param.iter_mut().zip(values).for_each(|(place, value)| *place = value);
         }
+        Ok(())
     }
 
     /// Whether each step needs a look-ahead before it.
@@ -189,6 +192,14 @@ impl<F: Precision> Reference<F> {
     /// [`Error::Group`], [`Error::Field`] or [`Error::Config`].
     pub fn set_group(&mut self, group: usize, field: &str, value: f64) -> Result<()> {
         self.groups.set_group(group, field, value)
+    }
+
+    /// As [`Optimizer::feed`](crate::Optimizer::feed).
+    ///
+    /// # Errors
+    /// [`Error::Field`].
+    pub fn feed(&mut self, metric: f64) -> Result<()> {
+        self.groups.feed(metric)
     }
 
     /// Applied steps of a tensor.

@@ -751,6 +751,15 @@ impl dyn AnyRule {
         Ok(rule)
     }
 
+    /// The same rule with one of its options multiplied by a factor.
+    ///
+    /// # Errors
+    /// As [`with_option`](Self::with_option).
+    pub fn with_factor(&self, name: &str, factor: f64) -> Result<Box<dyn AnyRule>> {
+        let number = self.boxed().option(name).map_or(0.0, |number| *number);
+        self.with_option(name, number * factor)
+    }
+
     /// The passes of sums.
     pub fn sums(&self) -> impl Iterator<Item = Sums> {
         self.passes().into_iter().filter_map(|pass| match pass {

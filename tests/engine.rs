@@ -1,5 +1,5 @@
-//! The engine: limits, slices, canaries, steps in flight, clocks, counts. No formula matters here, so two rules stand
-//! for all: one with state per element, one with sums.
+//! The engine: limits, slices, canaries, steps in flight, clocks, counts. No formula matters here, so three rules stand
+//! for all: one with state per element, one with sums, one with lookahead alone.
 
 mod common;
 
@@ -10,10 +10,14 @@ use rand::rngs::StdRng;
 use serde_json::json;
 use wgpu_optim::{Arena, Buffers, Config, Gpu, Group, On, Slice, Tensor, Tuning, wgpu};
 
-/// State and sums between them.
-fn configs() -> [Config; 2] {
-    [json!({"optimizer": "adamw", "lr": 0.05}), json!({"optimizer": "novograd", "lr": 0.05})]
-        .map(|value| Config::from_value(value).unwrap())
+/// State, sums, and slots round a rule that has none.
+fn configs() -> [Config; 3] {
+    [
+        json!({"optimizer": "adamw", "lr": 0.05}),
+        json!({"optimizer": "novograd", "lr": 0.05}),
+        json!({"optimizer": "sgd", "lr": 0.05, "lookahead": {"k": 2}}),
+    ]
+    .map(|value| Config::from_value(value).unwrap())
 }
 
 /// Another device on the adapter of that one, with limits changed.

@@ -16,7 +16,7 @@ use wgpu_optim::{Result, RmsProp, Sgd, Slice, Tensor, Tuning, WeightDecay, requi
 
 fn refused(what: &str, config: Result<Config>, text: &str) {
     match config {
-        Ok(config) => panic!("{what}: accepted as {}; expected: {text}", config.to_json()),
+        Ok(config) => panic!("{what}: accepted as {config:?}; expected: {text}"),
         Err(error) => check(what, &error, text),
     }
 }

@@ -24,8 +24,9 @@ impl Run {
 
     fn from_value(mut value: Value, steps: usize) -> Result<Self> {
         let lr_per_step = value.as_object_mut().and_then(|fields| fields.shift_remove("lr_per_step"));
-        if lr_per_step.is_some() && value.get("schedule").is_some() {
-            refuse!("lr_per_step and schedule both say what lr is; leave one of them out");
+        let scheduled = [("schedule", value.get("schedule")), ("schedules.lr", value.pointer("/schedules/lr"))];
+        if let (Some(_), Some((path, _))) = (&lr_per_step, scheduled.iter().find(|(_, value)| value.is_some())) {
+            refuse!("lr_per_step and {path} both say what lr is; leave one of them out");
         }
         let lr_per_step = lr_per_step.map(serde_json::from_value::<Vec<f64>>).transpose();
         let lr_per_step = lr_per_step.map_err(|error| format!("lr_per_step: {error}"))?;

@@ -75,7 +75,12 @@ fn sum_leaf(row: Row, c: Common, h: Hyper, k: Tensor, leaf: u32) -> vec2<u32> {
         var g: vec4<f32>;
         if (SUM_GRAD) {
             let raw = load_grad(row, q);
-            g = vec4<f32>(prepare(c, p.x, raw.x), prepare(c, p.y, raw.y), prepare(c, p.z, raw.z), prepare(c, p.w, raw.w));
+            g = vec4<f32>(
+                prepare(c, p.x, raw.x),
+                prepare(c, p.y, raw.y),
+                prepare(c, p.z, raw.z),
+                prepare(c, p.w, raw.w),
+            );
         }
         var s0: State;
         var s1: State;
