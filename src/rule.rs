@@ -118,7 +118,7 @@ macro_rules! numbers {
 }
 pub(crate) use numbers;
 
-/// The methods of [`Rule`] that hand out options: the numeric ones, `lr` among them, and behind the semicolon the decay.
+/// The methods of [`Rule`] that hand out options: the numeric ones, `lr` among them; behind the semicolon the decay.
 macro_rules! options {
     ($($field:ident),+; weight_decay) => {
         const OPTIONS: &'static [&'static str] = &[$(stringify!($field)),+, "weight_decay"];
@@ -210,7 +210,7 @@ pub enum Pass {
     Apply,
 }
 
-/// What `measure` is given in a pass of sums, and how its numbers are combined. What it is not given is 0, and not read.
+/// What `measure` is given in a pass of sums, and how its numbers are combined. What it is not given is 0 and not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Sums {
     /// How the numbers of two elements become one.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::pipelines::{Fresh, of_group};
+use super::pipelines::{Fresh, Shader, of_group};
 use super::ring::{Guard, Ring};
 use super::{Buffers, Cache, Gpu, Made, Piece, floats};
 use crate::around::Around;
@@ -420,7 +420,8 @@ impl<'a> Binder<'a> {
         let access = window.map_or(Access::Vec4, |window| window.access);
         let tails = window.is_some_and(|window| window.tails);
         let constants = Switches { tails, ..*switches }.constants(&**rule, walk);
-        let pipeline = pipelines.get(&mut self.fresh, gpu, &**rule, around, &constants, skeleton, access);
+        let pipeline =
+            pipelines.get(&mut self.fresh, gpu, &Shader { rule: &**rule, around, constants, skeleton, access });
         gpu.count(Made::BindGroup);
         let group = gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {
             label: Some("wgpu-optim"),
