@@ -83,8 +83,8 @@ fn table() -> String {
     let general = WeightDecay::GENERAL.join("`, `");
     let rows: String = ALL.iter().map(line).collect();
     format!(
-        "| `\"optimizer\"` | update and source | state | bytes | passes | presets | weight decay |\n\
-         |---|---|---|---|---|---|---|\n\
+        "| `\"optimizer\"` | update and source | state | bytes | passes | same numbers as | presets | weight decay |\n\
+         |---|---|---|---|---|---|---|---|\n\
          {rows}\n\
          General weight decay: `{general}`.\n"
     )
@@ -103,10 +103,27 @@ fn line(row: &Row) -> String {
         state(&default.slots(), all().flat_map(|rule| rule.slots())),
         range(all().map(|rule| rule.bytes_per_element() as usize)),
         range(all().map(|rule| rule.passes().len())),
+        sources(row.name),
         presets.join(", "),
         decays,
     ];
     format!("| {} |\n", cells.join(" | "))
+}
+
+/// The libraries whose recorded runs of this optimizer `tests/golden.rs` repeats. Where no library has a case's formula,
+/// its record is the formula itself in f64.
+fn sources(name: &str) -> String {
+    let table = read("tests/golden/README.md");
+    let cases = table.lines().filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |")?.split_once(" | "));
+    let mut libraries = BTreeSet::new();
+    for (case, source) in cases.filter(|(case, _)| root(&format!("tests/golden/{case}.json")).exists()) {
+        let config: serde_json::Value = serde_json::from_str(&read(&format!("tests/golden/{case}.json"))).unwrap();
+        if config["optimizer"] == name {
+            let library = if source.contains("transcription") { "its formula in f64" } else { source };
+            libraries.insert(library.split('+').next().expect("one part at least").to_string());
+        }
+    }
+    libraries.into_iter().collect::<Vec<_>>().join(", ")
 }
 
 /// The slots of the default options, then those that other options add.
