@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use wgpu_optim::WeightDecay;
+use wgpu_optim::{Config, WeightDecay};
 use wgpu_optim::rule::{Extent, Row, Slot};
 use wgpu_optim::rules::ALL;
 
@@ -35,6 +35,16 @@ fn the_table_of_optimizers_is_the_registrys() {
         found == expected,
         "README.md's table of optimizers is not the registry's; `UPDATE=1 cargo test --test readme` writes it:\n{expected}"
     );
+}
+
+#[test]
+fn configurations_in_the_readme_are_sound() {
+    let readme = read("README.md");
+    let blocks: Vec<_> = readme.split("```json\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert!(blocks.len() > 1, "README.md has blocks of JSON");
+    for block in blocks {
+        Config::from_json(block).unwrap_or_else(|error| panic!("{error}, in README.md's\n{block}"));
+    }
 }
 
 #[test]
