@@ -3,13 +3,14 @@
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::error::{Error, Result, refuse};
 
 mod arena;
 mod buffers;
 mod engine;
+mod init;
 mod pipelines;
 mod ring;
 
@@ -33,6 +34,7 @@ struct Inner {
     queue: wgpu::Queue,
     tuning: Tuning,
     pipelines: Mutex<Pipelines>,
+    init: OnceLock<init::Tools>,
     counts: [AtomicU64; 3],
 }
 
@@ -128,8 +130,8 @@ impl Gpu {
     }
 
     fn build(device: wgpu::Device, queue: wgpu::Queue, tuning: Tuning) -> Self {
-        let pipelines = Mutex::default();
-        Self(Arc::new(Inner { device, queue, tuning, pipelines, counts: Default::default() }))
+        let (pipelines, init, counts) = Default::default();
+        Self(Arc::new(Inner { device, queue, tuning, pipelines, init, counts }))
     }
 
     /// The most powerful adapter that wgpu finds, opened with [`required_limits`]. `WGPU_BACKEND` narrows the search.

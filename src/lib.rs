@@ -8,6 +8,7 @@ mod error;
 mod format;
 #[cfg(feature = "gpu")]
 mod gpu;
+pub mod init;
 #[cfg(feature = "gpu")]
 mod optimizer;
 mod options;
@@ -23,6 +24,7 @@ pub use error::{Error, Result};
 pub use format::{ALIGNMENT, Access, BLOCK, Format, Tensor};
 #[cfg(feature = "gpu")]
 pub use gpu::{Arena, Buffers, Counts, Gpu, Part, Slice, Tuning, required_limits};
+pub use init::{Fan, Fans, Init, WeightLayout};
 #[cfg(feature = "gpu")]
 pub use optimizer::{Memory, On, Optimizer, Report, Token};
 pub use options::{EpsPlacement, MomentumForm, Nesterov};

@@ -8,7 +8,7 @@ use std::path::Path;
 /// Modules from the ground up. A module uses those of lower floors, and of its own only [`NEIGHBOURS`].
 const FLOORS: [&[&str]; 7] = [
     &["error", "format", "parts"],
-    &["rule", "options"],
+    &["rule", "options", "init"],
     &["rules", "rules/*", "wgsl", "plan", "clock"],
     &["config"],
     &["reference", "gpu", "gpu/*"],

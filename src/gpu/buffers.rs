@@ -1,6 +1,8 @@
 //! What a step is given: arenas, or slices of any buffers.
 
 use super::arena::{Arena, Part};
+use crate::error::{Error, Result};
+use crate::format::Tensor;
 
 /// Bytes of a buffer of the caller's: one tensor, zero-copy.
 ///
@@ -26,6 +28,25 @@ impl<'a> Slice<'a> {
     /// The whole buffer.
     pub fn all(buffer: &'a wgpu::Buffer) -> Self {
         Self { buffer, offset: 0, size: buffer.size() }
+    }
+
+    /// Refuses a slice that cannot be bound as this tensor's.
+    pub(super) fn check(&self, what: &'static str, tensor: &Tensor) -> Result<()> {
+        let Self { buffer, offset, size } = *self;
+        if size != tensor.size_bytes() {
+            let (found, expected) = (format!("{size} bytes"), format!("{} bytes", tensor.size_bytes()));
+            return Err(Error::Shape { what: what.into(), tensor: tensor.name.clone(), found, expected });
+        }
+        let message = if offset.checked_add(size).is_none_or(|end| end > buffer.size()) {
+            format!("{size} bytes at {offset} end behind the buffer's {}", buffer.size())
+        } else if offset % 4 != 0 {
+            format!("offset is {offset}, must be a multiple of 4 bytes")
+        } else if !buffer.usage().contains(wgpu::BufferUsages::STORAGE) {
+            format!("buffer usage is {:?}, must contain STORAGE", buffer.usage())
+        } else {
+            return Ok(());
+        };
+        Err(Error::Slice { what, tensor: tensor.name.clone(), message })
     }
 }
 
