@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use wgpu_optim::{Config, WeightDecay};
 use wgpu_optim::rule::{Extent, Row, Slot};
 use wgpu_optim::rules::ALL;
+use wgpu_optim::{Config, WeightDecay};
 
 const BEGIN: &str = "<!-- optimizers: begin -->\n";
 const END: &str = "<!-- optimizers: end -->";

@@ -31,14 +31,14 @@ impl<'a> Slice<'a> {
         Self { buffer, offset: 0, size: buffer.size() }
     }
 
-    /// Refuses what is not this tensor's values in a buffer of this usage.
-    fn check(&self, tensor: &Tensor, usage: wgpu::BufferUsages) -> Result<()> {
+    /// Refuses what is not this tensor's values in a buffer of this usage. `what` is its name in errors.
+    pub(super) fn check(&self, what: &'static str, tensor: &Tensor, usage: wgpu::BufferUsages) -> Result<()> {
         let Self { buffer, offset, size } = *self;
-        let (what, name) = ("parameter", tensor.name.clone());
-        let message = if size != tensor.size_bytes() {
+        if size != tensor.size_bytes() {
             let (found, expected) = (format!("{size} bytes"), format!("{} bytes", tensor.size_bytes()));
-            return Err(Error::Shape { what: what.into(), tensor: name, found, expected });
-        } else if offset.checked_add(size).is_none_or(|end| end > buffer.size()) {
+            return Err(Error::Shape { what: what.into(), tensor: tensor.name.clone(), found, expected });
+        }
+        let message = if offset.checked_add(size).is_none_or(|end| end > buffer.size()) {
             format!("{size} bytes at {offset} end behind the buffer's {}", buffer.size())
         } else if offset % 4 != 0 {
             format!("offset is {offset}, must be a multiple of 4 bytes")
@@ -48,7 +48,7 @@ impl<'a> Slice<'a> {
         } else {
             return Ok(());
         };
-        Err(Error::Slice { what, tensor: name, message })
+        Err(Error::Slice { what, tensor: tensor.name.clone(), message })
     }
 }
 
@@ -97,7 +97,7 @@ impl<'a> Buffers<'a> {
         };
         count(slices.len())?;
         let checked = slices.into_iter().zip(tensors).map(|(slice, tensor)| match slice {
-            Some(slice) => slice.check(tensor, usage).map(|()| slice),
+            Some(slice) => slice.check(what, tensor, usage).map(|()| slice),
             None => Err(Error::Slice { what, tensor: tensor.name.clone(), message: "is missing".into() }),
         });
         checked.collect()
