@@ -273,6 +273,8 @@ pub trait Rule:
     const TAKES_SIGNS: bool = false;
     /// Whether an element's update depends on that element alone.
     const ELEMENTWISE: bool = true;
+    /// Whether parameters without decay stay where they are while all gradients are 0.
+    const RESTS: bool = true;
 
     /// Numbers of a group at one `t`.
     type Hyper<F: Real>: Numbers<F>;
@@ -559,6 +561,8 @@ pub trait AnyRule: Any + Kernel<f32> + Kernel<f64> + Debug + Send + Sync {
     fn takes_signs(&self) -> bool;
     /// [`Rule::ELEMENTWISE`].
     fn elementwise(&self) -> bool;
+    /// [`Rule::RESTS`].
+    fn rests(&self) -> bool;
     /// Names of `Hyper`, `State` and `Tensor`.
     fn names(&self) -> Names;
     /// [`Rule::check`], and the decay's own bounds.
@@ -625,6 +629,9 @@ impl<R: Rule> AnyRule for R {
     }
     fn elementwise(&self) -> bool {
         R::ELEMENTWISE
+    }
+    fn rests(&self) -> bool {
+        R::RESTS
     }
     fn names(&self) -> Names {
         Names {
