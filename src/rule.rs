@@ -273,6 +273,8 @@ pub trait Rule:
     const TAKES_SIGNS: bool = false;
     /// Whether an element's update depends on that element alone.
     const ELEMENTWISE: bool = true;
+    /// Whether parameters without decay stay where they are while all gradients are 0.
+    const RESTS: bool = true;
 
     /// Numbers of a group at one `t`.
     type Hyper<F: Real>: Numbers<F>;
@@ -559,6 +561,8 @@ pub trait AnyRule: Any + Kernel<f32> + Kernel<f64> + Debug + Send + Sync {
     fn takes_signs(&self) -> bool;
     /// [`Rule::ELEMENTWISE`].
     fn elementwise(&self) -> bool;
+    /// [`Rule::RESTS`].
+    fn rests(&self) -> bool;
     /// Names of `Hyper`, `State` and `Tensor`.
     fn names(&self) -> Names;
     /// [`Rule::check`], and the decay's own bounds.
@@ -625,6 +629,9 @@ impl<R: Rule> AnyRule for R {
     }
     fn elementwise(&self) -> bool {
         R::ELEMENTWISE
+    }
+    fn rests(&self) -> bool {
+        R::RESTS
     }
     fn names(&self) -> Names {
         Names {
@@ -724,7 +731,7 @@ impl dyn AnyRule {
         self.moves().contains(&Move::LookAhead)
     }
 
-    /// The same rule with another number for one of its [options](Self::options); `weight_decay` keeps its kind.
+    /// The same rule with another number for one of its [`options`](AnyRule::options); `weight_decay` keeps its kind.
     ///
     /// # Errors
     /// [`Error::Config`] for a field that is no such option, [`Error::Field`] for a value outside its bound or one that
@@ -733,16 +740,15 @@ impl dyn AnyRule {
         if !value.is_finite() {
             return refuse(name, value, "finite");
         }
+        if !self.options().contains(&name) {
+            let options = self.options().join(", ");
+            let message = format!("is not an option that may change; those of {} are {options}", self.name());
+            return Err(Error::Config { path: name.into(), message });
+        }
         let mut rule = self.boxed();
         match rule.option(name) {
             Some(option) => *option = value,
-            None if self.options().contains(&name) => return refuse(name, value, "left alone where it is none"),
-            None => {
-                let message = format!("is not an option that may change; those of {} are {}", self.name(), {
-                    self.options().join(", ")
-                });
-                return Err(Error::Config { path: name.into(), message });
-            }
+            None => return refuse(name, value, "left alone where it is none"),
         }
         rule.check()?;
         if rule.constants() != self.constants() || rule.slots() != self.slots() {
@@ -754,7 +760,7 @@ impl dyn AnyRule {
     /// The same rule with one of its options multiplied by a factor.
     ///
     /// # Errors
-    /// As [`with_option`](Self::with_option).
+    /// As `with_option`.
     pub fn with_factor(&self, name: &str, factor: f64) -> Result<Box<dyn AnyRule>> {
         let number = self.boxed().option(name).map_or(0.0, |number| *number);
         self.with_option(name, number * factor)

@@ -89,6 +89,14 @@ fn every_file_is_on_the_map() {
     assert!(missing.is_empty(), "ARCHITECTURE.md's map lacks:\n{}", missing.join("\n"));
 }
 
+#[test]
+fn the_walk_through_shows_the_files_as_they_are() {
+    let text = read("CONTRIBUTING.md");
+    for (language, file) in [("wgsl", "shaders/rules/signum.wgsl"), ("rust,ignore", "src/rules/signum.rs")] {
+        assert!(text.contains(&format!("\n```{language}\n{}```\n", read(file))), "CONTRIBUTING.md's listing of {file}");
+    }
+}
+
 fn table() -> String {
     let general = WeightDecay::GENERAL.join("`, `");
     let rows: String = ALL.iter().map(line).collect();
