@@ -52,6 +52,11 @@ pub fn max<F: Real>(a: F, b: F) -> F {
     a.max(b)
 }
 
+/// The smaller one; a NaN yields the other.
+pub fn min<F: Real>(a: F, b: F) -> F {
+    a.min(b)
+}
+
 /// `x` within `low` and `high`, of which `low` is not the larger one; a NaN yields `low`.
 pub fn clamp<F: Real>(x: F, low: F, high: F) -> F {
     x.max(low).min(high)

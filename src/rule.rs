@@ -118,10 +118,12 @@ macro_rules! numbers {
 }
 pub(crate) use numbers;
 
-/// The methods of [`Rule`] that hand out options: the numeric ones, `lr` among them; behind the semicolon the decay.
+/// The methods of [`Rule`] that hand out options: the numeric ones, `lr` among them; behind the semicolon the decay and
+/// perhaps some `Option<f64>`, which may be none.
 macro_rules! options {
-    ($($field:ident),+; weight_decay) => {
-        const OPTIONS: &'static [&'static str] = &[$(stringify!($field)),+, "weight_decay"];
+    ($($field:ident),+; weight_decay $(, $optional:ident)*) => {
+        const OPTIONS: &'static [&'static str] =
+            &[$(stringify!($field)),+, "weight_decay" $(, stringify!($optional))*];
 
         fn lr(&self) -> f64 {
             self.lr
@@ -133,6 +135,7 @@ macro_rules! options {
             match name {
                 $(stringify!($field) => Some(&mut self.$field),)+
                 "weight_decay" => self.weight_decay.amount_mut(),
+                $(stringify!($optional) => self.$optional.as_mut(),)*
                 _ => None,
             }
         }
@@ -295,7 +298,7 @@ pub trait Rule:
     fn lr(&self) -> f64;
     /// The decay.
     fn weight_decay(&self) -> WeightDecay;
-    /// One of [`OPTIONS`](Self::OPTIONS), to be set. A decay of kind none has no number.
+    /// One of [`OPTIONS`](Self::OPTIONS), to be set. What is none, a decay or another option, has no number.
     fn option(&mut self, name: &str) -> Option<&mut f64>;
 
     /// The shader's `override` constants. What differs here is another pipeline.
