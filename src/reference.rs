@@ -183,6 +183,7 @@ impl<F: Precision> Reference<F> {
     /// # Errors
     /// [`Error::Field`] or [`Error::Config`].
     pub fn set(&mut self, field: &str, value: f64) -> Result<()> {
+        self.order.in_training("set")?;
         self.groups.set(field, value)
     }
 
@@ -191,6 +192,7 @@ impl<F: Precision> Reference<F> {
     /// # Errors
     /// [`Error::Group`], [`Error::Field`] or [`Error::Config`].
     pub fn set_group(&mut self, group: usize, field: &str, value: f64) -> Result<()> {
+        self.order.in_training("set_group")?;
         self.groups.set_group(group, field, value)
     }
 

@@ -63,11 +63,19 @@ fn every_option_is_checked_for_type_and_range() {
                 "weight_decay" => format!("weight_decay is {wrong}, must be ..."),
                 _ => format!("configuration: {name}: invalid type: {kind}, expected ..."),
             };
-            refused(&what, with(wrong), &text);
+            // An option that is none by default may be said to be.
+            if wrong != default {
+                refused(&what, with(wrong), &text);
+            }
         }
-        if default.is_number() {
-            for value in [1e39, 1e300, -1.0] {
-                refused(&what, with(value.into()), &format!("{name} is {}, must be ...", short(value)));
+        for value in [1e39, 1e300, -1.0] {
+            let text = match default {
+                // A count.
+                _ if default.is_u64() => format!("configuration: {name}: invalid type: floating point ..."),
+                _ => format!("{name} is {}, must be ...", short(value)),
+            };
+            if default.is_number() || default.is_null() {
+                refused(&what, with(value.into()), &text);
             }
         }
     }

@@ -73,7 +73,7 @@ impl<'a> Buffers<'a> {
         }
     }
 
-    /// Each tensor's slice, those that a part leaves out included, checked for this use. `what` is their name in errors.
+    /// Each tensor's slice, those that a part leaves out included, checked for this use. `what` names them in errors.
     pub(super) fn slices(
         &self,
         gpu: &Gpu,
