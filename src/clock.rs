@@ -15,12 +15,14 @@ pub struct Clock {
     pub t: u64,
     /// What the rule carries from step to step.
     pub carried: Carried,
+    /// Whether the slots that start as the parameter have: by a step, or by being set.
+    pub started: bool,
 }
 
 impl Clock {
     /// Clocks with one key stand alike, now and ever after.
-    fn key(&self) -> (usize, u64, [u64; 2]) {
-        (self.group, self.t, self.carried.map(f64::to_bits))
+    fn key(&self) -> (usize, u64, [u64; 2], bool) {
+        (self.group, self.t, self.carried.map(f64::to_bits), self.started)
     }
 }
 
@@ -37,7 +39,7 @@ impl Clocks {
     /// One clock a group that has tensors, at 0.
     pub fn new(group_of: &[usize]) -> Self {
         let mut clocks = Self { list: Vec::new(), of: Arc::new(vec![0; group_of.len()]), steps: 0 };
-        let start = |&group| (Clock { group, t: 0, carried: Carried::default() }, true);
+        let start = |&group| (Clock { group, t: 0, carried: Carried::default(), started: false }, true);
         clocks.assign(group_of.iter().map(start).collect::<Vec<_>>());
         clocks
     }
@@ -78,10 +80,10 @@ impl Clocks {
         self.assign(self.of.iter().map(|&clock| (self.list[clock], true)).collect::<Vec<_>>());
     }
 
-    /// Sets a tensor's clock; its group stays.
-    pub fn set(&mut self, tensor: usize, t: u64, carried: Carried) {
+    /// Changes a tensor's clock alone.
+    pub fn set(&mut self, tensor: usize, change: impl FnOnce(&mut Clock)) {
         let mut each: Vec<_> = self.of.iter().map(|&clock| (self.list[clock], true)).collect();
-        each[tensor].0 = Clock { t, carried, ..each[tensor].0 };
+        change(&mut each[tensor].0);
         self.assign(each);
     }
 
@@ -106,14 +108,15 @@ impl Clocks {
 }
 
 /// The order of steps and of the moves outside them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Order {
+#[derive(Clone, Debug, Default)]
+pub struct Order<N> {
     /// The tensors of a look-ahead whose step has not come.
     looked: Option<Vec<bool>>,
-    evaluating: bool,
+    /// The numbers of the move to evaluation, while the parameters stand there: those that lead back.
+    evaluating: Option<N>,
 }
 
-impl Order {
+impl<N: Clone> Order<N> {
     /// Notes a look-ahead of the tensors marked: those that need it and are given.
     ///
     /// # Errors
@@ -125,6 +128,7 @@ impl Order {
         if self.looked.is_some() {
             return Err(error("look-ahead", "two in a row; the step between them is missing"));
         }
+        self.in_training("look-ahead")?;
         self.looked = Some(moved);
         Ok(())
     }
@@ -134,9 +138,7 @@ impl Order {
     /// # Errors
     /// [`Error::Order`] where it is missing or was for other tensors, or the parameters stand where they are evaluated.
     pub fn step(&mut self, tensors: &[Tensor], needs: impl Fn(usize) -> bool) -> Result<()> {
-        if self.evaluating {
-            return Err(error("step", "the parameters are in evaluation; call training first"));
-        }
+        self.in_training("step")?;
         let Some(looked) = &self.looked else {
             let needed = (0..tensors.len()).any(needs);
             let message = "a step without one before it (nesterov look_ahead)";
@@ -151,28 +153,48 @@ impl Order {
         Ok(())
     }
 
-    /// Notes a move to evaluation or back.
+    /// Notes a move to evaluation and its numbers.
     ///
     /// # Errors
-    /// [`Error::Order`] where no rule has such a move, or the parameters stand there already.
-    pub fn turn(&mut self, groups_have: bool, evaluating: bool) -> Result<()> {
-        let what = if evaluating { "evaluation" } else { "training" };
+    /// [`Error::Order`] where no rule has such a move, the parameters stand there already, or a look-ahead waits for its
+    /// step.
+    pub fn evaluate(&mut self, groups_have: bool, numbers: N) -> Result<()> {
         if !groups_have {
-            return Err(error(what, "the parameters are evaluated where they are trained; leave the call out"));
+            let message = "the parameters are evaluated where they are trained; leave the call out";
+            return Err(error("evaluation", message));
         }
-        if self.evaluating == evaluating {
-            return Err(error(what, &format!("the parameters are in {what} already")));
+        if self.evaluating.is_some() {
+            return Err(error("evaluation", "the parameters are in evaluation already"));
         }
-        self.evaluating = evaluating;
+        self.settled("evaluation")?;
+        self.evaluating = Some(numbers);
         Ok(())
     }
 
-    /// Refuses what would change the numbers that lead back from evaluation.
+    /// Notes the way back, and gives the numbers that led there.
     ///
     /// # Errors
-    /// [`Error::Order`] in evaluation.
-    pub fn in_training(&self, what: &'static str) -> Result<()> {
-        if self.evaluating { Err(error(what, "the parameters are in evaluation; call training first")) } else { Ok(()) }
+    /// [`Error::Order`] where the parameters are not in evaluation.
+    pub fn train(&mut self) -> Result<N> {
+        self.evaluating.take().ok_or_else(|| error("training", "the parameters are in training already"))
+    }
+
+    /// Refuses what would change the numbers of the step that a look-ahead waits for.
+    ///
+    /// # Errors
+    /// [`Error::Order`] between a look-ahead and its step.
+    pub fn settled(&self, what: &'static str) -> Result<()> {
+        match self.looked {
+            Some(_) => Err(error(what, "a look-ahead waits for its step; take the step first")),
+            None => Ok(()),
+        }
+    }
+
+    fn in_training(&self, what: &'static str) -> Result<()> {
+        match self.evaluating {
+            Some(_) => Err(error(what, "the parameters are in evaluation; call training first")),
+            None => Ok(()),
+        }
     }
 }
 

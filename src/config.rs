@@ -135,7 +135,7 @@ impl Config {
             schedules.push((option, schedule));
         }
         let config = Self { rule: start.with(&fields)?, maximize, around, schedules, groups };
-        config.schedulers(&config.rules()?)?;
+        config.active()?;
         Ok(config)
     }
 
@@ -144,7 +144,10 @@ impl Config {
     /// # Errors
     /// [`Error::Config`] for a schedule that is a closure.
     pub fn to_json(&self) -> Result<String> {
-        serde_json::to_string_pretty(self).map_err(|error| wrong("schedule", error))
+        for (option, schedule) in &self.schedules {
+            serde_json::to_value(schedule).map_err(|error| wrong(schedule_path(option), error))?;
+        }
+        serde_json::to_string_pretty(self).map_err(|error| wrong("JSON", error))
     }
 
     /// Ascends where true.
@@ -202,8 +205,8 @@ impl Config {
         self.rule.takes_signs()
     }
 
-    /// Every group's rule, checked; the top level first.
-    fn rules(&self) -> Result<Vec<ActiveGroup>> {
+    /// Every group, the top level first, and the schedules, checked; of no tensors yet.
+    fn active(&self) -> Result<Groups> {
         self.rule.check()?;
         self.around.check()?;
         let mut all = vec![ActiveGroup::new(self.rule.clone(), self.maximize, Map::new())?];
@@ -213,36 +216,31 @@ impl Config {
                 return Err(Error::Unsupported { field: format!("groups[{i}].{field}") });
             }
             if let Some(field) = TOP.iter().find(|&&field| own.contains_key(field)) {
-                return Err(wrong(
-                    format!("groups[{i}].{field}"),
-                    "belongs to the top level; it is the same for all groups",
-                ));
+                let message = "belongs to the top level; it is the same for all groups";
+                return Err(wrong(format!("groups[{i}].{field}"), message));
             }
             let within = |error| in_group(i, error);
             let maximize = take(&mut own, "maximize").map_err(within)?.unwrap_or(self.maximize);
             let rule = self.rule.with(&own).map_err(within)?;
             all.push(ActiveGroup::new(rule, maximize, own).map_err(within)?);
         }
-        Ok(all)
-    }
-
-    /// The schedules, checked.
-    fn schedulers(&self, groups: &[ActiveGroup]) -> Result<Vec<(String, Scheduler)>> {
-        let scheduler = |(option, schedule): &(String, Schedule)| {
-            let path = if option == "lr" { "schedule".into() } else { format!("schedules.{option}") };
+        let schedulers = self.schedules.iter().map(|(option, schedule)| {
+            let path = schedule_path(option);
             let scheduler = Scheduler::new(schedule.clone(), &path)?;
-            let mut errors = groups.iter().map(|group| group.rule().with_factor(option, 1.0).err());
-            match errors.by_ref().next().flatten() {
-                // A group may have the number that the top level lacks.
-                Some(error) if errors.all(|error| error.is_some()) => Err(match error {
-                    Error::Config { message, .. } => wrong(path, message),
-                    Error::Field { value, bound, .. } => Error::Field { field: path, value, bound },
-                    other => other,
-                }),
-                _ => Ok((option.clone(), scheduler)),
+            if let Err(error) = self.rule.check_option(option) {
+                return Err(wrong(path, error));
             }
-        };
-        self.schedules.iter().map(scheduler).collect()
+            let numbers: Vec<_> = all.iter().filter_map(|group| group.rule().number(option)).collect();
+            if numbers.iter().all(|&number| number == 0.0) {
+                let value = if numbers.is_empty() { "none" } else { "0" };
+                return refuse(option, value, "above 0 with a schedule, which multiplies it");
+            }
+            Ok((option.clone(), scheduler))
+        });
+        let schedulers = schedulers.collect::<Result<_>>()?;
+        let groups = Groups::new(all, self.around, schedulers);
+        groups.check_schedules()?;
+        Ok(groups)
     }
 
     /// The groups of these tensors.
@@ -251,7 +249,7 @@ impl Config {
     /// A bad option, the same tensor twice, a pattern that matches none, a tensor in two groups.
     pub fn groups(&self, tensors: &[Tensor]) -> Result<Groups> {
         Tensor::check_names(tensors)?;
-        let list = self.rules()?;
+        let mut groups = self.active()?;
         let mut of = vec![0; tensors.len()];
         for (group, Group { tensors: patterns, .. }) in self.groups.iter().enumerate() {
             let refuse = |message| Err(Error::Group { group, message });
@@ -272,9 +270,14 @@ impl Config {
                 return refuse("tensors is empty, must hold at least one name".into());
             }
         }
-        let schedulers = self.schedulers(&list)?;
-        Ok(Groups::new(list, of, self.around, schedulers))
+        groups.assign(of);
+        Ok(groups)
     }
+}
+
+/// Where an option's schedule stands.
+fn schedule_path(option: &str) -> String {
+    if option == "lr" { "schedule".into() } else { format!("schedules.{option}") }
 }
 
 fn wrong(path: impl Into<String>, message: impl ToString) -> Error {

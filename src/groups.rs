@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use crate::around::Around;
 use crate::clock::{Clock, Clocks};
 use crate::error::{Error, Result, at_least_zero, refuse};
-use crate::rule::{AnyRule, Carried, Common, Extent, Move, Slot, WeightDecay};
+use crate::rule::{AnyRule, Common, Extent, Move, Slot, WeightDecay};
 use crate::schedule::Scheduler;
 
 /// In the map of records: the tensor has no part in this step.
@@ -53,7 +53,7 @@ pub struct Groups {
 }
 
 /// The numbers of one step or move: a record for every clock that takes part, each number in f64.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Records {
     list: Vec<Record>,
     /// Each tensor's.
@@ -94,18 +94,23 @@ impl Records {
 }
 
 impl Groups {
-    /// Groups, the top level first, and each tensor's.
-    pub(crate) fn new(
-        mut list: Vec<ActiveGroup>,
-        of: Vec<usize>,
-        around: Around,
-        schedulers: Vec<(String, Scheduler)>,
-    ) -> Self {
+    /// Groups of no tensors, the top level first.
+    pub(crate) fn new(mut list: Vec<ActiveGroup>, around: Around, schedulers: Vec<(String, Scheduler)>) -> Self {
         let base = list[0].lr_initial;
         for group in list.iter_mut().filter(|group| group.own.contains_key("lr")) {
             group.ratio = group.lr_initial / base;
         }
-        Self { list, of, around, schedulers }
+        Self { list, of: Vec::new(), around, schedulers }
+    }
+
+    /// Gives each tensor its group.
+    pub(crate) fn assign(&mut self, of: Vec<usize>) {
+        self.of = of;
+    }
+
+    /// Refuses schedules that lead out of bounds in the first step.
+    pub(crate) fn check_schedules(&self) -> Result<()> {
+        self.all_scheduled(1).map(|_| ())
     }
 
     /// Each tensor's group.
@@ -186,11 +191,14 @@ impl Groups {
     /// # Errors
     /// [`Error::Field`] for NaN, or where no schedule has a plateau.
     pub fn feed(&mut self, metric: f64) -> Result<()> {
-        let mut waiting = self.schedulers.iter_mut().filter(|(_, scheduler)| scheduler.has_plateau()).peekable();
+        let mut fed = self.schedulers.clone();
+        let mut waiting = fed.iter_mut().filter(|(_, scheduler)| scheduler.has_plateau()).peekable();
         if waiting.peek().is_none() {
             return refuse("metric", metric, "fed to a schedule with a plateau; there is none");
         }
-        waiting.try_for_each(|(_, scheduler)| scheduler.feed(metric))
+        waiting.try_for_each(|(_, scheduler)| scheduler.feed(metric))?;
+        self.schedulers = fed;
+        Ok(())
     }
 
     /// An option of the top level in the optimizer's step `step`, its schedule included.
@@ -198,27 +206,51 @@ impl Groups {
     /// # Errors
     /// [`Error::Config`] for a field that is no such option, or what its schedule says.
     pub fn value(&self, option: &str, step: u64) -> Result<f64> {
-        let mut rule = self.list[0].rule.with_factor(option, 1.0)?;
-        if let Some(scheduler) = self.scheduler(option) {
-            rule = self.list[0].rule.with_factor(option, scheduler.factor(step)?)?;
-        }
-        Ok(rule.option(option).copied().expect("it was just set"))
-    }
-
-    /// Every group's rule in the optimizer's step `step`.
-    fn scheduled(&self, step: u64) -> Result<Vec<Box<dyn AnyRule>>> {
-        let mut rules: Vec<_> = self.list.iter().map(|group| group.rule.clone()).collect();
-        for (option, scheduler) in &self.schedulers {
-            let factor = scheduler.factor(step)?;
-            for (group, rule) in rules.iter_mut().enumerate() {
-                if rule.option(option).is_none() {
-                    continue; // a decay of kind none
-                }
-                let scaled = rule.with_factor(option, factor);
-                *rule = if group == 0 { scaled? } else { scaled.map_err(|error| in_group(group - 1, error))? };
+        let rule = &self.list[0].rule;
+        let factor = self.scheduler(option).map_or(Ok(1.0), |scheduler| scheduler.factor(step))?;
+        match rule.number(option) {
+            Some(number) => Ok(number * factor),
+            None => {
+                rule.check_option(option).map_err(|message| Error::Config { path: option.into(), message })?;
+                refuse(option, "none", "a number to be read")
             }
         }
-        Ok(rules)
+    }
+
+    /// A group's rule in the optimizer's step `step`; none where no schedule changes it.
+    fn scheduled(&self, group: usize, step: u64) -> Result<Option<Box<dyn AnyRule>>> {
+        let rule = &self.list[group].rule;
+        let mut options = Vec::with_capacity(self.schedulers.len());
+        for (option, scheduler) in &self.schedulers {
+            // A decay of kind none has no number.
+            if let Some(number) = rule.number(option) {
+                options.push((&option[..], number * scheduler.factor(step)?));
+            }
+        }
+        if options.is_empty() {
+            return Ok(None);
+        }
+        let named = |error| match error {
+            Error::Field { field, value, bound } => {
+                Error::Field { field: format!("{field} at step {step} of its schedule"), value, bound }
+            }
+            other => other,
+        };
+        let scheduled = rule.with_options(&options).map_err(|error| self.in_group(group, named(error)));
+        scheduled.map(Some)
+    }
+
+    /// Every group's rule in the optimizer's step `step`, where a schedule changes it.
+    fn all_scheduled(&self, step: u64) -> Result<Vec<Option<Box<dyn AnyRule>>>> {
+        (0..self.list.len()).map(|group| self.scheduled(group, step)).collect()
+    }
+
+    /// The error with the path of a group, counted with the top level.
+    fn in_group(&self, group: usize, error: Error) -> Error {
+        match group.checked_sub(1) {
+            Some(group) => in_group(group, error),
+            None => error,
+        }
     }
 
     /// Counts a step of the tensors present, and gives its numbers.
@@ -227,7 +259,7 @@ impl Groups {
     /// [`Error::Field`] where a schedule leads a number out of its bounds.
     pub fn step(&self, clocks: &mut Clocks, present: Option<&[bool]>) -> Result<Records> {
         let step = clocks.steps.saturating_add(1);
-        let rules = self.scheduled(step)?;
+        let rules = self.all_scheduled(step)?;
         let marks = clocks.part(present);
         let mut list = Vec::new();
         let mut record_of = Vec::with_capacity(marks.len());
@@ -235,7 +267,8 @@ impl Groups {
             record_of.push(present.then_some(list.len()));
             if present {
                 clock.t = clock.t.saturating_add(1);
-                list.push(self.record(&*rules[clock.group], clock.group, clock.t, &mut clock.carried));
+                list.push(self.record(rules[clock.group].as_deref(), clock, true));
+                clock.started = true;
             }
         }
         let of = (0..self.of.len()).map(|tensor| record_of[clocks.of(tensor)]).collect();
@@ -246,53 +279,57 @@ impl Groups {
         Ok(Records { list, of })
     }
 
-    /// The numbers of a move of those of the tensors marked whose rule makes it. A tensor before its first step is
-    /// evaluated where it stands.
+    /// The numbers of a move of those of the tensors marked whose rule makes it: a look-ahead's are those of the step to
+    /// come. A tensor before its first step is evaluated where it stands.
     ///
     /// # Errors
     /// As [`step`](Self::step).
     pub fn moved(&self, clocks: &Clocks, to: Move, marked: impl Fn(usize) -> bool) -> Result<Records> {
-        let ahead = u64::from(to == Move::LookAhead);
-        let rules = self.scheduled(clocks.steps.saturating_add(ahead).max(1))?;
+        let ahead = to == Move::LookAhead;
+        let rules = self.all_scheduled(clocks.steps.saturating_add(ahead.into()).max(1))?;
         let record = |clock: &Clock| {
-            let t = clock.t.saturating_add(ahead).max(1);
-            self.record(&*rules[clock.group], clock.group, t, &mut clock.carried.clone())
+            let t = clock.t.saturating_add(ahead.into()).max(1);
+            self.record(rules[clock.group].as_deref(), &mut Clock { t, ..*clock }, ahead)
         };
         let list = clocks.list().iter().map(record).collect();
         let moves = |tensor: usize| {
-            let started = clocks.clock(tensor).t + ahead > 0;
+            let started = ahead || clocks.clock(tensor).started;
             marked(tensor) && started && self.rule_of(tensor).moves().contains(&to)
         };
         let of = (0..self.of.len()).map(|tensor| moves(tensor).then(|| clocks.of(tensor))).collect();
         Ok(Records { list, of })
     }
 
-    fn record(&self, rule: &dyn AnyRule, group: usize, t: u64, carried: &mut Carried) -> Record {
-        let ActiveGroup { maximize, lr_initial, .. } = self.list[group];
-        let mut common = Common::new(maximize, rule.weight_decay(), rule.lr(), lr_initial);
-        common.first = f64::from(t == 1);
-        common.pull = self.around.pull(t);
+    /// The numbers of a clock at its `t`; those of a step take what it carries with them.
+    fn record(&self, scheduled: Option<&dyn AnyRule>, clock: &mut Clock, step: bool) -> Record {
+        let ActiveGroup { rule, maximize, lr_initial, .. } = &self.list[clock.group];
+        let rule = scheduled.unwrap_or(&**rule);
+        let mut common = Common::new(*maximize, rule.weight_decay(), rule.lr(), *lr_initial);
+        common.first = f64::from(step && !clock.started);
+        common.pull = if step { self.around.pull(clock.t) } else { 0.0 };
         let mut hyper = Vec::new();
-        rule.hyper(t, carried, &mut hyper);
+        rule.hyper(clock.t, &mut clock.carried, &mut hyper);
         Record { common, hyper }
     }
 
-    /// Sets the learning rate of the top level. A group with a rate of its own keeps its ratio.
+    /// Sets the learning rate of the top level. A group with a rate of its own keeps its ratio, or its rate where the
+    /// top level's was 0.
     ///
     /// # Errors
     /// [`Error::Field`] for a rate that is negative or not finite, or where the rule takes its rate at creation alone.
     pub fn set_lr(&mut self, lr: f64) -> Result<()> {
         at_least_zero("lr", lr)?;
-        for (i, group) in self.list.iter().enumerate().skip(1) {
+        let set = |(i, group): (usize, &ActiveGroup)| {
+            let own = if group.ratio.is_finite() { lr * group.ratio } else { group.rule.lr() };
+            group.rule.with_options(&[("lr", own)]).map_err(|error| self.in_group(i, error))
+        };
+        let rules = self.list.iter().enumerate().map(set).collect::<Result<Vec<_>>>()?;
+        for (group, rule) in self.list.iter_mut().zip(rules) {
+            group.rule = rule;
             if !group.ratio.is_finite() {
-                let bound = "left alone: the top level's rate was 0 when the group's was set, so there is no ratio";
-                return refuse(format!("groups[{}].lr", i - 1), group.rule.lr(), bound);
+                group.ratio = group.rule.lr() / lr;
             }
-            at_least_zero(&format!("groups[{}].lr", i - 1), lr * group.ratio)?;
         }
-        let set = |group: &ActiveGroup| group.rule.with_option("lr", lr * group.ratio);
-        let rules = self.list.iter().map(set).collect::<Result<Vec<_>>>()?;
-        self.list.iter_mut().zip(rules).for_each(|(group, rule)| group.rule = rule);
         Ok(())
     }
 
@@ -300,7 +337,8 @@ impl Groups {
     /// number and keeps the kind.
     ///
     /// # Errors
-    /// As [`AnyRule::with_option`](trait@AnyRule).
+    /// [`Error::Config`] for a field that is no option that may change, [`Error::Field`] for a value outside its bound or
+    /// one that would need another pipeline or other state.
     pub fn set(&mut self, field: &str, value: f64) -> Result<()> {
         if field == "lr" {
             return self.set_lr(value);
@@ -320,7 +358,7 @@ impl Groups {
             let message = format!("there is no such group; the configuration has {groups}");
             return Err(Error::Group { group, message });
         }
-        self.set_in(&[group + 1], field, value).map_err(|error| in_group(group, error))?;
+        self.set_in(&[group + 1], field, value)?;
         let base = self.list[0].rule.lr();
         let group = &mut self.list[group + 1];
         group.own.insert(field.into(), value.into());
@@ -331,7 +369,10 @@ impl Groups {
     }
 
     fn set_in(&mut self, groups: &[usize], field: &str, value: f64) -> Result<()> {
-        let set = |&group: &usize| Ok((group, self.list[group].rule.with_option(field, value)?));
+        let set = |&group: &usize| {
+            let rule = self.list[group].rule.with_options(&[(field, value)]);
+            rule.map(|rule| (group, rule)).map_err(|error| self.in_group(group, error))
+        };
         for (group, rule) in groups.iter().map(set).collect::<Result<Vec<_>>>()? {
             self.list[group].rule = rule;
         }

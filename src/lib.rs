@@ -24,6 +24,7 @@ mod schedule;
 pub mod wgsl;
 
 pub use around::{Around, Lookahead};
+pub use clock::{Clock, Clocks};
 pub use config::{Config, Group};
 pub use early_stopping::{EarlyStopping, Monitor, Verdict};
 pub use error::{Error, Result};

@@ -9,9 +9,9 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::format::Tensor;
 use crate::gpu::{Buffers, Engine, Gpu, StepState, Work};
-use crate::groups::Groups;
+use crate::groups::{Groups, Records};
 use crate::reference::{check_carried, find};
-use crate::rule::{Carried, Move};
+use crate::rule::{Carried, Move, Start};
 use crate::schedule::Scheduler;
 
 /// Makes an optimizer of a rule or a [`Config`].
@@ -48,7 +48,7 @@ pub struct Optimizer {
     tensors: Vec<Tensor>,
     groups: Groups,
     clocks: Clocks,
-    order: Order,
+    order: Order<Records>,
     engine: Engine,
     sequence: u64,
     undo: VecDeque<Undo>,
@@ -59,11 +59,11 @@ pub struct Optimizer {
 struct Undo {
     sequence: u64,
     clocks: Clocks,
-    order: Order,
+    order: Order<Records>,
     state: StepState,
 }
 
-/// An encoded step or look-ahead, to be taken back with [`Optimizer::forget`] where its encoder is not submitted.
+/// An encoded step or move, to be taken back with [`Optimizer::forget`] where its encoder is not submitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Token {
     optimizer: u64,
@@ -132,7 +132,8 @@ impl Optimizer {
     /// the order of encoding. Where the encoder is dropped instead, give the token to [`forget`](Self::forget).
     ///
     /// # Errors
-    /// Buffers that do not fit the tensors or cannot be bound, a missing look-ahead. Nothing is encoded then.
+    /// Buffers that do not fit the tensors or cannot be bound, a missing look-ahead, parameters in evaluation, a schedule
+    /// that leads out of bounds. Nothing is encoded then.
     pub fn encode<'a>(
         &mut self,
         encoder: &mut wgpu::CommandEncoder,
@@ -146,8 +147,8 @@ impl Optimizer {
         let is_present = |i: usize| present.as_ref().is_none_or(|present| present[i]);
         order.step(&self.tensors, |i| is_present(i) && self.groups.rule_of(i).needs_look_ahead())?;
         let mut clocks = self.clocks.clone();
-        let words = self.groups.step(&mut clocks, present.as_deref())?.words();
-        self.commit(encoder, &words, clocks, order)
+        let records = self.groups.step(&mut clocks, present.as_deref())?;
+        self.commit(encoder, &records, clocks, order)
     }
 
     /// [`encode`](Self::encode) into an encoder of its own, submitted.
@@ -155,10 +156,7 @@ impl Optimizer {
     /// # Errors
     /// The same.
     pub fn step<'a>(&mut self, params: impl Into<Buffers<'a>>, grads: impl Into<Buffers<'a>>) -> Result<()> {
-        let mut encoder = self.engine.gpu().device().create_command_encoder(&Default::default());
-        self.encode(&mut encoder, params, grads)?;
-        self.engine.gpu().queue().submit([encoder.finish()]);
-        Ok(())
+        self.submit(|optimizer, encoder| optimizer.encode(encoder, params, grads))
     }
 
     /// Encodes the look-ahead: moves the parameters to where the coming step's gradients are to be computed
@@ -173,12 +171,14 @@ impl Optimizer {
         params: impl Into<Buffers<'a>>,
     ) -> Result<Token> {
         let params = params.into();
+        self.engine.bind(&params, Work::Move(Move::LookAhead))?;
         let present = params.present();
-        let is_present = |i: usize| present.as_ref().is_none_or(|present| present[i]);
-        let moved = |i| is_present(i) && self.groups.rule_of(i).needs_look_ahead();
+        let moved =
+            |i: usize| present.as_ref().is_none_or(|present| present[i]) && self.groups.rule_of(i).needs_look_ahead();
         let mut order = self.order.clone();
         order.look(self.needs_look_ahead(), (0..self.tensors.len()).map(moved).collect())?;
-        self.encode_move(encoder, &params, Move::LookAhead, order)
+        let records = self.groups.moved(&self.clocks, Move::LookAhead, moved)?;
+        self.commit(encoder, &records, self.clocks.clone(), order)
     }
 
     /// [`encode_look_ahead`](Self::encode_look_ahead) into an encoder of its own, submitted.
@@ -186,15 +186,12 @@ impl Optimizer {
     /// # Errors
     /// The same.
     pub fn look_ahead<'a>(&mut self, params: impl Into<Buffers<'a>>) -> Result<()> {
-        let mut encoder = self.engine.gpu().device().create_command_encoder(&Default::default());
-        self.encode_look_ahead(&mut encoder, params)?;
-        self.engine.gpu().queue().submit([encoder.finish()]);
-        Ok(())
+        self.submit(|optimizer, encoder| optimizer.encode_look_ahead(encoder, params))
     }
 
     /// Encodes the move of the parameters to where the model is to be evaluated, for rules that train it elsewhere
     /// ([`has_evaluation`](Self::has_evaluation)); [`encode_training`](Self::encode_training) leads back, to rounding.
-    /// In between, a step is an error.
+    /// In between a step is an error. The way back takes the same numbers, whatever is set or fed in between.
     ///
     /// # Errors
     /// [`Error::Order`] where no rule has such a move or the parameters stand there already; buffers as in
@@ -204,7 +201,12 @@ impl Optimizer {
         encoder: &mut wgpu::CommandEncoder,
         params: impl Into<Buffers<'a>>,
     ) -> Result<Token> {
-        self.turn(encoder, &params.into(), Move::Evaluation)
+        let params = params.into();
+        self.bind_all(&params, Move::Evaluation)?;
+        let records = self.groups.moved(&self.clocks, Move::Evaluation, |_| true)?;
+        let mut order = self.order.clone();
+        order.evaluate(self.has_evaluation(), records.clone())?;
+        self.commit(encoder, &records, self.clocks.clone(), order)
     }
 
     /// Encodes the way back from [`encode_evaluation`](Self::encode_evaluation).
@@ -216,7 +218,11 @@ impl Optimizer {
         encoder: &mut wgpu::CommandEncoder,
         params: impl Into<Buffers<'a>>,
     ) -> Result<Token> {
-        self.turn(encoder, &params.into(), Move::Training)
+        let params = params.into();
+        self.bind_all(&params, Move::Training)?;
+        let mut order = self.order.clone();
+        let records = order.train()?;
+        self.commit(encoder, &records, self.clocks.clone(), order)
     }
 
     /// [`encode_evaluation`](Self::encode_evaluation) into an encoder of its own, submitted.
@@ -224,10 +230,7 @@ impl Optimizer {
     /// # Errors
     /// The same.
     pub fn evaluation<'a>(&mut self, params: impl Into<Buffers<'a>>) -> Result<()> {
-        let mut encoder = self.engine.gpu().device().create_command_encoder(&Default::default());
-        self.encode_evaluation(&mut encoder, params)?;
-        self.engine.gpu().queue().submit([encoder.finish()]);
-        Ok(())
+        self.submit(|optimizer, encoder| optimizer.encode_evaluation(encoder, params))
     }
 
     /// [`encode_training`](Self::encode_training) into an encoder of its own, submitted.
@@ -235,37 +238,20 @@ impl Optimizer {
     /// # Errors
     /// The same.
     pub fn training<'a>(&mut self, params: impl Into<Buffers<'a>>) -> Result<()> {
-        let mut encoder = self.engine.gpu().device().create_command_encoder(&Default::default());
-        self.encode_training(&mut encoder, params)?;
-        self.engine.gpu().queue().submit([encoder.finish()]);
-        Ok(())
+        self.submit(|optimizer, encoder| optimizer.encode_training(encoder, params))
     }
 
-    fn turn(&mut self, encoder: &mut wgpu::CommandEncoder, params: &Buffers, to: Move) -> Result<Token> {
-        let mut order = self.order.clone();
-        order.turn(self.groups.have_move(to), to == Move::Evaluation)?;
-        if let Some(i) = params.present().and_then(|present| present.iter().position(|present| !present)) {
-            return Err(Error::Slice {
+    /// Binds all parameters for a move.
+    fn bind_all(&mut self, params: &Buffers, to: Move) -> Result<()> {
+        self.engine.bind(params, Work::Move(to))?;
+        match params.present().and_then(|present| present.iter().position(|present| !present)) {
+            Some(i) => Err(Error::Slice {
                 what: "parameter",
                 tensor: self.tensors[i].name.clone(),
                 message: "is missing; all parameters move together".into(),
-            });
+            }),
+            None => Ok(()),
         }
-        self.encode_move(encoder, params, to, order)
-    }
-
-    fn encode_move(
-        &mut self,
-        encoder: &mut wgpu::CommandEncoder,
-        params: &Buffers,
-        to: Move,
-        order: Order,
-    ) -> Result<Token> {
-        self.engine.bind(params, Work::Move(to))?;
-        let present = params.present();
-        let is_present = |i: usize| present.as_ref().is_none_or(|present| present[i]);
-        let words = self.groups.moved(&self.clocks, to, is_present)?.words();
-        self.commit(encoder, &words, self.clocks.clone(), order)
     }
 
     /// Takes back the latest encoding that was not taken back yet. Its encoder, or the command buffer made of it, must
@@ -273,7 +259,7 @@ impl Optimizer {
     ///
     /// # Errors
     /// [`Error::Token`] for another optimizer's token, one that is not the latest, one whose encoder was submitted or
-    /// is there still, or one from before a [`set_t`](Self::set_t).
+    /// is there still, or one from before [`set_t`](Self::set_t), `set_carried` or `set_steps`.
     pub fn forget(&mut self, token: Token) -> Result<()> {
         let refuse = |message: &str| Err(Error::Token { message: message.into() });
         if token.optimizer != self.id {
@@ -293,7 +279,7 @@ impl Optimizer {
             _ if self.undo.iter().any(|undo| undo.sequence == token.sequence) => {
                 refuse("is not the latest encoding; take those after it back first")
             }
-            _ => refuse("its work has run, it was taken back already, or set_t came after it"),
+            _ => refuse("its work has run, it was taken back already, or a count of steps was set after it"),
         }
     }
 
@@ -312,8 +298,10 @@ impl Optimizer {
     /// top level's.
     ///
     /// # Errors
-    /// [`Error::Field`] for a rate that is negative or not finite.
+    /// [`Error::Field`] for a rate that is negative or not finite, [`Error::Config`] where the rule's rate cannot change,
+    /// [`Error::Order`] between a look-ahead and its step.
     pub fn set_lr(&mut self, lr: f64) -> Result<()> {
+        self.order.settled("set_lr")?;
         self.groups.set_lr(lr)
     }
 
@@ -324,7 +312,7 @@ impl Optimizer {
     /// [`Error::Config`] for an unknown field, [`Error::Field`] for a value outside its bound or one that would need
     /// another pipeline or other state.
     pub fn set(&mut self, field: &str, value: f64) -> Result<()> {
-        self.order.in_training("set")?;
+        self.order.settled("set")?;
         self.groups.set(field, value)
     }
 
@@ -334,7 +322,7 @@ impl Optimizer {
     /// # Errors
     /// The same, and [`Error::Group`] where there is no such group.
     pub fn set_group(&mut self, group: usize, field: &str, value: f64) -> Result<()> {
-        self.order.in_training("set_group")?;
+        self.order.settled("set_group")?;
         self.groups.set_group(group, field, value)
     }
 
@@ -351,6 +339,7 @@ impl Optimizer {
     /// # Errors
     /// [`Error::Field`] for NaN, or where no schedule has a plateau.
     pub fn feed(&mut self, metric: f64) -> Result<()> {
+        self.order.settled("feed")?;
         self.groups.feed(metric)
     }
 
@@ -372,9 +361,9 @@ impl Optimizer {
     /// Sets the count of applied steps of the optimizer, as when a training with schedules is resumed.
     ///
     /// # Errors
-    /// [`Error::Order`] in evaluation.
+    /// [`Error::Order`] between a look-ahead and its step.
     pub fn set_steps(&mut self, steps: u64) -> Result<()> {
-        self.order.in_training("set_steps")?;
+        self.order.settled("set_steps")?;
         self.clocks.steps = steps;
         self.undo.clear();
         Ok(())
@@ -393,10 +382,14 @@ impl Optimizer {
     /// exactly.
     ///
     /// # Errors
-    /// [`Error::UnknownTensor`], or [`Error::Order`] in evaluation.
+    /// [`Error::UnknownTensor`], or [`Error::Order`] between a look-ahead and its step.
     pub fn set_t(&mut self, tensor: &str, t: u64) -> Result<()> {
         let i = find(&self.tensors, tensor)?;
-        self.set_clock(i, t, self.groups.rule_of(i).carried(t))
+        self.order.settled("set_t")?;
+        let carried = self.groups.rule_of(i).carried(t);
+        self.clocks.set(i, |clock| (clock.t, clock.carried) = (t, carried));
+        self.undo.clear();
+        Ok(())
     }
 
     /// What a tensor's rule carries from step to step beside `t`, on the host and in f64: running products and sums,
@@ -411,17 +404,13 @@ impl Optimizer {
     /// Sets what [`carried`](Self::carried) gave. To be called after [`set_t`](Self::set_t).
     ///
     /// # Errors
-    /// [`Error::UnknownTensor`], [`Error::Order`] in evaluation, or [`Error::Field`] for a number that is negative or
+    /// [`Error::UnknownTensor`], [`Error::Order`] between a look-ahead and its step, or [`Error::Field`] for a number that is negative or
     /// not finite.
     pub fn set_carried(&mut self, tensor: &str, carried: Carried) -> Result<()> {
         let i = find(&self.tensors, tensor)?;
         check_carried(tensor, carried)?;
-        self.set_clock(i, self.clocks.clock(i).t, carried)
-    }
-
-    fn set_clock(&mut self, i: usize, t: u64, carried: Carried) -> Result<()> {
-        self.order.in_training("set_t")?;
-        self.clocks.set(i, t, carried);
+        self.order.settled("set_carried")?;
+        self.clocks.set(i, |clock| clock.carried = carried);
         self.undo.clear();
         Ok(())
     }
@@ -457,13 +446,19 @@ impl Optimizer {
         self.engine.state(&self.groups, i, slot, wait).await
     }
 
-    /// Sets a state slot, before any work that is not yet submitted.
+    /// Sets a state slot, before any work that is not yet submitted. Slots that start as the parameter keep what they are
+    /// set to; set all of a tensor's, or none.
     ///
     /// # Errors
     /// [`Error::UnknownTensor`], [`Error::UnknownSlot`], or [`Error::Shape`] for another number of values.
     pub fn set_state(&mut self, tensor: &str, slot: &str, values: &[f32]) -> Result<()> {
         let i = find(&self.tensors, tensor)?;
-        self.engine.set_state(&self.groups, i, slot, values)
+        self.engine.set_state(&self.groups, i, slot, values)?;
+        if self.groups.find_slot(i, tensor, slot)?.0.start == Start::Param {
+            let undone = self.undo.iter_mut().map(|undo| &mut undo.clocks);
+            undone.chain([&mut self.clocks]).for_each(|clocks| clocks.set(i, |clock| clock.started = true));
+        }
+        Ok(())
     }
 
     /// What a step with these buffers does. Makes its pipelines and tables, as [`warm_up`](Self::warm_up) does.
@@ -527,14 +522,22 @@ impl Optimizer {
         Memory { state, scratch, tables, steps }
     }
 
+    /// Encodes into an encoder of its own, submitted.
+    fn submit(&mut self, encode: impl FnOnce(&mut Self, &mut wgpu::CommandEncoder) -> Result<Token>) -> Result<()> {
+        let mut encoder = self.engine.gpu().device().create_command_encoder(&Default::default());
+        encode(self, &mut encoder)?;
+        self.engine.gpu().queue().submit([encoder.finish()]);
+        Ok(())
+    }
+
     fn commit(
         &mut self,
         encoder: &mut wgpu::CommandEncoder,
-        words: &[u32],
+        records: &Records,
         clocks: Clocks,
-        order: Order,
+        order: Order<Records>,
     ) -> Result<Token> {
-        let guard = self.engine.encode(encoder, words)?;
+        let guard = self.engine.encode(encoder, &records.words())?;
         let state = guard.state();
         encoder.on_submitted_work_done(move || guard.done());
         // What came before work that has run can no longer be taken back.

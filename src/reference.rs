@@ -7,10 +7,12 @@ use crate::clock::{Clocks, Order};
 use crate::config::Config;
 use crate::error::{Error, Result, refuse};
 use crate::format::Tensor;
-use crate::groups::Groups;
+use crate::groups::{Groups, Records};
 use crate::rule::{Carried, Extent, Move, Precision, Start, Step};
+use crate::schedule::Scheduler;
 
-/// An optimizer on the CPU, with the semantics of [`Optimizer`](crate::Optimizer).
+/// An optimizer on the CPU, with the semantics of [`Optimizer`](crate::Optimizer); but a look-ahead moves all tensors
+/// that need one.
 ///
 /// ```
 /// use ndarray::{ArrayD, arr1};
@@ -28,7 +30,7 @@ pub struct Reference<F> {
     tensors: Vec<Tensor>,
     groups: Groups,
     clocks: Clocks,
-    order: Order,
+    order: Order<Records>,
     /// Per tensor and field of the rule's `State`, then the slots round the rule; a slot that is off is empty.
     elements: Vec<Vec<Vec<F>>>,
     /// Per tensor, the fields of the rule's `Tensor`.
@@ -119,9 +121,10 @@ impl<F: Precision> Reference<F> {
     pub fn look_ahead(&mut self, params: &mut [ArrayD<F>]) -> Result<()> {
         self.check("parameters", params.len(), |i| params[i].shape().to_vec())?;
         let moved = (0..params.len()).map(|i| self.groups.rule_of(i).needs_look_ahead()).collect();
-        let mut order = self.order.clone();
-        order.look(self.groups.have_move(Move::LookAhead), moved)?;
-        self.moved(Move::LookAhead, params, order)
+        self.order.look(self.groups.have_move(Move::LookAhead), moved)?;
+        let records = self.groups.moved(&self.clocks, Move::LookAhead, |_| true)?;
+        self.moved(Move::LookAhead, params, &records);
+        Ok(())
     }
 
     /// As [`Optimizer::evaluation`](crate::Optimizer::evaluation).
@@ -129,7 +132,11 @@ impl<F: Precision> Reference<F> {
     /// # Errors
     /// [`Error::Order`], [`Error::Count`] or [`Error::Shape`].
     pub fn evaluation(&mut self, params: &mut [ArrayD<F>]) -> Result<()> {
-        self.turn(Move::Evaluation, params)
+        self.check("parameters", params.len(), |i| params[i].shape().to_vec())?;
+        let records = self.groups.moved(&self.clocks, Move::Evaluation, |_| true)?;
+        self.order.evaluate(self.has_evaluation(), records.clone())?;
+        self.moved(Move::Evaluation, params, &records);
+        Ok(())
     }
 
     /// As [`Optimizer::training`](crate::Optimizer::training).
@@ -137,19 +144,13 @@ impl<F: Precision> Reference<F> {
     /// # Errors
     /// [`Error::Order`], [`Error::Count`] or [`Error::Shape`].
     pub fn training(&mut self, params: &mut [ArrayD<F>]) -> Result<()> {
-        self.turn(Move::Training, params)
-    }
-
-    fn turn(&mut self, to: Move, params: &mut [ArrayD<F>]) -> Result<()> {
         self.check("parameters", params.len(), |i| params[i].shape().to_vec())?;
-        let mut order = self.order.clone();
-        order.turn(self.groups.have_move(to), to == Move::Evaluation)?;
-        self.moved(to, params, order)
+        let records = self.order.train()?;
+        self.moved(Move::Training, params, &records);
+        Ok(())
     }
 
-    fn moved(&mut self, to: Move, params: &mut [ArrayD<F>], order: Order) -> Result<()> {
-        let records = self.groups.moved(&self.clocks, to, |_| true)?;
-        self.order = order;
+    fn moved(&self, to: Move, params: &mut [ArrayD<F>], records: &Records) {
         for (i, param) in params.iter_mut().enumerate() {
             let Some(record) = records.of(i) else { continue };
             let mut values: Vec<F> = param.iter().copied().collect();
@@ -157,7 +158,6 @@ impl<F: Precision> Reference<F> {
             F::kernel(self.groups.rule_of(i)).moved(to, &record.hyper, &mut values, state);
             param.iter_mut().zip(values).for_each(|(place, value)| *place = value);
         }
-        Ok(())
     }
 
     /// Whether each step needs a look-ahead before it.
@@ -175,6 +175,7 @@ impl<F: Precision> Reference<F> {
     /// # Errors
     /// [`Error::Field`].
     pub fn set_lr(&mut self, lr: f64) -> Result<()> {
+        self.order.settled("set_lr")?;
         self.groups.set_lr(lr)
     }
 
@@ -183,7 +184,7 @@ impl<F: Precision> Reference<F> {
     /// # Errors
     /// [`Error::Field`] or [`Error::Config`].
     pub fn set(&mut self, field: &str, value: f64) -> Result<()> {
-        self.order.in_training("set")?;
+        self.order.settled("set")?;
         self.groups.set(field, value)
     }
 
@@ -192,7 +193,7 @@ impl<F: Precision> Reference<F> {
     /// # Errors
     /// [`Error::Group`], [`Error::Field`] or [`Error::Config`].
     pub fn set_group(&mut self, group: usize, field: &str, value: f64) -> Result<()> {
-        self.order.in_training("set_group")?;
+        self.order.settled("set_group")?;
         self.groups.set_group(group, field, value)
     }
 
@@ -201,7 +202,36 @@ impl<F: Precision> Reference<F> {
     /// # Errors
     /// [`Error::Field`].
     pub fn feed(&mut self, metric: f64) -> Result<()> {
+        self.order.settled("feed")?;
         self.groups.feed(metric)
+    }
+
+    /// As [`Optimizer::value`](crate::Optimizer::value).
+    ///
+    /// # Errors
+    /// [`Error::Config`] or [`Error::Field`].
+    pub fn value(&self, option: &str) -> Result<f64> {
+        self.groups.value(option, self.clocks.steps.saturating_add(1))
+    }
+
+    /// As [`Optimizer::scheduler_mut`](crate::Optimizer::scheduler_mut).
+    pub fn scheduler_mut(&mut self, option: &str) -> Option<&mut Scheduler> {
+        self.groups.scheduler_mut(option)
+    }
+
+    /// As [`Optimizer::steps`](crate::Optimizer::steps).
+    pub fn steps(&self) -> u64 {
+        self.clocks.steps
+    }
+
+    /// As [`Optimizer::set_steps`](crate::Optimizer::set_steps).
+    ///
+    /// # Errors
+    /// [`Error::Order`] between a look-ahead and its step.
+    pub fn set_steps(&mut self, steps: u64) -> Result<()> {
+        self.order.settled("set_steps")?;
+        self.clocks.steps = steps;
+        Ok(())
     }
 
     /// Applied steps of a tensor.
@@ -215,10 +245,13 @@ impl<F: Precision> Reference<F> {
     /// As [`Optimizer::set_t`](crate::Optimizer::set_t).
     ///
     /// # Errors
-    /// [`Error::UnknownTensor`], or [`Error::Order`] in evaluation.
+    /// [`Error::UnknownTensor`], or [`Error::Order`] between a look-ahead and its step.
     pub fn set_t(&mut self, tensor: &str, t: u64) -> Result<()> {
         let i = find(&self.tensors, tensor)?;
-        self.set_clock(i, t, self.groups.rule_of(i).carried(t))
+        self.order.settled("set_t")?;
+        let carried = self.groups.rule_of(i).carried(t);
+        self.clocks.set(i, |clock| (clock.t, clock.carried) = (t, carried));
+        Ok(())
     }
 
     /// As [`Optimizer::carried`](crate::Optimizer::carried).
@@ -232,16 +265,12 @@ impl<F: Precision> Reference<F> {
     /// As [`Optimizer::set_carried`](crate::Optimizer::set_carried).
     ///
     /// # Errors
-    /// [`Error::UnknownTensor`], [`Error::Order`] in evaluation, or [`Error::Field`].
+    /// [`Error::UnknownTensor`], [`Error::Order`] between a look-ahead and its step, or [`Error::Field`].
     pub fn set_carried(&mut self, tensor: &str, carried: Carried) -> Result<()> {
         let i = find(&self.tensors, tensor)?;
         check_carried(tensor, carried)?;
-        self.set_clock(i, self.clocks.clock(i).t, carried)
-    }
-
-    fn set_clock(&mut self, i: usize, t: u64, carried: Carried) -> Result<()> {
-        self.order.in_training("set_t")?;
-        self.clocks.set(i, t, carried);
+        self.order.settled("set_carried")?;
+        self.clocks.set(i, |clock| clock.carried = carried);
         Ok(())
     }
 
@@ -281,6 +310,9 @@ impl<F: Precision> Reference<F> {
         };
         check_len(&format!("state {slot}"), tensor, values.len(), target.len())?;
         target.copy_from_slice(values);
+        if found.start == Start::Param {
+            self.clocks.set(i, |clock| clock.started = true);
+        }
         Ok(())
     }
 

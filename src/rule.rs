@@ -439,7 +439,8 @@ pub trait Kernel<F> {
 
 /// What the rule calls `g`: the gradient after maximize and L2 decay.
 fn prepare<F: Real>(common: &Common<F>, p: F, g: F) -> F {
-    common.direction * g + common.l2 * p
+    let g = common.direction * g;
+    if common.l2 == F::zero() { g } else { g + common.l2 * p }
 }
 
 /// Lookahead: the parameter after the update, and the slow one beside it (Zhang et al. 2019, Algorithm 1).
@@ -522,7 +523,8 @@ impl<R: Rule, F: Real> Kernel<F> for R {
                         let u = self.direction(&h, &k, *p, prepare(&c, *p, raw), &mut s);
                         let agree = parts::sign(u) == parts::sign(*p);
                         let decay = c.decay + if agree { c.cautious } else { F::zero() };
-                        let mut landed = self.land(&h, &k, *p, decay * *p + u, &mut s);
+                        let u = if decay == F::zero() { u } else { decay * *p + u };
+                        let mut landed = self.land(&h, &k, *p, u, &mut s);
                         if raw.is_nan() {
                             landed = raw;
                         }
@@ -734,39 +736,43 @@ impl dyn AnyRule {
         self.moves().contains(&Move::LookAhead)
     }
 
-    /// The same rule with another number for one of its [`options`](AnyRule::options); `weight_decay` keeps its kind.
+    /// One of its options. A decay of kind none has no number.
+    pub fn number(&self, name: &str) -> Option<f64> {
+        self.boxed().option(name).copied()
+    }
+
+    /// Whether this is one of its [`options`](AnyRule::options); else the text that says so.
+    pub(crate) fn check_option(&self, name: &str) -> std::result::Result<(), String> {
+        let (options, rule) = (self.options(), self.name());
+        let known = || format!("is not an option that may change; those of {rule} are {}", options.join(", "));
+        if options.contains(&name) { Ok(()) } else { Err(known()) }
+    }
+
+    /// The same rule with other numbers for some of its [`options`](AnyRule::options); `weight_decay` keeps its kind.
     ///
     /// # Errors
     /// [`Error::Config`] for a field that is no such option, [`Error::Field`] for a value outside its bound or one that
     /// would need another pipeline or other state.
-    pub fn with_option(&self, name: &str, value: f64) -> Result<Box<dyn AnyRule>> {
-        if !value.is_finite() {
-            return refuse(name, value, "finite");
-        }
-        if !self.options().contains(&name) {
-            let options = self.options().join(", ");
-            let message = format!("is not an option that may change; those of {} are {options}", self.name());
-            return Err(Error::Config { path: name.into(), message });
-        }
+    pub fn with_options(&self, options: &[(&str, f64)]) -> Result<Box<dyn AnyRule>> {
         let mut rule = self.boxed();
-        match rule.option(name) {
-            Some(option) => *option = value,
-            None => return refuse(name, value, "left alone where it is none"),
+        for &(name, value) in options {
+            if !value.is_finite() {
+                return refuse(name, value, "finite");
+            }
+            self.check_option(name).map_err(|message| Error::Config { path: name.into(), message })?;
+            match rule.option(name) {
+                Some(option) => *option = value,
+                None => return refuse(name, value, "left alone where it is none"),
+            }
         }
         rule.check()?;
         if rule.constants() != self.constants() || rule.slots() != self.slots() {
-            return refuse(name, value, "a value that needs no other pipeline or state than at creation");
+            let (names, values): (Vec<_>, Vec<_>) =
+                options.iter().map(|(name, value)| (*name, value.to_string())).unzip();
+            let bound = "a value that needs no other pipeline or state than at creation";
+            return refuse(names.join(", "), values.join(", "), bound);
         }
         Ok(rule)
-    }
-
-    /// The same rule with one of its options multiplied by a factor.
-    ///
-    /// # Errors
-    /// As `with_option`.
-    pub fn with_factor(&self, name: &str, factor: f64) -> Result<Box<dyn AnyRule>> {
-        let number = self.boxed().option(name).map_or(0.0, |number| *number);
-        self.with_option(name, number * factor)
     }
 
     /// The passes of sums.

@@ -376,9 +376,13 @@ impl Schedule {
                 }
                 number("warmup_stable_decay.end", *end)
             }
-            Self::Plateau(Plateau { factor, patience: _, threshold, cooldown: _, min, mode: _ }) => {
+            Self::Plateau(Plateau { factor, patience: _, threshold, cooldown: _, min, mode }) => {
                 below_one(&at("plateau.factor"), *factor)?;
-                number("plateau.threshold", *threshold)?;
+                match mode {
+                    // At 1 no metric would be better than any.
+                    Mode::Min => below_one(&at("plateau.threshold"), *threshold)?,
+                    Mode::Max => number("plateau.threshold", *threshold)?,
+                }
                 up_to_one("plateau.min", *min)
             }
         }

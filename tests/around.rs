@@ -70,7 +70,8 @@ fn a_training_resumes_where_its_schedule_stood() {
         twin.reference.feed(metric).unwrap();
     }
     assert_eq!(twin.optimizer.value("lr"), Ok(0.5e-3));
-    assert_eq!(twin.step().ulps, 0.0, "the reference follows the same plateau");
+    let worst = twin.step();
+    assert!(worst.ulps <= bound(&gpu), "the reference follows the same plateau: {}", worst.text);
     let mut resumed = Twin::new(&gpu, &config(plateau), &tensors, 1);
     let state = twin.optimizer.scheduler("lr").unwrap().state().to_vec();
     resumed.optimizer.scheduler_mut("lr").unwrap().set_state(&state).unwrap();
@@ -98,13 +99,13 @@ fn a_schedule_that_leads_out_of_bounds_stops_the_step_and_moves_nothing() {
         ),
         (
             Config::from(momentum.clone()).schedule("momentum", growing.clone()),
-            "momentum is 1.2000000000000002, must be at least 0 and below 1",
+            "momentum at step 3 of its schedule is 1.2000000000000002, must be at least 0 and below 1",
         ),
         (
             Config::from(Sgd { momentum: 0.1, ..momentum })
                 .schedule("momentum", growing)
                 .group(group.set("momentum", 0.4)),
-            "groups[0].momentum is 1.2000000000000002, must be at least 0 and below 1",
+            "groups[0].momentum at step 3 of its schedule is 1.2000000000000002, must be at least 0 and below 1",
         ),
     ] {
         let mut twin = Twin::new(&gpu, &config, &tensors(&[5, 9]), 2);
@@ -147,7 +148,11 @@ fn schedules_that_mean_nothing_are_refused() {
         ),
         (
             json!({"schedules": {"weight_decay": {"constant": {}}}}),
-            "schedules.weight_decay is 0, must be left alone where it is none",
+            "weight_decay is none, must be above 0 with a schedule, which multiplies it",
+        ),
+        (
+            json!({"lr": 0, "schedule": {"constant": {}}}),
+            "lr is 0, must be above 0 with a schedule, which multiplies it",
         ),
         (
             json!({"schedule": {"constant": {}}, "schedules": {"lr": {"constant": {}}}}),
@@ -258,6 +263,113 @@ fn lookahead_counts_the_steps_of_each_tensor() {
     assert_eq!(slow, twin.params.read_blocking("t18").unwrap(), "six steps: at a pull");
 }
 
+/// Steps, then all that a training is saved by in another optimizer, then a step of both: the same bits.
+#[test]
+fn a_training_goes_on_with_the_same_bits() {
+    let Some(gpu) = gpu("resumed trainings", ALL.len()) else { return };
+    for row in ALL {
+        let rule = (row.default)();
+        let mut config = Config::from(rule.clone()).lookahead(Lookahead { k: 3, alpha: 0.4 });
+        if rule.options().contains(&"lr") {
+            config = config.schedule("lr", Schedule::Exponential { gamma: 0.7 });
+        }
+        let mut saved = Twin::new(&gpu, &config, &tensors(&[5, 1030]), 9);
+        saved.step();
+        saved.step_without(&["t1"]);
+        saved.step();
+        let mut resumed = Twin::new(&gpu, &config, &tensors(&[5, 1030]), 9);
+        for name in ["t0", "t1"] {
+            resumed.params.write(name, &saved.params.read_blocking(name).unwrap()).unwrap();
+            for slot in saved.optimizer.slots(name).unwrap() {
+                let values = saved.optimizer.state_blocking(name, slot).unwrap();
+                resumed.optimizer.set_state(name, slot, &values).unwrap();
+            }
+            resumed.optimizer.set_t(name, saved.optimizer.t(name).unwrap()).unwrap();
+            resumed.optimizer.set_carried(name, saved.optimizer.carried(name).unwrap()).unwrap();
+        }
+        resumed.optimizer.set_steps(saved.optimizer.steps()).unwrap();
+        for twin in [&mut saved, &mut resumed] {
+            for name in ["t0", "t1"] {
+                let len = twin.values[usize::from(name == "t1")].len();
+                twin.grads.write(name, &vec![0.25; len]).unwrap();
+            }
+            for _ in 0..3 {
+                if twin.optimizer.needs_look_ahead() {
+                    twin.optimizer.look_ahead(&twin.params).unwrap();
+                }
+                twin.optimizer.step(&twin.params, &twin.grads).unwrap();
+            }
+        }
+        assert_eq!(bits(&saved), bits(&resumed), "{}", row.name);
+    }
+}
+
+#[test]
+fn a_count_set_before_the_first_step_leaves_slots_to_start_as_the_parameter() {
+    let Some(gpu) = gpu("slots that start late", 1) else { return };
+    let config = Config::from(AdamW::default()).lookahead(Lookahead { k: 2, alpha: 0.5 });
+    let mut twin = Twin::new(&gpu, &config, &tensors(&[5]), 1);
+    for t in [7, 8] {
+        twin.optimizer.set_t("t0", t).unwrap();
+        twin.reference.set_t("t0", t).unwrap();
+        let worst = twin.step();
+        assert!(worst.ulps <= bound(&gpu), "{}", worst.text);
+    }
+    let slow = twin.optimizer.state_blocking("t0", "lookahead_slow").unwrap();
+    let moved = twin.values[0].iter().zip(&slow).map(|(p, slow)| (p - slow).abs()).fold(0.0, f32::max);
+    assert!(moved < 0.01, "the slow parameters began where the others were, not at 0: {moved}");
+    let mut set = Twin::new(&gpu, &config, &tensors(&[5]), 1);
+    set.optimizer.set_state("t0", "lookahead_slow", &[3.0; 5]).unwrap();
+    set.optimizer.step(&set.params, &set.grads).unwrap();
+    assert_eq!(set.optimizer.state_blocking("t0", "lookahead_slow"), Ok(vec![3.0; 5]), "what was set stays");
+}
+
+#[test]
+fn nothing_changes_between_a_look_ahead_and_its_step() {
+    let Some(gpu) = gpu("calls between a look-ahead and its step", 1) else { return };
+    let value = json!({"optimizer": "sgd", "momentum": 0.9, "form": "velocity", "nesterov": "look_ahead",
+        "schedules": {"momentum": {"plateau": {}}}});
+    let mut twin = Twin::new(&gpu, &config(value), &tensors(&[5, 9]), 4);
+    for len in [0, 1, 3] {
+        let text = format!("parameters are {len}, expected 2: one a tensor, in the order given at creation");
+        twin.refuses("a list of another length", &text, |Twin { optimizer, params, .. }| {
+            let all = [Some(params.slice("t0").unwrap()), None, None];
+            optimizer.look_ahead(&all[..len])
+        });
+    }
+    twin.optimizer.look_ahead(&twin.params).unwrap();
+    type Call = fn(&mut Twin) -> wgpu_optim::Result<()>;
+    let calls: [(&str, Call); 6] = [
+        ("set", |twin| twin.optimizer.set("momentum", 0.5)),
+        ("set_lr", |twin| twin.optimizer.set_lr(0.5)),
+        ("set_t", |twin| twin.optimizer.set_t("t0", 5)),
+        ("set_carried", |twin| twin.optimizer.set_carried("t0", [0.0; 2])),
+        ("set_steps", |twin| twin.optimizer.set_steps(5)),
+        ("feed", |twin| twin.optimizer.feed(1.0)),
+    ];
+    for (what, call) in calls {
+        twin.refuses(what, &format!("{what}: a look-ahead waits for its step; take the step first"), call);
+    }
+    twin.optimizer.step(&twin.params, &twin.grads).unwrap();
+    twin.optimizer.set_t("t0", u64::MAX).unwrap();
+    twin.optimizer.look_ahead(&twin.params).unwrap();
+}
+
+#[test]
+fn options_that_bound_each_other_may_follow_schedules_together() {
+    let linear = json!({"linear": {"total": 10, "end": 4}});
+    let value = json!({"optimizer": "rprop", "step_min": 1, "step_max": 2, "lr": 1.5,
+        "schedules": {"step_min": linear, "step_max": linear}});
+    let Some(gpu) = gpu("schedules that go together", 1) else { return };
+    let mut twin = Twin::new(&gpu, &config(value), &tensors(&[5]), 1);
+    for _ in 0..12 {
+        let worst = twin.step();
+        assert!(worst.ulps <= bound(&gpu), "{}", worst.text);
+    }
+    assert_eq!(twin.optimizer.value("step_max"), Ok(8.0));
+    assert_eq!(twin.optimizer.value("lr"), Ok(1.5), "to be read, though not to be set");
+}
+
 #[test]
 fn evaluation_and_training_take_turns() {
     let Some(gpu) = gpu("evaluation out of turn", ALL.len()) else { return };
@@ -274,18 +386,19 @@ fn evaluation_and_training_take_turns() {
         have += 1;
         let text = "training: the parameters are in training already";
         twin.refuses(row.name, text, |Twin { optimizer, params, .. }| optimizer.training(&*params));
+        // After a first step the slots that start as the parameter no longer do.
+        let mut first = Twin::new(&gpu, &(row.default)().into(), &tensors(&SIZES), 1);
+        first.step();
+        let worst = first.evaluate();
+        assert!(worst.ulps <= bound(&gpu), "{} after a step: {}", row.name, worst.text);
         twin.optimizer.evaluation(&twin.params).unwrap();
         for (what, text) in [
             ("evaluation", "evaluation: the parameters are in evaluation already"),
             ("step", "step: the parameters are in evaluation; call training first"),
-            ("set", "set: the parameters are in evaluation; call training first"),
-            ("set_t", "set_t: the parameters are in evaluation; call training first"),
         ] {
             twin.refuses(what, text, |Twin { optimizer, params, grads, .. }| match what {
                 "evaluation" => optimizer.evaluation(&*params),
-                "step" => optimizer.step(&*params, &*grads),
-                "set" => optimizer.set("beta1", 0.5),
-                _ => optimizer.set_t("t1", 5),
+                _ => optimizer.step(&*params, &*grads),
             });
         }
         twin.optimizer.training(&twin.params).unwrap();

@@ -642,9 +642,11 @@ fn a_token_is_taken_back_once_and_in_turn() {
         let text = "token: is not the latest encoding; take those after it back first";
         twin.refuses(row.name, text, |twin| twin.optimizer.forget(first));
         twin.optimizer.forget(second).expect("the latest");
-        twin.refuses(row.name, "token: its work has run, it was taken back already, or set_t came after it", |twin| {
-            twin.optimizer.forget(second)
-        });
+        twin.refuses(
+            row.name,
+            "token: its work has run, it was taken back already, or a count of steps was set after it",
+            |twin| twin.optimizer.forget(second),
+        );
         twin.optimizer.forget(first).expect("the latest now");
         assert_eq!(twin.optimizer.t("t0"), Ok(10), "{}", row.name);
         assert_works(row.name, twin);
@@ -656,9 +658,11 @@ fn a_token_is_taken_back_once_and_in_turn() {
         twin.refuses(row.name, "token: its work has run", |twin| twin.optimizer.forget(done));
         let (next, _) = encode(&mut twin);
         twin.optimizer.forget(next).expect("the latest");
-        twin.refuses(row.name, "token: its work has run, it was taken back already, or set_t came after it", |twin| {
-            twin.optimizer.forget(done)
-        });
+        twin.refuses(
+            row.name,
+            "token: its work has run, it was taken back already, or a count of steps was set after it",
+            |twin| twin.optimizer.forget(done),
+        );
     }
 }
 

@@ -226,6 +226,7 @@ fn a_dropped_statement_of_a_skeleton_is_noticed_by_some_rule() {
         include_str!("../shaders/skeletons/apply.wgsl"),
         include_str!("../shaders/skeletons/sums.wgsl"),
         include_str!("../shaders/skeletons/finish.wgsl"),
+        include_str!("../shaders/skeletons/moves.wgsl"),
     ];
     let edits: Vec<_> = pieces.iter().flat_map(|piece| drops(piece)).collect();
     let Some(gpu) = gpu("dropped statements of skeletons", edits.len()) else { return };
