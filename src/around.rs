@@ -45,7 +45,7 @@ impl Around {
 
     /// Lookahead's `alpha` in step `t` of a tensor, 0 where it does not pull.
     pub fn pull(&self, t: u64) -> f64 {
-        self.lookahead.filter(|lookahead| t % lookahead.k == 0).map_or(0.0, |lookahead| lookahead.alpha)
+        self.lookahead.filter(|lookahead| t.is_multiple_of(lookahead.k)).map_or(0.0, |lookahead| lookahead.alpha)
     }
 
     /// Bytes that step `t` of a tensor moves beside the rule's, of each element.

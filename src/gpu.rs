@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::error::{Error, Result, refuse};
 
@@ -11,6 +11,7 @@ mod arena;
 mod best;
 mod buffers;
 mod engine;
+mod init;
 mod pipelines;
 mod ring;
 
@@ -35,6 +36,7 @@ struct Inner {
     queue: wgpu::Queue,
     tuning: Tuning,
     pipelines: Mutex<Pipelines>,
+    init: OnceLock<init::Tools>,
     counts: [AtomicU64; 3],
 }
 
@@ -130,8 +132,8 @@ impl Gpu {
     }
 
     fn build(device: wgpu::Device, queue: wgpu::Queue, tuning: Tuning) -> Self {
-        let pipelines = Mutex::default();
-        Self(Arc::new(Inner { device, queue, tuning, pipelines, counts: Default::default() }))
+        let (pipelines, init, counts) = Default::default();
+        Self(Arc::new(Inner { device, queue, tuning, pipelines, init, counts }))
     }
 
     /// The most powerful adapter that wgpu finds, opened with [`required_limits`]. `WGPU_BACKEND` narrows the search.

@@ -11,6 +11,7 @@ mod format;
 #[cfg(feature = "gpu")]
 mod gpu;
 mod groups;
+pub mod init;
 #[cfg(feature = "gpu")]
 mod optimizer;
 mod options;
@@ -30,6 +31,7 @@ pub use format::{ALIGNMENT, Access, BLOCK, Format, Tensor};
 #[cfg(feature = "gpu")]
 pub use gpu::{Arena, BestParams, Buffers, Counts, Gpu, Part, Slice, Tuning, required_limits};
 pub use groups::{Groups, Record, Records};
+pub use init::{Fan, Fans, Init, WeightLayout};
 #[cfg(feature = "gpu")]
 pub use optimizer::{Memory, On, Optimizer, Report, Token};
 pub use options::{EpsPlacement, MomentumForm, Nesterov};

@@ -341,7 +341,7 @@ impl Optimizer {
     /// An option of the top level in the coming step, its schedule included.
     ///
     /// # Errors
-    /// [`Error::Config`] for a field that is no such option, [`Error::Field`] where its schedule leads it out of bounds.
+    /// [`Error::Config`] for a field that is no such option, [`Error::Field`] where its schedule leads out of bounds.
     pub fn value(&self, option: &str) -> Result<f64> {
         self.groups.value(option, self.clocks.steps.saturating_add(1))
     }

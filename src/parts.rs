@@ -1,7 +1,7 @@
 //! Shared vocabulary of the rules: pure functions of numbers.
 //!
-//! Twin: `shaders/parts.wgsl`. `sign`, `min` and `max` have WGSL's meaning: `sign(0)` is 0, and a NaN operand
-//! of `min` or `max` yields the other one.
+//! Twin: `shaders/parts.wgsl`. `sign`, `max` and `clamp` have WGSL's meaning: `sign(0)` is 0, and a NaN
+//! operand of `max` yields the other one.
 
 use crate::format::BLOCK;
 
@@ -50,6 +50,22 @@ pub fn sign<F: Real>(x: F) -> F {
 /// The larger one; a NaN yields the other.
 pub fn max<F: Real>(a: F, b: F) -> F {
     a.max(b)
+}
+
+/// The smaller one; a NaN yields the other.
+pub fn min<F: Real>(a: F, b: F) -> F {
+    a.min(b)
+}
+
+/// `x` within `low` and `high`, of which `low` is not the larger one; a NaN yields `low`.
+pub fn clamp<F: Real>(x: F, low: F, high: F) -> F {
+    x.max(low).min(high)
+}
+
+/// `1 - beta^t`, what a running mean that started at 0 is divided by after `t` steps: without cancellation, for any `t`
+/// from 1. On the host alone.
+pub fn correction(beta: f64, t: u64) -> f64 {
+    -(t as f64 * beta.ln()).exp_m1()
 }
 
 /// How two partial results of a sums pass become one.
@@ -102,4 +118,18 @@ pub fn tree<F: Real>(combine: Combine, len: usize, mut value: impl FnMut(usize) 
         nodes = nodes.chunks(2).map(|pair| if let [a, b] = *pair { combine.of(a, b) } else { pair[0] }).collect();
     }
     nodes.first().copied().unwrap_or(zero)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_correction_is_exact_at_both_ends() {
+        assert_eq!((correction(0.0, 1), correction(0.0, u64::MAX)), (1.0, 1.0));
+        assert_eq!(correction(0.999, u64::MAX), 1.0);
+        // 0.999 itself is off by up to 6e-17.
+        assert!((correction(0.999, 1) / 0.001 - 1.0).abs() < 1e-13);
+        assert!((correction(0.5, 2) - 0.75).abs() < 1e-15);
+    }
 }

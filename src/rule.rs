@@ -118,10 +118,12 @@ macro_rules! numbers {
 }
 pub(crate) use numbers;
 
-/// The methods of [`Rule`] that hand out options: the numeric ones, `lr` among them, and behind the semicolon the decay.
+/// The methods of [`Rule`] that hand out options: the numeric ones, `lr` among them; behind the semicolon the decay and
+/// perhaps some `Option<f64>`, which may be none.
 macro_rules! options {
-    ($($field:ident),+; weight_decay) => {
-        const OPTIONS: &'static [&'static str] = &[$(stringify!($field)),+, "weight_decay"];
+    ($($field:ident),+; weight_decay $(, $optional:ident)*) => {
+        const OPTIONS: &'static [&'static str] =
+            &[$(stringify!($field)),+, "weight_decay" $(, stringify!($optional))*];
 
         fn lr(&self) -> f64 {
             self.lr
@@ -133,6 +135,7 @@ macro_rules! options {
             match name {
                 $(stringify!($field) => Some(&mut self.$field),)+
                 "weight_decay" => self.weight_decay.amount_mut(),
+                $(stringify!($optional) => self.$optional.as_mut(),)*
                 _ => None,
             }
         }
@@ -210,7 +213,7 @@ pub enum Pass {
     Apply,
 }
 
-/// What `measure` is given in a pass of sums, and how its numbers are combined. What it is not given is 0, and not read.
+/// What `measure` is given in a pass of sums, and how its numbers are combined. What it is not given is 0 and not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Sums {
     /// How the numbers of two elements become one.
@@ -273,6 +276,8 @@ pub trait Rule:
     const TAKES_SIGNS: bool = false;
     /// Whether an element's update depends on that element alone.
     const ELEMENTWISE: bool = true;
+    /// Whether parameters without decay stay where they are while all gradients are 0.
+    const RESTS: bool = true;
 
     /// Numbers of a group at one `t`.
     type Hyper<F: Real>: Numbers<F>;
@@ -293,7 +298,7 @@ pub trait Rule:
     fn lr(&self) -> f64;
     /// The decay.
     fn weight_decay(&self) -> WeightDecay;
-    /// One of [`OPTIONS`](Self::OPTIONS), to be set. A decay of kind none has no number.
+    /// One of [`OPTIONS`](Self::OPTIONS), to be set. What is none, a decay or another option, has no number.
     fn option(&mut self, name: &str) -> Option<&mut f64>;
 
     /// The shader's `override` constants. What differs here is another pipeline.
@@ -559,6 +564,8 @@ pub trait AnyRule: Any + Kernel<f32> + Kernel<f64> + Debug + Send + Sync {
     fn takes_signs(&self) -> bool;
     /// [`Rule::ELEMENTWISE`].
     fn elementwise(&self) -> bool;
+    /// [`Rule::RESTS`].
+    fn rests(&self) -> bool;
     /// Names of `Hyper`, `State` and `Tensor`.
     fn names(&self) -> Names;
     /// [`Rule::check`], and the decay's own bounds.
@@ -625,6 +632,9 @@ impl<R: Rule> AnyRule for R {
     }
     fn elementwise(&self) -> bool {
         R::ELEMENTWISE
+    }
+    fn rests(&self) -> bool {
+        R::RESTS
     }
     fn names(&self) -> Names {
         Names {
@@ -724,7 +734,7 @@ impl dyn AnyRule {
         self.moves().contains(&Move::LookAhead)
     }
 
-    /// The same rule with another number for one of its [options](Self::options); `weight_decay` keeps its kind.
+    /// The same rule with another number for one of its [`options`](AnyRule::options); `weight_decay` keeps its kind.
     ///
     /// # Errors
     /// [`Error::Config`] for a field that is no such option, [`Error::Field`] for a value outside its bound or one that
@@ -733,16 +743,15 @@ impl dyn AnyRule {
         if !value.is_finite() {
             return refuse(name, value, "finite");
         }
+        if !self.options().contains(&name) {
+            let options = self.options().join(", ");
+            let message = format!("is not an option that may change; those of {} are {options}", self.name());
+            return Err(Error::Config { path: name.into(), message });
+        }
         let mut rule = self.boxed();
         match rule.option(name) {
             Some(option) => *option = value,
-            None if self.options().contains(&name) => return refuse(name, value, "left alone where it is none"),
-            None => {
-                let message = format!("is not an option that may change; those of {} are {}", self.name(), {
-                    self.options().join(", ")
-                });
-                return Err(Error::Config { path: name.into(), message });
-            }
+            None => return refuse(name, value, "left alone where it is none"),
         }
         rule.check()?;
         if rule.constants() != self.constants() || rule.slots() != self.slots() {
@@ -754,7 +763,7 @@ impl dyn AnyRule {
     /// The same rule with one of its options multiplied by a factor.
     ///
     /// # Errors
-    /// As [`with_option`](Self::with_option).
+    /// As `with_option`.
     pub fn with_factor(&self, name: &str, factor: f64) -> Result<Box<dyn AnyRule>> {
         let number = self.boxed().option(name).map_or(0.0, |number| *number);
         self.with_option(name, number * factor)

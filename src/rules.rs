@@ -2,11 +2,27 @@
 
 use crate::rule::Row;
 
+mod adabelief;
+mod adadelta;
 mod adagrad;
 mod adam;
+mod adamax;
+mod adan;
+mod ademamix;
+mod adopt;
+mod asgd;
+mod lamb;
+mod lars;
+mod lion;
+mod nadam;
 mod novograd;
+mod radam;
 mod rmsprop;
+mod rprop;
+mod schedule_free;
 mod sgd;
+mod signum;
+mod yogi;
 
 /// Re-exports the rules and lists their rows.
 macro_rules! all {
@@ -18,10 +34,37 @@ macro_rules! all {
     };
 }
 
-all![sgd::Sgd, adagrad::Adagrad, rmsprop::RmsProp, adam::Adam, adam::AdamW, novograd::NovoGrad];
+all![
+    sgd::Sgd,
+    adagrad::Adagrad,
+    adadelta::Adadelta,
+    rmsprop::RmsProp,
+    adam::Adam,
+    adam::AdamW,
+    adamax::Adamax,
+    nadam::NAdam,
+    radam::RAdam,
+    novograd::NovoGrad,
+    lion::Lion,
+    signum::Signum,
+    lamb::Lamb,
+    lars::Lars,
+    adan::Adan,
+    adabelief::AdaBelief,
+    yogi::Yogi,
+    adopt::Adopt,
+    ademamix::AdEmaMix,
+    asgd::Asgd,
+    rprop::Rprop,
+    schedule_free::ScheduleFree,
+];
 
 pub use adam::{AdamEps, AdamFamily, Amsgrad};
+pub use adamax::AdamaxEps;
+pub use lamb::LambAdapt;
+pub use lars::LarsRatio;
 pub use novograd::{Norm, NovoGradInit};
+pub use radam::{RAdamEps, Unrectified};
 
 /// The row of that name.
 pub fn find(name: &str) -> Option<&'static Row> {

@@ -3,8 +3,8 @@
 
 mod common;
 
-use common::gpu;
 use common::twin::{SIZES, Twin, bound, noise, tensors};
+use common::{device, gpu};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde_json::json;
@@ -18,22 +18,6 @@ fn configs() -> [Config; 3] {
         json!({"optimizer": "sgd", "lr": 0.05, "lookahead": {"k": 2}}),
     ]
     .map(|value| Config::from_value(value).unwrap())
-}
-
-/// Another device on the adapter of that one, with limits changed.
-fn device(gpu: &Gpu, change: impl Fn(&mut wgpu::Limits)) -> (wgpu::Device, wgpu::Queue) {
-    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env());
-    let info = gpu.adapter_info();
-    let adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
-    let same = |adapter: &wgpu::Adapter| {
-        let other = adapter.get_info();
-        (other.name, other.backend) == (info.name.clone(), info.backend)
-    };
-    let adapter = adapters.into_iter().find(same).expect("the adapter is there still");
-    let mut required_limits = wgpu_optim::required_limits(&adapter);
-    change(&mut required_limits);
-    pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor { required_limits, ..Default::default() }))
-        .unwrap()
 }
 
 /// A device with the least that is supported: 64 KiB bindings, and 7 workgroups a dimension.

@@ -1,13 +1,15 @@
 //! Every composed shader, without a GPU: it is valid, it can be written in every language that wgpu writes, and its
 //! structs have the fields of their Rust twins. Some texts are kept in `tests/expansion/` so that a change shows.
 
+#[path = "common/languages.rs"]
+mod languages;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use naga::back::{PipelineConstants, glsl, hlsl, msl, pipeline_constants::process_overrides, spv};
-use naga::proc::BoundsCheckPolicies;
-use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
+use languages::{parse, write_all};
+use naga::back::{PipelineConstants, pipeline_constants::process_overrides};
+use naga::valid::ModuleInfo;
 use naga::{Module, ShaderStage, StorageAccess, TypeInner};
 use wgpu_optim::rule::{AnyRule, Common, Move};
 use wgpu_optim::rules::{self, ALL};
@@ -75,15 +77,6 @@ fn constants(rule: &dyn AnyRule, skeleton: Skeleton, around: Around) -> Vec<Vec<
     sets.map(|(walk, switches)| Switches { lookahead, ..*switches }.constants(rule, walk)).collect()
 }
 
-fn parse(what: &str, text: &str) -> (Module, ModuleInfo) {
-    let module = naga::front::wgsl::parse_str(text)
-        .unwrap_or_else(|error| panic!("{what}: naga cannot parse it: {}", error.emit_to_string(text)));
-    let info = Validator::new(ValidationFlags::all(), Capabilities::empty())
-        .validate(&module)
-        .unwrap_or_else(|error| panic!("{what}: not valid: {}", error.emit_to_string(text)));
-    (module, info)
-}
-
 #[test]
 fn every_shader_is_written_in_every_language() {
     let mut written = 0;
@@ -108,63 +101,6 @@ fn every_shader_is_written_in_every_language() {
         }
     }
     println!("{} texts, {written} translations", shaders.len());
-}
-
-/// The module in each language, as the crate's pipelines ask for it: no run-time checks, no zeroed workgroup memory.
-fn write_all(module: &Module, info: &ModuleInfo, entry: &str) -> [(&'static str, Result<(), String>); 4] {
-    let stage = ShaderStage::Compute;
-    let entry_point = Some((stage, entry.to_string()));
-    let spirv = || {
-        let options = spv::Options {
-            force_loop_bounding: false,
-            zero_initialize_workgroup_memory: spv::ZeroInitializeWorkgroupMemoryMode::None,
-            ..Default::default()
-        };
-        let pipeline = spv::PipelineOptions { shader_stage: stage, entry_point: entry.into() };
-        spv::write_vec(module, info, &options, Some(&pipeline)).map(drop).map_err(|error| error.to_string())
-    };
-    let msl = || {
-        let options = msl::Options {
-            lang_version: (2, 0),
-            force_loop_bounding: false,
-            zero_initialize_workgroup_memory: false,
-            ..Default::default()
-        };
-        let pipeline = msl::PipelineOptions { entry_point: entry_point.clone(), ..Default::default() };
-        let (_, written) = msl::write_string(module, info, &options, &pipeline).map_err(|error| error.to_string())?;
-        written.entry_point_names.into_iter().try_for_each(|name| name.map(drop).map_err(|error| error.to_string()))
-    };
-    let hlsl = || {
-        let options = hlsl::Options {
-            special_constants_binding: Some(hlsl::BindTarget { space: 2, ..Default::default() }),
-            force_loop_bounding: false,
-            zero_initialize_workgroup_memory: false,
-            ..Default::default()
-        };
-        let pipeline = hlsl::PipelineOptions { entry_point: entry_point.clone() };
-        let mut text = String::new();
-        let mut writer = hlsl::Writer::new(&mut text, &options, &pipeline);
-        let written = writer.write(module, info, None).map_err(|error| error.to_string())?;
-        written.entry_point_names.into_iter().try_for_each(|name| name.map(drop).map_err(|error| error.to_string()))
-    };
-    let glsl = || {
-        let options = glsl::Options {
-            version: glsl::Version::new_gles(310),
-            zero_initialize_workgroup_memory: false,
-            ..Default::default()
-        };
-        let pipeline = glsl::PipelineOptions { shader_stage: stage, entry_point: entry.into(), multiview: None };
-        let mut text = String::new();
-        glsl::Writer::new(&mut text, module, info, &options, &pipeline, BoundsCheckPolicies::default())
-            .and_then(|mut writer| writer.write())
-            .map(drop)
-            .map_err(|error| error.to_string())
-    };
-    // Some of what naga cannot write makes it panic.
-    let guard = |write: &dyn Fn() -> Result<(), String>| {
-        catch_unwind(AssertUnwindSafe(write)).unwrap_or_else(|_| Err("naga panicked; its message is above".into()))
-    };
-    [("SPIR-V", guard(&spirv)), ("MSL", guard(&msl)), ("HLSL", guard(&hlsl)), ("GLSL ES 3.10", guard(&glsl))]
 }
 
 #[test]

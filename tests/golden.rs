@@ -26,11 +26,23 @@ const PENDING: [(&str, &str); 6] = [
     ("sgd_clip_value", "clip"),
 ];
 
-const BUILT: usize = 34;
+const BUILT: usize = 59;
 
 /// The reference in f64 against results in f64: two roundings of the largest parameter a step. Measured: at most 0.63
 /// of it.
 const F64: Tolerance = Tolerance { own: 0.0, rounding: f64::EPSILON, moved: 1e-14 };
+
+/// Cases whose source is less exact, and by how much of what the parameters moved. PyTorch keeps ASGD's `eta` and
+/// NAdam's product in f32: a transcription that does so, too, is within 6e-15 of its parameters. RAdam's sources take
+/// `1 - beta2^t` as a difference. Measured: at most 0.82 of it.
+const F64_MOVED: [(&str, f64); 6] = [
+    ("asgd", 2e-7),
+    ("nadam", 2e-7),
+    ("nadam_decoupled", 2e-7),
+    ("radam", 3e-12),
+    ("radam_decoupled", 3e-12),
+    ("radam_outside", 3e-12),
+];
 
 #[test]
 fn files_have_their_checksums() {
@@ -73,29 +85,37 @@ fn pending_cases_are_refused_by_name() {
 
 #[test]
 fn cpu_in_f32() {
-    replay_all("CPU f32", Tolerance::F32, Run::on_cpu::<f32>);
+    replay_all("CPU f32", |_| Tolerance::F32, Run::on_cpu::<f32>);
 }
 
 #[test]
 fn cpu_in_f64() {
-    replay_all("CPU f64", F64, Run::on_cpu::<f64>);
+    let tolerance = |case: &str| match F64_MOVED.iter().find(|(name, _)| *name == case) {
+        Some(&(_, moved)) => Tolerance { moved, ..F64 },
+        None => F64,
+    };
+    replay_all("CPU f64", tolerance, Run::on_cpu::<f64>);
 }
 
 #[test]
 fn gpu() {
     let Some(gpu) = common::gpu("golden", BUILT) else { return };
-    replay_all("GPU", Tolerance::F32, |run, recording| run.on_gpu(&gpu, recording));
+    replay_all("GPU", |_| Tolerance::F32, |run, recording| run.on_gpu(&gpu, recording));
 }
 
 /// Replays every case that is built; fails with all that is outside the tolerance.
-fn replay_all<F: Number>(on: &str, tolerance: Tolerance, replay: impl Fn(&Run, &Recording) -> Result<Replayed<F>>) {
+fn replay_all<F: Number>(
+    on: &str,
+    tolerance: impl Fn(&str) -> Tolerance,
+    replay: impl Fn(&Run, &Recording) -> Result<Replayed<F>>,
+) {
     let recording = Recording::read(&golden("recording.safetensors")).unwrap();
     let mut failures = Vec::new();
     for case in built() {
         let run = Run::read(&golden(&format!("{case}.json")), &recording).unwrap();
         let expected = Expected::read(&golden(&format!("{case}.expected.safetensors")), &recording).unwrap();
         let replayed = replay(&run, &recording).unwrap_or_else(|error| panic!("{case} on {on}: {error}"));
-        let comparisons = expected.compare(&recording, &replayed, tolerance, run.config.takes_signs());
+        let comparisons = expected.compare(&recording, &replayed, tolerance(&case), run.config.takes_signs());
         let largest = comparisons.iter().map(Comparison::share).fold(0.0, f64::max);
         println!("{case} on {on}: {:.3} of the bound", largest);
         for c in comparisons.iter().filter(|c| !c.passes()) {

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::twin::{SIZES, Twin, Worst, bound, tensors};
+use common::twin::{SIZES, Twin, WHOLE, Worst, bound, tensors};
 use common::{gpu, say};
 use wgpu_optim::rules::ALL;
 use wgpu_optim::{Config, Group, Lookahead};
@@ -31,6 +31,7 @@ fn every_case_matches_the_reference() {
         let what = format!("{name}/{case}");
         run(&what, &mut worst, Twin::new(&gpu, &config, &tensors(&SIZES), 1), 3);
         run(&what, &mut worst, Twin::new(&gpu, &config, &tensors(&SIZES), 2).midway(1000), 2);
+        run(&what, &mut worst, Twin::new(&gpu, &config, &tensors(&WHOLE), 8).midway(1000), 2);
         say(&format!("parity {what}: worst {} ulp", worst.ulps));
     }
 }

@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use wgpu_optim::WeightDecay;
 use wgpu_optim::rule::{Extent, Row, Slot};
 use wgpu_optim::rules::ALL;
+use wgpu_optim::{Config, WeightDecay};
 
 const BEGIN: &str = "<!-- optimizers: begin -->\n";
 const END: &str = "<!-- optimizers: end -->";
@@ -35,6 +35,16 @@ fn the_table_of_optimizers_is_the_registrys() {
         found == expected,
         "README.md's table of optimizers is not the registry's; `UPDATE=1 cargo test --test readme` writes it:\n{expected}"
     );
+}
+
+#[test]
+fn configurations_in_the_readme_are_sound() {
+    let readme = read("README.md");
+    let blocks: Vec<_> = readme.split("```json\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert!(blocks.len() > 1, "README.md has blocks of JSON");
+    for block in blocks {
+        Config::from_json(block).unwrap_or_else(|error| panic!("{error}, in README.md's\n{block}"));
+    }
 }
 
 #[test]
@@ -79,12 +89,20 @@ fn every_file_is_on_the_map() {
     assert!(missing.is_empty(), "ARCHITECTURE.md's map lacks:\n{}", missing.join("\n"));
 }
 
+#[test]
+fn the_walk_through_shows_the_files_as_they_are() {
+    let text = read("CONTRIBUTING.md");
+    for (language, file) in [("wgsl", "shaders/rules/signum.wgsl"), ("rust,ignore", "src/rules/signum.rs")] {
+        assert!(text.contains(&format!("\n```{language}\n{}```\n", read(file))), "CONTRIBUTING.md's listing of {file}");
+    }
+}
+
 fn table() -> String {
     let general = WeightDecay::GENERAL.join("`, `");
     let rows: String = ALL.iter().map(line).collect();
     format!(
-        "| `\"optimizer\"` | update and source | state | bytes | passes | presets | weight decay |\n\
-         |---|---|---|---|---|---|---|\n\
+        "| `\"optimizer\"` | update and source | state | bytes | passes | same numbers as | presets | weight decay |\n\
+         |---|---|---|---|---|---|---|---|\n\
          {rows}\n\
          General weight decay: `{general}`.\n"
     )
@@ -103,10 +121,27 @@ fn line(row: &Row) -> String {
         state(&default.slots(), all().flat_map(|rule| rule.slots())),
         range(all().map(|rule| rule.bytes_per_element() as usize)),
         range(all().map(|rule| rule.passes().len())),
+        sources(row.name),
         presets.join(", "),
         decays,
     ];
     format!("| {} |\n", cells.join(" | "))
+}
+
+/// The libraries whose recorded runs of this optimizer `tests/golden.rs` repeats. Where no library has a case's formula,
+/// its record is the formula itself in f64.
+fn sources(name: &str) -> String {
+    let table = read("tests/golden/README.md");
+    let cases = table.lines().filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |")?.split_once(" | "));
+    let mut libraries = BTreeSet::new();
+    for (case, source) in cases.filter(|(case, _)| root(&format!("tests/golden/{case}.json")).exists()) {
+        let config: serde_json::Value = serde_json::from_str(&read(&format!("tests/golden/{case}.json"))).unwrap();
+        if config["optimizer"] == name {
+            let library = if source.contains("transcription") { "its formula in f64" } else { source };
+            libraries.insert(library.split('+').next().expect("one part at least").to_string());
+        }
+    }
+    libraries.into_iter().collect::<Vec<_>>().join(", ")
 }
 
 /// The slots of the default options, then those that other options add.

@@ -56,6 +56,9 @@ impl AnyRule for Broken {
     fn elementwise(&self) -> bool {
         self.rule.elementwise()
     }
+    fn rests(&self) -> bool {
+        self.rule.rests()
+    }
     fn names(&self) -> Names {
         self.rule.names()
     }

@@ -8,7 +8,7 @@ use std::path::Path;
 /// Modules from the ground up. A module uses those of lower floors, and of its own only [`NEIGHBOURS`].
 const FLOORS: [&[&str]; 9] = [
     &["error", "format", "parts"],
-    &["rule", "options", "schedule"],
+    &["rule", "options", "schedule", "init"],
     &["around"],
     &["rules", "rules/*", "wgsl", "plan", "clock", "early_stopping"],
     &["groups"],

@@ -1,23 +1,55 @@
 //! The same-traffic kernel: the bytes of a rule without its arithmetic, in the fastest walk there is
 //! for them. What share of its speed a rule reaches says what tables and arithmetic cost.
 
+use wgpu_optim::rule::{AnyRule, Extent, Sums};
 use wgpu_optim::{Gpu, wgpu};
 
 use crate::Result;
 use crate::clock::{Clock, Patience, Work, median};
 
-/// What one step moves: parameter and every slot read and written, the gradient read.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// What one step moves.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Load {
     pub elements: u64,
     pub slots: u32,
-    /// Passes before the update that read the whole gradient.
-    pub sums: u32,
+    /// Passes before the update, each of which leaves a number a workgroup.
+    pub sums: Vec<Touch>,
+    pub update: Touch,
+}
+
+/// What one pass reads and writes of each element.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Touch {
+    pub param: bool,
+    pub grad: bool,
+    /// Slots read.
+    pub read: u32,
+    /// Whether the parameter is written.
+    pub lands: bool,
+    /// Slots written.
+    pub written: u32,
 }
 
 impl Load {
+    /// That of a rule over so many elements.
+    pub fn of(rule: &dyn AnyRule, elements: u64) -> Load {
+        let slots = rule.slots().iter().filter(|slot| slot.extent == Extent::Element).count() as u32;
+        let only = |touched: bool| if touched { slots } else { 0 };
+        let sums = rule.sums().map(|Sums { param, grad, state, stores, .. }| {
+            let (read, written) = (only(state), only(stores));
+            Touch { param, grad, read, lands: false, written }
+        });
+        let late = !rule.stores_early();
+        let update = Touch { param: true, grad: late, read: slots, lands: true, written: only(late) };
+        Load { elements, slots, sums: sums.collect(), update }
+    }
+
     pub fn bytes_per_element(&self) -> u64 {
-        4 * (3 + 2 * u64::from(self.slots) + u64::from(self.sums))
+        let touches = self.sums.iter().chain([&self.update]);
+        let numbers = touches.map(|&Touch { param, grad, read, lands, written }| {
+            u64::from(param) + u64::from(grad) + u64::from(lands) + u64::from(read) + u64::from(written)
+        });
+        4 * numbers.sum::<u64>()
     }
 }
 
@@ -44,8 +76,8 @@ const SUMS: [Walk; 2] =
 pub struct Traffic {
     pub load: Load,
     windows: Vec<Window>,
-    update: Kernel,
-    sum: Option<Kernel>,
+    /// In the order of the passes.
+    kernels: Vec<Kernel>,
 }
 
 /// Buffers of their own for as many elements as can be bound at once.
@@ -63,9 +95,10 @@ impl Traffic {
     /// With the fastest walks, each tried on what can be bound at once.
     pub fn new(gpu: &Gpu, load: Load, clock: &mut Clock, patience: Patience) -> Result<Traffic> {
         let layout = layout(gpu.device());
-        let windows = windows(gpu.device(), &layout, load);
-        let mut fastest = |walks: &'static [Walk]| -> Result<Kernel> {
-            let mut kernels: Vec<_> = walks.iter().map(|walk| Kernel::new(gpu, &layout, walk, load.slots)).collect();
+        let windows = windows(gpu.device(), &layout, &load);
+        let mut fastest = |walks: &'static [Walk], touch: Touch| -> Result<Kernel> {
+            let new = |walk| Kernel::new(gpu, &layout, walk, load.slots, touch);
+            let mut kernels: Vec<_> = walks.iter().map(new).collect();
             let mut runs: Vec<_> = kernels.iter().map(|kernel| kernel.work(&windows[..1])).collect();
             let mut works: Vec<Work> = runs.iter_mut().map(|run| run as Work).collect();
             let times = clock.times(&mut works, patience)?;
@@ -74,30 +107,27 @@ impl Traffic {
             drop(runs);
             Ok(kernels.swap_remove(best))
         };
-        let update = fastest(&UPDATES)?;
-        let sum = if load.sums > 0 { Some(fastest(&SUMS)?) } else { None };
-        Ok(Traffic { load, windows, update, sum })
+        let mut kernels = vec![];
+        for &touch in &load.sums {
+            kernels.push(fastest(&SUMS, touch)?);
+        }
+        kernels.push(fastest(&UPDATES, load.update)?);
+        Ok(Traffic { load, windows, kernels })
     }
 
     pub fn encode(&self, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
-        if let Some(sum) = &self.sum {
-            for _ in 0..self.load.sums {
-                sum.encode(encoder, &self.windows);
-            }
-        }
-        self.update.encode(encoder, &self.windows);
+        self.kernels.iter().for_each(|kernel| kernel.encode(encoder, &self.windows));
         Ok(())
     }
 
-    /// The walks that were the fastest, the update's first.
+    /// The walk of each pass that was the fastest.
     pub fn walks(&self) -> Vec<String> {
-        let kernels = std::iter::once(&self.update).chain(&self.sum);
-        kernels.map(|Kernel { walk, .. }| format!("{} {}", walk.entry, walk.lanes)).collect()
+        self.kernels.iter().map(|Kernel { walk, .. }| format!("{} {}", walk.entry, walk.lanes)).collect()
     }
 }
 
 impl Kernel {
-    fn new(gpu: &Gpu, layout: &wgpu::BindGroupLayout, walk: &'static Walk, slots: u32) -> Kernel {
+    fn new(gpu: &Gpu, layout: &wgpu::BindGroupLayout, walk: &'static Walk, slots: u32, touch: Touch) -> Kernel {
         let device = gpu.device();
         let source = wgpu::ShaderSource::Wgsl(include_str!("traffic.wgsl").into());
         let descriptor = wgpu::ShaderModuleDescriptor { label: None, source };
@@ -116,6 +146,11 @@ impl Kernel {
             compilation_options: wgpu::PipelineCompilationOptions {
                 constants: &[
                     ("SLOTS", slots.into()),
+                    ("PARAM", touch.param.into()),
+                    ("GRAD", touch.grad.into()),
+                    ("READ", touch.read.into()),
+                    ("LANDS", touch.lands.into()),
+                    ("WRITTEN", touch.written.into()),
                     ("LANES", walk.lanes.into()),
                     ("STEPS", (walk.elements / 4) as f64 / f64::from(walk.lanes)),
                 ],
@@ -160,7 +195,7 @@ fn layout(device: &wgpu::Device) -> wgpu::BindGroupLayout {
     device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: None, entries: &entries })
 }
 
-fn windows(device: &wgpu::Device, layout: &wgpu::BindGroupLayout, load: Load) -> Vec<Window> {
+fn windows(device: &wgpu::Device, layout: &wgpu::BindGroupLayout, load: &Load) -> Vec<Window> {
     let limits = device.limits();
     let size = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
     let slots = u64::from(load.slots);

@@ -1,7 +1,12 @@
-// The bytes of an update and none of its arithmetic: what is read is added up, the sum is written back.
+// The bytes of a pass and none of its arithmetic: what is read is added up, the sum is written back.
 // Integers, so that no value ever turns into a denormal, which some processors are slow at.
 
 override SLOTS: u32; // numbers of state an element
+override PARAM: bool; // what is read, slots in number
+override GRAD: bool;
+override READ: u32;
+override LANDS: bool; // what is written: the parameter, and slots
+override WRITTEN: u32;
 override LANES: u32 = 256;
 override STEPS: u32 = 8; // vec4s that a lane of `blocks` or `sum` walks
 
@@ -13,15 +18,24 @@ override STEPS: u32 = 8; // vec4s that a lane of `blocks` or `sum` walks
 const BLOCK: u32 = 256; // vec4s
 
 // `i` is a vec4's place in `param` and `grad`; its slots are at `at`, `at + stride`, ...
-fn update(i: u32, at: u32, stride: u32) {
-    var sum = param[i] + grad[i];
-    for (var s = 0u; s < SLOTS; s++) {
+fn visit(i: u32, at: u32, stride: u32) -> vec4<u32> {
+    var sum = vec4<u32>();
+    if PARAM {
+        sum += param[i];
+    }
+    if GRAD {
+        sum += grad[i];
+    }
+    for (var s = 0u; s < READ; s++) {
         sum += state[at + s * stride];
     }
-    param[i] = sum;
-    for (var s = 0u; s < SLOTS; s++) {
+    if LANDS {
+        param[i] = sum;
+    }
+    for (var s = 0u; s < WRITTEN; s++) {
         state[at + s * stride] = sum;
     }
+    return sum;
 }
 
 // A vec4 a lane, each slot a region of its own.
@@ -34,7 +48,7 @@ fn flat(
     let len = arrayLength(&param);
     let i = (group.y * groups.x + group.x) * LANES + lane;
     if i < len {
-        update(i, i, len);
+        visit(i, i, len);
     }
 }
 
@@ -50,14 +64,14 @@ fn blocks(
     for (var step = 0u; step < STEPS; step++) {
         let i = first + step * LANES;
         if i < len {
-            update(i, i / BLOCK * BLOCK * SLOTS + i % BLOCK, BLOCK);
+            visit(i, i / BLOCK * BLOCK * SLOTS + i % BLOCK, BLOCK);
         }
     }
 }
 
 var<workgroup> lanes: array<u32, LANES>;
 
-// Reads the gradient alone and writes a number a workgroup, as a pass that measures a norm does.
+// As `blocks`, and writes a number a workgroup, as a pass that measures a norm does.
 @compute @workgroup_size(LANES)
 fn sum(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -70,7 +84,7 @@ fn sum(
     for (var step = 0u; step < STEPS; step++) {
         let i = (row * STEPS + step) * LANES + lane;
         if i < len {
-            total += grad[i];
+            total += visit(i, i / BLOCK * BLOCK * SLOTS + i % BLOCK, BLOCK);
         }
     }
     lanes[lane] = total.x + total.y + total.z + total.w;

@@ -67,6 +67,8 @@ fn main() -> ExitCode {
 
 fn run(options: Options) -> Result<()> {
     let (config, falling) = optimizer(&options.optimizer)?;
+    // A rule may take its rate at creation alone.
+    let falling = falling && config.rule().options().contains(&"lr");
     let data = match &options.mnist {
         Some(dir) => data::mnist(dir)?,
         None => data::digits()?,

@@ -50,7 +50,7 @@ impl BestParams {
     /// A metric as in [`Monitor::feed`]; buffers that do not fit the tensors or cannot be copied from, named by tensor.
     /// The metric does not count then.
     pub fn feed<'a>(&mut self, metric: f64, params: impl Into<Buffers<'a>>) -> Result<Verdict> {
-        let params = params.into().slices(self.arena.gpu(), self.arena.tensors(), wgpu::BufferUsages::COPY_SRC)?;
+        let params = params.into().all_slices(self.arena.gpu(), self.arena.tensors(), wgpu::BufferUsages::COPY_SRC)?;
         let mut monitor = self.monitor.clone();
         let verdict = monitor.feed(metric)?;
         if verdict == Verdict::Improved {
@@ -66,7 +66,7 @@ impl BestParams {
     /// [`Error::Field`](crate::Error) where no metric has improved yet; buffers that do not fit the tensors or cannot
     /// be copied to, named by tensor.
     pub fn restore<'a>(&self, params: impl Into<Buffers<'a>>) -> Result<()> {
-        let params = params.into().slices(self.arena.gpu(), self.arena.tensors(), wgpu::BufferUsages::COPY_DST)?;
+        let params = params.into().all_slices(self.arena.gpu(), self.arena.tensors(), wgpu::BufferUsages::COPY_DST)?;
         if self.monitor.best().is_none() {
             return refuse("the snapshot", "empty", "filled by a metric that improved");
         }

@@ -31,14 +31,14 @@ impl<'a> Slice<'a> {
         Self { buffer, offset: 0, size: buffer.size() }
     }
 
-    /// Refuses what is not this tensor's values in a buffer of this usage.
-    fn check(&self, tensor: &Tensor, usage: wgpu::BufferUsages) -> Result<()> {
+    /// Refuses what is not this tensor's values in a buffer of this usage. `what` is its name in errors.
+    pub(super) fn check(&self, what: &'static str, tensor: &Tensor, usage: wgpu::BufferUsages) -> Result<()> {
         let Self { buffer, offset, size } = *self;
-        let (what, name) = ("parameter", tensor.name.clone());
-        let message = if size != tensor.size_bytes() {
+        if size != tensor.size_bytes() {
             let (found, expected) = (format!("{size} bytes"), format!("{} bytes", tensor.size_bytes()));
-            return Err(Error::Shape { what: what.into(), tensor: name, found, expected });
-        } else if offset.checked_add(size).is_none_or(|end| end > buffer.size()) {
+            return Err(Error::Shape { what: what.into(), tensor: tensor.name.clone(), found, expected });
+        }
+        let message = if offset.checked_add(size).is_none_or(|end| end > buffer.size()) {
             format!("{size} bytes at {offset} end behind the buffer's {}", buffer.size())
         } else if offset % 4 != 0 {
             format!("offset is {offset}, must be a multiple of 4 bytes")
@@ -48,7 +48,7 @@ impl<'a> Slice<'a> {
         } else {
             return Ok(());
         };
-        Err(Error::Slice { what, tensor: name, message })
+        Err(Error::Slice { what, tensor: tensor.name.clone(), message })
     }
 }
 
@@ -73,34 +73,52 @@ impl<'a> Buffers<'a> {
         }
     }
 
-    /// A slice for each tensor, checked for being copied whole by buffers of this usage. None may be missing.
-    pub(super) fn slices(&self, gpu: &Gpu, tensors: &[Tensor], usage: wgpu::BufferUsages) -> Result<Vec<Slice<'a>>> {
+    /// Each tensor's slice, those that a part leaves out included, checked for this use. `what` is their name in errors.
+    pub(super) fn slices(
+        &self,
+        gpu: &Gpu,
+        what: &'static str,
+        tensors: &[Tensor],
+        usage: wgpu::BufferUsages,
+    ) -> Result<Vec<Option<Slice<'a>>>> {
+        let all = |arena: &'a Arena| (0..arena.tensors().len()).map(|i| Some(arena.slice_at(i))).collect();
+        let slices: Vec<_> = match self {
+            Self::Slices(slices) => slices.clone(),
+            Self::Arena(arena) => all(arena),
+            Self::Part(part) => all(part.arena),
+        };
+        if self.arena().is_some_and(|arena| !arena.gpu().same(gpu)) {
+            return Err(Error::OtherGpu { what: "the arena" });
+        }
+        if slices.len() != tensors.len() {
+            let what = if what == "parameter" { "parameters" } else { "gradients" };
+            return Err(Error::Count { what, found: slices.len(), expected: tensors.len() });
+        }
+        let own = self.arena().map_or(tensors, Arena::tensors);
+        if let Some((found, expected)) = own.iter().zip(tensors).find(|(found, expected)| found != expected) {
+            let text = |tensor: &Tensor| format!("{} {:?} of {}", tensor.name, tensor.shape, tensor.format);
+            let (tensor, found, expected) = (expected.name.clone(), text(found), text(expected));
+            return Err(Error::Shape { what: what.into(), tensor, found, expected });
+        }
+        for (slice, tensor) in slices.iter().zip(tensors) {
+            slice.map_or(Ok(()), |slice| slice.check(what, tensor, usage))?;
+        }
+        Ok(slices)
+    }
+
+    /// The same of parameters, with none missing.
+    pub(super) fn all_slices(
+        &self,
+        gpu: &Gpu,
+        tensors: &[Tensor],
+        usage: wgpu::BufferUsages,
+    ) -> Result<Vec<Slice<'a>>> {
         let what = "parameter";
-        let count = |found: usize| match found == tensors.len() {
-            true => Ok(()),
-            false => Err(Error::Count { what: "parameters", found, expected: tensors.len() }),
-        };
-        let slices: Vec<Option<Slice>> = match (self, self.arena()) {
-            (Self::Slices(slices), _) => slices.clone(),
-            (_, Some(arena)) if !arena.gpu().same(gpu) => return Err(Error::OtherGpu { what: "the arena" }),
-            (_, Some(arena)) => {
-                count(arena.tensors().len())?;
-                if let Some((found, expected)) = arena.tensors().iter().zip(tensors).find(|(a, b)| a != b) {
-                    let text = |tensor: &Tensor| format!("{} {:?} of {}", tensor.name, tensor.shape, tensor.format);
-                    let (tensor, found, expected) = (expected.name.clone(), text(found), text(expected));
-                    return Err(Error::Shape { what: what.into(), tensor, found, expected });
-                }
-                let present = self.present().unwrap_or_else(|| vec![true; tensors.len()]);
-                (0..tensors.len()).map(|i| present[i].then(|| arena.slice_at(i))).collect()
-            }
-            (_, None) => Vec::new(),
-        };
-        count(slices.len())?;
-        let checked = slices.into_iter().zip(tensors).map(|(slice, tensor)| match slice {
-            Some(slice) => slice.check(tensor, usage).map(|()| slice),
-            None => Err(Error::Slice { what, tensor: tensor.name.clone(), message: "is missing".into() }),
-        });
-        checked.collect()
+        let slices = self.slices(gpu, what, tensors, usage)?;
+        let present = self.present();
+        let given = |i: usize| slices[i].filter(|_| present.as_ref().is_none_or(|present| present[i]));
+        let missing = |i: usize| Error::Slice { what, tensor: tensors[i].name.clone(), message: "is missing".into() };
+        (0..tensors.len()).map(|i| given(i).ok_or_else(|| missing(i))).collect()
     }
 
     /// Which tensors are there; `None` for all.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::pipelines::{Fresh, of_group};
+use super::pipelines::{Fresh, Shader, of_group};
 use super::ring::{Guard, Ring};
 use super::{Buffers, Cache, Gpu, Made, Piece, floats};
 use crate::around::Around;
@@ -420,7 +420,8 @@ impl<'a> Binder<'a> {
         let access = window.map_or(Access::Vec4, |window| window.access);
         let tails = window.is_some_and(|window| window.tails);
         let constants = Switches { tails, ..*switches }.constants(&**rule, walk);
-        let pipeline = pipelines.get(&mut self.fresh, gpu, &**rule, around, &constants, skeleton, access);
+        let pipeline =
+            pipelines.get(&mut self.fresh, gpu, &Shader { rule: &**rule, around, constants, skeleton, access });
         gpu.count(Made::BindGroup);
         let group = gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {
             label: Some("wgpu-optim"),
@@ -581,43 +582,12 @@ impl Resolved {
         buffers: &Buffers,
         known: &mut HashMap<wgpu::Buffer, usize>,
     ) -> Result<Vec<Option<Place>>> {
-        if let Some(arena) = buffers.arena() {
-            if !arena.gpu().same(gpu) {
-                return Err(Error::OtherGpu { what: "the arena" });
-            }
-            check_tensors(what, arena.tensors(), tensors)?;
-        }
-        let slices: Vec<_> = match (buffers, buffers.arena()) {
-            (Buffers::Slices(slices), _) => slices.clone(),
-            (_, Some(arena)) => (0..tensors.len()).map(|i| Some(arena.slice_at(i))).collect(),
-            (_, None) => vec![],
-        };
-        if slices.len() != tensors.len() {
-            let what = if what == "parameter" { "parameters" } else { "gradients" };
-            return Err(Error::Count { what, found: slices.len(), expected: tensors.len() });
-        }
         let mut places = Vec::with_capacity(tensors.len());
-        for (tensor, slice) in tensors.iter().zip(slices) {
+        for slice in buffers.slices(gpu, what, tensors, wgpu::BufferUsages::STORAGE)? {
             let Some(slice) = slice else {
                 places.push(None);
                 continue;
             };
-            let refuse = |message: String| Err(Error::Slice { what, tensor: tensor.name.clone(), message });
-            if slice.size != tensor.size_bytes() {
-                let (found, expected) = (format!("{} bytes", slice.size), format!("{} bytes", tensor.size_bytes()));
-                return Err(Error::Shape { what: what.into(), tensor: tensor.name.clone(), found, expected });
-            }
-            let end = slice.offset.checked_add(slice.size);
-            if end.is_none_or(|end| end > slice.buffer.size()) {
-                let (offset, size) = (slice.offset, slice.size);
-                return refuse(format!("{size} bytes at {offset} end behind the buffer's {}", slice.buffer.size()));
-            }
-            if slice.offset % 4 != 0 {
-                return refuse(format!("offset is {}, must be a multiple of 4 bytes", slice.offset));
-            }
-            if !slice.buffer.usage().contains(wgpu::BufferUsages::STORAGE) {
-                return refuse(format!("buffer usage is {:?}, must contain STORAGE", slice.buffer.usage()));
-            }
             let buffer = *known.entry(slice.buffer.clone()).or_insert_with(|| {
                 self.buffers.push(slice.buffer.clone());
                 self.buffers.len() - 1
@@ -686,20 +656,4 @@ impl Resolved {
 fn no_param(tensor: &Tensor) -> Error {
     let message = "is missing where the gradient is given".into();
     Error::Slice { what: "parameter", tensor: tensor.name.clone(), message }
-}
-
-/// Refuses an arena made for other tensors.
-fn check_tensors(what: &'static str, found: &[Tensor], expected: &[Tensor]) -> Result<()> {
-    if found.len() != expected.len() {
-        let what = if what == "parameter" { "parameters" } else { "gradients" };
-        return Err(Error::Count { what, found: found.len(), expected: expected.len() });
-    }
-    for (found, expected) in found.iter().zip(expected) {
-        if found != expected {
-            let text = |tensor: &Tensor| format!("{} {:?} of {}", tensor.name, tensor.shape, tensor.format);
-            let (found, tensor) = (text(found), expected.name.clone());
-            return Err(Error::Shape { what: what.into(), tensor, found, expected: text(expected) });
-        }
-    }
-    Ok(())
 }

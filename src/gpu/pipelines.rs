@@ -17,6 +17,15 @@ type Key = (String, Vec<(&'static str, u64)>, bool);
 /// Pipelines of which wgpu has not yet said that they are good.
 pub(super) type Fresh = HashMap<Key, wgpu::ComputePipeline>;
 
+/// A composed shader with its constants.
+pub(super) struct Shader<'a> {
+    pub(super) rule: &'a dyn AnyRule,
+    pub(super) around: &'a Around,
+    pub(super) constants: Vec<(&'static str, f64)>,
+    pub(super) skeleton: Skeleton,
+    pub(super) access: Access,
+}
+
 /// All that were made on a device.
 #[derive(Debug, Default)]
 pub(super) struct Pipelines {
@@ -28,16 +37,8 @@ impl Pipelines {
     /// The pipeline of a rule's walk, made into `fresh` where there is none. To be called within an error scope, and
     /// `fresh` to be [kept](Self::keep) where the scope has no error: wgpu hands out an invalid pipeline without a
     /// word.
-    pub(super) fn get(
-        &mut self,
-        fresh: &mut Fresh,
-        gpu: &Gpu,
-        rule: &dyn AnyRule,
-        around: &Around,
-        constants: &[(&'static str, f64)],
-        skeleton: Skeleton,
-        access: Access,
-    ) -> wgpu::ComputePipeline {
+    pub(super) fn get(&mut self, fresh: &mut Fresh, gpu: &Gpu, shader: &Shader) -> wgpu::ComputePipeline {
+        let &Shader { rule, around, ref constants, skeleton, access } = shader;
         let text = rule.revise(wgsl::compose(rule, around, skeleton, access));
         let trusted = rules::ALL.iter().any(|row| (row.type_id)() == (rule as &dyn Any).type_id());
         let key = (text, constants.iter().map(|&(name, value)| (name, value.to_bits())).collect(), trusted);

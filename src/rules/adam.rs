@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, above_zero, below_one, refuse};
-use crate::parts::{Real, ema, max};
+use crate::parts::{Real, correction, ema, max};
 use crate::rule::{Carried, Reject, Rule, Slot, WeightDecay, numbers, options};
 
 /// Adam, without decay unless one is given. See [`AdamFamily`].
@@ -163,9 +163,8 @@ impl<const DECOUPLED: bool> Rule for AdamFamily<DECOUPLED> {
     }
 
     fn hyper(&self, t: u64, _carried: &mut Carried) -> Hyper<f64> {
-        // 1 - beta^t without cancellation, for any t.
-        let correction = |beta: f64| if self.bias_correction { -(t as f64 * beta.ln()).exp_m1() } else { 1.0 };
-        let (bc1, bc2) = (correction(self.beta1), correction(self.beta2));
+        let [bc1, bc2] =
+            [self.beta1, self.beta2].map(|beta| if self.bias_correction { correction(beta, t) } else { 1.0 });
         let (step, correction2) = match (self.eps_placement, self.amsgrad) {
             (AdamEps::Hat, _) => (self.lr * bc2.sqrt() / bc1, 1.0),
             (AdamEps::Inside, _) | (_, Amsgrad::Corrected) => (self.lr / bc1, 1.0 / bc2),

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, above_zero, below_one, refuse};
 use crate::options::EpsPlacement;
-use crate::parts::{Combine, Real, ema};
+use crate::parts::{Combine, Real, correction, ema};
 use crate::rule::{Carried, Pass, Reject, Rule, Slot, Sums, WeightDecay, numbers, options};
 
 /// NovoGrad: the gradient over the running norm of its tensor, then momentum.
@@ -153,15 +153,16 @@ impl Rule for NovoGrad {
     }
 
     fn hyper(&self, t: u64, _carried: &mut Carried) -> Hyper<f64> {
-        let correction = |beta: f64| if self.bias_correction { -(t as f64 * beta.ln()).exp_m1() } else { 1.0 };
+        let [bc1, bc2] =
+            [self.beta1, self.beta2].map(|beta| if self.bias_correction { correction(beta, t) } else { 1.0 });
         let whole = t == 1 && self.init == NovoGradInit::FirstNorm;
         Hyper {
-            step: if self.averaging { self.lr / correction(self.beta1) } else { self.lr },
+            step: if self.averaging { self.lr / bc1 } else { self.lr },
             beta1: self.beta1,
             take1: if self.averaging { 1.0 - self.beta1 } else { 1.0 },
             keep2: if whole { 0.0 } else { self.beta2 },
             take2: if whole { 1.0 } else { 1.0 - self.beta2 },
-            correction2: 1.0 / correction(self.beta2),
+            correction2: 1.0 / bc2,
             eps: self.eps,
             inside_moment: match self.weight_decay {
                 WeightDecay::InsideMoment(d) => d,

@@ -6,7 +6,7 @@ pub mod twin;
 
 use std::io::Write;
 
-use wgpu_optim::{Error, Gpu};
+use wgpu_optim::{Error, Gpu, wgpu};
 
 /// The first adapter. Without one `cases` cases of `what` are skipped, which one line says even where the test harness
 /// captures output; with `REQUIRE_GPU=1` that fails.
@@ -19,6 +19,22 @@ pub fn gpu(what: &str, cases: usize) -> Option<Gpu> {
         }
         Err(error) => panic!("{cases} cases of {what}: {error}"),
     }
+}
+
+/// Another device on the adapter of that one, with limits changed.
+pub fn device(gpu: &Gpu, change: impl Fn(&mut wgpu::Limits)) -> (wgpu::Device, wgpu::Queue) {
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env());
+    let info = gpu.adapter_info();
+    let adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
+    let same = |adapter: &wgpu::Adapter| {
+        let other = adapter.get_info();
+        (other.name, other.backend) == (info.name.clone(), info.backend)
+    };
+    let adapter = adapters.into_iter().find(same).expect("the adapter is there still");
+    let mut required_limits = wgpu_optim::required_limits(&adapter);
+    change(&mut required_limits);
+    pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor { required_limits, ..Default::default() }))
+        .unwrap()
 }
 
 /// Prints a line that the test harness does not capture.

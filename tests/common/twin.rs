@@ -41,6 +41,9 @@ impl Worst {
 pub const SIZES: [usize; 20] =
     [0, 1, 2, 3, 4, 5, 255, 256, 257, 1023, 1024, 1025, 4095, 4096, 4097, 8191, 8192, 8193, 20_000, 3];
 
+/// Sizes whose rows all end with a vector of four, which is another variant of the kernel.
+pub const WHOLE: [usize; 5] = [4, 256, 1024, 8192, 20_000];
+
 /// Tensors of these sizes, named `t0`, `t1`, ...
 pub fn tensors(sizes: &[usize]) -> Vec<Tensor> {
     sizes.iter().enumerate().map(|(i, &size)| Tensor::f32(format!("t{i}"), [size])).collect()
