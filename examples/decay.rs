@@ -175,6 +175,9 @@ fn check(strategy: &Strategy, way: &[f64], options: &Options) -> Result<f64> {
         v = ALPHA * v + (1.0 - ALPHA) * g * g;
         let rate = options.lr * (strategy.factor)(options.decay, t);
         let expected = step[0] - rate * if strategy.divided { g / (v.sqrt() + EPS) } else { g };
+        if expected.abs() > f64::from(f32::MAX) {
+            return Err(format!("{} diverges, beyond f32 in step {t}: choose a lower --lr", strategy.name).into());
+        }
         let off = (step[1] - expected).abs() / expected.abs().max((rate * g).abs()).max(1.0);
         if off.is_nan() || off > BOUND {
             let (name, found) = (strategy.name, step[1]);

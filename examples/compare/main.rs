@@ -1,8 +1,8 @@
 //! Optimizers side by side at logistic regression of handwritten digits, and how much each minds its learning rate.
 //!
 //! For each optimizer, a model for every learning rate of a grid is trained on the GPU, all of them in one dispatch a
-//! step. The rate that brings the loss down soonest gives its curves. The authors of NovoGrad (Ginsburg et al. 2019) and
-//! of RAdam (Liu et al. 2020) say that theirs are the less particular about the rate. Logistic regression is too
+//! step. The rate that brings the loss down soonest gives its curves. The authors of NovoGrad (Ginsburg et al. 2019)
+//! and of RAdam (Liu et al. 2020) say that theirs are the less particular about the rate. Logistic regression is too
 //! good-natured to tell: the second picture trains the network of the demo, and the program says what it shows.
 //!
 //! `cargo run --release --example compare -- --out target/pictures`
@@ -176,13 +176,13 @@ fn verdict(outcomes: &[Outcome], rates: &[f64]) -> String {
     for (claims, than) in [("novograd", "momentum"), ("novograd", "adam"), ("radam", "adam")] {
         let (Some(one), Some(other)) = (find(claims), find(than)) else { continue };
         // Rates are half a decade apart: a step of the grid is no difference yet.
-        let says = match width(one, rates) - width(other, rates) {
-            more if more > 0.6 => "is less particular than",
-            less if less < -0.6 => "is more particular than",
-            _ => "is about as particular as",
+        let answer = match width(one, rates) - width(other, rates) {
+            more if more > 0.6 => "Yes, here",
+            less if less < -0.6 => "The other way round, here",
+            _ => "No sign of it here",
         };
         let (a, b) = (decades(one, rates), decades(other, rates));
-        text += &format!("{claims} {says} {than} here: {a} decades of good rates to {b}.\n");
+        text += &format!("Is {claims} less particular than {than}? {answer}: {a} decades of good rates to {b}.\n");
     }
     text
 }
@@ -262,7 +262,7 @@ fn windows(area: &Area, outcomes: &[Outcome], rates: &[f64]) -> Result<()> {
         .margin(20)
         .x_label_area_size(80)
         .y_label_area_size(200)
-        .build_cartesian_2d(across(rates).log_scale(), 0f32..rows)?;
+        .build_cartesian_2d(across(rates).log_scale(), -0.2..rows)?;
     chart
         .configure_mesh()
         .x_desc(format!("rates within {GOOD} points of the best"))

@@ -115,7 +115,7 @@ impl Ground {
         Ok(Ground { landscape, bands: bands.collect() })
     }
 
-    fn chart<'a, 'b>(&self, area: &'b Area<'a>) -> Result<Chart<'a>> {
+    fn chart<'a>(&self, area: &Area<'a>) -> Result<Chart<'a>> {
         let Landscape { x, y, .. } = self.landscape;
         Ok(ChartBuilder::on(area)
             .margin(12)
