@@ -33,8 +33,8 @@ impl Bench {
         for (tensor, values) in network.tensors.iter().zip(&self.start) {
             network.params.write(&tensor.name, values)?;
         }
-        let mut optimizer = config.clone().on(&self.gpu, &network.tensors)?;
-        optimizer.set_lr(lr)?;
+        let lr = [("lr".to_owned(), lr.into())].into_iter().collect();
+        let mut optimizer = Config::from(config.rule().with(&lr)?).on(&self.gpu, &network.tensors)?;
         for _ in 0..EPOCHS {
             let mut encoder = self.gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             for batch in &network.batches {
