@@ -1,4 +1,4 @@
-//! `cargo xtask demo | test | bench`: sees to it that there is a GPU to run on, then runs.
+//! `cargo xtask demo | test | bench | pictures`: sees to it that there is a GPU to run on, then runs.
 
 #[cfg(target_os = "linux")]
 mod vulkan;
@@ -11,12 +11,16 @@ Sees to it that there is a GPU to run on, then runs:
   cargo xtask demo [ARGS]     train on handwritten digits     cargo run --release --example train_digits -- ARGS
   cargo xtask test [ARGS]     every test                      cargo test --workspace ARGS
   cargo xtask bench [ARGS]    time every optimizer            cargo bench --bench step -- ARGS
+  cargo xtask pictures        draw those of docs/pictures     cargo run --release --example NAME -- --out docs/pictures
 
 ARGS may follow a `--`: `cargo xtask bench -- --quick`, `cargo xtask demo -- --help`.
 
   --no-install    go on without looking for a GPU (Linux only; elsewhere nothing is ever installed)";
 
 const MANIFEST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
+const PICTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/pictures");
+/// The examples that draw.
+const DRAW: [&str; 4] = ["landscapes", "compare", "decay", "schedules"];
 
 fn main() -> ExitCode {
     match parse(std::env::args().skip(1).collect()).and_then(|ask| ask.run()) {
@@ -32,12 +36,16 @@ fn main() -> ExitCode {
 #[derive(Debug, PartialEq)]
 enum Ask {
     Help,
-    Run { cargo: Vec<String>, set_up: bool },
+    /// Calls of cargo, one after the other.
+    Run {
+        cargo: Vec<Vec<String>>,
+        set_up: bool,
+    },
 }
 
 impl Ask {
     fn run(self) -> Result<ExitCode, String> {
-        let (args, set_up) = match self {
+        let (calls, set_up) = match self {
             Ask::Help => {
                 println!("{HELP}");
                 return Ok(ExitCode::SUCCESS);
@@ -51,9 +59,14 @@ impl Ask {
         #[cfg(not(target_os = "linux"))]
         let _ = set_up; // the system brings its own driver
         let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
-        let status = Command::new(cargo).args(args).status();
-        let status = status.map_err(|e| format!("cargo could not be started: {e}"))?;
-        Ok(exit_code(status))
+        for args in calls {
+            let status = Command::new(&cargo).args(args).status();
+            let status = status.map_err(|e| format!("cargo could not be started: {e}"))?;
+            if !status.success() {
+                return Ok(exit_code(status));
+            }
+        }
+        Ok(ExitCode::SUCCESS)
     }
 }
 
@@ -70,7 +83,8 @@ fn parse(args: Vec<String>) -> Result<Ask, String> {
         // What follows a `--` is for the test harness, not for cargo.
         Some("test") => (&["test", "--workspace", "--manifest-path", MANIFEST], true),
         Some("bench") => (&["bench", "--bench", "step", "--manifest-path", MANIFEST, "--"], false),
-        Some(other) => return Err(format!("`{other}` is none of demo, test, bench\n\n{HELP}")),
+        Some("pictures") => return pictures(args.collect()),
+        Some(other) => return Err(format!("`{other}` is none of demo, test, bench, pictures\n\n{HELP}")),
     };
     let mut cargo: Vec<String> = cargo.iter().map(|&arg| arg.into()).collect();
     let (mut set_up, mut dashes) = (true, false);
@@ -86,7 +100,17 @@ fn parse(args: Vec<String>) -> Result<Ask, String> {
             _ => cargo.push(arg),
         }
     }
-    Ok(Ask::Run { cargo, set_up })
+    Ok(Ask::Run { cargo: vec![cargo], set_up })
+}
+
+fn pictures(args: Vec<String>) -> Result<Ask, String> {
+    if let Some(arg) = args.iter().find(|arg| *arg != "--no-install") {
+        return Err(format!("`{arg}`: pictures takes no arguments; the examples {} do", DRAW.join(", ")));
+    }
+    let draw = |name: &str| {
+        ["run", "--release", "--manifest-path", MANIFEST, "--example", name, "--", "--out", PICTURES].map(String::from)
+    };
+    Ok(Ask::Run { cargo: DRAW.map(|name| draw(name).into()).into(), set_up: args.is_empty() })
 }
 
 #[cfg(test)]
@@ -95,7 +119,10 @@ mod tests {
 
     fn asked(line: &str) -> (String, bool) {
         match parse(line.split_whitespace().map(String::from).collect()) {
-            Ok(Ask::Run { cargo, set_up }) => (cargo.join(" ").replace(MANIFEST, "M"), set_up),
+            Ok(Ask::Run { cargo, set_up }) => {
+                let calls: Vec<_> = cargo.iter().map(|args| args.join(" ")).collect();
+                (calls.join("\n").replace(MANIFEST, "M").replace(PICTURES, "P"), set_up)
+            }
             other => panic!("{line:?} gave {other:?}"),
         }
     }
@@ -116,10 +143,20 @@ mod tests {
     }
 
     #[test]
+    fn pictures_are_drawn_by_each_example_in_turn() {
+        let (calls, set_up) = asked("pictures");
+        let calls: Vec<_> = calls.lines().collect();
+        assert_eq!((calls.len(), set_up), (DRAW.len(), true));
+        assert_eq!(calls[0], "run --release --manifest-path M --example landscapes -- --out P");
+        assert!(!asked("pictures --no-install").1);
+    }
+
+    #[test]
     fn help_and_errors() {
         let parse = |line: &str| parse(line.split_whitespace().map(String::from).collect());
         assert_eq!(parse(""), Ok(Ask::Help));
         assert_eq!(parse("--help"), Ok(Ask::Help));
-        assert!(parse("deploy").unwrap_err().starts_with("`deploy` is none of demo, test, bench"));
+        assert!(parse("deploy").unwrap_err().starts_with("`deploy` is none of demo, test, bench, pictures"));
+        assert!(parse("pictures --quick").unwrap_err().starts_with("`--quick`: pictures takes no arguments"));
     }
 }

@@ -1,0 +1,293 @@
+//! Optimizers side by side at logistic regression of handwritten digits, and how much each minds its learning rate.
+//!
+//! For each optimizer, a model for every learning rate of a grid is trained on the GPU, all of them in one dispatch a
+//! step. The rate that brings the loss down soonest gives its curves. The authors of NovoGrad (Ginsburg et al. 2019)
+//! and of RAdam (Liu et al. 2020) say that theirs are the less particular about the rate. Logistic regression is too
+//! good-natured to tell: the second picture trains the network of the demo, and the program says what it shows.
+//!
+//! `cargo run --release --example compare -- --out target/pictures`
+
+#[path = "../train_digits/data.rs"]
+#[allow(dead_code)] // the reader of MNIST
+mod data;
+#[path = "../pictures/draw.rs"]
+mod draw;
+#[path = "../pictures/kernel.rs"]
+mod kernel;
+#[path = "../train_digits/network.rs"]
+#[allow(dead_code)] // the shuffling, and all of the score but the accuracy
+mod network;
+#[path = "../pictures/optimizers.rs"]
+mod optimizers;
+mod regression;
+mod robustness;
+
+use clap::Parser;
+use draw::{Area, Out, Result, anchored, legend, pen, text};
+use plotters::prelude::*;
+use plotters::style::text_anchor::HPos;
+use regression::{BATCH, EVERY, Score};
+use robustness::{Bench, EPOCHS};
+use std::process::ExitCode;
+use wgpu_optim::Gpu;
+
+/// Compares optimizers at logistic regression of handwritten digits.
+#[derive(Parser)]
+struct Options {
+    /// Names, parted by commas: any of the registry, momentum, nesterov, or all
+    #[arg(long, value_delimiter = ',')]
+    optimizers: Vec<String>,
+    /// Batches of 128 images that each model of the regression sees
+    #[arg(long, default_value_t = 160, value_parser = clap::value_parser!(u32).range(10..=100_000))]
+    iterations: u32,
+    #[command(flatten)]
+    out: Out,
+}
+
+const USUAL: [&str; 8] = ["sgd", "momentum", "radam", "rmsprop", "adam", "novograd", "lion", "schedule_free"];
+
+/// Accuracy that a rate may cost and still count as good, in points.
+const GOOD: f32 = 5.0;
+
+/// What an optimizer came to.
+struct Outcome {
+    name: String,
+    /// Logistic regression at the rate that brings the loss down soonest: scores, every [`EVERY`] iterations.
+    run: Vec<Score>,
+    lr: f64,
+    iteration_ms: f64,
+    /// The network's final test accuracies at each rate, in percent.
+    accuracies: Vec<f32>,
+}
+
+impl Outcome {
+    /// The first and the last of the rates round the most accurate one that cost less than [`GOOD`].
+    fn window(&self) -> (usize, usize) {
+        let accuracies = &self.accuracies;
+        let top = (0..accuracies.len()).max_by(|&a, &b| accuracies[a].total_cmp(&accuracies[b])).unwrap_or(0);
+        let bad = |&rate: &usize| accuracies[rate] < accuracies[top] - GOOD;
+        let first = (0..top).rev().find(bad).map_or(0, |rate| rate + 1);
+        (first, (top..accuracies.len()).find(bad).unwrap_or(accuracies.len()) - 1)
+    }
+}
+
+fn main() -> ExitCode {
+    draw::exit(run(Options::parse()))
+}
+
+fn run(options: Options) -> Result<()> {
+    let contestants = optimizers::pick(&options.optimizers, &USUAL)?;
+    let (gpu, data) = (Gpu::request_blocking()?, data::digits()?);
+    let rates = optimizers::rates(-4, 1, 2);
+    let iterations = (options.iterations as usize).next_multiple_of(EVERY);
+    let bench = Bench::new(&gpu, &data)?;
+    let outcome = |contestant: &optimizers::Contestant| {
+        let config = &contestant.config;
+        let grid = optimizers::rates(-3, 1, 2);
+        let runs = regression::train(&gpu, &data, config, &grid, iterations)?;
+        let slowness = |run: &[Score]| run.iter().map(|score| score.loss.ln()).sum::<f32>();
+        let best = grid.into_iter().zip(runs).min_by(|(_, a), (_, b)| slowness(a).total_cmp(&slowness(b)));
+        let (lr, run) = best.ok_or("no learning rates")?;
+        Ok(Outcome {
+            name: contestant.name.clone(),
+            run,
+            lr,
+            iteration_ms: 0.0,
+            accuracies: bench.accuracies(config, &rates)?,
+        })
+    };
+    let mut outcomes = contestants.iter().map(outcome).collect::<Result<Vec<_>>>()?;
+    let configs: Vec<_> = contestants.into_iter().map(|contestant| contestant.config).collect();
+    for (outcome, ms) in outcomes.iter_mut().zip(regression::iteration_ms(&gpu, &data, &configs)?) {
+        outcome.iteration_ms = ms;
+    }
+
+    let adapter = gpu.adapter_info();
+    println!("on {}, {}\n", adapter.name, adapter.backend);
+    println!("logistic regression of the digits, {iterations} batches of {BATCH}:\n\n{}", convergence(&outcomes));
+    println!(
+        "a network with 128 hidden units, {EPOCHS} epochs, by learning rate:\n\n{}",
+        robustness(&outcomes, &rates)
+    );
+    println!("{}", verdict(&outcomes, &rates));
+    let names: Vec<String> = outcomes.iter().map(|outcome| outcome.name.clone()).collect();
+    let key = 44 * names.len().div_ceil(4) as u32;
+    options.out.save("convergence", (1600, 700 + key), |page| {
+        let (top, page) = page.split_vertically(key + 20);
+        legend(&top.margin(20, 0, 80, 0), &names, 4)?;
+        let (left, right) = page.split_horizontally(800);
+        let iteration = |_: &Outcome, i: usize| (i * EVERY) as f64;
+        curves(&left, &outcomes, "iteration", iteration)?;
+        let title = format!("milliseconds on {}", adapter.name.split(" (").next().unwrap_or_default());
+        curves(&right, &outcomes, &title, |outcome, i| (i * EVERY) as f64 * outcome.iteration_ms)
+    })?;
+    options.out.save("learning_rates", (1600, 720 + key), |page| {
+        let (top, page) = page.split_vertically(key + 20);
+        legend(&top.margin(20, 0, 80, 0), &names, 4)?;
+        let (left, right) = page.split_horizontally(860);
+        accuracies(&left, &outcomes, &rates)?;
+        windows(&right, &outcomes, &rates)
+    })
+}
+
+/// A table in markdown, which reads well in a terminal.
+fn convergence(outcomes: &[Outcome]) -> String {
+    let head = "| optimizer        | best rate | final loss | test accuracy | iteration ms |\n\
+                |------------------|-----------|------------|---------------|--------------|\n";
+    let row = |Outcome { name, run, lr, iteration_ms, .. }: &Outcome| {
+        let Some(Score { loss, accuracy }) = run.last() else { return String::new() };
+        let accuracy = 100.0 * accuracy;
+        format!("| {name:<16} | {lr:>9.1e} | {loss:>10.4} | {accuracy:>11.1} % | {iteration_ms:>12.3} |\n")
+    };
+    head.to_owned() + &outcomes.iter().map(row).collect::<String>()
+}
+
+/// The same of the second picture.
+fn robustness(outcomes: &[Outcome], rates: &[f64]) -> String {
+    let head = "| optimizer        | best accuracy | good rates         | decades |\n\
+                |------------------|---------------|--------------------|---------|\n";
+    let row = |outcome: &Outcome| {
+        let top = outcome.accuracies.iter().copied().fold(0.0, f32::max);
+        let (first, last) = outcome.window();
+        let good = format!("{:.1e} to {:.1e}", rates[first], rates[last]);
+        format!("| {:<16} | {top:>11.1} % | {good:<18} | {:>7} |\n", outcome.name, decades(outcome, rates))
+    };
+    head.to_owned() + &outcomes.iter().map(row).collect::<String>()
+}
+
+/// How many decades of rates are good; at least so many, where they reach the grid's end.
+fn decades(outcome: &Outcome, rates: &[f64]) -> String {
+    let (first, last) = outcome.window();
+    let open = if first == 0 || last == rates.len() - 1 { ">= " } else { "" };
+    format!("{open}{:.1}", width(outcome, rates))
+}
+
+fn width(outcome: &Outcome, rates: &[f64]) -> f64 {
+    let (first, last) = outcome.window();
+    (rates[last] / rates[first]).log10()
+}
+
+/// What the second picture shows of the claims of NovoGrad's and RAdam's authors.
+fn verdict(outcomes: &[Outcome], rates: &[f64]) -> String {
+    let mut text = format!(
+        "A rate is good where the test accuracy is at most {GOOD} points below the optimizer's best, of one run each.\n"
+    );
+    let find = |name: &str| outcomes.iter().find(|outcome| outcome.name == name);
+    for (claims, than) in [("novograd", "momentum"), ("novograd", "adam"), ("radam", "adam")] {
+        let (Some(one), Some(other)) = (find(claims), find(than)) else { continue };
+        // Rates are half a decade apart: a step of the grid is no difference yet.
+        let answer = match width(one, rates) - width(other, rates) {
+            more if more > 0.6 => "Yes, here",
+            less if less < -0.6 => "The other way round, here",
+            _ => "No sign of it here",
+        };
+        let (a, b) = (decades(one, rates), decades(other, rates));
+        text += &format!("Is {claims} less particular than {than}? {answer}: {a} decades of good rates to {b}.\n");
+    }
+    text
+}
+
+/// The loss of logistic regression; `x` gives the place of its `i`-th score.
+fn curves(area: &Area, outcomes: &[Outcome], label: &str, x: impl Fn(&Outcome, usize) -> f64) -> Result<()> {
+    let runs = || outcomes.iter().map(|outcome| (outcome, &outcome.run));
+    let losses = || runs().flat_map(|(_, run)| run).map(|score| score.loss).filter(|loss| loss.is_finite());
+    let (low, high) = (losses().fold(f32::INFINITY, f32::min), losses().fold(0.0, f32::max));
+    let end = runs().map(|(outcome, run)| x(outcome, run.len() - 1)).fold(0.0, f64::max);
+    let mut chart = ChartBuilder::on(area)
+        .margin(20)
+        .x_label_area_size(80)
+        .y_label_area_size(110)
+        .build_cartesian_2d(0.0..end, (low * 0.9..high * 1.1).log_scale())?;
+    chart
+        .configure_mesh()
+        .x_desc(label)
+        .y_desc("training loss (cross-entropy)")
+        .axis_desc_style(text(26))
+        .label_style(text(24))
+        .x_labels(6)
+        .x_label_formatter(&|x| format!("{x:.0}"))
+        .light_line_style(TRANSPARENT)
+        .bold_line_style(BLACK.mix(0.12))
+        .draw()?;
+    for (i, (outcome, run)) in runs().enumerate() {
+        let points = run.iter().enumerate().map(|(i, score)| (x(outcome, i), score.loss));
+        chart.draw_series(LineSeries::new(points.filter(|(_, loss)| loss.is_finite()), pen(i)))?;
+    }
+    Ok(())
+}
+
+/// The accuracy at which the second picture begins, in percent.
+const LEAST: f32 = 50.0;
+
+/// The rates, with room beside them.
+fn across(rates: &[f64]) -> std::ops::Range<f64> {
+    rates[0] / 1.5..rates[rates.len() - 1] * 1.5
+}
+
+/// The final accuracy at each learning rate.
+fn accuracies(area: &Area, outcomes: &[Outcome], rates: &[f64]) -> Result<()> {
+    let mut chart = ChartBuilder::on(area)
+        .margin(20)
+        .x_label_area_size(80)
+        .y_label_area_size(100)
+        .build_cartesian_2d(across(rates).log_scale(), LEAST..100.0)?;
+    chart
+        .configure_mesh()
+        .x_desc("learning rate")
+        .y_desc("final test accuracy (%)")
+        .axis_desc_style(text(26))
+        .label_style(text(24))
+        .x_label_formatter(&power)
+        .y_labels(6)
+        .y_label_formatter(&|y| format!("{y:.0}"))
+        .light_line_style(TRANSPARENT)
+        .bold_line_style(BLACK.mix(0.12))
+        .draw()?;
+    for (i, outcome) in outcomes.iter().enumerate() {
+        let shown = |rate: usize| outcome.accuracies.get(rate).is_some_and(|&accuracy| accuracy >= LEAST);
+        let points = || rates.iter().zip(&outcome.accuracies).map(|(&lr, &accuracy)| (lr, accuracy)).enumerate();
+        // Out of the picture it goes only to where it comes from or goes to.
+        let line = points().filter(|&(rate, _)| shown(rate) || shown(rate + 1) || shown(rate.wrapping_sub(1)));
+        chart.draw_series(LineSeries::new(line.map(|(_, point)| point), pen(i)))?;
+        let dots = points().filter(|&(rate, _)| shown(rate));
+        chart.draw_series(dots.map(|(_, point)| Circle::new(point, 6, pen(i).filled())))?;
+    }
+    Ok(())
+}
+
+/// The rates that are good, one bar an optimizer.
+fn windows(area: &Area, outcomes: &[Outcome], rates: &[f64]) -> Result<()> {
+    let rows = outcomes.len() as f32;
+    let mut chart = ChartBuilder::on(area)
+        .margin(20)
+        .x_label_area_size(80)
+        .y_label_area_size(200)
+        .build_cartesian_2d(across(rates).log_scale(), -0.2..rows)?;
+    chart
+        .configure_mesh()
+        .x_desc(format!("rates within {GOOD} points of the best"))
+        .axis_desc_style(text(26))
+        .label_style(text(24))
+        .x_label_formatter(&power)
+        .y_labels(0)
+        .light_line_style(TRANSPARENT)
+        .bold_line_style(BLACK.mix(0.12))
+        .draw()?;
+    for (i, outcome) in outcomes.iter().enumerate() {
+        let (first, last) = outcome.window();
+        let y = rows - i as f32 - 0.5;
+        chart.draw_series([Rectangle::new([(rates[first], y - 0.2), (rates[last], y + 0.2)], pen(i).filled())])?;
+        let name = EmptyElement::at((across(rates).start, y));
+        chart.draw_series([name + Text::new(outcome.name.clone(), (-16, 0), anchored(24, HPos::Right))])?;
+        let width = format!("{} decades", decades(outcome, rates).replace(">= ", "≥ "));
+        let middle = EmptyElement::at(((rates[first] * rates[last]).sqrt(), y - 0.2));
+        chart.draw_series([middle + Text::new(width, (0, 14), anchored(20, HPos::Center))])?;
+    }
+    Ok(())
+}
+
+fn power(rate: &f64) -> String {
+    let digits = ["⁰", "¹", "²", "³", "⁴", "⁵"];
+    let power = rate.log10().round() as i32;
+    format!("10{}{}", if power < 0 { "⁻" } else { "" }, digits[power.unsigned_abs() as usize % digits.len()])
+}

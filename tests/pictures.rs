@@ -1,0 +1,34 @@
+//! The pictures of docs/pictures: those that the examples draw and the README shows, whole and small.
+
+use std::fs;
+use std::path::Path;
+
+const PICTURES: [&str; 6] =
+    ["convergence.png", "decay.png", "landscapes.gif", "landscapes.png", "learning_rates.png", "schedules.png"];
+
+/// Bytes.
+const PNG_LIMIT: usize = 200_000;
+const GIF_LIMIT: usize = 1_000_000;
+
+#[test]
+fn the_pictures_are_there_and_small() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found: Vec<String> = fs::read_dir(root.join("docs/pictures"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    found.sort();
+    assert_eq!(found, PICTURES, "docs/pictures; `cargo xtask pictures` draws them");
+
+    let readme = fs::read_to_string(root.join("README.md")).unwrap();
+    for name in PICTURES {
+        let bytes = fs::read(root.join("docs/pictures").join(name)).unwrap();
+        let (start, end, limit) = match name.ends_with(".gif") {
+            true => (&b"GIF89a"[..], &b";"[..], GIF_LIMIT),
+            false => (&b"\x89PNG\r\n\x1a\n"[..], &b"IEND\xaeB`\x82"[..], PNG_LIMIT),
+        };
+        assert!(bytes.starts_with(start) && bytes.ends_with(end), "{name} is no picture, or cut short");
+        assert!(bytes.len() <= limit, "{name} has {} bytes, more than {limit}", bytes.len());
+        assert!(readme.contains(&format!("](docs/pictures/{name})")), "README.md does not show {name}");
+    }
+}
