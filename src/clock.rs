@@ -156,8 +156,8 @@ impl<N: Clone> Order<N> {
     /// Notes a move to evaluation and its numbers.
     ///
     /// # Errors
-    /// [`Error::Order`] where no rule has such a move, the parameters stand there already, or a look-ahead waits for its
-    /// step.
+    /// [`Error::Order`] where no rule has such a move, the parameters stand there already, or a look-ahead waits for
+    /// its step.
     pub fn evaluate(&mut self, groups_have: bool, numbers: N) -> Result<()> {
         if !groups_have {
             let message = "the parameters are evaluated where they are trained; leave the call out";

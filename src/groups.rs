@@ -279,8 +279,8 @@ impl Groups {
         Ok(Records { list, of })
     }
 
-    /// The numbers of a move of those of the tensors marked whose rule makes it: a look-ahead's are those of the step to
-    /// come. A tensor before its first step is evaluated where it stands.
+    /// The numbers of a move of those of the tensors marked whose rule makes it: a look-ahead's are those of the step
+    /// to come. A tensor before its first step is evaluated where it stands.
     ///
     /// # Errors
     /// As [`step`](Self::step).
@@ -337,8 +337,8 @@ impl Groups {
     /// number and keeps the kind.
     ///
     /// # Errors
-    /// [`Error::Config`] for a field that is no option that may change, [`Error::Field`] for a value outside its bound or
-    /// one that would need another pipeline or other state.
+    /// [`Error::Config`] for a field that is no option that may change, [`Error::Field`] for a value outside its bound
+    /// or one that would need another pipeline or other state.
     pub fn set(&mut self, field: &str, value: f64) -> Result<()> {
         if field == "lr" {
             return self.set_lr(value);

@@ -132,8 +132,8 @@ impl Optimizer {
     /// the order of encoding. Where the encoder is dropped instead, give the token to [`forget`](Self::forget).
     ///
     /// # Errors
-    /// Buffers that do not fit the tensors or cannot be bound, a missing look-ahead, parameters in evaluation, a schedule
-    /// that leads out of bounds. Nothing is encoded then.
+    /// Buffers that do not fit the tensors or cannot be bound, a missing look-ahead, parameters in evaluation, a
+    /// schedule that leads out of bounds. Nothing is encoded then.
     pub fn encode<'a>(
         &mut self,
         encoder: &mut wgpu::CommandEncoder,
@@ -298,8 +298,8 @@ impl Optimizer {
     /// top level's.
     ///
     /// # Errors
-    /// [`Error::Field`] for a rate that is negative or not finite, [`Error::Config`] where the rule's rate cannot change,
-    /// [`Error::Order`] between a look-ahead and its step.
+    /// [`Error::Field`] for a rate that is negative or not finite, [`Error::Config`] where the rule's rate cannot
+    /// change, [`Error::Order`] between a look-ahead and its step.
     pub fn set_lr(&mut self, lr: f64) -> Result<()> {
         self.order.settled("set_lr")?;
         self.groups.set_lr(lr)
@@ -404,8 +404,8 @@ impl Optimizer {
     /// Sets what [`carried`](Self::carried) gave. To be called after [`set_t`](Self::set_t).
     ///
     /// # Errors
-    /// [`Error::UnknownTensor`], [`Error::Order`] between a look-ahead and its step, or [`Error::Field`] for a number that is negative or
-    /// not finite.
+    /// [`Error::UnknownTensor`], [`Error::Order`] between a look-ahead and its step, or [`Error::Field`] for a number
+    /// that is negative or not finite.
     pub fn set_carried(&mut self, tensor: &str, carried: Carried) -> Result<()> {
         let i = find(&self.tensors, tensor)?;
         check_carried(tensor, carried)?;
@@ -446,8 +446,8 @@ impl Optimizer {
         self.engine.state(&self.groups, i, slot, wait).await
     }
 
-    /// Sets a state slot, before any work that is not yet submitted. Slots that start as the parameter keep what they are
-    /// set to; set all of a tensor's, or none.
+    /// Sets a state slot, before any work that is not yet submitted. Slots that start as the parameter keep what they
+    /// are set to; set all of a tensor's, or none.
     ///
     /// # Errors
     /// [`Error::UnknownTensor`], [`Error::UnknownSlot`], or [`Error::Shape`] for another number of values.

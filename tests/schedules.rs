@@ -440,7 +440,12 @@ fn bad_numbers_are_refused() {
         ),
         (json!({"plateau": {"factor": 1}}), "schedule.plateau.factor is 1, must be at least 0 and below 1"),
         (json!({"plateau": {"factor": -0.1}}), "schedule.plateau.factor is -0.1, must be at least 0 and below 1"),
-        (json!({"plateau": {"threshold": -1}}), "schedule.plateau.threshold is -1, must be at least 0 and finite"),
+        (json!({"plateau": {"threshold": 1}}), "schedule.plateau.threshold is 1, must be at least 0 and below 1"),
+        (
+            json!({"plateau": {"threshold": -1, "mode": "max"}}),
+            "schedule.plateau.threshold is -1, must be at least 0 and finite",
+        ),
+        (json!({"plateau": {"threshold": -1}}), "schedule.plateau.threshold is -1, must be at least 0 and below 1"),
         (json!({"plateau": {"min": 1.5}}), "schedule.plateau.min is 1.5, must be at least 0 and at most 1"),
     ] {
         assert_eq!(text(read(json).check("schedule")), error);
