@@ -121,7 +121,8 @@ fn run(options: Options) -> Result<()> {
         let title = format!("milliseconds on {}", adapter.name.split(" (").next().unwrap_or_default());
         curves(&right, &outcomes, &title, |outcome, i| (i * EVERY) as f64 * outcome.iteration_ms)
     })?;
-    options.out.save("learning_rates", (1600, 720 + key), |page| {
+    let bars = 720.max(120 + 72 * names.len() as u32);
+    options.out.save("learning_rates", (1600, bars + key), |page| {
         let (top, page) = page.split_vertically(key + 20);
         legend(&top.margin(20, 0, 80, 0), &names, 4)?;
         let (left, right) = page.split_horizontally(860);
@@ -276,7 +277,10 @@ fn windows(area: &Area, outcomes: &[Outcome], rates: &[f64]) -> Result<()> {
     for (i, outcome) in outcomes.iter().enumerate() {
         let (first, last) = outcome.window();
         let y = rows - i as f32 - 0.5;
-        chart.draw_series([Rectangle::new([(rates[first], y - 0.2), (rates[last], y + 0.2)], pen(i).filled())])?;
+        chart.draw_series([Rectangle::new(
+            [(rates[first] / 1.1, y - 0.2), (rates[last] * 1.1, y + 0.2)],
+            pen(i).filled(),
+        )])?;
         let name = EmptyElement::at((across(rates).start, y));
         chart.draw_series([name + Text::new(outcome.name.clone(), (-16, 0), anchored(24, HPos::Right))])?;
         let width = format!("{} decades", decades(outcome, rates).replace(">= ", "≥ "));
