@@ -227,7 +227,7 @@ impl Config {
                 return refuse("tensors is empty, must hold at least one name".into());
             }
         }
-        Ok(Groups::new(list, of, self.around))
+        Ok(Groups::new(list, tensors, of, self.around))
     }
 }
 

@@ -5,6 +5,8 @@ use serde_json::{Map, Value};
 use crate::around::Around;
 use crate::clock::Clocks;
 use crate::error::{Error, Result, at_least_zero, refuse};
+use crate::format::Tensor;
+use crate::lines::Lines;
 use crate::rule::{AnyRule, Carried, Common, Extent, Move, Slot, WeightDecay};
 
 /// In the map of records: the tensor has no part in this step.
@@ -14,6 +16,8 @@ const ABSENT: u32 = u32::MAX;
 #[derive(Clone, Debug)]
 pub struct ActiveGroup {
     rule: Box<dyn AnyRule>,
+    /// The same for tensors that have lines, where it is another.
+    for_matrices: Option<Box<dyn AnyRule>>,
     maximize: bool,
     lr_initial: f64,
     /// Fields that the top level does not decide.
@@ -32,7 +36,13 @@ impl ActiveGroup {
         if matches!(rule.weight_decay(), WeightDecay::Independent(_)) && lr_initial == 0.0 {
             return refuse("lr", 0, "above 0 with weight_decay independent");
         }
-        Ok(Self { rule, maximize, lr_initial, own, ratio: 1.0 })
+        let for_matrices = rule.for_matrices();
+        Ok(Self { rule, for_matrices, maximize, lr_initial, own, ratio: 1.0 })
+    }
+
+    fn set_rule(&mut self, rule: Box<dyn AnyRule>) {
+        self.for_matrices = rule.for_matrices();
+        self.rule = rule;
     }
 }
 
@@ -42,6 +52,7 @@ pub struct Groups {
     list: Vec<ActiveGroup>,
     /// Each tensor's group.
     of: Vec<usize>,
+    lines: Vec<Option<Lines>>,
     around: Around,
 }
 
@@ -88,12 +99,12 @@ impl Records {
 
 impl Groups {
     /// Groups, the top level first, and each tensor's.
-    pub(crate) fn new(mut list: Vec<ActiveGroup>, of: Vec<usize>, around: Around) -> Self {
+    pub(crate) fn new(mut list: Vec<ActiveGroup>, tensors: &[Tensor], of: Vec<usize>, around: Around) -> Self {
         let base = list[0].lr_initial;
         for group in list.iter_mut().filter(|group| group.own.contains_key("lr")) {
             group.ratio = group.lr_initial / base;
         }
-        Self { list, of, around }
+        Self { list, of, lines: tensors.iter().map(Lines::of).collect(), around }
     }
 
     /// Each tensor's group.
@@ -123,7 +134,14 @@ impl Groups {
 
     /// A tensor's rule.
     pub fn rule_of(&self, tensor: usize) -> &(dyn AnyRule + 'static) {
-        self.rule(self.of[tensor])
+        let group = &self.list[self.of[tensor]];
+        let for_matrices = self.lines[tensor].and(group.for_matrices.as_ref());
+        &**for_matrices.unwrap_or(&group.rule)
+    }
+
+    /// A tensor's rows and columns, where it has them.
+    pub fn lines_of(&self, tensor: usize) -> Option<Lines> {
+        self.lines[tensor]
     }
 
     /// A tensor's state: the slots of its rule, then those round it.
@@ -221,7 +239,7 @@ impl Groups {
         }
         let set = |group: &ActiveGroup| group.rule.with_option("lr", lr * group.ratio);
         let rules = self.list.iter().map(set).collect::<Result<Vec<_>>>()?;
-        self.list.iter_mut().zip(rules).for_each(|(group, rule)| group.rule = rule);
+        self.list.iter_mut().zip(rules).for_each(|(group, rule)| group.set_rule(rule));
         Ok(())
     }
 
@@ -262,7 +280,7 @@ impl Groups {
     fn set_in(&mut self, groups: &[usize], field: &str, value: f64) -> Result<()> {
         let set = |&group: &usize| Ok((group, self.list[group].rule.with_option(field, value)?));
         for (group, rule) in groups.iter().map(set).collect::<Result<Vec<_>>>()? {
-            self.list[group].rule = rule;
+            self.list[group].set_rule(rule);
         }
         Ok(())
     }

@@ -10,6 +10,7 @@ mod format;
 #[cfg(feature = "gpu")]
 mod gpu;
 mod groups;
+pub mod lines;
 #[cfg(feature = "gpu")]
 mod optimizer;
 mod options;

@@ -52,6 +52,11 @@ pub fn max<F: Real>(a: F, b: F) -> F {
     a.max(b)
 }
 
+/// The number, or the bound where it is below; a NaN stays one.
+pub fn at_least<F: Real>(x: F, bound: F) -> F {
+    if x < bound { bound } else { x }
+}
+
 /// How two partial results of a sums pass become one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Combine {

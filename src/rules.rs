@@ -2,6 +2,7 @@
 
 use crate::rule::Row;
 
+mod adafactor;
 mod adagrad;
 mod adam;
 mod novograd;
@@ -18,8 +19,9 @@ macro_rules! all {
     };
 }
 
-all![sgd::Sgd, adagrad::Adagrad, rmsprop::RmsProp, adam::Adam, adam::AdamW, novograd::NovoGrad];
+all![sgd::Sgd, adagrad::Adagrad, rmsprop::RmsProp, adam::Adam, adam::AdamW, novograd::NovoGrad, adafactor::Adafactor,];
 
+pub use adafactor::AdafactorForm;
 pub use adam::{AdamEps, AdamFamily, Amsgrad};
 pub use novograd::{Norm, NovoGradInit};
 

@@ -65,8 +65,9 @@ fn every_option_is_checked_for_type_and_range() {
             };
             refused(&what, with(wrong), &text);
         }
-        if default.is_number() {
-            for value in [1e39, 1e300, -1.0] {
+        if let Some(default) = default.as_f64() {
+            // An option that is negative has its bounds on the other side.
+            for value in [1e39, 1e300, -1.0].map(|value| if default < 0.0 { -value } else { value }) {
                 refused(&what, with(value.into()), &format!("{name} is {}, must be ...", short(value)));
             }
         }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 /// Modules from the ground up. A module uses those of lower floors, and of its own only [`NEIGHBOURS`].
 const FLOORS: [&[&str]; 7] = [
-    &["error", "format", "parts"],
+    &["error", "format", "parts", "lines"],
     &["rule", "options"],
     &["rules", "rules/*", "wgsl", "plan", "clock"],
     &["config"],
@@ -17,9 +17,11 @@ const FLOORS: [&[&str]; 7] = [
 ];
 
 /// Who uses whom on one floor, and which items; none listed means all.
-const NEIGHBOURS: [(&str, &str, &[&str]); 5] = [
+const NEIGHBOURS: [(&str, &str, &[&str]); 7] = [
     ("format", "error", &[]),
     ("parts", "format", &["BLOCK"]),
+    ("lines", "format", &["Tensor"]),
+    ("lines", "parts", &["Real"]),
     ("gpu/*", "gpu", &[]),
     ("gpu/*", "gpu/*", &[]),
     ("gpu/*", "reference", &["find", "find_slot", "check_len"]),

@@ -66,6 +66,7 @@ fn sums(
 fn sum_leaf(row: Row, c: Common, h: Hyper, k: Tensor, leaf: u32) -> vec2<u32> {
     let first = leaf / 8u * 64u;
     let end = min(first + 64u, quads(row));
+    let zero = vec2<u32>(hidden_zero(row));
     var node = vec2<u32>(0u, 0u);
     for (var q = first + leaf % 8u; q < end; q += 8u) {
         var p: vec4<f32>;
@@ -75,7 +76,12 @@ fn sum_leaf(row: Row, c: Common, h: Hyper, k: Tensor, leaf: u32) -> vec2<u32> {
         var g: vec4<f32>;
         if (SUM_GRAD) {
             let raw = load_grad(row, q);
-            g = vec4<f32>(prepare(c, p.x, raw.x), prepare(c, p.y, raw.y), prepare(c, p.z, raw.z), prepare(c, p.w, raw.w));
+            g = vec4<f32>(
+                prepare(c, p.x, raw.x),
+                prepare(c, p.y, raw.y),
+                prepare(c, p.z, raw.z),
+                prepare(c, p.w, raw.w),
+            );
         }
         var s0: State;
         var s1: State;
@@ -84,10 +90,10 @@ fn sum_leaf(row: Row, c: Common, h: Hyper, k: Tensor, leaf: u32) -> vec2<u32> {
         if (SUM_STATE) {
             load_state(row, c, q, p, &s0, &s1, &s2, &s3);
         }
-        let a = bitcast<vec2<u32>>(measure(h, k, p.x, g.x, &s0));
-        var b = bitcast<vec2<u32>>(measure(h, k, p.y, g.y, &s1));
-        var d = bitcast<vec2<u32>>(measure(h, k, p.z, g.z, &s2));
-        var e = bitcast<vec2<u32>>(measure(h, k, p.w, g.w, &s3));
+        let a = bitcast<vec2<u32>>(measure(h, k, p.x, g.x, &s0)) ^ zero;
+        var b = bitcast<vec2<u32>>(measure(h, k, p.y, g.y, &s1)) ^ zero;
+        var d = bitcast<vec2<u32>>(measure(h, k, p.z, g.z, &s2)) ^ zero;
+        var e = bitcast<vec2<u32>>(measure(h, k, p.w, g.w, &s3)) ^ zero;
         if (SUM_STORES) {
             store_state(row, q, s0, s1, s2, s3);
         }

@@ -39,7 +39,7 @@ impl Pipelines {
         access: Access,
     ) -> wgpu::ComputePipeline {
         let text = rule.revise(wgsl::compose(rule, around, skeleton, access));
-        let trusted = rules::ALL.iter().any(|row| (row.type_id)() == (rule as &dyn Any).type_id());
+        let trusted = rules::ALL.iter().any(|row| (row.types)().contains(&(rule as &dyn Any).type_id()));
         let key = (text, constants.iter().map(|&(name, value)| (name, value.to_bits())).collect(), trusted);
         if let Some(pipeline) = self.pipelines.get(&key).or(fresh.get(&key)) {
             return pipeline.clone();
