@@ -270,7 +270,7 @@ impl Config {
                 return refuse("tensors is empty, must hold at least one name".into());
             }
         }
-        groups.assign(of);
+        groups.assign(tensors, of);
         Ok(groups)
     }
 }

@@ -5,6 +5,8 @@ use serde_json::{Map, Value};
 use crate::around::Around;
 use crate::clock::{Clock, Clocks};
 use crate::error::{Error, Result, at_least_zero, refuse};
+use crate::format::Tensor;
+use crate::lines::Lines;
 use crate::rule::{AnyRule, Common, Extent, Move, Slot, WeightDecay};
 use crate::schedule::Scheduler;
 
@@ -15,6 +17,8 @@ const ABSENT: u32 = u32::MAX;
 #[derive(Clone, Debug)]
 pub struct ActiveGroup {
     rule: Box<dyn AnyRule>,
+    /// The same for tensors that have lines, where it is another.
+    for_matrices: Option<Box<dyn AnyRule>>,
     maximize: bool,
     lr_initial: f64,
     /// Fields that the top level does not decide.
@@ -33,7 +37,13 @@ impl ActiveGroup {
         if matches!(rule.weight_decay(), WeightDecay::Independent(_)) && lr_initial == 0.0 {
             return refuse("lr", 0, "above 0 with weight_decay independent");
         }
-        Ok(Self { rule, maximize, lr_initial, own, ratio: 1.0 })
+        let for_matrices = rule.for_matrices();
+        Ok(Self { rule, for_matrices, maximize, lr_initial, own, ratio: 1.0 })
+    }
+
+    fn set_rule(&mut self, rule: Box<dyn AnyRule>) {
+        self.for_matrices = rule.for_matrices();
+        self.rule = rule;
     }
 
     /// Its rule, without schedules.
@@ -48,6 +58,7 @@ pub struct Groups {
     list: Vec<ActiveGroup>,
     /// Each tensor's group.
     of: Vec<usize>,
+    lines: Vec<Option<Lines>>,
     around: Around,
     schedulers: Vec<(String, Scheduler)>,
 }
@@ -100,11 +111,12 @@ impl Groups {
         for group in list.iter_mut().filter(|group| group.own.contains_key("lr")) {
             group.ratio = group.lr_initial / base;
         }
-        Self { list, of: Vec::new(), around, schedulers }
+        Self { list, of: Vec::new(), lines: Vec::new(), around, schedulers }
     }
 
     /// Gives each tensor its group.
-    pub(crate) fn assign(&mut self, of: Vec<usize>) {
+    pub(crate) fn assign(&mut self, tensors: &[Tensor], of: Vec<usize>) {
+        self.lines = tensors.iter().map(Lines::of).collect();
         self.of = of;
     }
 
@@ -140,7 +152,14 @@ impl Groups {
 
     /// A tensor's rule.
     pub fn rule_of(&self, tensor: usize) -> &(dyn AnyRule + 'static) {
-        self.rule(self.of[tensor])
+        let group = &self.list[self.of[tensor]];
+        let for_matrices = self.lines[tensor].and(group.for_matrices.as_ref());
+        &**for_matrices.unwrap_or(&group.rule)
+    }
+
+    /// A tensor's rows and columns, where it has them.
+    pub fn lines_of(&self, tensor: usize) -> Option<Lines> {
+        self.lines[tensor]
     }
 
     /// A tensor's state: the slots of its rule, then those round it.
@@ -325,7 +344,7 @@ impl Groups {
         };
         let rules = self.list.iter().enumerate().map(set).collect::<Result<Vec<_>>>()?;
         for (group, rule) in self.list.iter_mut().zip(rules) {
-            group.rule = rule;
+            group.set_rule(rule);
             if !group.ratio.is_finite() {
                 group.ratio = group.rule.lr() / lr;
             }
@@ -374,7 +393,7 @@ impl Groups {
             rule.map(|rule| (group, rule)).map_err(|error| self.in_group(group, error))
         };
         for (group, rule) in groups.iter().map(set).collect::<Result<Vec<_>>>()? {
-            self.list[group].rule = rule;
+            self.list[group].set_rule(rule);
         }
         Ok(())
     }

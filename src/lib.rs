@@ -12,6 +12,7 @@ mod format;
 mod gpu;
 mod groups;
 pub mod init;
+pub mod lines;
 #[cfg(feature = "gpu")]
 mod optimizer;
 mod options;

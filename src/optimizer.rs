@@ -74,7 +74,7 @@ pub struct Token {
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// Walks over the tensors: 1, or 3 with norms.
+    /// Walks over the tensors: 1, 3 with norms, 5 with rows and columns.
     pub passes: usize,
     /// Sets of bindings of one pass.
     pub windows: usize,
@@ -82,8 +82,10 @@ pub struct Report {
     pub dispatches: usize,
     /// Kinds of pipeline that the groups need.
     pub variants: usize,
-    /// Bytes that the coming step reads and writes, tables left out.
+    /// Bytes of elements that the coming step reads and writes.
     pub bytes: u64,
+    /// Bytes of rows and columns, of numbers and of sums, that it reads and writes beside them.
+    pub line_bytes: u64,
     /// Tensors whose slices take the scalar kernel.
     pub scalar_tensors: Vec<String>,
 }
@@ -92,9 +94,9 @@ pub struct Report {
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory {
-    /// State: 4 x slots x elements, each tensor's last block padded to 4 elements.
+    /// State: 4 x slots x elements, each tensor's last block padded to 4 elements, and 4 a number of a row or column.
     pub state: u64,
-    /// Numbers of the tensors and partial sums.
+    /// Numbers of the tensors, what elements see of their rows, and partial sums.
     pub scratch: u64,
     /// Chunk tables of the placements in use.
     pub tables: u64,
@@ -470,7 +472,10 @@ impl Optimizer {
         let present = grads.present();
         let (variants, tensors) = (self.engine.variants(), &self.tensors);
         let bound = self.engine.bind(&params, Work::Step(&grads))?;
-        let bytes = (0..tensors.len()).filter(|&i| present.as_ref().is_none_or(|present| present[i])).map(|i| {
+        let stepped = || (0..tensors.len()).filter(|&i| present.as_ref().is_none_or(|present| present[i]));
+        let with_lines = stepped().filter(|&i| self.groups.rule_of(i).has_lines());
+        let line_bytes = with_lines.filter_map(|i| self.groups.lines_of(i)).map(|lines| lines.bytes()).sum();
+        let bytes = stepped().map(|i| {
             let around = self.groups.around().bytes_per_element(self.clocks.clock(i).t.saturating_add(1));
             tensors[i].len_elements() * (self.groups.rule_of(i).bytes_per_element() + around)
         });
@@ -480,6 +485,7 @@ impl Optimizer {
             dispatches: bound.dispatches(),
             variants,
             bytes: bytes.sum(),
+            line_bytes,
             scalar_tensors: bound.scalar.iter().map(|&i| tensors[i].name.clone()).collect(),
         })
     }

@@ -68,6 +68,11 @@ pub fn correction(beta: f64, t: u64) -> f64 {
     -(t as f64 * beta.ln()).exp_m1()
 }
 
+/// The number, or the bound where it is below; a NaN stays one.
+pub fn at_least<F: Real>(x: F, bound: F) -> F {
+    if x < bound { bound } else { x }
+}
+
 /// How two partial results of a sums pass become one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Combine {

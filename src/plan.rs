@@ -3,13 +3,19 @@
 //! A tensor is cut into chunks of a power of two of blocks; a workgroup takes one chunk, a row of the table. Rows whose
 //! parameters, gradients and state lie within the device's binding limit of each other share a window: one set of
 //! bindings, one dispatch a pass. Partial sums are added in a binary tree over the blocks of a tensor, so where the
-//! cuts fall changes no bit.
+//! cuts fall changes no bit. Passes over rows and columns go by tiles of matrices, whose size is a constant.
+
+use std::ops::Range;
 
 use crate::error::{Error, Result, refuse};
 use crate::format::{ALIGNMENT, Access, BLOCK, Tensor};
+use crate::lines::Lines;
 
-/// Words of a row of the table: tensor, len, param, grad, state, partial, and two that are free.
-pub const ROW_WORDS: usize = 8;
+/// Words of a row of the table: `Row` in `shaders/skeletons/common.wgsl`.
+pub const ROW_WORDS: usize = 12;
+
+/// Columns that a workgroup finishes.
+const PIECE: u64 = 256;
 
 /// Bytes of a row.
 const ROW_BYTES: u64 = 4 * ROW_WORDS as u64;
@@ -109,6 +115,8 @@ pub struct Item {
     pub grad: Option<Place>,
     /// Its state, and the number of slots per element.
     pub state: Option<(Place, u64)>,
+    /// The numbers of its rows, of its columns, and what is seen of its rows, in this order; where its rule has any.
+    pub lines: Option<(Place, Lines)>,
     /// Whether its sums need partial results.
     pub sums: bool,
 }
@@ -143,13 +151,17 @@ pub struct Window {
     /// How parameters and gradients are read.
     pub access: Access,
     /// Bound parameters.
-    pub param: Span,
+    pub param: Option<Span>,
     /// Bound gradients.
     pub grad: Option<Span>,
     /// Bound state.
     pub state: Option<Span>,
+    /// Bound numbers of rows and columns.
+    pub lines: Option<Span>,
     /// Whether a row ends within a vector of four.
     pub tails: bool,
+    /// Whether four elements may lie in several rows of a matrix.
+    pub crossings: bool,
     /// The walks over its rows.
     pub dispatches: Vec<Dispatch>,
 }
@@ -159,6 +171,10 @@ pub struct Window {
 pub struct Plan {
     /// In the order of the dispatches.
     pub windows: Vec<Window>,
+    /// Of the tiles of tensors with lines.
+    pub tiles: Vec<Window>,
+    /// Of their lines, where matrices are more than a tile.
+    pub lines: Vec<Window>,
     /// Per variant that has sums: the walks over its tensors.
     pub finishes: Vec<(usize, Vec<Dispatch>)>,
     /// The table's words.
@@ -217,17 +233,20 @@ impl Reach {
     }
 }
 
-/// A chunk before its window is known: bytes are counted from the buffers' starts.
+/// Bytes of parameters, gradients, state and lines.
+type Reaches = [Option<Reach>; 4];
+
+/// A row of the table before its window is known: its offsets are counted from where its bytes start.
 struct Chunk {
-    tensor: usize,
-    len: u64,
-    partial: u64,
-    reach: [Option<Reach>; 3],
+    row: [u64; ROW_WORDS],
+    /// Which words of the row are offsets into the lines.
+    lines: Range<usize>,
+    reach: Reaches,
 }
 
 /// Joins the reaches of a window with those of a chunk.
-fn join(window: [Option<Reach>; 3], chunk: [Option<Reach>; 3], limit: u64) -> Option<[Option<Reach>; 3]> {
-    let mut joined = [None; 3];
+fn join(window: Reaches, chunk: Reaches, limit: u64) -> Option<Reaches> {
+    let mut joined = [None; 4];
     for (joined, (a, b)) in joined.iter_mut().zip(window.into_iter().zip(chunk)) {
         *joined = match (a, b) {
             (Some(a), Some(b)) => Some(a.join(b, limit)?),
@@ -270,101 +289,205 @@ pub fn plan(items: &[Item], bounds: Bounds, partials: u64) -> Result<Plan> {
     // Those of one buffer side by side, so that few windows hold them.
     order.sort_by_key(|item| (item.variant, item.access, item.param.buffer, item.grad.map(|grad| grad.buffer)));
     let mut partial = partials;
-    let mut plan = Plan { windows: vec![], finishes: vec![], table: vec![], table_span: 0, partial_words: 0 };
+    let mut plan = Plan {
+        windows: vec![],
+        tiles: vec![],
+        lines: vec![],
+        finishes: vec![],
+        table: vec![],
+        table_span: 0,
+        partial_words: 0,
+    };
     for same in order.chunk_by(|a, b| (a.variant, a.access) == (b.variant, b.access)) {
-        let mut window: Vec<Chunk> = Vec::new();
-        let mut reach = [None; 3];
+        let mut chunks = Vec::new();
         for item in same {
-            let chunks = item.len.div_ceil(chunk_len);
-            for chunk in 0..chunks {
-                let chunk = cut(item, chunk * chunk_len, chunk_len, &mut partial);
-                match join(reach, chunk.reach, limit) {
-                    Some(joined) if !window.is_empty() => reach = joined,
-                    _ => {
-                        close(&mut plan, &mut table, same[0], &window, reach);
-                        window.clear();
-                        reach = chunk.reach;
-                    }
-                }
-                window.push(chunk);
+            for first in (0..item.len).step_by(chunk_len as usize) {
+                chunks.push(cut(item, first, chunk_len, &mut partial));
             }
         }
-        close(&mut plan, &mut table, same[0], &window, reach);
+        plan.windows.extend(windows(&mut table, same[0], chunks, limit));
+    }
+    let mut share = partial;
+    for same in order.chunk_by(|a, b| (a.variant, a.access) == (b.variant, b.access)) {
+        let (mut tiles, mut lines) = (Vec::new(), Vec::new());
+        for item in same {
+            if let Some((place, found)) = item.lines {
+                check_lines(&found, bounds.binding_bytes)?;
+                cut_lines(item, place, found, &mut share, &mut tiles, &mut lines);
+            }
+        }
+        plan.tiles.extend(windows(&mut table, same[0], tiles, limit));
+        plan.lines.extend(windows(&mut table, same[0], lines, limit));
     }
     let mut first = partials;
     for same in order.chunk_by(|a, b| a.variant == b.variant).filter(|same| same[0].sums) {
         let mut rows = Vec::new();
         for item in same {
             let count = item.len.div_ceil(chunk_len);
-            rows.push([item.tensor as u32, item.len as u32, count as u32, 0, 0, first as u32, 0, 0]);
+            rows.push([item.tensor as u32, item.len as u32, count as u32, 0, 0, first as u32, 0, 0, 0, 0, 0, 0]);
             first += 2 * count;
         }
         let dispatches = table.push(&rows);
         plan.finishes.push((same[0].variant, dispatches));
     }
     // Every dispatch binds the same number of bytes from its own offset.
-    let last = plan.windows.iter().flat_map(|window| &window.dispatches).chain(plan.finishes.iter().flat_map(|f| &f.1));
+    let windows = plan.windows.iter().chain(&plan.tiles).chain(&plan.lines);
+    let last = windows.flat_map(|window| &window.dispatches).chain(plan.finishes.iter().flat_map(|f| &f.1));
     let end = last.map(|dispatch| u64::from(dispatch.offset) + table.span).max().unwrap_or(0);
     table.words.resize(end as usize / 4, 0);
     plan.table = table.words;
     plan.table_span = table.span;
-    plan.partial_words = partial - partials;
+    plan.partial_words = share - partials;
     Ok(plan)
+}
+
+/// Refuses a device whose bindings do not hold a tensor's lines, or a tile of it.
+///
+/// # Errors
+/// [`Error::Limit`].
+pub fn check_lines(lines: &Lines, binding_bytes: u64) -> Result<()> {
+    let needed = lines.words().max(lines.reach()).saturating_mul(4).saturating_add(2 * ALIGNMENT);
+    if binding_bytes < needed {
+        return Err(Error::Limit { limit: "max_storage_buffer_binding_size", found: binding_bytes, needed });
+    }
+    Ok(())
+}
+
+/// Bytes from one element to another in parameters or gradients, and the first one's place among these bytes.
+fn values(access: Access, place: Place, first: u64, len: u64) -> (Reach, u64) {
+    let (start, end) = (place.offset + 4 * first, place.offset + 4 * (first + len));
+    let (start, end) = match access {
+        Access::Vec4 => (start / QUAD_BYTES * QUAD_BYTES, end.next_multiple_of(QUAD_BYTES)),
+        Access::Scalar => (start, end),
+    };
+    (Reach { buffer: place.buffer, start, end }, (place.offset + 4 * first - start) / 4)
+}
+
+/// All bytes of a tensor's lines.
+fn lines_reach(place: Place, lines: &Lines) -> Reach {
+    Reach { buffer: place.buffer, start: place.offset, end: place.offset + 4 * lines.words() }
 }
 
 fn cut(item: &Item, first: u64, chunk_len: u64, partial: &mut u64) -> Chunk {
     let len = chunk_len.min(item.len - first);
-    let owned = match item.access {
-        Access::Vec4 => padded(len),
-        Access::Scalar => len,
-    };
-    let values = |place: Place| {
-        let start = place.offset + 4 * first;
-        Reach { buffer: place.buffer, start, end: start + 4 * owned }
-    };
+    let value = |place: Place| values(item.access, place, first, len).0;
     let state = item.state.map(|(place, slots)| {
         let start = place.offset + 4 * first * slots;
         Reach { buffer: place.buffer, start, end: start + 4 * padded(len) * slots }
     });
+    let crossing = item.lines.map_or([0; 6], |(_, lines)| {
+        let [rows, columns] = lines.counts();
+        let row = first / lines.columns;
+        let matrix = row / lines.rows;
+        let column = rows + matrix * lines.columns;
+        let place = [row % lines.rows, first % lines.columns];
+        [column, rows + columns + row, lines.rows, lines.columns, place[0], place[1]]
+    });
+    let [column, seen, rows, columns, top, left] = crossing;
     let chunk = Chunk {
-        tensor: item.tensor,
-        len,
-        partial: *partial,
-        reach: [Some(values(item.param)), item.grad.map(values), state],
+        row: [item.tensor as u64, len, 0, 0, 0, *partial, column, seen, rows, columns, top, left],
+        lines: 6..8,
+        reach: [
+            Some(value(item.param)),
+            item.grad.map(value),
+            state,
+            item.lines.map(|(place, lines)| lines_reach(place, &lines)),
+        ],
     };
     *partial += if item.sums { 2 } else { 0 };
     chunk
 }
 
-fn close(plan: &mut Plan, table: &mut Table, like: &Item, window: &[Chunk], reach: [Option<Reach>; 3]) {
-    if window.is_empty() {
+/// The tiles of a tensor, and the lines that they only have shares in.
+fn cut_lines(item: &Item, place: Place, lines: Lines, share: &mut u64, tiles: &mut Vec<Chunk>, rest: &mut Vec<Chunk>) {
+    let Lines { matrices, rows, columns } = lines;
+    let [all_rows, all_columns] = lines.counts();
+    let tensor = item.tensor as u64;
+    let whole = Some(lines_reach(place, &lines));
+    let mut tile = |first: u64, [high, wide]: [u64; 2], at: [u64; 3], of_lines: Range<usize>| {
+        let reach = |place: Place| values(item.access, place, first, (high - 1) * columns + wide);
+        let (param, grad) = (reach(item.param), item.grad.map(reach));
+        let from_grad = grad.map_or(0, |(_, from)| from);
+        let [row, column, seen] = at;
+        tiles.push(Chunk {
+            row: [tensor, high * wide, param.1, from_grad, wide, row, column, seen, rows, columns, 0, 0],
+            lines: of_lines,
+            reach: [Some(param.0), grad.map(|(reach, _)| reach), None, whole],
+        });
+    };
+    if lines.is_small() {
+        for first in (0..matrices).step_by(lines.matrices_of_tile() as usize) {
+            let count = lines.matrices_of_tile().min(matrices - first);
+            let at = [first * rows, all_rows + first * columns, all_rows + all_columns + first * rows];
+            tile(first * rows * columns, [count * rows, columns], at, 5..8);
+        }
         return;
     }
-    let [param, grad, state] = reach.map(|reach| reach.map(Reach::span));
-    let from = |reach: Option<Reach>, span: Option<Span>, unit: u64| match (reach, span) {
-        (Some(reach), Some(span)) => ((reach.start - span.offset) / unit) as u32,
-        _ => 0,
-    };
+    let ([high, wide], [down, across]) = (lines.tile(), lines.tiles());
+    for matrix in 0..matrices {
+        let [row_shares, column_shares] = lines.shares();
+        let of_columns = *share + row_shares;
+        for (d, a) in (0..down).flat_map(|d| (0..across).map(move |a| (d, a))) {
+            let (top, left) = (d * high, a * wide);
+            let first = (matrix * rows + top) * columns + left;
+            let at = [*share + a * rows + top, of_columns + d * columns + left, 0];
+            tile(first, [high.min(rows - top), wide.min(columns - left)], at, 0..0);
+        }
+        let row = matrix * rows;
+        let mut line = |first: u64, len: u64, shares: [u64; 3], is_column: u64| {
+            let [count, step, share] = shares;
+            let seen = all_rows + all_columns + row;
+            rest.push(Chunk {
+                row: [tensor, len, count, step, 0, share, first, seen, rows, columns, is_column, 0],
+                lines: 6..8,
+                reach: [None, None, None, whole],
+            });
+        };
+        line(row, rows, [across, rows, *share], 0);
+        for left in (0..columns).step_by(PIECE as usize) {
+            let first = all_rows + matrix * columns + left;
+            line(first, PIECE.min(columns - left), [down, columns, of_columns + left], 1);
+        }
+        *share = of_columns + column_shares;
+    }
+}
+
+/// Few windows that hold these chunks, with the dispatches over them.
+fn windows(table: &mut Table, like: &Item, chunks: Vec<Chunk>, limit: u64) -> Vec<Window> {
+    let mut windows = Vec::new();
+    let mut chunks = &chunks[..];
+    while let [first, rest @ ..] = chunks {
+        let mut reach = first.reach;
+        let joins = |chunk: &&Chunk| join(reach, chunk.reach, limit).map(|joined| reach = joined).is_some();
+        let count = 1 + rest.iter().take_while(joins).count();
+        let (window, others) = chunks.split_at(count);
+        windows.push(close(table, like, window, reach));
+        chunks = others;
+    }
+    windows
+}
+
+fn close(table: &mut Table, like: &Item, window: &[Chunk], reach: Reaches) -> Window {
+    let spans = reach.map(|reach| reach.map(Reach::span));
+    let units = [4, 4, QUAD_BYTES, 4];
     let rows: Vec<_> = window
         .iter()
         .map(|chunk| {
-            let [p, g, s] = chunk.reach;
-            [
-                chunk.tensor as u32,
-                chunk.len as u32,
-                from(p, param, 4),
-                from(g, grad, 4),
-                from(s, state, QUAD_BYTES),
-                chunk.partial as u32,
-                0,
-                0,
-            ]
+            let mut row = chunk.row;
+            let from = |kind: usize| match (chunk.reach[kind], spans[kind]) {
+                (Some(reach), Some(span)) => (reach.start - span.offset) / units[kind],
+                _ => 0,
+            };
+            (0..3).for_each(|kind| row[2 + kind] += from(kind));
+            row[chunk.lines.clone()].iter_mut().for_each(|word| *word += from(3));
+            row.map(|word| word as u32)
         })
         .collect();
+    let [param, grad, state, lines] = spans;
+    let crossings = window.iter().any(|chunk| chunk.row[9] % 4 != 0);
+    let tails = window.iter().any(|chunk| chunk.row[1] % 4 != 0);
     let dispatches = table.push(&rows);
-    let param = param.expect("every item has parameters");
-    let tails = window.iter().any(|chunk| chunk.len % 4 != 0);
-    plan.windows.push(Window { variant: like.variant, access: like.access, param, grad, state, tails, dispatches });
+    Window { variant: like.variant, access: like.access, param, grad, state, lines, tails, crossings, dispatches }
 }
 
 #[cfg(test)]
@@ -386,6 +509,7 @@ mod tests {
                 param: params[tensor],
                 grad: Some(Place { buffer: 1, ..params[tensor] }),
                 state: (slots > 0).then_some((states[tensor], slots)),
+                lines: None,
                 sums: true,
             })
             .collect()
@@ -395,9 +519,10 @@ mod tests {
     fn check(plan: &Plan, items: &[Item], bounds: Bounds) {
         let mut seen: Vec<u64> = vec![0; items.len()];
         for window in &plan.windows {
-            for span in [Some(window.param), window.grad, window.state].into_iter().flatten() {
+            for span in [window.param, window.grad, window.state].into_iter().flatten() {
                 assert!(span.size <= bounds.binding_bytes && span.offset % ALIGNMENT == 0, "{span:?}");
             }
+            let param = window.param.unwrap();
             for dispatch in &window.dispatches {
                 assert!(dispatch.x <= bounds.workgroups && dispatch.y <= bounds.workgroups);
                 let start = dispatch.offset as usize / 4;
@@ -405,11 +530,11 @@ mod tests {
                 for row in plan.table[start..end].chunks(ROW_WORDS).filter(|row| row[1] > 0) {
                     let item = &items[row[0] as usize];
                     let first = seen[item.tensor];
-                    assert_eq!(window.param.offset + 4 * u64::from(row[2]), item.param.offset + 4 * first);
+                    assert_eq!(param.offset + 4 * u64::from(row[2]), item.param.offset + 4 * first);
                     if let (Some(span), Some((place, slots))) = (window.state, item.state) {
                         assert_eq!(span.offset + 16 * u64::from(row[4]), place.offset + 4 * first * slots);
                     }
-                    assert!(4 * u64::from(row[2] + row[1]) <= window.param.size);
+                    assert!(4 * u64::from(row[2] + row[1]) <= param.size);
                     seen[item.tensor] += u64::from(row[1]);
                 }
             }
@@ -417,6 +542,75 @@ mod tests {
         for item in items {
             assert_eq!(seen[item.tensor], item.len, "tensor {}", item.tensor);
         }
+    }
+
+    /// As those of `items`, with rows and columns.
+    fn matrices(shapes: &[[u64; 3]]) -> Vec<Item> {
+        let lens: Vec<u64> = shapes.iter().map(|shape| shape.iter().product()).collect();
+        let mut place = Place { buffer: 0, offset: 0 };
+        let mut items = items(&lens, 0);
+        for (item, &[matrices, rows, columns]) in items.iter_mut().zip(shapes) {
+            let lines = Lines { matrices, rows, columns };
+            item.lines = Some((place, lines));
+            place.offset += (4 * lines.words()).next_multiple_of(16);
+        }
+        items
+    }
+
+    #[test]
+    fn tiles_cover_each_element_once_and_lines_each_row_and_column() {
+        let shapes = [[1, 1, 1], [300, 3, 3], [3, 40, 31], [1, 3, 2100], [2, 34, 270], [1, 2500, 2], [1, 70, 300]];
+        let items = matrices(&shapes);
+        for bounds in [BOUNDS, Bounds::new(56 << 10, 7, 4, 0)] {
+            let plan = plan(&items, bounds, 5).unwrap();
+            check(&plan, &items, bounds);
+            let rows = |windows: &[Window]| -> Vec<(Option<Span>, Option<Span>, [u32; ROW_WORDS])> {
+                let of = |window: &Window| {
+                    let (window, table) = (window.clone(), &plan.table);
+                    assert!(
+                        [window.param, window.lines].iter().flatten().all(|span| span.size <= bounds.binding_bytes)
+                    );
+                    let words = |dispatch: &Dispatch| {
+                        let start = dispatch.offset as usize / 4;
+                        let rows = &table[start..start + (dispatch.x * dispatch.y) as usize * ROW_WORDS];
+                        rows.chunks(ROW_WORDS).map(|row| row.try_into().unwrap()).collect::<Vec<[u32; ROW_WORDS]>>()
+                    };
+                    let each = window.dispatches.iter().flat_map(words).filter(|row| row[1] > 0);
+                    each.map(|row| (window.param, window.lines, row)).collect::<Vec<_>>()
+                };
+                windows.iter().flat_map(of).collect()
+            };
+            let mut seen: Vec<Vec<u32>> = items.iter().map(|item| vec![0; item.len as usize]).collect();
+            for (param, _, row) in rows(&plan.tiles) {
+                let item = &items[row[0] as usize];
+                let (width, columns) = (u64::from(row[4]), u64::from(row[9]));
+                let first = (param.unwrap().offset + 4 * u64::from(row[2]) - item.param.offset) / 4;
+                for i in 0..u64::from(row[1]) {
+                    seen[item.tensor][(first + i / width * columns + i % width) as usize] += 1;
+                }
+            }
+            assert!(seen.iter().flatten().all(|&count| count == 1));
+            let mut words: Vec<Vec<u32>> =
+                items.iter().map(|item| vec![0; item.lines.unwrap().1.words() as usize]).collect();
+            for (_, span, row) in rows(&plan.lines) {
+                let (place, lines) = items[row[0] as usize].lines.unwrap();
+                let first = (span.unwrap().offset + 4 * u64::from(row[6]) - place.offset) / 4;
+                assert!(!lines.is_small());
+                (first..first + u64::from(row[1])).for_each(|word| words[row[0] as usize][word as usize] += 1);
+            }
+            for (item, words) in items.iter().zip(words) {
+                let lines = item.lines.unwrap().1;
+                let [rows, columns] = lines.counts();
+                let once = u32::from(!lines.is_small());
+                assert!(words[..(rows + columns) as usize].iter().all(|&count| count == once), "{lines:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn lines_that_no_binding_holds_are_refused_with_their_numbers() {
+        let error = plan(&matrices(&[[20_000, 1, 1]]), Bounds::new(64 << 10, 7, 4, 0), 0).unwrap_err();
+        assert_eq!(error.to_string(), "the device's max_storage_buffer_binding_size is 65536, needed are 240512");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::error::{Error, Result, refuse};
 use crate::format::Tensor;
 use crate::groups::{Groups, Records};
-use crate::rule::{Carried, Extent, Move, Precision, Start, Step};
+use crate::rule::{Carried, Extent, Move, Precision, Slot, Start, Step};
 use crate::schedule::Scheduler;
 
 /// An optimizer on the CPU, with the semantics of [`Optimizer`](crate::Optimizer); but a look-ahead moves all tensors
@@ -31,7 +31,8 @@ pub struct Reference<F> {
     groups: Groups,
     clocks: Clocks,
     order: Order<Records>,
-    /// Per tensor and field of the rule's `State`, then the slots round the rule; a slot that is off is empty.
+    /// Per tensor and field of the rule's `State`, one number an element, row or column; then the slots round the rule.
+    /// A slot that is off is empty.
     elements: Vec<Vec<Vec<F>>>,
     /// Per tensor, the fields of the rule's `Tensor`.
     numbers: Vec<Vec<F>>,
@@ -49,12 +50,10 @@ impl<F: Precision> Reference<F> {
         for (i, tensor) in tensors.iter().enumerate() {
             let rule = groups.rule_of(i);
             let slots = groups.slots_of(i);
-            let start = |name: &str, extent| {
-                let slot = slots.iter().find(|slot| slot.name == name && slot.extent == extent)?;
-                Some(match slot.start {
-                    Start::Value(start) => F::of(start),
-                    Start::Param => F::zero(),
-                })
+            let find = |name: &str| slots.iter().find(|slot| slot.name == name);
+            let start = |slot: &Slot| match slot.start {
+                Start::Value(start) => F::of(start),
+                Start::Param => F::zero(),
             };
             let names = rule.names();
             // ndarray counts a shape without its zeros.
@@ -65,12 +64,12 @@ impl<F: Precision> Reference<F> {
                 let what = "state slots";
                 return Err(Error::TooLarge { tensor: tensor.name.clone(), what, size_bytes, page_bytes });
             }
-            let len = tensor.len_elements() as usize;
-            let slot = |name: &str| start(name, Extent::Element).map_or(vec![], |start| vec![start; len]);
+            let len = |slot: &Slot| slot.extent.shape(&tensor.shape).iter().product();
+            let slot = |name: &str| find(name).map_or(vec![], |slot| vec![start(slot); len(slot)]);
             // Lookahead's is there, perhaps empty, so that a step finds it behind the rule's.
             let fields = names.state.iter().copied().chain([Around::SLOW.name]);
             elements.push(fields.map(slot).collect());
-            let number = |name: &&str| start(name, Extent::Tensor).unwrap_or(F::zero());
+            let number = |name: &&str| find(name).map_or(F::zero(), start);
             numbers.push(names.tensor.iter().map(number).collect());
         }
         let clocks = Clocks::new(groups.of());
@@ -106,6 +105,7 @@ impl<F: Precision> Reference<F> {
                 tensor: &mut self.numbers[i],
                 params: &mut values,
                 grads: &grads,
+                lines: self.groups.lines_of(i),
                 state,
                 slow,
             });
@@ -283,18 +283,20 @@ impl<F: Precision> Reference<F> {
         Ok(slots.iter().map(|slot| slot.name).collect())
     }
 
-    /// A state slot, in the tensor's shape; `[]` for one number a tensor.
+    /// A state slot, in the tensor's shape; `[]` for one number a tensor, `[.., rows, 1]` for one a row, and
+    /// `[.., 1, columns]` for one a column.
     ///
     /// # Errors
     /// [`Error::UnknownTensor`] or [`Error::UnknownSlot`].
     pub fn state(&self, tensor: &str, slot: &str) -> Result<ArrayD<F>> {
         let i = find(&self.tensors, tensor)?;
         let (slot, place) = self.groups.find_slot(i, tensor, slot)?;
-        let (shape, values) = match slot.extent {
-            Extent::Element => (self.tensors[i].shape.clone(), self.elements[i][place].clone()),
-            Extent::Tensor => (vec![], vec![self.numbers[i][place]]),
+        let values = match slot.extent {
+            Extent::Tensor => vec![self.numbers[i][place]],
+            _ => self.elements[i][place].clone(),
         };
-        Ok(ArrayD::from_shape_vec(shape, values).expect("a slot is as long as its tensor"))
+        Ok(ArrayD::from_shape_vec(slot.extent.shape(&self.tensors[i].shape), values)
+            .expect("a slot is as long as its tensor"))
     }
 
     /// Sets a state slot.
@@ -305,8 +307,8 @@ impl<F: Precision> Reference<F> {
         let i = find(&self.tensors, tensor)?;
         let (found, place) = self.groups.find_slot(i, tensor, slot)?;
         let target = match found.extent {
-            Extent::Element => &mut self.elements[i][place][..],
             Extent::Tensor => &mut self.numbers[i][place..=place],
+            _ => &mut self.elements[i][place][..],
         };
         check_len(&format!("state {slot}"), tensor, values.len(), target.len())?;
         target.copy_from_slice(values);

@@ -6,6 +6,7 @@ use std::fmt::{Debug, Display, Formatter};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::error::{Error, Result, at_least_zero, refuse};
+use crate::lines::Lines;
 use crate::parts::{self, Combine, Real};
 
 /// What pulls parameters towards 0. JSON: `"none"` or an object of one field, `{"l2": 0.01}`.
@@ -150,6 +151,30 @@ pub enum Extent {
     Element,
     /// One number per tensor: a field of the rule's `Tensor`.
     Tensor,
+    /// One number per row of a tensor of [matrices](Rule::for_matrices): a field of the rule's `State`, in which an
+    /// element finds what [`finish_row`](Rule::finish_row) made of it.
+    Row,
+    /// One number per column of a matrix: a field of the rule's `State`, the same for all elements of the column.
+    Column,
+}
+
+impl Extent {
+    /// Whether it is of rows or columns.
+    pub fn is_line(self) -> bool {
+        matches!(self, Self::Row | Self::Column)
+    }
+
+    /// The shape of a slot of a tensor of this shape.
+    pub fn shape(self, tensor: &[usize]) -> Vec<usize> {
+        let mut shape = tensor.to_vec();
+        match (self, &mut shape[..]) {
+            (Self::Tensor, _) => return vec![],
+            (Self::Row, [.., columns]) => *columns = 1,
+            (Self::Column, [.., rows, _]) => *rows = 1,
+            _ => {}
+        }
+        shape
+    }
 }
 
 /// The value of a slot before a tensor's first step. There is no other first-step flag.
@@ -166,7 +191,7 @@ pub enum Start {
 pub struct Slot {
     /// The field's name in `State` or `Tensor`.
     pub name: &'static str,
-    /// Per element or per tensor.
+    /// Per element, tensor, row or column.
     pub extent: Extent,
     /// The value before the first step.
     pub start: Start,
@@ -183,6 +208,16 @@ impl Slot {
     /// A number per tensor that starts at 0.
     pub const fn tensor(name: &'static str) -> Self {
         Self { extent: Extent::Tensor, ..Self::element(name) }
+    }
+
+    /// A number per row that starts at 0.
+    pub const fn row(name: &'static str) -> Self {
+        Self { extent: Extent::Row, ..Self::element(name) }
+    }
+
+    /// A number per column that starts at 0.
+    pub const fn column(name: &'static str) -> Self {
+        Self { extent: Extent::Column, ..Self::element(name) }
     }
 
     /// The same, never negative.
@@ -205,6 +240,11 @@ impl Slot {
 /// `Finish` one dispatch in all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Pass {
+    /// `measure_line` of every element, added up over its row and over its column. Of a rule [for
+    /// matrices](Rule::for_matrices) with a slot of rows and one of columns.
+    Lines,
+    /// `finish_line`, once per row and column, then `finish_row`.
+    FinishLines,
     /// `measure` of every element, combined over the tensor.
     Sums(Sums),
     /// `finish`, once per tensor.
@@ -312,6 +352,11 @@ pub trait Rule:
     fn passes(&self) -> Vec<Pass> {
         vec![Pass::Apply]
     }
+    /// The rule for tensors of rank 2 and more that have elements, where it is another: the same options, `hyper` and
+    /// `Tensor`, but other slots, passes or constants.
+    fn for_matrices(&self) -> Option<Box<dyn AnyRule>> {
+        None
+    }
     /// The moves that it makes outside a step. With [`Move::LookAhead`] each step needs one before its gradients are
     /// computed.
     fn moves(&self) -> &'static [Move] {
@@ -326,6 +371,18 @@ pub trait Rule:
         Carried::default()
     }
 
+    /// What a pass over lines adds up over each row and column. `g` is the prepared gradient.
+    fn measure_line<F: Real>(&self, _h: &Self::Hyper<F>, _g: F) -> F {
+        F::zero()
+    }
+    /// The new number of a row or column, from the sum over its `len` elements and its old number.
+    fn finish_line<F: Real>(&self, _h: &Self::Hyper<F>, _sum: F, _len: F, old: F) -> F {
+        old
+    }
+    /// What the elements of a row see of its number, given the mean of the numbers of its matrix's rows.
+    fn finish_row<F: Real>(&self, _h: &Self::Hyper<F>, row: F, _mean: F) -> F {
+        row
+    }
     /// What a sums pass combines over the tensor: two numbers an element. Changes to `s` last where the pass
     /// [stores](Sums::stores) them.
     fn measure<F: Real>(
@@ -423,7 +480,9 @@ pub struct Step<'a, F> {
     pub params: &'a mut [F],
     /// Gradients.
     pub grads: &'a [F],
-    /// Slots of the elements, in the order of the rule's `State`; those that are off are empty.
+    /// The tensor as matrices, where it has them.
+    pub lines: Option<Lines>,
+    /// Slots of elements, rows and columns, in the order of the rule's `State`; those that are off are empty.
     pub state: &'a mut [Vec<F>],
     /// Lookahead's slow parameters; empty without.
     pub slow: &'a mut [F],
@@ -455,32 +514,79 @@ fn pull_back<F: Real>(common: &Common<F>, before: F, after: F, slow: &mut F) -> 
     *slow
 }
 
-/// The state of an element.
-struct Loader<'a, F> {
-    /// Which fields start as the parameter.
-    as_param: &'a [bool],
+/// What a field of a rule's `State` is.
+#[derive(Clone, Copy, PartialEq)]
+enum Field {
+    Element,
+    StartsAsParam,
+    Row,
+    Column,
+}
+
+/// The way between the slots of a tensor and the state of an element.
+struct Loader<F> {
+    fields: Vec<Field>,
     first: bool,
+    lines: Option<Lines>,
+    /// What elements see of their rows.
+    rows: Vec<F>,
     buffer: Vec<F>,
 }
 
-impl<F: Real> Loader<'_, F> {
+impl<F: Real> Loader<F> {
+    fn new<R: Rule>(rule: &R, first: bool, lines: Option<Lines>) -> Self {
+        let slots = Rule::slots(rule);
+        let field = |name: &&str| match slots.iter().find(|slot| slot.name == *name) {
+            Some(Slot { extent: Extent::Row, .. }) => Field::Row,
+            Some(Slot { extent: Extent::Column, .. }) => Field::Column,
+            Some(Slot { start: Start::Param, .. }) => Field::StartsAsParam,
+            _ => Field::Element,
+        };
+        let fields: Vec<_> = <R::State<F> as Numbers<F>>::NAMES.iter().map(field).collect();
+        let buffer = vec![F::zero(); fields.len()];
+        Self { fields, first, lines, rows: vec![], buffer }
+    }
+
     fn load<S: Numbers<F>>(&mut self, state: &[Vec<F>], i: usize, p: F) -> S {
-        for ((number, slot), as_param) in self.buffer.iter_mut().zip(state).zip(self.as_param) {
-            *number = match slot.get(i) {
-                Some(_) if self.first && *as_param => p,
-                Some(number) => *number,
-                None => F::zero(),
+        for ((number, slot), field) in self.buffer.iter_mut().zip(state).zip(&self.fields) {
+            *number = match (field, self.lines) {
+                (Field::Row, Some(lines)) => self.rows[lines.row_of(i)],
+                (Field::Column, Some(lines)) => slot[lines.column_of(i)],
+                (Field::StartsAsParam, _) if self.first && i < slot.len() => p,
+                _ => slot.get(i).copied().unwrap_or(F::zero()),
             };
         }
         S::read(&self.buffer)
     }
-}
 
-fn store<S: Numbers<F>, F: Real>(values: &S, state: &mut [Vec<F>], i: usize, buffer: &mut [F]) {
-    values.write(buffer);
-    for (number, slot) in buffer.iter().zip(state) {
-        if let Some(place) = slot.get_mut(i) {
-            *place = *number;
+    fn store<S: Numbers<F>>(&mut self, values: &S, state: &mut [Vec<F>], i: usize) {
+        values.write(&mut self.buffer);
+        for ((number, slot), field) in self.buffer.iter().zip(state).zip(&self.fields) {
+            if let (Some(place), Field::Element | Field::StartsAsParam) = (slot.get_mut(i), field) {
+                *place = *number;
+            }
+        }
+    }
+
+    /// From the sums over rows and columns to their numbers.
+    fn finish_lines<R: Rule>(&mut self, rule: &R, h: &R::Hyper<F>, sums: &[Vec<F>; 2], state: &mut [Vec<F>]) {
+        let lines = self.lines.expect("a rule with rows and columns is for tensors that have them");
+        for (field, slot) in self.fields.iter().zip(state) {
+            let (sums, len) = match field {
+                Field::Row => (&sums[0], lines.columns),
+                Field::Column => (&sums[1], lines.rows),
+                Field::Element | Field::StartsAsParam => continue,
+            };
+            for (number, &sum) in slot.iter_mut().zip(sums) {
+                *number = rule.finish_line(h, sum, F::of(len as f64), *number);
+            }
+            if *field == Field::Row {
+                let of_matrix = |rows: &[F]| {
+                    let mean = lines.mean(rows);
+                    rows.iter().map(|&row| rule.finish_row(h, row, mean)).collect::<Vec<_>>()
+                };
+                self.rows = slot.chunks(lines.rows as usize).flat_map(of_matrix).collect();
+            }
         }
     }
 }
@@ -490,17 +596,20 @@ fn hyper_of<R: Rule, F: Real>(hyper: &[f64]) -> R::Hyper<F> {
 }
 
 impl<R: Rule, F: Real> Kernel<F> for R {
-    fn step(&self, Step { common: c, hyper, tensor, params, grads, state, slow }: Step<'_, F>) {
+    fn step(&self, Step { common: c, hyper, tensor, params, grads, lines, state, slow }: Step<'_, F>) {
         let h = hyper_of::<R, F>(hyper);
         let mut k = R::Tensor::<F>::read(tensor);
-        let as_param = starts_as_param(self);
-        let buffer = vec![F::zero(); state.len()];
-        let mut loader = Loader { as_param: &as_param, first: c.first != F::zero(), buffer };
-        let scratch = &mut vec![F::zero(); state.len()];
+        let mut loader = Loader::new(self, c.first != F::zero(), lines);
         let mut sums = [F::zero(); 2];
+        let mut line_sums = [vec![], vec![]];
         let mut stored = false;
         for pass in self.passes() {
             match pass {
+                Pass::Lines => {
+                    let lines = lines.expect("a rule with rows and columns is for tensors that have them");
+                    line_sums = lines.sums(|i| self.measure_line(&h, prepare(&c, params[i], grads[i])));
+                }
+                Pass::FinishLines => loader.finish_lines(self, &h, &line_sums, state),
                 Pass::Sums(given) => {
                     sums = parts::tree(given.combine, params.len(), |i| {
                         let p = params[i];
@@ -508,7 +617,7 @@ impl<R: Rule, F: Real> Kernel<F> for R {
                         let g = if given.grad { prepare(&c, p, grads[i]) } else { F::zero() };
                         let numbers = self.measure(&h, &k, p, g, &mut s);
                         if given.stores {
-                            store(&s, state, i, scratch);
+                            loader.store(&s, state, i);
                         }
                         numbers
                     });
@@ -529,7 +638,7 @@ impl<R: Rule, F: Real> Kernel<F> for R {
                             landed = raw;
                         }
                         if !stored {
-                            store(&s, state, i, scratch);
+                            loader.store(&s, state, i);
                         }
                         *p = slow.get_mut(i).map_or(landed, |slow| pull_back(&c, *p, landed, slow));
                     }
@@ -541,19 +650,11 @@ impl<R: Rule, F: Real> Kernel<F> for R {
 
     fn moved(&self, to: Move, hyper: &[f64], params: &mut [F], state: &[Vec<F>]) {
         let h = hyper_of::<R, F>(hyper);
-        let as_param = starts_as_param(self);
-        let mut loader = Loader { as_param: &as_param, first: false, buffer: vec![F::zero(); state.len()] };
+        let mut loader = Loader::new(self, false, None);
         for (i, p) in params.iter_mut().enumerate() {
             *p = R::moved(to, &h, *p, &loader.load::<R::State<F>>(state, i, *p));
         }
     }
-}
-
-/// Which fields of a rule's `State` start as the parameter.
-fn starts_as_param<R: Rule>(rule: &R) -> Vec<bool> {
-    let slots = Rule::slots(rule);
-    let starts = |name| slots.iter().any(|slot| slot.name == name && slot.start == Start::Param);
-    <R::State<f64> as Numbers<f64>>::NAMES.iter().map(|&name| starts(name)).collect()
 }
 
 /// A rule as an object: what the registry, the config, the reference and the engine know of it.
@@ -589,6 +690,8 @@ pub trait AnyRule: Any + Kernel<f32> + Kernel<f64> + Debug + Send + Sync {
     fn slots(&self) -> Vec<Slot>;
     /// [`Rule::passes`].
     fn passes(&self) -> Vec<Pass>;
+    /// [`Rule::for_matrices`].
+    fn for_matrices(&self) -> Option<Box<dyn AnyRule>>;
     /// [`Rule::moves`].
     fn moves(&self) -> &'static [Move];
     /// [`Rule::hyper`] appended to `numbers`.
@@ -675,6 +778,9 @@ impl<R: Rule> AnyRule for R {
     }
     fn passes(&self) -> Vec<Pass> {
         Rule::passes(self)
+    }
+    fn for_matrices(&self) -> Option<Box<dyn AnyRule>> {
+        Rule::for_matrices(self)
     }
     fn moves(&self) -> &'static [Move] {
         Rule::moves(self)
@@ -775,6 +881,11 @@ impl dyn AnyRule {
         Ok(rule)
     }
 
+    /// Whether it has numbers of rows and columns.
+    pub fn has_lines(&self) -> bool {
+        self.slots().iter().any(|slot| slot.extent.is_line())
+    }
+
     /// The passes of sums.
     pub fn sums(&self) -> impl Iterator<Item = Sums> {
         self.passes().into_iter().filter_map(|pass| match pass {
@@ -788,7 +899,7 @@ impl dyn AnyRule {
         self.sums().any(|sums| sums.stores)
     }
 
-    /// Bytes that a step reads and writes of each element in f32.
+    /// Bytes that a step reads and writes of each element in f32; numbers of rows and columns are beside them.
     pub fn bytes_per_element(&self) -> u64 {
         let slots = self.slots().iter().filter(|slot| slot.extent == Extent::Element).count() as u64;
         let l2 = matches!(self.weight_decay(), WeightDecay::L2(_));
@@ -796,7 +907,8 @@ impl dyn AnyRule {
             Pass::Sums(Sums { param, grad, state, stores, .. }) => {
                 u64::from(param || (l2 && grad)) + u64::from(grad) + slots * (u64::from(state) + u64::from(stores))
             }
-            Pass::Finish => 0,
+            Pass::Lines => 1 + u64::from(l2),
+            Pass::Finish | Pass::FinishLines => 0,
             Pass::Apply if self.stores_early() => 2 + slots,
             Pass::Apply => 3 + 2 * slots,
         };
@@ -820,8 +932,8 @@ pub struct Row {
     pub name: &'static str,
     /// [`Rule::SUMMARY`].
     pub summary: &'static str,
-    /// The rule's type: shaders of these types alone run without wgpu's checks.
-    pub type_id: fn() -> TypeId,
+    /// The rule's type, and that of its form for matrices: shaders of these types alone run without wgpu's checks.
+    pub types: fn() -> Vec<TypeId>,
     /// [`Rule::DECAYS`].
     pub decays: &'static [&'static str],
     /// The rule with its default options.
@@ -843,7 +955,10 @@ impl Row {
         Self {
             name: R::NAME,
             summary: R::SUMMARY,
-            type_id: TypeId::of::<R>,
+            types: || {
+                let matrices = Rule::for_matrices(&R::default()).map(|rule| (&*rule as &dyn Any).type_id());
+                matrices.into_iter().chain([TypeId::of::<R>()]).collect()
+            },
             decays: R::DECAYS,
             default: || Box::new(R::default()),
             presets: || boxed(R::presets()),

@@ -4,6 +4,7 @@ use crate::rule::Row;
 
 mod adabelief;
 mod adadelta;
+mod adafactor;
 mod adagrad;
 mod adam;
 mod adamax;
@@ -56,9 +57,11 @@ all![
     ademamix::AdEmaMix,
     asgd::Asgd,
     rprop::Rprop,
+    adafactor::Adafactor,
     schedule_free::ScheduleFree,
 ];
 
+pub use adafactor::AdafactorForm;
 pub use adam::{AdamEps, AdamFamily, Amsgrad};
 pub use adamax::AdamaxEps;
 pub use lamb::LambAdapt;

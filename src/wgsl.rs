@@ -14,6 +14,11 @@ use crate::rule::{AnyRule, Common, Extent, Move, Pass, Slot, Start, Sums};
 /// Which walk over the tensors a shader makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Skeleton {
+    /// `measure_line`, added up over rows and columns: one workgroup a tile.
+    Lines,
+    /// `finish_line` and `finish_row`: one workgroup for all rows of a matrix, one for some of its columns. Small
+    /// matrices are finished in the walk before.
+    FinishLines,
     /// `measure`, combined: one workgroup a row.
     Sums,
     /// `finish`: one workgroup a tensor.
@@ -26,11 +31,13 @@ pub enum Skeleton {
 
 impl Skeleton {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Sums, Self::Finish, Self::Apply, Self::Moves];
+    pub const ALL: [Self; 6] = [Self::Lines, Self::FinishLines, Self::Sums, Self::Finish, Self::Apply, Self::Moves];
 
     /// The file's stem, used in labels.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Lines => "lines",
+            Self::FinishLines => "finish_lines",
             Self::Sums => "sums",
             Self::Finish => "finish",
             Self::Apply => "apply",
@@ -41,6 +48,8 @@ impl Skeleton {
     /// The entry point's name.
     pub fn entry(self) -> &'static str {
         match self {
+            Self::Lines => "lines_of_tile",
+            Self::FinishLines => "finish_lines",
             Self::Sums => "sums",
             Self::Finish => "finish_tensor",
             Self::Apply => "apply",
@@ -50,6 +59,8 @@ impl Skeleton {
 
     fn text(self) -> &'static str {
         match self {
+            Self::Lines => include_str!("../shaders/skeletons/lines.wgsl"),
+            Self::FinishLines => include_str!("../shaders/skeletons/finish_lines.wgsl"),
             Self::Sums => include_str!("../shaders/skeletons/sums.wgsl"),
             Self::Finish => include_str!("../shaders/skeletons/finish.wgsl"),
             Self::Apply => include_str!("../shaders/skeletons/apply.wgsl"),
@@ -61,6 +72,10 @@ impl Skeleton {
 /// One walk of a step or a move: a skeleton, and what of it a pipeline's constants must know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Walk {
+    /// A pass over rows and columns.
+    Lines,
+    /// The end of it.
+    FinishLines,
     /// A pass of sums.
     Sums(Sums),
     /// `finish` of what the pass before has summed.
@@ -76,6 +91,8 @@ impl Walk {
     pub fn of_step(rule: &dyn AnyRule) -> Vec<Self> {
         let mut last = Sums::GRADS;
         let walk = |pass| match pass {
+            Pass::Lines => Self::Lines,
+            Pass::FinishLines => Self::FinishLines,
             Pass::Sums(sums) => {
                 last = sums;
                 Self::Sums(sums)
@@ -89,6 +106,8 @@ impl Walk {
     /// The skeleton that makes it.
     pub fn skeleton(self) -> Skeleton {
         match self {
+            Self::Lines => Skeleton::Lines,
+            Self::FinishLines => Skeleton::FinishLines,
             Self::Sums(_) => Skeleton::Sums,
             Self::Finish(_) => Skeleton::Finish,
             Self::Apply => Skeleton::Apply,
@@ -113,6 +132,8 @@ pub struct Switches {
     pub lookahead: bool,
     /// A row ends within a vector of four.
     pub tails: bool,
+    /// Four elements may lie in several rows of a matrix.
+    pub crossings: bool,
     /// Lanes of a workgroup.
     pub lanes: u32,
 }
@@ -122,7 +143,7 @@ impl Switches {
     pub fn constants(&self, rule: &dyn AnyRule, walk: Walk) -> Vec<(&'static str, f64)> {
         let sums = match walk {
             Walk::Sums(sums) | Walk::Finish(sums) => sums,
-            Walk::Apply | Walk::Move(_) => Sums::GRADS,
+            Walk::Lines | Walk::FinishLines | Walk::Apply | Walk::Move(_) => Sums::GRADS,
         };
         let to = match walk {
             Walk::Move(to) => to,
@@ -137,6 +158,7 @@ impl Switches {
                 ("CAUTIOUS", self.cautious),
                 ("LOOKAHEAD", self.lookahead),
                 ("TAILS", self.tails),
+                ("CROSSINGS", self.crossings),
                 ("BIT_MAX", sums.combine == Combine::BitMax),
                 ("SUM_PARAM", sums.param),
                 ("SUM_GRAD", sums.grad),
@@ -163,6 +185,8 @@ pub enum Binding {
     Tables,
     /// Group 0, binding 4, `read_write`: numbers of the tensors, then partial results.
     Scratch,
+    /// Group 0, binding 5, `read_write`: a window of numbers of rows and columns.
+    Lines,
     /// Group 1, binding 0, `read`, dynamic offset: the step's clock map and records.
     Clocks,
 }
@@ -176,13 +200,14 @@ impl Binding {
             Self::State => (0, 2),
             Self::Tables => (0, 3),
             Self::Scratch => (0, 4),
+            Self::Lines => (0, 5),
             Self::Clocks => (1, 0),
         }
     }
 
     /// Whether the shader writes it.
     pub fn writable(self) -> bool {
-        matches!(self, Self::Params | Self::State | Self::Scratch)
+        matches!(self, Self::Params | Self::State | Self::Scratch | Self::Lines)
     }
 
     /// Whether its offset travels with the dispatch.
@@ -193,23 +218,30 @@ impl Binding {
 
 /// The bindings that a rule's shader of this skeleton declares.
 pub fn bindings(rule: &dyn AnyRule, around: &Around, skeleton: Skeleton) -> Vec<Binding> {
-    let elements = skeleton != Skeleton::Finish;
+    let elements = !matches!(skeleton, Skeleton::Finish | Skeleton::FinishLines);
     let grads = match skeleton {
-        Skeleton::Sums => true,
+        Skeleton::Lines | Skeleton::Sums => true,
         Skeleton::Apply => !rule.stores_early(),
-        Skeleton::Finish | Skeleton::Moves => false,
+        Skeleton::FinishLines | Skeleton::Finish | Skeleton::Moves => false,
     };
     let scratch = match skeleton {
-        Skeleton::Sums | Skeleton::Finish => true,
+        Skeleton::Lines | Skeleton::FinishLines | Skeleton::Sums | Skeleton::Finish => true,
         Skeleton::Apply => !rule.names().tensor.is_empty(),
         Skeleton::Moves => false,
     };
+    let lines = match skeleton {
+        Skeleton::Lines | Skeleton::FinishLines => true,
+        Skeleton::Sums | Skeleton::Apply => rule.has_lines(),
+        Skeleton::Finish | Skeleton::Moves => false,
+    };
+    let state = elements && skeleton != Skeleton::Lines && !element_slots(rule, around).is_empty();
     [
         (Binding::Params, elements),
         (Binding::Grads, grads),
-        (Binding::State, elements && !element_slots(rule, around).is_empty()),
+        (Binding::State, state),
         (Binding::Tables, true),
         (Binding::Scratch, scratch),
+        (Binding::Lines, lines),
         (Binding::Clocks, true),
     ]
     .into_iter()
@@ -239,13 +271,20 @@ pub fn compose(rule: &dyn AnyRule, around: &Around, skeleton: Skeleton, access: 
     piece(include_str!("../shaders/parts.wgsl"));
     piece(include_str!("../shaders/codecs/f32.wgsl"));
     piece(rule.shader());
-    for (item, default) in [
+    let of_lines = [
+        ("fn measure_line(", include_str!("../shaders/defaults/measure_line.wgsl")),
+        ("fn finish_line(", include_str!("../shaders/defaults/finish_line.wgsl")),
+        ("fn finish_row(", include_str!("../shaders/defaults/finish_row.wgsl")),
+    ];
+    let of_lines = of_lines.into_iter().filter(|_| matches!(skeleton, Skeleton::Lines | Skeleton::FinishLines));
+    let of_all = [
         ("struct Tensor ", include_str!("../shaders/defaults/Tensor.wgsl")),
         ("fn measure(", include_str!("../shaders/defaults/measure.wgsl")),
         ("fn finish(", include_str!("../shaders/defaults/finish.wgsl")),
         ("fn land(", include_str!("../shaders/defaults/land.wgsl")),
         ("fn moved(", include_str!("../shaders/defaults/moved.wgsl")),
-    ] {
+    ];
+    for (item, default) in of_all.into_iter().chain(of_lines) {
         if !rule.shader().lines().any(|line| line.starts_with(item)) {
             piece(default);
         }
@@ -269,6 +308,7 @@ fn glue(rule: &dyn AnyRule, around: &Around, skeleton: Skeleton, access: Access)
             (Binding::State, _) => ("states", "vec4<u32>"),
             (Binding::Tables, _) => ("tables", "vec4<u32>"),
             (Binding::Scratch, _) => ("scratch", "u32"),
+            (Binding::Lines, _) => ("lines", "f32"),
             (Binding::Clocks, _) => ("clocks", "u32"),
         };
         let (group, number) = binding.place();
@@ -281,9 +321,10 @@ fn glue(rule: &dyn AnyRule, around: &Around, skeleton: Skeleton, access: Access)
     text.push_str(
         "
 fn load_row(i: u32) -> Row {
-    let a = tables[2u * i];
-    let b = tables[2u * i + 1u];
-    return Row(a.x, a.y, a.z, a.w, b.x, b.y);
+    let a = tables[3u * i];
+    let b = tables[3u * i + 1u];
+    let c = tables[3u * i + 2u];
+    return Row(a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w, c.x, c.y, c.z, c.w);
 }
 
 // Where the tensor's numbers stand in this step, or ABSENT.
@@ -305,7 +346,11 @@ fn load_record(tensor: u32) -> u32 {
     let common = Common::<f32>::NAMES.len();
     text.push_str(&record("Common", 0, common));
     text.push_str(&record("Hyper", common, rule.names().hyper.len()));
-    if bindings.contains(&Binding::Params) {
+    let of_lines = matches!(skeleton, Skeleton::Lines | Skeleton::FinishLines);
+    if skeleton == Skeleton::Lines {
+        text.push_str(&load_four("param", access));
+        text.push_str(&load_four("grad", access));
+    } else if bindings.contains(&Binding::Params) {
         text.push_str(&load_elements("param", access));
         text.push_str(&store_params(access));
         text.push_str(&state_glue(rule, around, skeleton));
@@ -314,9 +359,85 @@ fn load_record(tensor: u32) -> u32 {
             false => text.push_str("fn load_grad(row: Row, q: u32) -> vec4<f32> {\n    return vec4<f32>();\n}\n\n"),
         }
     }
-    text.push_str(&tensor_glue(rule, bindings.contains(&Binding::Scratch)));
+    if bindings.contains(&Binding::Lines) {
+        text.push_str(LINES);
+        text.push_str(if of_lines { SHARES } else { SEEN });
+    }
+    if !of_lines {
+        text.push_str(&tensor_glue(rule, bindings.contains(&Binding::Scratch)));
+    }
     text
 }
+
+/// Numbers of rows and columns.
+const LINES: &str = "// x / by where the quotient is small: processors divide floats side by side, integers one by one.
+fn divide(x: u32, by: u32) -> u32 {
+    var quotient = u32(i32(f32(i32(x)) / f32(i32(by))));
+    quotient -= select(0u, 1u, quotient * by > x);
+    quotient += select(0u, 1u, x - quotient * by >= by);
+    return quotient;
+}
+
+fn load_line(at: u32) -> f32 {
+    return lines[at];
+}
+
+fn store_line(at: u32, number: f32) {
+    lines[at] = number;
+}
+
+";
+
+/// What tiles have of the sum over a line.
+const SHARES: &str = "fn load_share(at: u32) -> f32 {
+    return bitcast<f32>(scratch[at]);
+}
+
+fn store_share(at: u32, sum: f32) {
+    scratch[at] = bitcast<u32>(sum);
+}
+";
+
+/// What elements see of their rows and columns.
+const SEEN: &str =
+    "fn load_lines(row: Row, q: u32, rows: ptr<function, vec4<f32>>, columns: ptr<function, vec4<f32>>) {
+    let across = row.left + 4u * q;
+    let down = divide(across, row.columns);
+    let matrix = divide(row.top + down, row.rows);
+    let column = across - down * row.columns;
+    var at = vec4<u32>(row.seen + down, row.lines + matrix * row.columns, column, row.top + down - matrix * row.rows);
+    if (CROSSINGS) {
+        let a = load_crossing(at);
+        at = next_crossing(row, at, 4u * q + 1u);
+        let b = load_crossing(at);
+        at = next_crossing(row, at, 4u * q + 2u);
+        let d = load_crossing(at);
+        at = next_crossing(row, at, 4u * q + 3u);
+        let e = load_crossing(at);
+        *rows = vec4<f32>(a.x, b.x, d.x, e.x);
+        *columns = vec4<f32>(a.y, b.y, d.y, e.y);
+    } else {
+        let first = at.y + column;
+        *rows = vec4<f32>(load_line(at.x));
+        *columns = vec4<f32>(load_line(first), load_line(first + 1u), load_line(first + 2u), load_line(first + 3u));
+    }
+}
+
+// Where an element's row and its matrix's columns are, and the element's column and row in the matrix.
+fn load_crossing(at: vec4<u32>) -> vec2<f32> {
+    return vec2<f32>(load_line(at.x), load_line(at.y + at.z));
+}
+
+// The same of the next element, `i`; behind the end the last stays.
+fn next_crossing(row: Row, at: vec4<u32>, i: u32) -> vec4<u32> {
+    let next = at + vec4<u32>(0u, 0u, 1u, 0u);
+    let below = vec4<u32>(at.x + 1u, at.y, 0u, at.w + 1u);
+    let behind = vec4<u32>(at.x + 1u, at.y + row.columns, 0u, 0u);
+    let moved_down = select(below, behind, at.w + 1u == row.rows);
+    return select(at, select(next, moved_down, next.z == row.columns), i < row.len);
+}
+
+";
 
 fn line(text: &mut String, arguments: std::fmt::Arguments<'_>) {
     writeln!(text, "{arguments}").expect("a string takes any text");
@@ -340,6 +461,26 @@ fn load_elements(what: &str, access: Access) -> String {
 "
         ),
     }
+}
+
+/// `count` elements of a row of a matrix, from its element `at`; behind the last it is repeated.
+fn load_four(what: &str, access: Access) -> String {
+    let (whole, words) = match access {
+        Access::Vec4 => (
+            format!("    if (!CROSSINGS) {{\n        return decode_f32({what}s[(row.{what} + at) / 4u]);\n    }}\n"),
+            ["x", "y", "z", "w"].map(|field| format!("{what}s[i.{field} / 4u][i.{field} % 4u]")),
+        ),
+        Access::Scalar => (String::new(), ["x", "y", "z", "w"].map(|field| format!("{what}s[i.{field}]"))),
+    };
+    let words = words.join(", ");
+    format!(
+        "fn load_{what}_four(row: Row, at: u32, count: u32) -> vec4<f32> {{
+{whole}    let i = row.{what} + vec4<u32>(at) + min(vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(count - 1u));
+    return decode_f32(vec4<u32>({words}));
+}}
+
+"
+    )
 }
 
 fn store_params(access: Access) -> String {
@@ -419,6 +560,17 @@ fn state_glue(rule: &dyn AnyRule, around: &Around, skeleton: Skeleton) -> String
             let four = lanes.map(|s| format!("{s}.{name}")).join(", ");
             let to = format!("states[at.first + {i}u * at.span]");
             line(&mut store, format_args!("    {to} = encode_f32(vec4<f32>({four}));"));
+        }
+    }
+    if rule.has_lines() && skeleton != Skeleton::Moves {
+        load.push_str(
+            "    var rows: vec4<f32>;\n    var columns: vec4<f32>;\n    load_lines(row, q, &rows, &columns);\n",
+        );
+        for Slot { name, extent, .. } in rule.slots().into_iter().filter(|slot| slot.extent.is_line()) {
+            let numbers = if extent == Extent::Row { "rows" } else { "columns" };
+            for (s, field) in lanes.iter().zip(["x", "y", "z", "w"]) {
+                line(&mut load, format_args!("    (*{s}).{name} = {numbers}.{field};"));
+            }
         }
     }
     let mut text = format!("{place}{load}}}\n\n{store}}}\n\n");

@@ -1,14 +1,15 @@
 //! The engine: limits, slices, canaries, steps in flight, clocks, counts. No formula matters here, so three rules stand
-//! for all: one with state per element, one with sums, one with lookahead alone.
+//! for all: one with state per element, one with sums, one with lookahead alone. Where cuts matter a fourth joins them,
+//! with rows and columns.
 
 mod common;
 
-use common::twin::{SIZES, Twin, bound, noise, tensors};
+use common::twin::{Twin, all_tensors, bound, noise, tensors};
 use common::{device, gpu};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde_json::json;
-use wgpu_optim::{Arena, Buffers, Config, Gpu, Group, On, Slice, Tensor, Tuning, wgpu};
+use wgpu_optim::{Adafactor, Arena, Buffers, Config, Gpu, Group, On, Slice, Tensor, Tuning, WeightDecay, wgpu};
 
 /// State, sums, and slots round a rule that has none.
 fn configs() -> [Config; 3] {
@@ -31,9 +32,14 @@ fn tiny(gpu: &Gpu) -> Gpu {
     Gpu::new(&device, &queue)
 }
 
+/// Those, and one with rows and columns.
+fn all_configs() -> impl Iterator<Item = Config> {
+    configs().into_iter().chain([Config::from(Adafactor::default())])
+}
+
 /// All parameters and state slots after two steps from mid-training, as bits.
-fn outcome(gpu: &Gpu, config: &Config, sizes: &[usize]) -> (Vec<Vec<u32>>, Twin) {
-    let mut twin = Twin::new(gpu, config, &tensors(sizes), 11).midway(5);
+fn outcome(gpu: &Gpu, config: &Config) -> (Vec<Vec<u32>>, Twin) {
+    let mut twin = Twin::new(gpu, config, &all_tensors(), 11).midway(5);
     for _ in 0..2 {
         let worst = twin.step();
         assert!(worst.ulps <= bound(gpu), "{}", worst.text);
@@ -50,15 +56,15 @@ fn outcome(gpu: &Gpu, config: &Config, sizes: &[usize]) -> (Vec<Vec<u32>>, Twin)
 
 #[test]
 fn tiny_limits_change_the_dispatches_and_no_bit() {
-    let Some(gpu) = gpu("tiny limits", 2) else { return };
+    let Some(gpu) = gpu("tiny limits", 3) else { return };
     let tiny = tiny(&gpu);
-    for config in configs() {
-        let (expected, mut whole) = outcome(&gpu, &config, &SIZES);
-        let (found, mut tiled) = outcome(&tiny, &config, &SIZES);
+    for config in all_configs() {
+        let (expected, mut whole) = outcome(&gpu, &config);
+        let (found, mut tiled) = outcome(&tiny, &config);
         let one = whole.optimizer.plan(&whole.params, &whole.grads).unwrap();
         let many = tiled.optimizer.plan(&tiled.params, &tiled.grads).unwrap();
-        assert_eq!((one.windows, one.dispatches), (1, one.passes));
-        assert!(many.windows > 5, "{many:?}");
+        assert_eq!(one.windows, one.variants);
+        assert!(many.windows > 5 && many.dispatches > 2 * one.dispatches, "{many:?}");
         assert_eq!(found, expected, "{}", config.name());
     }
 }
@@ -69,13 +75,13 @@ fn tuning_and_shader_checks_change_no_bit() {
         [(1, 1, false), (8, 8, true), (64, 2, false), (256, 4, false), (256, 8, true), (100, 1, false)]
             .map(|(lanes, chunk_blocks, shader_checks)| Tuning { lanes, chunk_blocks, shader_checks })
             .into();
-    let Some(gpu) = gpu("tunings", 2 * tunings.len()) else { return };
+    let Some(gpu) = gpu("tunings", 3 * tunings.len()) else { return };
     let (device, queue) = device(&gpu, |_| {});
-    for config in configs() {
-        let expected = outcome(&gpu, &config, &SIZES).0;
+    for config in all_configs() {
+        let expected = outcome(&gpu, &config).0;
         for &tuning in &tunings {
             let other = Gpu::with_tuning(&device, &queue, tuning).unwrap();
-            assert_eq!(outcome(&other, &config, &SIZES).0, expected, "{tuning:?}, {}", config.name());
+            assert_eq!(outcome(&other, &config).0, expected, "{tuning:?}, {}", config.name());
         }
     }
     let wrong = |lanes, chunk_blocks| {
@@ -416,6 +422,33 @@ fn groups_of_other_pipelines_take_a_dispatch_each() {
 }
 
 #[test]
+fn matrices_take_passes_over_lines_and_fewer_bytes() {
+    let Some(gpu) = gpu("rows and columns", 1) else { return };
+    let shaped = [("w", &[40, 100][..]), ("conv", &[8, 5, 3, 3]), ("b", &[1000]), ("s", &[])];
+    let tensors = shaped.map(|(name, shape)| Tensor::f32(name, shape));
+    let plan = |tensors: &[Tensor], decay: WeightDecay| {
+        let mut twin = Twin::new(&gpu, &Adafactor { weight_decay: decay, ..Adafactor::default() }.into(), tensors, 24);
+        let memory = twin.optimizer.memory();
+        (twin.optimizer.plan(&twin.params, &twin.grads).unwrap(), memory)
+    };
+    let (report, memory) = plan(&tensors, WeightDecay::None);
+    assert_eq!((report.passes, report.variants, report.windows, report.dispatches), (5, 2, 2, 5 + 3));
+    assert_eq!(report.bytes, 24 * (4000 + 360) + 32 * (1000 + 1));
+    // A matrix of one tile from left to right and from top to bottom; rows and columns of small ones leave no shares.
+    assert_eq!(report.line_bytes, 4 * (5 * 40 + 4 * 100 + 2 * (40 + 100)) + 4 * 40 * (5 * 3 + 4 * 3));
+    assert_eq!(memory.state, 4 * (40 + 100 + 40 * (3 + 3) + 1000 + 4));
+    let (report, _) = plan(&tensors[..1], WeightDecay::None);
+    assert_eq!((report.passes, report.windows, report.dispatches, report.bytes), (5, 1, 5, 24 * 4000));
+    let (report, _) = plan(&tensors[2..], WeightDecay::None);
+    assert_eq!((report.passes, report.windows, report.dispatches, report.bytes), (3, 1, 3, 32 * 1001));
+    // With an L2 penalty the gradient is made of the parameter, too.
+    assert_eq!(plan(&tensors[..1], WeightDecay::L2(0.1)).0.bytes, 28 * 4000);
+    assert_eq!(plan(&tensors[2..], WeightDecay::L2(0.1)).0.bytes, 32 * 1001);
+    let error = Adafactor::default().on(&tiny(&gpu), &[Tensor::f32("w", [6000, 1, 1])]).unwrap_err();
+    assert_eq!(error.to_string(), "the device's max_storage_buffer_binding_size is 65536, needed are 72512");
+}
+
+#[test]
 fn a_group_that_does_not_look_ahead_may_sit_out() {
     let Some(gpu) = gpu("look-ahead in groups", 1) else { return };
     let config = Config::from_json(
@@ -473,7 +506,7 @@ fn allocated(gpu: &Gpu) -> u64 {
 fn state_comes_back_as_it_was_set() {
     let Some(gpu) = gpu("state", 2) else { return };
     for config in configs() {
-        let mut twin = Twin::new(&gpu, &config, &tensors(&SIZES), 21);
+        let mut twin = Twin::new(&gpu, &config, &all_tensors(), 21);
         for tensor in twin.tensors.clone() {
             for slot in twin.optimizer.slots(&tensor.name).unwrap() {
                 let len = twin.reference.state(&tensor.name, slot).unwrap().len();

@@ -37,8 +37,11 @@ fn shaders() -> Vec<Shader> {
     let mut places = HashMap::new();
     let walks: Vec<_> = Skeleton::ALL.iter().flat_map(|&skeleton| ACCESSES.map(|access| (skeleton, access))).collect();
     for row in ALL {
-        for (case, rule) in (row.cases)() {
-            let case = format!("{}/{case}", row.name);
+        let forms = |(case, rule): (&'static str, Box<dyn AnyRule>)| {
+            let for_matrices = rule.for_matrices().map(|rule| (format!("{}/{case}, matrices", row.name), rule));
+            [(format!("{}/{case}", row.name), rule)].into_iter().chain(for_matrices)
+        };
+        for (case, rule) in (row.cases)().into_iter().flat_map(forms) {
             let wraps = [PLAIN, WRAPPED].into_iter().flat_map(|around| walks.iter().map(move |walk| (around, walk)));
             for (around, &(skeleton, access)) in wraps {
                 let text = compose(&*rule, &around, skeleton, access);
@@ -71,7 +74,17 @@ fn constants(rule: &dyn AnyRule, skeleton: Skeleton, around: Around) -> Vec<Vec<
         Switches { decay: true, ..off },
         Switches { cautious: true, ..off },
         Switches { tails: true, ..off },
-        Switches { maximize: true, l2: true, decay: true, cautious: true, tails: true, lanes: 256, lookahead },
+        Switches { crossings: true, ..off },
+        Switches {
+            maximize: true,
+            l2: true,
+            decay: true,
+            cautious: true,
+            tails: true,
+            crossings: true,
+            lanes: 256,
+            lookahead,
+        },
     ];
     let sets = walks.iter().flat_map(|&walk| switches.iter().map(move |switches| (walk, switches)));
     sets.map(|(walk, switches)| Switches { lookahead, ..*switches }.constants(rule, walk)).collect()
@@ -204,5 +217,8 @@ fn composed_for(file: &str) -> (Box<dyn AnyRule>, Skeleton, Access) {
     let skeleton = Skeleton::ALL.into_iter().find(|known| known.name() == skeleton);
     let access = ACCESSES.into_iter().find(|known| known.name() == access);
     let (skeleton, access) = skeleton.zip(access).unwrap_or_else(|| panic!("{file}: no such skeleton or access"));
-    ((row.default)(), skeleton, access)
+    let rule = (row.default)();
+    let walks = |rule: &dyn AnyRule| Walk::of_step(rule).into_iter().any(|walk| walk.skeleton() == skeleton);
+    let for_matrices = rule.for_matrices().filter(|for_matrices| walks(&**for_matrices) && !walks(&*rule));
+    (for_matrices.unwrap_or(rule), skeleton, access)
 }

@@ -111,7 +111,8 @@ fn table() -> String {
 fn line(row: &Row) -> String {
     let default = (row.default)();
     let cases: Vec<_> = (row.cases)().into_iter().map(|(_, rule)| rule).collect();
-    let all = || std::iter::once(&default).chain(&cases);
+    let for_matrices: Vec<_> = std::iter::once(&default).chain(&cases).filter_map(|rule| rule.for_matrices()).collect();
+    let all = || std::iter::once(&default).chain(&cases).chain(&for_matrices);
     let presets: Vec<_> = (row.presets)().iter().map(|(name, _)| format!("`{name}`")).collect();
     let decays =
         if row.decays == WeightDecay::GENERAL { "general".into() } else { format!("`{}`", row.decays.join("`, `")) };
@@ -149,6 +150,8 @@ fn state(default: &[Slot], all: impl Iterator<Item = Slot>) -> String {
     let text = |slot: &Slot| match slot.extent {
         Extent::Element => format!("`{}`", slot.name),
         Extent::Tensor => format!("`{}` (one a tensor)", slot.name),
+        Extent::Row => format!("`{}` (one a row)", slot.name),
+        Extent::Column => format!("`{}` (one a column)", slot.name),
     };
     let mut names: Vec<String> = default.iter().map(text).collect();
     let base = names.len();

@@ -68,7 +68,9 @@ fn every_option_is_checked_for_type_and_range() {
                 refused(&what, with(wrong), &text);
             }
         }
-        for value in [1e39, 1e300, -1.0] {
+        // An option that is negative has its bounds on the other side.
+        let side = if default.as_f64().is_some_and(|default| default < 0.0) { -1.0 } else { 1.0 };
+        for value in [1e39, 1e300, -1.0].map(|value| side * value) {
             let text = match default {
                 // A count.
                 _ if default.is_u64() => format!("configuration: {name}: invalid type: floating point ..."),

@@ -12,7 +12,7 @@ use common::{gpu, say};
 use serde_json::{Map, Value};
 use wgpu_optim::rule::{AnyRule, Carried, Common, Kernel, Move, Names, Pass, Row, Slot, Step, WeightDecay};
 use wgpu_optim::rules::ALL;
-use wgpu_optim::{Config, Error, Gpu, Group, Lookahead, Result, Tuning};
+use wgpu_optim::{Config, Error, Gpu, Group, Lookahead, Result, Tensor, Tuning};
 
 type Edit = Arc<dyn Fn(String) -> String + Send + Sync>;
 
@@ -86,6 +86,10 @@ impl AnyRule for Broken {
     fn passes(&self) -> Vec<Pass> {
         self.rule.passes()
     }
+    fn for_matrices(&self) -> Option<Box<dyn AnyRule>> {
+        let rule = self.rule.for_matrices()?;
+        Some(Box::new(Self { rule, edit: self.edit.clone() }))
+    }
     fn moves(&self) -> &'static [Move] {
         self.rule.moves()
     }
@@ -118,7 +122,10 @@ enum Verdict {
 }
 
 fn judge(gpu: &Gpu, config: &Config) -> Verdict {
-    let mut twin = Twin::new(gpu, config, &tensors(&[5, 1026, 9001]), 5).midway(6);
+    let mut tensors = tensors(&[5, 1026, 9001]);
+    let shapes: [&[usize]; 4] = [&[5, 3, 2], &[3, 2100], &[2, 34, 270], &[700, 17]];
+    tensors.extend(shapes.iter().enumerate().map(|(i, &shape)| Tensor::f32(format!("m{i}"), shape)));
+    let mut twin = Twin::new(gpu, config, &tensors, 5).midway(6);
     // Whether the text is a shader shows when its pipelines are made.
     if let Err(Error::Wgpu(_)) = twin.optimizer.warm_up(&twin.params, &twin.grads) {
         return Verdict::NotAShader;
@@ -130,7 +137,7 @@ fn judge(gpu: &Gpu, config: &Config) -> Verdict {
         (0..2).any(|_| twin.step().ulps > bound(gpu))
     };
     // A first step is like no other.
-    if differs(&mut twin) || differs(&mut Twin::new(gpu, config, &tensors(&[5, 1026, 9001]), 6)) {
+    if differs(&mut twin) || differs(&mut Twin::new(gpu, config, &tensors, 6)) {
         return Verdict::Differs;
     }
     Verdict::Equal
@@ -222,6 +229,8 @@ fn a_dropped_statement_is_noticed() {
 #[test]
 fn a_dropped_statement_of_a_skeleton_is_noticed_by_some_rule() {
     let pieces = [
+        include_str!("../shaders/skeletons/lines.wgsl"),
+        include_str!("../shaders/skeletons/finish_lines.wgsl"),
         include_str!("../shaders/skeletons/common.wgsl"),
         include_str!("../shaders/skeletons/apply.wgsl"),
         include_str!("../shaders/skeletons/sums.wgsl"),

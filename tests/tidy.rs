@@ -7,7 +7,7 @@ use std::path::Path;
 
 /// Modules from the ground up. A module uses those of lower floors, and of its own only [`NEIGHBOURS`].
 const FLOORS: [&[&str]; 9] = [
-    &["error", "format", "parts"],
+    &["error", "format", "parts", "lines"],
     &["rule", "options", "schedule", "init"],
     &["around"],
     &["rules", "rules/*", "wgsl", "plan", "clock", "early_stopping"],
@@ -19,9 +19,11 @@ const FLOORS: [&[&str]; 9] = [
 ];
 
 /// Who uses whom on one floor, and which items; none listed means all.
-const NEIGHBOURS: [(&str, &str, &[&str]); 5] = [
+const NEIGHBOURS: [(&str, &str, &[&str]); 7] = [
     ("format", "error", &[]),
     ("parts", "format", &["BLOCK"]),
+    ("lines", "format", &["Tensor"]),
+    ("lines", "parts", &["Real"]),
     ("gpu/*", "gpu", &[]),
     ("gpu/*", "gpu/*", &[]),
     ("gpu/*", "reference", &["find", "check_len"]),

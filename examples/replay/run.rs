@@ -4,7 +4,6 @@ use std::path::Path;
 
 use ndarray::ArrayD;
 use serde_json::Value;
-use wgpu_optim::rule::Extent;
 use wgpu_optim::{Arena, Config, Gpu, On, Optimizer, Precision, Reference, Tensor};
 
 use super::recording::{Recorded, Recording, Replayed, Result, Slot, refuse};
@@ -67,10 +66,7 @@ impl Run {
         let mut t = Vec::new();
         for (index, tensor) in recording.tensors.iter().enumerate() {
             for slot in groups.slots_of(index) {
-                let shape = match slot.extent {
-                    Extent::Element => tensor.shape.clone(),
-                    Extent::Tensor => vec![],
-                };
+                let shape = slot.extent.shape(&tensor.shape);
                 let values = stepper.state(&tensor.name, slot.name)?;
                 slots.push(Slot { name: format!("{}.{}", tensor.name, slot.name), shape, values });
             }

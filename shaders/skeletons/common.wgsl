@@ -21,6 +21,9 @@ override MOVE: u32 = 0u; // outside a step: 0 to the look-ahead, 1 to evaluation
 // was, and is in no sum.
 override TAILS: bool = true;
 
+// On where matrices have a number of columns that is no multiple of four: four elements may lie in several rows.
+override CROSSINGS: bool = true;
+
 // Of a workgroup. A processor runs them eight by eight, each eight to their end, and wants one eight.
 override LANES: u32 = 256u;
 
@@ -36,14 +39,20 @@ struct Common {
     pull: f32, // lookahead's alpha in every k-th step
 }
 
-// One row of the chunk table. A row without elements does nothing.
+// One row of the table: a chunk; in walks over lines a tile, or lines of a matrix. One without elements does nothing.
 struct Row {
     tensor: u32,
-    len: u32, // elements
-    param: u32, // offsets into the bound windows: elements (in `finish`, the number of partials),
-    grad: u32, // elements,
-    state: u32, // vectors of four,
-    partial: u32, // words
+    len: u32, // elements, or lines in `finish_lines`
+    param: u32, // offsets into the bound windows: elements (in `finish` and `finish_lines`, the number of partials),
+    grad: u32, // elements (in `finish_lines`, from a share to the line's next),
+    state: u32, // vectors of four (in `lines`, the width of the tile),
+    partial: u32, // words: partials; in `lines` the rows, or the shares in them
+    lines: u32, // words: the first matrix's columns; in `lines` the columns, or their shares; in `finish_lines` lines
+    seen: u32, // words: what is seen of the first element's row
+    rows: u32, // of a matrix
+    columns: u32,
+    top: u32, // the first element's place in its matrix (in `finish_lines` 0 for rows, 1 for columns)
+    left: u32,
 }
 
 // Vectors of four in the bound window of state: an element's first slot, and from one slot to the next.
@@ -55,6 +64,12 @@ fn row_index(group: vec3<u32>, groups: vec3<u32>) -> u32 {
 
 fn quads(row: Row) -> u32 {
     return (row.len + 3u) / 4u;
+}
+
+// 0, which no compiler knows. A product that goes straight into a sum may be contracted with it (Mesa's llvmpipe does
+// that to some); one whose bits have met this is not, so that no switch of a skeleton changes a bit.
+fn hidden_zero(row: Row) -> u32 {
+    return row.len >> 31u;
 }
 
 // The gradient as the rule sees it.

@@ -66,6 +66,7 @@ fn sums(
 fn sum_leaf(row: Row, c: Common, h: Hyper, k: Tensor, leaf: u32) -> vec2<u32> {
     let first = leaf / 8u * 64u;
     let end = min(first + 64u, quads(row));
+    let zero = vec2<u32>(hidden_zero(row));
     var node = vec2<u32>(0u, 0u);
     for (var q = first + leaf % 8u; q < end; q += 8u) {
         var p: vec4<f32>;
@@ -89,20 +90,19 @@ fn sum_leaf(row: Row, c: Common, h: Hyper, k: Tensor, leaf: u32) -> vec2<u32> {
         if (SUM_STATE) {
             load_state(row, c, q, p, &s0, &s1, &s2, &s3);
         }
-        let a = bitcast<vec2<u32>>(measure(h, k, p.x, g.x, &s0));
-        var b = bitcast<vec2<u32>>(measure(h, k, p.y, g.y, &s1));
-        var d = bitcast<vec2<u32>>(measure(h, k, p.z, g.z, &s2));
-        var e = bitcast<vec2<u32>>(measure(h, k, p.w, g.w, &s3));
+        let a = bitcast<vec2<u32>>(measure(h, k, p.x, g.x, &s0)) ^ zero;
+        var b = bitcast<vec2<u32>>(measure(h, k, p.y, g.y, &s1)) ^ zero;
+        var d = bitcast<vec2<u32>>(measure(h, k, p.z, g.z, &s2)) ^ zero;
+        var e = bitcast<vec2<u32>>(measure(h, k, p.w, g.w, &s3)) ^ zero;
         if (SUM_STORES) {
             store_state(row, q, s0, s1, s2, s3);
         }
-        // Padding may hold anything, so what lies behind the end is dropped as bits. Where nothing does, two of three
-        // stay: Mesa's compiler makes x*x + (y*y + z) of (x*x + y*y) + z, but not of y*y or none.
-        let none = vec2<u32>(0u, 0u);
-        b = select(none, b, 4u * q + 1u < row.len);
-        e = select(none, e, 4u * q + 3u < row.len);
         if (TAILS) {
+            // Padding may hold anything, so what lies behind the end is dropped as bits.
+            let none = vec2<u32>(0u, 0u);
+            b = select(none, b, 4u * q + 1u < row.len);
             d = select(none, d, 4u * q + 2u < row.len);
+            e = select(none, e, 4u * q + 3u < row.len);
         }
         node = combine(node, combine(combine(a, b), combine(d, e)));
     }

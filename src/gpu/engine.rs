@@ -9,10 +9,11 @@ use crate::around::Around;
 use crate::error::{Error, Result};
 use crate::format::{ALIGNMENT, Access, BLOCK, Tensor};
 use crate::groups::Groups;
-use crate::plan::{Bounds, Dispatch, Item, Place, Plan, Span, Window, pack, padded, plan};
+use crate::lines::Lines;
+use crate::plan::{Bounds, Dispatch, Item, Place, Plan, Span, Window, check_lines, pack, padded, plan};
 use crate::reference::check_len;
 use crate::rule::{AnyRule, Extent, Move, Start, WeightDecay};
-use crate::wgsl::{self, Binding, Skeleton, Switches, Walk, element_slots};
+use crate::wgsl::{self, Binding, Switches, Walk, element_slots};
 
 /// Placements of parameters and gradients that keep their tables and bind groups.
 const BOUND_MAX: usize = 8;
@@ -119,6 +120,10 @@ pub(crate) struct Engine {
     bounds: Bounds,
     state_places: Vec<Place>,
     state_pages: Vec<wgpu::Buffer>,
+    /// The rows and columns of the tensors whose rule has numbers of them.
+    lines: Vec<Option<Lines>>,
+    line_places: Vec<Place>,
+    line_pages: Vec<wgpu::Buffer>,
     /// Numbers of the tensors, then partial results.
     scratch: Option<wgpu::Buffer>,
     ring: Ring,
@@ -138,18 +143,28 @@ impl Engine {
         let lens: Vec<u64> = tensors.iter().map(Tensor::len_elements).collect();
         let size = |i: usize| padded(lens[i]).saturating_mul(4 * variants[variant_of[i]].slots);
         let (state_places, sizes) = pack(tensors, "state slots", size, 16, gpu.page_bytes())?;
-        let scratch_words = scratch_words(tensors, groups, &variants, &variant_of, bounds);
-        if 4 * scratch_words > binding_bytes {
+        let has_lines = |i: &usize| groups.rule_of(*i).has_lines();
+        let lines_of = |i: usize| Some(i).filter(has_lines).and_then(|i| groups.lines_of(i));
+        let lines: Vec<_> = (0..tensors.len()).map(lines_of).collect();
+        lines.iter().flatten().try_for_each(|lines| check_lines(lines, binding_bytes))?;
+        let size = |i: usize| lines[i].map_or(0, |lines: Lines| lines.words().saturating_mul(4));
+        let (line_places, line_sizes) = pack(tensors, "rows and columns", size, 16, gpu.page_bytes())?;
+        let scratch_words = scratch_words(tensors, groups, &lines, bounds);
+        if scratch_words.saturating_mul(4) > binding_bytes {
             let limit = "max_storage_buffer_binding_size";
-            return Err(Error::Limit { limit, found: binding_bytes, needed: 4 * scratch_words });
+            return Err(Error::Limit { limit, found: binding_bytes, needed: scratch_words.saturating_mul(4) });
         }
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
         let create = |label: &str, size: u64| gpu.create_buffer(label, size, usage);
-        let (state_pages, scratch) = gpu
+        let pages = |label: &str, sizes: &[u64]| -> Vec<_> {
+            sizes.iter().filter(|&&size| size > 0).map(|&size| create(label, size)).collect()
+        };
+        let (state_pages, line_pages, scratch) = gpu
             .scoped(|| {
-                let used = sizes.iter().filter(|&&size| size > 0);
-                let pages: Vec<_> = used.map(|&size| create("wgpu-optim/state", size)).collect();
-                (pages, (scratch_words > 0).then(|| create("wgpu-optim/scratch", 4 * scratch_words)))
+                let state_pages = pages("wgpu-optim/state", &sizes);
+                let line_pages = pages("wgpu-optim/lines", &line_sizes);
+                let scratch = (scratch_words > 0).then(|| create("wgpu-optim/scratch", 4 * scratch_words));
+                (state_pages, line_pages, scratch)
             })
             .await?;
         let engine = Self {
@@ -161,6 +176,9 @@ impl Engine {
             bounds,
             state_places,
             state_pages,
+            lines,
+            line_places,
+            line_pages,
             scratch,
             ring: Ring::default(),
             bound: Cache::new(BOUND_MAX),
@@ -184,9 +202,11 @@ impl Engine {
 
     /// Bytes: state, scratch, tables, steps.
     pub(crate) fn memory(&self) -> [u64; 4] {
+        let sizes = |buffers: &[wgpu::Buffer]| buffers.iter().map(wgpu::Buffer::size).sum::<u64>();
+        let kept: u64 = self.lines.iter().flatten().flat_map(Lines::counts).map(|numbers| 4 * numbers).sum();
         [
-            self.state_pages.iter().map(wgpu::Buffer::size).sum(),
-            self.scratch.as_ref().map_or(0, wgpu::Buffer::size),
+            sizes(&self.state_pages) + kept,
+            self.scratch.as_ref().map_or(0, wgpu::Buffer::size) + sizes(&self.line_pages) - kept,
             self.bound.values().map(|bound| bound.table.size()).sum(),
             self.ring.size_bytes(),
         ]
@@ -278,6 +298,7 @@ impl Engine {
                     param,
                     grad,
                     state: (variant.slots > 0).then_some((self.state_places[i], variant.slots)),
+                    lines: self.lines[i].filter(|_| grads.is_some()).map(|lines| (self.line_places[i], lines)),
                     sums: grads.is_some() && variant.rule.sums().next().is_some(),
                 })
             })
@@ -331,6 +352,12 @@ impl Engine {
             let words = rule.names().tensor.len();
             return Ok((self.scratch.as_ref(), vec![(4 * (i * words + place) as u64, 4)]));
         }
+        if let (Some(lines), true) = (self.lines[i], slot.extent.is_line()) {
+            let Place { buffer, offset } = self.line_places[i];
+            let [rows, columns] = lines.counts().map(|numbers| 4 * numbers);
+            let piece = if slot.extent == Extent::Row { (offset, rows) } else { (offset + rows, columns) };
+            return Ok((self.line_pages.get(buffer), vec![piece]));
+        }
         let elements = element_slots(rule, &self.around);
         let index = elements.iter().position(|other| other.name == name).unwrap_or(0) as u64;
         let Some((page, start)) = self.state_place(i) else { return Ok((None, vec![])) };
@@ -373,10 +400,17 @@ impl<'a> Binder<'a> {
         let stages = walks.iter().map(Vec::len).max().unwrap_or(0);
         let mut calls = Vec::new();
         for stage in 0..stages {
-            for window in &plan.windows {
-                match walks[window.variant].get(stage) {
-                    None | Some(Walk::Finish(_)) => {}
-                    Some(&walk) => calls.push(self.call(window.variant, walk, Some(window), &window.dispatches)),
+            for (kind, windows) in [(0, &plan.tiles), (1, &plan.lines), (2, &plan.windows)] {
+                for window in windows {
+                    let here = |walk: &&Walk| match walk {
+                        Walk::Lines => kind == 0,
+                        Walk::FinishLines => kind == 1,
+                        Walk::Finish(_) => false,
+                        Walk::Sums(_) | Walk::Apply | Walk::Move(_) => kind == 2,
+                    };
+                    if let Some(&walk) = walks[window.variant].get(stage).filter(here) {
+                        calls.push(self.call(window.variant, walk, Some(window), &window.dispatches));
+                    }
                 }
             }
             for (variant, dispatches) in &plan.finishes {
@@ -394,7 +428,7 @@ impl<'a> Binder<'a> {
         let Variant { rule, switches, .. } = &self.engine.variants[variant];
         let skeleton = walk.skeleton();
         let bindings = of_group(&wgsl::bindings(&**rule, around, skeleton), 0);
-        let (param, grad, state) = window.map_or((None, None, None), |w| (Some(w.param), w.grad, w.state));
+        let [param, grad, state, lines] = window.map_or([None; 4], |w| [w.param, w.grad, w.state, w.lines]);
         let entries: Vec<_> = bindings
             .iter()
             .map(|binding| wgpu::BindGroupEntry {
@@ -403,6 +437,7 @@ impl<'a> Binder<'a> {
                     Binding::Params => bind_span(self.buffers, param),
                     Binding::Grads => bind_span(self.buffers, grad),
                     Binding::State => bind_span(&self.engine.state_pages, state),
+                    Binding::Lines => bind_span(&self.engine.line_pages, lines),
                     Binding::Tables => wgpu::BufferBinding {
                         buffer: &self.table,
                         offset: 0,
@@ -419,7 +454,8 @@ impl<'a> Binder<'a> {
         let mut pipelines = gpu.pipelines();
         let access = window.map_or(Access::Vec4, |window| window.access);
         let tails = window.is_some_and(|window| window.tails);
-        let constants = Switches { tails, ..*switches }.constants(&**rule, walk);
+        let crossings = window.is_some_and(|window| window.crossings);
+        let constants = Switches { tails, crossings, ..*switches }.constants(&**rule, walk);
         let pipeline =
             pipelines.get(&mut self.fresh, gpu, &Shader { rule: &**rule, around, constants, skeleton, access });
         gpu.count(Made::BindGroup);
@@ -447,8 +483,16 @@ fn blocks(len: u64) -> impl Iterator<Item = (u64, u64, u64)> {
 
 /// Refuses a device that cannot bind what the shaders declare.
 fn check_limits(limits: &wgpu::Limits, variants: &[Variant], around: &Around) -> Result<()> {
-    let bindings = |skeleton| variants.iter().map(move |variant| wgsl::bindings(&*variant.rule, around, skeleton));
-    let all = || Skeleton::ALL.into_iter().flat_map(bindings);
+    let skeletons = |rule: &dyn AnyRule| {
+        let walks = Walk::of_step(rule).into_iter().chain(rule.moves().iter().map(|&to| Walk::Move(to)));
+        walks.map(Walk::skeleton).collect::<Vec<_>>()
+    };
+    let all = || {
+        let of = |Variant { rule, .. }: &Variant| {
+            skeletons(&**rule).into_iter().map(|skeleton| wgsl::bindings(&**rule, around, skeleton)).collect::<Vec<_>>()
+        };
+        variants.iter().flat_map(of)
+    };
     let most = all().map(|bindings| bindings.len()).max().unwrap_or(0);
     let dynamic = all().map(|bindings| bindings.iter().filter(|binding| binding.dynamic()).count()).max().unwrap_or(0);
     for (limit, found, needed) in [
@@ -470,10 +514,11 @@ fn check_limits(limits: &wgpu::Limits, variants: &[Variant], around: &Around) ->
 fn variants(groups: &Groups, lanes: u32) -> (Vec<Variant>, Vec<usize>) {
     let mut variants: Vec<Variant> = Vec::new();
     let mut members: Vec<Vec<usize>> = Vec::new();
-    let mut of_group: HashMap<usize, usize> = HashMap::new();
-    for &group in groups.of() {
-        of_group.entry(group).or_insert_with(|| {
-            let rule = groups.rule(group);
+    let mut places = HashMap::new();
+    let mut variant_of = Vec::with_capacity(groups.of().len());
+    for (i, &group) in groups.of().iter().enumerate() {
+        let rule = groups.rule_of(i);
+        variant_of.push(*places.entry((group, groups.lines_of(i).is_some())).or_insert_with(|| {
             let names = |rule: &dyn AnyRule| rule.slots().iter().map(|slot| slot.name).collect::<Vec<_>>();
             let same = |variant: &Variant| {
                 variant.rule.constants() == rule.constants()
@@ -488,7 +533,7 @@ fn variants(groups: &Groups, lanes: u32) -> (Vec<Variant>, Vec<usize>) {
             });
             members[place].push(group);
             place
-        });
+        }));
     }
     for (variant, members) in variants.iter_mut().zip(members) {
         let decays =
@@ -500,26 +545,22 @@ fn variants(groups: &Groups, lanes: u32) -> (Vec<Variant>, Vec<usize>) {
             cautious: decays(|decay| matches!(decay, WeightDecay::Cautious(_))),
             lookahead: groups.around().lookahead.is_some(),
             tails: true,
+            crossings: true,
             lanes,
         };
     }
-    let variant_of = groups.of().iter().map(|group| of_group[group]).collect();
     (variants, variant_of)
 }
 
 /// Words of the numbers of all tensors and of all partial results.
-fn scratch_words(
-    tensors: &[Tensor],
-    groups: &Groups,
-    variants: &[Variant],
-    variant_of: &[usize],
-    bounds: Bounds,
-) -> u64 {
-    let partials = |i: usize| match variants[variant_of[i]].rule.sums().next() {
-        Some(_) => 2 * tensors[i].len_elements().div_ceil(bounds.chunk_len()),
-        None => 0,
+fn scratch_words(tensors: &[Tensor], groups: &Groups, lines: &[Option<Lines>], bounds: Bounds) -> u64 {
+    let words = |(i, tensor): (usize, &Tensor)| {
+        let rule = groups.rule_of(i);
+        let chunks = if rule.sums().next().is_some() { tensor.len_elements().div_ceil(bounds.chunk_len()) } else { 0 };
+        let of_matrix = |lines: Lines| lines.shares().iter().sum::<u64>().saturating_mul(lines.matrices);
+        (rule.names().tensor.len() as u64 + 2 * chunks).saturating_add(lines[i].map_or(0, of_matrix))
     };
-    (0..tensors.len()).map(|i| groups.rule_of(i).names().tensor.len() as u64 + partials(i)).sum()
+    tensors.iter().enumerate().map(words).fold(0, u64::saturating_add)
 }
 
 /// The caller's buffers, checked: one list of buffers, and each tensor's places in it.

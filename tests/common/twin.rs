@@ -41,8 +41,29 @@ impl Worst {
 pub const SIZES: [usize; 20] =
     [0, 1, 2, 3, 4, 5, 255, 256, 257, 1023, 1024, 1025, 4095, 4096, 4097, 8191, 8192, 8193, 20_000, 3];
 
-/// Sizes whose rows all end with a vector of four, which is another variant of the kernel.
-pub const WHOLE: [usize; 5] = [4, 256, 1024, 8192, 20_000];
+/// Shapes of matrices: dims of 0 and 1, small ones that share a tile or fill it, larger ones that end within a tile,
+/// with rows and columns longer than one, in batches.
+pub const SHAPES: [&[usize]; 13] = [
+    &[0, 5],
+    &[2, 3, 0],
+    &[1, 1],
+    &[7, 1],
+    &[1, 9],
+    &[5, 7],
+    &[30, 4, 1, 1],
+    &[300, 3, 3],
+    &[2, 3, 40, 31],
+    &[3, 2100],
+    &[2500, 2],
+    &[2, 35, 68],
+    &[2, 34, 270],
+];
+
+/// Tensors of every size and shape, named `t0`, ... and `m0`, ...
+pub fn all_tensors() -> Vec<Tensor> {
+    let shaped = SHAPES.iter().enumerate().map(|(i, &shape)| Tensor::f32(format!("m{i}"), shape));
+    tensors(&SIZES).into_iter().chain(shaped).collect()
+}
 
 /// Tensors of these sizes, named `t0`, `t1`, ...
 pub fn tensors(sizes: &[usize]) -> Vec<Tensor> {

@@ -1,0 +1,131 @@
+// `measure_line` added up over rows and columns: one workgroup a tile. Small matrices lie in a tile whole, and are
+// finished; tiles of others leave shares to `finish_lines`.
+// Twin: src/lines.rs
+
+const SMALL: u32 = 2048u; // elements of matrices that a tile holds whole
+const NUMBERS: u32 = 2048u;
+const STRIP: u32 = 8u; // rows
+
+// Over four elements of a row: by column, then by row. Over the rows of a strip: by strip, then by column.
+var<workgroup> of_rows: array<f32, NUMBERS>;
+var<workgroup> of_columns: array<f32, NUMBERS>;
+
+@compute @workgroup_size(LANES)
+fn lines_of_tile(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let row = load_row(row_index(group, groups));
+    let record = load_record(row.tensor);
+    if (record == ABSENT || row.len == 0u) {
+        return;
+    }
+    let c = load_common(record);
+    let h = load_hyper(record);
+    let width = row.state;
+    let fours = (width + 3u) / 4u;
+    let all_rows = divide(row.len, width);
+    let small = row.rows <= SMALL && row.columns <= SMALL && row.rows * row.columns <= SMALL;
+    let high = select(all_rows, row.rows, small);
+    let matrices = divide(all_rows, high);
+    let strips = (high + STRIP - 1u) / STRIP;
+    for (var task = lane; task < matrices * strips * fours; task += LANES) {
+        let strip = divide(task, fours);
+        let four = task - strip * fours;
+        let matrix = divide(strip, strips);
+        let first = matrix * high + (strip - matrix * strips) * STRIP;
+        let end = min(first + STRIP, (matrix + 1u) * high);
+        let across = 4u * four;
+        var sums = vec4<f32>();
+        for (var down = first; down < end; down += 1u) {
+            let numbers = measure_four(row, c, h, down * row.columns + across, width - across);
+            of_rows[four * all_rows + down] = (numbers.x + numbers.y) + (numbers.z + numbers.w);
+            sums += numbers;
+        }
+        let at = strip * width + across;
+        of_columns[at] = sums.x;
+        if (!CROSSINGS || across + 1u < width) {
+            of_columns[at + 1u] = sums.y;
+        }
+        if (!CROSSINGS || across + 2u < width) {
+            of_columns[at + 2u] = sums.z;
+        }
+        if (!CROSSINGS || across + 3u < width) {
+            of_columns[at + 3u] = sums.w;
+        }
+    }
+    workgroupBarrier();
+
+    for (var i = lane; i < all_rows; i += LANES) {
+        var sum = 0.0;
+        for (var n = 0u; n < fours; n += 16u) {
+            var part = 0.0;
+            for (var four = n; four < min(n + 16u, fours); four += 1u) {
+                part += of_rows[four * all_rows + i];
+            }
+            sum += part;
+        }
+        leave(h, small, row.partial + i, sum, row.columns);
+    }
+    for (var i = lane; i < matrices * width; i += LANES) {
+        let matrix = divide(i, width);
+        let first = matrix * strips * width + i - matrix * width;
+        var sum = 0.0;
+        for (var n = 0u; n < strips; n += 16u) {
+            var part = 0.0;
+            for (var strip = n; strip < min(n + 16u, strips); strip += 1u) {
+                part += of_columns[first + strip * width];
+            }
+            sum += part;
+        }
+        leave(h, small, row.lines + i, sum, row.rows);
+    }
+    if (!small) {
+        return;
+    }
+    storageBarrier();
+    for (var first = lane * high; first < all_rows; first += LANES * high) {
+        var sum = 0.0;
+        for (var n = 0u; n < high; n += 16u) {
+            var part = 0.0;
+            for (var i = n; i < min(n + 16u, high); i += 1u) {
+                part += load_line(row.partial + first + i);
+            }
+            sum += part;
+        }
+        let mean = sum / f32(high);
+        for (var i = first; i < first + high; i += 1u) {
+            store_line(row.seen + i, finish_row(h, load_line(row.partial + i), mean));
+        }
+    }
+}
+
+// Of `count` elements of a row, four at most; 0 beyond.
+fn measure_four(row: Row, c: Common, h: Hyper, at: u32, count: u32) -> vec4<f32> {
+    var p: vec4<f32>;
+    if (L2) {
+        p = load_param_four(row, at, count);
+    }
+    let g = load_grad_four(row, at, count);
+    let measured = vec4<f32>(
+        measure_line(h, prepare(c, p.x, g.x)),
+        measure_line(h, prepare(c, p.y, g.y)),
+        measure_line(h, prepare(c, p.z, g.z)),
+        measure_line(h, prepare(c, p.w, g.w)),
+    );
+    let numbers = bitcast<vec4<f32>>(bitcast<vec4<u32>>(measured) ^ vec4<u32>(hidden_zero(row)));
+    if (CROSSINGS) {
+        return select(vec4<f32>(), numbers, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(count));
+    }
+    return numbers;
+}
+
+// The sum over a line, or over what of it lies in the tile.
+fn leave(h: Hyper, small: bool, at: u32, sum: f32, len: u32) {
+    if (small) {
+        store_line(at, finish_line(h, sum, f32(len), load_line(at)));
+    } else {
+        store_share(at, sum);
+    }
+}

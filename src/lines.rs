@@ -1,0 +1,219 @@
+//! Tensors as matrices: rows, columns, and the tiles in which they are summed. Constants of the format, so that no
+//! choice of lanes, chunk or window changes a bit.
+//!
+//! Twins: `shaders/skeletons/lines.wgsl`, `shaders/skeletons/finish_lines.wgsl`.
+
+use crate::format::Tensor;
+use crate::parts::Real;
+
+/// Elements of the matrices that a tile holds whole, at most.
+const SMALL: u64 = 2048;
+
+/// Numbers of each of the shader's two arrays: of a tile's elements four by four, each row for itself, and of its
+/// columns strip by strip.
+const NUMBERS: u64 = 2048;
+
+/// Elements from the first to the last of a tile, about, at most: a binding must hold them.
+const REACH: u64 = 1 << 22;
+
+/// Rows whose numbers are added up at once, in each column of a tile.
+const STRIP: usize = 8;
+
+/// A tensor's last two dimensions as matrices, side by side in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lines {
+    /// The product of the other dimensions.
+    pub matrices: u64,
+    /// Of a matrix.
+    pub rows: u64,
+    /// Of a matrix.
+    pub columns: u64,
+}
+
+impl Lines {
+    /// Those of a tensor; none below rank 2 or without elements.
+    pub fn of(tensor: &Tensor) -> Option<Self> {
+        let [.., rows, columns] = tensor.shape[..] else { return None };
+        let (rows, columns, len) = (rows as u64, columns as u64, tensor.len_elements());
+        (len > 0).then(|| Self { matrices: len / rows.saturating_mul(columns), rows, columns })
+    }
+
+    /// Numbers of all rows, and of all columns, saturating.
+    pub fn counts(&self) -> [u64; 2] {
+        [self.rows, self.columns].map(|lines| self.matrices.saturating_mul(lines))
+    }
+
+    /// Words of the lines' numbers, saturating: of all rows, of all columns, and what elements see of their rows.
+    pub fn words(&self) -> u64 {
+        let [rows, columns] = self.counts();
+        rows.saturating_mul(2).saturating_add(columns)
+    }
+
+    /// Whether a tile holds a whole matrix, or several.
+    pub fn is_small(&self) -> bool {
+        self.rows.saturating_mul(self.columns) <= SMALL
+    }
+
+    /// Small matrices of a tile. Their elements are a multiple of 4 where there are several.
+    pub fn matrices_of_tile(&self) -> u64 {
+        let fitting = SMALL / (self.rows * self.columns);
+        if fitting < 4 { 1 } else { fitting / 4 * 4 }
+    }
+
+    /// Rows and columns of a tile; those at a matrix's edges have fewer.
+    pub fn tile(&self) -> [u64; 2] {
+        if self.is_small() {
+            return [self.rows, self.columns];
+        }
+        let high = self.rows.min(32).min((REACH / self.columns).max(1));
+        let wide = self.columns.min(NUMBERS / high * 4).min(NUMBERS);
+        let all = wide == self.columns;
+        [if all { self.rows.min(NUMBERS / wide.div_ceil(4)) } else { high }, wide]
+    }
+
+    /// Tiles of a matrix: from top to bottom, and from left to right.
+    pub fn tiles(&self) -> [u64; 2] {
+        let [high, wide] = self.tile();
+        [self.rows.div_ceil(high), self.columns.div_ceil(wide)]
+    }
+
+    /// Elements from the first to the last of a tile.
+    pub fn reach(&self) -> u64 {
+        let [high, wide] = self.tile();
+        if self.is_small() { SMALL } else { (high - 1) * self.columns + wide }
+    }
+
+    /// Words of the shares that a matrix's tiles have in its rows, and in its columns. None where it is small.
+    pub fn shares(&self) -> [u64; 2] {
+        let [down, across] = self.tiles();
+        if self.is_small() { [0, 0] } else { [across.saturating_mul(self.rows), down.saturating_mul(self.columns)] }
+    }
+
+    /// Bytes of the lines' numbers and shares that a step with one pass of sums reads and writes.
+    pub fn bytes(&self) -> u64 {
+        let [rows, columns] = self.counts();
+        let shares = self.matrices.saturating_mul(self.shares().iter().sum());
+        4 * (5 * rows + 4 * columns + 2 * shares)
+    }
+
+    /// An element's row among all of them.
+    pub fn row_of(&self, i: usize) -> usize {
+        i / self.columns as usize
+    }
+
+    /// An element's column among all of them.
+    pub fn column_of(&self, i: usize) -> usize {
+        let columns = self.columns as usize;
+        self.row_of(i) / self.rows as usize * columns + i % columns
+    }
+
+    /// `value` summed over each row and over each column, in the order of the GPU: within tiles, then over tiles.
+    pub fn sums<F: Real>(&self, value: impl Fn(usize) -> F) -> [Vec<F>; 2] {
+        let [high, wide] = self.tile().map(|lines| lines as usize);
+        let (rows, columns) = (self.rows as usize, self.columns as usize);
+        let [all_rows, all_columns] = self.counts().map(|lines| lines as usize);
+        let row = |row: usize| {
+            add_up(columns.div_ceil(wide), |tile| {
+                let (first, end) = (tile * wide, columns.min((tile + 1) * wide));
+                let within = |i: usize| if i < end { value(row * columns + i) } else { F::zero() };
+                add_up((end - first).div_ceil(4), |four| {
+                    let [a, b, c, d] = std::array::from_fn(|i| within(first + 4 * four + i));
+                    (a + b) + (c + d)
+                })
+            })
+        };
+        let column = |column: usize| {
+            let top = column / columns * rows * columns + column % columns;
+            add_up(rows.div_ceil(high), |tile| {
+                let (first, end) = (tile * high, rows.min((tile + 1) * high));
+                add_up((end - first).div_ceil(STRIP), |strip| {
+                    let first = first + strip * STRIP;
+                    (first..end.min(first + STRIP)).fold(F::zero(), |sum, i| sum + value(top + i * columns))
+                })
+            })
+        };
+        [(0..all_rows).map(row).collect(), (0..all_columns).map(column).collect()]
+    }
+
+    /// The mean of the numbers of a matrix's rows, in the order of the GPU.
+    pub fn mean<F: Real>(&self, rows: &[F]) -> F {
+        let len = F::of(self.rows as f64);
+        if self.is_small() {
+            return add_up(rows.len(), |i| rows[i]) / len;
+        }
+        let mut leaves = [F::zero(); 256];
+        for (i, &row) in rows.iter().enumerate() {
+            leaves[i % 256] += row;
+        }
+        for half in [128, 64, 32, 16, 8, 4, 2, 1] {
+            for i in 0..half {
+                let other = leaves[i + half];
+                leaves[i] += other;
+            }
+        }
+        leaves[0] / len
+    }
+}
+
+/// Numbers added up: sixteen by sixteen, then these.
+fn add_up<F: Real>(count: usize, value: impl Fn(usize) -> F) -> F {
+    let part = |first| (first..count.min(first + 16)).fold(F::zero(), |sum, i| sum + value(i));
+    (0..count).step_by(16).fold(F::zero(), |sum, first| sum + part(first))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(shape: &[usize]) -> Lines {
+        Lines::of(&Tensor::f32("w", shape)).unwrap()
+    }
+
+    #[test]
+    fn a_tensor_has_lines_from_rank_two_on() {
+        for shape in [&[][..], &[5], &[0, 5], &[5, 0], &[3, 0, 4]] {
+            assert_eq!(Lines::of(&Tensor::f32("w", shape)), None, "{shape:?}");
+        }
+        assert_eq!(lines(&[7, 1]), Lines { matrices: 1, rows: 7, columns: 1 });
+        assert_eq!(lines(&[2, 3, 4, 5]), Lines { matrices: 6, rows: 4, columns: 5 });
+        assert_eq!(lines(&[2, 3, 4, 5]).words(), 6 * (4 + 5 + 4));
+    }
+
+    #[test]
+    fn a_tile_holds_no_more_than_its_elements_and_lies_close() {
+        for rows in [1, 2, 3, 5, 31, 32, 33, 100, 2048, 2049, 50_257, 10_000_000] {
+            for columns in [1, 2, 3, 4, 9, 63, 64, 65, 768, 2049, 128_256, 3_000_000, 100_000_000] {
+                let lines = Lines { matrices: 1, rows, columns };
+                let [high, wide] = lines.tile();
+                assert!(high >= 1 && wide >= 1, "{lines:?}: {high} x {wide}");
+                assert!(high * wide.div_ceil(4) <= NUMBERS, "{lines:?}: {high} x {wide}");
+                assert!(high.div_ceil(STRIP as u64) * wide <= NUMBERS, "{lines:?}: {high} x {wide}");
+                assert!(high <= rows && wide <= columns, "{lines:?}: {high} x {wide}");
+                assert!(lines.reach() <= REACH + REACH / 8, "{lines:?}: {high} x {wide}");
+                assert!(wide == columns || wide % 4 == 0, "{lines:?}: {high} x {wide}");
+            }
+        }
+        assert_eq!(lines(&[4096, 4096]).tile(), [32, 256]);
+        assert_eq!(lines(&[3, 5000]).tile(), [3, 2048]);
+        assert_eq!(lines(&[5000, 3]).tile(), [2048, 3]);
+        assert_eq!(lines(&[1, 5000]).tile(), [1, 2048]);
+        assert_eq!(lines(&[9, 3, 3]).matrices_of_tile(), 224);
+    }
+
+    #[test]
+    fn sums_and_means_are_those_of_the_matrices() {
+        for shape in [&[2, 3][..], &[3, 2, 2], &[2, 90, 70], &[2, 1, 3000], &[3000, 1]] {
+            let lines = lines(shape);
+            let len = shape.iter().product::<usize>();
+            let [rows, columns] = lines.sums(|i| i as f64);
+            let mut expected = lines.counts().map(|count| vec![0.0; count as usize]);
+            for i in 0..len {
+                expected[0][lines.row_of(i)] += i as f64;
+                expected[1][lines.column_of(i)] += i as f64;
+            }
+            assert_eq!([&rows, &columns], [&expected[0], &expected[1]], "{shape:?}");
+            let matrix = &rows[..lines.rows as usize];
+            assert_eq!(lines.mean(matrix), matrix.iter().sum::<f64>() / lines.rows as f64, "{shape:?}");
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! What a step moves and how often it walks: the table of the plan, rule by rule.
+
+mod common;
+
+use common::gpu;
+use wgpu_optim::{Arena, Config, On, Tensor, rules};
+
+/// A rule's default options, or those of one of its cases: bytes of a parameter, passes.
+const TABLE: [(&str, &str, u64, usize); 30] = [
+    ("sgd", "", 12, 1),
+    ("sgd", "momentum", 20, 1),
+    ("adagrad", "", 20, 1),
+    ("adadelta", "", 28, 1),
+    ("rmsprop", "", 20, 1),
+    ("rmsprop", "momentum", 28, 1),
+    ("rmsprop", "centered", 36, 1),
+    ("adam", "", 28, 1),
+    ("adam", "amsgrad", 36, 1),
+    ("adamw", "", 28, 1),
+    ("adamax", "", 28, 1),
+    ("nadam", "", 28, 1),
+    ("radam", "", 28, 1),
+    ("novograd", "", 24, 3),
+    ("lion", "", 20, 1),
+    ("signum", "", 20, 1),
+    ("signum", "plain", 12, 1),
+    ("lamb", "", 40, 3),
+    ("lars", "", 28, 3),
+    ("adan", "", 44, 1),
+    ("adabelief", "", 28, 1),
+    ("yogi", "", 28, 1),
+    ("adopt", "", 28, 1),
+    ("ademamix", "", 36, 1),
+    ("asgd", "", 20, 1),
+    ("rprop", "", 28, 1),
+    ("schedule_free", "", 28, 1),
+    ("adafactor", "", 24, 5),
+    ("novograd", "linf", 24, 3),
+    ("sgd", "average_nesterov", 20, 1),
+];
+
+#[test]
+fn bytes_and_passes_are_those_of_the_table() {
+    let Some(gpu) = gpu("bytes and passes", TABLE.len()) else { return };
+    let missing: Vec<_> =
+        rules::ALL.iter().map(|row| row.name).filter(|name| !TABLE.iter().any(|r| r.0 == *name)).collect();
+    assert!(missing.is_empty(), "the table lacks {missing:?}");
+    let tensors = [Tensor::f32("w", [300, 70]), Tensor::f32("k", [8, 5, 3, 3])];
+    let elements: u64 = tensors.iter().map(Tensor::len_elements).sum();
+    for (name, case, bytes, passes) in TABLE {
+        let row = rules::find(name).unwrap_or_else(|| panic!("there is no rule {name}"));
+        let of_case = || (row.cases)().into_iter().find(|(known, _)| *known == case);
+        let rule = if case.is_empty() { (row.default)() } else { of_case().expect(case).1 };
+        let [params, grads] = [Arena::new(&gpu, &tensors), Arena::new(&gpu, &tensors)].map(Result::unwrap);
+        let mut optimizer = Config::from(rule).on(&gpu, &tensors).unwrap();
+        let report = optimizer.plan(&params, &grads).unwrap();
+        let found = (report.bytes, report.passes, report.windows, report.dispatches);
+        assert_eq!(found, (bytes * elements, passes, 1, passes), "{name} {case}: bytes, passes, windows, dispatches");
+    }
+}
+
+#[test]
+fn below_rank_2_a_factored_rule_has_a_number_an_element() {
+    let Some(gpu) = gpu("bytes below rank 2", 1) else { return };
+    let tensors = [Tensor::f32("b", [1000])];
+    let arena = Arena::new(&gpu, &tensors).unwrap();
+    let grads = Arena::new(&gpu, &tensors).unwrap();
+    let mut optimizer = Config::from_json(r#"{"optimizer": "adafactor"}"#).unwrap().on(&gpu, &tensors).unwrap();
+    assert_eq!(optimizer.plan(&arena, &grads).unwrap().bytes, 32 * 1000);
+}

@@ -1,0 +1,330 @@
+// adafactor / finish_lines / f32, vec4. Composed by wgpu-optim 0.1.0.
+
+// Shared vocabulary of the rules: pure functions of numbers.
+// Twin: src/parts.rs
+
+// Both weights come from the host: 1 - f32(0.999) is off by 1.3e-5.
+fn ema(old: f32, new_value: f32, keep: f32, take: f32) -> f32 {
+    return keep * old + take * new_value;
+}
+
+// On the bits: naga writes x != x as an ordered compare, which is false for NaN.
+fn is_nan(x: f32) -> bool {
+    return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u;
+}
+
+// Not max, which may drop a NaN.
+fn at_least(x: f32, bound: f32) -> f32 {
+    return select(x, bound, x < bound);
+}
+
+// f32 in words of 32 bits.
+
+fn decode_f32(words: vec4<u32>) -> vec4<f32> {
+    return bitcast<vec4<f32>>(words);
+}
+
+fn encode_f32(numbers: vec4<f32>) -> vec4<u32> {
+    return bitcast<vec4<u32>>(numbers);
+}
+
+// Adafactor: gradients over a root mean square that is kept by rows and columns (Shazeer and Stern 2018, Algorithms 4
+// and 5).
+// Twin: src/rules/adafactor.rs
+
+override FACTORED: bool = false; // a tensor of rank 2 or more
+
+struct Hyper {
+    keep: f32,
+    take: f32,
+    rate: f32,
+    eps1: f32,
+    eps2: f32,
+    d: f32,
+}
+struct State { v: f32, row: f32, col: f32 }
+struct Tensor { scale: f32 } // what normalised gradients are multiplied by
+
+fn measure_line(h: Hyper, g: f32) -> f32 {
+    return g * g;
+}
+
+fn finish_line(h: Hyper, sum: f32, len: f32, old: f32) -> f32 {
+    return ema(old, sum / len, h.keep, h.take);
+}
+
+fn finish_row(h: Hyper, row: f32, mean: f32) -> f32 {
+    return row / at_least(mean, h.eps1);
+}
+
+fn measure(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> vec2<f32> {
+    let w = normalised(h, g, s);
+    return vec2<f32>(w * w, p * p);
+}
+
+fn finish(h: Hyper, sums: vec2<f32>, len: f32, k: ptr<function, Tensor>) {
+    let step = at_least(sqrt(sums.y / len), h.eps2) * h.rate;
+    (*k).scale = step / at_least(sqrt(sums.x / len) / h.d, 1.0);
+}
+
+fn direction(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> f32 {
+    return k.scale * normalised(h, g, s);
+}
+
+// The gradient over its root mean square. The root's bound is eps1: its square could be 0 in f32.
+fn normalised(h: Hyper, g: f32, s: ptr<function, State>) -> f32 {
+    var v = (*s).row * (*s).col;
+    if (!FACTORED) {
+        v = ema((*s).v, g * g, h.keep, h.take);
+        (*s).v = v;
+    }
+    return g / at_least(sqrt(v), h.eps1);
+}
+
+fn land(h: Hyper, k: Tensor, p: f32, u: f32, s: ptr<function, State>) -> f32 {
+    return p - u;
+}
+
+fn moved(h: Hyper, p: f32, s: ptr<function, State>) -> f32 {
+    return p;
+}
+
+// What every walk does round a rule, once for all rules.
+// Twin: `Common` and `Kernel` in src/rule.rs
+
+// On where any group of the dispatch needs it; a group that does not has the number that changes nothing.
+override MAXIMIZE: bool = false;
+override L2: bool = false;
+override DECAY: bool = false;
+override CAUTIOUS: bool = false;
+override LOOKAHEAD: bool = false;
+
+// Of a pass of sums: takes the largest absolute value, by its bits; what `measure` is given; whether it stores state.
+override BIT_MAX: bool = false;
+override SUM_PARAM: bool = false;
+override SUM_GRAD: bool = true;
+override SUM_STATE: bool = false;
+override SUM_STORES: bool = false;
+
+override MOVE: u32 = 0u; // outside a step: 0 to the look-ahead, 1 to evaluation, 2 back to training
+
+// On where a row ends within a vector of four. What lies behind the end may be another's or anything: it stays as it
+// was, and is in no sum.
+override TAILS: bool = true;
+
+// On where matrices have a number of columns that is no multiple of four: four elements may lie in several rows.
+override CROSSINGS: bool = true;
+
+// Of a workgroup. A processor runs them eight by eight, each eight to their end, and wants one eight.
+override LANES: u32 = 256u;
+
+const BLOCK_QUADS: u32 = 256u; // a block is 1024 elements
+const ABSENT: u32 = 0xffffffffu; // in the clock map: no gradient in this step
+
+struct Common {
+    direction: f32,
+    l2: f32,
+    decay: f32,
+    cautious: f32,
+    first: f32, // 1 in the tensor's first step
+    pull: f32, // lookahead's alpha in every k-th step
+}
+
+// One row of the table: a chunk; in walks over lines a tile, or lines of a matrix. One without elements does nothing.
+struct Row {
+    tensor: u32,
+    len: u32, // elements, or lines in `finish_lines`
+    param: u32, // offsets into the bound windows: elements (in `finish` and `finish_lines`, the number of partials),
+    grad: u32, // elements (in `finish_lines`, from a share to the line's next),
+    state: u32, // vectors of four (in `lines`, the width of the tile),
+    partial: u32, // words: partials; in `lines` the rows, or the shares in them
+    lines: u32, // words: the first matrix's columns; in `lines` the columns, or their shares; in `finish_lines` lines
+    seen: u32, // words: what is seen of the first element's row
+    rows: u32, // of a matrix
+    columns: u32,
+    top: u32, // the first element's place in its matrix (in `finish_lines` 0 for rows, 1 for columns)
+    left: u32,
+}
+
+// Vectors of four in the bound window of state: an element's first slot, and from one slot to the next.
+struct Place { first: u32, span: u32 }
+
+fn row_index(group: vec3<u32>, groups: vec3<u32>) -> u32 {
+    return group.y * groups.x + group.x;
+}
+
+fn quads(row: Row) -> u32 {
+    return (row.len + 3u) / 4u;
+}
+
+// 0, which no compiler knows. A product that goes straight into a sum may be contracted with it (Mesa's llvmpipe does
+// that to some); one whose bits have met this is not, so that no switch of a skeleton changes a bit.
+fn hidden_zero(row: Row) -> u32 {
+    return row.len >> 31u;
+}
+
+// The gradient as the rule sees it.
+fn prepare(c: Common, p: f32, raw: f32) -> f32 {
+    var g = raw;
+    if (MAXIMIZE) {
+        g *= c.direction;
+    }
+    if (L2) {
+        g += c.l2 * p;
+    }
+    return g;
+}
+
+// One element's update: the new parameter.
+fn update(c: Common, h: Hyper, k: Tensor, p: f32, raw: f32, s: ptr<function, State>) -> f32 {
+    let g = prepare(c, p, raw);
+    var u = direction(h, k, p, g, s);
+    // Decay and update are added before they meet p: forming 1 - lr*d in f32 costs the replay tolerance.
+    if (CAUTIOUS) {
+        u += select(c.decay, c.decay + c.cautious, sign(u) == sign(p)) * p;
+    } else if (DECAY) {
+        u += c.decay * p;
+    }
+    let landed = land(h, k, p, u, s);
+    // min, max and sign drop a NaN; the parameter must not look plausible then.
+    return select(landed, raw, is_nan(raw));
+}
+
+// Two partial results of a sums pass as one.
+fn combine(a: vec2<u32>, b: vec2<u32>) -> vec2<u32> {
+    if (BIT_MAX) {
+        return max(a & vec2<u32>(0x7fffffffu), b & vec2<u32>(0x7fffffffu));
+    }
+    return bitcast<vec2<u32>>(bitcast<vec2<f32>>(a) + bitcast<vec2<f32>>(b));
+}
+
+// Glue: bindings, and the way between them and the rule's structs.
+
+@group(0) @binding(3) var<storage, read> tables: array<vec4<u32>>;
+@group(0) @binding(4) var<storage, read_write> scratch: array<u32>;
+@group(0) @binding(5) var<storage, read_write> lines: array<f32>;
+@group(1) @binding(0) var<storage, read> clocks: array<u32>;
+
+fn load_row(i: u32) -> Row {
+    let a = tables[3u * i];
+    let b = tables[3u * i + 1u];
+    let c = tables[3u * i + 2u];
+    return Row(a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w, c.x, c.y, c.z, c.w);
+}
+
+// Where the tensor's numbers stand in this step, or ABSENT.
+fn load_record(tensor: u32) -> u32 {
+    return clocks[tensor];
+}
+
+fn load_common(record: u32) -> Common {
+    return Common(
+        bitcast<f32>(clocks[record + 0u]),
+        bitcast<f32>(clocks[record + 1u]),
+        bitcast<f32>(clocks[record + 2u]),
+        bitcast<f32>(clocks[record + 3u]),
+        bitcast<f32>(clocks[record + 4u]),
+        bitcast<f32>(clocks[record + 5u]),
+    );
+}
+
+fn load_hyper(record: u32) -> Hyper {
+    return Hyper(
+        bitcast<f32>(clocks[record + 6u]),
+        bitcast<f32>(clocks[record + 7u]),
+        bitcast<f32>(clocks[record + 8u]),
+        bitcast<f32>(clocks[record + 9u]),
+        bitcast<f32>(clocks[record + 10u]),
+        bitcast<f32>(clocks[record + 11u]),
+    );
+}
+
+// x / by where the quotient is small: processors divide floats side by side, integers one by one.
+fn divide(x: u32, by: u32) -> u32 {
+    var quotient = u32(i32(f32(i32(x)) / f32(i32(by))));
+    quotient -= select(0u, 1u, quotient * by > x);
+    quotient += select(0u, 1u, x - quotient * by >= by);
+    return quotient;
+}
+
+fn load_line(at: u32) -> f32 {
+    return lines[at];
+}
+
+fn store_line(at: u32, number: f32) {
+    lines[at] = number;
+}
+
+fn load_share(at: u32) -> f32 {
+    return bitcast<f32>(scratch[at]);
+}
+
+fn store_share(at: u32, sum: f32) {
+    scratch[at] = bitcast<u32>(sum);
+}
+
+// The shares that tiles have in a line added up, and `finish_line`: one workgroup for all rows of a matrix, which then
+// see their mean, and one for some of its columns.
+// Twin: src/lines.rs
+
+const LEAVES: u32 = 256u;
+
+var<workgroup> leaves: array<f32, LEAVES>;
+
+@compute @workgroup_size(LANES)
+fn finish_lines(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let row = load_row(row_index(group, groups));
+    let record = load_record(row.tensor);
+    if (record == ABSENT || row.len == 0u) {
+        return;
+    }
+    let h = load_hyper(record);
+    let are_rows = row.top == 0u;
+    let len = f32(select(row.rows, row.columns, are_rows));
+    for (var leaf = lane; leaf < LEAVES; leaf += LANES) {
+        var sum = 0.0;
+        for (var i = leaf; i < row.len; i += LEAVES) {
+            let number = finish_line(h, add_up_shares(row, i), len, load_line(row.lines + i));
+            store_line(row.lines + i, number);
+            sum += number;
+        }
+        leaves[leaf] = sum;
+    }
+    if (!are_rows) {
+        return;
+    }
+    for (var half = LEAVES / 2u; half > 0u; half /= 2u) {
+        workgroupBarrier();
+        for (var i = lane; i < half; i += LANES) {
+            leaves[i] += leaves[i + half];
+        }
+    }
+    workgroupBarrier();
+    let mean = leaves[0] / f32(row.rows);
+    // A lane has stored the rows that it reads.
+    for (var leaf = lane; leaf < LEAVES; leaf += LANES) {
+        for (var i = leaf; i < row.len; i += LEAVES) {
+            store_line(row.seen + i, finish_row(h, load_line(row.lines + i), mean));
+        }
+    }
+}
+
+// Sixteen by sixteen, then these.
+fn add_up_shares(row: Row, line: u32) -> f32 {
+    let count = row.param;
+    let step = row.grad;
+    var sum = 0.0;
+    for (var n = 0u; n < count; n += 16u) {
+        var part = 0.0;
+        for (var i = n; i < min(n + 16u, count); i += 1u) {
+            part += load_share(row.partial + i * step + line);
+        }
+        sum += part;
+    }
+    return sum;
+}
+
