@@ -189,14 +189,14 @@ fn check(strategy: &Strategy, way: &[f64], options: &Options) -> Result<f64> {
 }
 
 fn picture(options: &Options, strategies: &[Strategy], ways: &[Vec<f64>], minima: [f64; 2]) -> Result<()> {
-    let names: Vec<String> = strategies.iter().map(|strategy| strategy.name.into()).collect();
+    let key: Vec<_> = strategies.iter().enumerate().map(|(i, strategy)| (strategy.name.into(), pen(i))).collect();
     options.out.save("decay", (1600, 1500), |page| {
         let (top, bottom) = page.margin(10, 10, 10, 10).split_vertically(860);
         for (i, panel) in top.split_evenly((2, 3)).iter().enumerate() {
-            track(panel, i, &names[i], &ways[i])?;
+            track(panel, i, strategies[i].name, &ways[i])?;
         }
-        let (key, bottom) = bottom.split_vertically(100);
-        legend(&key.margin(10, 0, 70, 0), &names, 3)?;
+        let (middle, bottom) = bottom.split_vertically(100);
+        legend(&middle.margin(10, 0, 70, 0), &key, 3)?;
         heights(&bottom, ways, minima)
     })
 }

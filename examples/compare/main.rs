@@ -1,9 +1,12 @@
 //! Optimizers side by side at logistic regression of handwritten digits, and how much each minds its learning rate.
 //!
 //! For each optimizer, a model for every learning rate of a grid is trained on the GPU, all of them in one dispatch a
-//! step. The rate that brings the loss down soonest gives its curves. The authors of NovoGrad (Ginsburg et al. 2019)
-//! and of RAdam (Liu et al. 2020) say that theirs are the less particular about the rate. Logistic regression is too
-//! good-natured to tell: the second picture trains the network of the demo, and the program says what it shows.
+//! step. The rate that brings the loss down soonest gives its curves and its row of the table. Without `--optimizers`
+//! every optimizer that there is takes part, eight in colour and the others in light grey below.
+//!
+//! The authors of NovoGrad (Ginsburg et al. 2019) and of RAdam (Liu et al. 2020) say that theirs are less particular
+//! about the rate. Logistic regression is too good-natured to tell: the second picture trains the network of the demo
+//! with those in colour, and the program says what it shows.
 //!
 //! `cargo run --release --example compare -- --out target/pictures`
 
@@ -26,7 +29,7 @@ use clap::Parser;
 use draw::{Area, Out, Result, anchored, legend, pen, text};
 use plotters::prelude::*;
 use plotters::style::text_anchor::HPos;
-use regression::{BATCH, EVERY, Score};
+use regression::{BATCH, EVERY, Models, Score};
 use robustness::{Bench, EPOCHS};
 use std::process::ExitCode;
 use wgpu_optim::Gpu;
@@ -34,7 +37,8 @@ use wgpu_optim::Gpu;
 /// Compares optimizers at logistic regression of handwritten digits.
 #[derive(Parser)]
 struct Options {
-    /// Names, parted by commas: any of the registry, momentum, nesterov, or all
+    /// Names, parted by commas: any of the registry, momentum, nesterov, or all. They are in colour, in both pictures;
+    /// where none is named eight are, and the others in grey, in the first picture
     #[arg(long, value_delimiter = ',')]
     optimizers: Vec<String>,
     /// Batches of 128 images that each model of the regression sees
@@ -45,6 +49,10 @@ struct Options {
 }
 
 const USUAL: [&str; 8] = ["sgd", "momentum", "radam", "rmsprop", "adam", "novograd", "lion", "schedule_free"];
+/// Their pens. The landscapes show the same optimizers in the same colours, and another in place of radam.
+const PENS: [usize; 8] = [0, 1, 8, 3, 4, 5, 6, 7];
+/// Columns of the legends.
+const COLUMNS: usize = 5;
 
 /// Accuracy that a rate may cost and still count as good, in points.
 const GOOD: f32 = 5.0;
@@ -52,11 +60,12 @@ const GOOD: f32 = 5.0;
 /// What an optimizer came to.
 struct Outcome {
     name: String,
+    pen: ShapeStyle,
     /// Logistic regression at the rate that brings the loss down soonest: scores, every [`EVERY`] iterations.
     run: Vec<Score>,
     lr: f64,
     iteration_ms: f64,
-    /// The network's final test accuracies at each rate, in percent.
+    /// The network's final test accuracies at each rate, in percent; of those in colour.
     accuracies: Vec<f32>,
 }
 
@@ -76,27 +85,33 @@ fn main() -> ExitCode {
 }
 
 fn run(options: Options) -> Result<()> {
-    let contestants = optimizers::pick(&options.optimizers, &USUAL)?;
+    let chosen = optimizers::pick(&options.optimizers, &USUAL)?;
+    let mut contestants = Vec::new();
+    if options.optimizers.is_empty() {
+        contestants = optimizers::pick(&["all".to_owned()], &[])?;
+        contestants.retain(|other| !USUAL.contains(&other.name.as_str()));
+    }
+    let others = contestants.len(); // they come first: what is drawn later lies on top
+    contestants.extend(chosen);
+
     let (gpu, data) = (Gpu::request_blocking()?, data::digits()?);
-    let rates = optimizers::rates(-4, 1, 2);
+    let (grid, rates) = (optimizers::rates(-3, 2, 2), optimizers::rates(-4, 1, 2));
     let iterations = (options.iterations as usize).next_multiple_of(EVERY);
-    let bench = Bench::new(&gpu, &data)?;
-    let outcome = |contestant: &optimizers::Contestant| {
+    let (models, bench) = (Models::new(&gpu, &data, grid.len())?, Bench::new(&gpu, &data)?);
+    let outcome = |(i, contestant): (usize, &optimizers::Contestant)| {
         let config = &contestant.config;
-        let grid = optimizers::rates(-3, 1, 2);
-        let runs = regression::train(&gpu, &data, config, &grid, iterations)?;
+        let (pen, accuracies) = match i.checked_sub(others) {
+            None => (RGBColor(190, 190, 190).stroke_width(2), Vec::new()),
+            Some(i) if options.optimizers.is_empty() => (pen(PENS[i]), bench.accuracies(config, &rates)?),
+            Some(i) => (pen(i), bench.accuracies(config, &rates)?),
+        };
+        let runs = regression::train(&models, config, &grid, iterations)?;
         let slowness = |run: &[Score]| run.iter().map(|score| score.loss.ln()).sum::<f32>();
-        let best = grid.into_iter().zip(runs).min_by(|(_, a), (_, b)| slowness(a).total_cmp(&slowness(b)));
-        let (lr, run) = best.ok_or("no learning rates")?;
-        Ok(Outcome {
-            name: contestant.name.clone(),
-            run,
-            lr,
-            iteration_ms: 0.0,
-            accuracies: bench.accuracies(config, &rates)?,
-        })
+        let best = grid.iter().zip(runs).min_by(|(_, a), (_, b)| slowness(a).total_cmp(&slowness(b)));
+        let (&lr, run) = best.ok_or("no learning rates")?;
+        Ok(Outcome { name: contestant.name.clone(), pen, run, lr, iteration_ms: 0.0, accuracies })
     };
-    let mut outcomes = contestants.iter().map(outcome).collect::<Result<Vec<_>>>()?;
+    let mut outcomes = contestants.iter().enumerate().map(outcome).collect::<Result<Vec<_>>>()?;
     let configs: Vec<_> = contestants.into_iter().map(|contestant| contestant.config).collect();
     for (outcome, ms) in outcomes.iter_mut().zip(regression::iteration_ms(&gpu, &data, &configs)?) {
         outcome.iteration_ms = ms;
@@ -105,33 +120,36 @@ fn run(options: Options) -> Result<()> {
     let adapter = gpu.adapter_info();
     println!("on {}, {}\n", adapter.name, adapter.backend);
     println!("logistic regression of the digits, {iterations} batches of {BATCH}:\n\n{}", convergence(&outcomes));
-    println!(
-        "a network with 128 hidden units, {EPOCHS} epochs, by learning rate:\n\n{}",
-        robustness(&outcomes, &rates)
-    );
-    println!("{}", verdict(&outcomes, &rates));
-    let names: Vec<String> = outcomes.iter().map(|outcome| outcome.name.clone()).collect();
-    let key = 44 * names.len().div_ceil(4) as u32;
-    options.out.save("convergence", (1600, 700 + key), |page| {
-        let (top, page) = page.split_vertically(key + 20);
-        legend(&top.margin(20, 0, 80, 0), &names, 4)?;
+    let chosen = &outcomes[others..];
+    println!("a network with 128 hidden units, {EPOCHS} epochs, by learning rate:\n\n{}", robustness(chosen, &rates));
+    println!("{}", verdict(chosen, &rates));
+    let mut key: Vec<_> = chosen.iter().map(|outcome| (outcome.name.clone(), outcome.pen)).collect();
+    let height = |key: &[_]| 44 * key.len().div_ceil(COLUMNS) as u32;
+    let bars = height(&key);
+    options.out.save("learning_rates", (1600, bars + 720.max(120 + 72 * chosen.len() as u32)), |page| {
+        let (top, page) = page.split_vertically(bars + 20);
+        legend(&top.margin(20, 0, 80, 0), &key, COLUMNS)?;
+        let (left, right) = page.split_horizontally(860);
+        accuracies(&left, chosen, &rates)?;
+        windows(&right, chosen, &rates)
+    })?;
+    if let Some(other) = outcomes[..others].first() {
+        key.push(("the others".into(), other.pen));
+    }
+    let above = height(&key);
+    options.out.save("convergence", (1600, 700 + above), |page| {
+        let (top, page) = page.split_vertically(above + 20);
+        legend(&top.margin(20, 0, 80, 0), &key, COLUMNS)?;
         let (left, right) = page.split_horizontally(800);
         let iteration = |_: &Outcome, i: usize| (i * EVERY) as f64;
         curves(&left, &outcomes, "iteration", iteration)?;
-        let title = format!("milliseconds on {}", adapter.name.split(" (").next().unwrap_or_default());
+        let build = if cfg!(debug_assertions) { ", debug build" } else { "" };
+        let title = format!("milliseconds on {}{build}", adapter.name.split(" (").next().unwrap_or_default());
         curves(&right, &outcomes, &title, |outcome, i| (i * EVERY) as f64 * outcome.iteration_ms)
-    })?;
-    let bars = 720.max(120 + 72 * names.len() as u32);
-    options.out.save("learning_rates", (1600, bars + key), |page| {
-        let (top, page) = page.split_vertically(key + 20);
-        legend(&top.margin(20, 0, 80, 0), &names, 4)?;
-        let (left, right) = page.split_horizontally(860);
-        accuracies(&left, &outcomes, &rates)?;
-        windows(&right, &outcomes, &rates)
     })
 }
 
-/// A table in markdown, which reads well in a terminal.
+/// A table in markdown, which reads well in a terminal: the lowest loss first.
 fn convergence(outcomes: &[Outcome]) -> String {
     let head = "| optimizer        | best rate | final loss | test accuracy | iteration ms |\n\
                 |------------------|-----------|------------|---------------|--------------|\n";
@@ -140,7 +158,10 @@ fn convergence(outcomes: &[Outcome]) -> String {
         let accuracy = 100.0 * accuracy;
         format!("| {name:<16} | {lr:>9.1e} | {loss:>10.4} | {accuracy:>11.1} % | {iteration_ms:>12.3} |\n")
     };
-    head.to_owned() + &outcomes.iter().map(row).collect::<String>()
+    let loss = |outcome: &Outcome| outcome.run.last().map_or(f32::NAN, |score| score.loss);
+    let mut sorted: Vec<_> = outcomes.iter().collect();
+    sorted.sort_by(|a, b| loss(a).total_cmp(&loss(b)));
+    head.to_owned() + &sorted.into_iter().map(row).collect::<String>()
 }
 
 /// The same of the second picture.
@@ -210,9 +231,9 @@ fn curves(area: &Area, outcomes: &[Outcome], label: &str, x: impl Fn(&Outcome, u
         .light_line_style(TRANSPARENT)
         .bold_line_style(BLACK.mix(0.12))
         .draw()?;
-    for (i, (outcome, run)) in runs().enumerate() {
+    for (outcome, run) in runs() {
         let points = run.iter().enumerate().map(|(i, score)| (x(outcome, i), score.loss));
-        chart.draw_series(LineSeries::new(points.filter(|(_, loss)| loss.is_finite()), pen(i)))?;
+        chart.draw_series(LineSeries::new(points.filter(|(_, loss)| loss.is_finite()), outcome.pen))?;
     }
     Ok(())
 }
@@ -244,14 +265,14 @@ fn accuracies(area: &Area, outcomes: &[Outcome], rates: &[f64]) -> Result<()> {
         .light_line_style(TRANSPARENT)
         .bold_line_style(BLACK.mix(0.12))
         .draw()?;
-    for (i, outcome) in outcomes.iter().enumerate() {
+    for outcome in outcomes {
         let shown = |rate: usize| outcome.accuracies.get(rate).is_some_and(|&accuracy| accuracy >= LEAST);
         let points = || rates.iter().zip(&outcome.accuracies).map(|(&lr, &accuracy)| (lr, accuracy)).enumerate();
         // Out of the picture it goes only to where it comes from or goes to.
         let line = points().filter(|&(rate, _)| shown(rate) || shown(rate + 1) || shown(rate.wrapping_sub(1)));
-        chart.draw_series(LineSeries::new(line.map(|(_, point)| point), pen(i)))?;
+        chart.draw_series(LineSeries::new(line.map(|(_, point)| point), outcome.pen))?;
         let dots = points().filter(|&(rate, _)| shown(rate));
-        chart.draw_series(dots.map(|(_, point)| Circle::new(point, 6, pen(i).filled())))?;
+        chart.draw_series(dots.map(|(_, point)| Circle::new(point, 6, outcome.pen.filled())))?;
     }
     Ok(())
 }
@@ -279,7 +300,7 @@ fn windows(area: &Area, outcomes: &[Outcome], rates: &[f64]) -> Result<()> {
         let y = rows - i as f32 - 0.5;
         chart.draw_series([Rectangle::new(
             [(rates[first] / 1.1, y - 0.2), (rates[last] * 1.1, y + 0.2)],
-            pen(i).filled(),
+            outcome.pen.filled(),
         )])?;
         let name = EmptyElement::at((across(rates).start, y));
         chart.draw_series([name + Text::new(outcome.name.clone(), (-16, 0), anchored(24, HPos::Right))])?;

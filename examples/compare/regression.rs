@@ -29,8 +29,10 @@ pub struct Score {
 }
 
 /// Models with the same first weights, each a tensor of 65 x 10: the last row holds the biases.
-struct Models {
+pub struct Models {
     gpu: Gpu,
+    /// The first weights of all.
+    start: Vec<f32>,
     tensors: Vec<Tensor>,
     params: Arena,
     grads: Arena,
@@ -43,7 +45,7 @@ struct Models {
 }
 
 impl Models {
-    fn new(gpu: &Gpu, data: &Data, models: usize) -> Result<Models> {
+    pub fn new(gpu: &Gpu, data: &Data, models: usize) -> Result<Models> {
         let batches = data.train / BATCH;
         let mut ranges: Vec<[u32; 2]> = (0..batches).map(|i| [(i * BATCH) as u32, BATCH as u32]).collect();
         ranges.push([0, data.train as u32]);
@@ -70,7 +72,8 @@ impl Models {
         let bound = (3.0 / INPUTS as f32).sqrt();
         let mut weights: Vec<f32> = (0..WEIGHTS - CLASSES).map(|_| rng.random_range(-bound..bound)).collect();
         weights.resize(STRIDE, 0.0);
-        params.write("all", &weights.repeat(models))?;
+        let start = weights.repeat(models);
+        params.write("all", &start)?;
         let residuals = arena("residuals", models * data.train * CLASSES)?;
         let outcomes = arena("outcomes", models * data.train * 2)?;
         let means = [arena("means", 2 * models)?, arena("means", 2 * models)?];
@@ -90,6 +93,7 @@ impl Models {
             backward: kernel("backward", &[images, (3, grads.slice("all")?), residuals]),
             average: [average(&means[0])?, average(&means[1])?],
             gpu: gpu.clone(),
+            start,
             tensors: (0..models).map(|i| Tensor::f32(format!("model{i}"), [INPUTS + 1, CLASSES])).collect(),
             params,
             grads,
@@ -149,11 +153,11 @@ impl Models {
 }
 
 /// Trains a model for each learning rate, all side by side: the scores of each, every [`EVERY`] iterations.
-pub fn train(gpu: &Gpu, data: &Data, config: &Config, rates: &[f64], iterations: usize) -> Result<Vec<Vec<Score>>> {
-    let models = Models::new(gpu, data, rates.len())?;
+pub fn train(models: &Models, config: &Config, rates: &[f64], iterations: usize) -> Result<Vec<Vec<Score>>> {
+    models.params.write("all", &models.start)?;
     let group = |(i, &lr): (usize, &f64)| Group::new([format!("model{i}")]).set("lr", lr);
     let grouped = rates.iter().enumerate().map(group).fold(config.clone(), Config::group);
-    let mut optimizer = grouped.on(gpu, &models.tensors)?;
+    let mut optimizer = grouped.on(&models.gpu, &models.tensors)?;
     let mut scores = vec![models.score(&mut optimizer, false)?];
     for first in (0..iterations).step_by(EVERY) {
         models.train(&mut optimizer, first, EVERY)?;
@@ -165,16 +169,16 @@ pub fn train(gpu: &Gpu, data: &Data, config: &Config, rates: &[f64], iterations:
 /// Milliseconds of one iteration, gradient and step, of one model alone with each optimizer: the medians of stretches
 /// of [`EVERY`], in turns, so that what else the machine does befalls all of them.
 pub fn iteration_ms(gpu: &Gpu, data: &Data, configs: &[Config]) -> Result<Vec<f64>> {
-    const TURNS: usize = 41;
+    const TURNS: usize = 21;
+    let models = Models::new(gpu, data, 1)?; // of one model for all: what its weights are does not matter here
     let mut lanes = Vec::new();
     for config in configs {
-        let models = Models::new(gpu, data, 1)?;
         let mut optimizer = config.clone().on(gpu, &models.tensors)?;
         models.train(&mut optimizer, 0, EVERY)?; // makes what later steps find
-        lanes.push((models, optimizer, Vec::new()));
+        lanes.push((optimizer, Vec::new()));
     }
     for turn in 1..=TURNS {
-        for (models, optimizer, times) in &mut lanes {
+        for (optimizer, times) in &mut lanes {
             gpu.device().poll(wgpu::PollType::wait_indefinitely())?;
             let start = Instant::now();
             models.train(optimizer, turn * EVERY, EVERY)?;
@@ -186,5 +190,5 @@ pub fn iteration_ms(gpu: &Gpu, data: &Data, configs: &[Config]) -> Result<Vec<f6
         times.sort_by(f64::total_cmp);
         times[times.len() / 2]
     };
-    Ok(lanes.into_iter().map(|(_, _, times)| median(times)).collect())
+    Ok(lanes.into_iter().map(|(_, times)| median(times)).collect())
 }

@@ -55,7 +55,7 @@ fn run(options: Options) -> Result<()> {
         .collect::<Result<Vec<_>>>()?;
     report(&contestants, &paths, options.steps);
 
-    let names: Vec<String> = contestants.iter().map(|contestant| contestant.name.clone()).collect();
+    let names: Vec<_> = contestants.iter().enumerate().map(|(i, one)| (one.name.clone(), pen(i))).collect();
     let grounds = (0..LANDSCAPES.len()).map(|i| Ground::new(&gpu, i)).collect::<Result<Vec<_>>>()?;
     let whole = |area: &Area, i: usize| {
         grounds[i].draw(area)?;
@@ -184,7 +184,7 @@ fn shade(k: usize) -> RGBColor {
 }
 
 /// What the strokes and marks mean.
-fn key(area: &Area, names: &[String], steps: u32) -> Result<()> {
+fn key(area: &Area, names: &[(String, ShapeStyle)], steps: u32) -> Result<()> {
     let area = area.margin(56, 0, 80, 20);
     area.draw(&Text::new(format!("{steps} steps, each optimizer at the learning rate"), (0, 0), text(26)))?;
     area.draw(&Text::new("that comes down soonest without leaping", (0, 34), text(26)))?;
@@ -205,7 +205,12 @@ fn panels<'a>(page: &Area<'a>) -> Vec<Area<'a>> {
 }
 
 /// The frames of the animation: the ground once, and the paths over it, more and more steps of them.
-fn frames(grounds: &[Ground], names: &[String], paths: &[Vec<Path>], steps: usize) -> Result<Vec<Pixmap>> {
+fn frames(
+    grounds: &[Ground],
+    names: &[(String, ShapeStyle)],
+    paths: &[Vec<Path>],
+    steps: usize,
+) -> Result<Vec<Pixmap>> {
     let size = (1600, 730 + 44 * names.len().div_ceil(4) as u32);
     let still = draw::svg(size, |page| {
         page.fill(&WHITE)?;

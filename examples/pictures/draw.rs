@@ -11,8 +11,9 @@ use std::{error::Error, fs, path::PathBuf, process::ExitCode};
 pub type Result<T> = std::result::Result<T, Box<dyn Error>>;
 pub type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
-/// Okabe and Ito's colours, told apart by colour-blind readers, with grey in place of yellow, which is weak on white.
-const COLOURS: [RGBColor; 8] = [
+/// Okabe and Ito's colours, told apart by colour-blind readers, with grey in place of yellow, which is weak on white,
+/// and wine of Tol's.
+const COLOURS: [RGBColor; 9] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
     RGBColor(0, 158, 115),
@@ -21,6 +22,7 @@ const COLOURS: [RGBColor; 8] = [
     RGBColor(230, 159, 0),
     RGBColor(86, 180, 233),
     RGBColor(128, 128, 128),
+    RGBColor(136, 34, 85),
 ];
 
 /// What a program ends with: an error is told in words.
@@ -152,12 +154,12 @@ fn colours(picture: &tiny_skia::Pixmap) -> impl Iterator<Item = [u8; 3]> {
 }
 
 /// Strokes and names of curves, in columns over the width of an area, 44 units a row.
-pub fn legend(area: &Area, labels: &[String], columns: usize) -> Result<()> {
+pub fn legend(area: &Area, entries: &[(String, ShapeStyle)], columns: usize) -> Result<()> {
     let width = area.dim_in_pixel().0 as usize / columns;
-    for (i, label) in labels.iter().enumerate() {
+    for (i, (name, pen)) in entries.iter().enumerate() {
         let (x, y) = ((i % columns * width) as i32, (22 + i / columns * 44) as i32);
-        area.draw(&PathElement::new([(x, y), (x + 48, y)], pen(i).stroke_width(2 * pen(i).stroke_width)))?;
-        area.draw(&Text::new(label.clone(), (x + 62, y), anchored(26, HPos::Left)))?;
+        area.draw(&PathElement::new([(x, y), (x + 48, y)], pen.stroke_width(2 * pen.stroke_width)))?;
+        area.draw(&Text::new(name.clone(), (x + 62, y), anchored(26, HPos::Left)))?;
     }
     Ok(())
 }
