@@ -77,7 +77,10 @@ fn run(options: &Options) -> Result<()> {
     let mut clock = Clock::new(&gpu);
     let probe = Load::of((rules::ALL[0].default)().as_ref(), 1 << 22);
     let probe = Traffic::new(&gpu, probe, &mut clock, effort.choice)?;
-    clock.check(&mut |encoder| probe.encode(encoder))?;
+    clock.check(&mut |encoder| {
+        probe.encode(encoder);
+        Ok(())
+    })?;
     drop(probe);
 
     let mut report = Report::new(&gpu, clock.name());
@@ -175,7 +178,7 @@ fn subjects() -> Result<Vec<Subject>> {
         }
     }
     // Neighbours share their same-traffic kernel.
-    subjects.sort_by_key(|subject| (subject.load.slots, subject.load.bytes_per_element(), subject.load.sums.len()));
+    subjects.sort_by_key(|subject| (subject.load.slots, subject.load.bytes(), subject.load.sums.len()));
     for i in 0..subjects.len() {
         subjects[i].first_of_its_load = subjects[..i].iter().all(|other| other.load != subjects[i].load);
     }
@@ -190,7 +193,8 @@ struct Desk<'a> {
     elements: u64,
     params: Arena,
     grads: Arena,
-    traffic: Option<Traffic>,
+    /// Of each form that the rule has for these tensors.
+    traffic: Vec<Traffic>,
     effort: Effort,
 }
 
@@ -202,31 +206,32 @@ impl<'a> Desk<'a> {
             fill(gpu, &arena, tensors)?;
             Ok(arena)
         };
-        Ok(Desk { gpu, clock, tensors, elements, params: arena()?, grads: arena()?, traffic: None, effort })
+        Ok(Desk { gpu, clock, tensors, elements, params: arena()?, grads: arena()?, traffic: vec![], effort })
     }
 
     fn row(&mut self, shapes: &'static str, subject: &Subject) -> Result<Row> {
         let mut optimizer = subject.config.clone().on(self.gpu, self.tensors)?;
         let dispatches = optimizer.plan(&self.params, &self.grads)?.dispatches;
-        let load = Load { elements: self.elements, ..subject.load.clone() };
-        if self.traffic.as_ref().is_none_or(|traffic| traffic.load != load) {
-            self.traffic = None; // frees its buffers before the next ones are made
+        let loads = Load::of_tensors(subject.config.rule(), self.tensors);
+        if self.traffic.iter().map(|traffic| &traffic.load).ne(&loads) {
+            self.traffic.clear(); // frees its buffers before the next ones are made
+            for load in &loads {
+                self.traffic.push(Traffic::new(self.gpu, load.clone(), self.clock, self.effort.choice)?);
+            }
         }
-        let traffic = match self.traffic.take() {
-            Some(traffic) => traffic,
-            None => Traffic::new(self.gpu, load.clone(), self.clock, self.effort.choice)?,
-        };
 
         let mut rule = |encoder: &mut wgpu::CommandEncoder| {
             optimizer.encode(encoder, &self.params, &self.grads)?;
             Ok(())
         };
-        let mut same = |encoder: &mut wgpu::CommandEncoder| traffic.encode(encoder);
+        let mut same = |encoder: &mut wgpu::CommandEncoder| {
+            self.traffic.iter().for_each(|traffic| traffic.encode(encoder));
+            Ok(())
+        };
         let times = self.clock.times(&mut [&mut rule, &mut same], self.effort.row)?;
         let time_ns_median = median(times.iter().map(|pair| pair[0]));
         let encode_ns_median = self.encode_ns(&mut optimizer)?;
-        let same_traffic_walks = traffic.walks();
-        self.traffic = Some(traffic);
+        let same_traffic_walks = self.traffic.iter().flat_map(Traffic::walks).collect();
         Ok(Row {
             rule: subject.label.clone(),
             formats: "f32",
@@ -234,7 +239,7 @@ impl<'a> Desk<'a> {
             elements: self.elements,
             tensors: self.tensors.len(),
             time_ns_median,
-            gb_per_s: (load.bytes_per_element() * self.elements) as f64 / time_ns_median,
+            gb_per_s: loads.iter().map(Load::bytes).sum::<u64>() as f64 / time_ns_median,
             share_of_same_traffic: median(times.iter().map(|pair| pair[1] / pair[0])),
             same_traffic_ns_median: median(times.iter().map(|pair| pair[1])),
             same_traffic_walks,

@@ -258,6 +258,8 @@ pub enum Pass {
 pub struct Sums {
     /// How the numbers of two elements become one.
     pub combine: Combine,
+    /// Whether its second number counts. Else that is 0, and its sum costs nothing.
+    pub pair: bool,
     /// Whether it sees the parameter. With L2 decay it does anyway.
     pub param: bool,
     /// Whether it sees the gradient.
@@ -271,7 +273,8 @@ pub struct Sums {
 
 impl Sums {
     /// Sums over the gradient alone.
-    pub const GRADS: Self = Self { combine: Combine::Add, param: false, grad: true, state: false, stores: false };
+    pub const GRADS: Self =
+        Self { combine: Combine::Add, pair: false, param: false, grad: true, state: false, stores: false };
 }
 
 /// Values that a rule carries from step to step beside `t`, in f64: one set a clock, 0 before the first step.
@@ -619,7 +622,7 @@ impl<R: Rule, F: Real> Kernel<F> for R {
                         if given.stores {
                             loader.store(&s, state, i);
                         }
-                        numbers
+                        if given.pair { numbers } else { [numbers[0], F::zero()] }
                     });
                     stored |= given.stores;
                 }

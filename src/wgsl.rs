@@ -160,6 +160,7 @@ impl Switches {
                 ("TAILS", self.tails),
                 ("CROSSINGS", self.crossings),
                 ("BIT_MAX", sums.combine == Combine::BitMax),
+                ("SUM_PAIR", sums.pair),
                 ("SUM_PARAM", sums.param),
                 ("SUM_GRAD", sums.grad),
                 ("SUM_STATE", sums.state),

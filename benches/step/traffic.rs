@@ -1,8 +1,8 @@
 //! The same-traffic kernel: the bytes of a rule without its arithmetic, in the fastest walk there is
 //! for them. What share of its speed a rule reaches says what tables and arithmetic cost.
 
-use wgpu_optim::rule::{AnyRule, Extent, Sums};
-use wgpu_optim::{Gpu, wgpu};
+use wgpu_optim::rule::{AnyRule, Extent, Pass, Sums};
+use wgpu_optim::{Gpu, Tensor, wgpu};
 
 use crate::Result;
 use crate::clock::{Clock, Patience, Work, median};
@@ -31,25 +31,39 @@ pub struct Touch {
 }
 
 impl Load {
+    /// Those of a rule over these tensors: of its form for matrices, and of its own.
+    pub fn of_tensors(rule: &dyn AnyRule, tensors: &[Tensor]) -> Vec<Load> {
+        let matrices = rule.for_matrices();
+        let has_form = |tensor: &&Tensor| matrices.is_some() && tensor.shape.len() >= 2;
+        let count = |of: &dyn Fn(&&Tensor) -> bool| tensors.iter().filter(of).map(Tensor::len_elements).sum();
+        let flat = Load::of(rule, count(&|tensor| !has_form(tensor)));
+        let of_matrices = matrices.as_deref().map(|rule| Load::of(rule, count(&has_form)));
+        of_matrices.into_iter().chain([flat]).filter(|load| load.elements > 0).collect()
+    }
+
     /// That of a rule over so many elements.
     pub fn of(rule: &dyn AnyRule, elements: u64) -> Load {
         let slots = rule.slots().iter().filter(|slot| slot.extent == Extent::Element).count() as u32;
         let only = |touched: bool| if touched { slots } else { 0 };
-        let sums = rule.sums().map(|Sums { param, grad, state, stores, .. }| {
-            let (read, written) = (only(state), only(stores));
-            Touch { param, grad, read, lands: false, written }
+        let sums = rule.passes().into_iter().filter_map(|pass| match pass {
+            Pass::Lines => Some(Touch { param: false, grad: true, read: 0, lands: false, written: 0 }),
+            Pass::Sums(Sums { param, grad, state, stores, .. }) => {
+                let (read, written) = (only(state), only(stores));
+                Some(Touch { param, grad, read, lands: false, written })
+            }
+            Pass::Finish | Pass::FinishLines | Pass::Apply => None,
         });
         let late = !rule.stores_early();
         let update = Touch { param: true, grad: late, read: slots, lands: true, written: only(late) };
         Load { elements, slots, sums: sums.collect(), update }
     }
 
-    pub fn bytes_per_element(&self) -> u64 {
+    pub fn bytes(&self) -> u64 {
         let touches = self.sums.iter().chain([&self.update]);
         let numbers = touches.map(|&Touch { param, grad, read, lands, written }| {
             u64::from(param) + u64::from(grad) + u64::from(lands) + u64::from(read) + u64::from(written)
         });
-        4 * numbers.sum::<u64>()
+        4 * self.elements * numbers.sum::<u64>()
     }
 }
 
@@ -115,9 +129,8 @@ impl Traffic {
         Ok(Traffic { load, windows, kernels })
     }
 
-    pub fn encode(&self, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
+    pub fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
         self.kernels.iter().for_each(|kernel| kernel.encode(encoder, &self.windows));
-        Ok(())
     }
 
     /// The walk of each pass that was the fastest.

@@ -9,6 +9,7 @@ struct Hyper {
     take: f32,
     rate: f32,
     eps1: f32,
+    floor: f32, // its square, and at least f32's least normal number
     eps2: f32,
     d: f32,
 }
@@ -28,8 +29,8 @@ fn finish_row(h: Hyper, row: f32, mean: f32) -> f32 {
 }
 
 fn measure(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> vec2<f32> {
-    let w = normalised(h, g, s);
-    return vec2<f32>(w * w, p * p);
+    // Without the root: a walk of sums that is bound by arithmetic.
+    return vec2<f32>(g * g / at_least(square(h, g, s), h.floor), p * p);
 }
 
 fn finish(h: Hyper, sums: vec2<f32>, len: f32, k: ptr<function, Tensor>) {
@@ -38,15 +39,16 @@ fn finish(h: Hyper, sums: vec2<f32>, len: f32, k: ptr<function, Tensor>) {
 }
 
 fn direction(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> f32 {
-    return k.scale * normalised(h, g, s);
+    // The root's bound is eps1: its square could be 0 in f32.
+    return k.scale * g / at_least(sqrt(square(h, g, s)), h.eps1);
 }
 
-// The gradient over its root mean square. The root's bound is eps1: its square could be 0 in f32.
-fn normalised(h: Hyper, g: f32, s: ptr<function, State>) -> f32 {
-    var v = (*s).row * (*s).col;
-    if (!FACTORED) {
-        v = ema((*s).v, g * g, h.keep, h.take);
-        (*s).v = v;
+// The mean square of the gradient.
+fn square(h: Hyper, g: f32, s: ptr<function, State>) -> f32 {
+    if (FACTORED) {
+        return (*s).row * (*s).col;
     }
-    return g / at_least(sqrt(v), h.eps1);
+    let v = ema((*s).v, g * g, h.keep, h.take);
+    (*s).v = v;
+    return v;
 }

@@ -51,7 +51,16 @@ impl<const FACTORED: bool> Default for AdafactorForm<FACTORED> {
 
 numbers! {
     /// Numbers of a group at one `t`.
-    Hyper { keep, take, rate, eps1, eps2, d }
+    Hyper {
+        keep,
+        take,
+        rate,
+        eps1,
+        /// Its square, and at least f32's least normal number.
+        floor,
+        eps2,
+        d,
+    }
 }
 numbers! {
     /// The mean square; of a matrix what its row and its column say of it.
@@ -63,14 +72,13 @@ numbers! {
 }
 
 impl<const FACTORED: bool> AdafactorForm<FACTORED> {
-    /// The gradient over its root mean square. The root's bound is eps1: its square could be 0 in f32.
-    fn normalised<F: Real>(h: &Hyper<F>, g: F, s: &mut State<F>) -> F {
-        let mut v = s.row * s.col;
-        if !FACTORED {
-            v = ema(s.v, g * g, h.keep, h.take);
-            s.v = v;
+    /// The mean square of the gradient.
+    fn square<F: Real>(h: &Hyper<F>, g: F, s: &mut State<F>) -> F {
+        if FACTORED {
+            return s.row * s.col;
         }
-        g / at_least(v.sqrt(), h.eps1)
+        s.v = ema(s.v, g * g, h.keep, h.take);
+        s.v
     }
 }
 
@@ -109,7 +117,7 @@ impl<const FACTORED: bool> Rule for AdafactorForm<FACTORED> {
     }
 
     fn passes(&self) -> Vec<Pass> {
-        let sums = Pass::Sums(Sums { param: true, state: true, ..Sums::GRADS });
+        let sums = Pass::Sums(Sums { pair: true, param: true, state: true, ..Sums::GRADS });
         let all = [Pass::Lines, Pass::FinishLines, sums, Pass::Finish, Pass::Apply];
         if FACTORED { all.into() } else { all[2..].into() }
     }
@@ -126,6 +134,7 @@ impl<const FACTORED: bool> Rule for AdafactorForm<FACTORED> {
             take: ln_k.exp(),
             rate: self.lr.min(1.0 / (t as f64).sqrt()),
             eps1: self.eps1,
+            floor: (self.eps1 * self.eps1).max(f32::MIN_POSITIVE.into()),
             eps2: self.eps2,
             d: self.d,
         }
@@ -144,8 +153,8 @@ impl<const FACTORED: bool> Rule for AdafactorForm<FACTORED> {
     }
 
     fn measure<F: Real>(&self, h: &Hyper<F>, _k: &Tensor<F>, p: F, g: F, s: &mut State<F>) -> [F; 2] {
-        let w = Self::normalised(h, g, s);
-        [w * w, p * p]
+        // Without the root: a walk of sums that is bound by arithmetic.
+        [g * g / at_least(Self::square(h, g, s), h.floor), p * p]
     }
 
     fn finish<F: Real>(&self, h: &Hyper<F>, sums: [F; 2], len: F, k: &mut Tensor<F>) {
@@ -154,7 +163,8 @@ impl<const FACTORED: bool> Rule for AdafactorForm<FACTORED> {
     }
 
     fn direction<F: Real>(&self, h: &Hyper<F>, k: &Tensor<F>, _p: F, g: F, s: &mut State<F>) -> F {
-        k.scale * Self::normalised(h, g, s)
+        // The root's bound is eps1: its square could be 0 in f32.
+        k.scale * g / at_least(Self::square(h, g, s).sqrt(), h.eps1)
     }
 
     fn cases() -> Vec<(&'static str, Self)> {

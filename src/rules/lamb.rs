@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, above_zero, at_least_zero, below_one, refuse};
-use crate::parts::{Combine, Real, clamp, correction, ema};
+use crate::parts::{Real, clamp, correction, ema};
 use crate::rule::{Carried, Pass, Reject, Rule, Slot, Sums, WeightDecay, numbers, options};
 
 /// LAMB: Adam's update, made as long as the parameters of its tensor.
@@ -128,7 +128,7 @@ impl Rule for Lamb {
     }
 
     fn passes(&self) -> Vec<Pass> {
-        let sums = Sums { combine: Combine::Add, param: true, grad: true, state: true, stores: true };
+        let sums = Sums { pair: true, param: true, state: true, stores: true, ..Sums::GRADS };
         vec![Pass::Sums(sums), Pass::Finish, Pass::Apply]
     }
 

@@ -143,7 +143,7 @@ impl Rule for Lars {
     }
 
     fn passes(&self) -> Vec<Pass> {
-        vec![Pass::Sums(Sums { param: true, ..Sums::GRADS }), Pass::Finish, Pass::Apply]
+        vec![Pass::Sums(Sums { pair: true, param: true, ..Sums::GRADS }), Pass::Finish, Pass::Apply]
     }
 
     fn hyper(&self, _t: u64, _carried: &mut Carried) -> Hyper<f64> {

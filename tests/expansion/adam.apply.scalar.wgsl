@@ -99,6 +99,7 @@ override LOOKAHEAD: bool = false;
 
 // Of a pass of sums: takes the largest absolute value, by its bits; what `measure` is given; whether it stores state.
 override BIT_MAX: bool = false;
+override SUM_PAIR: bool = true; // the second number counts
 override SUM_PARAM: bool = false;
 override SUM_GRAD: bool = true;
 override SUM_STATE: bool = false;

@@ -95,6 +95,7 @@ override LOOKAHEAD: bool = false;
 
 // Of a pass of sums: takes the largest absolute value, by its bits; what `measure` is given; whether it stores state.
 override BIT_MAX: bool = false;
+override SUM_PAIR: bool = true; // the second number counts
 override SUM_PARAM: bool = false;
 override SUM_GRAD: bool = true;
 override SUM_STATE: bool = false;
@@ -360,7 +361,7 @@ fn sums(
 fn sum_leaf(row: Row, c: Common, h: Hyper, k: Tensor, leaf: u32) -> vec2<u32> {
     let first = leaf / 8u * 64u;
     let end = min(first + 64u, quads(row));
-    let zero = vec2<u32>(hidden_zero(row));
+    let zero = hidden_zero(row);
     var node = vec2<u32>(0u, 0u);
     for (var q = first + leaf % 8u; q < end; q += 8u) {
         var p: vec4<f32>;
@@ -384,10 +385,10 @@ fn sum_leaf(row: Row, c: Common, h: Hyper, k: Tensor, leaf: u32) -> vec2<u32> {
         if (SUM_STATE) {
             load_state(row, c, q, p, &s0, &s1, &s2, &s3);
         }
-        let a = bitcast<vec2<u32>>(measure(h, k, p.x, g.x, &s0)) ^ zero;
-        var b = bitcast<vec2<u32>>(measure(h, k, p.y, g.y, &s1)) ^ zero;
-        var d = bitcast<vec2<u32>>(measure(h, k, p.z, g.z, &s2)) ^ zero;
-        var e = bitcast<vec2<u32>>(measure(h, k, p.w, g.w, &s3)) ^ zero;
+        let a = hidden(measure(h, k, p.x, g.x, &s0), zero);
+        var b = hidden(measure(h, k, p.y, g.y, &s1), zero);
+        var d = hidden(measure(h, k, p.z, g.z, &s2), zero);
+        var e = hidden(measure(h, k, p.w, g.w, &s3), zero);
         if (SUM_STORES) {
             store_state(row, q, s0, s1, s2, s3);
         }
@@ -401,5 +402,11 @@ fn sum_leaf(row: Row, c: Common, h: Hyper, k: Tensor, leaf: u32) -> vec2<u32> {
         node = combine(node, combine(combine(a, b), combine(d, e)));
     }
     return node;
+}
+
+// The numbers as bits that no compiler can trace, so that no product is contracted with the sum.
+fn hidden(numbers: vec2<f32>, zero: u32) -> vec2<u32> {
+    let bits = bitcast<vec2<u32>>(numbers);
+    return vec2<u32>(bits.x ^ zero, select(0u, bits.y ^ zero, SUM_PAIR));
 }
 
