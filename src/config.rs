@@ -271,6 +271,13 @@ impl Config {
             }
         }
         groups.assign(tensors, of);
+        for (i, tensor) in tensors.iter().enumerate() {
+            if groups.rule_of(i).has_lines() && groups.lines_of(i).is_none() {
+                let (what, name) = ("shape".into(), tensor.name.clone());
+                let (found, expected) = (format!("{:?}", tensor.shape), "rows and columns, for this rule".into());
+                return Err(Error::Shape { what, tensor: name, found, expected });
+            }
+        }
         Ok(groups)
     }
 }

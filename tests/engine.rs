@@ -445,7 +445,10 @@ fn matrices_take_passes_over_lines_and_fewer_bytes() {
     assert_eq!(plan(&tensors[..1], WeightDecay::L2(0.1)).0.bytes, 28 * 4000);
     assert_eq!(plan(&tensors[2..], WeightDecay::L2(0.1)).0.bytes, 32 * 1001);
     let error = Adafactor::default().on(&tiny(&gpu), &[Tensor::f32("w", [6000, 1, 1])]).unwrap_err();
-    assert_eq!(error.to_string(), "the device's max_storage_buffer_binding_size is 65536, needed are 72512");
+    assert!(
+        error.to_string().ends_with("its rows and columns take 72512 bytes, a buffer holds at most 65536"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -702,6 +702,18 @@ fn tensors_that_no_buffer_holds_are_refused() {
 }
 
 #[test]
+fn a_rule_for_matrices_takes_no_tensor_without_rows() {
+    let of_matrices = ALL.iter().filter_map(|row| (row.default)().for_matrices());
+    let mut found = 0;
+    for rule in of_matrices {
+        found += 1;
+        let text = "shape of tensor t0 has [5], expected rows and columns, for this rule";
+        refused(rule.name(), groups(Config::from(rule.clone()), &tensors(&[5])), text);
+    }
+    assert!(found > 0, "no rule has a form for matrices");
+}
+
+#[test]
 fn a_device_whose_bindings_hold_no_block_moves_nothing() {
     if gpu("bindings smaller than a block", ALL.len()).is_none() {
         return;

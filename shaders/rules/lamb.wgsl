@@ -33,11 +33,14 @@ fn measure(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> vec2
 fn finish(h: Hyper, sums: vec2<f32>, len: f32, k: ptr<function, Tensor>) {
     var ratio = 1.0;
     if (sums.x > 0.0 && sums.y > 0.0) {
-        ratio = clamp(sqrt(sums.x) / sqrt(sums.y), h.trust_min, h.trust_max);
+        ratio = sqrt(sums.x) / sqrt(sums.y);
     }
-    // A NaN in a norm reaches the whole tensor.
-    let both = sums.x + sums.y;
-    (*k).rate = select(h.lr * ratio, both, is_nan(both));
+    // A NaN in a norm, or in the ratio of two infinite ones, reaches the whole tensor.
+    let lost = sums.x + sums.y + ratio;
+    if (sums.x > 0.0 && sums.y > 0.0) {
+        ratio = clamp(ratio, h.trust_min, h.trust_max);
+    }
+    (*k).rate = select(h.lr * ratio, lost, is_nan(lost));
 }
 
 fn direction(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> f32 {

@@ -146,7 +146,17 @@ impl Engine {
         let has_lines = |i: &usize| groups.rule_of(*i).has_lines();
         let lines_of = |i: usize| Some(i).filter(has_lines).and_then(|i| groups.lines_of(i));
         let lines: Vec<_> = (0..tensors.len()).map(lines_of).collect();
-        lines.iter().flatten().try_for_each(|lines| check_lines(lines, binding_bytes))?;
+        for (tensor, lines) in tensors.iter().zip(&lines) {
+            let too_large = |what, size_bytes, page_bytes| {
+                Err(Error::TooLarge { tensor: tensor.name.clone(), what, size_bytes, page_bytes })
+            };
+            if tensor.size_bytes() > gpu.page_bytes() {
+                return too_large("values", tensor.size_bytes(), gpu.page_bytes());
+            }
+            if let Some(Err(Error::Limit { found, needed, .. })) = lines.map(|l| check_lines(&l, binding_bytes)) {
+                return too_large("rows and columns", needed, found);
+            }
+        }
         let size = |i: usize| lines[i].map_or(0, |lines: Lines| lines.words().saturating_mul(4));
         let (line_places, line_sizes) = pack(tensors, "rows and columns", size, 16, gpu.page_bytes())?;
         let scratch_words = scratch_words(tensors, groups, &lines, bounds);

@@ -163,8 +163,7 @@ impl<const FACTORED: bool> Rule for AdafactorForm<FACTORED> {
     }
 
     fn direction<F: Real>(&self, h: &Hyper<F>, k: &Tensor<F>, _p: F, g: F, s: &mut State<F>) -> F {
-        // The root's bound is eps1: its square could be 0 in f32.
-        k.scale * g / at_least(Self::square(h, g, s).sqrt(), h.eps1)
+        k.scale * g / at_least(Self::square(h, g, s), h.floor).sqrt()
     }
 
     fn cases() -> Vec<(&'static str, Self)> {
@@ -179,6 +178,7 @@ impl<const FACTORED: bool> Rule for AdafactorForm<FACTORED> {
         vec![
             ("default", Self::default()),
             ("floored", Self { lr: 2.0, eps2: 30.0, d: 100.0, weight_decay: WeightDecay::None, ..loud.clone() }),
+            ("tiny_eps1", Self { eps1: 1e-30, ..Self::default() }),
             ("l2", Self { weight_decay: WeightDecay::L2(0.2), ..loud.clone() }),
             ("loud", loud),
         ]

@@ -164,11 +164,14 @@ impl Rule for Lamb {
     fn finish<F: Real>(&self, h: &Hyper<F>, sums: [F; 2], _len: F, k: &mut Tensor<F>) {
         let mut ratio = F::one();
         if sums[0] > F::zero() && sums[1] > F::zero() {
-            ratio = clamp(sums[0].sqrt() / sums[1].sqrt(), h.trust_min, h.trust_max);
+            ratio = sums[0].sqrt() / sums[1].sqrt();
         }
-        // A NaN in a norm reaches the whole tensor.
-        let both = sums[0] + sums[1];
-        k.rate = if both.is_nan() { both } else { h.lr * ratio };
+        // A NaN in a norm, or in the ratio of two infinite ones, reaches the whole tensor.
+        let lost = sums[0] + sums[1] + ratio;
+        if sums[0] > F::zero() && sums[1] > F::zero() {
+            ratio = clamp(ratio, h.trust_min, h.trust_max);
+        }
+        k.rate = if lost.is_nan() { lost } else { h.lr * ratio };
     }
 
     fn direction<F: Real>(&self, h: &Hyper<F>, k: &Tensor<F>, p: F, _g: F, s: &mut State<F>) -> F {

@@ -69,8 +69,7 @@ fn finish(h: Hyper, sums: vec2<f32>, len: f32, k: ptr<function, Tensor>) {
 }
 
 fn direction(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> f32 {
-    // The root's bound is eps1: its square could be 0 in f32.
-    return k.scale * g / at_least(sqrt(square(h, g, s)), h.eps1);
+    return k.scale * g / sqrt(at_least(square(h, g, s), h.floor));
 }
 
 // The mean square of the gradient.
