@@ -142,8 +142,8 @@ impl Effort {
         choice: Patience { time: Duration::from_millis(500), least: 5 },
     };
     const QUICK: Effort = Effort {
-        row: Patience { time: Duration::from_millis(300), least: 3 },
-        choice: Patience { time: Duration::from_millis(50), least: 2 },
+        row: Patience { time: Duration::from_millis(150), least: 2 },
+        choice: Patience { time: Duration::from_millis(20), least: 1 },
     };
 }
 
@@ -155,7 +155,7 @@ struct Subject {
     config: Config,
     /// Of one element.
     load: Load,
-    /// Whether no subject before it moves the same bytes in the same passes.
+    /// Whether it is a rule's defaults, and no rule before it moves the same bytes in the same passes.
     first_of_its_load: bool,
 }
 
@@ -180,7 +180,8 @@ fn subjects() -> Result<Vec<Subject>> {
     // Neighbours share their same-traffic kernel.
     subjects.sort_by_key(|subject| (subject.load.slots, subject.load.bytes(), subject.load.sums.len()));
     for i in 0..subjects.len() {
-        subjects[i].first_of_its_load = subjects[..i].iter().all(|other| other.load != subjects[i].load);
+        let same = |other: &&Subject| other.label == other.rule && other.load == subjects[i].load;
+        subjects[i].first_of_its_load = subjects.iter().find(same).is_some_and(|s| s.label == subjects[i].label);
     }
     Ok(subjects)
 }
