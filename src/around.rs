@@ -48,11 +48,12 @@ impl Around {
         self.lookahead.filter(|lookahead| t.is_multiple_of(lookahead.k)).map_or(0.0, |lookahead| lookahead.alpha)
     }
 
-    /// Bytes that step `t` of a tensor moves beside the rule's, of each element.
-    pub fn bytes_per_element(&self, t: u64) -> u64 {
+    /// Bytes that step `t` of a tensor moves beside the rule's, of each element. In its first one, slots take their
+    /// start.
+    pub fn bytes_per_element(&self, t: u64, first: bool) -> u64 {
         match self.lookahead {
             None => 0,
-            Some(_) if t <= 1 => 4,
+            Some(_) if first => 4,
             Some(_) if self.pull(t) != 0.0 => 8,
             Some(_) => 0,
         }

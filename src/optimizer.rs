@@ -476,7 +476,8 @@ impl Optimizer {
         let with_lines = stepped().filter(|&i| self.groups.rule_of(i).has_lines());
         let line_bytes = with_lines.filter_map(|i| self.groups.lines_of(i)).map(|lines| lines.bytes()).sum();
         let bytes = stepped().map(|i| {
-            let around = self.groups.around().bytes_per_element(self.clocks.clock(i).t.saturating_add(1));
+            let clock = self.clocks.clock(i);
+            let around = self.groups.around().bytes_per_element(clock.t.saturating_add(1), !clock.started);
             tensors[i].len_elements() * (self.groups.rule_of(i).bytes_per_element() + around)
         });
         Ok(Report {

@@ -121,8 +121,10 @@ impl<F: Precision> Reference<F> {
     pub fn look_ahead(&mut self, params: &mut [ArrayD<F>]) -> Result<()> {
         self.check("parameters", params.len(), |i| params[i].shape().to_vec())?;
         let moved = (0..params.len()).map(|i| self.groups.rule_of(i).needs_look_ahead()).collect();
-        self.order.look(self.groups.have_move(Move::LookAhead), moved)?;
+        let mut order = self.order.clone();
+        order.look(self.groups.have_move(Move::LookAhead), moved)?;
         let records = self.groups.moved(&self.clocks, Move::LookAhead, |_| true)?;
+        self.order = order;
         self.moved(Move::LookAhead, params, &records);
         Ok(())
     }

@@ -406,7 +406,8 @@ pub trait Rule:
     fn land<F: Real>(&self, _h: &Self::Hyper<F>, _k: &Self::Tensor<F>, p: F, u: F, _s: &mut Self::State<F>) -> F {
         p - u
     }
-    /// The parameter where a [`Move`] outside a step takes it.
+    /// The parameter where a [`Move`] outside a step takes it. A look-ahead has the numbers of the step to come;
+    /// evaluation and training may use those that depend neither on `t` nor on what is carried.
     fn moved<F: Real>(_to: Move, _h: &Self::Hyper<F>, p: F, _s: &Self::State<F>) -> F {
         p
     }
@@ -433,7 +434,7 @@ pub struct Common<F> {
     pub decay: F,
     /// The same, where update and parameter have one sign.
     pub cautious: F,
-    /// 1 in a tensor's first step, else 0: slots that start as the parameter take it.
+    /// 1 in the step in which slots that start as the parameter take it, a tensor's first; else 0.
     pub first: F,
     /// Lookahead's `alpha` in every `k`-th step, else 0.
     pub pull: F,

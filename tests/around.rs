@@ -215,6 +215,53 @@ fn metrics_want_a_plateau_and_a_number() {
 }
 
 #[test]
+fn a_metric_that_one_plateau_refuses_counts_for_none() {
+    let plateaus = json!({"optimizer": "adam", "schedule": {"plateau": {"patience": 0, "factor": 0.5}},
+        "schedules": {"beta1": {"plateau": {"mode": "max"}}}});
+    let Some(gpu) = gpu("metrics that one plateau refuses", 1) else { return };
+    let mut twin = Twin::new(&gpu, &config(plateaus), &tensors(&[3]), 1);
+    twin.optimizer.feed(1.0).unwrap();
+    // Worse for the first plateau, infinitely good for the second.
+    assert!(matches!(twin.optimizer.feed(f64::INFINITY), Err(Error::Field { .. })));
+    assert_eq!(twin.optimizer.value("lr"), Ok(1e-3), "the first plateau has not counted it");
+}
+
+#[test]
+fn a_group_keeps_its_rate_where_the_top_level_s_was_0() {
+    let zero = json!({"optimizer": "sgd", "lr": 0, "groups": [{"tensors": ["t1"], "lr": 0.5}]});
+    let Some(gpu) = gpu("rates that were 0", 1) else { return };
+    let mut twin = Twin::new(&gpu, &config(zero), &tensors(&[3, 5]), 1);
+    for (lr, own) in [(0.1, 0.5), (0.2, 1.0)] {
+        twin.optimizer.set_lr(lr).unwrap();
+        twin.reference.set_lr(lr).unwrap();
+        let before = twin.params.read_blocking("t1").unwrap();
+        let worst = twin.step();
+        assert!(worst.ulps <= bound(&gpu), "{}", worst.text);
+        let grads = twin.grads.read_blocking("t1").unwrap();
+        let after = twin.params.read_blocking("t1").unwrap();
+        let i = (0..5).max_by(|&a, &b| grads[a].abs().total_cmp(&grads[b].abs())).unwrap();
+        let found = (before[i] - after[i]) / grads[i];
+        assert!((found / own - 1.0).abs() < 1e-3, "rate {found}, expected {own}");
+    }
+}
+
+#[test]
+fn a_look_ahead_that_a_schedule_stops_is_not_pending() {
+    let value = json!({"optimizer": "sgd", "momentum": 0.5, "form": "velocity", "nesterov": "look_ahead"});
+    let growing = Schedule::custom(|t| if t < 2 { 1.0 } else { 3.0 });
+    let config = config(value).schedule("momentum", growing);
+    let Some(gpu) = gpu("look-aheads that a schedule stops", 1) else { return };
+    let mut twin = Twin::new(&gpu, &config, &tensors(&[5]), 1);
+    twin.step();
+    let text = "momentum at step 2 of its schedule is 1.5, must be at least 0 and below 1";
+    for _ in 0..2 {
+        twin.refuses(text, text, |Twin { optimizer, params, .. }| optimizer.look_ahead(&*params));
+        let mut values = twin.values.clone();
+        check(text, &twin.reference.look_ahead(&mut values).expect_err(text), text);
+    }
+}
+
+#[test]
 fn a_configuration_with_all_round_it_writes_itself_out() {
     let config = config(json!({
         "optimizer": "adam", "lookahead": {"k": 3}, "schedule": {"cosine": {"total": 9}},

@@ -691,12 +691,11 @@ fn tensors_that_no_buffer_holds_are_refused() {
         let slots = rule.slots().iter().filter(|slot| slot.extent == Extent::Element).count();
         let what = format!("{}/{case}", row.name);
         for (len, bytes) in [(page + 1, slots as u64 * (SMALL + 16)), (usize::MAX, u64::MAX)] {
-            if slots > 0 {
-                let text = format!("tensor w: its state slots take {bytes} bytes, a buffer holds at most {SMALL}");
-                let config = Config::from(rule.clone());
-                let error = config.on(&small, &[Tensor::f32("w", [len])]).expect_err(&what);
-                check(&what, &error, &text);
-            }
+            let (found, bytes) =
+                if slots > 0 { ("state slots", bytes) } else { ("values", (len as u64).saturating_mul(4)) };
+            let text = format!("tensor w: its {found} take {bytes} bytes, a buffer holds at most {SMALL}");
+            let error = Config::from(rule.clone()).on(&small, &[Tensor::f32("w", [len])]).expect_err(&what);
+            check(&what, &error, &text);
         }
     }
 }

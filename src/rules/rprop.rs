@@ -91,7 +91,7 @@ impl Rule for Rprop {
     }
     fn option(&mut self, name: &str) -> Option<&mut f64> {
         match name {
-            "lr" => Some(&mut self.lr), // refused between steps as the start of a slot
+            "lr" => Some(&mut self.lr), // to be read; OPTIONS lacks it, since it is the start of a slot
             "eta_minus" => Some(&mut self.eta_minus),
             "eta_plus" => Some(&mut self.eta_plus),
             "step_min" => Some(&mut self.step_min),

@@ -125,7 +125,7 @@ struct Common {
     l2: f32,
     decay: f32,
     cautious: f32,
-    first: f32, // 1 in the tensor's first step
+    first: f32, // 1 where slots that start as the parameter take it
     pull: f32, // lookahead's alpha in every k-th step
 }
 
