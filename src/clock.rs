@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::format::Tensor;
-use crate::rule::Carried;
+use crate::rule::{Carried, Move};
 
 /// One history of applied steps.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Clock {
     /// The group whose options it follows.
     pub group: usize,
@@ -27,7 +27,7 @@ impl Clock {
 }
 
 /// All clocks, and which one each tensor follows.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Clocks {
     list: Vec<Clock>,
     of: Arc<Vec<usize>>,
@@ -108,12 +108,18 @@ impl Clocks {
 }
 
 /// The order of steps and of the moves outside them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Order<N> {
     /// The tensors of a look-ahead whose step has not come.
     looked: Option<Vec<bool>>,
-    /// The numbers of the move to evaluation, while the parameters stand there: those that lead back.
-    evaluating: Option<N>,
+    /// The move that led the parameters to where they are evaluated, while they stand there, and its numbers.
+    evaluating: Option<(Move, N)>,
+}
+
+impl<N> Default for Order<N> {
+    fn default() -> Self {
+        Self { looked: None, evaluating: None }
+    }
 }
 
 impl<N: Clone> Order<N> {
@@ -131,6 +137,23 @@ impl<N: Clone> Order<N> {
         self.in_training("look-ahead")?;
         self.looked = Some(moved);
         Ok(())
+    }
+
+    /// Refuses a micro-batch whose gradients need a look-ahead that has not been, or that come in evaluation.
+    ///
+    /// # Errors
+    /// [`Error::Order`].
+    pub fn batch(&self, needs: bool) -> Result<()> {
+        self.in_training("step")?;
+        if needs && self.looked.is_none() {
+            return Err(error("look-ahead", "a step without one before it (nesterov look_ahead)"));
+        }
+        Ok(())
+    }
+
+    /// Whether a look-ahead waits for its step.
+    pub fn has_looked(&self) -> bool {
+        self.looked.is_some()
     }
 
     /// Takes the look-ahead that a step needs. `needs` marks the tensors that need it and have a gradient.
@@ -167,8 +190,26 @@ impl<N: Clone> Order<N> {
             return Err(error("evaluation", "the parameters are in evaluation already"));
         }
         self.settled("evaluation")?;
-        self.evaluating = Some(numbers);
+        self.evaluating = Some((Move::Evaluation, numbers));
         Ok(())
+    }
+
+    /// Notes a swap of the parameters with their mean, or the way back, and gives the numbers that led there.
+    ///
+    /// # Errors
+    /// [`Error::Order`] where the parameters are in evaluation otherwise, or a look-ahead waits for its step; what
+    /// `numbers` says.
+    pub fn swap(&mut self, numbers: impl FnOnce() -> Result<N>) -> Result<N> {
+        match &self.evaluating {
+            Some((Move::Swap, _)) => Ok(self.evaluating.take().expect("it was just seen").1),
+            Some(_) => Err(error("swap", "the parameters are in evaluation; call training first")),
+            None => {
+                self.settled("swap")?;
+                let numbers = numbers()?;
+                self.evaluating = Some((Move::Swap, numbers.clone()));
+                Ok(numbers)
+            }
+        }
     }
 
     /// Notes the way back, and gives the numbers that led there.
@@ -176,7 +217,11 @@ impl<N: Clone> Order<N> {
     /// # Errors
     /// [`Error::Order`] where the parameters are not in evaluation.
     pub fn train(&mut self) -> Result<N> {
-        self.evaluating.take().ok_or_else(|| error("training", "the parameters are in training already"))
+        match self.evaluating {
+            Some((Move::Evaluation, _)) => Ok(self.evaluating.take().expect("it was just seen").1),
+            Some(_) => Err(error("training", "the parameters are swapped with their mean; swap them back")),
+            None => Err(error("training", "the parameters are in training already")),
+        }
     }
 
     /// Refuses what would change the numbers of the step that a look-ahead waits for.
@@ -190,8 +235,15 @@ impl<N: Clone> Order<N> {
         }
     }
 
-    fn in_training(&self, what: &'static str) -> Result<()> {
+    /// Refuses what takes the parameters for those that are trained while they are in evaluation.
+    ///
+    /// # Errors
+    /// [`Error::Order`].
+    pub fn in_training(&self, what: &'static str) -> Result<()> {
         match self.evaluating {
+            Some((Move::Swap, _)) => {
+                Err(error(what, "the parameters are swapped with their mean; swap them back first"))
+            }
             Some(_) => Err(error(what, "the parameters are in evaluation; call training first")),
             None => Ok(()),
         }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use crate::around::{Around, Lookahead};
+use crate::around::{Around, Clip, Ema, Lookahead, LossScale};
 use crate::error::{Error, Result, refuse};
 use crate::format::Tensor;
 use crate::groups::{ActiveGroup, Groups, in_group};
@@ -11,11 +11,19 @@ use crate::rule::{AnyRule, Rule};
 use crate::rules;
 use crate::schedule::{Schedule, Scheduler};
 
-/// Fields around the rule that later versions honour. They are refused by name.
-const LATER: [&str; 5] = ["clip", "accumulate", "skip_nonfinite", "loss_scale", "ema"];
-
 /// Fields that are the same for all groups.
-const TOP: [&str; 3] = ["lookahead", "schedule", "schedules"];
+const TOP: [&str; 10] = [
+    "clip",
+    "accumulate",
+    "skip_nonfinite",
+    "loss_scale",
+    "norms",
+    "lookahead",
+    "ema",
+    "on_device",
+    "schedule",
+    "schedules",
+];
 
 /// An optimizer's configuration: a rule with its options, and the fields around it.
 ///
@@ -83,12 +91,12 @@ impl From<Box<dyn AnyRule>> for Config {
 }
 
 impl Config {
-    /// Reads JSON: `{"optimizer": NAME, "preset": NAME, "maximize": false, "lookahead": {..}, "schedule": {..},
-    /// "schedules": {OPTION: {..}}, "groups": [..], ..options of the rule}`.
+    /// Reads JSON: `{"optimizer": NAME, "preset": NAME, "maximize": false, "clip": {..}, "accumulate": 1,
+    /// "skip_nonfinite": false, "loss_scale": {..}, "norms": false, "lookahead": {..}, "ema": {..}, "on_device": [..],
+    /// "schedule": {..}, "schedules": {OPTION: {..}}, "groups": [..], ..options of the rule}`.
     ///
     /// # Errors
-    /// [`Error::Config`] with the path of what is not JSON, unknown or of a wrong type; [`Error::Unsupported`];
-    /// [`Error::Field`] for a value outside its bound.
+    /// [`Error::Config`] with the path of what is not JSON, unknown or of a wrong type; [`Error::Field`] for a value outside its bound.
     pub fn from_json(text: &str) -> Result<Self> {
         Self::from_value(serde_json::from_str(text).map_err(|error| wrong("JSON", error))?)
     }
@@ -99,9 +107,6 @@ impl Config {
     /// As [`from_json`](Self::from_json).
     pub fn from_value(value: Value) -> Result<Self> {
         let mut fields = Map::deserialize(value).map_err(|error| wrong("JSON", error))?;
-        if let Some(field) = LATER.iter().find(|&&field| fields.contains_key(field)) {
-            return Err(Error::Unsupported { field: (*field).into() });
-        }
         let name: String = take(&mut fields, "optimizer")?.ok_or_else(|| wrong("optimizer", "is missing"))?;
         let names = || rules::ALL.iter().map(|row| row.name).collect::<Vec<_>>().join(", ");
         let row = match rules::find(&name) {
@@ -122,7 +127,16 @@ impl Config {
         };
         let maximize = take(&mut fields, "maximize")?.unwrap_or(false);
         let groups = take(&mut fields, "groups")?.unwrap_or_default();
-        let around = Around { lookahead: take(&mut fields, "lookahead")? };
+        let around = Around {
+            clip: take(&mut fields, "clip")?,
+            accumulate: take(&mut fields, "accumulate")?.unwrap_or(1),
+            skip_nonfinite: take(&mut fields, "skip_nonfinite")?.unwrap_or(false),
+            loss_scale: take(&mut fields, "loss_scale")?,
+            norms: take(&mut fields, "norms")?.unwrap_or(false),
+            lookahead: take(&mut fields, "lookahead")?,
+            ema: take(&mut fields, "ema")?,
+            on_device: take(&mut fields, "on_device")?.unwrap_or_default(),
+        };
         let mut schedules: Vec<(String, Schedule)> = Vec::new();
         schedules.extend(take(&mut fields, "schedule")?.map(|schedule| ("lr".into(), schedule)));
         for (option, schedule) in take::<Map<String, Value>>(&mut fields, "schedules")?.unwrap_or_default() {
@@ -154,6 +168,58 @@ impl Config {
     #[must_use]
     pub fn maximize(mut self, maximize: bool) -> Self {
         self.maximize = maximize;
+        self
+    }
+
+    /// Makes gradients that are too large smaller.
+    #[must_use]
+    pub fn clip(mut self, clip: Clip) -> Self {
+        self.around.clip = Some(clip);
+        self
+    }
+
+    /// Takes a step every `batches` calls, with the mean of their gradients. At least 1, the default.
+    #[must_use]
+    pub fn accumulate(mut self, batches: u64) -> Self {
+        self.around.accumulate = batches;
+        self
+    }
+
+    /// Skips steps whose gradients hold NaN, infinity, or a number of 2^63 or more: nothing changes then.
+    #[must_use]
+    pub fn skip_nonfinite(mut self, skip: bool) -> Self {
+        self.around.skip_nonfinite = skip;
+        self
+    }
+
+    /// Takes gradients of a loss that is multiplied by a scale, and skips as
+    /// [`skip_nonfinite`](Self::skip_nonfinite).
+    #[must_use]
+    pub fn loss_scale(mut self, scale: LossScale) -> Self {
+        self.around.loss_scale = Some(scale);
+        self
+    }
+
+    /// Measures norms of the gradients also where nothing needs them.
+    #[must_use]
+    pub fn norms(mut self, norms: bool) -> Self {
+        self.around.norms = norms;
+        self
+    }
+
+    /// Keeps a running mean of the parameters.
+    #[must_use]
+    pub fn ema(mut self, ema: Ema) -> Self {
+        self.around.ema = Some(ema);
+        self
+    }
+
+    /// Lets a kernel of the caller's write these options, in a buffer that
+    /// [`Optimizer::on_device`](crate::Optimizer) names: some of `lr`, `weight_decay`, `eps`, `momentum`, `alpha` and
+    /// `clip`.
+    #[must_use]
+    pub fn on_device<S: Into<String>>(mut self, options: impl IntoIterator<Item = S>) -> Self {
+        self.around.on_device = options.into_iter().map(Into::into).collect();
         self
     }
 
@@ -212,9 +278,6 @@ impl Config {
         let mut all = vec![ActiveGroup::new(self.rule.clone(), self.maximize, Map::new())?];
         for (i, group) in self.groups.iter().enumerate() {
             let mut own = group.fields.clone();
-            if let Some(field) = LATER.iter().find(|&&field| own.contains_key(field)) {
-                return Err(Error::Unsupported { field: format!("groups[{i}].{field}") });
-            }
             if let Some(field) = TOP.iter().find(|&&field| own.contains_key(field)) {
                 let message = "belongs to the top level; it is the same for all groups";
                 return Err(wrong(format!("groups[{i}].{field}"), message));
@@ -238,8 +301,9 @@ impl Config {
             Ok((option.clone(), scheduler))
         });
         let schedulers = schedulers.collect::<Result<_>>()?;
-        let groups = Groups::new(all, self.around, schedulers);
+        let groups = Groups::new(all, self.around.clone(), schedulers);
         groups.check_schedules()?;
+        groups.check_on_device()?;
         Ok(groups)
     }
 
@@ -326,8 +390,24 @@ impl Serialize for Config {
         fields.insert("optimizer".into(), self.name().into());
         fields.extend(self.rule.to_json());
         fields.insert("maximize".into(), self.maximize.into());
-        if let Some(lookahead) = &self.around.lookahead {
-            fields.insert("lookahead".into(), serde_json::to_value(lookahead).map_err(serde::ser::Error::custom)?);
+        let Around { clip, accumulate, skip_nonfinite, loss_scale, norms, lookahead, ema, on_device } = &self.around;
+        fields.insert("accumulate".into(), (*accumulate).into());
+        fields.insert("skip_nonfinite".into(), (*skip_nonfinite).into());
+        fields.insert("norms".into(), (*norms).into());
+        let optional = [
+            ("clip", serde_json::to_value(clip)),
+            ("loss_scale", serde_json::to_value(loss_scale)),
+            ("lookahead", serde_json::to_value(lookahead)),
+            ("ema", serde_json::to_value(ema)),
+        ];
+        for (name, value) in optional {
+            let value = value.map_err(serde::ser::Error::custom)?;
+            if !value.is_null() {
+                fields.insert(name.into(), value);
+            }
+        }
+        if !on_device.is_empty() {
+            fields.insert("on_device".into(), serde_json::to_value(on_device).map_err(serde::ser::Error::custom)?);
         }
         let mut schedules = Map::new();
         for (option, schedule) in &self.schedules {

@@ -22,12 +22,6 @@ pub enum Error {
         /// What is wrong there.
         message: String,
     },
-    /// A field of the configuration that this version cannot honour.
-    #[error("{field} is not supported by this version; leave it out")]
-    Unsupported {
-        /// The field's name.
-        field: String,
-    },
     /// Groups and tensors that do not fit together.
     #[error("groups[{group}]: {message}")]
     Group {

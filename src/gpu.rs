@@ -13,6 +13,7 @@ mod buffers;
 mod engine;
 mod init;
 mod pipelines;
+mod report;
 mod ring;
 
 pub use arena::{Arena, Part};
@@ -20,7 +21,8 @@ pub use best::BestParams;
 pub use buffers::{Buffers, Slice};
 pub(crate) use engine::{Engine, Work};
 use pipelines::Pipelines;
-pub(crate) use ring::State as StepState;
+pub(crate) use report::{News, Receipt, Reports};
+pub(crate) use ring::{Guard, Slot, State as StepState};
 
 /// Bindings of 2^31 bytes and more are silently wrong on some devices of wgpu 30 (wgpu issues 10305 and 9206).
 const BINDING_BYTES_MAX: u64 = (1 << 31) - 256;
@@ -414,6 +416,11 @@ impl<K, V> Cache<K, V> {
 
     fn last(&self) -> Option<&V> {
         self.entries.last().map(|(_, value)| value)
+    }
+
+    /// Those used last, the latest at the end.
+    fn latest(&self, count: usize) -> impl Iterator<Item = &V> {
+        self.entries[self.entries.len() - count..].iter().map(|(_, value)| value)
     }
 
     fn values(&self) -> impl Iterator<Item = &V> {

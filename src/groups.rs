@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::around::Around;
+use crate::around::{Around, Clip};
 use crate::clock::{Clock, Clocks};
 use crate::error::{Error, Result, at_least_zero, refuse};
 use crate::format::Tensor;
@@ -11,7 +11,7 @@ use crate::rule::{AnyRule, Common, Extent, Move, Slot, WeightDecay};
 use crate::schedule::Scheduler;
 
 /// In the map of records: the tensor has no part in this step.
-const ABSENT: u32 = u32::MAX;
+pub(crate) const ABSENT: u32 = u32::MAX;
 
 /// A group at work: its rule with the options of this moment.
 #[derive(Clone, Debug)]
@@ -64,7 +64,7 @@ pub struct Groups {
 }
 
 /// The numbers of one step or move: a record for every clock that takes part, each number in f64.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Records {
     list: Vec<Record>,
     /// Each tensor's.
@@ -72,15 +72,43 @@ pub struct Records {
 }
 
 /// The numbers of a clock in one step.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Record {
     /// What the skeleton uses round any rule.
     pub common: Common<f64>,
     /// The rule's, in the order of its `Hyper`.
     pub hyper: Vec<f64>,
+    /// Both as a polynomial in the options that are written on the device, of the first degree in each: bit `i` of a
+    /// term's place says whether it has option `i`. Empty where there are none.
+    pub terms: Vec<Vec<f64>>,
+}
+
+impl Record {
+    fn numbers(&self) -> impl Iterator<Item = f64> {
+        self.common.values().into_iter().chain(self.hyper.iter().copied())
+    }
+
+    /// Appends all terms, each number rounded to f32 once.
+    pub(crate) fn push_terms(&self, words: &mut Vec<u32>) {
+        let bits = |number: f64| (number as f32).to_bits();
+        match &self.terms[..] {
+            [] => words.extend(self.numbers().map(bits)),
+            terms => words.extend(terms.iter().flatten().copied().map(bits)),
+        }
+    }
 }
 
 impl Records {
+    /// All records.
+    pub(crate) fn list(&self) -> &[Record] {
+        &self.list
+    }
+
+    /// Each tensor's, as a place among them.
+    pub(crate) fn map(&self) -> &[Option<usize>] {
+        &self.of
+    }
+
     /// A tensor's record, where it takes part.
     pub fn of(&self, tensor: usize) -> Option<&Record> {
         Some(&self.list[self.of[tensor]?])
@@ -91,9 +119,9 @@ impl Records {
     pub fn words(&self) -> Vec<u32> {
         let mut words = vec![ABSENT; self.of.len()];
         let mut starts = Vec::with_capacity(self.list.len());
-        for Record { common, hyper } in &self.list {
+        for record in &self.list {
             starts.push(words.len() as u32);
-            words.extend(common.values().iter().chain(hyper).map(|&number| (number as f32).to_bits()));
+            record.push_terms(&mut words);
         }
         for (word, record) in words.iter_mut().zip(&self.of) {
             if let Some(record) = record {
@@ -164,7 +192,8 @@ impl Groups {
 
     /// A tensor's state: the slots of its rule, then those round it.
     pub fn slots_of(&self, tensor: usize) -> Vec<Slot> {
-        self.rule_of(tensor).slots().into_iter().chain(self.around.slots()).collect()
+        let rule = self.rule_of(tensor);
+        rule.slots().into_iter().chain(self.around.slots(rule.needs_look_ahead())).collect()
     }
 
     /// A tensor's slot, and its place among the fields of the rule's struct, behind which are the slots round it.
@@ -180,7 +209,7 @@ impl Groups {
         };
         let names = self.rule_of(tensor).names();
         let fields = if slot.extent == Extent::Tensor { names.tensor } else { names.state };
-        let behind = || self.around.slots().iter().position(|around| around == slot).map(|i| fields.len() + i);
+        let behind = || Around::SLOTS.iter().position(|name| *name == slot.name).map(|i| fields.len() + i);
         let place = fields.iter().position(|field| *field == name).or_else(behind);
         Ok((*slot, place.expect("a slot is a field of the rule's struct, or round it")))
     }
@@ -313,7 +342,8 @@ impl Groups {
         let list = clocks.list().iter().map(record).collect();
         let moves = |tensor: usize| {
             let started = ahead || clocks.clock(tensor).started;
-            marked(tensor) && started && self.rule_of(tensor).moves().contains(&to)
+            let of_all = matches!(to, Move::Swap | Move::Average);
+            marked(tensor) && started && (of_all || self.rule_of(tensor).moves().contains(&to))
         };
         let of = (0..self.of.len()).map(|tensor| moves(tensor).then(|| clocks.of(tensor))).collect();
         Ok(Records { list, of })
@@ -321,14 +351,125 @@ impl Groups {
 
     /// The numbers of a clock at its `t`; those of a step take what it carries with them.
     fn record(&self, scheduled: Option<&dyn AnyRule>, clock: &mut Clock, step: bool) -> Record {
-        let ActiveGroup { rule, maximize, lr_initial, .. } = &self.list[clock.group];
-        let rule = scheduled.unwrap_or(&**rule);
+        let rule = scheduled.unwrap_or(&*self.list[clock.group].rule);
+        let terms = self.terms(rule, clock, step);
+        let (common, hyper) = self.numbers(rule, clock, step);
+        Record { common, hyper, terms }
+    }
+
+    fn numbers(&self, rule: &dyn AnyRule, clock: &mut Clock, step: bool) -> (Common<f64>, Vec<f64>) {
+        let ActiveGroup { maximize, lr_initial, .. } = &self.list[clock.group];
         let mut common = Common::new(*maximize, rule.weight_decay(), rule.lr(), *lr_initial);
         common.first = f64::from(step && !clock.started);
         common.pull = if step { self.around.pull(clock.t) } else { 0.0 };
+        if let Some(ema) = &self.around.ema {
+            (common.ema, common.one_minus_ema) = (ema.decay, 1.0 - ema.decay);
+            common.ema_correction = self.around.ema_correction(clock.t);
+        }
+        common.batches = self.around.accumulate as f64;
+        common.limit = self.around.clip.map_or(0.0, Clip::limit);
         let mut hyper = Vec::new();
         rule.hyper(clock.t, &mut clock.carried, &mut hyper);
-        Record { common, hyper }
+        (common, hyper)
+    }
+
+    /// The same with these numbers for the options that are written on the device; the rate of a group with one of its
+    /// own keeps its ratio, and other options of its own stay. What schedules multiply, they multiply here, too.
+    fn numbers_on_device(&self, rule: &dyn AnyRule, clock: &Clock, step: bool, options: &[f64]) -> Vec<f64> {
+        let group = &self.list[clock.group];
+        let mut rule = rule.boxed();
+        let mut limit = None;
+        for (name, &number) in self.around.on_device.iter().zip(options) {
+            if name == "clip" {
+                limit = Some(number);
+            } else if name == "lr" || !group.own.contains_key(name) {
+                let (now, set) = (rule.number(name), group.rule.number(name));
+                // What a schedule makes of it now, to what is set.
+                let factor = now.zip(set).filter(|(_, set)| *set != 0.0).map_or(1.0, |(now, set)| now / set);
+                let ratio = if name == "lr" && group.ratio.is_finite() { group.ratio } else { 1.0 };
+                if let Some(option) = rule.option(name) {
+                    *option = number * factor * ratio;
+                }
+            }
+        }
+        let (mut common, hyper) = self.numbers(&*rule, &mut clock.clone(), step);
+        common.limit = limit.unwrap_or(common.limit);
+        common.values().into_iter().chain(hyper).collect()
+    }
+
+    fn terms(&self, rule: &dyn AnyRule, clock: &Clock, step: bool) -> Vec<Vec<f64>> {
+        let options = self.around.on_device.len();
+        if options == 0 {
+            return vec![];
+        }
+        let corner = |of: usize| {
+            let numbers: Vec<f64> = (0..options).map(|i| f64::from(of >> i & 1 == 1)).collect();
+            self.numbers_on_device(rule, clock, step, &numbers)
+        };
+        let mut terms: Vec<Vec<f64>> = (0..1 << options).map(corner).collect();
+        // From the values at the corners of the unit cube to what is added at each.
+        for i in 0..options {
+            for of in (0..terms.len()).filter(|of| of >> i & 1 == 1) {
+                let without = terms[of & !(1 << i)].clone();
+                terms[of].iter_mut().zip(without).for_each(|(with, without)| *with -= without);
+            }
+        }
+        terms
+    }
+
+    /// Refuses options that cannot be written on the device: those from which other numbers follow than in a straight
+    /// line.
+    ///
+    /// # Errors
+    /// [`Error::Field`].
+    pub(crate) fn check_on_device(&self) -> Result<()> {
+        if self.around.on_device.is_empty() {
+            return Ok(());
+        }
+        const KNOWN: [&str; 6] = ["lr", "weight_decay", "eps", "momentum", "alpha", "clip"];
+        for (i, name) in self.around.on_device.iter().enumerate() {
+            let rule = self.rule(0);
+            let has = if name == "clip" { self.around.clip.is_some() } else { rule.number(name).is_some() };
+            if !KNOWN.contains(&&name[..]) || self.around.on_device[..i].contains(name) {
+                return refuse(format!("on_device[{i}]"), name, format!("one of {}, each once", KNOWN.join(", ")));
+            }
+            if !has {
+                return refuse(format!("on_device[{i}]"), name, format!("a number that {} has here", rule.name()));
+            }
+        }
+        for group in 0..self.list.len() {
+            let rule = self.rule(group);
+            for t in [1, 2, 3, 10, 1000] {
+                let clock = Clock { group, t, carried: rule.carried(t - 1), started: t > 1 };
+                let terms = self.terms(rule, &clock, true);
+                let point: Vec<f64> = (0..self.around.on_device.len()).map(|i| [0.37, 0.59, 0.83][i % 3]).collect();
+                let found = self.numbers_on_device(rule, &clock, true, &point);
+                let carries = |option: &str, number| {
+                    let mut rule = rule.boxed();
+                    rule.option(option).map(|option| *option = number);
+                    rule.carried(t)
+                };
+                if let Some(name) = self.around.on_device.iter().find(|name| carries(name, 0.25) != carries(name, 0.5))
+                {
+                    return refuse(
+                        "on_device",
+                        name,
+                        format!("left to the host for {}, which carries it", rule.name()),
+                    );
+                }
+                for (i, &found) in found.iter().enumerate() {
+                    let factor =
+                        |of: usize| (0..point.len()).filter(|i| of >> i & 1 == 1).map(|i| point[i]).product::<f64>();
+                    let line: f64 = terms.iter().enumerate().map(|(of, term)| term[i] * factor(of)).sum();
+                    let size = terms.iter().fold(found.abs(), |size, term| size.max(term[i].abs()));
+                    if !((found - line).abs() <= 1e-9 * size) {
+                        let bound = format!("left to the host for {}: its numbers are no multiples of it", rule.name());
+                        return refuse("on_device", self.around.on_device.join(", "), bound);
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Sets the learning rate of the top level. A group with a rate of its own keeps its ratio, or its rate where the

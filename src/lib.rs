@@ -5,6 +5,9 @@
 mod around;
 mod clock;
 mod config;
+mod control;
+#[cfg(feature = "gpu")]
+mod course;
 mod early_stopping;
 mod error;
 mod format;
@@ -12,6 +15,8 @@ mod format;
 mod gpu;
 mod groups;
 pub mod init;
+#[cfg(feature = "gpu")]
+mod joint;
 pub mod lines;
 #[cfg(feature = "gpu")]
 mod optimizer;
@@ -24,9 +29,10 @@ pub mod rules;
 mod schedule;
 pub mod wgsl;
 
-pub use around::{Around, Lookahead};
+pub use around::{AdaptiveClip, Around, Clip, Ema, Lookahead, LossScale};
 pub use clock::{Clock, Clocks};
 pub use config::{Config, Group};
+pub use control::{Kind, Scale, StepReport};
 pub use early_stopping::{EarlyStopping, Monitor, Verdict};
 pub use error::{Error, Result};
 pub use format::{ALIGNMENT, Access, BLOCK, Format, Tensor};
@@ -35,7 +41,9 @@ pub use gpu::{Arena, BestParams, Buffers, Counts, Gpu, Part, Slice, Tuning, requ
 pub use groups::{Groups, Record, Records};
 pub use init::{Fan, Fans, Init, WeightLayout};
 #[cfg(feature = "gpu")]
-pub use optimizer::{Memory, On, Optimizer, Report, Token};
+pub use joint::Joint;
+#[cfg(feature = "gpu")]
+pub use optimizer::{Memory, Norms, On, Optimizer, Report, Token};
 pub use options::{EpsPlacement, MomentumForm, Nesterov};
 pub use reference::Reference;
 pub use rule::{Precision, WeightDecay};

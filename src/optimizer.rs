@@ -4,15 +4,19 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::around::{Around, Clip};
 use crate::clock::{Clocks, Order};
 use crate::config::Config;
+use crate::control::{ALL, CONTROL, Kind, Measured, OTHERS, SEQUENCE, Scale, StepReport};
+use crate::course::{self, Choices, Course, Layout, Task};
 use crate::error::{Error, Result};
 use crate::format::Tensor;
-use crate::gpu::{Buffers, Engine, Gpu, StepState, Work};
-use crate::groups::{Groups, Records};
-use crate::reference::{check_carried, find};
+use crate::gpu::{Arena, Buffers, Engine, Gpu, Guard, News, Receipt, Reports, Slice, Slot, StepState, Work};
+use crate::groups::{ABSENT, Groups};
+use crate::reference::{between_steps, check_carried, check_ema, check_scale, check_swap, find};
 use crate::rule::{Carried, Move, Start};
 use crate::schedule::Scheduler;
+use crate::wgsl::NORM_WORDS;
 
 /// Makes an optimizer of a rule or a [`Config`].
 pub trait On: Into<Config> {
@@ -47,20 +51,51 @@ pub struct Optimizer {
     id: u64,
     tensors: Vec<Tensor>,
     groups: Groups,
-    clocks: Clocks,
-    order: Order<Records>,
+    layout: Layout,
+    course: Course,
+    order: Order<Choices>,
     engine: Engine,
     sequence: u64,
     undo: VecDeque<Undo>,
+    /// Micro-batches since the last step, and the tensors that had a gradient in one of them.
+    batch: u64,
+    begun: Vec<bool>,
+    clears: bool,
+    reports: Reports,
+    /// Steps whose reports have not come, the oldest first.
+    waiting: VecDeque<Waiting>,
+    arrived: VecDeque<StepReport>,
+}
+
+/// A step whose report has not come.
+#[derive(Debug)]
+struct Waiting {
+    step: u64,
+    /// Places of tensors.
+    without_gradient: Vec<usize>,
+    from: Source,
+}
+
+/// Where the news of a step comes from.
+#[derive(Debug)]
+enum Source {
+    /// The device decides.
+    Device(Receipt),
+    /// It is applied, once it has run.
+    Host(StepState),
 }
 
 /// What an encoding changed on the host, until its command buffer is done.
 #[derive(Debug)]
 struct Undo {
     sequence: u64,
-    clocks: Clocks,
-    order: Order<Records>,
+    course: Course,
+    order: Order<Choices>,
+    batch: u64,
+    begun: Vec<bool>,
     state: StepState,
+    /// Whether it is a step, which reports.
+    reports: bool,
 }
 
 /// An encoded step or move, to be taken back with [`Optimizer::forget`] where its encoder is not submitted.
@@ -119,12 +154,19 @@ impl Optimizer {
         Ok(Self {
             id: IDS.fetch_add(1, Ordering::Relaxed),
             tensors: tensors.to_vec(),
-            clocks: Clocks::new(groups.of()),
+            layout: Layout::new(&groups),
+            course: Course::new(Clocks::new(groups.of())),
             groups,
             order: Order::default(),
             engine,
             sequence: 0,
             undo: VecDeque::new(),
+            batch: 0,
+            begun: vec![false; tensors.len()],
+            clears: false,
+            reports: Reports::default(),
+            waiting: VecDeque::new(),
+            arrived: VecDeque::new(),
         })
     }
 
@@ -142,15 +184,151 @@ impl Optimizer {
         params: impl Into<Buffers<'a>>,
         grads: impl Into<Buffers<'a>>,
     ) -> Result<Token> {
-        let (params, grads) = (params.into(), grads.into());
-        self.engine.bind(&params, Work::Step(&grads))?;
-        let present = grads.present();
+        let work = self.prepare(&params.into(), &grads.into())?;
+        self.commit(encoder, work)
+    }
+
+    /// All that a step needs, bound and computed.
+    pub(crate) fn prepare(&mut self, params: &Buffers, grads: &Buffers) -> Result<Encoding> {
+        self.take_reports()?;
+        let cleared = self.to_clear(grads)?;
+        let work = match self.engine.accumulated() {
+            None => {
+                self.engine.bind(params, Work::Step(grads))?;
+                self.whole_step(&self.present(grads))?
+            }
+            Some(sums) => self.micro_batch(params, grads, &sums)?,
+        };
+        Ok(Encoding { cleared, ..work })
+    }
+
+    /// What is wrapped round the rule.
+    pub(crate) fn around(&self) -> &Around {
+        self.groups.around()
+    }
+
+    /// Writes the words of a part of a step.
+    pub(crate) fn write(&mut self, words: &[u32]) -> Result<Slot> {
+        self.engine.write(words)
+    }
+
+    /// A buffer for the step's report.
+    pub(crate) fn reserve_receipt(&mut self) -> Result<wgpu::Buffer> {
+        self.reports.reserve(self.engine.gpu())
+    }
+
+    /// Encodes a part of a step: what measures, or what decides and updates.
+    pub(crate) fn encode_stage(&self, encoder: &mut wgpu::CommandEncoder, slot: &Slot, measures: bool) {
+        self.engine.encode_stage(encoder, slot, measures);
+    }
+
+    /// Tells another optimizer, which decides, what was measured here.
+    pub(crate) fn tell(&self, encoder: &mut wgpu::CommandEncoder, other: &Self, place: usize) {
+        let bytes = 4 * NORM_WORDS;
+        let to = 4 * OTHERS as u64 + bytes * place as u64;
+        encoder.copy_buffer_to_buffer(self.control(), 4 * ALL as u64, other.control(), to, bytes);
+    }
+
+    /// Takes over what another optimizer has decided.
+    pub(crate) fn follow(&self, encoder: &mut wgpu::CommandEncoder, other: &Self) {
+        encoder.copy_buffer_to_buffer(other.control(), 0, self.control(), 0, 4 * SEQUENCE as u64);
+    }
+
+    fn control(&self) -> &wgpu::Buffer {
+        self.engine.control().expect("made where anything is decided on the device")
+    }
+
+    /// Which tensors have a gradient.
+    fn present(&self, grads: &Buffers) -> Vec<bool> {
+        grads.present().unwrap_or_else(|| vec![true; self.tensors.len()])
+    }
+
+    /// The step of these tensors, of whose gradients all is bound.
+    fn whole_step(&self, present: &[bool]) -> Result<Encoding> {
         let mut order = self.order.clone();
-        let is_present = |i: usize| present.as_ref().is_none_or(|present| present[i]);
-        order.step(&self.tensors, |i| is_present(i) && self.groups.rule_of(i).needs_look_ahead())?;
-        let mut clocks = self.clocks.clone();
-        let records = self.groups.step(&mut clocks, present.as_deref())?;
-        self.commit(encoder, &records, clocks, order)
+        order.step(&self.tensors, |i| present[i] && self.groups.rule_of(i).needs_look_ahead())?;
+        let certain = !self.groups.around().skips();
+        let mut course = self.course.clone();
+        let choices = course.step(&self.groups, Some(present).filter(|all| !all.iter().all(|&is| is)), certain)?;
+        if certain {
+            course.report(true);
+        }
+        let sequence = [self.course.attempts() as u32, course.attempts() as u32];
+        let mut stages = Task::DECIDE | Task::SELECT | Task::ADVANCE;
+        if self.groups.around().measures() {
+            stages |= Task::MEASURE;
+        }
+        let words = self.words(&choices, present, Task { stages, sequence, others: 0 });
+        let without_gradient = (0..present.len()).filter(|&i| !present[i]).collect();
+        Ok(Encoding { words: vec![words], step: Some(without_gradient), ..self.encoding(course, order) })
+    }
+
+    /// A micro-batch added to the sums, and the step where it is the last one.
+    fn micro_batch(&mut self, params: &Buffers, grads: &Buffers, sums: &Arena) -> Result<Encoding> {
+        let present = self.present(grads);
+        let looks_ahead = |i: usize| present[i] && self.groups.rule_of(i).needs_look_ahead();
+        self.order.batch((0..present.len()).any(looks_ahead))?;
+        self.engine.bind(&sums.into(), Work::Gather(grads))?;
+        let started = |(&present, &begun): (&bool, &bool)| if present { u32::from(begun) } else { ABSENT };
+        let words: Vec<u32> = present.iter().zip(&self.begun).map(started).collect();
+        let begun: Vec<bool> = present.iter().zip(&self.begun).map(|(&present, &begun)| present || begun).collect();
+        if self.batch + 1 < self.groups.around().accumulate {
+            // What cannot be stepped is refused with the first micro-batch.
+            let encoding = self.encoding(self.course.clone(), self.order.clone());
+            return Ok(Encoding { words: vec![words], batch: self.batch + 1, begun, ..encoding });
+        }
+        let slices: Vec<_> = (0..begun.len()).map(|i| begun[i].then(|| sums.slice_at(i))).collect();
+        let all = begun.iter().all(|&begun| begun);
+        let of_step = if all { Buffers::Arena(sums) } else { Buffers::Slices(slices) };
+        self.engine.bind(params, Work::Step(&of_step))?;
+        let mut step = self.whole_step(&begun)?;
+        step.words.insert(0, words);
+        Ok(Encoding { batch: 0, begun: vec![false; begun.len()], ..step })
+    }
+
+    /// The words of a step or a move.
+    fn words(&self, choices: &Choices, present: &[bool], task: Task) -> Vec<u32> {
+        match self.groups.around().is_controlled() {
+            true => course::words(&self.groups, &self.layout, choices, present, task),
+            false => choices.only().words(),
+        }
+    }
+
+    /// The words of a move.
+    fn words_of_move(&self, choices: &Choices) -> Vec<u32> {
+        let now = self.course.attempts() as u32;
+        let task = Task { stages: Task::SELECT, sequence: [now, now], others: 0 };
+        self.words(choices, &vec![true; self.tensors.len()], task)
+    }
+
+    /// An encoding without words that leads to this course and order.
+    fn encoding(&self, course: Course, order: Order<Choices>) -> Encoding {
+        let (batch, begun) = (self.batch, self.begun.clone());
+        Encoding { words: vec![], course, order, batch, begun, step: None, cleared: vec![] }
+    }
+
+    /// Refuses what cannot be between the micro-batches of a step.
+    fn between_steps(&self, what: &'static str) -> Result<()> {
+        between_steps(what, self.batch, self.groups.around().accumulate)
+    }
+
+    /// The gradients to be cleared: buffer, first byte, bytes.
+    fn to_clear(&self, grads: &Buffers) -> Result<Vec<(wgpu::Buffer, u64, u64)>> {
+        if !self.clears {
+            return Ok(vec![]);
+        }
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;
+        let slices = grads.slices(self.engine.gpu(), "gradient", &self.tensors, usage)?;
+        let given =
+            slices.into_iter().zip(self.present(grads)).filter_map(|(slice, present)| slice.filter(|_| present));
+        let bytes = given.filter(|slice| slice.size > 0);
+        Ok(bytes.map(|slice| (slice.buffer.clone(), slice.offset, slice.size.next_multiple_of(4))).collect())
+    }
+
+    /// Whether each step clears the gradients that it was given, once it has read them: also where it is skipped, and
+    /// of micro-batches each. Their buffers need `COPY_DST` usage then. Off at first: gradients are left as they are.
+    pub fn clear_grads(&mut self, clears: bool) {
+        self.clears = clears;
     }
 
     /// [`encode`](Self::encode) into an encoder of its own, submitted.
@@ -173,14 +351,16 @@ impl Optimizer {
         params: impl Into<Buffers<'a>>,
     ) -> Result<Token> {
         let params = params.into();
+        self.take_reports()?;
+        self.between_steps("look-ahead")?;
         self.engine.bind(&params, Work::Move(Move::LookAhead))?;
         let present = params.present();
         let moved =
             |i: usize| present.as_ref().is_none_or(|present| present[i]) && self.groups.rule_of(i).needs_look_ahead();
         let mut order = self.order.clone();
         order.look(self.needs_look_ahead(), (0..self.tensors.len()).map(moved).collect())?;
-        let records = self.groups.moved(&self.clocks, Move::LookAhead, moved)?;
-        self.commit(encoder, &records, self.clocks.clone(), order)
+        let choices = self.course.moved(|clocks| self.groups.moved(clocks, Move::LookAhead, moved))?;
+        self.commit_move(encoder, &choices, order)
     }
 
     /// [`encode_look_ahead`](Self::encode_look_ahead) into an encoder of its own, submitted.
@@ -204,11 +384,13 @@ impl Optimizer {
         params: impl Into<Buffers<'a>>,
     ) -> Result<Token> {
         let params = params.into();
+        self.take_reports()?;
+        self.between_steps("evaluation")?;
         self.bind_all(&params, Move::Evaluation)?;
-        let records = self.groups.moved(&self.clocks, Move::Evaluation, |_| true)?;
+        let choices = self.course.moved(|clocks| self.groups.moved(clocks, Move::Evaluation, |_| true))?;
         let mut order = self.order.clone();
-        order.evaluate(self.has_evaluation(), records.clone())?;
-        self.commit(encoder, &records, self.clocks.clone(), order)
+        order.evaluate(self.has_evaluation(), choices.clone())?;
+        self.commit_move(encoder, &choices, order)
     }
 
     /// Encodes the way back from [`encode_evaluation`](Self::encode_evaluation).
@@ -221,10 +403,71 @@ impl Optimizer {
         params: impl Into<Buffers<'a>>,
     ) -> Result<Token> {
         let params = params.into();
+        self.take_reports()?;
         self.bind_all(&params, Move::Training)?;
         let mut order = self.order.clone();
-        let records = order.train()?;
-        self.commit(encoder, &records, self.clocks.clone(), order)
+        let choices = order.train()?;
+        self.commit_move(encoder, &choices, order)
+    }
+
+    /// Encodes the swap of the parameters with their running mean (`ema`), which is to be evaluated, and the way back
+    /// with the next call: no byte is copied elsewhere, and none is lost. In between a step is an error. A tensor before
+    /// its first step stays as it is.
+    ///
+    /// # Errors
+    /// [`Error::Config`] without `ema`, [`Error::Field`] with `debias` ([`encode_ema_into`](Self::encode_ema_into)
+    /// copies that mean), [`Error::Order`] in evaluation or between a look-ahead or a micro-batch and its step; buffers
+    /// as in [`encode`](Self::encode), all parameters given.
+    pub fn encode_swap_ema<'a>(
+        &mut self,
+        encoder: &mut wgpu::CommandEncoder,
+        params: impl Into<Buffers<'a>>,
+    ) -> Result<Token> {
+        let params = params.into();
+        self.take_reports()?;
+        self.between_steps("swap")?;
+        check_swap(&self.groups)?;
+        self.bind_all(&params, Move::Swap)?;
+        let mut order = self.order.clone();
+        let numbers = || self.course.moved(|clocks| self.groups.moved(clocks, Move::Swap, |_| true));
+        let choices = order.swap(numbers)?;
+        self.commit_move(encoder, &choices, order)
+    }
+
+    /// Encodes a copy of the running mean of the parameters, as it is to be read, into other buffers. Tensors before
+    /// their first step are left alone there.
+    ///
+    /// # Errors
+    /// [`Error::Config`] without `ema`, [`Error::Order`] while the parameters are swapped with it; buffers as in
+    /// [`encode`](Self::encode).
+    pub fn encode_ema_into<'a>(
+        &mut self,
+        encoder: &mut wgpu::CommandEncoder,
+        copy: impl Into<Buffers<'a>>,
+    ) -> Result<Token> {
+        let copy = copy.into();
+        self.take_reports()?;
+        check_ema(&self.groups)?;
+        self.order.in_training("ema")?;
+        self.bind_all(&copy, Move::Average)?;
+        let choices = self.course.moved(|clocks| self.groups.moved(clocks, Move::Average, |_| true))?;
+        self.commit_move(encoder, &choices, self.order.clone())
+    }
+
+    /// [`encode_swap_ema`](Self::encode_swap_ema) into an encoder of its own, submitted.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn swap_ema<'a>(&mut self, params: impl Into<Buffers<'a>>) -> Result<()> {
+        self.submit(|optimizer, encoder| optimizer.encode_swap_ema(encoder, params))
+    }
+
+    /// [`encode_ema_into`](Self::encode_ema_into) into an encoder of its own, submitted.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn ema_into<'a>(&mut self, copy: impl Into<Buffers<'a>>) -> Result<()> {
+        self.submit(|optimizer, encoder| optimizer.encode_ema_into(encoder, copy))
     }
 
     /// [`encode_evaluation`](Self::encode_evaluation) into an encoder of its own, submitted.
@@ -274,8 +517,13 @@ impl Optimizer {
             }
             Some(last) if last.sequence == token.sequence => {
                 let last = self.undo.pop_back().expect("it was just seen");
-                self.clocks = last.clocks;
-                self.order = last.order;
+                if let Some(waiting) = last.reports.then(|| self.waiting.pop_back()).flatten() {
+                    if let Source::Device(receipt) = waiting.from {
+                        receipt.finish();
+                    }
+                }
+                self.course.go_back(last.course);
+                (self.order, self.batch, self.begun) = (last.order, last.batch, last.begun);
                 Ok(())
             }
             _ if self.undo.iter().any(|undo| undo.sequence == token.sequence) => {
@@ -285,9 +533,9 @@ impl Optimizer {
         }
     }
 
-    /// Whether each step needs a look-ahead before its gradients are computed.
+    /// Whether the coming step, or its first micro-batch, needs a look-ahead before its gradients are computed.
     pub fn needs_look_ahead(&self) -> bool {
-        self.groups.have_move(Move::LookAhead)
+        self.batch == 0 && self.groups.have_move(Move::LookAhead)
     }
 
     /// Whether the model is to be evaluated elsewhere than its parameters are trained: see
@@ -333,7 +581,7 @@ impl Optimizer {
     /// # Errors
     /// [`Error::Config`] for a field that is no such option, [`Error::Field`] where its schedule leads out of bounds.
     pub fn value(&self, option: &str) -> Result<f64> {
-        self.groups.value(option, self.clocks.steps.saturating_add(1))
+        self.groups.value(option, self.course.hoped().steps.saturating_add(1))
     }
 
     /// Feeds a metric, as the loss of a validation, to every schedule that has a plateau.
@@ -356,8 +604,9 @@ impl Optimizer {
     }
 
     /// Applied steps of the optimizer, the encoded ones included, whichever tensors they had. Schedules follow them.
+    /// Steps that may be skipped count as applied until they have [reported](Self::reports).
     pub fn steps(&self) -> u64 {
-        self.clocks.steps
+        self.course.hoped().steps
     }
 
     /// Sets the count of applied steps of the optimizer, as when a training with schedules is resumed.
@@ -366,17 +615,18 @@ impl Optimizer {
     /// [`Error::Order`] between a look-ahead and its step.
     pub fn set_steps(&mut self, steps: u64) -> Result<()> {
         self.order.settled("set_steps")?;
-        self.clocks.steps = steps;
+        self.course.change(|clocks| clocks.steps = steps);
         self.undo.clear();
         Ok(())
     }
 
-    /// Applied steps of a tensor, the encoded ones included.
+    /// Applied steps of a tensor, the encoded ones included. Steps that may be skipped count as applied until they have
+    /// [reported](Self::reports).
     ///
     /// # Errors
     /// [`Error::UnknownTensor`].
     pub fn t(&self, tensor: &str) -> Result<u64> {
-        Ok(self.clocks.clock(find(&self.tensors, tensor)?).t)
+        Ok(self.course.hoped().clock(find(&self.tensors, tensor)?).t)
     }
 
     /// Sets the count of applied steps of a tensor, as when its training is resumed. What its rule carries from step to
@@ -389,7 +639,7 @@ impl Optimizer {
         let i = find(&self.tensors, tensor)?;
         self.order.settled("set_t")?;
         let carried = self.groups.rule_of(i).carried(t);
-        self.clocks.set(i, |clock| (clock.t, clock.carried) = (t, carried));
+        self.course.change(|clocks| clocks.set(i, |clock| (clock.t, clock.carried) = (t, carried)));
         self.undo.clear();
         Ok(())
     }
@@ -400,7 +650,7 @@ impl Optimizer {
     /// # Errors
     /// [`Error::UnknownTensor`].
     pub fn carried(&self, tensor: &str) -> Result<Carried> {
-        Ok(self.clocks.clock(find(&self.tensors, tensor)?).carried)
+        Ok(self.course.hoped().clock(find(&self.tensors, tensor)?).carried)
     }
 
     /// Sets what [`carried`](Self::carried) gave. To be called after [`set_t`](Self::set_t).
@@ -412,7 +662,7 @@ impl Optimizer {
         let i = find(&self.tensors, tensor)?;
         check_carried(tensor, carried)?;
         self.order.settled("set_carried")?;
-        self.clocks.set(i, |clock| clock.carried = carried);
+        self.course.change(|clocks| clocks.set(i, |clock| clock.carried = carried));
         self.undo.clear();
         Ok(())
     }
@@ -457,8 +707,9 @@ impl Optimizer {
         let i = find(&self.tensors, tensor)?;
         self.engine.set_state(&self.groups, i, slot, values)?;
         if self.groups.find_slot(i, tensor, slot)?.0.start == Start::Param {
-            let undone = self.undo.iter_mut().map(|undo| &mut undo.clocks);
-            undone.chain([&mut self.clocks]).for_each(|clocks| clocks.set(i, |clock| clock.started = true));
+            let undone = self.undo.iter_mut().map(|undo| &mut undo.course);
+            let start = |course: &mut Course| course.change(|clocks| clocks.set(i, |clock| clock.started = true));
+            undone.chain([&mut self.course]).for_each(start);
         }
         Ok(())
     }
@@ -469,21 +720,34 @@ impl Optimizer {
     /// Buffers as in [`encode`](Self::encode).
     pub fn plan<'a>(&mut self, params: impl Into<Buffers<'a>>, grads: impl Into<Buffers<'a>>) -> Result<Report> {
         let (params, grads) = (params.into(), grads.into());
-        let present = grads.present();
+        let present = self.present(&grads);
+        let mut gathers = (0, 0);
+        let around = self.groups.around().clone();
+        let sums = self.engine.accumulated();
+        let of_step = sums.as_ref().map_or(grads.clone(), |sums| Buffers::Arena(sums));
+        if let Some(sums) = &sums {
+            let bound = self.engine.bind(&Buffers::Arena(sums), Work::Gather(&grads))?;
+            gathers = (1, bound.dispatches());
+        }
         let (variants, tensors) = (self.engine.variants(), &self.tensors);
-        let bound = self.engine.bind(&params, Work::Step(&grads))?;
-        let stepped = || (0..tensors.len()).filter(|&i| present.as_ref().is_none_or(|present| present[i]));
+        let bound = self.engine.bind(&params, Work::Step(&of_step))?;
+        let stepped = || (0..tensors.len()).filter(|&i| present[i]);
         let with_lines = stepped().filter(|&i| self.groups.rule_of(i).has_lines());
         let line_bytes = with_lines.filter_map(|i| self.groups.lines_of(i)).map(|lines| lines.bytes()).sum();
+        let measured = match around.clip {
+            Some(Clip::Adaptive(_)) => 8,
+            _ => 4 * u64::from(around.measures()),
+        };
         let bytes = stepped().map(|i| {
-            let clock = self.clocks.clock(i);
-            let around = self.groups.around().bytes_per_element(clock.t.saturating_add(1), !clock.started);
-            tensors[i].len_elements() * (self.groups.rule_of(i).bytes_per_element() + around)
+            let clock = self.course.hoped().clock(i);
+            let wrapped = around.bytes_per_element(clock.t.saturating_add(1), !clock.started);
+            let rule = self.groups.rule_of(i).bytes_per_element();
+            tensors[i].len_elements() * (rule + wrapped + measured + 12 * gathers.0 as u64)
         });
         Ok(Report {
-            passes: bound.passes,
+            passes: bound.passes + gathers.0,
             windows: bound.windows,
-            dispatches: bound.dispatches(),
+            dispatches: bound.dispatches() + gathers.1,
             variants,
             bytes: bytes.sum(),
             line_bytes,
@@ -503,8 +767,20 @@ impl Optimizer {
                 self.engine.bind(&params, Work::Move(to))?;
             }
         }
-        self.engine.bind(&params, Work::Step(&grads))?;
-        self.engine.reserve(&self.groups.step(&mut self.clocks.clone(), None)?.words())
+        let sums = self.engine.accumulated();
+        let of_step = sums.as_ref().map_or(grads.clone(), |sums| Buffers::Arena(sums));
+        if let Some(sums) = &sums {
+            self.engine.bind(&Buffers::Arena(sums), Work::Gather(&grads))?;
+        }
+        self.engine.bind(&params, Work::Step(&of_step))?;
+        if self.groups.around().is_controlled() {
+            let buffer = self.reports.reserve(self.engine.gpu())?;
+            self.reports.give_back(buffer);
+        }
+        let mut course = self.course.clone();
+        let choices = course.step(&self.groups, None, !self.groups.around().skips())?;
+        let task = Task { stages: 0, sequence: [0, 0], others: 0 };
+        self.engine.reserve(&self.words(&choices, &vec![true; self.tensors.len()], task))
     }
 
     /// Lets go of the buffers of the last steps. Tables and bind groups are kept for the eight placements used last,
@@ -537,16 +813,55 @@ impl Optimizer {
         Ok(())
     }
 
-    fn commit(
+    fn commit_move(
         &mut self,
         encoder: &mut wgpu::CommandEncoder,
-        records: &Records,
-        clocks: Clocks,
-        order: Order<Records>,
+        choices: &Choices,
+        order: Order<Choices>,
     ) -> Result<Token> {
-        let guard = self.engine.encode(encoder, &records.words())?;
-        let state = guard.state();
-        encoder.on_submitted_work_done(move || guard.done());
+        let words = vec![self.words_of_move(choices)];
+        let encoding = Encoding { words, ..self.encoding(self.course.clone(), order) };
+        self.commit(encoder, encoding)
+    }
+
+    fn commit(&mut self, encoder: &mut wgpu::CommandEncoder, work: Encoding) -> Result<Token> {
+        let receipt = match &work.step {
+            Some(_) if self.groups.around().is_controlled() => Some(self.reserve_receipt()?),
+            _ => None,
+        };
+        let guards = match self.engine.encode(encoder, &work.words) {
+            Ok(guards) => guards,
+            Err(error) => {
+                receipt.into_iter().for_each(|buffer| self.reports.give_back(buffer));
+                return Err(error);
+            }
+        };
+        Ok(self.note(encoder, work, guards, receipt))
+    }
+
+    /// Notes what was encoded. Nothing here can fail.
+    pub(crate) fn note(
+        &mut self,
+        encoder: &mut wgpu::CommandEncoder,
+        work: Encoding,
+        guards: Vec<Guard>,
+        receipt: Option<wgpu::Buffer>,
+    ) -> Token {
+        for (buffer, offset, size) in &work.cleared {
+            encoder.clear_buffer(buffer, *offset, Some(*size));
+        }
+        let state = guards.last().expect("every encoding has words").state();
+        for guard in guards {
+            encoder.on_submitted_work_done(move || guard.done());
+        }
+        let reports = work.step.is_some();
+        if let Some(without_gradient) = work.step {
+            let from = match (receipt, self.engine.control()) {
+                (Some(buffer), Some(control)) => Source::Device(self.reports.encode(encoder, control, buffer)),
+                _ => Source::Host(state.clone()),
+            };
+            self.waiting.push_back(Waiting { step: work.course.attempts(), without_gradient, from });
+        }
         // What came before work that has run can no longer be taken back.
         if let Some(last) = self.undo.iter().rposition(|undo| undo.state.is_done()) {
             self.undo.drain(..=last);
@@ -554,10 +869,249 @@ impl Optimizer {
         self.sequence += 1;
         self.undo.push_back(Undo {
             sequence: self.sequence,
-            clocks: std::mem::replace(&mut self.clocks, clocks),
-            order: std::mem::replace(&mut self.order, order),
+            course: std::mem::replace(&mut self.course, work.course),
+            order: std::mem::replace(&mut self.order, work.order),
+            batch: std::mem::replace(&mut self.batch, work.batch),
+            begun: std::mem::replace(&mut self.begun, work.begun),
             state,
+            reports,
         });
-        Ok(Token { optimizer: self.id, sequence: self.sequence })
+        Token { optimizer: self.id, sequence: self.sequence }
     }
+
+    /// What became of steps, the oldest first: of those alone whose news has come, each once. Waits for nothing, and
+    /// asks the device for nothing: wgpu brings news during later submits, and where the caller polls the device. The
+    /// last 1024 are kept.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`], or [`Error::Order`] where encoders were submitted in another order than they were encoded
+    /// in and steps may be skipped: no step can be taken then.
+    pub fn reports(&mut self) -> Result<Vec<StepReport>> {
+        let news = self.take_news();
+        let arrived = self.arrived.drain(..).collect();
+        news.map(|()| arrived)
+    }
+
+    /// Waits until all steps that were submitted have run, so that their [reports](Self::reports) are there.
+    ///
+    /// # Errors
+    /// As [`reports`](Self::reports), and [`Error::Wgpu`].
+    pub async fn settle(&mut self) -> Result<()> {
+        self.settle_with(false).await
+    }
+
+    /// [`settle`](Self::settle), blocking.
+    ///
+    /// # Errors
+    /// The same.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn settle_blocking(&mut self) -> Result<()> {
+        pollster::block_on(self.settle_with(true))
+    }
+
+    async fn settle_with(&mut self, wait: bool) -> Result<()> {
+        self.engine.idle(wait).await?;
+        self.take_news()
+    }
+
+    /// Takes in the news that has come, and refuses to go on where steps were lost.
+    fn take_reports(&mut self) -> Result<()> {
+        self.take_news()?;
+        for waiting in &self.waiting {
+            if let (Source::Device(receipt), true) = (&waiting.from, self.groups.around().skips()) {
+                if receipt.look()? == News::Dropped {
+                    let message = format!("the encoder of step {} was dropped; forget its token", waiting.step);
+                    return Err(Error::Order { what: "step", message });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take_news(&mut self) -> Result<()> {
+        const KEPT: usize = 1024;
+        while let Some(waiting) = self.waiting.front() {
+            let words = match &waiting.from {
+                Source::Host(state) if state.is_done() => None,
+                Source::Host(state) if state.is_dropped() => {
+                    self.waiting.pop_front();
+                    continue;
+                }
+                Source::Host(_) => break,
+                Source::Device(receipt) => match receipt.look()? {
+                    News::Words(words) => Some(words),
+                    News::Dropped if !self.groups.around().skips() => {
+                        self.waiting.pop_front();
+                        continue;
+                    }
+                    News::None | News::Dropped => break,
+                },
+            };
+            let read = |name: &str| {
+                let place = CONTROL.iter().position(|known| *known == name).expect("a word of that name");
+                words.map_or(0, |words| words[place])
+            };
+            if read("SKIPPED") > 1 {
+                let message = format!("step {} ran out of the order of encoding; nothing fits any more", waiting.step);
+                return Err(Error::Order { what: "step", message });
+            }
+            let applied = read("SKIPPED") == 0;
+            let name = |&i: &usize| self.tensors[i].name.clone();
+            let float = |word: u32| f64::from(f32::from_bits(word));
+            let (measures, scales) = (self.groups.around().measures(), self.groups.around().loss_scale.is_some());
+            let culprit = Kind::read(read("CULPRIT_KIND")).map(|kind| (name(&(read("CULPRIT") as usize)), kind));
+            let all = words.filter(|_| measures).map(|words| Measured::<f32>::read(&words[ALL..]));
+            let report = StepReport {
+                step: waiting.step,
+                applied,
+                without_gradient: waiting.without_gradient.iter().map(name).collect(),
+                norm: all.map(Measured::norm),
+                scale: if scales { float(read("SCALE_USED")) } else { 1.0 },
+                culprit,
+            };
+            if self.groups.around().skips() {
+                self.course.report(applied);
+            }
+            if let Some(Waiting { from: Source::Device(receipt), .. }) = self.waiting.pop_front() {
+                receipt.finish();
+            }
+            if self.arrived.len() == KEPT {
+                self.arrived.pop_front();
+            }
+            self.arrived.push_back(report);
+        }
+        Ok(())
+    }
+
+    /// The norms of the last step's gradients, before a clip, once all submitted work is done. In f64: sums of squares
+    /// are kept so that none overflows.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where they are not measured, [`Error::Wgpu`] or [`Error::DeviceLost`].
+    pub async fn norms(&self) -> Result<Norms> {
+        self.read_norms(false).await
+    }
+
+    /// [`norms`](Self::norms), blocking.
+    ///
+    /// # Errors
+    /// The same.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn norms_blocking(&self) -> Result<Norms> {
+        pollster::block_on(self.read_norms(true))
+    }
+
+    async fn read_norms(&self, wait: bool) -> Result<Norms> {
+        self.check_norms()?;
+        let words = self.engine.read_control(0, Layout::of_tensor(self.tensors.len()), wait).await?;
+        let norm = |first: usize| Measured::<f32>::read(&words[first..]).norm();
+        let tensors = (0..self.tensors.len()).map(|i| norm(Layout::of_tensor(i) + 3)).collect();
+        Ok(Norms { all: norm(ALL), tensors })
+    }
+
+    fn check_norms(&self) -> Result<()> {
+        if self.groups.around().measures() {
+            return Ok(());
+        }
+        Err(Error::Config { path: "norms".into(), message: "are not measured; set norms to true".into() })
+    }
+
+    /// The norms of the last step's gradients on the device, to be bound by the caller's kernels: f32, of all gradients,
+    /// then of each tensor's in order. Above f32's largest number they are infinity.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where they are not measured.
+    pub fn norms_buffer(&self) -> Result<Slice<'_>> {
+        self.check_norms()?;
+        Ok(self.of_control(self.layout.norms, 1 + self.tensors.len()))
+    }
+
+    /// The loss scale on the device, one f32, to be bound by the caller's backward pass: what it multiplies the loss by.
+    ///
+    /// # Errors
+    /// [`Error::Config`] without `loss_scale`.
+    pub fn scale_buffer(&self) -> Result<Slice<'_>> {
+        match self.groups.around().loss_scale {
+            Some(_) => Ok(self.of_control(0, 1)),
+            None => Err(Error::Config { path: "loss_scale".into(), message: "is not set; there is no scale".into() }),
+        }
+    }
+
+    /// The options that a kernel of the caller's writes (`on_device`), in the order of the configuration: f32, at first
+    /// as configured. A step takes what stands there when it runs; nothing checks it. A schedule multiplies it, and a
+    /// group with a rate of its own keeps its ratio to the top level's.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where there are none.
+    pub fn on_device(&self) -> Result<Slice<'_>> {
+        match self.groups.around().on_device.len() {
+            0 => {
+                Err(Error::Config { path: "on_device".into(), message: "is not set; the host has all options".into() })
+            }
+            options => Ok(self.of_control(self.layout.options, options)),
+        }
+    }
+
+    fn of_control(&self, first: usize, words: usize) -> Slice<'_> {
+        Slice::new(self.control(), 4 * first as u64, 4 * words as u64)
+    }
+
+    /// The loss scale once all submitted work is done.
+    ///
+    /// # Errors
+    /// [`Error::Config`] without `loss_scale`, [`Error::Wgpu`] or [`Error::DeviceLost`].
+    pub async fn scale(&self) -> Result<Scale> {
+        self.read_scale(false).await
+    }
+
+    /// [`scale`](Self::scale), blocking.
+    ///
+    /// # Errors
+    /// The same.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn scale_blocking(&self) -> Result<Scale> {
+        pollster::block_on(self.read_scale(true))
+    }
+
+    async fn read_scale(&self, wait: bool) -> Result<Scale> {
+        self.scale_buffer()?;
+        let words = self.engine.read_control(0, 3, wait).await?;
+        Ok(Scale { scale: f32::from_bits(words[0]).into(), good: words[2] })
+    }
+
+    /// Sets the loss scale, before any work that is not yet submitted, as when a training is resumed.
+    ///
+    /// # Errors
+    /// [`Error::Config`] without `loss_scale`, [`Error::Field`] for what is no power of two from 2^-24 to 2^24 or for
+    /// more good steps than the interval has, [`Error::Order`] between micro-batches.
+    pub fn set_scale(&mut self, scale: Scale) -> Result<()> {
+        self.between_steps("set_scale")?;
+        check_scale(&self.groups, scale)?;
+        self.engine.write_control(0, &[(scale.scale as f32).to_bits()])?;
+        self.engine.write_control(2, &[scale.good])
+    }
+}
+
+/// Norms of gradients.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Norms {
+    /// Of all that were in the step.
+    pub all: f64,
+    /// Of each tensor's, in order; 0 where it had none.
+    pub tensors: Vec<f64>,
+}
+
+/// Something to be encoded, and what is so then.
+#[derive(Debug)]
+pub(crate) struct Encoding {
+    /// Of the walks bound last, in order.
+    pub(crate) words: Vec<Vec<u32>>,
+    course: Course,
+    order: Order<Choices>,
+    batch: u64,
+    begun: Vec<bool>,
+    /// Of a step, the tensors without gradient.
+    step: Option<Vec<usize>>,
+    cleared: Vec<(wgpu::Buffer, u64, u64)>,
 }

@@ -83,7 +83,8 @@ pub enum Combine {
 }
 
 impl Combine {
-    fn of<F: Real>(self, a: [F; 2], b: [F; 2]) -> [F; 2] {
+    /// Two partial results as one.
+    pub fn of<F: Real>(self, a: [F; 2], b: [F; 2]) -> [F; 2] {
         let one = |a: F, b: F| match self {
             Self::Add => a + b,
             Self::BitMax if a.is_nan() || b.is_nan() => F::nan(),
@@ -93,14 +94,13 @@ impl Combine {
     }
 }
 
-/// Combines `value(0..len)` in the tree that the GPU uses, so that f32 rounds alike.
+/// Combines `value(0..len)` in the tree that the GPU uses, so that f32 rounds alike; `zero` changes nothing.
 ///
 /// Leaf: a block of 1024 elements. In it, leaf `j` of 32 adds up the eight quads `q, q+8, ..., q+56` from
 /// `q = j/8*64 + j%8`, each as `(a+b)+(c+d)`; the leaves are halved, 16 first. Above, a binary tree over the block's
 /// index.
-pub fn tree<F: Real>(combine: Combine, len: usize, mut value: impl FnMut(usize) -> [F; 2]) -> [F; 2] {
-    let zero = [F::zero(); 2];
-    let mut nodes: Vec<[F; 2]> = (0..len)
+pub fn tree<T: Copy>(zero: T, combine: impl Fn(T, T) -> T, len: usize, mut value: impl FnMut(usize) -> T) -> T {
+    let mut nodes: Vec<T> = (0..len)
         .step_by(BLOCK)
         .map(|first| {
             let mut at = |i: usize| if first + i < len { value(first + i) } else { zero };
@@ -108,21 +108,41 @@ pub fn tree<F: Real>(combine: Combine, len: usize, mut value: impl FnMut(usize) 
             for (j, lane) in lanes.iter_mut().enumerate() {
                 for quad in (j / 8 * 64 + j % 8..).step_by(8).take(8) {
                     let [a, b, c, d] = std::array::from_fn(|i| at(4 * quad + i));
-                    *lane = combine.of(*lane, combine.of(combine.of(a, b), combine.of(c, d)));
+                    *lane = combine(*lane, combine(combine(a, b), combine(c, d)));
                 }
             }
             for half in [16, 8, 4, 2, 1] {
                 for j in 0..half {
-                    lanes[j] = combine.of(lanes[j], lanes[j + half]);
+                    lanes[j] = combine(lanes[j], lanes[j + half]);
                 }
             }
             lanes[0]
         })
         .collect();
     while nodes.len() > 1 {
-        nodes = nodes.chunks(2).map(|pair| if let [a, b] = *pair { combine.of(a, b) } else { pair[0] }).collect();
+        nodes = nodes.chunks(2).map(|pair| if let [a, b] = *pair { combine(a, b) } else { pair[0] }).collect();
     }
     nodes.first().copied().unwrap_or(zero)
+}
+
+/// Leaves of [`list`].
+const LEAVES: usize = 256;
+
+/// Combines a list of numbers of tensors in the order of the GPU: leaf `j` of 256 takes `j`, `j + 256`, ...; the leaves
+/// are halved, 128 first.
+pub fn list<T: Copy>(zero: T, combine: impl Fn(T, T) -> T, values: &[T]) -> T {
+    let mut leaves = [zero; LEAVES];
+    for (i, &value) in values.iter().enumerate() {
+        leaves[i % LEAVES] = combine(leaves[i % LEAVES], value);
+    }
+    let mut half = LEAVES / 2;
+    while half > 0 {
+        for i in 0..half {
+            leaves[i] = combine(leaves[i], leaves[i + half]);
+        }
+        half /= 2;
+    }
+    leaves[0]
 }
 
 #[cfg(test)]

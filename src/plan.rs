@@ -14,6 +14,9 @@ use crate::lines::Lines;
 /// Words of a row of the table: `Row` in `shaders/skeletons/common.wgsl`.
 pub const ROW_WORDS: usize = 12;
 
+/// Words of a partial result of a rule's sums.
+pub const SUM_WORDS: u64 = 2;
+
 /// Columns that a workgroup finishes.
 const PIECE: u64 = 256;
 
@@ -117,7 +120,9 @@ pub struct Item {
     pub state: Option<(Place, u64)>,
     /// The numbers of its rows, of its columns, and what is seen of its rows, in this order; where its rule has any.
     pub lines: Option<(Place, Lines)>,
-    /// Whether its sums need partial results.
+    /// Words of a partial result of its sums; 0 without.
+    pub partial_words: u64,
+    /// Whether its own sums are among them, not only norms.
     pub sums: bool,
 }
 
@@ -177,6 +182,8 @@ pub struct Plan {
     pub lines: Vec<Window>,
     /// Per variant that has sums: the walks over its tensors.
     pub finishes: Vec<(usize, Vec<Dispatch>)>,
+    /// The walks over all tensors whose norms are measured.
+    pub norms: Vec<Dispatch>,
     /// The table's words.
     pub table: Vec<u32>,
     /// Bytes of the table that a dispatch binds.
@@ -294,6 +301,7 @@ pub fn plan(items: &[Item], bounds: Bounds, partials: u64) -> Result<Plan> {
         tiles: vec![],
         lines: vec![],
         finishes: vec![],
+        norms: vec![],
         table: vec![],
         table_span: 0,
         partial_words: 0,
@@ -319,20 +327,29 @@ pub fn plan(items: &[Item], bounds: Bounds, partials: u64) -> Result<Plan> {
         plan.tiles.extend(windows(&mut table, same[0], tiles, limit));
         plan.lines.extend(windows(&mut table, same[0], lines, limit));
     }
+    // In the order in which chunks took their partials.
     let mut first = partials;
-    for same in order.chunk_by(|a, b| a.variant == b.variant).filter(|same| same[0].sums) {
-        let mut rows = Vec::new();
-        for item in same {
-            let count = item.len.div_ceil(chunk_len);
-            rows.push([item.tensor as u32, item.len as u32, count as u32, 0, 0, first as u32, 0, 0, 0, 0, 0, 0]);
-            first += 2 * count;
+    let row = |item: &&Item| {
+        let count = item.len.div_ceil(chunk_len);
+        let words = item.partial_words;
+        let row = [item.tensor as u64, item.len, count, words, 0, first, 0, 0, 0, 0, 0, 0];
+        first += words * count;
+        (item.variant, item.sums, row.map(|word| word as u32))
+    };
+    let rows: Vec<_> = order.iter().filter(|item| item.partial_words > 0).map(row).collect();
+    for same in rows.chunk_by(|a, b| a.0 == b.0) {
+        let of_sums: Vec<_> = same.iter().filter(|row| row.1).map(|row| row.2).collect();
+        if !of_sums.is_empty() {
+            plan.finishes.push((same[0].0, table.push(&of_sums)));
         }
-        let dispatches = table.push(&rows);
-        plan.finishes.push((same[0].variant, dispatches));
+    }
+    if order.iter().any(|item| item.partial_words > SUM_WORDS) {
+        plan.norms = table.push(&rows.iter().map(|row| row.2).collect::<Vec<_>>());
     }
     // Every dispatch binds the same number of bytes from its own offset.
     let windows = plan.windows.iter().chain(&plan.tiles).chain(&plan.lines);
-    let last = windows.flat_map(|window| &window.dispatches).chain(plan.finishes.iter().flat_map(|f| &f.1));
+    let finishes = plan.finishes.iter().flat_map(|finish| &finish.1).chain(&plan.norms);
+    let last = windows.flat_map(|window| &window.dispatches).chain(finishes);
     let end = last.map(|dispatch| u64::from(dispatch.offset) + table.span).max().unwrap_or(0);
     table.words.resize(end as usize / 4, 0);
     plan.table = table.words;
@@ -394,7 +411,7 @@ fn cut(item: &Item, first: u64, chunk_len: u64, partial: &mut u64) -> Chunk {
             item.lines.map(|(place, lines)| lines_reach(place, &lines)),
         ],
     };
-    *partial += if item.sums { 2 } else { 0 };
+    *partial += item.partial_words;
     chunk
 }
 
@@ -510,6 +527,7 @@ mod tests {
                 grad: Some(Place { buffer: 1, ..params[tensor] }),
                 state: (slots > 0).then_some((states[tensor], slots)),
                 lines: None,
+                partial_words: SUM_WORDS,
                 sums: true,
             })
             .collect()

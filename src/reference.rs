@@ -2,12 +2,14 @@
 
 use ndarray::ArrayD;
 
-use crate::around::Around;
+use crate::around::{Around, Clip, Ema, LossScale};
 use crate::clock::{Clocks, Order};
 use crate::config::Config;
+use crate::control::{Kind, Measured, Scale, StepReport};
 use crate::error::{Error, Result, refuse};
 use crate::format::Tensor;
 use crate::groups::{Groups, Records};
+use crate::parts;
 use crate::rule::{Carried, Extent, Move, Precision, Slot, Start, Step};
 use crate::schedule::Scheduler;
 
@@ -36,6 +38,13 @@ pub struct Reference<F> {
     elements: Vec<Vec<Vec<F>>>,
     /// Per tensor, the fields of the rule's `Tensor`.
     numbers: Vec<Vec<F>>,
+    scale: Scale,
+    /// Micro-batches since the last step, and the tensors that had a gradient in one of them.
+    batch: u64,
+    begun: Vec<bool>,
+    attempts: u64,
+    report: Option<StepReport>,
+    measured: Vec<Measured<F>>,
 }
 
 impl<F: Precision> Reference<F> {
@@ -66,18 +75,31 @@ impl<F: Precision> Reference<F> {
             }
             let len = |slot: &Slot| slot.extent.shape(&tensor.shape).iter().product();
             let slot = |name: &str| find(name).map_or(vec![], |slot| vec![start(slot); len(slot)]);
-            // Lookahead's is there, perhaps empty, so that a step finds it behind the rule's.
-            let fields = names.state.iter().copied().chain([Around::SLOW.name]);
+            // Those round the rule are there, perhaps empty, so that a step finds them behind the rule's.
+            let fields = names.state.iter().copied().chain(Around::SLOTS);
             elements.push(fields.map(slot).collect());
             let number = |name: &&str| find(name).map_or(F::zero(), start);
             numbers.push(names.tensor.iter().map(number).collect());
         }
         let clocks = Clocks::new(groups.of());
         let order = Order::default();
-        Ok(Self { tensors: tensors.to_vec(), groups, clocks, order, elements, numbers })
+        Ok(Self {
+            tensors: tensors.to_vec(),
+            clocks,
+            order,
+            elements,
+            numbers,
+            scale: Scale::new(groups.around()),
+            batch: 0,
+            begun: vec![false; tensors.len()],
+            attempts: 0,
+            report: None,
+            measured: vec![Measured::zero(); tensors.len()],
+            groups,
+        })
     }
 
-    /// One step of every tensor that has a gradient.
+    /// One step of every tensor that has a gradient, or one of the micro-batches of a step.
     ///
     /// # Errors
     /// [`Error::Count`] or [`Error::Shape`] where arrays and tensors disagree, [`Error::Order`].
@@ -87,29 +109,123 @@ impl<F: Precision> Reference<F> {
             Some(grad) => grad.shape().to_vec(),
             None => self.tensors[i].shape.clone(),
         })?;
+        let batches = self.groups.around().accumulate;
+        if batches == 1 {
+            let grads: Vec<Option<Vec<F>>> =
+                grads.iter().map(|grad| grad.as_ref().map(|grad| grad.iter().copied().collect())).collect();
+            return self.whole_step(params, &grads);
+        }
+        let needs = |i: usize| grads[i].is_some() && self.groups.rule_of(i).needs_look_ahead();
+        self.order.batch((0..grads.len()).any(needs))?;
+        let undo = (self.batch, self.begun.clone(), self.elements.clone());
+        self.gather(grads);
+        if self.batch < batches {
+            return Ok(());
+        }
+        let sums: Vec<Option<Vec<F>>> =
+            (0..grads.len()).map(|i| self.begun[i].then(|| self.elements[i][self.accumulated(i)].clone())).collect();
+        (self.batch, self.begun) = (0, vec![false; grads.len()]);
+        let result = self.whole_step(params, &sums);
+        if result.is_err() {
+            (self.batch, self.begun, self.elements) = undo;
+        }
+        result
+    }
+
+    /// Adds up a micro-batch.
+    fn gather(&mut self, grads: &[Option<ArrayD<F>>]) {
+        let unscale = F::of(1.0 / self.scale.scale);
+        let skips = self.groups.around().skips();
+        for (i, grad) in grads.iter().enumerate() {
+            let Some(grad) = grad else { continue };
+            let place = self.accumulated(i);
+            for (sum, &raw) in self.elements[i][place].iter_mut().zip(grad) {
+                let mut g = raw * unscale;
+                if skips && Kind::of(raw, g) == Some(Kind::TooLarge) {
+                    // What follows may cancel it, but not this.
+                    g = F::infinity();
+                }
+                *sum = if self.begun[i] { *sum + g } else { g };
+            }
+            self.begun[i] = true;
+        }
+        self.batch += 1;
+    }
+
+    /// Where a tensor's sum of micro-batches lies among its slots.
+    fn accumulated(&self, tensor: usize) -> usize {
+        self.elements[tensor].len() - 1
+    }
+
+    /// One step with these gradients, or sums of micro-batches.
+    fn whole_step(&mut self, params: &mut [ArrayD<F>], grads: &[Option<Vec<F>>]) -> Result<()> {
         let needs = |i: usize| grads[i].is_some() && self.groups.rule_of(i).needs_look_ahead();
         let mut order = self.order.clone();
         order.step(&self.tensors, needs)?;
         let present: Vec<bool> = grads.iter().map(Option::is_some).collect();
         let mut clocks = self.clocks.clone();
         let records = self.groups.step(&mut clocks, Some(&present))?;
-        (self.clocks, self.order) = (clocks, order);
-        for (i, param) in params.iter_mut().enumerate() {
-            let (Some(grad), Some(record)) = (&grads[i], records.of(i)) else { continue };
-            let mut values: Vec<F> = param.iter().copied().collect();
-            let grads: Vec<F> = grad.iter().copied().collect();
-            let (slow, state) = self.elements[i].split_last_mut().expect("lookahead's slot is always there");
-            F::kernel(self.groups.rule_of(i)).step(Step {
-                common: record.common.round(),
-                hyper: &record.hyper,
-                tensor: &mut self.numbers[i],
-                params: &mut values,
-                grads: &grads,
-                lines: self.groups.lines_of(i),
-                state,
-                slow,
-            });
-            param.iter_mut().zip(values).for_each(|(place, value)| *place = value);
+
+        let around = self.groups.around().clone();
+        let Scale { scale, .. } = self.scale;
+        let unscale = if around.accumulate == 1 { 1.0 / scale } else { 1.0 };
+        let values: Vec<Vec<F>> = params.iter().map(|param| param.iter().copied().collect()).collect();
+        let measured: Vec<Measured<F>> = match around.measures() {
+            true => {
+                (0..grads.len()).map(|i| measure(&around, F::of(unscale), &values[i], grads[i].as_deref())).collect()
+            }
+            false => vec![Measured::zero(); grads.len()],
+        };
+        let all = parts::list(Measured::zero(), Measured::combine, &measured);
+        let skipped = around.skips() && all.kind.is_some();
+        let looked = self.order.has_looked();
+        self.order = order;
+        if let Some(options) = &around.loss_scale {
+            self.scale = self.scale.after(options, skipped);
+        }
+        self.attempts += 1;
+        let name = |i: usize| self.tensors[i].name.clone();
+        let culprit = measured.iter().position(|measured| measured.kind.is_some());
+        self.report = Some(StepReport {
+            step: self.attempts,
+            applied: !skipped,
+            without_gradient: (0..grads.len()).filter(|&i| !present[i]).map(name).collect(),
+            norm: around.measures().then(|| all.norm()),
+            scale,
+            culprit: culprit.and_then(|i| Some((name(i), measured[i].kind?))),
+        });
+        self.measured = measured;
+        if !skipped {
+            self.clocks = clocks;
+        }
+        for (i, mut values) in values.into_iter().enumerate() {
+            let (Some(grads), Some(record)) = (&grads[i], records.of(i)) else { continue };
+            let rule = self.groups.rule_of(i);
+            let (own, round) = self.elements[i].split_at_mut(rule.names().state.len());
+            let [slow, ema, before, _] = round else { unreachable!("the slots round the rule, perhaps empty") };
+            if !skipped {
+                let mut common = record.common.round();
+                common.unscale = F::of(unscale);
+                if let Some(clip) = around.clip {
+                    [common.coarse, common.fine] = clip.factors(self.measured[i], all);
+                }
+                F::kernel(rule).step(Step {
+                    common,
+                    hyper: &record.hyper,
+                    tensor: &mut self.numbers[i],
+                    params: &mut values,
+                    grads,
+                    lines: self.groups.lines_of(i),
+                    state: own,
+                    clipping: Clip::clipping(around.clip),
+                    slow,
+                    ema,
+                    ema_is_param: around.ema.is_some_and(|ema| !ema.debias),
+                });
+            } else if looked && !before.is_empty() {
+                values.copy_from_slice(before);
+            }
+            params[i].iter_mut().zip(values).for_each(|(place, value)| *place = value);
         }
         Ok(())
     }
@@ -122,9 +238,14 @@ impl<F: Precision> Reference<F> {
         self.check("parameters", params.len(), |i| params[i].shape().to_vec())?;
         let moved = (0..params.len()).map(|i| self.groups.rule_of(i).needs_look_ahead()).collect();
         let mut order = self.order.clone();
+        self.between_steps("look-ahead")?;
         order.look(self.groups.have_move(Move::LookAhead), moved)?;
         let records = self.groups.moved(&self.clocks, Move::LookAhead, |_| true)?;
         self.order = order;
+        for (i, param) in params.iter().enumerate() {
+            let before = self.elements[i].len() - 2;
+            self.elements[i][before].iter_mut().zip(param).for_each(|(before, &p)| *before = p);
+        }
         self.moved(Move::LookAhead, params, &records);
         Ok(())
     }
@@ -156,15 +277,82 @@ impl<F: Precision> Reference<F> {
         for (i, param) in params.iter_mut().enumerate() {
             let Some(record) = records.of(i) else { continue };
             let mut values: Vec<F> = param.iter().copied().collect();
-            let (_, state) = self.elements[i].split_last().expect("lookahead's slot is always there");
-            F::kernel(self.groups.rule_of(i)).moved(to, &record.hyper, &mut values, state);
+            let rule = self.groups.rule_of(i);
+            F::kernel(rule).moved(to, &record.hyper, &mut values, &self.elements[i][..rule.names().state.len()]);
             param.iter_mut().zip(values).for_each(|(place, value)| *place = value);
         }
     }
 
-    /// Whether each step needs a look-ahead before it.
+    /// As [`Optimizer::swap_ema`](crate::Optimizer::swap_ema).
+    ///
+    /// # Errors
+    /// [`Error::Order`], [`Error::Count`] or [`Error::Shape`].
+    pub fn swap_ema(&mut self, params: &mut [ArrayD<F>]) -> Result<()> {
+        self.check("parameters", params.len(), |i| params[i].shape().to_vec())?;
+        self.between_steps("swap")?;
+        check_swap(&self.groups)?;
+        let records = self.order.swap(|| self.groups.moved(&self.clocks, Move::Swap, |_| true))?;
+        for (i, param) in params.iter_mut().enumerate().filter(|(i, _)| records.of(*i).is_some()) {
+            let ema = self.elements[i].len() - 3;
+            param.iter_mut().zip(&mut self.elements[i][ema]).for_each(|(p, mean)| std::mem::swap(p, mean));
+        }
+        Ok(())
+    }
+
+    /// As [`Optimizer::ema_into`](crate::Optimizer::ema_into).
+    ///
+    /// # Errors
+    /// [`Error::Order`], [`Error::Count`] or [`Error::Shape`].
+    pub fn ema_into(&self, params: &mut [ArrayD<F>]) -> Result<()> {
+        self.check("parameters", params.len(), |i| params[i].shape().to_vec())?;
+        check_ema(&self.groups)?;
+        let records = self.groups.moved(&self.clocks, Move::Average, |_| true)?;
+        for (i, param) in params.iter_mut().enumerate() {
+            let Some(record) = records.of(i) else { continue };
+            let correction = F::of(record.common.ema_correction);
+            let ema = self.elements[i].len() - 3;
+            param.iter_mut().zip(&self.elements[i][ema]).for_each(|(p, &mean)| *p = mean / correction);
+        }
+        Ok(())
+    }
+
+    /// Whether the coming step, or its first micro-batch, needs a look-ahead before it.
     pub fn needs_look_ahead(&self) -> bool {
-        self.groups.have_move(Move::LookAhead)
+        self.batch == 0 && self.groups.have_move(Move::LookAhead)
+    }
+
+    /// What became of the last step.
+    pub fn report(&self) -> Option<&StepReport> {
+        self.report.as_ref()
+    }
+
+    /// The norm of a tensor's gradients in the last step, before a clip; 0 where it had none or norms are not measured.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTensor`].
+    pub fn norm(&self, tensor: &str) -> Result<f64> {
+        Ok(self.measured[find(&self.tensors, tensor)?].norm())
+    }
+
+    /// The loss scale.
+    pub fn scale(&self) -> Scale {
+        self.scale
+    }
+
+    /// As [`Optimizer::set_scale`](crate::Optimizer::set_scale).
+    ///
+    /// # Errors
+    /// [`Error::Config`] or [`Error::Field`].
+    pub fn set_scale(&mut self, scale: Scale) -> Result<()> {
+        self.between_steps("set_scale")?;
+        check_scale(&self.groups, scale)?;
+        self.scale = scale;
+        Ok(())
+    }
+
+    /// Refuses what cannot be between the micro-batches of a step.
+    fn between_steps(&self, what: &'static str) -> Result<()> {
+        between_steps(what, self.batch, self.groups.around().accumulate)
     }
 
     /// Whether the parameters are evaluated elsewhere than they are trained.
@@ -333,6 +521,57 @@ impl<F: Precision> Reference<F> {
         }
         Ok(())
     }
+}
+
+/// A tensor's gradients, measured in the tree that the GPU uses.
+fn measure<F: Precision>(around: &Around, unscale: F, params: &[F], grads: Option<&[F]>) -> Measured<F> {
+    let Some(grads) = grads else { return Measured::zero() };
+    let batches = F::of(around.accumulate as f64);
+    let with_params = matches!(around.clip, Some(Clip::Adaptive(_)));
+    parts::tree(Measured::zero(), Measured::combine, grads.len(), |i| {
+        Measured::of(grads[i], grads[i] * unscale / batches, with_params.then(|| params[i]))
+    })
+}
+
+/// Refuses what cannot be between the micro-batches of a step.
+pub(crate) fn between_steps(what: &'static str, batch: u64, batches: u64) -> Result<()> {
+    if batch == 0 {
+        return Ok(());
+    }
+    Err(Error::Order { what, message: format!("{batch} of {batches} micro-batches are taken; take the rest first") })
+}
+
+/// Refuses what needs the mean of the parameters where there is none.
+pub(crate) fn check_ema(groups: &Groups) -> Result<()> {
+    match groups.around().ema {
+        Some(_) => Ok(()),
+        None => {
+            Err(Error::Config { path: "ema".into(), message: "is not set; there is no mean of the parameters".into() })
+        }
+    }
+}
+
+/// Refuses to swap the parameters with a mean that is read otherwise than it is kept.
+pub(crate) fn check_swap(groups: &Groups) -> Result<()> {
+    check_ema(groups)?;
+    match groups.around().ema {
+        Some(Ema { debias: true, .. }) => {
+            refuse("ema.debias", true, "false to swap in place; ema_into copies the mean out")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a loss scale that no step leaves.
+pub(crate) fn check_scale(groups: &Groups, scale: Scale) -> Result<()> {
+    let Some(LossScale { interval, .. }) = groups.around().loss_scale else {
+        return Err(Error::Config { path: "loss_scale".into(), message: "is not set; there is no scale".into() });
+    };
+    LossScale::check_scale("scale", scale.scale)?;
+    if u64::from(scale.good) >= interval {
+        return refuse("good", scale.good, format!("below loss_scale.interval, {interval}"));
+    }
+    Ok(())
 }
 
 /// The place of a tensor in the list.

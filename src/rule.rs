@@ -289,6 +289,10 @@ pub enum Move {
     Evaluation,
     /// Back from there.
     Training,
+    /// To the running mean of the parameters, which takes their place, and back.
+    Swap,
+    /// To that mean as it is to be read; it stays.
+    Average,
 }
 
 /// A configuration that must be refused, as a row of the registry's tests.
@@ -423,37 +427,60 @@ pub trait Rule:
     fn rejects() -> Vec<Reject>;
 }
 
-/// Numbers of a group and clock that the skeleton uses round any rule.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Common<F> {
-    /// -1 to ascend, else 1.
-    pub direction: F,
-    /// `d` of the L2 penalty.
-    pub l2: F,
-    /// What is multiplied by `p` and subtracted with the update.
-    pub decay: F,
-    /// The same, where update and parameter have one sign.
-    pub cautious: F,
-    /// 1 in the step in which slots that start as the parameter take it, a tensor's first; else 0.
-    pub first: F,
-    /// Lookahead's `alpha` in every `k`-th step, else 0.
-    pub pull: F,
-}
-
-impl<F: Copy> Common<F> {
-    /// Names in the shader, in order.
-    pub const NAMES: [&'static str; 6] = ["direction", "l2", "decay", "cautious", "first", "pull"];
-
-    /// The numbers in the order of the names.
-    pub fn values(&self) -> [F; 6] {
-        [self.direction, self.l2, self.decay, self.cautious, self.first, self.pull]
+numbers! {
+    /// Numbers of a group and clock that the skeleton uses round any rule.
+    Common {
+        /// -1 to ascend, else 1.
+        direction,
+        /// `d` of the L2 penalty.
+        l2,
+        /// What is multiplied by `p` and subtracted with the update.
+        decay,
+        /// The same, where update and parameter have one sign.
+        cautious,
+        /// 1 in the step in which slots that start as the parameter take it, a tensor's first; else 0.
+        first,
+        /// Lookahead's `alpha` in every `k`-th step, else 0.
+        pull,
+        /// The share of the old mean of the parameters in the new one.
+        ema,
+        /// The share of the parameter in it.
+        one_minus_ema,
+        /// What that mean is divided by where it is read.
+        ema_correction,
+        /// Micro-batches, of which the gradient is the sum.
+        batches,
+        /// The largest number of a gradient that is clipped by value; what one clipped by sign becomes.
+        limit,
+        /// One over the loss scale. This and the next two are known on the device alone.
+        unscale,
+        /// A power of two that brings gradients of a large norm near 1.
+        coarse,
+        /// What they are multiplied by then. Clipped by sign: 1 where they become signs, else 0.
+        fine,
     }
 }
 
 impl Common<f64> {
-    /// The numbers of a group whose scheduled rate is `lr` and whose configured one is `lr_initial`.
+    /// The numbers of a group whose scheduled rate is `lr` and whose configured one is `lr_initial`; those round the
+    /// rule change nothing.
     pub fn new(maximize: bool, decay: WeightDecay, lr: f64, lr_initial: f64) -> Self {
-        let mut common = Self { direction: if maximize { -1.0 } else { 1.0 }, ..Self::default() };
+        let mut common = Self {
+            direction: if maximize { -1.0 } else { 1.0 },
+            l2: 0.0,
+            decay: 0.0,
+            cautious: 0.0,
+            first: 0.0,
+            pull: 0.0,
+            ema: 0.0,
+            one_minus_ema: 0.0,
+            ema_correction: 1.0,
+            batches: 1.0,
+            limit: 0.0,
+            unscale: 1.0,
+            coarse: 1.0,
+            fine: 1.0,
+        };
         match decay {
             WeightDecay::L2(d) => common.l2 = d,
             WeightDecay::Decoupled(d) => common.decay = lr * d,
@@ -465,11 +492,31 @@ impl Common<f64> {
         common
     }
 
+    /// The numbers in the order of their names.
+    pub fn values(&self) -> Vec<f64> {
+        let mut values = vec![0.0; <Self as Numbers<f64>>::NAMES.len()];
+        self.write(&mut values);
+        values
+    }
+
     /// Each number rounded once.
     pub fn round<F: Real>(&self) -> Common<F> {
-        let [direction, l2, decay, cautious, first, pull] = self.values().map(F::of);
-        Common { direction, l2, decay, cautious, first, pull }
+        Common::read(&self.values().into_iter().map(F::of).collect::<Vec<_>>())
     }
+}
+
+/// How gradients that are too large are made smaller: the shader's `CLIP`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Clipping {
+    /// Not at all.
+    #[default]
+    Off,
+    /// Each number within `-limit..=limit`.
+    Value,
+    /// Times `coarse`, times `fine`.
+    Norm,
+    /// `limit*sign(g)` where `fine` is not 0.
+    Sign,
 }
 
 /// One tensor's step on the CPU.
@@ -488,8 +535,14 @@ pub struct Step<'a, F> {
     pub lines: Option<Lines>,
     /// Slots of elements, rows and columns, in the order of the rule's `State`; those that are off are empty.
     pub state: &'a mut [Vec<F>],
+    /// What becomes of gradients that are too large.
+    pub clipping: Clipping,
     /// Lookahead's slow parameters; empty without.
     pub slow: &'a mut [F],
+    /// The running mean of the parameters; empty without.
+    pub ema: &'a mut [F],
+    /// Whether it starts as the parameter.
+    pub ema_is_param: bool,
 }
 
 /// A rule's mathematics over whole tensors: the CPU reference of one precision.
@@ -500,10 +553,26 @@ pub trait Kernel<F> {
     fn moved(&self, to: Move, hyper: &[f64], params: &mut [F], state: &[Vec<F>]);
 }
 
-/// What the rule calls `g`: the gradient after maximize and L2 decay.
-fn prepare<F: Real>(common: &Common<F>, p: F, g: F) -> F {
+/// What the rule calls `g`: the gradient after the loss scale, the mean, the clip, maximize and L2 decay.
+fn prepare<F: Real>(common: &Common<F>, clipping: Clipping, p: F, raw: F) -> F {
+    let g = raw * common.unscale / common.batches;
+    let g = match clipping {
+        Clipping::Off => g,
+        // A NaN stays one.
+        Clipping::Value if g > common.limit => common.limit,
+        Clipping::Value if g < -common.limit => -common.limit,
+        Clipping::Value => g,
+        Clipping::Norm => g * common.coarse * common.fine,
+        Clipping::Sign if common.fine != F::zero() => common.limit * parts::sign(g),
+        Clipping::Sign => g,
+    };
     let g = common.direction * g;
     if common.l2 == F::zero() { g } else { g + common.l2 * p }
+}
+
+/// Whether the parameter must become NaN: its gradient is, or a norm that the gradient is multiplied by.
+fn is_lost<F: Real>(common: &Common<F>, clipping: Clipping, raw: F) -> bool {
+    raw.is_nan() || (clipping == Clipping::Norm && (raw.is_infinite() || common.fine.is_nan()))
 }
 
 /// Lookahead: the parameter after the update, and the slow one beside it (Zhang et al. 2019, Algorithm 1).
@@ -516,6 +585,12 @@ fn pull_back<F: Real>(common: &Common<F>, before: F, after: F, slow: &mut F) -> 
     }
     *slow = *slow + common.pull * (after - *slow);
     *slow
+}
+
+/// The running mean of the parameters.
+fn average<F: Real>(common: &Common<F>, is_param: bool, before: F, after: F, mean: &mut F) {
+    let old = if is_param && common.first != F::zero() { before } else { *mean };
+    *mean = parts::ema(old, after, common.ema, common.one_minus_ema);
 }
 
 /// What a field of a rule's `State` is.
@@ -600,7 +675,8 @@ fn hyper_of<R: Rule, F: Real>(hyper: &[f64]) -> R::Hyper<F> {
 }
 
 impl<R: Rule, F: Real> Kernel<F> for R {
-    fn step(&self, Step { common: c, hyper, tensor, params, grads, lines, state, slow }: Step<'_, F>) {
+    fn step(&self, step: Step<'_, F>) {
+        let Step { common: c, hyper, tensor, params, grads, lines, state, clipping, slow, ema, ema_is_param } = step;
         let h = hyper_of::<R, F>(hyper);
         let mut k = R::Tensor::<F>::read(tensor);
         let mut loader = Loader::new(self, c.first != F::zero(), lines);
@@ -611,20 +687,25 @@ impl<R: Rule, F: Real> Kernel<F> for R {
             match pass {
                 Pass::Lines => {
                     let lines = lines.expect("a rule with rows and columns is for tensors that have them");
-                    line_sums = lines.sums(|i| self.measure_line(&h, prepare(&c, params[i], grads[i])));
+                    line_sums = lines.sums(|i| self.measure_line(&h, prepare(&c, clipping, params[i], grads[i])));
                 }
                 Pass::FinishLines => loader.finish_lines(self, &h, &line_sums, state),
                 Pass::Sums(given) => {
-                    sums = parts::tree(given.combine, params.len(), |i| {
-                        let p = params[i];
-                        let mut s = loader.load::<R::State<F>>(state, i, p);
-                        let g = if given.grad { prepare(&c, p, grads[i]) } else { F::zero() };
-                        let numbers = self.measure(&h, &k, p, g, &mut s);
-                        if given.stores {
-                            loader.store(&s, state, i);
-                        }
-                        if given.pair { numbers } else { [numbers[0], F::zero()] }
-                    });
+                    sums = parts::tree(
+                        [F::zero(); 2],
+                        |a, b| given.combine.of(a, b),
+                        params.len(),
+                        |i| {
+                            let p = params[i];
+                            let mut s = loader.load::<R::State<F>>(state, i, p);
+                            let g = if given.grad { prepare(&c, clipping, p, grads[i]) } else { F::zero() };
+                            let numbers = self.measure(&h, &k, p, g, &mut s);
+                            if given.stores {
+                                loader.store(&s, state, i);
+                            }
+                            if given.pair { numbers } else { [numbers[0], F::zero()] }
+                        },
+                    );
                     stored |= given.stores;
                 }
                 Pass::Finish if params.is_empty() => {}
@@ -633,18 +714,22 @@ impl<R: Rule, F: Real> Kernel<F> for R {
                     for (i, p) in params.iter_mut().enumerate() {
                         let mut s = loader.load::<R::State<F>>(state, i, *p);
                         let raw = if stored { F::zero() } else { grads[i] };
-                        let u = self.direction(&h, &k, *p, prepare(&c, *p, raw), &mut s);
+                        let u = self.direction(&h, &k, *p, prepare(&c, clipping, *p, raw), &mut s);
                         let agree = parts::sign(u) == parts::sign(*p);
                         let decay = c.decay + if agree { c.cautious } else { F::zero() };
                         let u = if decay == F::zero() { u } else { decay * *p + u };
                         let mut landed = self.land(&h, &k, *p, u, &mut s);
-                        if raw.is_nan() {
-                            landed = raw;
+                        if is_lost(&c, clipping, raw) {
+                            landed = F::nan();
                         }
                         if !stored {
                             loader.store(&s, state, i);
                         }
-                        *p = slow.get_mut(i).map_or(landed, |slow| pull_back(&c, *p, landed, slow));
+                        let after = slow.get_mut(i).map_or(landed, |slow| pull_back(&c, *p, landed, slow));
+                        if let Some(mean) = ema.get_mut(i) {
+                            average(&c, ema_is_param, *p, after, mean);
+                        }
+                        *p = after;
                     }
                 }
             }

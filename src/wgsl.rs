@@ -6,10 +6,11 @@
 
 use std::fmt::Write;
 
-use crate::around::Around;
+use crate::around::{Around, Clip};
+use crate::control::{CONTROL, WORDS};
 use crate::format::Access;
 use crate::parts::Combine;
-use crate::rule::{AnyRule, Common, Extent, Move, Pass, Slot, Start, Sums};
+use crate::rule::{AnyRule, Common, Extent, Move, Numbers, Pass, Slot, Start, Sums};
 
 /// Which walk over the tensors a shader makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -27,11 +28,30 @@ pub enum Skeleton {
     Apply,
     /// A move outside a step: one workgroup a row. Binds no gradients.
     Moves,
+    /// Gradients measured: one workgroup a row. Knows no rule, as all that follow.
+    Norms,
+    /// The end of it: one workgroup a tensor.
+    FinishNorms,
+    /// What is decided before a step: one workgroup.
+    Prologue,
+    /// A micro-batch added to the sum of those before it: one workgroup a row. The sums are bound as parameters.
+    Gather,
 }
 
 impl Skeleton {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::Lines, Self::FinishLines, Self::Sums, Self::Finish, Self::Apply, Self::Moves];
+    pub const ALL: [Self; 10] = [
+        Self::Lines,
+        Self::FinishLines,
+        Self::Sums,
+        Self::Finish,
+        Self::Apply,
+        Self::Moves,
+        Self::Norms,
+        Self::FinishNorms,
+        Self::Prologue,
+        Self::Gather,
+    ];
 
     /// The file's stem, used in labels.
     pub fn name(self) -> &'static str {
@@ -42,6 +62,10 @@ impl Skeleton {
             Self::Finish => "finish",
             Self::Apply => "apply",
             Self::Moves => "moves",
+            Self::Norms => "norms",
+            Self::FinishNorms => "finish_norms",
+            Self::Prologue => "prologue",
+            Self::Gather => "gather",
         }
     }
 
@@ -54,7 +78,16 @@ impl Skeleton {
             Self::Finish => "finish_tensor",
             Self::Apply => "apply",
             Self::Moves => "move_all",
+            Self::Norms => "norms",
+            Self::FinishNorms => "finish_norms",
+            Self::Prologue => "prologue",
+            Self::Gather => "gather",
         }
+    }
+
+    /// Whether it is the same for all rules.
+    pub fn knows_no_rule(self) -> bool {
+        matches!(self, Self::Norms | Self::FinishNorms | Self::Prologue | Self::Gather)
     }
 
     fn text(self) -> &'static str {
@@ -65,6 +98,26 @@ impl Skeleton {
             Self::Finish => include_str!("../shaders/skeletons/finish.wgsl"),
             Self::Apply => include_str!("../shaders/skeletons/apply.wgsl"),
             Self::Moves => include_str!("../shaders/skeletons/moves.wgsl"),
+            Self::Norms => include_str!("../shaders/skeletons/norms.wgsl"),
+            Self::FinishNorms => include_str!("../shaders/skeletons/finish_norms.wgsl"),
+            Self::Prologue => include_str!("../shaders/skeletons/prologue.wgsl"),
+            Self::Gather => include_str!("../shaders/skeletons/gather.wgsl"),
+        }
+    }
+
+    /// What it is built upon.
+    fn base(self) -> &'static [&'static str] {
+        const PAIR: &str = include_str!("../shaders/skeletons/pair.wgsl");
+        const MEASURED: &str = include_str!("../shaders/skeletons/measured.wgsl");
+        const TREE: &str = include_str!("../shaders/skeletons/tree.wgsl");
+        const PARTIALS: &str = include_str!("../shaders/skeletons/partials.wgsl");
+        match self {
+            Self::Sums => &[PAIR, TREE],
+            Self::Finish => &[PAIR, PARTIALS],
+            Self::Norms => &[MEASURED, TREE],
+            Self::FinishNorms => &[MEASURED, PARTIALS],
+            Self::Prologue => &[MEASURED],
+            Self::Lines | Self::FinishLines | Self::Apply | Self::Moves | Self::Gather => &[],
         }
     }
 }
@@ -84,6 +137,14 @@ pub enum Walk {
     Apply,
     /// A move outside a step.
     Move(Move),
+    /// Gradients measured.
+    Norms,
+    /// The end of it.
+    FinishNorms,
+    /// What is decided before a step.
+    Prologue,
+    /// A micro-batch.
+    Gather,
 }
 
 impl Walk {
@@ -112,6 +173,10 @@ impl Walk {
             Self::Finish(_) => Skeleton::Finish,
             Self::Apply => Skeleton::Apply,
             Self::Move(_) => Skeleton::Moves,
+            Self::Norms => Skeleton::Norms,
+            Self::FinishNorms => Skeleton::FinishNorms,
+            Self::Prologue => Skeleton::Prologue,
+            Self::Gather => Skeleton::Gather,
         }
     }
 }
@@ -128,8 +193,6 @@ pub struct Switches {
     pub decay: bool,
     /// Some group decays cautiously.
     pub cautious: bool,
-    /// The optimizer has lookahead.
-    pub lookahead: bool,
     /// A row ends within a vector of four.
     pub tails: bool,
     /// Four elements may lie in several rows of a matrix.
@@ -140,23 +203,31 @@ pub struct Switches {
 
 impl Switches {
     /// All `override` constants of a rule's walk, with their values.
-    pub fn constants(&self, rule: &dyn AnyRule, walk: Walk) -> Vec<(&'static str, f64)> {
+    pub fn constants(&self, rule: &dyn AnyRule, around: &Around, walk: Walk) -> Vec<(&'static str, f64)> {
         let sums = match walk {
             Walk::Sums(sums) | Walk::Finish(sums) => sums,
-            Walk::Lines | Walk::FinishLines | Walk::Apply | Walk::Move(_) => Sums::GRADS,
+            _ => Sums::GRADS,
         };
+        let is_batch = walk == Walk::Gather;
+        let scales = around.loss_scale.is_some() && is_batch == (around.accumulate > 1);
+        let with_params = matches!(around.clip, Some(Clip::Adaptive(_)));
         let to = match walk {
             Walk::Move(to) => to,
             _ => Move::LookAhead,
         };
-        let mut constants = rule.constants();
+        let mut constants = if walk.skeleton().knows_no_rule() { vec![] } else { rule.constants() };
         constants.extend(
             [
                 ("MAXIMIZE", self.maximize),
                 ("L2", self.l2),
                 ("DECAY", self.decay),
                 ("CAUTIOUS", self.cautious),
-                ("LOOKAHEAD", self.lookahead),
+                ("LOOKAHEAD", around.lookahead.is_some()),
+                ("UNSCALE", scales),
+                ("MEAN", around.accumulate > 1),
+                ("RESTORES", around.skips() && rule.needs_look_ahead()),
+                ("SKIPS", around.skips()),
+                ("NORM_PARAM", with_params),
                 ("TAILS", self.tails),
                 ("CROSSINGS", self.crossings),
                 ("BIT_MAX", sums.combine == Combine::BitMax),
@@ -168,7 +239,13 @@ impl Switches {
             ]
             .map(|(name, on)| (name, f64::from(on))),
         );
-        constants.extend([("MOVE", f64::from(to as u8)), ("LANES", self.lanes.into())]);
+        let ema = around.ema.map_or(0, |ema| 1 + u8::from(ema.debias));
+        constants.extend([
+            ("CLIP", f64::from(Clip::clipping(around.clip) as u8)),
+            ("EMA", ema.into()),
+            ("MOVE", f64::from(to as u8)),
+            ("LANES", self.lanes.into()),
+        ]);
         constants
     }
 }
@@ -188,7 +265,11 @@ pub enum Binding {
     Scratch,
     /// Group 0, binding 5, `read_write`: a window of numbers of rows and columns.
     Lines,
-    /// Group 1, binding 0, `read`, dynamic offset: the step's clock map and records.
+    /// Group 0, binding 6, `read`: what was decided for the step, and its records.
+    Control,
+    /// The same, `read_write`.
+    Decisions,
+    /// Group 1, binding 0, `read`, dynamic offset: the step's words.
     Clocks,
 }
 
@@ -202,13 +283,14 @@ impl Binding {
             Self::Tables => (0, 3),
             Self::Scratch => (0, 4),
             Self::Lines => (0, 5),
+            Self::Control | Self::Decisions => (0, 6),
             Self::Clocks => (1, 0),
         }
     }
 
     /// Whether the shader writes it.
     pub fn writable(self) -> bool {
-        matches!(self, Self::Params | Self::State | Self::Scratch | Self::Lines)
+        matches!(self, Self::Params | Self::State | Self::Scratch | Self::Lines | Self::Decisions)
     }
 
     /// Whether its offset travels with the dispatch.
@@ -219,31 +301,41 @@ impl Binding {
 
 /// The bindings that a rule's shader of this skeleton declares.
 pub fn bindings(rule: &dyn AnyRule, around: &Around, skeleton: Skeleton) -> Vec<Binding> {
-    let elements = !matches!(skeleton, Skeleton::Finish | Skeleton::FinishLines);
+    use Skeleton::{Apply, Finish, FinishLines, FinishNorms, Gather, Lines, Moves, Norms, Prologue, Sums};
     let grads = match skeleton {
-        Skeleton::Lines | Skeleton::Sums => true,
-        Skeleton::Apply => !rule.stores_early(),
-        Skeleton::FinishLines | Skeleton::Finish | Skeleton::Moves => false,
+        Lines | Sums | Norms | Gather => true,
+        Apply => !rule.stores_early(),
+        FinishLines | Finish | Moves | FinishNorms | Prologue => false,
+    };
+    let params = match skeleton {
+        Lines | Sums | Apply | Moves | Gather => true,
+        Norms => matches!(around.clip, Some(Clip::Adaptive(_))),
+        FinishLines | Finish | FinishNorms | Prologue => false,
     };
     let scratch = match skeleton {
-        Skeleton::Lines | Skeleton::FinishLines | Skeleton::Sums | Skeleton::Finish => true,
-        Skeleton::Apply => !rule.names().tensor.is_empty(),
-        Skeleton::Moves => false,
+        Lines | FinishLines | Sums | Finish | Norms | FinishNorms => true,
+        Apply => !rule.names().tensor.is_empty(),
+        Moves | Prologue | Gather => false,
     };
     let lines = match skeleton {
-        Skeleton::Lines | Skeleton::FinishLines => true,
-        Skeleton::Sums | Skeleton::Apply => rule.has_lines(),
-        Skeleton::Finish | Skeleton::Moves => false,
+        Lines | FinishLines => true,
+        Sums | Apply => rule.has_lines(),
+        Finish | Moves | Norms | FinishNorms | Prologue | Gather => false,
     };
-    let state = elements && skeleton != Skeleton::Lines && !element_slots(rule, around).is_empty();
+    let state = matches!(skeleton, Sums | Apply | Moves) && !element_slots(rule, around).is_empty();
+    let decides = matches!(skeleton, FinishNorms | Prologue);
+    // Once it is decided which records a step has, they come from there.
+    let reads_control = around.is_controlled() && !decides;
     [
-        (Binding::Params, elements),
+        (Binding::Params, params),
         (Binding::Grads, grads),
         (Binding::State, state),
-        (Binding::Tables, true),
+        (Binding::Tables, skeleton != Prologue),
         (Binding::Scratch, scratch),
         (Binding::Lines, lines),
-        (Binding::Clocks, true),
+        (Binding::Control, reads_control),
+        (Binding::Decisions, decides),
+        (Binding::Clocks, !reads_control || matches!(skeleton, Norms | Gather)),
     ]
     .into_iter()
     .filter_map(|(binding, declared)| declared.then_some(binding))
@@ -252,15 +344,15 @@ pub fn bindings(rule: &dyn AnyRule, around: &Around, skeleton: Skeleton) -> Vec<
 
 /// The slots of an element in the order in which a block holds them: the rule's, then those around it.
 pub fn element_slots(rule: &dyn AnyRule, around: &Around) -> Vec<Slot> {
-    let all = rule.slots().into_iter().chain(around.slots());
-    all.filter(|slot| slot.extent == Extent::Element).collect()
+    let all = rule.slots().into_iter().chain(around.slots(rule.needs_look_ahead()));
+    all.filter(|slot| slot.extent == Extent::Element && *slot != Around::ACCUMULATED).collect()
 }
 
 /// The whole text of one shader.
 pub fn compose(rule: &dyn AnyRule, around: &Around, skeleton: Skeleton, access: Access) -> String {
+    let of_rule = if skeleton.knows_no_rule() { String::new() } else { format!("{} / ", rule.name()) };
     let mut text = format!(
-        "// {} / {} / f32, {}. Composed by wgpu-optim {}.\n\n",
-        rule.name(),
+        "// {of_rule}{} / f32, {}. Composed by wgpu-optim {}.\n\n",
         skeleton.name(),
         access.name(),
         env!("CARGO_PKG_VERSION")
@@ -269,9 +361,27 @@ pub fn compose(rule: &dyn AnyRule, around: &Around, skeleton: Skeleton, access: 
         text.push_str(piece);
         text.push('\n');
     };
-    piece(include_str!("../shaders/parts.wgsl"));
-    piece(include_str!("../shaders/codecs/f32.wgsl"));
-    piece(rule.shader());
+    if !matches!(skeleton, Skeleton::FinishNorms | Skeleton::Prologue) {
+        piece(include_str!("../shaders/codecs/f32.wgsl"));
+    }
+    if !skeleton.knows_no_rule() {
+        piece(include_str!("../shaders/parts.wgsl"));
+        piece(rule.shader());
+        for default in defaults(rule, skeleton) {
+            piece(default);
+        }
+    }
+    piece(include_str!("../shaders/skeletons/common.wgsl"));
+    piece(&glue(rule, around, skeleton, access));
+    for base in skeleton.base() {
+        piece(base);
+    }
+    piece(skeleton.text());
+    text
+}
+
+/// What stands in for the items that a rule leaves out.
+fn defaults(rule: &dyn AnyRule, skeleton: Skeleton) -> Vec<&'static str> {
     let of_lines = [
         ("fn measure_line(", include_str!("../shaders/defaults/measure_line.wgsl")),
         ("fn finish_line(", include_str!("../shaders/defaults/finish_line.wgsl")),
@@ -285,15 +395,13 @@ pub fn compose(rule: &dyn AnyRule, around: &Around, skeleton: Skeleton, access: 
         ("fn land(", include_str!("../shaders/defaults/land.wgsl")),
         ("fn moved(", include_str!("../shaders/defaults/moved.wgsl")),
     ];
+    let mut all = Vec::new();
     for (item, default) in of_all.into_iter().chain(of_lines) {
         if !rule.shader().lines().any(|line| line.starts_with(item)) {
-            piece(default);
+            all.push(default);
         }
     }
-    piece(include_str!("../shaders/skeletons/common.wgsl"));
-    piece(&glue(rule, around, skeleton, access));
-    piece(skeleton.text());
-    text
+    all
 }
 
 /// Declares the bindings and the functions that move elements through them.
@@ -310,6 +418,7 @@ fn glue(rule: &dyn AnyRule, around: &Around, skeleton: Skeleton, access: Access)
             (Binding::Tables, _) => ("tables", "vec4<u32>"),
             (Binding::Scratch, _) => ("scratch", "u32"),
             (Binding::Lines, _) => ("lines", "f32"),
+            (Binding::Control | Binding::Decisions, _) => ("control", "u32"),
             (Binding::Clocks, _) => ("clocks", "u32"),
         };
         let (group, number) = binding.place();
@@ -319,56 +428,237 @@ fn glue(rule: &dyn AnyRule, around: &Around, skeleton: Skeleton, access: Access)
             format_args!("@group({group}) @binding({number}) var<storage, {mode}> {name}: array<{element}>;"),
         );
     }
-    text.push_str(
-        "
-fn load_row(i: u32) -> Row {
+    text.push('\n');
+    if bindings.contains(&Binding::Tables) {
+        text.push_str(ROWS);
+    }
+    if skeleton.knows_no_rule() {
+        text.push_str(&decision_glue(around, skeleton));
+    } else {
+        text.push_str(&record_glue(rule, around.is_controlled()));
+    }
+    match skeleton {
+        Skeleton::Lines => {
+            text.push_str(&load_four("param", access));
+            text.push_str(&load_four("grad", access));
+        }
+        Skeleton::Sums | Skeleton::Apply | Skeleton::Moves => {
+            text.push_str(&load_elements("param", access));
+            text.push_str(&store_params(access));
+            text.push_str(&state_glue(rule, around, skeleton));
+            match bindings.contains(&Binding::Grads) {
+                true => text.push_str(&load_elements("grad", access)),
+                false => text.push_str("fn load_grad(row: Row, q: u32) -> vec4<f32> {\n    return vec4<f32>();\n}\n\n"),
+            }
+        }
+        Skeleton::Norms | Skeleton::Gather => {
+            match bindings.contains(&Binding::Params) {
+                true => text.push_str(&load_elements("param", access)),
+                false => {
+                    text.push_str("fn load_param(row: Row, q: u32) -> vec4<f32> {\n    return vec4<f32>();\n}\n\n")
+                }
+            }
+            text.push_str(&load_words("grad", access));
+            text.push_str(if skeleton == Skeleton::Gather { store_params(access) } else { String::new() }.as_str());
+        }
+        Skeleton::FinishLines | Skeleton::Finish | Skeleton::FinishNorms | Skeleton::Prologue => {}
+    }
+    let of_lines = matches!(skeleton, Skeleton::Lines | Skeleton::FinishLines);
+    if bindings.contains(&Binding::Lines) {
+        text.push_str(LINES);
+        text.push_str(if of_lines { SHARES } else { SEEN });
+    }
+    if !of_lines && !skeleton.knows_no_rule() {
+        text.push_str(&tensor_glue(rule, bindings.contains(&Binding::Scratch)));
+    }
+    text
+}
+
+const ROWS: &str = "fn load_row(i: u32) -> Row {
     let a = tables[3u * i];
     let b = tables[3u * i + 1u];
     let c = tables[3u * i + 2u];
     return Row(a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w, c.x, c.y, c.z, c.w);
 }
 
-// Where the tensor's numbers stand in this step, or ABSENT.
-fn load_record(tensor: u32) -> u32 {
+";
+
+/// Where a tensor's numbers stand, and how they are read.
+fn record_glue(rule: &dyn AnyRule, is_controlled: bool) -> String {
+    let mut text = String::from("// Where the tensor's numbers stand in this step, or why it has none.\n");
+    let source = if is_controlled { "control" } else { "clocks" };
+    let (first, stride) = (CONTROL.len(), MEASURED_WORDS);
+    let record = match is_controlled {
+        true => format!("control[{first}u + {stride}u * tensor]"),
+        false => "clocks[tensor]".into(),
+    };
+    text.push_str(&format!("fn load_record(tensor: u32) -> u32 {{\n    return {record};\n}}\n\n"));
+    let common = <Common<f32> as Numbers<f32>>::NAMES;
+    let of_record = |i: usize| format!("        bitcast<f32>({source}[record + {i}u]),\n");
+    let of_common = |(i, name): (usize, &&str)| match (is_controlled, *name) {
+        (true, "unscale") => "        bitcast<f32>(control[1u]),\n".into(),
+        (true, "coarse") => format!("        bitcast<f32>(control[{}u + {stride}u * tensor]),\n", first + 1),
+        (true, "fine") => format!("        bitcast<f32>(control[{}u + {stride}u * tensor]),\n", first + 2),
+        _ => of_record(i),
+    };
+    let fields: String = common.iter().enumerate().map(of_common).collect();
+    text.push_str(&format!(
+        "fn load_common(tensor: u32, record: u32) -> Common {{\n    return Common(\n{fields}    );\n}}\n\n"
+    ));
+    let fields: String = (common.len()..common.len() + rule.names().hyper.len()).map(of_record).collect();
+    text + &format!("fn load_hyper(record: u32) -> Hyper {{\n    return Hyper(\n{fields}    );\n}}\n\n")
+}
+
+/// The way to the step's words and to control.
+fn decision_glue(around: &Around, skeleton: Skeleton) -> String {
+    let mut text = String::new();
+    let mut names = |prefix: &str, names: &[&str]| {
+        for (i, name) in names.iter().enumerate().filter(|(_, name)| !name.is_empty()) {
+            line(&mut text, format_args!("const {prefix}_{name}: u32 = {i}u;"));
+        }
+    };
+    names("WORD", &WORDS);
+    names("CONTROL", &CONTROL);
+    for (i, name) in STAGES.iter().enumerate() {
+        line(&mut text, format_args!("const STAGE_{name}: u32 = {}u;", 1 << i));
+    }
+    text.push_str(&format!("const FIRST_TENSOR: u32 = {}u;\n", CONTROL.len()));
+    text.push_str(&format!("const TENSOR_WORDS: u32 = {MEASURED_WORDS}u;\n\n"));
+    let first = WORDS.len();
+    text.push_str(&match skeleton {
+        Skeleton::Gather => "// 0 for a tensor's first micro-batch, 1 for others, ABSENT for none.
+fn load_batch(tensor: u32) -> u32 {
     return clocks[tensor];
 }
 
+"
+        .into(),
+        _ => format!(
+            "fn load_word(at: u32) -> u32 {{
+    return clocks[at];
+}}
+
+fn load_number(at: u32) -> f32 {{
+    return bitcast<f32>(clocks[at]);
+}}
+
+// Whether it has a gradient in this step.
+fn is_present(tensor: u32) -> bool {{
+    return clocks[{first}u + tensor] != ABSENT;
+}}
+
+fn load_batches() -> f32 {{
+    return load_number(WORD_BATCHES);
+}}
+
+"
+        ),
+    });
+    text.push_str(
+        "// One over a power of two, exactly.
+fn inverse(scale: u32) -> u32 {
+    return 0x7f000000u - scale;
+}
+
+fn load_unscale() -> f32 {
 ",
     );
-    let record = |struct_name: &str, first: usize, count: usize| {
-        let fields: Vec<String> =
-            (first..first + count).map(|i| format!("        bitcast<f32>(clocks[record + {i}u]),\n")).collect();
-        let name = struct_name.to_lowercase();
-        format!(
-            "fn load_{name}(record: u32) -> {struct_name} {{\n    return {struct_name}(\n{}    );\n}}\n\n",
-            fields.concat()
-        )
-    };
-    let common = Common::<f32>::NAMES.len();
-    text.push_str(&record("Common", 0, common));
-    text.push_str(&record("Hyper", common, rule.names().hyper.len()));
-    let of_lines = matches!(skeleton, Skeleton::Lines | Skeleton::FinishLines);
-    if skeleton == Skeleton::Lines {
-        text.push_str(&load_four("param", access));
-        text.push_str(&load_four("grad", access));
-    } else if bindings.contains(&Binding::Params) {
-        text.push_str(&load_elements("param", access));
-        text.push_str(&store_params(access));
-        text.push_str(&state_glue(rule, around, skeleton));
-        match bindings.contains(&Binding::Grads) {
-            true => text.push_str(&load_elements("grad", access)),
-            false => text.push_str("fn load_grad(row: Row, q: u32) -> vec4<f32> {\n    return vec4<f32>();\n}\n\n"),
-        }
+    text.push_str(match around.is_controlled() {
+        true => "    return bitcast<f32>(inverse(control[CONTROL_SCALE]));\n}\n\n",
+        false => "    return 1.0;\n}\n\n",
+    });
+    if matches!(skeleton, Skeleton::Norms | Skeleton::FinishNorms) {
+        text.push_str(PARTIALS);
     }
-    if bindings.contains(&Binding::Lines) {
-        text.push_str(LINES);
-        text.push_str(if of_lines { SHARES } else { SEEN });
-    }
-    if !of_lines {
-        text.push_str(&tensor_glue(rule, bindings.contains(&Binding::Scratch)));
+    if matches!(skeleton, Skeleton::FinishNorms | Skeleton::Prologue) {
+        text.push_str(DECISIONS);
     }
     text
 }
+
+/// Words of a tensor in control: its record, `coarse`, `fine`, four sums of squares, the kind.
+pub const MEASURED_WORDS: usize = 8;
+
+/// Words of a partial result of norms.
+pub const NORM_WORDS: u64 = 5;
+
+/// What the prologue does, a bit each.
+pub const STAGES: [&str; 4] = ["MEASURE", "DECIDE", "SELECT", "ADVANCE"];
+
+/// Partial results of norms.
+const PARTIALS: &str = "fn load_partial(at: u32) -> Node {
+    let squares = vec4<u32>(scratch[at], scratch[at + 1u], scratch[at + 2u], scratch[at + 3u]);
+    return Node(bitcast<vec4<f32>>(squares), scratch[at + 4u]);
+}
+
+fn store_partial(at: u32, node: Node) {
+    let squares = bitcast<vec4<u32>>(node.squares);
+    scratch[at] = squares.x;
+    scratch[at + 1u] = squares.y;
+    scratch[at + 2u] = squares.z;
+    scratch[at + 3u] = squares.w;
+    scratch[at + 4u] = node.kind;
+}
+
+";
+
+/// What stays on the device from dispatch to dispatch.
+const DECISIONS: &str = "fn load_control(at: u32) -> u32 {
+    return control[at];
+}
+
+fn store_control(at: u32, word: u32) {
+    control[at] = word;
+}
+
+fn load_node(at: u32) -> Node {
+    let squares = vec4<u32>(control[at], control[at + 1u], control[at + 2u], control[at + 3u]);
+    return Node(bitcast<vec4<f32>>(squares), control[at + 4u]);
+}
+
+fn store_node(at: u32, node: Node) {
+    let squares = bitcast<vec4<u32>>(node.squares);
+    control[at] = squares.x;
+    control[at + 1u] = squares.y;
+    control[at + 2u] = squares.z;
+    control[at + 3u] = squares.w;
+    control[at + 4u] = node.kind;
+}
+
+fn load_all() -> Node {
+    return load_node(CONTROL_ALL);
+}
+
+fn store_all(node: Node) {
+    store_node(CONTROL_ALL, node);
+}
+
+fn load_option(i: u32) -> f32 {
+    return bitcast<f32>(control[clocks[WORD_OPTIONS] + i]);
+}
+
+fn load_other(i: u32) -> Node {
+    return load_node(CONTROL_OTHERS + 5u * i);
+}
+
+fn load_measured(tensor: u32) -> Node {
+    return load_node(FIRST_TENSOR + TENSOR_WORDS * tensor + 3u);
+}
+
+fn store_measured(tensor: u32, node: Node) {
+    store_node(FIRST_TENSOR + TENSOR_WORDS * tensor + 3u, node);
+}
+
+fn store_record(tensor: u32, record: u32) {
+    control[FIRST_TENSOR + TENSOR_WORDS * tensor] = record;
+}
+
+fn store_factors(tensor: u32, factors: vec2<u32>) {
+    control[FIRST_TENSOR + TENSOR_WORDS * tensor + 1u] = factors.x;
+    control[FIRST_TENSOR + TENSOR_WORDS * tensor + 2u] = factors.y;
+}
+
+";
 
 /// Numbers of rows and columns.
 const LINES: &str = "// x / by where the quotient is small: processors divide floats side by side, integers one by one.
@@ -462,6 +752,12 @@ fn load_elements(what: &str, access: Access) -> String {
 "
         ),
     }
+}
+
+/// Four elements as they lie in memory.
+fn load_words(what: &str, access: Access) -> String {
+    let text = load_elements(what, access).replace("decode_f32", "");
+    text.replace(&format!("load_{what}("), &format!("load_{what}_words(")).replace("vec4<f32>", "vec4<u32>")
 }
 
 /// `count` elements of a row of a matrix, from its element `at`; behind the last it is repeated.
@@ -575,25 +871,28 @@ fn state_glue(rule: &dyn AnyRule, around: &Around, skeleton: Skeleton) -> String
         }
     }
     let mut text = format!("{place}{load}}}\n\n{store}}}\n\n");
-    if skeleton == Skeleton::Apply {
-        text.push_str(&slow_glue(slots.iter().position(|slot| *slot == Around::SLOW)));
+    if matches!(skeleton, Skeleton::Apply | Skeleton::Moves) {
+        for (name, wanted) in [("slow", Around::SLOW), ("mean", Around::EMA), ("before", Around::BEFORE)] {
+            text.push_str(&slot_glue(name, slots.iter().position(|slot| slot.name == wanted.name)));
+        }
     }
     text
 }
 
-fn slow_glue(slot: Option<usize>) -> String {
+/// The way to a slot round the rule; where there is none, it is 0 and stays so.
+fn slot_glue(name: &str, slot: Option<usize>) -> String {
     let (load, store) = match slot {
         None => ("    return vec4<f32>();".into(), String::new()),
         Some(i) => {
             let word = format!("states[at.first + {i}u * at.span]");
             let place = "    let at = state_place(row, q);\n";
-            (format!("{place}    return decode_f32({word});"), format!("{place}    {word} = encode_f32(slow);\n"))
+            (format!("{place}    return decode_f32({word});"), format!("{place}    {word} = encode_f32(numbers);\n"))
         }
     };
     format!(
-        "fn load_slow(row: Row, q: u32) -> vec4<f32> {{\n{load}\n}}
+        "fn load_{name}(row: Row, q: u32) -> vec4<f32> {{\n{load}\n}}
 
-fn store_slow(row: Row, q: u32, slow: vec4<f32>) {{\n{store}}}
+fn store_{name}(row: Row, q: u32, numbers: vec4<f32>) {{\n{store}}}
 
 "
     )

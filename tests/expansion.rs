@@ -11,15 +11,31 @@ use languages::{parse, write_all};
 use naga::back::{PipelineConstants, pipeline_constants::process_overrides};
 use naga::valid::ModuleInfo;
 use naga::{Module, ShaderStage, StorageAccess, TypeInner};
-use wgpu_optim::rule::{AnyRule, Common, Move};
+use wgpu_optim::rule::{AnyRule, Common, Move, Numbers};
 use wgpu_optim::rules::{self, ALL};
 use wgpu_optim::wgsl::{self, Skeleton, Switches, Walk, compose};
-use wgpu_optim::{Access, Around, Lookahead};
-
-const PLAIN: Around = Around { lookahead: None };
-const WRAPPED: Around = Around { lookahead: Some(Lookahead { k: 5, alpha: 0.5 }) };
+use wgpu_optim::{Access, Around, Clip, Ema, Lookahead, LossScale};
 
 const ACCESSES: [Access; 2] = [Access::Vec4, Access::Scalar];
+
+/// What is wrapped round the rule, and what it is called: nothing, what needs slots, what the device decides, and all.
+fn wraps() -> [(&'static str, Around); 4] {
+    let lookahead = Some(Lookahead::default());
+    let decided = Around { loss_scale: Some(LossScale::default()), ..Around::default() };
+    let all = Around {
+        lookahead,
+        ema: Some(Ema { debias: true, ..Ema::default() }),
+        accumulate: 3,
+        clip: Some(Clip::Adaptive(wgpu_optim::AdaptiveClip::default())),
+        ..decided.clone()
+    };
+    [
+        ("", Around::default()),
+        (", with slots", Around { lookahead, ema: Some(Ema::default()), ..Around::default() }),
+        (", decided", decided),
+        (", with all", all),
+    ]
+}
 
 /// One text, and all the cases that it is composed for.
 struct Shader {
@@ -42,17 +58,21 @@ fn shaders() -> Vec<Shader> {
             [(format!("{}/{case}", row.name), rule)].into_iter().chain(for_matrices)
         };
         for (case, rule) in (row.cases)().into_iter().flat_map(forms) {
-            let wraps = [PLAIN, WRAPPED].into_iter().flat_map(|around| walks.iter().map(move |walk| (around, walk)));
-            for (around, &(skeleton, access)) in wraps {
+            let wraps = wraps().into_iter().flat_map(|wrap| walks.iter().map(move |walk| (wrap.clone(), walk)));
+            for ((wrapped, around), &(skeleton, access)) in wraps {
+                if skeleton.knows_no_rule() && !around.is_controlled() && skeleton != Skeleton::Gather {
+                    continue;
+                }
                 let text = compose(&*rule, &around, skeleton, access);
-                let wrapped = if around == WRAPPED { ", with lookahead" } else { "" };
                 let walk = format!("{}, {}{wrapped}", skeleton.name(), access.name());
                 let place = *places.entry(text).or_insert_with_key(|text| {
                     let (module, info) = parse(&format!("{case}, {walk}"), text);
                     shaders.push(Shader { walk, skeleton, around, cases: vec![], module, info });
                     shaders.len() - 1
                 });
-                shaders[place].cases.push((case.clone(), rule.clone()));
+                if !skeleton.knows_no_rule() || shaders[place].cases.is_empty() {
+                    shaders[place].cases.push((case.clone(), rule.clone()));
+                }
             }
         }
     }
@@ -60,13 +80,18 @@ fn shaders() -> Vec<Shader> {
 }
 
 /// Every set of constants that a case's pipelines of this skeleton may get: no switch on, each alone, and all.
-fn constants(rule: &dyn AnyRule, skeleton: Skeleton, around: Around) -> Vec<Vec<(&'static str, f64)>> {
+fn constants(rule: &dyn AnyRule, skeleton: Skeleton, around: &Around) -> Vec<Vec<(&'static str, f64)>> {
     let walks: Vec<Walk> = match skeleton {
-        Skeleton::Moves => [Move::LookAhead, Move::Evaluation, Move::Training].map(Walk::Move).into(),
+        Skeleton::Moves => {
+            [Move::LookAhead, Move::Evaluation, Move::Training, Move::Swap, Move::Average].map(Walk::Move).into()
+        }
+        Skeleton::Norms => vec![Walk::Norms],
+        Skeleton::FinishNorms => vec![Walk::FinishNorms],
+        Skeleton::Prologue => vec![Walk::Prologue],
+        Skeleton::Gather => vec![Walk::Gather],
         _ => Walk::of_step(rule).into_iter().filter(|walk| walk.skeleton() == skeleton).collect(),
     };
     let off = Switches { lanes: 8, ..Switches::default() };
-    let lookahead = around.lookahead.is_some();
     let switches = [
         off,
         Switches { maximize: true, ..off },
@@ -75,19 +100,10 @@ fn constants(rule: &dyn AnyRule, skeleton: Skeleton, around: Around) -> Vec<Vec<
         Switches { cautious: true, ..off },
         Switches { tails: true, ..off },
         Switches { crossings: true, ..off },
-        Switches {
-            maximize: true,
-            l2: true,
-            decay: true,
-            cautious: true,
-            tails: true,
-            crossings: true,
-            lanes: 256,
-            lookahead,
-        },
+        Switches { maximize: true, l2: true, decay: true, cautious: true, tails: true, crossings: true, lanes: 256 },
     ];
     let sets = walks.iter().flat_map(|&walk| switches.iter().map(move |switches| (walk, switches)));
-    sets.map(|(walk, switches)| Switches { lookahead, ..*switches }.constants(rule, walk)).collect()
+    sets.map(|(walk, switches)| switches.constants(rule, around, walk)).collect()
 }
 
 #[test]
@@ -100,7 +116,7 @@ fn every_shader_is_written_in_every_language() {
             if !seen.insert(format!("{:?}", rule.constants())) {
                 continue;
             }
-            for constants in constants(&**rule, *skeleton, *around) {
+            for constants in constants(&**rule, *skeleton, around) {
                 let constants = constants.into_iter().map(|(name, value)| (name.to_string(), value));
                 let constants: PipelineConstants = constants.collect();
                 let entry = Some((ShaderStage::Compute, skeleton.entry()));
@@ -118,13 +134,16 @@ fn every_shader_is_written_in_every_language() {
 
 #[test]
 fn structs_have_the_fields_of_their_rust_twins() {
-    for Shader { walk, cases, module, .. } in &shaders() {
+    for Shader { walk, skeleton, cases, module, .. } in &shaders() {
         let (case, rule) = &cases[0];
         let names = rule.names();
-        let structs = [("Hyper", names.hyper), ("State", names.state), ("Common", &Common::<f32>::NAMES)];
+        let of_rule = !skeleton.knows_no_rule();
+        let common = <Common<f32> as Numbers<f32>>::NAMES;
+        let structs = [("Common", common), ("Hyper", names.hyper), ("State", names.state)];
+        let structs = structs.into_iter().take(if of_rule { 3 } else { 1 });
         // A rule that has no numbers of a tensor gets a struct with a field that nobody reads.
-        let tensor = (!names.tensor.is_empty()).then_some(("Tensor", names.tensor));
-        for (name, expected) in structs.into_iter().chain(tensor) {
+        let tensor = (of_rule && !names.tensor.is_empty()).then_some(("Tensor", names.tensor));
+        for (name, expected) in structs.chain(tensor) {
             assert_eq!(
                 fields(module, name),
                 expected,
@@ -149,7 +168,7 @@ fn fields<'a>(module: &'a Module, name: &str) -> Vec<&'a str> {
 fn override_constants_are_those_that_the_host_sets() {
     for Shader { walk, skeleton, around, cases, module, .. } in &shaders() {
         for (case, rule) in cases {
-            let Some(set) = constants(&**rule, *skeleton, *around).pop() else { continue };
+            let Some(set) = constants(&**rule, *skeleton, around).pop() else { continue };
             let mut set: Vec<_> = set.into_iter().map(|(name, _)| name).collect();
             let mut declared: Vec<_> = module.overrides.iter().filter_map(|(_, found)| found.name.as_deref()).collect();
             set.sort_unstable();
@@ -192,7 +211,8 @@ fn texts_are_those_in_the_folder() {
         let name = file.file_name().and_then(|name| name.to_str()).expect("a name of letters");
         let (rule, skeleton, access) = composed_for(name);
         kept.extend([skeleton.name(), access.name()]);
-        let text = compose(&*rule, &PLAIN, skeleton, access);
+        let [(_, plain), _, _, (_, all)] = wraps();
+        let text = compose(&*rule, if skeleton.knows_no_rule() { &all } else { &plain }, skeleton, access);
         if update {
             std::fs::write(&file, text).expect("writable");
         } else if std::fs::read_to_string(&file).expect("readable") != text {

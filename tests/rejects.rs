@@ -182,12 +182,86 @@ fn a_configuration_says_what_is_wrong_with_it() {
 }
 
 #[test]
-fn fields_of_later_versions_are_refused_by_name() {
-    for field in ["clip", "accumulate", "skip_nonfinite", "loss_scale", "ema"] {
-        let text = format!("{field} is not supported by this version; leave it out");
-        refused(field, Config::from_value(json!({"optimizer": "adam", field: {"norm": 1}})), &text);
+fn fields_around_the_rule_are_refused_outside_their_bounds() {
+    let positive = "must be above 0 and finite in f32";
+    let scale = "must be a power of two from 2^-24 to 2^24";
+    for (fields, text) in [
+        (json!({"clip": {"value": 0}}), format!("clip.value is 0, {positive}")),
+        (json!({"clip": {"tensor_norm": -1}}), format!("clip.tensor_norm is -1, {positive}")),
+        (json!({"clip": {"global_norm": 1e39}}), format!("clip.global_norm is 1e39, {positive}")),
+        (json!({"clip": {"sign": 0}}), format!("clip.sign is 0, {positive}")),
+        (json!({"clip": {"adaptive": {"clip": 0}}}), format!("clip.adaptive.clip is 0, {positive}")),
+        (json!({"clip": {"adaptive": {"eps": 0}}}), format!("clip.adaptive.eps is 0, {positive}")),
+        (
+            json!({"clip": {"norm": 1}}),
+            "configuration: clip: unknown variant `norm`, expected one of `value`, `tensor_norm`, `global_norm`, \
+             `adaptive`, `sign`"
+                .into(),
+        ),
+        (
+            json!({"clip": {"adaptive": {"norm": 1}}}),
+            "configuration: clip.adaptive.norm: unknown field `norm`, expected `clip` or `eps`".into(),
+        ),
+        (json!({"accumulate": 0}), "accumulate is 0, must be at least 1 and at most 16777216".into()),
+        (json!({"accumulate": -1}), "configuration: accumulate: invalid value: integer `-1`, expected u64".into()),
+        (
+            json!({"skip_nonfinite": 1}),
+            "configuration: skip_nonfinite: invalid type: integer `1`, expected a boolean".into(),
+        ),
+        (json!({"loss_scale": {"init": 3}}), format!("loss_scale.init is 3, {scale}")),
+        (json!({"loss_scale": {"init": 33554432}}), format!("loss_scale.init is 33554432, {scale}")),
+        (json!({"loss_scale": {"init": 0}}), format!("loss_scale.init is 0, {scale}")),
+        (
+            json!({"loss_scale": {"growth": 1}}),
+            "loss_scale.growth is 1, must be a power of two above 1 and at most 2^24".into(),
+        ),
+        (
+            json!({"loss_scale": {"backoff": 1}}),
+            "loss_scale.backoff is 1, must be a power of two below 1 and at least 2^-24".into(),
+        ),
+        (
+            json!({"loss_scale": {"interval": 0}}),
+            "loss_scale.interval is 0, must be at least 1 and at most 4294967295".into(),
+        ),
+        (
+            json!({"loss_scale": {"max": 1}}),
+            "configuration: loss_scale.max: unknown field `max`, expected one of `init`, `growth`, `backoff`, `interval`"
+                .into(),
+        ),
+        (json!({"ema": {"decay": 1}}), "ema.decay is 1, must be at least 0 and below 1".into()),
+        (
+            json!({"ema": {"beta": 1}}),
+            "configuration: ema.beta: unknown field `beta`, expected `decay` or `debias`".into(),
+        ),
+        (
+            json!({"on_device": ["beta1"]}),
+            "on_device[0] is beta1, must be one of lr, weight_decay, eps, momentum, alpha, clip, each once".into(),
+        ),
+        (
+            json!({"on_device": ["lr", "lr"]}),
+            "on_device[1] is lr, must be one of lr, weight_decay, eps, momentum, alpha, clip, each once".into(),
+        ),
+        (json!({"on_device": ["clip"]}), "on_device[0] is clip, must be a number that adam has here".into()),
+        (json!({"on_device": ["momentum"]}), "on_device[0] is momentum, must be a number that adam has here".into()),
+    ] {
+        let mut config = json!({"optimizer": "adam"});
+        config.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        refused("adam", Config::from_value(config), &text);
+        let field = fields.as_object().unwrap().keys().next().unwrap();
         let grouped = json!({"optimizer": "adam", "groups": [{"tensors": ["w"], field: 1}]});
-        refused(field, Config::from_value(grouped), &format!("groups[0].{text}"));
+        let text = "belongs to the top level; it is the same for all groups";
+        refused("adam", Config::from_value(grouped), &format!("configuration: groups[0].{field}: {text}"));
+    }
+    for (rule, option, text) in [
+        (
+            "adafactor",
+            "lr",
+            "on_device is lr, must be left to the host for adafactor: its numbers are no multiples of it",
+        ),
+        ("schedule_free", "lr", "on_device is lr, must be left to the host for schedule_free, which carries it"),
+        ("asgd", "lr", "on_device is lr, must be left to the host for asgd, which carries it"),
+    ] {
+        refused(rule, Config::from_value(json!({"optimizer": rule, "on_device": [option]})), text);
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use common::twin::{Twin, bound, tensors};
 use common::{gpu, say};
 use serde_json::{Map, Value};
-use wgpu_optim::rule::{AnyRule, Carried, Common, Kernel, Move, Names, Pass, Row, Slot, Step, WeightDecay};
+use wgpu_optim::rule::{AnyRule, Carried, Common, Kernel, Move, Names, Numbers, Pass, Row, Slot, Step, WeightDecay};
 use wgpu_optim::rules::ALL;
 use wgpu_optim::wgsl::{Walk, compose};
 use wgpu_optim::{Access, Around, Config, Error, Gpu, Group, Lookahead, Result, Tensor, Tuning};
@@ -195,7 +195,8 @@ fn swapped_hyper_parameters_are_noticed() {
         let pairs = (0..names.len()).flat_map(|i| (i + 1..names.len()).map(move |j| (i, j)));
         pairs
             .map(|(i, j)| {
-                let word = |i: usize| format!("(clocks[record + {}u]),", Common::<f32>::NAMES.len() + i);
+                let word =
+                    |i: usize| format!("(clocks[record + {}u]),", <Common<f32> as Numbers<f32>>::NAMES.len() + i);
                 let edit: Edit = Arc::new(move |text: String| {
                     text.replace(&word(i), "(FIRST),").replace(&word(j), &word(i)).replace("(FIRST),", &word(j))
                 });

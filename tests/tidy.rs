@@ -6,15 +6,16 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Modules from the ground up. A module uses those of lower floors, and of its own only [`NEIGHBOURS`].
-const FLOORS: [&[&str]; 9] = [
+const FLOORS: [&[&str]; 10] = [
     &["error", "format", "parts", "lines"],
     &["rule", "options", "schedule", "init"],
     &["around"],
-    &["rules", "rules/*", "wgsl", "plan", "clock", "early_stopping"],
-    &["groups"],
-    &["config"],
+    &["rules", "rules/*", "plan", "clock", "control", "early_stopping"],
+    &["groups", "wgsl"],
+    &["config", "course"],
     &["reference", "gpu", "gpu/*"],
     &["optimizer"],
+    &["joint"],
     &["lib"],
 ];
 
@@ -30,7 +31,7 @@ const NEIGHBOURS: [(&str, &str, &[&str]); 7] = [
 ];
 
 /// Modules that may name wgpu: the rest must build without it.
-const NAMES_WGPU: [&str; 3] = ["gpu", "gpu/*", "optimizer"];
+const NAMES_WGPU: [&str; 4] = ["gpu", "gpu/*", "optimizer", "joint"];
 
 /// Tests that walk over the registry: a new optimizer changes none of them.
 const WALKS: [&str; 4] = ["expansion", "parity", "properties", "sensitivity"];
@@ -210,7 +211,7 @@ fn wgpu_named(files: &[File]) -> Vec<String> {
 #[test]
 fn only_the_host_layer_names_wgpu() {
     hold(
-        "Only src/gpu.rs, src/gpu/ and src/optimizer.rs name wgpu: the texts, the plans and the reference must build \
+        "Only src/gpu.rs, src/gpu/, src/optimizer.rs and src/joint.rs name wgpu: the texts, the plans and the reference must build \
          without it (`--no-default-features`).\nPass plain numbers in, as `plan::Bounds` does.",
         wgpu_named(&repository()),
     );

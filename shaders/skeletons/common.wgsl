@@ -1,5 +1,5 @@
 // What every walk does round a rule, once for all rules.
-// Twin: `Common` and `Kernel` in src/rule.rs
+// Twin: `Common` and `prepare` in src/rule.rs
 
 // On where any group of the dispatch needs it; a group that does not has the number that changes nothing.
 override MAXIMIZE: bool = false;
@@ -7,6 +7,13 @@ override L2: bool = false;
 override DECAY: bool = false;
 override CAUTIOUS: bool = false;
 override LOOKAHEAD: bool = false;
+override UNSCALE: bool = false; // gradients are those of a loss that was scaled
+override MEAN: bool = false; // gradients are sums of micro-batches
+override CLIP: u32 = 0u; // 0 off, 1 by value, 2 by a norm, 3 by sign
+override EMA: u32 = 0u; // a mean of the parameters: 0 off, 1 starts as the parameter, 2 starts at 0
+override RESTORES: bool = false; // a skipped step undoes its look-ahead
+override SKIPS: bool = false; // of micro-batches: one that no step can use stays so
+override NORM_PARAM: bool = false; // norms of the parameters, too
 
 // Of a pass of sums: takes the largest absolute value, by its bits; what `measure` is given; whether it stores state.
 override BIT_MAX: bool = false;
@@ -16,7 +23,8 @@ override SUM_GRAD: bool = true;
 override SUM_STATE: bool = false;
 override SUM_STORES: bool = false;
 
-override MOVE: u32 = 0u; // outside a step: 0 to the look-ahead, 1 to evaluation, 2 back to training
+// Outside a step: 0 to the look-ahead, 1 to evaluation, 2 back to training, 3 swap with the mean, 4 read the mean.
+override MOVE: u32 = 0u;
 
 // On where a row ends within a vector of four. What lies behind the end may be another's or anything: it stays as it
 // was, and is in no sum.
@@ -29,7 +37,8 @@ override CROSSINGS: bool = true;
 override LANES: u32 = 256u;
 
 const BLOCK_QUADS: u32 = 256u; // a block is 1024 elements
-const ABSENT: u32 = 0xffffffffu; // in the clock map: no gradient in this step
+const ABSENT: u32 = 0xffffffffu; // for a record: no gradient in this step, or the step is skipped
+const UNDONE: u32 = 0xfffffffeu; // the step is skipped, and its look-ahead undone
 
 struct Common {
     direction: f32,
@@ -38,6 +47,14 @@ struct Common {
     cautious: f32,
     first: f32, // 1 where slots that start as the parameter take it
     pull: f32, // lookahead's alpha in every k-th step
+    ema: f32,
+    one_minus_ema: f32,
+    ema_correction: f32, // the mean of the parameters is read divided by it
+    batches: f32,
+    limit: f32, // of a clip by value or sign
+    unscale: f32, // one over the loss scale
+    coarse: f32, // what a clip by norm multiplies by: a power of two,
+    fine: f32, // and the rest; by sign, 1 where it clips
 }
 
 // One row of the table: a chunk; in walks over lines a tile, or lines of a matrix. One without elements does nothing.
@@ -45,7 +62,7 @@ struct Row {
     tensor: u32,
     len: u32, // elements, or lines in `finish_lines`
     param: u32, // offsets into the bound windows: elements (in `finish` and `finish_lines`, the number of partials),
-    grad: u32, // elements (in `finish_lines`, from a share to the line's next),
+    grad: u32, // elements (in `finish`, from a partial to the next, in `finish_lines` from a share to the line's next),
     state: u32, // vectors of four (in `lines`, the width of the tile),
     partial: u32, // words: partials; in `lines` the rows, or the shares in them
     lines: u32, // words: the first matrix's columns; in `lines` the columns, or their shares; in `finish_lines` lines
@@ -76,6 +93,22 @@ fn hidden_zero(row: Row) -> u32 {
 // The gradient as the rule sees it.
 fn prepare(c: Common, p: f32, raw: f32) -> f32 {
     var g = raw;
+    if (UNSCALE) {
+        g *= c.unscale;
+    }
+    if (MEAN) {
+        g /= c.batches;
+    }
+    if (CLIP == 1u) {
+        // Not clamp, which may drop a NaN.
+        g = select(select(g, -c.limit, g < -c.limit), c.limit, g > c.limit);
+    }
+    if (CLIP == 2u) {
+        g = g * c.coarse * c.fine;
+    }
+    if (CLIP == 3u && c.fine != 0.0) {
+        g = c.limit * sign(g);
+    }
     if (MAXIMIZE) {
         g *= c.direction;
     }
@@ -85,25 +118,7 @@ fn prepare(c: Common, p: f32, raw: f32) -> f32 {
     return g;
 }
 
-// One element's update: the new parameter.
-fn update(c: Common, h: Hyper, k: Tensor, p: f32, raw: f32, s: ptr<function, State>) -> f32 {
-    let g = prepare(c, p, raw);
-    var u = direction(h, k, p, g, s);
-    // Decay and update are added before they meet p: forming 1 - lr*d in f32 costs the replay tolerance.
-    if (CAUTIOUS) {
-        u += select(c.decay, c.decay + c.cautious, sign(u) == sign(p)) * p;
-    } else if (DECAY) {
-        u += c.decay * p;
-    }
-    let landed = land(h, k, p, u, s);
-    // min, max and sign drop a NaN; the parameter must not look plausible then.
-    return select(landed, raw, is_nan(raw));
-}
-
-// Two partial results of a sums pass as one.
-fn combine(a: vec2<u32>, b: vec2<u32>) -> vec2<u32> {
-    if (BIT_MAX) {
-        return max(a & vec2<u32>(0x7fffffffu), b & vec2<u32>(0x7fffffffu));
-    }
-    return bitcast<vec2<u32>>(bitcast<vec2<f32>>(a) + bitcast<vec2<f32>>(b));
+// A record that no walk but `apply` looks at.
+fn is_absent(record: u32) -> bool {
+    return record >= UNDONE;
 }

@@ -1,4 +1,4 @@
-// A tensor's partials combined in a binary tree over their index, then `finish`: one workgroup a tensor.
+// `finish` of a tensor's combined partials: one workgroup a tensor.
 
 @compute @workgroup_size(LANES)
 fn finish_tensor(
@@ -8,17 +8,10 @@ fn finish_tensor(
 ) {
     let row = load_row(row_index(group, groups));
     let record = load_record(row.tensor);
-    if (record == ABSENT || row.len == 0u) {
+    if (is_absent(record) || row.len == 0u) {
         return;
     }
-    let count = row.param;
-    for (var stride = 1u; stride < count; stride *= 2u) {
-        for (var i = 2u * stride * lane; i + stride < count; i += 2u * stride * LANES) {
-            let at = row.partial + 2u * i;
-            store_partial(at, combine(load_partial(at), load_partial(at + 2u * stride)));
-        }
-        storageBarrier();
-    }
+    combine_partials(row, lane);
     if (lane == 0u) {
         var k = load_tensor(row.tensor);
         finish(load_hyper(record), bitcast<vec2<f32>>(load_partial(row.partial)), f32(row.len), &k);

@@ -14,7 +14,7 @@ fn finish_lines(
 ) {
     let row = load_row(row_index(group, groups));
     let record = load_record(row.tensor);
-    if (record == ABSENT || row.len == 0u) {
+    if (is_absent(record) || row.len == 0u) {
         return;
     }
     let h = load_hyper(record);

@@ -18,10 +18,10 @@ fn lines_of_tile(
 ) {
     let row = load_row(row_index(group, groups));
     let record = load_record(row.tensor);
-    if (record == ABSENT || row.len == 0u) {
+    if (is_absent(record) || row.len == 0u) {
         return;
     }
-    let c = load_common(record);
+    let c = load_common(row.tensor, record);
     let h = load_hyper(record);
     let width = row.state;
     let fours = (width + 3u) / 4u;

@@ -1,4 +1,5 @@
-// The parameters moved outside a step: ahead of the gradients, to evaluation, or back to training.
+// The parameters moved outside a step: ahead of the gradients, to evaluation, back to training; swapped with their
+// mean, or replaced by it.
 
 @compute @workgroup_size(LANES)
 fn move_all(
@@ -8,24 +9,34 @@ fn move_all(
 ) {
     let row = load_row(row_index(group, groups));
     let record = load_record(row.tensor);
-    if (record == ABSENT) {
+    if (is_absent(record)) {
         return;
     }
-    let c = load_common(record);
+    let c = load_common(row.tensor, record);
     let h = load_hyper(record);
     let end = quads(row);
     for (var q = lane; q < end; q += LANES) {
         let p = load_param(row, q);
-        var s0: State;
-        var s1: State;
-        var s2: State;
-        var s3: State;
-        load_state(row, c, q, p, &s0, &s1, &s2, &s3);
-        store_param(row, q, p, vec4<f32>(
-            moved(h, p.x, &s0),
-            moved(h, p.y, &s1),
-            moved(h, p.z, &s2),
-            moved(h, p.w, &s3),
-        ));
+        if (MOVE == 3u) {
+            store_param(row, q, p, load_mean(row, q));
+            store_mean(row, q, p);
+        } else if (MOVE == 4u) {
+            store_param(row, q, p, load_mean(row, q) / c.ema_correction);
+        } else {
+            var s0: State;
+            var s1: State;
+            var s2: State;
+            var s3: State;
+            load_state(row, c, q, p, &s0, &s1, &s2, &s3);
+            if (RESTORES) {
+                store_before(row, q, p);
+            }
+            store_param(row, q, p, vec4<f32>(
+                moved(h, p.x, &s0),
+                moved(h, p.y, &s1),
+                moved(h, p.z, &s2),
+                moved(h, p.w, &s3),
+            ));
+        }
     }
 }

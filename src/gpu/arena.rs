@@ -81,7 +81,7 @@ impl Arena {
         Ok(self.slice_at(find(&self.tensors, name)?))
     }
 
-    pub(super) fn slice_at(&self, tensor: usize) -> Slice<'_> {
+    pub(crate) fn slice_at(&self, tensor: usize) -> Slice<'_> {
         let Place { buffer, offset } = self.places[tensor];
         Slice { buffer: &self.pages[buffer], offset, size: self.tensors[tensor].size_bytes() }
     }

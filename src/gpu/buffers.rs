@@ -74,7 +74,7 @@ impl<'a> Buffers<'a> {
     }
 
     /// Each tensor's slice, those that a part leaves out included, checked for this use. `what` names them in errors.
-    pub(super) fn slices(
+    pub(crate) fn slices(
         &self,
         gpu: &Gpu,
         what: &'static str,

@@ -1,19 +1,22 @@
 //! From tensors and groups to dispatches: state pages, plans bound to buffers, and their encoding.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::pipelines::{Fresh, Shader, of_group};
-use super::ring::{Guard, Ring};
-use super::{Buffers, Cache, Gpu, Made, Piece, floats};
-use crate::around::Around;
+use super::ring::{Guard, Ring, Slot};
+use super::{Arena, Buffers, Cache, Gpu, Made, Piece, floats};
+use crate::around::{Around, Clip};
+use crate::control::Scale;
+use crate::course::Layout;
 use crate::error::{Error, Result};
 use crate::format::{ALIGNMENT, Access, BLOCK, Tensor};
 use crate::groups::Groups;
 use crate::lines::Lines;
-use crate::plan::{Bounds, Dispatch, Item, Place, Plan, Span, Window, check_lines, pack, padded, plan};
+use crate::plan::{Bounds, Dispatch, Item, Place, Plan, SUM_WORDS, Span, Window, check_lines, pack, padded, plan};
 use crate::reference::check_len;
 use crate::rule::{AnyRule, Extent, Move, Start, WeightDecay};
-use crate::wgsl::{self, Binding, Switches, Walk, element_slots};
+use crate::wgsl::{self, Binding, NORM_WORDS, Switches, Walk, element_slots};
 
 /// Placements of parameters and gradients that keep their tables and bind groups.
 const BOUND_MAX: usize = 8;
@@ -23,6 +26,8 @@ const BOUND_MAX: usize = 8;
 pub(crate) enum Work<'a, 'b> {
     Step(&'a Buffers<'b>),
     Move(Move),
+    /// A micro-batch added to the sums, which stand where parameters do.
+    Gather(&'a Buffers<'b>),
 }
 
 /// Groups whose pipelines are the same.
@@ -39,6 +44,8 @@ struct Variant {
 struct Call {
     pipeline: wgpu::ComputePipeline,
     group: wgpu::BindGroup,
+    /// Whether it reads the table, from each dispatch's own offset.
+    has_table: bool,
     dispatches: Vec<Dispatch>,
 }
 
@@ -46,6 +53,9 @@ struct Call {
 #[derive(Debug)]
 pub(crate) struct Bound {
     table: wgpu::Buffer,
+    /// What comes before the decision.
+    measures: Vec<Call>,
+    decides: Option<Call>,
     calls: Vec<Call>,
     /// Windows of the update.
     pub(crate) windows: usize,
@@ -58,7 +68,8 @@ pub(crate) struct Bound {
 impl Bound {
     /// Dispatches of one encoding.
     pub(crate) fn dispatches(&self) -> usize {
-        self.calls.iter().map(|call| call.dispatches.len()).sum()
+        let calls = self.measures.iter().chain(&self.decides).chain(&self.calls);
+        calls.map(|call| call.dispatches.len()).sum()
     }
 }
 
@@ -107,6 +118,7 @@ type BoundKey = (Where, BoundWork);
 enum BoundWork {
     Step(Where),
     Move(Move),
+    Gather(Where),
 }
 
 /// The GPU side of one optimizer.
@@ -126,6 +138,10 @@ pub(crate) struct Engine {
     line_pages: Vec<wgpu::Buffer>,
     /// Numbers of the tensors, then partial results.
     scratch: Option<wgpu::Buffer>,
+    /// What is decided on the device, where anything is.
+    control: Option<wgpu::Buffer>,
+    /// Sums of micro-batches.
+    accumulated: Option<Arc<Arena>>,
     ring: Ring,
     bound: Cache<BoundKey, Bound>,
 }
@@ -169,18 +185,30 @@ impl Engine {
         let pages = |label: &str, sizes: &[u64]| -> Vec<_> {
             sizes.iter().filter(|&&size| size > 0).map(|&size| create(label, size)).collect()
         };
-        let (state_pages, line_pages, scratch) = gpu
+        let around = groups.around();
+        let layout = Layout::new(groups);
+        let control_bytes = if around.is_controlled() { 4 * layout.words() as u64 } else { 0 };
+        if control_bytes > binding_bytes {
+            let limit = "max_storage_buffer_binding_size";
+            return Err(Error::Limit { limit, found: binding_bytes, needed: control_bytes });
+        }
+        let (state_pages, line_pages, scratch, control) = gpu
             .scoped(|| {
                 let state_pages = pages("wgpu-optim/state", &sizes);
                 let line_pages = pages("wgpu-optim/lines", &line_sizes);
                 let scratch = (scratch_words > 0).then(|| create("wgpu-optim/scratch", 4 * scratch_words));
-                (state_pages, line_pages, scratch)
+                let control = (control_bytes > 0).then(|| create("wgpu-optim/control", control_bytes));
+                (state_pages, line_pages, scratch, control)
             })
             .await?;
+        let accumulated = match around.accumulate {
+            1 => None,
+            _ => Some(Arc::new(Arena::new_async(gpu, tensors).await?)),
+        };
         let engine = Self {
             gpu: gpu.clone(),
             tensors: tensors.to_vec(),
-            around: *groups.around(),
+            around: around.clone(),
             variants,
             variant_of,
             bounds,
@@ -190,9 +218,16 @@ impl Engine {
             line_places,
             line_pages,
             scratch,
+            control,
+            accumulated,
             ring: Ring::default(),
             bound: Cache::new(BOUND_MAX),
         };
+        engine.write_control(0, &[(Scale::new(around).scale as f32).to_bits(), 1.0f32.to_bits()])?;
+        for (i, option) in around.on_device.iter().enumerate() {
+            let number = if option == "clip" { around.clip.map(Clip::limit) } else { groups.rule(0).number(option) };
+            engine.write_control(layout.options + i, &[(number.unwrap_or(0.0) as f32).to_bits()])?;
+        }
         for i in 0..tensors.len() {
             for slot in groups.slots_of(i) {
                 match slot.start {
@@ -208,6 +243,41 @@ impl Engine {
     /// The device that it works on.
     pub(crate) fn gpu(&self) -> &Gpu {
         &self.gpu
+    }
+
+    /// Sums of micro-batches.
+    pub(crate) fn accumulated(&self) -> Option<Arc<Arena>> {
+        self.accumulated.clone()
+    }
+
+    /// What is decided on the device.
+    pub(crate) fn control(&self) -> Option<&wgpu::Buffer> {
+        self.control.as_ref()
+    }
+
+    /// Waits until all submitted work is done.
+    pub(crate) async fn idle(&self, wait: bool) -> Result<()> {
+        let (buffer, size) = match (&self.control, self.state_pages.first()) {
+            (Some(buffer), _) | (None, Some(buffer)) => (buffer.clone(), 4),
+            (None, None) => {
+                let usage = wgpu::BufferUsages::COPY_SRC;
+                (self.gpu.scoped_now(|| self.gpu.create_buffer("wgpu-optim/idle", 4, usage))?, 4)
+            }
+        };
+        self.gpu.read(&buffer, &[(0, size)], wait).await.map(|_| ())
+    }
+
+    /// Words of control from one on, once all submitted work is done.
+    pub(crate) async fn read_control(&self, first: usize, words: usize, wait: bool) -> Result<Vec<u32>> {
+        let Some(control) = &self.control else { return Ok(vec![]) };
+        let bytes = self.gpu.read(control, &[(4 * first as u64, 4 * words as u64)], wait).await?;
+        Ok(bytemuck::pod_collect_to_vec(&bytes))
+    }
+
+    /// Sets words of control from one on, before any work that is not yet submitted.
+    pub(crate) fn write_control(&self, first: usize, words: &[u32]) -> Result<()> {
+        let Some(control) = &self.control else { return Ok(()) };
+        self.gpu.scoped_now(|| self.gpu.queue().write_buffer(control, 4 * first as u64, bytemuck::cast_slice(words)))
     }
 
     /// Bytes: state, scratch, tables, steps.
@@ -230,7 +300,7 @@ impl Engine {
     /// Table, pipelines and bind groups for these buffers, checked and made where they are new.
     pub(crate) fn bind(&mut self, params: &Buffers, work: Work) -> Result<&Bound> {
         // The key knows the arena, not which part of it is given.
-        if let (Buffers::Part(part), Work::Step(grads)) = (params, work) {
+        if let (Buffers::Part(part), Work::Step(grads) | Work::Gather(grads)) = (params, work) {
             let given = grads.present();
             let stepped = |i: usize| given.as_ref().is_none_or(|given| given.get(i) == Some(&true));
             if let Some(i) = (0..part.present.len()).find(|&i| !part.present[i] && stepped(i)) {
@@ -242,6 +312,7 @@ impl Engine {
                 && match (&key.1, work) {
                     (BoundWork::Step(known), Work::Step(grads)) => known.is(grads),
                     (BoundWork::Move(known), Work::Move(to)) => *known == to,
+                    (BoundWork::Gather(known), Work::Gather(grads)) => known.is(grads),
                     _ => false,
                 }
         };
@@ -250,6 +321,7 @@ impl Engine {
             let work = match work {
                 Work::Step(grads) => BoundWork::Step(Where::of(grads)),
                 Work::Move(to) => BoundWork::Move(to),
+                Work::Gather(grads) => BoundWork::Gather(Where::of(grads)),
             };
             self.bound.push((Where::of(params), work), made);
         }
@@ -261,23 +333,27 @@ impl Engine {
         self.bound = Cache::new(BOUND_MAX);
     }
 
-    /// Encodes the walk over the buffers bound last, with the step's words.
-    pub(crate) fn encode(&mut self, encoder: &mut wgpu::CommandEncoder, words: &[u32]) -> Result<Guard> {
-        let slot = self.ring.write(&self.gpu, words)?;
-        let bound = self.bound.last().expect("bind comes first");
-        if !bound.calls.is_empty() {
-            let descriptor = wgpu::ComputePassDescriptor { label: Some("wgpu-optim"), timestamp_writes: None };
-            let mut pass = encoder.begin_compute_pass(&descriptor);
-            pass.set_bind_group(1, &slot.group, &[slot.offset]);
-            for call in &bound.calls {
-                pass.set_pipeline(&call.pipeline);
-                for dispatch in &call.dispatches {
-                    pass.set_bind_group(0, &call.group, &[dispatch.offset]);
-                    pass.dispatch_workgroups(dispatch.x, dispatch.y, 1);
-                }
-            }
+    /// Encodes the walks over the buffers bound last, as many as there are lists of words, in the order of binding.
+    pub(crate) fn encode(&mut self, encoder: &mut wgpu::CommandEncoder, words: &[Vec<u32>]) -> Result<Vec<Guard>> {
+        let slots = words.iter().map(|words| self.ring.write(&self.gpu, words)).collect::<Result<Vec<_>>>()?;
+        for (slot, bound) in slots.iter().zip(self.bound.latest(words.len())) {
+            run(encoder, slot, bound.measures.iter().chain(&bound.decides).chain(&bound.calls));
         }
-        Ok(slot.guard)
+        Ok(slots.into_iter().map(|slot| slot.guard).collect())
+    }
+
+    /// Writes words that [`encode_stage`](Self::encode_stage) takes.
+    pub(crate) fn write(&mut self, words: &[u32]) -> Result<Slot> {
+        self.ring.write(&self.gpu, words)
+    }
+
+    /// Encodes a part of a step over the buffers bound last: what measures and reduces, or what decides and updates.
+    pub(crate) fn encode_stage(&self, encoder: &mut wgpu::CommandEncoder, slot: &Slot, measures: bool) {
+        let bound = self.bound.last().expect("bind comes first");
+        match measures {
+            true => run(encoder, slot, bound.measures.iter().chain(&bound.decides)),
+            false => run(encoder, slot, bound.decides.iter().chain(&bound.calls)),
+        }
     }
 
     /// Makes room for one step's words before the first step.
@@ -287,12 +363,14 @@ impl Engine {
 
     fn make_bound(&self, params: &Buffers, work: Work) -> Result<Bound> {
         let grads = match work {
-            Work::Step(grads) => Some(grads),
+            Work::Step(grads) | Work::Gather(grads) => Some(grads),
             Work::Move(_) => None,
         };
+        let (steps, gathers) = (matches!(work, Work::Step(_)), matches!(work, Work::Gather(_)));
+        let measures = steps && self.around.measures();
         let slices = Resolved::new(&self.gpu, &self.tensors, params, grads)?;
         let takes_part = |variant: usize| match work {
-            Work::Step(_) => true,
+            Work::Step(_) | Work::Gather(_) | Work::Move(Move::Swap | Move::Average) => true,
             Work::Move(to) => self.variants[variant].rule.moves().contains(&to),
         };
         let items: Vec<Item> = (0..self.tensors.len())
@@ -307,9 +385,14 @@ impl Engine {
                     access: slices.access[i],
                     param,
                     grad,
-                    state: (variant.slots > 0).then_some((self.state_places[i], variant.slots)),
-                    lines: self.lines[i].filter(|_| grads.is_some()).map(|lines| (self.line_places[i], lines)),
-                    sums: grads.is_some() && variant.rule.sums().next().is_some(),
+                    state: (variant.slots > 0 && !gathers).then_some((self.state_places[i], variant.slots)),
+                    lines: self.lines[i].filter(|_| steps).map(|lines| (self.line_places[i], lines)),
+                    partial_words: match steps && variant.rule.sums().next().is_some() {
+                        _ if measures => NORM_WORDS,
+                        true => SUM_WORDS,
+                        false => 0,
+                    },
+                    sums: steps && variant.rule.sums().next().is_some(),
                 })
             })
             .collect();
@@ -317,17 +400,23 @@ impl Engine {
         let plan = plan(&items, self.bounds, numbers)?;
         let made = self.gpu.scoped_now(|| {
             let mut binder = Binder::new(self, &plan, &slices.buffers);
+            let measures = if measures { binder.measures() } else { vec![] };
+            let decides = (self.control.is_some() && !gathers && !self.variants.is_empty())
+                .then(|| binder.call(0, Walk::Prologue, None, &[ONCE]));
             let calls = binder.calls(work);
-            (binder.table, calls, binder.fresh)
+            (binder.table, [measures, decides.into_iter().collect(), calls], binder.fresh)
         });
-        let (table, calls, fresh) = made.map_err(|error| slices.blame(&self.gpu, &self.tensors).unwrap_or(error))?;
+        let (table, [measures, mut decides, calls], fresh) =
+            made.map_err(|error| slices.blame(&self.gpu, &self.tensors).unwrap_or(error))?;
         self.gpu.pipelines().keep(fresh);
         let scalar = (0..self.tensors.len())
             .filter(|&i| slices.access[i] == Access::Scalar && slices.places[i].is_some())
             .collect();
         let used = items.iter().map(|item| item.variant);
         let passes = used.map(|variant| self.variants[variant].rule.passes().len()).max().unwrap_or(0);
-        Ok(Bound { table, calls, windows: plan.windows.len(), passes, scalar })
+        let passes = passes + usize::from(!measures.is_empty());
+        let decides = decides.pop();
+        Ok(Bound { table, measures, decides, calls, windows: plan.windows.len(), passes, scalar })
     }
 
     /// The values of a slot.
@@ -368,6 +457,10 @@ impl Engine {
             let piece = if slot.extent == Extent::Row { (offset, rows) } else { (offset + rows, columns) };
             return Ok((self.line_pages.get(buffer), vec![piece]));
         }
+        if let (true, Some(arena)) = (slot.name == Around::ACCUMULATED.name, &self.accumulated) {
+            let slice = arena.slice_at(i);
+            return Ok((Some(slice.buffer), if slice.size == 0 { vec![] } else { vec![(slice.offset, slice.size)] }));
+        }
         let elements = element_slots(rule, &self.around);
         let index = elements.iter().position(|other| other.name == name).unwrap_or(0) as u64;
         let Some((page, start)) = self.state_place(i) else { return Ok((None, vec![])) };
@@ -400,12 +493,24 @@ impl<'a> Binder<'a> {
         Self { engine, plan, buffers, table, fresh: Fresh::default() }
     }
 
-    /// The calls of a whole step, or of a move.
+    /// The calls that measure all gradients.
+    fn measures(&mut self) -> Vec<Call> {
+        let plan = self.plan;
+        let of_window = |window: &Window| self.call(window.variant, Walk::Norms, Some(window), &window.dispatches);
+        let mut calls: Vec<_> = plan.windows.iter().map(of_window).collect();
+        if !plan.norms.is_empty() {
+            calls.push(self.call(0, Walk::FinishNorms, None, &plan.norms));
+        }
+        calls
+    }
+
+    /// The calls of a whole step, of a move or of a micro-batch.
     fn calls(&mut self, work: Work) -> Vec<Call> {
         let (engine, plan) = (self.engine, self.plan);
         let walks: Vec<_> = match work {
             Work::Step(_) => engine.variants.iter().map(|variant| Walk::of_step(&*variant.rule)).collect(),
             Work::Move(to) => vec![vec![Walk::Move(to)]; engine.variants.len()],
+            Work::Gather(_) => vec![vec![Walk::Gather]; engine.variants.len()],
         };
         let stages = walks.iter().map(Vec::len).max().unwrap_or(0);
         let mut calls = Vec::new();
@@ -415,8 +520,8 @@ impl<'a> Binder<'a> {
                     let here = |walk: &&Walk| match walk {
                         Walk::Lines => kind == 0,
                         Walk::FinishLines => kind == 1,
-                        Walk::Finish(_) => false,
-                        Walk::Sums(_) | Walk::Apply | Walk::Move(_) => kind == 2,
+                        Walk::Sums(_) | Walk::Apply | Walk::Move(_) | Walk::Gather => kind == 2,
+                        Walk::Finish(_) | Walk::Norms | Walk::FinishNorms | Walk::Prologue => false,
                     };
                     if let Some(&walk) = walks[window.variant].get(stage).filter(here) {
                         calls.push(self.call(window.variant, walk, Some(window), &window.dispatches));
@@ -457,6 +562,10 @@ impl<'a> Binder<'a> {
                         let scratch = self.engine.scratch.as_ref().expect("made where a rule has numbers a tensor");
                         scratch.as_entire_buffer_binding()
                     }
+                    Binding::Control | Binding::Decisions => {
+                        let control = self.engine.control.as_ref().expect("made where anything is decided");
+                        control.as_entire_buffer_binding()
+                    }
                     Binding::Clocks => unreachable!("group 1"),
                 }),
             })
@@ -465,7 +574,7 @@ impl<'a> Binder<'a> {
         let access = window.map_or(Access::Vec4, |window| window.access);
         let tails = window.is_some_and(|window| window.tails);
         let crossings = window.is_some_and(|window| window.crossings);
-        let constants = Switches { tails, crossings, ..*switches }.constants(&**rule, walk);
+        let constants = Switches { tails, crossings, ..*switches }.constants(&**rule, around, walk);
         let pipeline =
             pipelines.get(&mut self.fresh, gpu, &Shader { rule: &**rule, around, constants, skeleton, access });
         gpu.count(Made::BindGroup);
@@ -474,9 +583,32 @@ impl<'a> Binder<'a> {
             layout: &pipelines.layout(gpu, &bindings),
             entries: &entries,
         });
-        Call { pipeline, group, dispatches: dispatches.to_vec() }
+        let has_table = bindings.contains(&Binding::Tables);
+        Call { pipeline, group, has_table, dispatches: dispatches.to_vec() }
     }
 }
+
+/// Encodes calls as one pass.
+fn run<'a>(encoder: &mut wgpu::CommandEncoder, slot: &Slot, calls: impl Iterator<Item = &'a Call>) {
+    let mut calls = calls.peekable();
+    if calls.peek().is_none() {
+        return;
+    }
+    let descriptor = wgpu::ComputePassDescriptor { label: Some("wgpu-optim"), timestamp_writes: None };
+    let mut pass = encoder.begin_compute_pass(&descriptor);
+    pass.set_bind_group(1, &slot.group, &[slot.offset]);
+    for call in calls {
+        pass.set_pipeline(&call.pipeline);
+        for dispatch in &call.dispatches {
+            let offset = [dispatch.offset];
+            pass.set_bind_group(0, &call.group, if call.has_table { &offset } else { &[] });
+            pass.dispatch_workgroups(dispatch.x, dispatch.y, 1);
+        }
+    }
+}
+
+/// One workgroup.
+const ONCE: Dispatch = Dispatch { offset: 0, x: 1, y: 1 };
 
 fn bind_span(buffers: &[wgpu::Buffer], span: Option<Span>) -> wgpu::BufferBinding<'_> {
     let Span { buffer, offset, size } = span.expect("a window has what its shader binds");
@@ -495,7 +627,10 @@ fn blocks(len: u64) -> impl Iterator<Item = (u64, u64, u64)> {
 fn check_limits(limits: &wgpu::Limits, variants: &[Variant], around: &Around) -> Result<()> {
     let skeletons = |rule: &dyn AnyRule| {
         let walks = Walk::of_step(rule).into_iter().chain(rule.moves().iter().map(|&to| Walk::Move(to)));
-        walks.map(Walk::skeleton).collect::<Vec<_>>()
+        let decides: &[_] =
+            if around.is_controlled() { &[Walk::Norms, Walk::FinishNorms, Walk::Prologue] } else { &[] };
+        let gathers = (around.accumulate > 1).then_some(Walk::Gather);
+        walks.chain(decides.iter().copied()).chain(gathers).map(Walk::skeleton).collect::<Vec<_>>()
     };
     let all = || {
         let of = |Variant { rule, .. }: &Variant| {
@@ -553,7 +688,6 @@ fn variants(groups: &Groups, lanes: u32) -> (Vec<Variant>, Vec<usize>) {
             l2: decays(|decay| matches!(decay, WeightDecay::L2(_))),
             decay: decays(|decay| matches!(decay, WeightDecay::Decoupled(_) | WeightDecay::Independent(_))),
             cautious: decays(|decay| matches!(decay, WeightDecay::Cautious(_))),
-            lookahead: groups.around().lookahead.is_some(),
             tails: true,
             crossings: true,
             lanes,
@@ -566,9 +700,14 @@ fn variants(groups: &Groups, lanes: u32) -> (Vec<Variant>, Vec<usize>) {
 fn scratch_words(tensors: &[Tensor], groups: &Groups, lines: &[Option<Lines>], bounds: Bounds) -> u64 {
     let words = |(i, tensor): (usize, &Tensor)| {
         let rule = groups.rule_of(i);
-        let chunks = if rule.sums().next().is_some() { tensor.len_elements().div_ceil(bounds.chunk_len()) } else { 0 };
+        let partial = match rule.sums().next().is_some() {
+            _ if groups.around().measures() => NORM_WORDS,
+            true => SUM_WORDS,
+            false => 0,
+        };
+        let partials = partial * tensor.len_elements().div_ceil(bounds.chunk_len());
         let of_matrix = |lines: Lines| lines.shares().iter().sum::<u64>().saturating_mul(lines.matrices);
-        (rule.names().tensor.len() as u64 + 2 * chunks).saturating_add(lines[i].map_or(0, of_matrix))
+        (rule.names().tensor.len() as u64 + partials).saturating_add(lines[i].map_or(0, of_matrix))
     };
     tensors.iter().enumerate().map(words).fold(0, u64::saturating_add)
 }

@@ -45,13 +45,16 @@ impl Pipelines {
         if let Some(pipeline) = self.pipelines.get(&key).or(fresh.get(&key)) {
             return pipeline.clone();
         }
-        let label = format!("wgpu-optim/{}/f32-{}/{}", rule.name(), access.name(), skeleton.name());
+        let of = if skeleton.knows_no_rule() { "any" } else { rule.name() };
+        let label = format!("wgpu-optim/{of}/f32-{}/{}", access.name(), skeleton.name());
         let module = module(gpu, &label, &key.0, trusted);
         let bindings = wgsl::bindings(rule, around, skeleton);
-        let layouts = [0, 1].map(|group| self.layout(gpu, &of_group(&bindings, group)));
+        let groups = [0, 1].map(|group| of_group(&bindings, group));
+        let groups = groups.iter().filter(|group| !group.is_empty());
+        let layouts: Vec<_> = groups.map(|group| self.layout(gpu, group)).collect();
         let layout = gpu.device().create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
             label: Some(&label),
-            bind_group_layouts: &layouts.each_ref().map(Some),
+            bind_group_layouts: &layouts.iter().map(Some).collect::<Vec<_>>(),
             immediate_size: 0,
         });
         gpu.count(Made::Pipeline);

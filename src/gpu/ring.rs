@@ -28,10 +28,10 @@ struct Page {
 }
 
 /// A slot that holds a step's data.
-pub(super) struct Slot {
+pub(crate) struct Slot {
     pub(super) group: wgpu::BindGroup,
     pub(super) offset: u32,
-    pub(super) guard: Guard,
+    pub(crate) guard: Guard,
 }
 
 /// What became of a step.

@@ -1,5 +1,15 @@
 // novograd / apply / f32, vec4. Composed by wgpu-optim 0.1.0.
 
+// f32 in words of 32 bits.
+
+fn decode_f32(words: vec4<u32>) -> vec4<f32> {
+    return bitcast<vec4<f32>>(words);
+}
+
+fn encode_f32(numbers: vec4<f32>) -> vec4<u32> {
+    return bitcast<vec4<u32>>(numbers);
+}
+
 // Shared vocabulary of the rules: pure functions of numbers.
 // Twin: src/parts.rs
 
@@ -16,16 +26,6 @@ fn is_nan(x: f32) -> bool {
 // Not max, which may drop a NaN.
 fn at_least(x: f32, bound: f32) -> f32 {
     return select(x, bound, x < bound);
-}
-
-// f32 in words of 32 bits.
-
-fn decode_f32(words: vec4<u32>) -> vec4<f32> {
-    return bitcast<vec4<f32>>(words);
-}
-
-fn encode_f32(numbers: vec4<f32>) -> vec4<u32> {
-    return bitcast<vec4<u32>>(numbers);
 }
 
 // NovoGrad: gradients over the running norm of their layer (Ginsburg et al. 2019, Algorithm 1).
@@ -84,7 +84,7 @@ fn moved(h: Hyper, p: f32, s: ptr<function, State>) -> f32 {
 }
 
 // What every walk does round a rule, once for all rules.
-// Twin: `Common` and `Kernel` in src/rule.rs
+// Twin: `Common` and `prepare` in src/rule.rs
 
 // On where any group of the dispatch needs it; a group that does not has the number that changes nothing.
 override MAXIMIZE: bool = false;
@@ -92,6 +92,13 @@ override L2: bool = false;
 override DECAY: bool = false;
 override CAUTIOUS: bool = false;
 override LOOKAHEAD: bool = false;
+override UNSCALE: bool = false; // gradients are those of a loss that was scaled
+override MEAN: bool = false; // gradients are sums of micro-batches
+override CLIP: u32 = 0u; // 0 off, 1 by value, 2 by a norm, 3 by sign
+override EMA: u32 = 0u; // a mean of the parameters: 0 off, 1 starts as the parameter, 2 starts at 0
+override RESTORES: bool = false; // a skipped step undoes its look-ahead
+override SKIPS: bool = false; // of micro-batches: one that no step can use stays so
+override NORM_PARAM: bool = false; // norms of the parameters, too
 
 // Of a pass of sums: takes the largest absolute value, by its bits; what `measure` is given; whether it stores state.
 override BIT_MAX: bool = false;
@@ -101,7 +108,8 @@ override SUM_GRAD: bool = true;
 override SUM_STATE: bool = false;
 override SUM_STORES: bool = false;
 
-override MOVE: u32 = 0u; // outside a step: 0 to the look-ahead, 1 to evaluation, 2 back to training
+// Outside a step: 0 to the look-ahead, 1 to evaluation, 2 back to training, 3 swap with the mean, 4 read the mean.
+override MOVE: u32 = 0u;
 
 // On where a row ends within a vector of four. What lies behind the end may be another's or anything: it stays as it
 // was, and is in no sum.
@@ -114,7 +122,8 @@ override CROSSINGS: bool = true;
 override LANES: u32 = 256u;
 
 const BLOCK_QUADS: u32 = 256u; // a block is 1024 elements
-const ABSENT: u32 = 0xffffffffu; // in the clock map: no gradient in this step
+const ABSENT: u32 = 0xffffffffu; // for a record: no gradient in this step, or the step is skipped
+const UNDONE: u32 = 0xfffffffeu; // the step is skipped, and its look-ahead undone
 
 struct Common {
     direction: f32,
@@ -123,6 +132,14 @@ struct Common {
     cautious: f32,
     first: f32, // 1 where slots that start as the parameter take it
     pull: f32, // lookahead's alpha in every k-th step
+    ema: f32,
+    one_minus_ema: f32,
+    ema_correction: f32, // the mean of the parameters is read divided by it
+    batches: f32,
+    limit: f32, // of a clip by value or sign
+    unscale: f32, // one over the loss scale
+    coarse: f32, // what a clip by norm multiplies by: a power of two,
+    fine: f32, // and the rest; by sign, 1 where it clips
 }
 
 // One row of the table: a chunk; in walks over lines a tile, or lines of a matrix. One without elements does nothing.
@@ -130,7 +147,7 @@ struct Row {
     tensor: u32,
     len: u32, // elements, or lines in `finish_lines`
     param: u32, // offsets into the bound windows: elements (in `finish` and `finish_lines`, the number of partials),
-    grad: u32, // elements (in `finish_lines`, from a share to the line's next),
+    grad: u32, // elements (in `finish`, from a partial to the next, in `finish_lines` from a share to the line's next),
     state: u32, // vectors of four (in `lines`, the width of the tile),
     partial: u32, // words: partials; in `lines` the rows, or the shares in them
     lines: u32, // words: the first matrix's columns; in `lines` the columns, or their shares; in `finish_lines` lines
@@ -161,6 +178,22 @@ fn hidden_zero(row: Row) -> u32 {
 // The gradient as the rule sees it.
 fn prepare(c: Common, p: f32, raw: f32) -> f32 {
     var g = raw;
+    if (UNSCALE) {
+        g *= c.unscale;
+    }
+    if (MEAN) {
+        g /= c.batches;
+    }
+    if (CLIP == 1u) {
+        // Not clamp, which may drop a NaN.
+        g = select(select(g, -c.limit, g < -c.limit), c.limit, g > c.limit);
+    }
+    if (CLIP == 2u) {
+        g = g * c.coarse * c.fine;
+    }
+    if (CLIP == 3u && c.fine != 0.0) {
+        g = c.limit * sign(g);
+    }
     if (MAXIMIZE) {
         g *= c.direction;
     }
@@ -170,27 +203,9 @@ fn prepare(c: Common, p: f32, raw: f32) -> f32 {
     return g;
 }
 
-// One element's update: the new parameter.
-fn update(c: Common, h: Hyper, k: Tensor, p: f32, raw: f32, s: ptr<function, State>) -> f32 {
-    let g = prepare(c, p, raw);
-    var u = direction(h, k, p, g, s);
-    // Decay and update are added before they meet p: forming 1 - lr*d in f32 costs the replay tolerance.
-    if (CAUTIOUS) {
-        u += select(c.decay, c.decay + c.cautious, sign(u) == sign(p)) * p;
-    } else if (DECAY) {
-        u += c.decay * p;
-    }
-    let landed = land(h, k, p, u, s);
-    // min, max and sign drop a NaN; the parameter must not look plausible then.
-    return select(landed, raw, is_nan(raw));
-}
-
-// Two partial results of a sums pass as one.
-fn combine(a: vec2<u32>, b: vec2<u32>) -> vec2<u32> {
-    if (BIT_MAX) {
-        return max(a & vec2<u32>(0x7fffffffu), b & vec2<u32>(0x7fffffffu));
-    }
-    return bitcast<vec2<u32>>(bitcast<vec2<f32>>(a) + bitcast<vec2<f32>>(b));
+// A record that no walk but `apply` looks at.
+fn is_absent(record: u32) -> bool {
+    return record >= UNDONE;
 }
 
 // Glue: bindings, and the way between them and the rule's structs.
@@ -209,12 +224,12 @@ fn load_row(i: u32) -> Row {
     return Row(a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w, c.x, c.y, c.z, c.w);
 }
 
-// Where the tensor's numbers stand in this step, or ABSENT.
+// Where the tensor's numbers stand in this step, or why it has none.
 fn load_record(tensor: u32) -> u32 {
     return clocks[tensor];
 }
 
-fn load_common(record: u32) -> Common {
+fn load_common(tensor: u32, record: u32) -> Common {
     return Common(
         bitcast<f32>(clocks[record + 0u]),
         bitcast<f32>(clocks[record + 1u]),
@@ -222,11 +237,6 @@ fn load_common(record: u32) -> Common {
         bitcast<f32>(clocks[record + 3u]),
         bitcast<f32>(clocks[record + 4u]),
         bitcast<f32>(clocks[record + 5u]),
-    );
-}
-
-fn load_hyper(record: u32) -> Hyper {
-    return Hyper(
         bitcast<f32>(clocks[record + 6u]),
         bitcast<f32>(clocks[record + 7u]),
         bitcast<f32>(clocks[record + 8u]),
@@ -235,6 +245,19 @@ fn load_hyper(record: u32) -> Hyper {
         bitcast<f32>(clocks[record + 11u]),
         bitcast<f32>(clocks[record + 12u]),
         bitcast<f32>(clocks[record + 13u]),
+    );
+}
+
+fn load_hyper(record: u32) -> Hyper {
+    return Hyper(
+        bitcast<f32>(clocks[record + 14u]),
+        bitcast<f32>(clocks[record + 15u]),
+        bitcast<f32>(clocks[record + 16u]),
+        bitcast<f32>(clocks[record + 17u]),
+        bitcast<f32>(clocks[record + 18u]),
+        bitcast<f32>(clocks[record + 19u]),
+        bitcast<f32>(clocks[record + 20u]),
+        bitcast<f32>(clocks[record + 21u]),
     );
 }
 
@@ -272,7 +295,21 @@ fn load_slow(row: Row, q: u32) -> vec4<f32> {
     return vec4<f32>();
 }
 
-fn store_slow(row: Row, q: u32, slow: vec4<f32>) {
+fn store_slow(row: Row, q: u32, numbers: vec4<f32>) {
+}
+
+fn load_mean(row: Row, q: u32) -> vec4<f32> {
+    return vec4<f32>();
+}
+
+fn store_mean(row: Row, q: u32, numbers: vec4<f32>) {
+}
+
+fn load_before(row: Row, q: u32) -> vec4<f32> {
+    return vec4<f32>();
+}
+
+fn store_before(row: Row, q: u32, numbers: vec4<f32>) {
 }
 
 fn load_grad(row: Row, q: u32) -> vec4<f32> {
@@ -310,10 +347,13 @@ fn apply(
 ) {
     let row = load_row(row_index(group, groups));
     let record = load_record(row.tensor);
-    if (record == ABSENT) {
+    if (RESTORES && record == UNDONE) {
+        restore(row, lane);
+    }
+    if (is_absent(record)) {
         return;
     }
-    let c = load_common(record);
+    let c = load_common(row.tensor, record);
     let h = load_hyper(record);
     let k = load_tensor(row.tensor);
     let end = quads(row);
@@ -334,9 +374,29 @@ fn apply(
         if (LOOKAHEAD) {
             updated = pull_back(row, c, q, p, updated);
         }
+        if (EMA != 0u) {
+            average(row, c, q, p, updated);
+        }
         store_param(row, q, p, updated);
         store_state(row, q, s0, s1, s2, s3);
     }
+}
+
+// One element's update: the new parameter.
+fn update(c: Common, h: Hyper, k: Tensor, p: f32, raw: f32, s: ptr<function, State>) -> f32 {
+    let g = prepare(c, p, raw);
+    var u = direction(h, k, p, g, s);
+    // Decay and update are added before they meet p: forming 1 - lr*d in f32 costs the replay tolerance.
+    if (CAUTIOUS) {
+        u += select(c.decay, c.decay + c.cautious, sign(u) == sign(p)) * p;
+    } else if (DECAY) {
+        u += c.decay * p;
+    }
+    let landed = land(h, k, p, u, s);
+    // min, max and sign drop a NaN; the parameter must not look plausible then.
+    let bits = bitcast<u32>(raw);
+    let lost = is_nan(raw) || (CLIP == 2u && ((bits & 0x7f800000u) == 0x7f800000u || is_nan(c.fine)));
+    return select(landed, bitcast<f32>(bits | 0x7fc00000u), lost);
 }
 
 // Lookahead (Zhang et al. 2019, Algorithm 1). Reads and writes the slow parameters only where it must.
@@ -355,5 +415,22 @@ fn pull_back(row: Row, c: Common, q: u32, before: vec4<f32>, after: vec4<f32>) -
     }
     store_slow(row, q, slow);
     return landed;
+}
+
+// The running mean of the parameters. In a tensor's first step it is not read where it starts as the parameter.
+fn average(row: Row, c: Common, q: u32, before: vec4<f32>, after: vec4<f32>) {
+    var mean = before;
+    if (EMA == 2u || c.first == 0.0) {
+        mean = load_mean(row, q);
+    }
+    store_mean(row, q, c.ema * mean + c.one_minus_ema * after);
+}
+
+// Back to where the parameters stood before the look-ahead.
+fn restore(row: Row, lane: u32) {
+    let end = quads(row);
+    for (var q = lane; q < end; q += LANES) {
+        store_param(row, q, load_param(row, q), load_before(row, q));
+    }
 }
 

@@ -1,5 +1,15 @@
 // novograd / finish / f32, vec4. Composed by wgpu-optim 0.1.0.
 
+// f32 in words of 32 bits.
+
+fn decode_f32(words: vec4<u32>) -> vec4<f32> {
+    return bitcast<vec4<f32>>(words);
+}
+
+fn encode_f32(numbers: vec4<f32>) -> vec4<u32> {
+    return bitcast<vec4<u32>>(numbers);
+}
+
 // Shared vocabulary of the rules: pure functions of numbers.
 // Twin: src/parts.rs
 
@@ -16,16 +26,6 @@ fn is_nan(x: f32) -> bool {
 // Not max, which may drop a NaN.
 fn at_least(x: f32, bound: f32) -> f32 {
     return select(x, bound, x < bound);
-}
-
-// f32 in words of 32 bits.
-
-fn decode_f32(words: vec4<u32>) -> vec4<f32> {
-    return bitcast<vec4<f32>>(words);
-}
-
-fn encode_f32(numbers: vec4<f32>) -> vec4<u32> {
-    return bitcast<vec4<u32>>(numbers);
 }
 
 // NovoGrad: gradients over the running norm of their layer (Ginsburg et al. 2019, Algorithm 1).
@@ -84,7 +84,7 @@ fn moved(h: Hyper, p: f32, s: ptr<function, State>) -> f32 {
 }
 
 // What every walk does round a rule, once for all rules.
-// Twin: `Common` and `Kernel` in src/rule.rs
+// Twin: `Common` and `prepare` in src/rule.rs
 
 // On where any group of the dispatch needs it; a group that does not has the number that changes nothing.
 override MAXIMIZE: bool = false;
@@ -92,6 +92,13 @@ override L2: bool = false;
 override DECAY: bool = false;
 override CAUTIOUS: bool = false;
 override LOOKAHEAD: bool = false;
+override UNSCALE: bool = false; // gradients are those of a loss that was scaled
+override MEAN: bool = false; // gradients are sums of micro-batches
+override CLIP: u32 = 0u; // 0 off, 1 by value, 2 by a norm, 3 by sign
+override EMA: u32 = 0u; // a mean of the parameters: 0 off, 1 starts as the parameter, 2 starts at 0
+override RESTORES: bool = false; // a skipped step undoes its look-ahead
+override SKIPS: bool = false; // of micro-batches: one that no step can use stays so
+override NORM_PARAM: bool = false; // norms of the parameters, too
 
 // Of a pass of sums: takes the largest absolute value, by its bits; what `measure` is given; whether it stores state.
 override BIT_MAX: bool = false;
@@ -101,7 +108,8 @@ override SUM_GRAD: bool = true;
 override SUM_STATE: bool = false;
 override SUM_STORES: bool = false;
 
-override MOVE: u32 = 0u; // outside a step: 0 to the look-ahead, 1 to evaluation, 2 back to training
+// Outside a step: 0 to the look-ahead, 1 to evaluation, 2 back to training, 3 swap with the mean, 4 read the mean.
+override MOVE: u32 = 0u;
 
 // On where a row ends within a vector of four. What lies behind the end may be another's or anything: it stays as it
 // was, and is in no sum.
@@ -114,7 +122,8 @@ override CROSSINGS: bool = true;
 override LANES: u32 = 256u;
 
 const BLOCK_QUADS: u32 = 256u; // a block is 1024 elements
-const ABSENT: u32 = 0xffffffffu; // in the clock map: no gradient in this step
+const ABSENT: u32 = 0xffffffffu; // for a record: no gradient in this step, or the step is skipped
+const UNDONE: u32 = 0xfffffffeu; // the step is skipped, and its look-ahead undone
 
 struct Common {
     direction: f32,
@@ -123,6 +132,14 @@ struct Common {
     cautious: f32,
     first: f32, // 1 where slots that start as the parameter take it
     pull: f32, // lookahead's alpha in every k-th step
+    ema: f32,
+    one_minus_ema: f32,
+    ema_correction: f32, // the mean of the parameters is read divided by it
+    batches: f32,
+    limit: f32, // of a clip by value or sign
+    unscale: f32, // one over the loss scale
+    coarse: f32, // what a clip by norm multiplies by: a power of two,
+    fine: f32, // and the rest; by sign, 1 where it clips
 }
 
 // One row of the table: a chunk; in walks over lines a tile, or lines of a matrix. One without elements does nothing.
@@ -130,7 +147,7 @@ struct Row {
     tensor: u32,
     len: u32, // elements, or lines in `finish_lines`
     param: u32, // offsets into the bound windows: elements (in `finish` and `finish_lines`, the number of partials),
-    grad: u32, // elements (in `finish_lines`, from a share to the line's next),
+    grad: u32, // elements (in `finish`, from a partial to the next, in `finish_lines` from a share to the line's next),
     state: u32, // vectors of four (in `lines`, the width of the tile),
     partial: u32, // words: partials; in `lines` the rows, or the shares in them
     lines: u32, // words: the first matrix's columns; in `lines` the columns, or their shares; in `finish_lines` lines
@@ -161,6 +178,22 @@ fn hidden_zero(row: Row) -> u32 {
 // The gradient as the rule sees it.
 fn prepare(c: Common, p: f32, raw: f32) -> f32 {
     var g = raw;
+    if (UNSCALE) {
+        g *= c.unscale;
+    }
+    if (MEAN) {
+        g /= c.batches;
+    }
+    if (CLIP == 1u) {
+        // Not clamp, which may drop a NaN.
+        g = select(select(g, -c.limit, g < -c.limit), c.limit, g > c.limit);
+    }
+    if (CLIP == 2u) {
+        g = g * c.coarse * c.fine;
+    }
+    if (CLIP == 3u && c.fine != 0.0) {
+        g = c.limit * sign(g);
+    }
     if (MAXIMIZE) {
         g *= c.direction;
     }
@@ -170,27 +203,9 @@ fn prepare(c: Common, p: f32, raw: f32) -> f32 {
     return g;
 }
 
-// One element's update: the new parameter.
-fn update(c: Common, h: Hyper, k: Tensor, p: f32, raw: f32, s: ptr<function, State>) -> f32 {
-    let g = prepare(c, p, raw);
-    var u = direction(h, k, p, g, s);
-    // Decay and update are added before they meet p: forming 1 - lr*d in f32 costs the replay tolerance.
-    if (CAUTIOUS) {
-        u += select(c.decay, c.decay + c.cautious, sign(u) == sign(p)) * p;
-    } else if (DECAY) {
-        u += c.decay * p;
-    }
-    let landed = land(h, k, p, u, s);
-    // min, max and sign drop a NaN; the parameter must not look plausible then.
-    return select(landed, raw, is_nan(raw));
-}
-
-// Two partial results of a sums pass as one.
-fn combine(a: vec2<u32>, b: vec2<u32>) -> vec2<u32> {
-    if (BIT_MAX) {
-        return max(a & vec2<u32>(0x7fffffffu), b & vec2<u32>(0x7fffffffu));
-    }
-    return bitcast<vec2<u32>>(bitcast<vec2<f32>>(a) + bitcast<vec2<f32>>(b));
+// A record that no walk but `apply` looks at.
+fn is_absent(record: u32) -> bool {
+    return record >= UNDONE;
 }
 
 // Glue: bindings, and the way between them and the rule's structs.
@@ -206,12 +221,12 @@ fn load_row(i: u32) -> Row {
     return Row(a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w, c.x, c.y, c.z, c.w);
 }
 
-// Where the tensor's numbers stand in this step, or ABSENT.
+// Where the tensor's numbers stand in this step, or why it has none.
 fn load_record(tensor: u32) -> u32 {
     return clocks[tensor];
 }
 
-fn load_common(record: u32) -> Common {
+fn load_common(tensor: u32, record: u32) -> Common {
     return Common(
         bitcast<f32>(clocks[record + 0u]),
         bitcast<f32>(clocks[record + 1u]),
@@ -219,11 +234,6 @@ fn load_common(record: u32) -> Common {
         bitcast<f32>(clocks[record + 3u]),
         bitcast<f32>(clocks[record + 4u]),
         bitcast<f32>(clocks[record + 5u]),
-    );
-}
-
-fn load_hyper(record: u32) -> Hyper {
-    return Hyper(
         bitcast<f32>(clocks[record + 6u]),
         bitcast<f32>(clocks[record + 7u]),
         bitcast<f32>(clocks[record + 8u]),
@@ -232,6 +242,19 @@ fn load_hyper(record: u32) -> Hyper {
         bitcast<f32>(clocks[record + 11u]),
         bitcast<f32>(clocks[record + 12u]),
         bitcast<f32>(clocks[record + 13u]),
+    );
+}
+
+fn load_hyper(record: u32) -> Hyper {
+    return Hyper(
+        bitcast<f32>(clocks[record + 14u]),
+        bitcast<f32>(clocks[record + 15u]),
+        bitcast<f32>(clocks[record + 16u]),
+        bitcast<f32>(clocks[record + 17u]),
+        bitcast<f32>(clocks[record + 18u]),
+        bitcast<f32>(clocks[record + 19u]),
+        bitcast<f32>(clocks[record + 20u]),
+        bitcast<f32>(clocks[record + 21u]),
     );
 }
 
@@ -256,7 +279,34 @@ fn store_partial(at: u32, numbers: vec2<u32>) {
     scratch[at + 1u] = numbers.y;
 }
 
-// A tensor's partials combined in a binary tree over their index, then `finish`: one workgroup a tensor.
+// Partial results of a rule's sums.
+// Twin: `Combine` in src/parts.rs
+
+alias Node = vec2<u32>;
+
+// Two partial results of a sums pass as one.
+fn combine(a: Node, b: Node) -> Node {
+    if (BIT_MAX) {
+        return max(a & vec2<u32>(0x7fffffffu), b & vec2<u32>(0x7fffffffu));
+    }
+    return bitcast<vec2<u32>>(bitcast<vec2<f32>>(a) + bitcast<vec2<f32>>(b));
+}
+
+// A tensor's partials combined in a binary tree over their index. Leaves it in the first.
+
+fn combine_partials(row: Row, lane: u32) {
+    let count = row.param;
+    let step = row.grad;
+    for (var stride = 1u; stride < count; stride *= 2u) {
+        for (var i = 2u * stride * lane; i + stride < count; i += 2u * stride * LANES) {
+            let at = row.partial + step * i;
+            store_partial(at, combine(load_partial(at), load_partial(at + step * stride)));
+        }
+        storageBarrier();
+    }
+}
+
+// `finish` of a tensor's combined partials: one workgroup a tensor.
 
 @compute @workgroup_size(LANES)
 fn finish_tensor(
@@ -266,17 +316,10 @@ fn finish_tensor(
 ) {
     let row = load_row(row_index(group, groups));
     let record = load_record(row.tensor);
-    if (record == ABSENT || row.len == 0u) {
+    if (is_absent(record) || row.len == 0u) {
         return;
     }
-    let count = row.param;
-    for (var stride = 1u; stride < count; stride *= 2u) {
-        for (var i = 2u * stride * lane; i + stride < count; i += 2u * stride * LANES) {
-            let at = row.partial + 2u * i;
-            store_partial(at, combine(load_partial(at), load_partial(at + 2u * stride)));
-        }
-        storageBarrier();
-    }
+    combine_partials(row, lane);
     if (lane == 0u) {
         var k = load_tensor(row.tensor);
         finish(load_hyper(record), bitcast<vec2<f32>>(load_partial(row.partial)), f32(row.len), &k);

@@ -1,0 +1,226 @@
+// What is decided before a step, by one workgroup: whether it is skipped, what its gradients are multiplied by, the
+// loss scale, and which numbers it has. Words of the step come from the host, words of control stay from step to step.
+// Twins: src/control.rs (decisions), src/course.rs (words)
+
+const CLIP_TENSOR: u32 = 1u;
+const CLIP_GLOBAL: u32 = 2u;
+const CLIP_ADAPTIVE: u32 = 3u;
+const CLIP_SIGN: u32 = 4u;
+
+const LEAVES: u32 = 256u;
+
+var<workgroup> leaves: array<Node, LEAVES>;
+var<workgroup> culprits: array<u32, LEAVES>;
+
+@compute @workgroup_size(LANES)
+fn prologue(@builtin(local_invocation_index) lane: u32) {
+    let tensors = load_word(WORD_TENSORS);
+    let stages = load_word(WORD_STAGES);
+    // Encoders that run in another order than they were encoded in, or one that is missing: nothing fits any more.
+    let is_lost = load_control(CONTROL_SEQUENCE) != load_word(WORD_BEFORE);
+    let world = load_control(CONTROL_WORLD);
+    if ((stages & STAGE_MEASURE) != 0u) {
+        measure_all(tensors, lane);
+    }
+    storageBarrier();
+    workgroupBarrier();
+    if ((stages & STAGE_DECIDE) != 0u && lane == 0u && !is_lost) {
+        decide();
+    }
+    storageBarrier();
+    workgroupBarrier();
+    if ((stages & STAGE_SELECT) == 0u) {
+        return;
+    }
+    let advances = (stages & STAGE_ADVANCE) != 0u;
+    let is_skipped = advances && load_control(CONTROL_SKIPPED) != 0u;
+    let block = load_word(load_word(WORD_WORLDS) + select(world, 0u, is_lost));
+    let clocks = load_word(block + 2u);
+    let clock_of = load_word(block + 3u);
+    let len = load_word(WORD_RECORD_LEN);
+    let records = load_word(WORD_RECORDS);
+    for (var tensor = lane; tensor < tensors; tensor += LANES) {
+        let clock = load_word(clock_of + tensor);
+        var record = records + clock * len;
+        if (is_skipped) {
+            record = UNDONE;
+        }
+        if (is_lost || clock == ABSENT) {
+            record = ABSENT;
+        }
+        store_record(tensor, record);
+        if (advances && is_present(tensor)) {
+            store_factors(tensor, factors_of(load_measured(tensor)));
+        }
+    }
+    for (var i = lane; i < clocks * len; i += LANES) {
+        store_control(records + i, bitcast<u32>(number(block + 4u, i, len)));
+    }
+    if (lane == 0u && advances) {
+        store_control(load_word(WORD_NORMS), norm_bits(load_all()));
+    }
+    if (lane == 0u && !is_lost && advances) {
+        store_control(CONTROL_WORLD, load_word(block + select(0u, 1u, is_skipped)));
+        store_control(CONTROL_SEQUENCE, load_word(WORD_AFTER));
+    }
+    if (lane == 0u && is_lost) {
+        store_control(CONTROL_SKIPPED, 2u);
+    }
+}
+
+// The gradients of all tensors as one, and the norm of each.
+fn measure_all(tensors: u32, lane: u32) {
+    let norms = load_word(WORD_NORMS);
+    for (var leaf = lane; leaf < LEAVES; leaf += LANES) {
+        var node = Node();
+        var culprit = ABSENT;
+        for (var tensor = leaf; tensor < tensors; tensor += LEAVES) {
+            var measured = Node();
+            if (is_present(tensor)) {
+                measured = load_measured(tensor);
+            } else {
+                store_measured(tensor, measured);
+            }
+            if (measured.kind > 0u) {
+                culprit = min(culprit, tensor);
+            }
+            node = combine(node, measured);
+            store_control(norms + 1u + tensor, norm_bits(measured));
+        }
+        leaves[leaf] = node;
+        culprits[leaf] = culprit;
+    }
+    for (var half = LEAVES / 2u; half > 0u; half /= 2u) {
+        workgroupBarrier();
+        for (var i = lane; i < half; i += LANES) {
+            leaves[i] = combine(leaves[i], leaves[i + half]);
+            culprits[i] = min(culprits[i], culprits[i + half]);
+        }
+    }
+    workgroupBarrier();
+    if (lane == 0u) {
+        let all = leaves[0];
+        store_all(all);
+        var kind = 0u;
+        if (culprits[0] < tensors) {
+            kind = load_measured(culprits[0]).kind;
+        }
+        store_control(CONTROL_CULPRIT, culprits[0]);
+        store_control(CONTROL_CULPRIT_KIND, kind);
+    }
+}
+
+fn decide() {
+    var all = load_all();
+    // Those of other optimizers that share the decision.
+    for (var i = 0u; i < load_word(WORD_OTHERS); i += 1u) {
+        all = combine(all, load_other(i));
+    }
+    store_all(all);
+    let is_skipped = load_word(WORD_SKIPS) != 0u && all.kind != 0u;
+    let scale = load_control(CONTROL_SCALE);
+    store_control(CONTROL_SCALE_USED, scale);
+    store_control(CONTROL_UNSCALE, inverse(scale));
+    store_control(CONTROL_SKIPPED, u32(is_skipped));
+    let interval = load_word(WORD_INTERVAL);
+    if (interval > 0u) {
+        let good = load_control(CONTROL_GOOD) + 1u;
+        let number = bitcast<f32>(scale);
+        if (is_skipped) {
+            let smaller = number * load_number(WORD_BACKOFF);
+            store_control(CONTROL_SCALE, bitcast<u32>(max(smaller, bitcast<f32>(0x33800000u)))); // 2^-24
+            store_control(CONTROL_GOOD, 0u);
+        } else if (good >= interval) {
+            let larger = number * load_number(WORD_GROWTH);
+            store_control(CONTROL_SCALE, bitcast<u32>(min(larger, 16777216.0)));
+            store_control(CONTROL_GOOD, 0u);
+        } else {
+            store_control(CONTROL_GOOD, good);
+        }
+    }
+}
+
+// Of a norm: the root of its squares, and the power of two that this was multiplied by.
+fn root_of(squares: vec2<f32>) -> vec2<f32> {
+    if (squares.y == 0.0) {
+        return vec2<f32>(sqrt(squares.x) * bitcast<f32>(0x38000000u), 1.0); // 2^-15
+    }
+    let between = bitcast<f32>(0x10000000u); // 2^-95
+    return vec2<f32>(sqrt(squares.y + squares.x * between * between), bitcast<f32>(0x17800000u)); // 2^-80
+}
+
+fn norm_bits(measured: Node) -> u32 {
+    let root = root_of(measured.squares.xy);
+    let bits = bitcast<u32>(root.x / root.y);
+    let not_finite = select(0x7f800000u, 0x7fc00000u, measured.kind == 3u);
+    return select(bits, not_finite, measured.kind >= 2u);
+}
+
+// What gradients are multiplied by: a power of two, and the rest.
+fn factors_of(tensor: Node) -> vec2<u32> {
+    let clip = load_word(WORD_CLIP);
+    var measured = tensor;
+    if (clip == CLIP_GLOBAL || clip == CLIP_SIGN) {
+        measured = load_all();
+    }
+    let one = bitcast<u32>(1.0);
+    if (clip == 0u) {
+        return vec2<u32>(one, one);
+    }
+    let root = root_of(measured.squares.xy);
+    let limit = load_limit();
+    if (clip == CLIP_SIGN) {
+        let exceeds = measured.kind == 2u || (measured.kind != 3u && root.x > limit * root.y);
+        return vec2<u32>(one, select(0u, one, exceeds));
+    }
+    if (measured.kind >= 2u) {
+        return vec2<u32>(one, select(0u, 0x7fc00000u, measured.kind == 3u));
+    }
+    var bound = limit;
+    var size = root.x + 1e-6;
+    if (clip == CLIP_ADAPTIVE) {
+        let of_params = root_of(measured.squares.zw);
+        bound = limit * larger(of_params.x / of_params.y, load_number(WORD_CLIP_EPS));
+        size = larger(root.x, 1e-6);
+    }
+    if (root.y == 1.0) {
+        let ratio = bound / size;
+        return vec2<u32>(one, select(bitcast<u32>(ratio), one, ratio >= 1.0));
+    }
+    if (bound * root.y >= root.x) {
+        return vec2<u32>(one, one);
+    }
+    return vec2<u32>(bitcast<u32>(root.y), bitcast<u32>(bound / root.x));
+}
+
+fn larger(x: f32, bound: f32) -> f32 {
+    return select(x, bound, x < bound);
+}
+
+fn load_limit() -> f32 {
+    let option = load_word(WORD_CLIP_OPTION);
+    if (option == ABSENT) {
+        return load_number(WORD_CLIP_LIMIT);
+    }
+    return load_option(option);
+}
+
+// Number `i` of the records: a polynomial in the options that are written on the device, of the first degree in each.
+fn number(first: u32, i: u32, len: u32) -> f32 {
+    let options = load_word(WORD_OPTIONS_COUNT);
+    let terms = 1u << options;
+    var sum = load_number(first + i / len * len * terms + i % len);
+    for (var term = 1u; term < terms; term += 1u) {
+        var product = load_number(first + (i / len * terms + term) * len + i % len);
+        // What is absent from the polynomial must not meet an infinite option.
+        if (product != 0.0) {
+            for (var option = 0u; option < options; option += 1u) {
+                if ((term & (1u << option)) != 0u) {
+                    product *= load_option(option);
+                }
+            }
+            sum += product;
+        }
+    }
+    return sum;
+}

@@ -1,0 +1,299 @@
+//! What is decided before a step: whether it is skipped, how its gradients are clipped, what becomes of the loss scale.
+//!
+//! Twins: `shaders/skeletons/norms.wgsl`, `shaders/skeletons/prologue.wgsl`.
+
+use crate::around::{AdaptiveClip, Around, Clip, LossScale};
+use crate::parts::Real;
+use crate::rule::Clipping;
+
+/// What is wrong with a gradient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// A number of 2^63 or more, whose square f32 does not hold.
+    TooLarge = 1,
+    /// Infinity.
+    Infinite = 2,
+    /// NaN.
+    NaN = 3,
+}
+
+impl Kind {
+    /// That of a gradient as it lies in memory, and unscaled and averaged.
+    pub fn of<F: Real>(raw: F, g: F) -> Option<Self> {
+        if raw.is_nan() || g.is_nan() {
+            Some(Self::NaN)
+        } else if raw.is_infinite() {
+            Some(Self::Infinite)
+        } else if g.abs() >= F::of(TOO_LARGE) {
+            Some(Self::TooLarge)
+        } else {
+            None
+        }
+    }
+
+    /// The shader's number, 0 for none.
+    pub fn read(number: u32) -> Option<Self> {
+        [None, Some(Self::TooLarge), Some(Self::Infinite), Some(Self::NaN)][number.min(3) as usize]
+    }
+}
+
+/// 2^63.
+pub const TOO_LARGE: f64 = 9_223_372_036_854_775_808.0;
+
+/// Gradients below 2^32 are multiplied by this before they are squared.
+const SMALL: f64 = 32_768.0; // 2^15
+
+/// Others by this, 2^-80. Then no sum of 2^30 squares overflows, nor does the square of 2^-78 underflow.
+const LARGE: f64 = 8.271_806_125_530_277e-25;
+
+/// 2^-95: twice it leads from the unit of one sum to that of the other.
+const BETWEEN: f64 = 2.524_354_896_707_238e-29;
+
+/// Sums of squares in f32 that hold 2^30 times the square of f32's largest number: of those below 2^32, in units of
+/// 2^-30, and of the others, in units of 2^160.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Squares<F> {
+    /// Of numbers below 2^32.
+    pub small: F,
+    /// Of the others.
+    pub large: F,
+}
+
+impl<F: Real> Squares<F> {
+    fn of(x: F) -> Self {
+        if !x.is_finite() {
+            Self { small: F::zero(), large: F::zero() }
+        } else if x.abs() < F::of(4_294_967_296.0) {
+            let x = x * F::of(SMALL);
+            Self { small: x * x, large: F::zero() }
+        } else {
+            let x = x * F::of(LARGE);
+            Self { small: F::zero(), large: x * x }
+        }
+    }
+
+    fn combine(self, other: Self) -> Self {
+        Self { small: self.small + other.small, large: self.large + other.large }
+    }
+
+    /// The root, and the power of two that it was multiplied by.
+    fn root(self) -> (F, F) {
+        if self.large == F::zero() {
+            (self.small.sqrt() * F::of(1.0 / SMALL), F::one())
+        } else {
+            ((self.large + self.small * F::of(BETWEEN) * F::of(BETWEEN)).sqrt(), F::of(LARGE))
+        }
+    }
+
+    /// The norm in f64.
+    pub fn norm(self) -> f64 {
+        let (small, large) = (1.0 / (SMALL * SMALL), 1.0 / (LARGE * LARGE));
+        (self.small.f64() * small + self.large.f64() * large).sqrt()
+    }
+}
+
+/// What is known of a tensor's gradients, or of all together.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Measured<F> {
+    /// Of the gradients.
+    pub grads: Squares<F>,
+    /// Of the parameters, where the clip asks for them.
+    pub params: Squares<F>,
+    /// The worst kind found.
+    pub kind: Option<Kind>,
+}
+
+impl<F: Real> Measured<F> {
+    /// Nothing.
+    pub fn zero() -> Self {
+        let none = Squares { small: F::zero(), large: F::zero() };
+        Self { grads: none, params: none, kind: None }
+    }
+
+    /// One element: a gradient as it lies in memory, unscaled and averaged, and its parameter.
+    pub fn of(raw: F, g: F, p: Option<F>) -> Self {
+        let params = p.map_or(Self::zero().params, Squares::of);
+        Self { grads: Squares::of(g), params, kind: Kind::of(raw, g) }
+    }
+
+    /// As the device keeps it: four sums of squares, the kind.
+    pub fn read(words: &[u32]) -> Self {
+        let number = |i: usize| F::of(f32::from_bits(words[i]).into());
+        let squares = |i: usize| Squares { small: number(i), large: number(i + 1) };
+        Self { grads: squares(0), params: squares(2), kind: Kind::read(words[4]) }
+    }
+
+    /// Both.
+    pub fn combine(self, other: Self) -> Self {
+        Self {
+            grads: self.grads.combine(other.grads),
+            params: self.params.combine(other.params),
+            kind: self.kind.max(other.kind),
+        }
+    }
+
+    /// The gradients' norm in f64; NaN or infinity where they hold one.
+    pub fn norm(self) -> f64 {
+        match self.kind {
+            Some(Kind::NaN) => f64::NAN,
+            Some(Kind::Infinite) => f64::INFINITY,
+            _ => self.grads.norm(),
+        }
+    }
+
+    /// What its gradients are multiplied by, in two steps: a power of two, and the rest. NaN where the norm is.
+    fn factors(self, limit: F, adaptive: Option<F>) -> [F; 2] {
+        let (root, coarse) = self.grads.root();
+        let bound = adaptive.map_or(limit, |eps| {
+            let (params, unit) = self.params.root();
+            limit * larger(params / unit, eps)
+        });
+        match self.kind {
+            Some(Kind::NaN) => [F::one(), F::nan()],
+            Some(Kind::Infinite) => [F::one(), F::zero()],
+            _ if coarse == F::one() => {
+                let tiny = F::of(1e-6);
+                let ratio = bound / if adaptive.is_some() { larger(root, tiny) } else { root + tiny };
+                [F::one(), if ratio >= F::one() { F::one() } else { ratio }]
+            }
+            _ if bound * coarse >= root => [F::one(); 2],
+            _ => [coarse, bound / root],
+        }
+    }
+
+    /// Whether the norm exceeds the limit.
+    fn exceeds(self, limit: F) -> bool {
+        let (root, coarse) = self.grads.root();
+        self.kind == Some(Kind::Infinite) || (self.kind != Some(Kind::NaN) && root > limit * coarse)
+    }
+}
+
+fn larger<F: Real>(x: F, bound: F) -> F {
+    if x < bound { bound } else { x }
+}
+
+impl Clip {
+    /// What the update does with `coarse` and `fine`.
+    pub fn clipping(clip: Option<Self>) -> Clipping {
+        match clip {
+            None => Clipping::Off,
+            Some(Self::Value(_)) => Clipping::Value,
+            Some(Self::TensorNorm(_) | Self::GlobalNorm(_) | Self::Adaptive(_)) => Clipping::Norm,
+            Some(Self::Sign(_)) => Clipping::Sign,
+        }
+    }
+
+    /// `coarse` and `fine` of a tensor.
+    pub fn factors<F: Real>(self, tensor: Measured<F>, all: Measured<F>) -> [F; 2] {
+        let limit = F::of(self.limit());
+        match self {
+            Self::Value(_) => [F::one(); 2],
+            Self::TensorNorm(_) => tensor.factors(limit, None),
+            Self::GlobalNorm(_) => all.factors(limit, None),
+            Self::Adaptive(AdaptiveClip { eps, .. }) => tensor.factors(limit, Some(F::of(eps))),
+            Self::Sign(_) => [F::one(), if all.exceeds(limit) { F::one() } else { F::zero() }],
+        }
+    }
+}
+
+/// The loss scale and how long it has held.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scale {
+    /// What the coming loss is multiplied by.
+    pub scale: f64,
+    /// Good steps since it changed last.
+    pub good: u32,
+}
+
+impl Scale {
+    /// The first one, 1 without loss scale.
+    pub fn new(around: &Around) -> Self {
+        Self { scale: around.loss_scale.map_or(1.0, |scale| scale.init), good: 0 }
+    }
+
+    /// After a step.
+    pub fn after(self, options: &LossScale, skipped: bool) -> Self {
+        let good = self.good + 1;
+        if skipped {
+            Self { scale: (self.scale * options.backoff).max(1.0 / LossScale::MAX), good: 0 }
+        } else if u64::from(good) >= options.interval {
+            Self { scale: (self.scale * options.growth).min(LossScale::MAX), good: 0 }
+        } else {
+            Self { good, ..self }
+        }
+    }
+}
+
+/// What became of a step.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct StepReport {
+    /// Which one, counted from 1 over the optimizer's life, the skipped ones included.
+    pub step: u64,
+    /// Whether it was applied. Else it was skipped: nothing but the loss scale has changed.
+    pub applied: bool,
+    /// The tensors that had no gradient, frozen ones among them.
+    pub without_gradient: Vec<String>,
+    /// The norm of all gradients that took part, before a clip; none where it is not measured.
+    pub norm: Option<f64>,
+    /// The loss scale that the gradients had, 1 without.
+    pub scale: f64,
+    /// The first tensor in order whose gradient holds what no step can use, and the worst that it holds. Of
+    /// micro-batches, as their sum shows it: one of 2^63 or more reads as infinity.
+    pub culprit: Option<(String, Kind)>,
+}
+
+/// The first words of a step whose update is decided on the device, by name; behind them is one word a tensor: whether
+/// it has a gradient.
+pub const WORDS: [&str; 24] = [
+    "TENSORS",
+    "STAGES",
+    "WORLDS",        // where the table of worlds is
+    "RECORDS",       // where records go in control
+    "RECORD_LEN",    // words of one
+    "NORMS",         // where norms go in control: of all, then of each tensor
+    "BEFORE",        // the number of the step before
+    "AFTER",         // of this one
+    "CLIP",          // 0 none, or by value; 1 tensor, 2 global, 3 adaptive, 4 sign
+    "CLIP_LIMIT",    // f32
+    "CLIP_EPS",      // f32
+    "CLIP_OPTION",   // which option written on the device the limit is
+    "SKIPS",         // whether it may
+    "INTERVAL",      // of the loss scale; 0 without
+    "GROWTH",        // f32
+    "BACKOFF",       // f32
+    "BATCHES",       // f32
+    "OPTIONS",       // where those written on the device are in control
+    "OPTIONS_COUNT", // how many
+    "OTHERS",        // optimizers that share the decision
+    "",
+    "",
+    "",
+    "",
+];
+
+/// The first words of control, by name; behind them are those of the tensors.
+pub const CONTROL: [&str; 64] = {
+    let mut names = [""; 64];
+    names[0] = "SCALE"; // f32, of the coming loss
+    names[1] = "UNSCALE"; // f32, of the step's gradients
+    names[2] = "GOOD";
+    names[3] = "SKIPPED"; // 1; 2 where the step ran out of turn
+    names[4] = "SCALE_USED"; // f32, of the step's gradients
+    names[ALL] = "ALL"; // four sums of squares, and the worst kind
+    names[SEQUENCE] = "SEQUENCE"; // the number of the step
+    names[11] = "WORLD";
+    names[12] = "CULPRIT";
+    names[13] = "CULPRIT_KIND";
+    names[OTHERS] = "OTHERS"; // the same five of each that shares the decision
+    names
+};
+
+/// Where all gradients measured are.
+pub const ALL: usize = 5;
+
+/// Where the number of the step is; what is before it was decided of all gradients.
+pub const SEQUENCE: usize = 10;
+
+/// Where others' measured gradients are.
+pub const OTHERS: usize = 32;

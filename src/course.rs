@@ -1,0 +1,296 @@
+//! The course of a training where the device decides which steps are applied.
+//!
+//! The host never waits to learn it. It keeps every state that the clocks may be in, the worlds, and sends the numbers of
+//! each with the step; the device knows which one it is, by its number. A report that comes in later leaves fewer.
+//! Twin: `shaders/skeletons/prologue.wgsl`.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::around::{AdaptiveClip, Around, Clip};
+use crate::clock::Clocks;
+use crate::control::{CONTROL, WORDS};
+use crate::error::{Error, Result};
+use crate::format::ALIGNMENT;
+use crate::groups::{ABSENT, Groups, Records};
+use crate::rule::{Common, Numbers};
+use crate::wgsl::MEASURED_WORDS;
+
+/// Worlds that may be possible at once: one more than steps that have not reported.
+const WORLDS_MAX: usize = 1024;
+
+/// All states that the clocks may be in.
+#[derive(Clone, Debug)]
+pub(crate) struct Course {
+    /// By the number that the device knows each by. Some may be impossible by now.
+    worlds: Arc<Vec<Clocks>>,
+    /// Steps that have not reported, the oldest first.
+    pending: VecDeque<Arc<Choice>>,
+    /// Which world was true before the oldest of them.
+    settled: u32,
+    /// Steps that have reported.
+    reported: u64,
+}
+
+/// Where a step leads from each world.
+#[derive(Debug, Default)]
+struct Choice {
+    applied: Vec<u32>,
+    skipped: Vec<u32>,
+}
+
+/// The numbers of a step or a move in each world that is possible, and where it leads.
+#[derive(Clone, Debug)]
+pub(crate) struct Choices {
+    pub(crate) records: Vec<Option<Records>>,
+    choice: Arc<Choice>,
+}
+
+impl Course {
+    pub(crate) fn new(clocks: Clocks) -> Self {
+        Self { worlds: Arc::new(vec![clocks]), pending: VecDeque::new(), settled: 0, reported: 0 }
+    }
+
+    /// The clocks where every step that has not reported is applied.
+    pub(crate) fn hoped(&self) -> &Clocks {
+        let world = self.pending.iter().fold(self.settled, |world, choice| choice.applied[world as usize]);
+        &self.worlds[world as usize]
+    }
+
+    /// Steps encoded so far.
+    pub(crate) fn attempts(&self) -> u64 {
+        self.reported + self.pending.len() as u64
+    }
+
+    /// Changes the clocks in every world.
+    pub(crate) fn change(&mut self, mut change: impl FnMut(&mut Clocks)) {
+        Arc::make_mut(&mut self.worlds).iter_mut().for_each(|world| change(world));
+    }
+
+    fn possible(&self) -> Vec<bool> {
+        let mut numbers = vec![self.settled];
+        for choice in &self.pending {
+            let led = |&world: &u32| [choice.applied[world as usize], choice.skipped[world as usize]];
+            numbers = numbers.iter().flat_map(led).collect();
+            numbers.sort_unstable();
+            numbers.dedup();
+        }
+        let mut possible = vec![false; self.worlds.len()];
+        numbers.into_iter().for_each(|world| possible[world as usize] = true);
+        possible
+    }
+
+    /// Takes a step of the tensors present in every world. One that is `certain` is applied.
+    ///
+    /// # Errors
+    /// [`Error::Field`] where a schedule leads a number out of its bounds, [`Error::Order`] where too many steps have
+    /// not reported.
+    pub(crate) fn step(&mut self, groups: &Groups, present: Option<&[bool]>, certain: bool) -> Result<Choices> {
+        let mut worlds: Vec<Clocks> = Vec::new();
+        let mut number = |clocks: Clocks| {
+            // The same world is most often the last one.
+            worlds.iter().rposition(|world| *world == clocks).unwrap_or_else(|| {
+                worlds.push(clocks);
+                worlds.len() - 1
+            }) as u32
+        };
+        let mut records = Vec::with_capacity(self.worlds.len());
+        let mut choice = Choice::default();
+        for (world, possible) in self.worlds.iter().zip(self.possible()) {
+            let (mut skipped, mut applied) = (0, 0);
+            records.push(match possible {
+                false => None,
+                true => {
+                    let mut after = world.clone();
+                    let records = groups.step(&mut after, present)?;
+                    if !certain {
+                        skipped = number(world.clone());
+                    }
+                    applied = number(after);
+                    Some(records)
+                }
+            });
+            choice.skipped.push(skipped);
+            choice.applied.push(applied);
+        }
+        if worlds.len() > WORLDS_MAX {
+            let message = format!(
+                "{} steps have not reported whether they are applied, must be at most {}; submit them, and let the \
+                 device work",
+                self.pending.len(),
+                WORLDS_MAX - 2
+            );
+            return Err(Error::Order { what: "step", message });
+        }
+        let choice = Arc::new(choice);
+        self.pending.push_back(choice.clone());
+        self.worlds = Arc::new(worlds);
+        Ok(Choices { records, choice })
+    }
+
+    /// The numbers of a move in every world.
+    ///
+    /// # Errors
+    /// As [`step`](Self::step).
+    pub(crate) fn moved(&self, numbers: impl Fn(&Clocks) -> Result<Records>) -> Result<Choices> {
+        let of_world = |(world, possible): (&Clocks, bool)| possible.then(|| numbers(world)).transpose();
+        let records = self.worlds.iter().zip(self.possible()).map(of_world).collect::<Result<_>>()?;
+        Ok(Choices { records, choice: Arc::default() })
+    }
+
+    /// Learns what became of the oldest step that has not reported.
+    pub(crate) fn report(&mut self, applied: bool) {
+        if let Some(choice) = self.pending.pop_front() {
+            let led = if applied { &choice.applied } else { &choice.skipped };
+            self.settled = led[self.settled as usize];
+            self.reported += 1;
+        }
+    }
+
+    /// Goes back to an earlier course, but keeps what was learnt since.
+    pub(crate) fn go_back(&mut self, mut earlier: Self) {
+        while earlier.reported < self.reported && earlier.pending.pop_front().is_some() {
+            earlier.reported += 1;
+        }
+        earlier.settled = self.settled;
+        *self = earlier;
+    }
+}
+
+impl Choices {
+    /// The only records that there are.
+    pub(crate) fn only(&self) -> &Records {
+        self.records.iter().flatten().next().expect("some world is possible")
+    }
+}
+
+/// Where things lie in control, in words.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Layout {
+    tensors: usize,
+    record: usize,
+    /// The norm of all gradients, then of each tensor's.
+    pub(crate) norms: usize,
+    /// Options that are written on the device.
+    pub(crate) options: usize,
+    records: usize,
+}
+
+impl Layout {
+    pub(crate) fn new(groups: &Groups) -> Self {
+        let tensors = groups.of().len();
+        // What the caller may bind stands on 256 bytes.
+        let align = |words: usize| words.next_multiple_of(ALIGNMENT as usize / 4);
+        let norms = align(CONTROL.len() + MEASURED_WORDS * tensors);
+        let options = align(norms + 1 + tensors);
+        let records = align(options + groups.around().on_device.len());
+        let record = <Common<f64> as Numbers<f64>>::NAMES.len() + groups.rule(0).names().hyper.len();
+        Self { tensors, record, norms, options, records }
+    }
+
+    /// All of it, with a record for every tensor.
+    pub(crate) fn words(&self) -> usize {
+        self.records + self.record * self.tensors.max(1)
+    }
+
+    /// Where the words of a tensor start.
+    pub(crate) fn of_tensor(tensor: usize) -> usize {
+        CONTROL.len() + MEASURED_WORDS * tensor
+    }
+}
+
+/// What the prologue is to do.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Task {
+    /// Bits of [`STAGES`](crate::wgsl::STAGES).
+    pub(crate) stages: u32,
+    /// The number of the step before, and of this one.
+    pub(crate) sequence: [u32; 2],
+    /// Optimizers that share the decision.
+    pub(crate) others: u32,
+}
+
+impl Task {
+    pub(crate) const MEASURE: u32 = 1;
+    pub(crate) const DECIDE: u32 = 2;
+    pub(crate) const SELECT: u32 = 4;
+    pub(crate) const ADVANCE: u32 = 8;
+
+    /// Sets another task in words that were made for one.
+    pub(crate) fn set(words: &mut [u32], stages: u32, others: u32) {
+        words[place("STAGES")] = stages;
+        words[place("OTHERS")] = others;
+    }
+}
+
+fn place(name: &str) -> usize {
+    WORDS.iter().position(|known| *known == name).expect("a word of that name")
+}
+
+/// What the prologue reads.
+pub(crate) fn words(groups: &Groups, layout: &Layout, choices: &Choices, present: &[bool], task: Task) -> Vec<u32> {
+    let around = groups.around();
+    let mut words = vec![0; WORDS.len()];
+    words.extend(present.iter().map(|&present| if present { 0 } else { ABSENT }));
+    let table = words.len();
+    words.resize(table + choices.records.len(), 0);
+    let mut map: Option<(&[Option<usize>], u32)> = None;
+    for (world, records) in choices.records.iter().enumerate() {
+        let Some(records) = records else { continue };
+        let clock_of = match map {
+            Some((known, place)) if known == records.map() => place,
+            _ => {
+                let place = words.len() as u32;
+                words.extend(records.map().iter().map(|clock| clock.map_or(ABSENT, |clock| clock as u32)));
+                map = Some((records.map(), place));
+                place
+            }
+        };
+        words[table + world] = words.len() as u32;
+        let led = |to: &[u32]| to.get(world).copied().unwrap_or(0);
+        words.extend([led(&choices.choice.applied), led(&choices.choice.skipped)]);
+        words.extend([records.list().len() as u32, clock_of]);
+        records.list().iter().for_each(|record| record.push_terms(&mut words));
+    }
+    let header = head(around, layout, task);
+    for (name, word) in header.into_iter().chain([("WORLDS", table as u32)]) {
+        words[place(name)] = word;
+    }
+    words
+}
+
+fn head(around: &Around, layout: &Layout, task: Task) -> Vec<(&'static str, u32)> {
+    let bits = |number: f64| (number as f32).to_bits();
+    let (kind, limit, eps) = match around.clip {
+        None => (0, 0.0, 0.0),
+        Some(Clip::Value(c)) => (0, c, 0.0),
+        Some(Clip::TensorNorm(c)) => (1, c, 0.0),
+        Some(Clip::GlobalNorm(c)) => (2, c, 0.0),
+        Some(Clip::Adaptive(AdaptiveClip { clip, eps })) => (3, clip, eps),
+        Some(Clip::Sign(c)) => (4, c, 0.0),
+    };
+    let option = around.on_device.iter().position(|option| option == "clip");
+    let mut head = vec![
+        ("TENSORS", layout.tensors as u32),
+        ("STAGES", task.stages),
+        ("RECORDS", layout.records as u32),
+        ("RECORD_LEN", layout.record as u32),
+        ("NORMS", layout.norms as u32),
+        ("BEFORE", task.sequence[0]),
+        ("AFTER", task.sequence[1]),
+        ("CLIP", kind),
+        ("CLIP_LIMIT", bits(limit)),
+        ("CLIP_EPS", bits(eps)),
+        ("CLIP_OPTION", option.map_or(ABSENT, |option| option as u32)),
+        ("SKIPS", around.skips().into()),
+        ("BATCHES", bits(around.accumulate as f64)),
+        ("OPTIONS", layout.options as u32),
+        ("OPTIONS_COUNT", around.on_device.len() as u32),
+        ("OTHERS", task.others),
+    ];
+    if let Some(scale) = &around.loss_scale {
+        let growth = [("GROWTH", bits(scale.growth)), ("BACKOFF", bits(scale.backoff))];
+        head.extend(growth.into_iter().chain([("INTERVAL", scale.interval as u32)]));
+    }
+    head
+}

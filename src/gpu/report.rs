@@ -1,0 +1,114 @@
+//! What the device tells of a step, once it gets round to it.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::Gpu;
+use crate::error::{Error, Result};
+
+/// Words of a report: the first of control.
+pub(crate) const REPORT_WORDS: usize = 16;
+
+/// Small buffers that are read back, each of one step at a time.
+#[derive(Debug, Default)]
+pub(crate) struct Reports {
+    free: Arc<Mutex<Vec<wgpu::Buffer>>>,
+}
+
+/// One of them, in the hands of a command buffer.
+#[derive(Debug)]
+pub(crate) struct Receipt {
+    buffer: wgpu::Buffer,
+    free: Arc<Mutex<Vec<wgpu::Buffer>>>,
+    state: Arc<AtomicU8>,
+}
+
+/// What became of a receipt.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum News {
+    /// Nothing yet.
+    None,
+    /// The command buffer was dropped and not submitted.
+    Dropped,
+    /// It has run and left these words.
+    Words([u32; REPORT_WORDS]),
+}
+
+const PENDING: u8 = 0;
+const MAPPED: u8 = 1;
+const FAILED: u8 = 2;
+const DROPPED: u8 = 3;
+
+/// Says so where wgpu drops the callback.
+struct Callback(Arc<AtomicU8>);
+
+impl Drop for Callback {
+    fn drop(&mut self) {
+        // What was called stays so.
+        let _ = self.0.compare_exchange(PENDING, DROPPED, Ordering::AcqRel, Ordering::Acquire);
+    }
+}
+
+impl Reports {
+    /// A buffer for the coming step.
+    pub(crate) fn reserve(&mut self, gpu: &Gpu) -> Result<wgpu::Buffer> {
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        match free {
+            Some(buffer) => Ok(buffer),
+            None => gpu.scoped_now(|| {
+                let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+                gpu.create_buffer("wgpu-optim/report", 4 * REPORT_WORDS as u64, usage)
+            }),
+        }
+    }
+
+    /// Gives it back unused.
+    pub(crate) fn give_back(&mut self, buffer: wgpu::Buffer) {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
+    }
+
+    /// Encodes the report of all that the encoder holds so far.
+    pub(crate) fn encode(
+        &mut self,
+        encoder: &mut wgpu::CommandEncoder,
+        control: &wgpu::Buffer,
+        buffer: wgpu::Buffer,
+    ) -> Receipt {
+        encoder.copy_buffer_to_buffer(control, 0, &buffer, 0, buffer.size());
+        let state = Arc::new(AtomicU8::new(PENDING));
+        let callback = Callback(state.clone());
+        encoder.map_buffer_on_submit(&buffer, wgpu::MapMode::Read, .., move |result| {
+            callback.0.store(if result.is_ok() { MAPPED } else { FAILED }, Ordering::Release);
+        });
+        Receipt { buffer, free: self.free.clone(), state }
+    }
+}
+
+impl Receipt {
+    /// Looks, and waits for nothing.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`] where it cannot be read any more.
+    pub(crate) fn look(&self) -> Result<News> {
+        match self.state.load(Ordering::Acquire) {
+            PENDING => Ok(News::None),
+            DROPPED => Ok(News::Dropped),
+            MAPPED => {
+                let view = self.buffer.slice(..).get_mapped_range();
+                let view = view.map_err(|error| Error::DeviceLost(error.to_string()))?;
+                let words: Vec<u32> = bytemuck::pod_collect_to_vec(&view);
+                drop(view);
+                Ok(News::Words(words.try_into().expect("as many words as asked for")))
+            }
+            _ => Err(Error::DeviceLost("a report was not delivered".into())),
+        }
+    }
+
+    /// Lets the next step have the buffer.
+    pub(crate) fn finish(self) {
+        if self.state.load(Ordering::Acquire) == MAPPED {
+            self.buffer.unmap();
+        }
+        self.free.lock().unwrap_or_else(PoisonError::into_inner).push(self.buffer);
+    }
+}
