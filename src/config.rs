@@ -15,7 +15,7 @@ use crate::schedule::{Schedule, Scheduler};
 const LATER: [&str; 5] = ["clip", "accumulate", "skip_nonfinite", "loss_scale", "ema"];
 
 /// Fields that are the same for all groups.
-const TOP: [&str; 3] = ["lookahead", "schedule", "schedules"];
+const TOP: [&str; 1] = ["lookahead"];
 
 /// An optimizer's configuration: a rule with its options, and the fields around it.
 ///
@@ -46,20 +46,23 @@ pub struct Config {
 }
 
 /// Tensors that differ from the rest in some options. JSON: `{"tensors": ["*.bias"], "lr": 0.1, ...}`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(expecting = "an object with tensors")]
 pub struct Group {
     /// Names, or patterns in which `*` stands for any text. Each must match a tensor.
     pub tensors: Vec<String>,
-    /// Options of the rule, and `maximize`; what is left out is taken from the top level.
+    /// Options of the rule, `maximize`, and `schedule` and `schedules`; what is left out is taken from the top level.
     #[serde(flatten)]
     pub fields: Map<String, Value>,
+    /// Beside those among the fields.
+    #[serde(skip)]
+    schedules: Vec<(String, Schedule)>,
 }
 
 impl Group {
     /// A group of these names or patterns.
     pub fn new<S: Into<String>>(tensors: impl IntoIterator<Item = S>) -> Self {
-        Self { tensors: tensors.into_iter().map(Into::into).collect(), fields: Map::new() }
+        Self { tensors: tensors.into_iter().map(Into::into).collect(), ..Self::default() }
     }
 
     /// Sets an option of the group. A NaN or infinity becomes JSON's `null` and is refused with the rest.
@@ -67,6 +70,50 @@ impl Group {
     pub fn set(mut self, field: &str, value: impl Serialize) -> Self {
         self.fields.insert(field.into(), serde_json::to_value(value).unwrap_or(Value::Null));
         self
+    }
+
+    /// Lets an option of the group follow a schedule of its own, perhaps a closure, in place of the top level's. `"lr"`
+    /// is JSON's `schedule`, others stand in its `schedules`. Options that the group gives no schedule follow those of
+    /// the top level. The same option's schedule among the `fields`, too, is refused with the rest.
+    #[must_use]
+    pub fn schedule(mut self, option: &str, schedule: Schedule) -> Self {
+        self.schedules.retain(|(known, _)| known != option);
+        self.schedules.push((option.into(), schedule));
+        self
+    }
+
+    /// The group at work, with the top level's options where it has none of its own; `i` is its place in `groups`.
+    fn active(&self, i: usize, top: &dyn AnyRule, maximize: bool) -> Result<ActiveGroup> {
+        let mut own = self.fields.clone();
+        if let Some(field) = LATER.iter().find(|&&field| own.contains_key(field)) {
+            return Err(Error::Unsupported { field: format!("groups[{i}].{field}") });
+        }
+        if let Some(field) = TOP.iter().find(|&&field| own.contains_key(field)) {
+            let message = "belongs to the top level; it is the same for all groups";
+            return Err(wrong(format!("groups[{i}].{field}"), message));
+        }
+        let within = |error| in_group(i, error);
+        let mut schedules = take_schedules(&mut own).map_err(within)?;
+        if let Some((option, _)) = schedules.iter().find(|(option, _)| self.schedules.iter().any(|(o, _)| o == option))
+        {
+            let message = "is among the group's fields and set beside them; leave one of them out";
+            return Err(within(wrong(schedule_path(option), message)));
+        }
+        schedules.extend(self.schedules.iter().cloned());
+        let maximize = take(&mut own, "maximize").map_err(within)?.unwrap_or(maximize);
+        let rule = top.with(&own).map_err(within)?;
+        let mut group = ActiveGroup::new(rule, maximize, own).map_err(within)?;
+        group.schedulers = schedulers(&schedules, &format!("groups[{i}]."), std::slice::from_ref(&group))?;
+        Ok(group)
+    }
+}
+
+impl Serialize for Group {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let mut fields = Map::from_iter([("tensors".into(), self.tensors.clone().into())]);
+        fields.extend(self.fields.clone());
+        put_schedules(&mut fields, &self.schedules).map_err(serde::ser::Error::custom)?;
+        fields.serialize(serializer)
     }
 }
 
@@ -123,17 +170,7 @@ impl Config {
         let maximize = take(&mut fields, "maximize")?.unwrap_or(false);
         let groups = take(&mut fields, "groups")?.unwrap_or_default();
         let around = Around { lookahead: take(&mut fields, "lookahead")? };
-        let mut schedules: Vec<(String, Schedule)> = Vec::new();
-        schedules.extend(take(&mut fields, "schedule")?.map(|schedule| ("lr".into(), schedule)));
-        for (option, schedule) in take::<Map<String, Value>>(&mut fields, "schedules")?.unwrap_or_default() {
-            if option == "lr" && !schedules.is_empty() {
-                return Err(wrong("schedules.lr", "schedule says what lr is; leave one of them out"));
-            }
-            let path = format!("schedules.{option}");
-            let schedule =
-                take(&mut Map::from_iter([(path.clone(), schedule)]), &path)?.expect("it was just put there");
-            schedules.push((option, schedule));
-        }
+        let schedules = take_schedules(&mut fields)?;
         let config = Self { rule: start.with(&fields)?, maximize, around, schedules, groups };
         config.active()?;
         Ok(config)
@@ -146,6 +183,12 @@ impl Config {
     pub fn to_json(&self) -> Result<String> {
         for (option, schedule) in &self.schedules {
             serde_json::to_value(schedule).map_err(|error| wrong(schedule_path(option), error))?;
+        }
+        for (i, group) in self.groups.iter().enumerate() {
+            for (option, schedule) in &group.schedules {
+                let within = |error| in_group(i, wrong(schedule_path(option), error));
+                serde_json::to_value(schedule).map_err(within)?;
+            }
         }
         serde_json::to_string_pretty(self).map_err(|error| wrong("JSON", error))
     }
@@ -164,8 +207,9 @@ impl Config {
         self
     }
 
-    /// Lets an option follow a schedule: in every group that has it, the group's own number times the schedule's
-    /// factor. `"lr"` is JSON's `schedule`, others stand in its `schedules`.
+    /// Lets an option follow a schedule: in every group that has it and no [schedule](Group::schedule) of its own for
+    /// it, the group's own number times the schedule's factor. `"lr"` is JSON's `schedule`, others stand in its
+    /// `schedules`.
     #[must_use]
     pub fn schedule(mut self, option: &str, schedule: Schedule) -> Self {
         self.schedules.retain(|(known, _)| known != option);
@@ -211,34 +255,10 @@ impl Config {
         self.around.check()?;
         let mut all = vec![ActiveGroup::new(self.rule.clone(), self.maximize, Map::new())?];
         for (i, group) in self.groups.iter().enumerate() {
-            let mut own = group.fields.clone();
-            if let Some(field) = LATER.iter().find(|&&field| own.contains_key(field)) {
-                return Err(Error::Unsupported { field: format!("groups[{i}].{field}") });
-            }
-            if let Some(field) = TOP.iter().find(|&&field| own.contains_key(field)) {
-                let message = "belongs to the top level; it is the same for all groups";
-                return Err(wrong(format!("groups[{i}].{field}"), message));
-            }
-            let within = |error| in_group(i, error);
-            let maximize = take(&mut own, "maximize").map_err(within)?.unwrap_or(self.maximize);
-            let rule = self.rule.with(&own).map_err(within)?;
-            all.push(ActiveGroup::new(rule, maximize, own).map_err(within)?);
+            all.push(group.active(i, &*self.rule, self.maximize)?);
         }
-        let schedulers = self.schedules.iter().map(|(option, schedule)| {
-            let path = schedule_path(option);
-            let scheduler = Scheduler::new(schedule.clone(), &path)?;
-            if let Err(error) = self.rule.check_option(option) {
-                return Err(wrong(path, error));
-            }
-            let numbers: Vec<_> = all.iter().filter_map(|group| group.rule().number(option)).collect();
-            if numbers.iter().all(|&number| number == 0.0) {
-                let value = if numbers.is_empty() { "none" } else { "0" };
-                return refuse(option, value, "above 0 with a schedule, which multiplies it");
-            }
-            Ok((option.clone(), scheduler))
-        });
-        let schedulers = schedulers.collect::<Result<_>>()?;
-        let groups = Groups::new(all, self.around, schedulers);
+        all[0].schedulers = schedulers(&self.schedules, "", &all)?;
+        let groups = Groups::new(all, self.around);
         groups.check_schedules()?;
         Ok(groups)
     }
@@ -280,6 +300,64 @@ impl Config {
         }
         Ok(groups)
     }
+}
+
+/// Schedules at work, `within` before their paths. Each multiplies its option in those of the groups that have no
+/// schedule of their own for it.
+fn schedulers(
+    schedules: &[(String, Schedule)],
+    within: &str,
+    groups: &[ActiveGroup],
+) -> Result<Vec<(String, Scheduler)>> {
+    let schedulers = schedules.iter().map(|(option, schedule)| {
+        let path = format!("{within}{}", schedule_path(option));
+        let scheduler = Scheduler::new(schedule.clone(), &path)?;
+        if let Err(error) = groups[0].rule().check_option(option) {
+            return Err(wrong(path, error));
+        }
+        let scaled = groups.iter().filter(|group| group.scheduler(option).is_none());
+        let numbers: Vec<_> = scaled.filter_map(|group| group.rule().number(option)).collect();
+        if numbers.iter().all(|&number| number == 0.0) {
+            let value = if numbers.is_empty() { "none" } else { "0" };
+            return refuse(format!("{within}{option}"), value, "above 0 with a schedule, which multiplies it");
+        }
+        Ok((option.clone(), scheduler))
+    });
+    schedulers.collect()
+}
+
+/// Takes `schedule` and `schedules` out of the fields.
+fn take_schedules(fields: &mut Map<String, Value>) -> Result<Vec<(String, Schedule)>> {
+    let mut schedules: Vec<(String, Schedule)> = Vec::new();
+    schedules.extend(take(fields, "schedule")?.map(|schedule| ("lr".into(), schedule)));
+    for (option, schedule) in take::<Map<String, Value>>(fields, "schedules")?.unwrap_or_default() {
+        if option == "lr" && !schedules.is_empty() {
+            return Err(wrong("schedules.lr", "schedule says what lr is; leave one of them out"));
+        }
+        let path = format!("schedules.{option}");
+        let schedule = take(&mut Map::from_iter([(path.clone(), schedule)]), &path)?.expect("it was just put there");
+        schedules.push((option, schedule));
+    }
+    Ok(schedules)
+}
+
+/// Writes them as `schedule` and `schedules`.
+fn put_schedules(fields: &mut Map<String, Value>, schedules: &[(String, Schedule)]) -> serde_json::Result<()> {
+    let mut others = match fields.shift_remove("schedules") {
+        Some(Value::Object(others)) => others,
+        _ => Map::new(),
+    };
+    for (option, schedule) in schedules {
+        let schedule = serde_json::to_value(schedule)?;
+        match &option[..] {
+            "lr" => fields.insert("schedule".into(), schedule),
+            option => others.insert(option.into(), schedule),
+        };
+    }
+    if !others.is_empty() {
+        fields.insert("schedules".into(), others.into());
+    }
+    Ok(())
 }
 
 /// Where an option's schedule stands.
@@ -329,17 +407,7 @@ impl Serialize for Config {
         if let Some(lookahead) = &self.around.lookahead {
             fields.insert("lookahead".into(), serde_json::to_value(lookahead).map_err(serde::ser::Error::custom)?);
         }
-        let mut schedules = Map::new();
-        for (option, schedule) in &self.schedules {
-            let schedule = serde_json::to_value(schedule).map_err(serde::ser::Error::custom)?;
-            match &option[..] {
-                "lr" => fields.insert("schedule".into(), schedule),
-                option => schedules.insert(option.into(), schedule),
-            };
-        }
-        if !schedules.is_empty() {
-            fields.insert("schedules".into(), schedules.into());
-        }
+        put_schedules(&mut fields, &self.schedules).map_err(serde::ser::Error::custom)?;
         fields.insert("groups".into(), serde_json::to_value(&self.groups).map_err(serde::ser::Error::custom)?);
         fields.serialize(serializer)
     }

@@ -25,6 +25,8 @@ pub struct ActiveGroup {
     own: Map<String, Value>,
     /// Of its rate to the top level's, where it has one of its own.
     ratio: f64,
+    /// Its own schedules, by the option that each scales. Of others it follows the top level's.
+    pub(crate) schedulers: Vec<(String, Scheduler)>,
 }
 
 impl ActiveGroup {
@@ -38,7 +40,7 @@ impl ActiveGroup {
             return refuse("lr", 0, "above 0 with weight_decay independent");
         }
         let for_matrices = rule.for_matrices();
-        Ok(Self { rule, for_matrices, maximize, lr_initial, own, ratio: 1.0 })
+        Ok(Self { rule, for_matrices, maximize, lr_initial, own, ratio: 1.0, schedulers: Vec::new() })
     }
 
     fn set_rule(&mut self, rule: Box<dyn AnyRule>) {
@@ -50,6 +52,11 @@ impl ActiveGroup {
     pub fn rule(&self) -> &dyn AnyRule {
         &*self.rule
     }
+
+    /// Its own schedule of an option.
+    pub fn scheduler(&self, option: &str) -> Option<&Scheduler> {
+        self.schedulers.iter().find(|(name, _)| name == option).map(|(_, scheduler)| scheduler)
+    }
 }
 
 /// The groups of a list of tensors: the top level first, then as configured.
@@ -60,7 +67,6 @@ pub struct Groups {
     of: Vec<usize>,
     lines: Vec<Option<Lines>>,
     around: Around,
-    schedulers: Vec<(String, Scheduler)>,
 }
 
 /// The numbers of one step or move: a record for every clock that takes part, each number in f64.
@@ -106,12 +112,12 @@ impl Records {
 
 impl Groups {
     /// Groups of no tensors, the top level first.
-    pub(crate) fn new(mut list: Vec<ActiveGroup>, around: Around, schedulers: Vec<(String, Scheduler)>) -> Self {
+    pub(crate) fn new(mut list: Vec<ActiveGroup>, around: Around) -> Self {
         let base = list[0].lr_initial;
         for group in list.iter_mut().filter(|group| group.own.contains_key("lr")) {
             group.ratio = group.lr_initial / base;
         }
-        Self { list, of: Vec::new(), lines: Vec::new(), around, schedulers }
+        Self { list, of: Vec::new(), lines: Vec::new(), around }
     }
 
     /// Gives each tensor its group.
@@ -195,28 +201,45 @@ impl Groups {
         self.of.iter().any(|&group| self.rule(group).moves().contains(&to))
     }
 
-    /// The schedule of an option, where it has one.
+    /// The top level's schedule of an option, where it has one.
     pub fn scheduler(&self, option: &str) -> Option<&Scheduler> {
-        self.schedulers.iter().find(|(name, _)| name == option).map(|(_, scheduler)| scheduler)
+        self.list[0].scheduler(option)
     }
 
     /// The same, to be fed or resumed.
     pub fn scheduler_mut(&mut self, option: &str) -> Option<&mut Scheduler> {
-        self.schedulers.iter_mut().find(|(name, _)| name == option).map(|(_, scheduler)| scheduler)
+        self.scheduler_mut_of(0, option)
     }
 
-    /// Feeds a metric to every schedule that waits for one.
+    /// The schedule of an option that a group, counted as in `groups`, has of its own.
+    pub fn group_scheduler(&self, group: usize, option: &str) -> Option<&Scheduler> {
+        self.list[1..].get(group)?.scheduler(option)
+    }
+
+    /// The same, to be fed or resumed.
+    pub fn group_scheduler_mut(&mut self, group: usize, option: &str) -> Option<&mut Scheduler> {
+        self.scheduler_mut_of(group.checked_add(1)?, option)
+    }
+
+    fn scheduler_mut_of(&mut self, group: usize, option: &str) -> Option<&mut Scheduler> {
+        let mut schedulers = self.list.get_mut(group)?.schedulers.iter_mut();
+        schedulers.find(|(name, _)| name == option).map(|(_, scheduler)| scheduler)
+    }
+
+    /// Feeds a metric to every schedule that waits for one, those of groups included.
     ///
     /// # Errors
     /// [`Error::Field`] for NaN, or where no schedule has a plateau.
     pub fn feed(&mut self, metric: f64) -> Result<()> {
-        let mut fed = self.schedulers.clone();
-        let mut waiting = fed.iter_mut().filter(|(_, scheduler)| scheduler.has_plateau()).peekable();
+        let mut fed = self.list.iter().map(|group| group.schedulers.clone()).collect::<Vec<_>>();
+        let mut waiting = fed.iter_mut().flatten().filter(|(_, scheduler)| scheduler.has_plateau()).peekable();
         if waiting.peek().is_none() {
             return refuse("metric", metric, "fed to a schedule with a plateau; there is none");
         }
         waiting.try_for_each(|(_, scheduler)| scheduler.feed(metric))?;
-        self.schedulers = fed;
+        for (group, fed) in self.list.iter_mut().zip(fed) {
+            group.schedulers = fed;
+        }
         Ok(())
     }
 
@@ -225,22 +248,44 @@ impl Groups {
     /// # Errors
     /// [`Error::Config`] for a field that is no such option, or what its schedule says.
     pub fn value(&self, option: &str, step: u64) -> Result<f64> {
-        let rule = &self.list[0].rule;
-        let factor = self.scheduler(option).map_or(Ok(1.0), |scheduler| scheduler.factor(step))?;
+        self.value_of(0, option, step)
+    }
+
+    /// The same of a group, counted as in `groups`.
+    ///
+    /// # Errors
+    /// As [`value`](Self::value), and [`Error::Group`] where there is no such group.
+    pub fn group_value(&self, group: usize, option: &str, step: u64) -> Result<f64> {
+        self.check_group(group)?;
+        self.value_of(group + 1, option, step)
+    }
+
+    fn value_of(&self, group: usize, option: &str, step: u64) -> Result<f64> {
+        let rule = &self.list[group].rule;
+        let followed = self.schedulers_of(group).find(|(name, _)| name == option);
+        let factor = followed.map_or(Ok(1.0), |(_, scheduler)| scheduler.factor(step))?;
         match rule.number(option) {
             Some(number) => Ok(number * factor),
             None => {
-                rule.check_option(option).map_err(|message| Error::Config { path: option.into(), message })?;
-                refuse(option, "none", "a number to be read")
+                let known = rule.check_option(option).map_err(|message| Error::Config { path: option.into(), message });
+                let none = known.and_then(|()| refuse(option, "none", "a number to be read"));
+                none.map_err(|error| self.in_group(group, error))
             }
         }
+    }
+
+    /// The schedules that a group follows: its own, and the top level's of other options.
+    fn schedulers_of(&self, group: usize) -> impl Iterator<Item = &(String, Scheduler)> {
+        let (top, of_group) = (&self.list[0], &self.list[group]);
+        let own = of_group.schedulers.iter();
+        own.chain(top.schedulers.iter().filter(|(option, _)| of_group.scheduler(option).is_none()))
     }
 
     /// A group's rule in the optimizer's step `step`; none where no schedule changes it.
     fn scheduled(&self, group: usize, step: u64) -> Result<Option<Box<dyn AnyRule>>> {
         let rule = &self.list[group].rule;
-        let mut options = Vec::with_capacity(self.schedulers.len());
-        for (option, scheduler) in &self.schedulers {
+        let mut options = Vec::new();
+        for (option, scheduler) in self.schedulers_of(group) {
             // A decay of kind none has no number.
             if let Some(number) = rule.number(option) {
                 options.push((&option[..], number * scheduler.factor(step)?));
@@ -372,11 +417,7 @@ impl Groups {
     /// # Errors
     /// As [`set`](Self::set), and [`Error::Group`] where there is no such group.
     pub fn set_group(&mut self, group: usize, field: &str, value: f64) -> Result<()> {
-        let groups = self.list.len() - 1;
-        if group >= groups {
-            let message = format!("there is no such group; the configuration has {groups}");
-            return Err(Error::Group { group, message });
-        }
+        self.check_group(group)?;
         self.set_in(&[group + 1], field, value)?;
         let base = self.list[0].rule.lr();
         let group = &mut self.list[group + 1];
@@ -385,6 +426,14 @@ impl Groups {
             group.ratio = value / base;
         }
         Ok(())
+    }
+
+    fn check_group(&self, group: usize) -> Result<()> {
+        let groups = self.list.len() - 1;
+        if group < groups {
+            return Ok(());
+        }
+        Err(Error::Group { group, message: format!("there is no such group; the configuration has {groups}") })
     }
 
     fn set_in(&mut self, groups: &[usize], field: &str, value: f64) -> Result<()> {

@@ -336,7 +336,15 @@ impl Optimizer {
         self.groups.value(option, self.clocks.steps.saturating_add(1))
     }
 
-    /// Feeds a metric, as the loss of a validation, to every schedule that has a plateau.
+    /// [`value`](Self::value) of one group, counted as in the configuration's `groups`.
+    ///
+    /// # Errors
+    /// The same, and [`Error::Group`] where there is no such group.
+    pub fn group_value(&self, group: usize, option: &str) -> Result<f64> {
+        self.groups.group_value(group, option, self.clocks.steps.saturating_add(1))
+    }
+
+    /// Feeds a metric, as the loss of a validation, to every schedule that has a plateau, those of groups included.
     ///
     /// # Errors
     /// [`Error::Field`] for NaN, or where no schedule has a plateau.
@@ -345,14 +353,25 @@ impl Optimizer {
         self.groups.feed(metric)
     }
 
-    /// The schedule of an option: where its plateaus stand.
+    /// The top level's schedule of an option: where its plateaus stand.
     pub fn scheduler(&self, option: &str) -> Option<&Scheduler> {
         self.groups.scheduler(option)
     }
 
-    /// The schedule of an option, to be resumed.
+    /// The top level's schedule of an option, to be resumed.
     pub fn scheduler_mut(&mut self, option: &str) -> Option<&mut Scheduler> {
         self.groups.scheduler_mut(option)
+    }
+
+    /// The schedule of an option that a group, counted as in the configuration's `groups`, has of its own; none where
+    /// it follows the top level's.
+    pub fn group_scheduler(&self, group: usize, option: &str) -> Option<&Scheduler> {
+        self.groups.group_scheduler(group, option)
+    }
+
+    /// The same, to be resumed.
+    pub fn group_scheduler_mut(&mut self, group: usize, option: &str) -> Option<&mut Scheduler> {
+        self.groups.group_scheduler_mut(group, option)
     }
 
     /// Applied steps of the optimizer, the encoded ones included, whichever tensors they had. Schedules follow them.

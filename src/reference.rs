@@ -216,9 +216,22 @@ impl<F: Precision> Reference<F> {
         self.groups.value(option, self.clocks.steps.saturating_add(1))
     }
 
+    /// As [`Optimizer::group_value`](crate::Optimizer::group_value).
+    ///
+    /// # Errors
+    /// [`Error::Group`], [`Error::Config`] or [`Error::Field`].
+    pub fn group_value(&self, group: usize, option: &str) -> Result<f64> {
+        self.groups.group_value(group, option, self.clocks.steps.saturating_add(1))
+    }
+
     /// As [`Optimizer::scheduler_mut`](crate::Optimizer::scheduler_mut).
     pub fn scheduler_mut(&mut self, option: &str) -> Option<&mut Scheduler> {
         self.groups.scheduler_mut(option)
+    }
+
+    /// As [`Optimizer::group_scheduler_mut`](crate::Optimizer::group_scheduler_mut).
+    pub fn group_scheduler_mut(&mut self, group: usize, option: &str) -> Option<&mut Scheduler> {
+        self.groups.group_scheduler_mut(group, option)
     }
 
     /// As [`Optimizer::steps`](crate::Optimizer::steps).

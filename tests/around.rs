@@ -158,10 +158,6 @@ fn schedules_that_mean_nothing_are_refused() {
             json!({"schedule": {"constant": {}}, "schedules": {"lr": {"constant": {}}}}),
             "configuration: schedules.lr: schedule says what lr is; leave one of them out",
         ),
-        (
-            json!({"groups": [{"tensors": ["w"], "schedule": {"constant": {}}}]}),
-            "configuration: groups[0].schedule: belongs to the top level; it is the same for all groups",
-        ),
         (json!({"lookahead": {"k": 0}}), "lookahead.k is 0, must be at least 1"),
         (
             json!({"lookahead": {"k": 2.5}}),

@@ -1,0 +1,283 @@
+//! Groups: schedules of their own, on the GPU and on the reference.
+
+mod common;
+
+use common::gpu;
+use common::still::check;
+use common::twin::{Twin, bound, tensors};
+use ndarray::arr1;
+use serde_json::{Value, json};
+use wgpu_optim::{AdamW, Config, Error, Group, Plateau, Reference, Schedule, Sgd};
+
+fn config(value: Value) -> Config {
+    Config::from_value(value).expect("a sound configuration")
+}
+
+/// Parameters as bits, tensor by tensor.
+fn bits(twin: &Twin) -> Vec<Vec<u32>> {
+    let read = |name: &str| twin.params.read_blocking(name).expect("a readback");
+    twin.tensors.iter().map(|tensor| read(&tensor.name).into_iter().map(f32::to_bits).collect()).collect()
+}
+
+/// A step of both without gradients for these tensors.
+fn step_without(twin: &mut Twin, absent: &[&str]) {
+    let worst = twin.step_without(absent);
+    assert!(worst.ulps <= bound(&twin.gpu), "{}", worst.text);
+}
+
+/// A call of the optimizer and of its reference.
+macro_rules! both {
+    ($twin:expr, $($call:tt)*) => {
+        $twin.optimizer.$($call)*.unwrap();
+        $twin.reference.$($call)*.unwrap();
+    };
+}
+
+// Schedules.
+
+/// `t0` follows the top level; `t1` has a rate and its schedule, `t2` the schedule of its momentum, `t3` a closure.
+fn scheduled() -> Config {
+    let value = json!({
+        "optimizer": "sgd", "lr": 0.1, "momentum": 0.5,
+        "schedule": {"exponential": {"gamma": 0.5}},
+        "schedules": {"momentum": {"linear": {"total": 4}}},
+        "groups": [
+            {"tensors": ["t1"], "lr": 0.3, "schedule": {"step": {"every": 2, "gamma": 0.1}}},
+            {"tensors": ["t2"], "schedules": {"momentum": {"constant": {}}}}
+        ]
+    });
+    config(value).group(Group::new(["t3"]).schedule("lr", Schedule::custom(|t| 1.0 / t as f64)))
+}
+
+/// The rates of the four tensors above in each step.
+const RATES: [[f64; 4]; 4] = [
+    [0.1, 0.3, 0.1, 0.1],
+    [0.1 * 0.5, 0.3, 0.1 * 0.5, 0.1 * (1.0 / 2.0)],
+    [0.1 * 0.25, 0.3 * 0.1, 0.1 * 0.25, 0.1 * (1.0 / 3.0)],
+    [0.1 * 0.125, 0.3 * 0.1, 0.1 * 0.125, 0.1 * (1.0 / 4.0)],
+];
+
+#[test]
+fn a_group_s_schedule_replaces_the_top_level_s() {
+    let Some(gpu) = gpu("schedules of groups", 1) else { return };
+    let plain = config(json!({
+        "optimizer": "sgd", "lr": 0.1, "momentum": 0.5, "groups": [{"tensors": ["t1"], "lr": 0.3}]
+    }));
+    let plain = plain.group(Group::new(["t2"])).group(Group::new(["t3"]));
+    let tensors = tensors(&[5, 1030, 9, 3]);
+    let mut by_schedule = Twin::new(&gpu, &scheduled(), &tensors, 1);
+    let mut by_hand = Twin::new(&gpu, &plain, &tensors, 1);
+    for (step, rates) in RATES.into_iter().enumerate() {
+        let momentum = 0.5 * (1.0 - step as f64 / 4.0);
+        assert_eq!(by_schedule.optimizer.value("lr"), Ok(rates[0]));
+        both!(by_hand, set_lr(rates[0]));
+        for group in 0..3 {
+            both!(by_hand, set_group(group, "lr", rates[group + 1]));
+            assert_eq!(by_schedule.optimizer.group_value(group, "lr"), Ok(rates[group + 1]), "step {step}");
+            assert_eq!(by_schedule.reference.group_value(group, "lr"), Ok(rates[group + 1]), "step {step}");
+            let own = if group == 1 { 0.5 } else { momentum };
+            both!(by_hand, set_group(group, "momentum", own));
+            assert_eq!(by_schedule.optimizer.group_value(group, "momentum"), Ok(own), "step {step}");
+        }
+        both!(by_hand, set("momentum", momentum));
+        // Schedules follow the optimizer's steps, whichever tensors they had.
+        let absent: &[&str] = if step == 1 { &["t1"] } else { &[] };
+        step_without(&mut by_schedule, absent);
+        step_without(&mut by_hand, absent);
+        assert_eq!(bits(&by_schedule), bits(&by_hand), "step {step}");
+    }
+}
+
+#[test]
+fn rates_of_groups_are_those_computed_by_hand() {
+    let plain = |groups: Vec<Group>| {
+        let config = Config::from(Sgd { lr: 0.1, ..Sgd::default() });
+        let config = config.schedule("lr", Schedule::Exponential { gamma: 0.5 });
+        groups.into_iter().fold(config, Config::group)
+    };
+    let config = plain(vec![
+        Group::new(["t1"]).set("lr", 0.3).set("schedule", json!({"step": {"every": 2, "gamma": 0.1}})),
+        Group::new(["t2"]),
+        Group::new(["t3"]).schedule("lr", Schedule::custom(|t| 1.0 / t as f64)),
+    ]);
+    let mut reference = Reference::<f64>::new(&config, &tensors(&[1; 4])).unwrap();
+    let mut params: Vec<_> = (0..4).map(|_| arr1(&[1.0]).into_dyn()).collect();
+    let mut expected = [1.0; 4];
+    let mut step = |reference: &mut Reference<f64>, rates: [f64; 4]| {
+        reference.step(&mut params, &vec![Some(arr1(&[1.0]).into_dyn()); 4]).unwrap();
+        for i in 0..4 {
+            expected[i] -= rates[i];
+            assert_eq!(params[i][[0]], expected[i], "t{i}");
+        }
+    };
+    for rates in RATES {
+        step(&mut reference, rates);
+    }
+    // A rate that is set scales every group, as the replay's `lr_per_step` does: those with schedules, too.
+    reference.set_lr(0.2).unwrap();
+    step(&mut reference, [0.2 * 0.0625, 0.3 / 0.1 * 0.2 * (0.1_f64 * 0.1), 0.2 * 0.0625, 0.2 * (1.0 / 5.0)]);
+}
+
+#[test]
+fn a_metric_is_fed_to_the_plateaus_of_all_groups() {
+    let Some(gpu) = gpu("plateaus of groups", 1) else { return };
+    let plateau = |factor: f64| Schedule::Plateau(Plateau { factor, patience: 0, ..Plateau::default() });
+    // The top level has none.
+    let plain = Config::from(Sgd { lr: 1.0, momentum: 0.8, ..Sgd::default() });
+    let config = plain
+        .group(Group::new(["t0"]).schedule("lr", plateau(0.5)))
+        .group(Group::new(["t1"]).schedule("momentum", plateau(0.25)).schedule("lr", Schedule::Constant {}));
+    let tensors = tensors(&[3, 5]);
+    let mut twin = Twin::new(&gpu, &config, &tensors, 1);
+    for metric in [1.0, 1.0] {
+        step_without(&mut twin, &[]);
+        both!(twin, feed(metric));
+    }
+    let values = |twin: &Twin| [(0, "lr"), (1, "lr"), (1, "momentum")].map(|(i, o)| twin.optimizer.group_value(i, o));
+    assert_eq!(values(&twin), [Ok(0.5), Ok(1.0), Ok(0.8 * 0.25)]);
+    step_without(&mut twin, &[]);
+
+    // What one group's plateau refuses counts for none.
+    let up = Schedule::Plateau(Plateau { mode: wgpu_optim::Mode::Max, ..Plateau::default() });
+    let min_and_max = Config::from(Sgd { lr: 1.0, ..Sgd::default() })
+        .group(Group::new(["t0"]).schedule("lr", plateau(0.5)))
+        .group(Group::new(["t1"]).schedule("lr", up));
+    let mut refused = Twin::new(&gpu, &min_and_max, &tensors, 1).optimizer;
+    refused.feed(1.0).unwrap();
+    let text = "metric is inf, must be below inf with mode max";
+    check(text, &refused.feed(f64::INFINITY).unwrap_err(), text);
+    assert_eq!(refused.group_value(0, "lr"), Ok(1.0));
+
+    // Another training goes on from their states.
+    let mut resumed = Twin::new(&gpu, &config, &tensors, 1);
+    for (group, option) in [(0, "lr"), (1, "momentum")] {
+        let state = twin.optimizer.group_scheduler(group, option).unwrap().state().to_vec();
+        resumed.optimizer.group_scheduler_mut(group, option).unwrap().set_state(&state).unwrap();
+        resumed.reference.group_scheduler_mut(group, option).unwrap().set_state(&state).unwrap();
+    }
+    assert_eq!(values(&resumed), values(&twin));
+    step_without(&mut resumed, &[]);
+    for (group, option) in [(0, "momentum"), (2, "lr"), (usize::MAX, "lr")] {
+        assert!(resumed.optimizer.group_scheduler(group, option).is_none(), "{option} of {group}");
+        assert!(resumed.optimizer.group_scheduler_mut(group, option).is_none(), "{option} of {group}");
+    }
+    assert!(resumed.optimizer.scheduler("lr").is_none(), "that is the top level's");
+}
+
+#[test]
+fn schedules_of_groups_write_themselves_out() {
+    let schedule = Schedule::Cosine { total: 9, end: 0.0 };
+    let from_json = json!({"optimizer": "adam", "schedule": {"constant": {}}, "groups": [{
+        "tensors": ["a"], "lr": 0.5, "schedule": {"cosine": {"total": 9, "end": 0.0}},
+        "schedules": {"beta1": {"linear": {"total": 9, "end": 0.5}}}
+    }]});
+    let linear = Schedule::Linear { total: 9, end: 0.5 };
+    let group = Group::new(["a"]).set("lr", 0.5);
+    let top = config(json!({"optimizer": "adam", "schedule": {"constant": {}}}));
+    let in_rust = top.clone().group(group.clone().schedule("beta1", linear.clone()).schedule("lr", schedule.clone()));
+    let both_ways = top.group(group.set("schedules", json!({"beta1": linear})).schedule("lr", schedule));
+    let expected = from_json["groups"].clone();
+    for config in [config(from_json), in_rust, both_ways] {
+        let text = config.to_json().unwrap();
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap()["groups"], expected);
+        let again = Config::from_json(&text).unwrap();
+        assert_eq!(again.to_json().unwrap(), text);
+        let reference = Reference::<f32>::new(&again, &tensors(&[3])[..0]);
+        assert!(matches!(reference, Err(Error::Group { .. })), "the group is there still");
+    }
+    let closure = Config::from(AdamW::default()).group(Group::new(["a"]).schedule("beta1", Schedule::custom(|_| 1.0)));
+    let text = "configuration: groups[0].schedules.beta1: a schedule's closure cannot be written out; ...";
+    check("a closure", &closure.to_json().unwrap_err(), text);
+}
+
+#[test]
+fn schedules_of_groups_that_mean_nothing_are_refused() {
+    let linear = |total: u64| json!({"linear": {"total": total}});
+    for (group, text) in [
+        (
+            json!({"schedule": {"warm": {}}}),
+            "configuration: groups[1].schedule: unknown variant `warm`, expected one of ...",
+        ),
+        (json!({"schedule": null}), "configuration: groups[1].schedule: invalid type: null, expected ..."),
+        (
+            json!({"schedule": {"linear": {"total": 5, "last": 0}}}),
+            "configuration: groups[1].schedule.linear.last: unknown field `last`, expected `total` or `end`",
+        ),
+        (json!({"schedule": linear(0)}), "groups[1].schedule.linear.total is 0, must be at least 1"),
+        (json!({"schedules": {"beta1": linear(0)}}), "groups[1].schedules.beta1.linear.total is 0, must be at least 1"),
+        (
+            json!({"schedules": {"beta1": {"linear": {"total": "x"}}}}),
+            "configuration: groups[1].schedules.beta1.linear.total: invalid type: string \"x\", expected u64",
+        ),
+        (json!({"schedules": 3}), "configuration: groups[1].schedules: invalid type: integer `3`, expected a map"),
+        (
+            json!({"schedules": {"warmth": linear(1)}}),
+            "configuration: groups[1].schedules.warmth: is not an option that may change; those of adam are lr, ...",
+        ),
+        (
+            json!({"schedules": {"weight_decay": linear(1)}}),
+            "groups[1].weight_decay is none, must be above 0 with a schedule, which multiplies it",
+        ),
+        (
+            json!({"lr": 0, "schedule": linear(1)}),
+            "groups[1].lr is 0, must be above 0 with a schedule, which multiplies it",
+        ),
+        (
+            json!({"schedule": linear(1), "schedules": {"lr": linear(1)}}),
+            "configuration: groups[1].schedules.lr: schedule says what lr is; leave one of them out",
+        ),
+    ] {
+        let mut all = json!({"optimizer": "adam", "groups": [{"tensors": ["t0"]}, {"tensors": ["t1"]}]});
+        all["groups"][1].as_object_mut().unwrap().extend(group.as_object().unwrap().clone());
+        check(text, &Config::from_value(all).expect_err(text), text);
+    }
+    // The only rate that the top level's schedule could scale has a schedule of its own.
+    let unscaled = json!({"optimizer": "adam", "lr": 0, "schedule": linear(1),
+        "groups": [{"tensors": ["t0"], "lr": 0.1, "schedule": linear(1)}]});
+    let text = "lr is 0, must be above 0 with a schedule, which multiplies it";
+    check(text, &Config::from_value(unscaled).unwrap_err(), text);
+
+    let refused = |group: Group, text: &str| {
+        let error = Config::from(Sgd { momentum: 0.5, ..Sgd::default() }).group(group).groups(&tensors(&[1]));
+        check(text, &error.expect_err(text), text);
+    };
+    let twice =
+        "configuration: groups[0].schedule: is among the group's fields and set beside them; leave one of them out";
+    let constant = Schedule::Constant {};
+    let group = Group::new(["t0"]);
+    refused(group.clone().set("schedule", &constant).schedule("lr", constant), twice);
+    let out = "groups[0].momentum at step 1 of its schedule is 1.5, must be at least 0 and below 1";
+    refused(group.clone().schedule("momentum", Schedule::custom(|_| 3.0)), out);
+    let negative = "groups[0].schedules.momentum at t = 1 is -1, must be at least 0 and finite";
+    refused(group.schedule("momentum", Schedule::custom(|_| -1.0)), negative);
+}
+
+#[test]
+fn a_group_s_schedule_that_leads_out_of_bounds_stops_the_step_and_moves_nothing() {
+    let Some(gpu) = gpu("schedules of groups out of bounds", 2) else { return };
+    let at_third = |value: f64| Schedule::custom(move |t| if t < 3 { 1.0 } else { value });
+    for (option, value, text) in [
+        ("lr", -1.0, "groups[0].schedule at t = 3 is -1, must be at least 0 and finite"),
+        ("momentum", 4.0, "groups[0].momentum at step 3 of its schedule is 2, must be at least 0 and below 1"),
+    ] {
+        let top = Config::from(Sgd { momentum: 0.5, ..Sgd::default() });
+        let config = top.group(Group::new(["t1"]).schedule(option, at_third(value)));
+        let mut twin = Twin::new(&gpu, &config, &tensors(&[5, 9]), 2);
+        twin.step();
+        twin.step();
+        twin.refuses(text, text, |Twin { optimizer, params, grads, .. }| optimizer.step(&*params, &*grads));
+        let mut values = twin.values.clone();
+        let grads: Vec<_> = values.iter().cloned().map(Some).collect();
+        check(text, &twin.reference.step(&mut values, &grads).expect_err(text), text);
+        assert_eq!((values, twin.optimizer.steps()), (twin.values, 2));
+    }
+    let twin = Twin::new(&gpu, &scheduled(), &tensors(&[1; 4]), 2);
+    for (group, option, text) in [
+        (3, "lr", "groups[3]: there is no such group; the configuration has 3"),
+        (1, "warmth", "configuration: groups[1].warmth: is not an option that may change; those of sgd are ..."),
+        (1, "weight_decay", "groups[1].weight_decay is none, must be a number to be read"),
+    ] {
+        check(text, &twin.optimizer.group_value(group, option).unwrap_err(), text);
+        check(text, &twin.reference.group_value(group, option).unwrap_err(), text);
+    }
+}
