@@ -66,6 +66,8 @@ pub struct Groups {
     /// Each tensor's group.
     of: Vec<usize>,
     lines: Vec<Option<Lines>>,
+    /// Whether each tensor is treated as one without a gradient.
+    frozen: Vec<bool>,
     around: Around,
 }
 
@@ -117,12 +119,13 @@ impl Groups {
         for group in list.iter_mut().filter(|group| group.own.contains_key("lr")) {
             group.ratio = group.lr_initial / base;
         }
-        Self { list, of: Vec::new(), lines: Vec::new(), around }
+        Self { list, of: Vec::new(), lines: Vec::new(), frozen: Vec::new(), around }
     }
 
     /// Gives each tensor its group.
     pub(crate) fn assign(&mut self, tensors: &[Tensor], of: Vec<usize>) {
         self.lines = tensors.iter().map(Lines::of).collect();
+        self.frozen = vec![false; tensors.len()];
         self.of = of;
     }
 
@@ -144,6 +147,34 @@ impl Groups {
     /// Never: the top level is always there.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
+    }
+
+    /// Freezes the tensors that a name or `*` pattern matches, or no longer.
+    ///
+    /// # Errors
+    /// [`Error::Pattern`] where it matches none.
+    pub fn freeze(&mut self, tensors: &[Tensor], pattern: &str, frozen: bool) -> Result<()> {
+        let matching = tensors.iter().zip(&mut self.frozen).filter(|(tensor, _)| matches(pattern, &tensor.name));
+        let count = matching.map(|(_, place)| *place = frozen).count();
+        if count > 0 {
+            return Ok(());
+        }
+        Err(Error::Pattern { pattern: pattern.into(), tensors: tensors.len() })
+    }
+
+    /// Whether a tensor is frozen.
+    pub fn is_frozen(&self, tensor: usize) -> bool {
+        self.frozen[tensor]
+    }
+
+    /// Those of the tensors given that take part: all that are not frozen. `None` stands for all.
+    pub fn present(&self, given: Option<Vec<bool>>) -> Option<Vec<bool>> {
+        if !self.frozen.contains(&true) {
+            return given;
+        }
+        let mut present = given.unwrap_or_else(|| vec![true; self.frozen.len()]);
+        present.iter_mut().zip(&self.frozen).for_each(|(present, frozen)| *present &= !frozen);
+        Some(present)
     }
 
     /// What is wrapped round every rule.
@@ -456,5 +487,43 @@ pub(crate) fn in_group(group: usize, error: Error) -> Error {
             Error::Field { field: format!("groups[{group}].{field}"), value, bound }
         }
         other => other,
+    }
+}
+
+/// Whether `*` in the pattern can stand for some text so that the name comes out.
+pub(crate) fn matches(pattern: &str, name: &str) -> bool {
+    let Some((head, rest)) = pattern.split_once('*') else { return pattern == name };
+    let Some(mut name) = name.strip_prefix(head) else { return false };
+    let mut parts = rest.split('*').collect::<Vec<_>>();
+    let tail = parts.pop().unwrap_or("");
+    for part in parts {
+        match name.find(part) {
+            Some(at) => name = &name[at + part.len()..],
+            None => return false,
+        }
+    }
+    name.ends_with(tail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::matches;
+
+    #[test]
+    fn a_star_stands_for_any_text() {
+        for (pattern, name, expected) in [
+            ("b1", "b1", true),
+            ("b1", "b10", false),
+            ("*", "", true),
+            ("*.bias", "a.bias", true),
+            ("*.bias", "a.bias2", false),
+            ("h.*.w", "h.1.w", true),
+            ("h.*.w", "h.w", false),
+            ("a*a", "a", false),
+            ("*b*b*", "abcb", true),
+            ("*b*b*", "abc", false),
+        ] {
+            assert_eq!(matches(pattern, name), expected, "{pattern} on {name}");
+        }
     }
 }

@@ -41,7 +41,7 @@ impl<C: Into<Config>> On for C {}
 /// An optimizer on the GPU: state, clocks, and the encoding of steps.
 ///
 /// Nothing is read back and nothing waits in a step. Numbers that depend on `t` are computed on the host in f64 and
-/// travel with the step; a tensor without a gradient is touched by nothing, and its `t` stays.
+/// travel with the step; a tensor without a gradient, or [frozen](Self::freeze), is touched by nothing, and its `t` stays.
 #[derive(Debug)]
 pub struct Optimizer {
     id: u64,
@@ -144,7 +144,7 @@ impl Optimizer {
     ) -> Result<Token> {
         let (params, grads) = (params.into(), grads.into());
         self.engine.bind(&params, Work::Step(&grads))?;
-        let present = grads.present();
+        let present = self.groups.present(grads.present());
         let mut order = self.order.clone();
         let is_present = |i: usize| present.as_ref().is_none_or(|present| present[i]);
         order.step(&self.tensors, |i| is_present(i) && self.groups.rule_of(i).needs_look_ahead())?;
@@ -174,7 +174,7 @@ impl Optimizer {
     ) -> Result<Token> {
         let params = params.into();
         self.engine.bind(&params, Work::Move(Move::LookAhead))?;
-        let present = params.present();
+        let present = self.groups.present(params.present());
         let moved =
             |i: usize| present.as_ref().is_none_or(|present| present[i]) && self.groups.rule_of(i).needs_look_ahead();
         let mut order = self.order.clone();
@@ -374,6 +374,35 @@ impl Optimizer {
         self.groups.group_scheduler_mut(group, option)
     }
 
+    /// Freezes every tensor that a name or `*` pattern matches, from the next encoded step on: each step treats it as
+    /// one without a gradient, whether one is given or not. Parameter, state and `t` stay until it is
+    /// [unfrozen](Self::unfreeze), and then go on. Moves to evaluation and back still take all parameters.
+    ///
+    /// # Errors
+    /// [`Error::Pattern`] where it matches no tensor, [`Error::Order`] between a look-ahead and its step.
+    pub fn freeze(&mut self, pattern: &str) -> Result<()> {
+        self.order.settled("freeze")?;
+        self.groups.freeze(&self.tensors, pattern, true)
+    }
+
+    /// Lets every tensor that a name or `*` pattern matches take part in steps again; those that are not frozen do
+    /// already.
+    ///
+    /// # Errors
+    /// As [`freeze`](Self::freeze).
+    pub fn unfreeze(&mut self, pattern: &str) -> Result<()> {
+        self.order.settled("unfreeze")?;
+        self.groups.freeze(&self.tensors, pattern, false)
+    }
+
+    /// Whether a tensor is frozen. None is at creation.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTensor`].
+    pub fn frozen(&self, tensor: &str) -> Result<bool> {
+        Ok(self.groups.is_frozen(find(&self.tensors, tensor)?))
+    }
+
     /// Applied steps of the optimizer, the encoded ones included, whichever tensors they had. Schedules follow them.
     pub fn steps(&self) -> u64 {
         self.clocks.steps
@@ -488,7 +517,7 @@ impl Optimizer {
     /// Buffers as in [`encode`](Self::encode).
     pub fn plan<'a>(&mut self, params: impl Into<Buffers<'a>>, grads: impl Into<Buffers<'a>>) -> Result<Report> {
         let (params, grads) = (params.into(), grads.into());
-        let present = grads.present();
+        let present = self.groups.present(grads.present());
         let (variants, tensors) = (self.engine.variants(), &self.tensors);
         let bound = self.engine.bind(&params, Work::Step(&grads))?;
         let stepped = || (0..tensors.len()).filter(|&i| present.as_ref().is_none_or(|present| present[i]));

@@ -12,7 +12,7 @@ use crate::rule::{Carried, Extent, Move, Precision, Slot, Start, Step};
 use crate::schedule::Scheduler;
 
 /// An optimizer on the CPU, with the semantics of [`Optimizer`](crate::Optimizer); but a look-ahead moves all tensors
-/// that need one.
+/// that need one and are not frozen.
 ///
 /// ```
 /// use ndarray::{ArrayD, arr1};
@@ -87,10 +87,11 @@ impl<F: Precision> Reference<F> {
             Some(grad) => grad.shape().to_vec(),
             None => self.tensors[i].shape.clone(),
         })?;
-        let needs = |i: usize| grads[i].is_some() && self.groups.rule_of(i).needs_look_ahead();
+        let present: Vec<bool> = grads.iter().map(Option::is_some).collect();
+        let present = self.groups.present(Some(present)).expect("some were given");
+        let needs = |i: usize| present[i] && self.groups.rule_of(i).needs_look_ahead();
         let mut order = self.order.clone();
         order.step(&self.tensors, needs)?;
-        let present: Vec<bool> = grads.iter().map(Option::is_some).collect();
         let mut clocks = self.clocks.clone();
         let records = self.groups.step(&mut clocks, Some(&present))?;
         (self.clocks, self.order) = (clocks, order);
@@ -120,10 +121,10 @@ impl<F: Precision> Reference<F> {
     /// [`Error::Order`] where no option asks for it or one is pending; [`Error::Count`], [`Error::Shape`].
     pub fn look_ahead(&mut self, params: &mut [ArrayD<F>]) -> Result<()> {
         self.check("parameters", params.len(), |i| params[i].shape().to_vec())?;
-        let moved = (0..params.len()).map(|i| self.groups.rule_of(i).needs_look_ahead()).collect();
+        let moved = |i: usize| !self.groups.is_frozen(i) && self.groups.rule_of(i).needs_look_ahead();
         let mut order = self.order.clone();
-        order.look(self.groups.have_move(Move::LookAhead), moved)?;
-        let records = self.groups.moved(&self.clocks, Move::LookAhead, |_| true)?;
+        order.look(self.groups.have_move(Move::LookAhead), (0..params.len()).map(moved).collect())?;
+        let records = self.groups.moved(&self.clocks, Move::LookAhead, moved)?;
         self.order = order;
         self.moved(Move::LookAhead, params, &records);
         Ok(())
@@ -232,6 +233,32 @@ impl<F: Precision> Reference<F> {
     /// As [`Optimizer::group_scheduler_mut`](crate::Optimizer::group_scheduler_mut).
     pub fn group_scheduler_mut(&mut self, group: usize, option: &str) -> Option<&mut Scheduler> {
         self.groups.group_scheduler_mut(group, option)
+    }
+
+    /// As [`Optimizer::freeze`](crate::Optimizer::freeze).
+    ///
+    /// # Errors
+    /// [`Error::Pattern`], or [`Error::Order`] between a look-ahead and its step.
+    pub fn freeze(&mut self, pattern: &str) -> Result<()> {
+        self.order.settled("freeze")?;
+        self.groups.freeze(&self.tensors, pattern, true)
+    }
+
+    /// As [`Optimizer::unfreeze`](crate::Optimizer::unfreeze).
+    ///
+    /// # Errors
+    /// [`Error::Pattern`], or [`Error::Order`] between a look-ahead and its step.
+    pub fn unfreeze(&mut self, pattern: &str) -> Result<()> {
+        self.order.settled("unfreeze")?;
+        self.groups.freeze(&self.tensors, pattern, false)
+    }
+
+    /// Whether a tensor is frozen.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTensor`].
+    pub fn frozen(&self, tensor: &str) -> Result<bool> {
+        Ok(self.groups.is_frozen(find(&self.tensors, tensor)?))
     }
 
     /// As [`Optimizer::steps`](crate::Optimizer::steps).

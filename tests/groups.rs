@@ -1,4 +1,4 @@
-//! Groups: schedules of their own, on the GPU and on the reference.
+//! Groups: schedules of their own, and tensors that are frozen, on the GPU and on the reference.
 
 mod common;
 
@@ -7,7 +7,7 @@ use common::still::check;
 use common::twin::{Twin, bound, tensors};
 use ndarray::arr1;
 use serde_json::{Value, json};
-use wgpu_optim::{AdamW, Config, Error, Group, Plateau, Reference, Schedule, Sgd};
+use wgpu_optim::{AdamW, Config, Error, Group, Plateau, Reference, Schedule, Sgd, Tensor};
 
 fn config(value: Value) -> Config {
     Config::from_value(value).expect("a sound configuration")
@@ -280,4 +280,141 @@ fn a_group_s_schedule_that_leads_out_of_bounds_stops_the_step_and_moves_nothing(
         check(text, &twin.optimizer.group_value(group, option).unwrap_err(), text);
         check(text, &twin.reference.group_value(group, option).unwrap_err(), text);
     }
+}
+
+// Freezing.
+
+/// State per element, sums, slots round a rule, rows and columns.
+fn configs() -> [Config; 4] {
+    [
+        json!({"optimizer": "adamw", "lr": 0.05, "schedule": {"exponential": {"gamma": 0.5}}}),
+        json!({"optimizer": "novograd", "lr": 0.05}),
+        json!({"optimizer": "sgd", "lr": 0.05, "lookahead": {"k": 2}}),
+        json!({"optimizer": "adafactor", "lr": 0.05}),
+    ]
+    .map(config)
+}
+
+/// Parameter and state of a tensor as bits.
+fn all_of(twin: &Twin, name: &str) -> Vec<Vec<u32>> {
+    let slots = twin.optimizer.slots(name).unwrap();
+    let state = slots.into_iter().map(|slot| twin.optimizer.state_blocking(name, slot).unwrap());
+    let all = [twin.params.read_blocking(name).unwrap()].into_iter().chain(state);
+    all.map(|values| values.into_iter().map(f32::to_bits).collect()).collect()
+}
+
+#[test]
+fn a_frozen_tensor_is_as_one_without_a_gradient() {
+    let Some(gpu) = gpu("frozen tensors", configs().len()) else { return };
+    for config in configs() {
+        let tensors = [Tensor::f32("t0", [700]), Tensor::f32("t1", [3, 40]), Tensor::f32("t2", [1030])];
+        let [mut frozen, mut absent] = [(); 2].map(|()| Twin::new(&gpu, &config, &tensors, 16));
+        for twin in [&mut frozen, &mut absent] {
+            step_without(twin, &[]);
+        }
+        let before = all_of(&frozen, "t1");
+        let (counts, memory) = (gpu.counts(), frozen.optimizer.memory());
+        both!(frozen, freeze("t1"));
+        let held = ["t0", "t1", "t2"].map(|name| frozen.optimizer.frozen(name));
+        assert_eq!(held, [Ok(false), Ok(true), Ok(false)]);
+        for _ in 0..3 {
+            step_without(&mut frozen, &[]);
+            step_without(&mut absent, &["t1"]);
+        }
+        let made = |counts: wgpu_optim::Counts| (counts.bind_groups, counts.pipelines);
+        assert_eq!(made(gpu.counts()), made(counts), "{}: no table is made again", config.name());
+        assert_eq!(frozen.optimizer.memory().tables, memory.tables);
+        assert_eq!(all_of(&frozen, "t1"), before, "{}: no decay, no state", config.name());
+        assert_eq!(["t0", "t1"].map(|name| frozen.optimizer.t(name)), [Ok(4), Ok(1)]);
+        // A gradient may be missing as well.
+        step_without(&mut frozen, &["t1"]);
+        step_without(&mut absent, &["t1"]);
+        both!(frozen, unfreeze("t1"));
+        for _ in 0..2 {
+            step_without(&mut frozen, &[]);
+            step_without(&mut absent, &[]);
+        }
+        for name in ["t0", "t1", "t2"] {
+            assert_eq!(all_of(&frozen, name), all_of(&absent, name), "{name} of {}", config.name());
+            assert_eq!(frozen.optimizer.t(name), frozen.reference.t(name), "{name}");
+        }
+        assert_eq!((frozen.optimizer.t("t1"), frozen.optimizer.steps()), (Ok(3), 7));
+    }
+}
+
+#[test]
+fn tensors_are_frozen_by_name_or_pattern() {
+    let Some(gpu) = gpu("patterns of frozen tensors", 1) else { return };
+    let tensors = ["h.0.w", "h.0.b", "h.1.w"].map(|name| Tensor::f32(name, [3]));
+    let mut twin = Twin::new(&gpu, &config(json!({"optimizer": "adam", "lr": 0.1})), &tensors, 4);
+    let held = |twin: &Twin| {
+        let of = |name: &str| (twin.optimizer.frozen(name).unwrap(), twin.reference.frozen(name).unwrap());
+        ["h.0.w", "h.0.b", "h.1.w"].map(|name| match of(name) {
+            (optimizer, reference) if optimizer == reference => optimizer,
+            differ => panic!("{name}: {differ:?}"),
+        })
+    };
+    both!(twin, freeze("*.w"));
+    assert_eq!(held(&twin), [true, false, true]);
+    let moved = twin.optimizer.plan(&twin.params, &twin.grads).unwrap().bytes;
+    assert_eq!(moved, 28 * 3, "of one tensor");
+    both!(twin, freeze("h.0.b"));
+    both!(twin, unfreeze("h.0.*"));
+    assert_eq!(held(&twin), [false, false, true]);
+    for text in ["pattern h.2 matches none of the 3 tensors", "pattern *.v matches none of the 3 tensors"] {
+        let pattern = text.split(' ').nth(1).unwrap();
+        twin.refuses(text, text, |twin| twin.optimizer.freeze(pattern));
+        twin.refuses(text, text, |twin| twin.optimizer.unfreeze(pattern));
+        check(text, &twin.reference.freeze(pattern).unwrap_err(), text);
+        check(text, &twin.reference.unfreeze(pattern).unwrap_err(), text);
+    }
+    let text = "tensor h.* is unknown; there are h.0.w, h.0.b, h.1.w";
+    check(text, &twin.optimizer.frozen("h.*").unwrap_err(), text);
+    check(text, &twin.reference.frozen("h.*").unwrap_err(), text);
+    assert_eq!(held(&twin), [false, false, true], "what is refused changes nothing");
+
+    // What is frozen stays so when an encoding from before is taken back.
+    let mut encoder = gpu.device().create_command_encoder(&Default::default());
+    let token = twin.optimizer.encode(&mut encoder, &twin.params, &twin.grads).unwrap();
+    twin.optimizer.freeze("*").unwrap();
+    drop(encoder);
+    twin.optimizer.forget(token).unwrap();
+    assert_eq!(twin.optimizer.frozen("h.0.b"), Ok(true));
+    let before = bits(&twin);
+    twin.optimizer.step(&twin.params, &twin.grads).unwrap();
+    assert_eq!(bits(&twin), before);
+    assert_eq!((twin.optimizer.t("h.0.b"), twin.optimizer.steps()), (Ok(0), 1));
+}
+
+#[test]
+fn a_frozen_tensor_does_not_look_ahead() {
+    let Some(gpu) = gpu("look-aheads of frozen tensors", 1) else { return };
+    let value = json!({"optimizer": "sgd", "lr": 0.1, "momentum": 0.9, "form": "velocity", "nesterov": "look_ahead"});
+    let mut twin = Twin::new(&gpu, &config(value), &tensors(&[5, 9]), 4);
+    step_without(&mut twin, &[]);
+    both!(twin, freeze("t1"));
+    let before = all_of(&twin, "t1");
+    // Its parameter and its gradient may be missing.
+    let part = twin.params.without(&["t1"]).unwrap();
+    twin.optimizer.look_ahead(&part).unwrap();
+    twin.reference.look_ahead(&mut twin.values).unwrap();
+    let text = "freeze: a look-ahead waits for its step; take the step first";
+    check(text, &twin.reference.freeze("t0").unwrap_err(), text);
+    let text = "unfreeze: a look-ahead waits for its step; take the step first";
+    check(text, &twin.reference.unfreeze("t1").unwrap_err(), text);
+    twin.grads.write("t0", &[0.5; 5]).unwrap();
+    twin.optimizer.step(&part, &twin.grads.without(&["t1"]).unwrap()).unwrap();
+    let grads = [Some(arr1(&[0.5_f32; 5]).into_dyn()), None];
+    twin.reference.step(&mut twin.values, &grads).unwrap();
+    drop(part);
+    step_without(&mut twin, &[]);
+    assert_eq!(all_of(&twin, "t1"), before);
+    both!(twin, unfreeze("*"));
+    step_without(&mut twin, &[]);
+    assert_eq!(["t0", "t1"].map(|name| twin.optimizer.t(name)), [Ok(4), Ok(2)]);
+    // Where every tensor is frozen a step needs none.
+    both!(twin, freeze("*"));
+    let before = bits(&twin);
+    twin.optimizer.step(&twin.params, &twin.grads).unwrap();
+    assert_eq!(bits(&twin), before);
 }
