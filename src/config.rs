@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use crate::around::{Around, Lookahead};
 use crate::error::{Error, Result, refuse};
 use crate::format::Tensor;
-use crate::groups::{ActiveGroup, Groups, in_group, matches};
+use crate::groups::{ActiveGroup, Groups, in_group};
 use crate::rule::{AnyRule, Rule};
 use crate::rules;
 use crate::schedule::{Schedule, Scheduler};
@@ -83,7 +83,7 @@ impl Group {
     }
 
     /// The group at work, with the top level's options where it has none of its own; `i` is its place in `groups`.
-    fn active(&self, i: usize, top: &dyn AnyRule, maximize: bool) -> Result<ActiveGroup> {
+    fn active(&self, i: usize, top: &ActiveGroup) -> Result<ActiveGroup> {
         let mut own = self.fields.clone();
         if let Some(field) = LATER.iter().find(|&&field| own.contains_key(field)) {
             return Err(Error::Unsupported { field: format!("groups[{i}].{field}") });
@@ -100,9 +100,10 @@ impl Group {
             return Err(within(wrong(schedule_path(option), message)));
         }
         schedules.extend(self.schedules.iter().cloned());
-        let maximize = take(&mut own, "maximize").map_err(within)?.unwrap_or(maximize);
-        let rule = top.with(&own).map_err(within)?;
-        let mut group = ActiveGroup::new(rule, maximize, own).map_err(within)?;
+        let maximize = take(&mut own, "maximize").map_err(within)?.unwrap_or(top.maximizes());
+        let rule = top.rule().with(&own).map_err(within)?;
+        let mut group = ActiveGroup::new(rule, maximize, own, Some(top)).map_err(within)?;
+        group.patterns = self.tensors.clone();
         group.schedulers = schedulers(&schedules, &format!("groups[{i}]."), std::slice::from_ref(&group))?;
         Ok(group)
     }
@@ -253,13 +254,13 @@ impl Config {
     fn active(&self) -> Result<Groups> {
         self.rule.check()?;
         self.around.check()?;
-        let mut all = vec![ActiveGroup::new(self.rule.clone(), self.maximize, Map::new())?];
+        let mut all = vec![ActiveGroup::new(self.rule.clone(), self.maximize, Map::new(), None)?];
         for (i, group) in self.groups.iter().enumerate() {
-            all.push(group.active(i, &*self.rule, self.maximize)?);
+            all.push(group.active(i, &all[0])?);
         }
         all[0].schedulers = schedulers(&self.schedules, "", &all)?;
         let groups = Groups::new(all, self.around);
-        groups.check_schedules()?;
+        groups.check_schedules(1)?;
         Ok(groups)
     }
 
@@ -268,37 +269,29 @@ impl Config {
     /// # Errors
     /// A bad option, the same tensor twice, a pattern that matches none, a tensor in two groups.
     pub fn groups(&self, tensors: &[Tensor]) -> Result<Groups> {
-        Tensor::check_names(tensors)?;
         let mut groups = self.active()?;
-        let mut of = vec![0; tensors.len()];
-        for (group, Group { tensors: patterns, .. }) in self.groups.iter().enumerate() {
-            let refuse = |message| Err(Error::Group { group, message });
-            for pattern in patterns {
-                let mut matched = false;
-                for (tensor, of) in tensors.iter().zip(&mut of).filter(|(tensor, _)| matches(pattern, &tensor.name)) {
-                    matched = true;
-                    if *of != 0 && *of != group + 1 {
-                        return refuse(format!("tensor {} is in groups[{}] already", tensor.name, *of - 1));
-                    }
-                    *of = group + 1;
-                }
-                if !matched {
-                    return refuse(format!("pattern {pattern} matches none of the {} tensors", tensors.len()));
-                }
-            }
-            if patterns.is_empty() {
-                return refuse("tensors is empty, must hold at least one name".into());
-            }
-        }
-        groups.assign(tensors, of);
-        for (i, tensor) in tensors.iter().enumerate() {
-            if groups.rule_of(i).has_lines() && groups.lines_of(i).is_none() {
-                let (what, name) = ("shape".into(), tensor.name.clone());
-                let (found, expected) = (format!("{:?}", tensor.shape), "rows and columns, for this rule".into());
-                return Err(Error::Shape { what, tensor: name, found, expected });
-            }
-        }
+        groups.check_patterns(1, tensors)?;
+        groups.add(tensors)?;
         Ok(groups)
+    }
+}
+
+impl Groups {
+    /// Adds a group for new tensors, behind the others: what it leaves out is what the top level has now. `tensors` are
+    /// all, the new ones behind those there were; new ones that the group does not match are [added](Self::add), too.
+    /// `step` is the optimizer's coming one.
+    ///
+    /// # Errors
+    /// A bad option or schedule, a pattern that matches none of the new tensors, and as [`add`](Self::add). Nothing has
+    /// changed then.
+    pub fn add_group(&mut self, group: &Group, tensors: &[Tensor], step: u64) -> Result<()> {
+        let mut groups = self.clone();
+        groups.push(group.active(self.len() - 1, self.top())?);
+        groups.check_schedules(step)?;
+        groups.check_patterns(self.len(), &tensors[self.of().len()..])?;
+        groups.add(tensors)?;
+        *self = groups;
+        Ok(())
     }
 }
 

@@ -21,6 +21,8 @@ pub struct ActiveGroup {
     for_matrices: Option<Box<dyn AnyRule>>,
     maximize: bool,
     lr_initial: f64,
+    /// Names and patterns of its tensors; none for the top level.
+    pub(crate) patterns: Vec<String>,
     /// Fields that the top level does not decide.
     own: Map<String, Value>,
     /// Of its rate to the top level's, where it has one of its own.
@@ -30,17 +32,22 @@ pub struct ActiveGroup {
 }
 
 impl ActiveGroup {
-    /// A group with the fields that are its own.
+    /// The top level, or a group below it with the fields that are its own.
     ///
     /// # Errors
     /// [`Error::Field`] for an independent decay without a rate.
-    pub fn new(rule: Box<dyn AnyRule>, maximize: bool, own: Map<String, Value>) -> Result<Self> {
-        let lr_initial = rule.lr();
+    pub fn new(rule: Box<dyn AnyRule>, maximize: bool, own: Map<String, Value>, top: Option<&Self>) -> Result<Self> {
+        let (lr_initial, ratio) = match top {
+            Some(top) if own.contains_key("lr") => (rule.lr(), rule.lr() / top.rule.lr()),
+            Some(top) => (top.lr_initial, 1.0),
+            None => (rule.lr(), 1.0),
+        };
         if matches!(rule.weight_decay(), WeightDecay::Independent(_)) && lr_initial == 0.0 {
             return refuse("lr", 0, "above 0 with weight_decay independent");
         }
         let for_matrices = rule.for_matrices();
-        Ok(Self { rule, for_matrices, maximize, lr_initial, own, ratio: 1.0, schedulers: Vec::new() })
+        let (patterns, schedulers) = (Vec::new(), Vec::new());
+        Ok(Self { rule, for_matrices, maximize, lr_initial, patterns, own, ratio, schedulers })
     }
 
     fn set_rule(&mut self, rule: Box<dyn AnyRule>) {
@@ -51,6 +58,21 @@ impl ActiveGroup {
     /// Its rule, without schedules.
     pub fn rule(&self) -> &dyn AnyRule {
         &*self.rule
+    }
+
+    /// Whether it ascends.
+    pub fn maximizes(&self) -> bool {
+        self.maximize
+    }
+
+    /// Its rule for a tensor, whose lines these are.
+    fn rule_for(&self, lines: Option<Lines>) -> &(dyn AnyRule + 'static) {
+        &**lines.and(self.for_matrices.as_ref()).unwrap_or(&self.rule)
+    }
+
+    /// Whether a name or pattern of its is the tensor's.
+    fn matches(&self, tensor: &Tensor) -> bool {
+        self.patterns.iter().any(|pattern| matches(pattern, &tensor.name))
     }
 
     /// Its own schedule of an option.
@@ -114,24 +136,68 @@ impl Records {
 
 impl Groups {
     /// Groups of no tensors, the top level first.
-    pub(crate) fn new(mut list: Vec<ActiveGroup>, around: Around) -> Self {
-        let base = list[0].lr_initial;
-        for group in list.iter_mut().filter(|group| group.own.contains_key("lr")) {
-            group.ratio = group.lr_initial / base;
-        }
+    pub(crate) fn new(list: Vec<ActiveGroup>, around: Around) -> Self {
         Self { list, of: Vec::new(), lines: Vec::new(), frozen: Vec::new(), around }
     }
 
-    /// Gives each tensor its group.
-    pub(crate) fn assign(&mut self, tensors: &[Tensor], of: Vec<usize>) {
-        self.lines = tensors.iter().map(Lines::of).collect();
-        self.frozen = vec![false; tensors.len()];
-        self.of = of;
+    /// Adds a group of no tensors yet, behind the others.
+    pub(crate) fn push(&mut self, group: ActiveGroup) {
+        self.list.push(group);
     }
 
-    /// Refuses schedules that lead out of bounds in the first step.
-    pub(crate) fn check_schedules(&self) -> Result<()> {
-        self.all_scheduled(1).map(|_| ())
+    /// The top level.
+    pub(crate) fn top(&self) -> &ActiveGroup {
+        &self.list[0]
+    }
+
+    /// Gives each new tensor the one group with a name or pattern that matches it, or else the top level. `tensors` are
+    /// all, the new ones behind those there were.
+    ///
+    /// # Errors
+    /// [`Error::TensorTwice`]; [`Error::Group`] for a tensor that two groups match; [`Error::Shape`] for one without
+    /// the rows and columns that its rule needs. Nothing has changed then.
+    pub fn add(&mut self, tensors: &[Tensor]) -> Result<()> {
+        Tensor::check_names(tensors)?;
+        let (mut all_of, mut all_lines) = (self.of.clone(), self.lines.clone());
+        for tensor in &tensors[self.of.len()..] {
+            let mut takers = (1..self.list.len()).filter(|&group| self.list[group].matches(tensor));
+            let (group, lines) = (takers.next().unwrap_or(0), Lines::of(tensor));
+            if let Some(other) = takers.next() {
+                let message = format!("tensor {} is in groups[{}] already", tensor.name, group - 1);
+                return Err(Error::Group { group: other - 1, message });
+            }
+            if self.list[group].rule_for(lines).has_lines() && lines.is_none() {
+                let (what, name) = ("shape".into(), tensor.name.clone());
+                let (found, expected) = (format!("{:?}", tensor.shape), "rows and columns, for this rule".into());
+                return Err(Error::Shape { what, tensor: name, found, expected });
+            }
+            all_of.push(group);
+            all_lines.push(lines);
+        }
+        (self.of, self.lines) = (all_of, all_lines);
+        self.frozen.resize(tensors.len(), false);
+        Ok(())
+    }
+
+    /// Refuses names and patterns of the groups from this one on, the top level being 0, that match none of the tensors.
+    pub(crate) fn check_patterns(&self, from: usize, tensors: &[Tensor]) -> Result<()> {
+        let new = if self.of.is_empty() { "" } else { "new " };
+        for (group, ActiveGroup { patterns, .. }) in self.list.iter().enumerate().skip(from) {
+            let refuse = |message| Err(Error::Group { group: group - 1, message });
+            let matched = |pattern: &&String| tensors.iter().any(|tensor| matches(pattern, &tensor.name));
+            if let Some(pattern) = patterns.iter().find(|pattern| !matched(pattern)) {
+                return refuse(format!("pattern {pattern} matches none of the {} {new}tensors", tensors.len()));
+            }
+            if patterns.is_empty() {
+                return refuse("tensors is empty, must hold at least one name".into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses schedules that lead out of bounds in the optimizer's step `step`.
+    pub(crate) fn check_schedules(&self, step: u64) -> Result<()> {
+        self.all_scheduled(step).map(|_| ())
     }
 
     /// Each tensor's group.
@@ -189,9 +255,7 @@ impl Groups {
 
     /// A tensor's rule.
     pub fn rule_of(&self, tensor: usize) -> &(dyn AnyRule + 'static) {
-        let group = &self.list[self.of[tensor]];
-        let for_matrices = self.lines[tensor].and(group.for_matrices.as_ref());
-        &**for_matrices.unwrap_or(&group.rule)
+        self.list[self.of[tensor]].rule_for(self.lines[tensor])
     }
 
     /// A tensor's rows and columns, where it has them.

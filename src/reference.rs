@@ -4,7 +4,7 @@ use ndarray::ArrayD;
 
 use crate::around::Around;
 use crate::clock::{Clocks, Order};
-use crate::config::Config;
+use crate::config::{Config, Group};
 use crate::error::{Error, Result, refuse};
 use crate::format::Tensor;
 use crate::groups::{Groups, Records};
@@ -45,9 +45,18 @@ impl<F: Precision> Reference<F> {
     /// As [`Config::groups`].
     pub fn new(config: &Config, tensors: &[Tensor]) -> Result<Self> {
         let groups = config.groups(tensors)?;
+        let (elements, numbers) = Self::start(&groups, tensors, 0)?;
+        let clocks = Clocks::new(groups.of());
+        let order = Order::default();
+        Ok(Self { tensors: tensors.to_vec(), groups, clocks, order, elements, numbers })
+    }
+
+    /// `elements` and `numbers` of the tensors from this one on, before their first step.
+    #[allow(clippy::type_complexity, reason = "the types of the fields")]
+    fn start(groups: &Groups, tensors: &[Tensor], from: usize) -> Result<(Vec<Vec<Vec<F>>>, Vec<Vec<F>>)> {
         let mut elements = Vec::new();
         let mut numbers = Vec::new();
-        for (i, tensor) in tensors.iter().enumerate() {
+        for (i, tensor) in tensors.iter().enumerate().skip(from) {
             let rule = groups.rule_of(i);
             let slots = groups.slots_of(i);
             let find = |name: &str| slots.iter().find(|slot| slot.name == name);
@@ -72,9 +81,50 @@ impl<F: Precision> Reference<F> {
             let number = |name: &&str| find(name).map_or(F::zero(), start);
             numbers.push(names.tensor.iter().map(number).collect());
         }
-        let clocks = Clocks::new(groups.of());
-        let order = Order::default();
-        Ok(Self { tensors: tensors.to_vec(), groups, clocks, order, elements, numbers })
+        Ok((elements, numbers))
+    }
+
+    /// Adds tensors behind those there are, each to the one group with a name or pattern that matches it, or else to
+    /// the top level. They start as at creation, at `t = 0`, with the options of now; schedules go on where they are.
+    /// State, `t` and what is carried of the others stay. From now on parameters and gradients are those of all.
+    ///
+    /// # Errors
+    /// [`Error::TensorTwice`] for a name that is there already; [`Error::Group`] for a tensor that two groups match;
+    /// [`Error::Shape`] for one without the rows and columns that its rule needs; [`Error::TooLarge`]; [`Error::Order`]
+    /// between a look-ahead and its step, and in evaluation.
+    pub fn add(&mut self, tensors: &[Tensor]) -> Result<()> {
+        self.grow("add", tensors, |groups, all| groups.add(all))
+    }
+
+    /// Adds a group behind those there are, and tensors as [`add`](Self::add) does. The group matches new tensors
+    /// alone; options that it leaves out are those that the top level has now.
+    ///
+    /// # Errors
+    /// As [`add`](Self::add), and what is refused of a group at creation: a bad option or schedule, a name or pattern
+    /// that matches none of the new tensors.
+    pub fn add_group(&mut self, group: Group, tensors: &[Tensor]) -> Result<()> {
+        let step = self.clocks.steps.saturating_add(1);
+        self.grow("add_group", tensors, |groups, all| groups.add_group(&group, all, step))
+    }
+
+    fn grow(
+        &mut self,
+        what: &'static str,
+        tensors: &[Tensor],
+        assign: impl FnOnce(&mut Groups, &[Tensor]) -> Result<()>,
+    ) -> Result<()> {
+        self.order.settled(what)?;
+        self.order.in_training(what)?;
+        let from = self.tensors.len();
+        let all = [&self.tensors[..], tensors].concat();
+        let mut groups = self.groups.clone();
+        assign(&mut groups, &all)?;
+        let (elements, numbers) = Self::start(&groups, &all, from)?;
+        self.clocks.add(&groups.of()[from..]);
+        self.elements.extend(elements);
+        self.numbers.extend(numbers);
+        (self.tensors, self.groups) = (all, groups);
+        Ok(())
     }
 
     /// One step of every tensor that has a gradient.

@@ -1,13 +1,20 @@
-//! Groups: schedules of their own, and tensors that are frozen, on the GPU and on the reference.
+//! Groups: schedules of their own and tensors that are frozen, on the GPU and on the reference; tensors and groups that
+//! are added, on the reference.
 
 mod common;
 
 use common::gpu;
 use common::still::check;
-use common::twin::{Twin, bound, tensors};
-use ndarray::arr1;
+use common::twin::{Twin, bound, noise, tensors};
+use ndarray::{ArrayD, arr1};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 use serde_json::{Value, json};
-use wgpu_optim::{AdamW, Config, Error, Group, Plateau, Reference, Schedule, Sgd, Tensor};
+use wgpu_optim::rule::Move;
+use wgpu_optim::rules::ALL;
+use wgpu_optim::{
+    AdamW, Config, Error, Group, Lookahead, Plateau, Reference, Result, Schedule, Sgd, Tensor, WeightDecay,
+};
 
 fn config(value: Value) -> Config {
     Config::from_value(value).expect("a sound configuration")
@@ -417,4 +424,196 @@ fn a_frozen_tensor_does_not_look_ahead() {
     let before = bits(&twin);
     twin.optimizer.step(&twin.params, &twin.grads).unwrap();
     assert_eq!(bits(&twin), before);
+}
+
+// More tensors.
+
+fn random(rng: &mut StdRng, tensors: &[Tensor]) -> Vec<ArrayD<f32>> {
+    let one = |tensor: &Tensor| {
+        let values = noise(rng, tensor.len_elements() as usize);
+        ArrayD::from_shape_vec(tensor.shape.clone(), values).expect("as many values as elements")
+    };
+    tensors.iter().map(one).collect()
+}
+
+fn grads_of(rng: &mut StdRng, tensors: &[Tensor]) -> Vec<Option<ArrayD<f32>>> {
+    random(rng, tensors).into_iter().map(Some).collect()
+}
+
+/// The reference as text: options, state, counts.
+fn all_in(reference: &Reference<f32>) -> String {
+    format!("{reference:?}")
+}
+
+#[test]
+fn added_tensors_start_beside_others_that_go_on() {
+    for row in ALL {
+        let rule = (row.default)();
+        let mut config = Config::from(rule.clone()).lookahead(Lookahead { k: 2, alpha: 0.5 });
+        if rule.options().contains(&"lr") {
+            config = config.schedule("lr", Schedule::Exponential { gamma: 0.7 });
+        }
+        let config = config.group(Group::new(["*.b"]).set("maximize", true));
+        let named =
+            |model: &str| [("w", &[3, 4][..]), ("b", &[5])].map(|(t, s)| Tensor::f32(format!("{model}.{t}"), s));
+        let (first, second) = (named("x"), named("y"));
+        let mut rng = StdRng::seed_from_u64(7);
+        let mut whole = Reference::<f32>::new(&config, &first).unwrap();
+        let mut apart = [&first, &second].map(|tensors| Reference::<f32>::new(&config, tensors).unwrap());
+        let mut params = random(&mut rng, &first);
+        let mut params_apart = [params.clone(), random(&mut rng, &second)];
+        let mut step = |whole: &mut Reference<f32>, params: &mut [ArrayD<f32>], absent: usize| {
+            let tensors = [&first[..], &second].concat();
+            let grads = random(&mut rng, &tensors[..params.len()]);
+            let grads: Vec<_> = grads.into_iter().enumerate().map(|(i, grad)| (i != absent).then_some(grad)).collect();
+            whole.step(params, &grads).unwrap();
+            for (i, grads) in grads.chunks(2).enumerate() {
+                apart[i].step(&mut params_apart[i], grads).unwrap();
+                assert_eq!(params[2 * i..2 * i + 2], params_apart[i], "{}", row.name);
+            }
+            if params.len() == 2 {
+                // Schedules follow the steps of the whole.
+                apart[1].set_steps(whole.steps()).unwrap();
+                params_apart[1].clone()
+            } else {
+                vec![]
+            }
+        };
+        step(&mut whole, &mut params, 0);
+        let new = step(&mut whole, &mut params, 2);
+        whole.add(&second).unwrap();
+        params.extend(new);
+        for absent in [9, 2, 1] {
+            step(&mut whole, &mut params, absent);
+        }
+        assert_eq!(["x.w", "x.b", "y.w", "y.b"].map(|name| whole.t(name)), [Ok(4), Ok(4), Ok(2), Ok(3)]);
+        for (apart, tensors) in apart.iter().zip([&first, &second]) {
+            for Tensor { name, .. } in tensors {
+                for slot in apart.slots(name).unwrap() {
+                    assert_eq!(whole.state(name, slot), apart.state(name, slot), "{slot} of {name}, {}", row.name);
+                }
+                assert_eq!(whole.carried(name), apart.carried(name), "{name}, {}", row.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn an_added_group_takes_what_the_top_level_has_now() {
+    let top = Config::from(Sgd { lr: 0.1, momentum: 0.5, ..Sgd::default() });
+    let top = top.schedule("momentum", Schedule::Exponential { gamma: 0.5 }).group(Group::new(["a*"]).set("lr", 0.2));
+    let one = |name: &str| Tensor::f32(name, [1]);
+    let mut reference = Reference::<f64>::new(&top, &[one("a"), one("b")]).unwrap();
+    let params = |count: usize| vec![arr1(&[1.0]).into_dyn(); count];
+    let grads = |count: usize| vec![Some(arr1(&[0.0]).into_dyn()); count];
+    reference.step(&mut params(2), &grads(2)).unwrap();
+    reference.set_lr(0.05).unwrap();
+    reference.set("momentum", 0.25).unwrap();
+    reference.freeze("*").unwrap();
+
+    let decay = |decay: f64| WeightDecay::Independent(decay);
+    // `bb` would match `b`, too, which keeps its group; `c` goes to the top level, `aa` to the group of before.
+    let group = Group::new(["b*", "d"]).set("weight_decay", decay(0.5)).schedule("lr", Schedule::custom(|t| t as f64));
+    reference.add_group(group, &[one("bb"), one("c"), one("d"), one("aa")]).unwrap();
+    assert_eq!(reference.value("lr"), Ok(0.05));
+    assert_eq!([0, 1].map(|group| reference.group_value(group, "lr")), [Ok(0.1), Ok(0.05 * 2.0)]);
+    assert_eq!(reference.group_value(1, "momentum"), Ok(0.25 * 0.5), "in the second step of the schedule");
+    let own = Group::new(["e*"]).set("lr", 0.4).set("weight_decay", decay(0.25));
+    reference.add_group(own, &[one("e")]).unwrap();
+    // Later ones find the groups that were added.
+    reference.add(&[one("e2"), one("f")]).unwrap();
+
+    let names = ["a", "b", "bb", "c", "d", "aa", "e", "e2", "f"];
+    assert_eq!(names.map(|name| reference.frozen(name).unwrap()), names.map(|name| ["a", "b"].contains(&name)));
+    assert_eq!(names.map(|name| reference.t(name).unwrap()), [1, 1, 0, 0, 0, 0, 0, 0, 0]);
+    let mut stepped = params(9);
+    reference.step(&mut stepped, &grads(9)).unwrap();
+    // Decay alone: by the rate's ratio to the configured one, which is the top level's where the group has none.
+    let moved = |decay: f64, ratio: f64| 1.0 - decay * ratio;
+    let grouped = moved(0.5, 0.1 / 0.1);
+    let found: Vec<f64> = stepped.iter().map(|param| param[[0]]).collect();
+    assert_eq!(found, [1.0, 1.0, grouped, 1.0, grouped, 1.0, moved(0.25, 1.0), moved(0.25, 1.0), 1.0]);
+    assert_eq!(names.map(|name| reference.t(name).unwrap()), [1, 1, 1, 1, 1, 1, 1, 1, 1]);
+    // A rate of its own keeps its ratio to the top level's of when it came.
+    reference.set_lr(0.025).unwrap();
+    assert_eq!(reference.group_value(2, "lr"), Ok(0.4 / 0.05 * 0.025));
+    assert_eq!(reference.group_value(1, "lr"), Ok(0.025 * 3.0));
+}
+
+#[test]
+fn tensors_and_groups_that_do_not_fit_are_not_added() {
+    let value = json!({"optimizer": "sgd", "lr": 0.1, "momentum": 0.9, "form": "velocity", "nesterov": "look_ahead",
+        "groups": [{"tensors": ["*.b"], "nesterov": "off"}]});
+    let one = |name: &str| Tensor::f32(name, [2]);
+    let tensors = ["x.w", "x.b"].map(one);
+    let mut reference = Reference::<f32>::new(&config(value), &tensors).unwrap();
+    let mut rng = StdRng::seed_from_u64(8);
+    let mut params = random(&mut rng, &tensors);
+    reference.look_ahead(&mut params).unwrap();
+    reference.step(&mut params, &grads_of(&mut rng, &tensors)).unwrap();
+    let refused = |reference: &mut Reference<f32>, text: &str, call: &dyn Fn(&mut Reference<f32>) -> Result<()>| {
+        let before = all_in(reference);
+        check(text, &call(reference).expect_err(text), text);
+        assert!(all_in(reference) == before, "{text}: something has changed");
+    };
+    let twice = "tensor x.b is listed twice, at 1 and 3";
+    refused(&mut reference, twice, &|reference| reference.add(&[one("y.w"), one("x.b")]));
+    let constant = |total: u64| json!({"linear": {"total": total}});
+    for (group, names, text) in [
+        (Group::new(["x.*"]), ["y.w", "y.b"], "groups[1]: pattern x.* matches none of the 2 new tensors"),
+        (Group::new(["y.w", "z"]), ["y.w", "y.b"], "groups[1]: pattern z matches none of the 2 new tensors"),
+        (Group::new(["y.*"]), ["y.w", "y.b"], "groups[1]: tensor y.b is in groups[0] already"),
+        (Group::new([""; 0]), ["y.w", "y.b"], "groups[1]: tensors is empty, must hold at least one name"),
+        (Group::new(["y.w"]), ["y.w", "y.w"], "tensor y.w is listed twice, at 2 and 3"),
+        (Group::new(["y.w"]).set("momentum", 1), ["y.w", "y.b"], "groups[1].momentum is 1, must be at least 0 and ..."),
+        (
+            Group::new(["y.w"]).set("warmth", 1),
+            ["y.w", "y.b"],
+            "configuration: groups[1].warmth: unknown field `warmth`, expected one of ...",
+        ),
+        (
+            Group::new(["y.w"]).set("schedule", constant(0)),
+            ["y.w", "y.b"],
+            "groups[1].schedule.linear.total is 0, must be at least 1",
+        ),
+        (
+            Group::new(["y.w"]).schedule("lr", Schedule::custom(|t| if t == 2 { -1.0 } else { 1.0 })),
+            ["y.w", "y.b"],
+            "groups[1].schedule at t = 2 is -1, must be at least 0 and finite",
+        ),
+    ] {
+        refused(&mut reference, text, &|reference| reference.add_group(group.clone(), &names.map(one)));
+    }
+    reference.look_ahead(&mut params).unwrap();
+    let group = || Group::new(["y.w"]);
+    let text = "add: a look-ahead waits for its step; take the step first";
+    refused(&mut reference, text, &|reference| reference.add(&[one("y.w")]));
+    let text = "add_group: a look-ahead waits for its step; take the step first";
+    refused(&mut reference, text, &|reference| reference.add_group(group(), &[one("y.w")]));
+    reference.step(&mut params, &grads_of(&mut rng, &tensors)).unwrap();
+    reference.add_group(group(), &[one("y.w")]).unwrap();
+
+    let apart = Config::from(AdamW::default()).group(Group::new(["x*"]));
+    let mut reference = Reference::<f32>::new(&apart, &tensors).unwrap();
+    reference.add_group(Group::new(["y*"]), &[one("y")]).unwrap();
+    reference.add_group(Group::new(["*.b"]), &[one("z.b")]).unwrap();
+    let text = "groups[2]: tensor y.b is in groups[1] already";
+    refused(&mut reference, text, &|reference| reference.add(&[one("z"), one("y.b")]));
+
+    // In evaluation, where there is one.
+    let rules = ALL.iter().map(|row| (row.default)()).filter(|rule| rule.moves().contains(&Move::Evaluation));
+    for rule in rules {
+        let mut reference = Reference::<f32>::new(&rule.into(), &tensors).unwrap();
+        reference.evaluation(&mut params).unwrap();
+        let text = "add: the parameters are in evaluation; call training first";
+        refused(&mut reference, text, &|reference| reference.add(&[one("y")]));
+        reference.training(&mut params).unwrap();
+        reference.add(&[one("y")]).unwrap();
+    }
+    // Rows and columns, where a rule takes nothing else.
+    for rule in ALL.iter().filter_map(|row| (row.default)().for_matrices()) {
+        let mut reference = Reference::<f32>::new(&rule.into(), &[Tensor::f32("w", [2, 3])]).unwrap();
+        let text = "shape of tensor y has [2], expected rows and columns, for this rule";
+        refused(&mut reference, text, &|reference| reference.add(&[one("y")]));
+    }
 }
