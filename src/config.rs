@@ -284,7 +284,7 @@ impl Groups {
     /// # Errors
     /// A bad option or schedule, a pattern that matches none of the new tensors, and as [`add`](Self::add). Nothing has
     /// changed then.
-    pub fn add_group(&mut self, group: &Group, tensors: &[Tensor], step: u64) -> Result<()> {
+    pub(crate) fn add_group(&mut self, group: &Group, tensors: &[Tensor], step: u64) -> Result<()> {
         let mut groups = self.clone();
         groups.push(group.active(self.len() - 1, self.top())?);
         groups.check_schedules(step)?;

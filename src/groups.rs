@@ -156,7 +156,7 @@ impl Groups {
     /// # Errors
     /// [`Error::TensorTwice`]; [`Error::Group`] for a tensor that two groups match; [`Error::Shape`] for one without
     /// the rows and columns that its rule needs. Nothing has changed then.
-    pub fn add(&mut self, tensors: &[Tensor]) -> Result<()> {
+    pub(crate) fn add(&mut self, tensors: &[Tensor]) -> Result<()> {
         Tensor::check_names(tensors)?;
         let (mut all_of, mut all_lines) = (self.of.clone(), self.lines.clone());
         for tensor in &tensors[self.of.len()..] {
@@ -179,7 +179,7 @@ impl Groups {
         Ok(())
     }
 
-    /// Refuses names and patterns of the groups from this one on, the top level being 0, that match none of the tensors.
+    /// Refuses names and patterns of the groups from this one on, the top level being 0, that match no tensor.
     pub(crate) fn check_patterns(&self, from: usize, tensors: &[Tensor]) -> Result<()> {
         let new = if self.of.is_empty() { "" } else { "new " };
         for (group, ActiveGroup { patterns, .. }) in self.list.iter().enumerate().skip(from) {

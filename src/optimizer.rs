@@ -41,7 +41,8 @@ impl<C: Into<Config>> On for C {}
 /// An optimizer on the GPU: state, clocks, and the encoding of steps.
 ///
 /// Nothing is read back and nothing waits in a step. Numbers that depend on `t` are computed on the host in f64 and
-/// travel with the step; a tensor without a gradient, or [frozen](Self::freeze), is touched by nothing, and its `t` stays.
+/// travel with the step; a tensor without a gradient, or one that is [frozen](Self::freeze), is touched by nothing, and
+/// its `t` stays.
 #[derive(Debug)]
 pub struct Optimizer {
     id: u64,
