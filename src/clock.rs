@@ -38,10 +38,17 @@ pub struct Clocks {
 impl Clocks {
     /// One clock a group that has tensors, at 0.
     pub fn new(group_of: &[usize]) -> Self {
-        let mut clocks = Self { list: Vec::new(), of: Arc::new(vec![0; group_of.len()]), steps: 0 };
-        let start = |&group| (Clock { group, t: 0, carried: Carried::default(), started: false }, true);
-        clocks.assign(group_of.iter().map(start).collect::<Vec<_>>());
+        let mut clocks = Self { list: Vec::new(), of: Arc::default(), steps: 0 };
+        clocks.add(group_of);
         clocks
+    }
+
+    /// Adds tensors of these groups behind the others, at 0. Nothing else changes.
+    pub fn add(&mut self, group_of: &[usize]) {
+        let start = |&group| Clock { group, t: 0, carried: Carried::default(), started: false };
+        let known = self.of.iter().map(|&clock| self.list[clock]);
+        let all = known.chain(group_of.iter().map(start));
+        self.assign(all.map(|clock| (clock, true)).collect());
     }
 
     /// The clocks.
@@ -235,7 +242,7 @@ impl<N: Clone> Order<N> {
         }
     }
 
-    /// Refuses what takes the parameters for those that are trained while they are in evaluation.
+    /// Refuses what must not be while the parameters are in evaluation.
     ///
     /// # Errors
     /// [`Error::Order`].
@@ -271,5 +278,16 @@ mod tests {
         step(None);
         assert_eq!(step(Some(&[true, false, true])), ([2, 1, 2], 3));
         assert_eq!(step(Some(&[false, true, false])), ([2, 2, 2], 2), "equal histories share a clock again");
+    }
+
+    #[test]
+    fn tensors_that_are_added_start_at_0_beside_the_others() {
+        let mut clocks = Clocks::new(&[0, 1]);
+        clocks.set(1, |clock| (clock.t, clock.carried) = (7, [0.5, 2.0]));
+        clocks.steps = 9;
+        clocks.add(&[1, 0, 2]);
+        let found = [0, 1, 2, 3, 4].map(|tensor| (clocks.clock(tensor).group, clocks.clock(tensor).t));
+        assert_eq!(found, [(0, 0), (1, 7), (1, 0), (0, 0), (2, 0)]);
+        assert_eq!((clocks.clock(1).carried, clocks.steps, clocks.list().len()), ([0.5, 2.0], 9, 4));
     }
 }

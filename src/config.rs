@@ -12,18 +12,7 @@ use crate::rules;
 use crate::schedule::{Schedule, Scheduler};
 
 /// Fields that are the same for all groups.
-const TOP: [&str; 10] = [
-    "clip",
-    "accumulate",
-    "skip_nonfinite",
-    "loss_scale",
-    "norms",
-    "lookahead",
-    "ema",
-    "on_device",
-    "schedule",
-    "schedules",
-];
+const TOP: [&str; 8] = ["clip", "accumulate", "skip_nonfinite", "loss_scale", "norms", "lookahead", "ema", "on_device"];
 
 /// An optimizer's configuration: a rule with its options, and the fields around it.
 ///
@@ -54,20 +43,23 @@ pub struct Config {
 }
 
 /// Tensors that differ from the rest in some options. JSON: `{"tensors": ["*.bias"], "lr": 0.1, ...}`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(expecting = "an object with tensors")]
 pub struct Group {
     /// Names, or patterns in which `*` stands for any text. Each must match a tensor.
     pub tensors: Vec<String>,
-    /// Options of the rule, and `maximize`; what is left out is taken from the top level.
+    /// Options of the rule, `maximize`, and `schedule` and `schedules`; what is left out is taken from the top level.
     #[serde(flatten)]
     pub fields: Map<String, Value>,
+    /// Beside those among the fields.
+    #[serde(skip)]
+    schedules: Vec<(String, Schedule)>,
 }
 
 impl Group {
     /// A group of these names or patterns.
     pub fn new<S: Into<String>>(tensors: impl IntoIterator<Item = S>) -> Self {
-        Self { tensors: tensors.into_iter().map(Into::into).collect(), fields: Map::new() }
+        Self { tensors: tensors.into_iter().map(Into::into).collect(), ..Self::default() }
     }
 
     /// Sets an option of the group. A NaN or infinity becomes JSON's `null` and is refused with the rest.
@@ -75,6 +67,48 @@ impl Group {
     pub fn set(mut self, field: &str, value: impl Serialize) -> Self {
         self.fields.insert(field.into(), serde_json::to_value(value).unwrap_or(Value::Null));
         self
+    }
+
+    /// Lets an option of the group follow a schedule of its own, perhaps a closure, in place of the top level's. `"lr"`
+    /// is JSON's `schedule`, others stand in its `schedules`. Options that the group gives no schedule follow those of
+    /// the top level. The same option's schedule among the `fields`, too, is refused with the rest.
+    #[must_use]
+    pub fn schedule(mut self, option: &str, schedule: Schedule) -> Self {
+        self.schedules.retain(|(known, _)| known != option);
+        self.schedules.push((option.into(), schedule));
+        self
+    }
+
+    /// The group at work, with the top level's options where it has none of its own; `i` is its place in `groups`.
+    fn active(&self, i: usize, top: &ActiveGroup) -> Result<ActiveGroup> {
+        let mut own = self.fields.clone();
+        if let Some(field) = TOP.iter().find(|&&field| own.contains_key(field)) {
+            let message = "belongs to the top level; it is the same for all groups";
+            return Err(wrong(format!("groups[{i}].{field}"), message));
+        }
+        let within = |error| in_group(i, error);
+        let mut schedules = take_schedules(&mut own).map_err(within)?;
+        if let Some((option, _)) = schedules.iter().find(|(option, _)| self.schedules.iter().any(|(o, _)| o == option))
+        {
+            let message = "is among the group's fields and set beside them; leave one of them out";
+            return Err(within(wrong(schedule_path(option), message)));
+        }
+        schedules.extend(self.schedules.iter().cloned());
+        let maximize = take(&mut own, "maximize").map_err(within)?.unwrap_or(top.maximizes());
+        let rule = top.rule().with(&own).map_err(within)?;
+        let mut group = ActiveGroup::new(rule, maximize, own, Some(top)).map_err(within)?;
+        group.patterns = self.tensors.clone();
+        group.schedulers = schedulers(&schedules, &format!("groups[{i}]."), std::slice::from_ref(&group))?;
+        Ok(group)
+    }
+}
+
+impl Serialize for Group {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let mut fields = Map::from_iter([("tensors".into(), self.tensors.clone().into())]);
+        fields.extend(self.fields.clone());
+        put_schedules(&mut fields, &self.schedules).map_err(serde::ser::Error::custom)?;
+        fields.serialize(serializer)
     }
 }
 
@@ -137,17 +171,7 @@ impl Config {
             ema: take(&mut fields, "ema")?,
             on_device: take(&mut fields, "on_device")?.unwrap_or_default(),
         };
-        let mut schedules: Vec<(String, Schedule)> = Vec::new();
-        schedules.extend(take(&mut fields, "schedule")?.map(|schedule| ("lr".into(), schedule)));
-        for (option, schedule) in take::<Map<String, Value>>(&mut fields, "schedules")?.unwrap_or_default() {
-            if option == "lr" && !schedules.is_empty() {
-                return Err(wrong("schedules.lr", "schedule says what lr is; leave one of them out"));
-            }
-            let path = format!("schedules.{option}");
-            let schedule =
-                take(&mut Map::from_iter([(path.clone(), schedule)]), &path)?.expect("it was just put there");
-            schedules.push((option, schedule));
-        }
+        let schedules = take_schedules(&mut fields)?;
         let config = Self { rule: start.with(&fields)?, maximize, around, schedules, groups };
         config.active()?;
         Ok(config)
@@ -160,6 +184,12 @@ impl Config {
     pub fn to_json(&self) -> Result<String> {
         for (option, schedule) in &self.schedules {
             serde_json::to_value(schedule).map_err(|error| wrong(schedule_path(option), error))?;
+        }
+        for (i, group) in self.groups.iter().enumerate() {
+            for (option, schedule) in &group.schedules {
+                let within = |error| in_group(i, wrong(schedule_path(option), error));
+                serde_json::to_value(schedule).map_err(within)?;
+            }
         }
         serde_json::to_string_pretty(self).map_err(|error| wrong("JSON", error))
     }
@@ -230,8 +260,9 @@ impl Config {
         self
     }
 
-    /// Lets an option follow a schedule: in every group that has it, the group's own number times the schedule's
-    /// factor. `"lr"` is JSON's `schedule`, others stand in its `schedules`.
+    /// Lets an option follow a schedule: in every group that has it and no [schedule](Group::schedule) of its own for
+    /// it, the group's own number times the schedule's factor. `"lr"` is JSON's `schedule`, others stand in its
+    /// `schedules`.
     #[must_use]
     pub fn schedule(mut self, option: &str, schedule: Schedule) -> Self {
         self.schedules.retain(|(known, _)| known != option);
@@ -275,34 +306,13 @@ impl Config {
     fn active(&self) -> Result<Groups> {
         self.rule.check()?;
         self.around.check()?;
-        let mut all = vec![ActiveGroup::new(self.rule.clone(), self.maximize, Map::new())?];
+        let mut all = vec![ActiveGroup::new(self.rule.clone(), self.maximize, Map::new(), None)?];
         for (i, group) in self.groups.iter().enumerate() {
-            let mut own = group.fields.clone();
-            if let Some(field) = TOP.iter().find(|&&field| own.contains_key(field)) {
-                let message = "belongs to the top level; it is the same for all groups";
-                return Err(wrong(format!("groups[{i}].{field}"), message));
-            }
-            let within = |error| in_group(i, error);
-            let maximize = take(&mut own, "maximize").map_err(within)?.unwrap_or(self.maximize);
-            let rule = self.rule.with(&own).map_err(within)?;
-            all.push(ActiveGroup::new(rule, maximize, own).map_err(within)?);
+            all.push(group.active(i, &all[0])?);
         }
-        let schedulers = self.schedules.iter().map(|(option, schedule)| {
-            let path = schedule_path(option);
-            let scheduler = Scheduler::new(schedule.clone(), &path)?;
-            if let Err(error) = self.rule.check_option(option) {
-                return Err(wrong(path, error));
-            }
-            let numbers: Vec<_> = all.iter().filter_map(|group| group.rule().number(option)).collect();
-            if numbers.iter().all(|&number| number == 0.0) {
-                let value = if numbers.is_empty() { "none" } else { "0" };
-                return refuse(option, value, "above 0 with a schedule, which multiplies it");
-            }
-            Ok((option.clone(), scheduler))
-        });
-        let schedulers = schedulers.collect::<Result<_>>()?;
-        let groups = Groups::new(all, self.around.clone(), schedulers);
-        groups.check_schedules()?;
+        all[0].schedulers = schedulers(&self.schedules, "", &all)?;
+        let groups = Groups::new(all, self.around.clone());
+        groups.check_schedules(1)?;
         groups.check_on_device()?;
         Ok(groups)
     }
@@ -312,38 +322,88 @@ impl Config {
     /// # Errors
     /// A bad option, the same tensor twice, a pattern that matches none, a tensor in two groups.
     pub fn groups(&self, tensors: &[Tensor]) -> Result<Groups> {
-        Tensor::check_names(tensors)?;
         let mut groups = self.active()?;
-        let mut of = vec![0; tensors.len()];
-        for (group, Group { tensors: patterns, .. }) in self.groups.iter().enumerate() {
-            let refuse = |message| Err(Error::Group { group, message });
-            for pattern in patterns {
-                let mut matched = false;
-                for (tensor, of) in tensors.iter().zip(&mut of).filter(|(tensor, _)| matches(pattern, &tensor.name)) {
-                    matched = true;
-                    if *of != 0 && *of != group + 1 {
-                        return refuse(format!("tensor {} is in groups[{}] already", tensor.name, *of - 1));
-                    }
-                    *of = group + 1;
-                }
-                if !matched {
-                    return refuse(format!("pattern {pattern} matches none of the {} tensors", tensors.len()));
-                }
-            }
-            if patterns.is_empty() {
-                return refuse("tensors is empty, must hold at least one name".into());
-            }
-        }
-        groups.assign(tensors, of);
-        for (i, tensor) in tensors.iter().enumerate() {
-            if groups.rule_of(i).has_lines() && groups.lines_of(i).is_none() {
-                let (what, name) = ("shape".into(), tensor.name.clone());
-                let (found, expected) = (format!("{:?}", tensor.shape), "rows and columns, for this rule".into());
-                return Err(Error::Shape { what, tensor: name, found, expected });
-            }
-        }
+        groups.check_patterns(1, tensors)?;
+        groups.add(tensors)?;
         Ok(groups)
     }
+}
+
+impl Groups {
+    /// Adds a group for new tensors, behind the others: what it leaves out is what the top level has now. `tensors` are
+    /// all, the new ones behind those there were; new ones that the group does not match are [added](Self::add), too.
+    /// `step` is the optimizer's coming one.
+    ///
+    /// # Errors
+    /// A bad option or schedule, a pattern that matches none of the new tensors, and as [`add`](Self::add). Nothing has
+    /// changed then.
+    pub(crate) fn add_group(&mut self, group: &Group, tensors: &[Tensor], step: u64) -> Result<()> {
+        let mut groups = self.clone();
+        groups.push(group.active(self.len() - 1, self.top())?);
+        groups.check_schedules(step)?;
+        groups.check_patterns(self.len(), &tensors[self.of().len()..])?;
+        groups.add(tensors)?;
+        *self = groups;
+        Ok(())
+    }
+}
+
+/// Schedules at work, `within` before their paths. Each multiplies its option in those of the groups that have no
+/// schedule of their own for it.
+fn schedulers(
+    schedules: &[(String, Schedule)],
+    within: &str,
+    groups: &[ActiveGroup],
+) -> Result<Vec<(String, Scheduler)>> {
+    let schedulers = schedules.iter().map(|(option, schedule)| {
+        let path = format!("{within}{}", schedule_path(option));
+        let scheduler = Scheduler::new(schedule.clone(), &path)?;
+        if let Err(error) = groups[0].rule().check_option(option) {
+            return Err(wrong(path, error));
+        }
+        let scaled = groups.iter().filter(|group| group.scheduler(option).is_none());
+        let numbers: Vec<_> = scaled.filter_map(|group| group.rule().number(option)).collect();
+        if numbers.iter().all(|&number| number == 0.0) {
+            let value = if numbers.is_empty() { "none" } else { "0" };
+            return refuse(format!("{within}{option}"), value, "above 0 with a schedule, which multiplies it");
+        }
+        Ok((option.clone(), scheduler))
+    });
+    schedulers.collect()
+}
+
+/// Takes `schedule` and `schedules` out of the fields.
+fn take_schedules(fields: &mut Map<String, Value>) -> Result<Vec<(String, Schedule)>> {
+    let mut schedules: Vec<(String, Schedule)> = Vec::new();
+    schedules.extend(take(fields, "schedule")?.map(|schedule| ("lr".into(), schedule)));
+    for (option, schedule) in take::<Map<String, Value>>(fields, "schedules")?.unwrap_or_default() {
+        if option == "lr" && !schedules.is_empty() {
+            return Err(wrong("schedules.lr", "schedule says what lr is; leave one of them out"));
+        }
+        let path = format!("schedules.{option}");
+        let schedule = take(&mut Map::from_iter([(path.clone(), schedule)]), &path)?.expect("it was just put there");
+        schedules.push((option, schedule));
+    }
+    Ok(schedules)
+}
+
+/// Writes them as `schedule` and `schedules`.
+fn put_schedules(fields: &mut Map<String, Value>, schedules: &[(String, Schedule)]) -> serde_json::Result<()> {
+    let mut others = match fields.shift_remove("schedules") {
+        Some(Value::Object(others)) => others,
+        _ => Map::new(),
+    };
+    for (option, schedule) in schedules {
+        let schedule = serde_json::to_value(schedule)?;
+        match &option[..] {
+            "lr" => fields.insert("schedule".into(), schedule),
+            option => others.insert(option.into(), schedule),
+        };
+    }
+    if !others.is_empty() {
+        fields.insert("schedules".into(), others.into());
+    }
+    Ok(())
 }
 
 /// Where an option's schedule stands.
@@ -367,21 +427,6 @@ fn take<T: for<'de> Deserialize<'de>>(fields: &mut Map<String, Value>, name: &st
         };
         wrong(path, error.inner())
     })
-}
-
-/// Whether `*` in the pattern can stand for some text so that the name comes out.
-fn matches(pattern: &str, name: &str) -> bool {
-    let Some((head, rest)) = pattern.split_once('*') else { return pattern == name };
-    let Some(mut name) = name.strip_prefix(head) else { return false };
-    let mut parts = rest.split('*').collect::<Vec<_>>();
-    let tail = parts.pop().unwrap_or("");
-    for part in parts {
-        match name.find(part) {
-            Some(at) => name = &name[at + part.len()..],
-            None => return false,
-        }
-    }
-    name.ends_with(tail)
 }
 
 impl Serialize for Config {
@@ -409,17 +454,7 @@ impl Serialize for Config {
         if !on_device.is_empty() {
             fields.insert("on_device".into(), serde_json::to_value(on_device).map_err(serde::ser::Error::custom)?);
         }
-        let mut schedules = Map::new();
-        for (option, schedule) in &self.schedules {
-            let schedule = serde_json::to_value(schedule).map_err(serde::ser::Error::custom)?;
-            match &option[..] {
-                "lr" => fields.insert("schedule".into(), schedule),
-                option => schedules.insert(option.into(), schedule),
-            };
-        }
-        if !schedules.is_empty() {
-            fields.insert("schedules".into(), schedules.into());
-        }
+        put_schedules(&mut fields, &self.schedules).map_err(serde::ser::Error::custom)?;
         fields.insert("groups".into(), serde_json::to_value(&self.groups).map_err(serde::ser::Error::custom)?);
         fields.serialize(serializer)
     }
@@ -428,28 +463,5 @@ impl Serialize for Config {
 impl<'de> Deserialize<'de> for Config {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
         Self::from_value(Value::deserialize(deserializer)?).map_err(serde::de::Error::custom)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::matches;
-
-    #[test]
-    fn a_star_stands_for_any_text() {
-        for (pattern, name, expected) in [
-            ("b1", "b1", true),
-            ("b1", "b10", false),
-            ("*", "", true),
-            ("*.bias", "a.bias", true),
-            ("*.bias", "a.bias2", false),
-            ("h.*.w", "h.1.w", true),
-            ("h.*.w", "h.w", false),
-            ("a*a", "a", false),
-            ("*b*b*", "abcb", true),
-            ("*b*b*", "abc", false),
-        ] {
-            assert_eq!(matches(pattern, name), expected, "{pattern} on {name}");
-        }
     }
 }

@@ -30,6 +30,14 @@ pub enum Error {
         /// What is wrong with it.
         message: String,
     },
+    /// A name or pattern that matches no tensor.
+    #[error("pattern {pattern} matches none of the {tensors} tensors")]
+    Pattern {
+        /// What was given.
+        pattern: String,
+        /// How many tensors there are.
+        tensors: usize,
+    },
     /// The same name twice in a list of tensors.
     #[error("tensor {tensor} is listed twice, at {first} and {second}")]
     TensorTwice {

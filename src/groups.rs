@@ -21,24 +21,33 @@ pub struct ActiveGroup {
     for_matrices: Option<Box<dyn AnyRule>>,
     maximize: bool,
     lr_initial: f64,
+    /// Names and patterns of its tensors; none for the top level.
+    pub(crate) patterns: Vec<String>,
     /// Fields that the top level does not decide.
     own: Map<String, Value>,
     /// Of its rate to the top level's, where it has one of its own.
     ratio: f64,
+    /// Its own schedules, by the option that each scales. Of others it follows the top level's.
+    pub(crate) schedulers: Vec<(String, Scheduler)>,
 }
 
 impl ActiveGroup {
-    /// A group with the fields that are its own.
+    /// The top level, or a group below it with the fields that are its own.
     ///
     /// # Errors
     /// [`Error::Field`] for an independent decay without a rate.
-    pub fn new(rule: Box<dyn AnyRule>, maximize: bool, own: Map<String, Value>) -> Result<Self> {
-        let lr_initial = rule.lr();
+    pub fn new(rule: Box<dyn AnyRule>, maximize: bool, own: Map<String, Value>, top: Option<&Self>) -> Result<Self> {
+        let (lr_initial, ratio) = match top {
+            Some(top) if own.contains_key("lr") => (rule.lr(), rule.lr() / top.rule.lr()),
+            Some(top) => (top.lr_initial, 1.0),
+            None => (rule.lr(), 1.0),
+        };
         if matches!(rule.weight_decay(), WeightDecay::Independent(_)) && lr_initial == 0.0 {
             return refuse("lr", 0, "above 0 with weight_decay independent");
         }
         let for_matrices = rule.for_matrices();
-        Ok(Self { rule, for_matrices, maximize, lr_initial, own, ratio: 1.0 })
+        let (patterns, schedulers) = (Vec::new(), Vec::new());
+        Ok(Self { rule, for_matrices, maximize, lr_initial, patterns, own, ratio, schedulers })
     }
 
     fn set_rule(&mut self, rule: Box<dyn AnyRule>) {
@@ -50,6 +59,26 @@ impl ActiveGroup {
     pub fn rule(&self) -> &dyn AnyRule {
         &*self.rule
     }
+
+    /// Whether it ascends.
+    pub fn maximizes(&self) -> bool {
+        self.maximize
+    }
+
+    /// Its rule for a tensor, whose lines these are.
+    fn rule_for(&self, lines: Option<Lines>) -> &(dyn AnyRule + 'static) {
+        &**lines.and(self.for_matrices.as_ref()).unwrap_or(&self.rule)
+    }
+
+    /// Whether a name or pattern of its is the tensor's.
+    fn matches(&self, tensor: &Tensor) -> bool {
+        self.patterns.iter().any(|pattern| matches(pattern, &tensor.name))
+    }
+
+    /// Its own schedule of an option.
+    pub fn scheduler(&self, option: &str) -> Option<&Scheduler> {
+        self.schedulers.iter().find(|(name, _)| name == option).map(|(_, scheduler)| scheduler)
+    }
 }
 
 /// The groups of a list of tensors: the top level first, then as configured.
@@ -59,8 +88,9 @@ pub struct Groups {
     /// Each tensor's group.
     of: Vec<usize>,
     lines: Vec<Option<Lines>>,
+    /// Whether each tensor is treated as one without a gradient.
+    frozen: Vec<bool>,
     around: Around,
-    schedulers: Vec<(String, Scheduler)>,
 }
 
 /// The numbers of one step or move: a record for every clock that takes part, each number in f64.
@@ -134,23 +164,68 @@ impl Records {
 
 impl Groups {
     /// Groups of no tensors, the top level first.
-    pub(crate) fn new(mut list: Vec<ActiveGroup>, around: Around, schedulers: Vec<(String, Scheduler)>) -> Self {
-        let base = list[0].lr_initial;
-        for group in list.iter_mut().filter(|group| group.own.contains_key("lr")) {
-            group.ratio = group.lr_initial / base;
+    pub(crate) fn new(list: Vec<ActiveGroup>, around: Around) -> Self {
+        Self { list, of: Vec::new(), lines: Vec::new(), frozen: Vec::new(), around }
+    }
+
+    /// Adds a group of no tensors yet, behind the others.
+    pub(crate) fn push(&mut self, group: ActiveGroup) {
+        self.list.push(group);
+    }
+
+    /// The top level.
+    pub(crate) fn top(&self) -> &ActiveGroup {
+        &self.list[0]
+    }
+
+    /// Gives each new tensor the one group with a name or pattern that matches it, or else the top level. `tensors` are
+    /// all, the new ones behind those there were.
+    ///
+    /// # Errors
+    /// [`Error::TensorTwice`]; [`Error::Group`] for a tensor that two groups match; [`Error::Shape`] for one without
+    /// the rows and columns that its rule needs. Nothing has changed then.
+    pub(crate) fn add(&mut self, tensors: &[Tensor]) -> Result<()> {
+        Tensor::check_names(tensors)?;
+        let (mut all_of, mut all_lines) = (self.of.clone(), self.lines.clone());
+        for tensor in &tensors[self.of.len()..] {
+            let mut takers = (1..self.list.len()).filter(|&group| self.list[group].matches(tensor));
+            let (group, lines) = (takers.next().unwrap_or(0), Lines::of(tensor));
+            if let Some(other) = takers.next() {
+                let message = format!("tensor {} is in groups[{}] already", tensor.name, group - 1);
+                return Err(Error::Group { group: other - 1, message });
+            }
+            if self.list[group].rule_for(lines).has_lines() && lines.is_none() {
+                let (what, name) = ("shape".into(), tensor.name.clone());
+                let (found, expected) = (format!("{:?}", tensor.shape), "rows and columns, for this rule".into());
+                return Err(Error::Shape { what, tensor: name, found, expected });
+            }
+            all_of.push(group);
+            all_lines.push(lines);
         }
-        Self { list, of: Vec::new(), lines: Vec::new(), around, schedulers }
+        (self.of, self.lines) = (all_of, all_lines);
+        self.frozen.resize(tensors.len(), false);
+        Ok(())
     }
 
-    /// Gives each tensor its group.
-    pub(crate) fn assign(&mut self, tensors: &[Tensor], of: Vec<usize>) {
-        self.lines = tensors.iter().map(Lines::of).collect();
-        self.of = of;
+    /// Refuses names and patterns of the groups from this one on, the top level being 0, that match no tensor.
+    pub(crate) fn check_patterns(&self, from: usize, tensors: &[Tensor]) -> Result<()> {
+        let new = if self.of.is_empty() { "" } else { "new " };
+        for (group, ActiveGroup { patterns, .. }) in self.list.iter().enumerate().skip(from) {
+            let refuse = |message| Err(Error::Group { group: group - 1, message });
+            let matched = |pattern: &&String| tensors.iter().any(|tensor| matches(pattern, &tensor.name));
+            if let Some(pattern) = patterns.iter().find(|pattern| !matched(pattern)) {
+                return refuse(format!("pattern {pattern} matches none of the {} {new}tensors", tensors.len()));
+            }
+            if patterns.is_empty() {
+                return refuse("tensors is empty, must hold at least one name".into());
+            }
+        }
+        Ok(())
     }
 
-    /// Refuses schedules that lead out of bounds in the first step.
-    pub(crate) fn check_schedules(&self) -> Result<()> {
-        self.all_scheduled(1).map(|_| ())
+    /// Refuses schedules that lead out of bounds in the optimizer's step `step`.
+    pub(crate) fn check_schedules(&self, step: u64) -> Result<()> {
+        self.all_scheduled(step).map(|_| ())
     }
 
     /// Each tensor's group.
@@ -168,6 +243,34 @@ impl Groups {
         self.list.is_empty()
     }
 
+    /// Freezes the tensors that a name or `*` pattern matches, or no longer.
+    ///
+    /// # Errors
+    /// [`Error::Pattern`] where it matches none.
+    pub fn freeze(&mut self, tensors: &[Tensor], pattern: &str, frozen: bool) -> Result<()> {
+        let matching = tensors.iter().zip(&mut self.frozen).filter(|(tensor, _)| matches(pattern, &tensor.name));
+        let count = matching.map(|(_, place)| *place = frozen).count();
+        if count > 0 {
+            return Ok(());
+        }
+        Err(Error::Pattern { pattern: pattern.into(), tensors: tensors.len() })
+    }
+
+    /// Whether a tensor is frozen.
+    pub fn is_frozen(&self, tensor: usize) -> bool {
+        self.frozen[tensor]
+    }
+
+    /// Those of the tensors given that take part: all that are not frozen. `None` stands for all.
+    pub fn present(&self, given: Option<Vec<bool>>) -> Option<Vec<bool>> {
+        if !self.frozen.contains(&true) {
+            return given;
+        }
+        let mut present = given.unwrap_or_else(|| vec![true; self.frozen.len()]);
+        present.iter_mut().zip(&self.frozen).for_each(|(present, frozen)| *present &= !frozen);
+        Some(present)
+    }
+
     /// What is wrapped round every rule.
     pub fn around(&self) -> &Around {
         &self.around
@@ -180,9 +283,7 @@ impl Groups {
 
     /// A tensor's rule.
     pub fn rule_of(&self, tensor: usize) -> &(dyn AnyRule + 'static) {
-        let group = &self.list[self.of[tensor]];
-        let for_matrices = self.lines[tensor].and(group.for_matrices.as_ref());
-        &**for_matrices.unwrap_or(&group.rule)
+        self.list[self.of[tensor]].rule_for(self.lines[tensor])
     }
 
     /// A tensor's rows and columns, where it has them.
@@ -224,28 +325,45 @@ impl Groups {
         self.of.iter().any(|&group| self.rule(group).moves().contains(&to))
     }
 
-    /// The schedule of an option, where it has one.
+    /// The top level's schedule of an option, where it has one.
     pub fn scheduler(&self, option: &str) -> Option<&Scheduler> {
-        self.schedulers.iter().find(|(name, _)| name == option).map(|(_, scheduler)| scheduler)
+        self.list[0].scheduler(option)
     }
 
     /// The same, to be fed or resumed.
     pub fn scheduler_mut(&mut self, option: &str) -> Option<&mut Scheduler> {
-        self.schedulers.iter_mut().find(|(name, _)| name == option).map(|(_, scheduler)| scheduler)
+        self.scheduler_mut_of(0, option)
     }
 
-    /// Feeds a metric to every schedule that waits for one.
+    /// The schedule of an option that a group, counted as in `groups`, has of its own.
+    pub fn group_scheduler(&self, group: usize, option: &str) -> Option<&Scheduler> {
+        self.list[1..].get(group)?.scheduler(option)
+    }
+
+    /// The same, to be fed or resumed.
+    pub fn group_scheduler_mut(&mut self, group: usize, option: &str) -> Option<&mut Scheduler> {
+        self.scheduler_mut_of(group.checked_add(1)?, option)
+    }
+
+    fn scheduler_mut_of(&mut self, group: usize, option: &str) -> Option<&mut Scheduler> {
+        let mut schedulers = self.list.get_mut(group)?.schedulers.iter_mut();
+        schedulers.find(|(name, _)| name == option).map(|(_, scheduler)| scheduler)
+    }
+
+    /// Feeds a metric to every schedule that waits for one, those of groups included.
     ///
     /// # Errors
     /// [`Error::Field`] for NaN, or where no schedule has a plateau.
     pub fn feed(&mut self, metric: f64) -> Result<()> {
-        let mut fed = self.schedulers.clone();
-        let mut waiting = fed.iter_mut().filter(|(_, scheduler)| scheduler.has_plateau()).peekable();
+        let mut fed = self.list.iter().map(|group| group.schedulers.clone()).collect::<Vec<_>>();
+        let mut waiting = fed.iter_mut().flatten().filter(|(_, scheduler)| scheduler.has_plateau()).peekable();
         if waiting.peek().is_none() {
             return refuse("metric", metric, "fed to a schedule with a plateau; there is none");
         }
         waiting.try_for_each(|(_, scheduler)| scheduler.feed(metric))?;
-        self.schedulers = fed;
+        for (group, fed) in self.list.iter_mut().zip(fed) {
+            group.schedulers = fed;
+        }
         Ok(())
     }
 
@@ -254,22 +372,44 @@ impl Groups {
     /// # Errors
     /// [`Error::Config`] for a field that is no such option, or what its schedule says.
     pub fn value(&self, option: &str, step: u64) -> Result<f64> {
-        let rule = &self.list[0].rule;
-        let factor = self.scheduler(option).map_or(Ok(1.0), |scheduler| scheduler.factor(step))?;
+        self.value_of(0, option, step)
+    }
+
+    /// The same of a group, counted as in `groups`.
+    ///
+    /// # Errors
+    /// As [`value`](Self::value), and [`Error::Group`] where there is no such group.
+    pub fn group_value(&self, group: usize, option: &str, step: u64) -> Result<f64> {
+        self.check_group(group)?;
+        self.value_of(group + 1, option, step)
+    }
+
+    fn value_of(&self, group: usize, option: &str, step: u64) -> Result<f64> {
+        let rule = &self.list[group].rule;
+        let followed = self.schedulers_of(group).find(|(name, _)| name == option);
+        let factor = followed.map_or(Ok(1.0), |(_, scheduler)| scheduler.factor(step))?;
         match rule.number(option) {
             Some(number) => Ok(number * factor),
             None => {
-                rule.check_option(option).map_err(|message| Error::Config { path: option.into(), message })?;
-                refuse(option, "none", "a number to be read")
+                let known = rule.check_option(option).map_err(|message| Error::Config { path: option.into(), message });
+                let none = known.and_then(|()| refuse(option, "none", "a number to be read"));
+                none.map_err(|error| self.in_group(group, error))
             }
         }
+    }
+
+    /// The schedules that a group follows: its own, and the top level's of other options.
+    fn schedulers_of(&self, group: usize) -> impl Iterator<Item = &(String, Scheduler)> {
+        let (top, of_group) = (&self.list[0], &self.list[group]);
+        let own = of_group.schedulers.iter();
+        own.chain(top.schedulers.iter().filter(|(option, _)| of_group.scheduler(option).is_none()))
     }
 
     /// A group's rule in the optimizer's step `step`; none where no schedule changes it.
     fn scheduled(&self, group: usize, step: u64) -> Result<Option<Box<dyn AnyRule>>> {
         let rule = &self.list[group].rule;
-        let mut options = Vec::with_capacity(self.schedulers.len());
-        for (option, scheduler) in &self.schedulers {
+        let mut options = Vec::new();
+        for (option, scheduler) in self.schedulers_of(group) {
             // A decay of kind none has no number.
             if let Some(number) = rule.number(option) {
                 options.push((&option[..], number * scheduler.factor(step)?));
@@ -513,11 +653,7 @@ impl Groups {
     /// # Errors
     /// As [`set`](Self::set), and [`Error::Group`] where there is no such group.
     pub fn set_group(&mut self, group: usize, field: &str, value: f64) -> Result<()> {
-        let groups = self.list.len() - 1;
-        if group >= groups {
-            let message = format!("there is no such group; the configuration has {groups}");
-            return Err(Error::Group { group, message });
-        }
+        self.check_group(group)?;
         self.set_in(&[group + 1], field, value)?;
         let base = self.list[0].rule.lr();
         let group = &mut self.list[group + 1];
@@ -526,6 +662,14 @@ impl Groups {
             group.ratio = value / base;
         }
         Ok(())
+    }
+
+    fn check_group(&self, group: usize) -> Result<()> {
+        let groups = self.list.len() - 1;
+        if group < groups {
+            return Ok(());
+        }
+        Err(Error::Group { group, message: format!("there is no such group; the configuration has {groups}") })
     }
 
     fn set_in(&mut self, groups: &[usize], field: &str, value: f64) -> Result<()> {
@@ -548,5 +692,43 @@ pub(crate) fn in_group(group: usize, error: Error) -> Error {
             Error::Field { field: format!("groups[{group}].{field}"), value, bound }
         }
         other => other,
+    }
+}
+
+/// Whether `*` in the pattern can stand for some text so that the name comes out.
+pub(crate) fn matches(pattern: &str, name: &str) -> bool {
+    let Some((head, rest)) = pattern.split_once('*') else { return pattern == name };
+    let Some(mut name) = name.strip_prefix(head) else { return false };
+    let mut parts = rest.split('*').collect::<Vec<_>>();
+    let tail = parts.pop().unwrap_or("");
+    for part in parts {
+        match name.find(part) {
+            Some(at) => name = &name[at + part.len()..],
+            None => return false,
+        }
+    }
+    name.ends_with(tail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::matches;
+
+    #[test]
+    fn a_star_stands_for_any_text() {
+        for (pattern, name, expected) in [
+            ("b1", "b1", true),
+            ("b1", "b10", false),
+            ("*", "", true),
+            ("*.bias", "a.bias", true),
+            ("*.bias", "a.bias2", false),
+            ("h.*.w", "h.1.w", true),
+            ("h.*.w", "h.w", false),
+            ("a*a", "a", false),
+            ("*b*b*", "abcb", true),
+            ("*b*b*", "abc", false),
+        ] {
+            assert_eq!(matches(pattern, name), expected, "{pattern} on {name}");
+        }
     }
 }

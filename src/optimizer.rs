@@ -45,7 +45,8 @@ impl<C: Into<Config>> On for C {}
 /// An optimizer on the GPU: state, clocks, and the encoding of steps.
 ///
 /// Nothing is read back and nothing waits in a step. Numbers that depend on `t` are computed on the host in f64 and
-/// travel with the step; a tensor without a gradient is touched by nothing, and its `t` stays.
+/// travel with the step; a tensor without a gradient, or one that is [frozen](Self::freeze), is touched by nothing, and
+/// its `t` stays.
 #[derive(Debug)]
 pub struct Optimizer {
     id: u64,
@@ -238,9 +239,9 @@ impl Optimizer {
         self.engine.control().expect("made where anything is decided on the device")
     }
 
-    /// Which tensors have a gradient.
+    /// Which tensors have a gradient and are not frozen.
     fn present(&self, grads: &Buffers) -> Vec<bool> {
-        grads.present().unwrap_or_else(|| vec![true; self.tensors.len()])
+        self.groups.present(grads.present()).unwrap_or_else(|| vec![true; self.tensors.len()])
     }
 
     /// The step of these tensors, of whose gradients all is bound.
@@ -319,8 +320,8 @@ impl Optimizer {
         }
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;
         let slices = grads.slices(self.engine.gpu(), "gradient", &self.tensors, usage)?;
-        let given =
-            slices.into_iter().zip(self.present(grads)).filter_map(|(slice, present)| slice.filter(|_| present));
+        let given = grads.present().unwrap_or_else(|| vec![true; self.tensors.len()]);
+        let given = slices.into_iter().zip(given).filter_map(|(slice, given)| slice.filter(|_| given));
         let bytes = given.filter(|slice| slice.size > 0);
         Ok(bytes.map(|slice| (slice.buffer.clone(), slice.offset, slice.size.next_multiple_of(4))).collect())
     }
@@ -354,7 +355,7 @@ impl Optimizer {
         self.take_reports()?;
         self.between_steps("look-ahead")?;
         self.engine.bind(&params, Work::Move(Move::LookAhead))?;
-        let present = params.present();
+        let present = self.groups.present(params.present());
         let moved =
             |i: usize| present.as_ref().is_none_or(|present| present[i]) && self.groups.rule_of(i).needs_look_ahead();
         let mut order = self.order.clone();
@@ -584,7 +585,15 @@ impl Optimizer {
         self.groups.value(option, self.course.hoped().steps.saturating_add(1))
     }
 
-    /// Feeds a metric, as the loss of a validation, to every schedule that has a plateau.
+    /// [`value`](Self::value) of one group, counted as in the configuration's `groups`.
+    ///
+    /// # Errors
+    /// The same, and [`Error::Group`] where there is no such group.
+    pub fn group_value(&self, group: usize, option: &str) -> Result<f64> {
+        self.groups.group_value(group, option, self.course.hoped().steps.saturating_add(1))
+    }
+
+    /// Feeds a metric, as the loss of a validation, to every schedule that has a plateau, those of groups included.
     ///
     /// # Errors
     /// [`Error::Field`] for NaN, or where no schedule has a plateau.
@@ -593,14 +602,56 @@ impl Optimizer {
         self.groups.feed(metric)
     }
 
-    /// The schedule of an option: where its plateaus stand.
+    /// The top level's schedule of an option: where its plateaus stand.
     pub fn scheduler(&self, option: &str) -> Option<&Scheduler> {
         self.groups.scheduler(option)
     }
 
-    /// The schedule of an option, to be resumed.
+    /// The top level's schedule of an option, to be resumed.
     pub fn scheduler_mut(&mut self, option: &str) -> Option<&mut Scheduler> {
         self.groups.scheduler_mut(option)
+    }
+
+    /// The schedule of an option that a group, counted as in the configuration's `groups`, has of its own; none where
+    /// it follows the top level's.
+    pub fn group_scheduler(&self, group: usize, option: &str) -> Option<&Scheduler> {
+        self.groups.group_scheduler(group, option)
+    }
+
+    /// The same, to be resumed.
+    pub fn group_scheduler_mut(&mut self, group: usize, option: &str) -> Option<&mut Scheduler> {
+        self.groups.group_scheduler_mut(group, option)
+    }
+
+    /// Freezes every tensor that a name or `*` pattern matches, from the next encoded step on: each step treats it as
+    /// one without a gradient, whether one is given or not. Parameter, state and `t` stay until it is
+    /// [unfrozen](Self::unfreeze), and then go on. Moves to evaluation and back still take all parameters.
+    ///
+    /// # Errors
+    /// [`Error::Pattern`] where it matches no tensor, [`Error::Order`] between a look-ahead and its step.
+    pub fn freeze(&mut self, pattern: &str) -> Result<()> {
+        self.order.settled("freeze")?;
+        self.between_steps("freeze")?;
+        self.groups.freeze(&self.tensors, pattern, true)
+    }
+
+    /// Lets every tensor that a name or `*` pattern matches take part in steps again; those that are not frozen do
+    /// already.
+    ///
+    /// # Errors
+    /// As [`freeze`](Self::freeze).
+    pub fn unfreeze(&mut self, pattern: &str) -> Result<()> {
+        self.order.settled("unfreeze")?;
+        self.between_steps("unfreeze")?;
+        self.groups.freeze(&self.tensors, pattern, false)
+    }
+
+    /// Whether a tensor is frozen. None is at creation.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTensor`].
+    pub fn frozen(&self, tensor: &str) -> Result<bool> {
+        Ok(self.groups.is_frozen(find(&self.tensors, tensor)?))
     }
 
     /// Applied steps of the optimizer, the encoded ones included, whichever tensors they had. Schedules follow them.

@@ -4,7 +4,7 @@ use ndarray::ArrayD;
 
 use crate::around::{Around, Clip, Ema, LossScale};
 use crate::clock::{Clocks, Order};
-use crate::config::Config;
+use crate::config::{Config, Group};
 use crate::control::{Kind, Measured, Scale, StepReport};
 use crate::error::{Error, Result, refuse};
 use crate::format::Tensor;
@@ -14,7 +14,7 @@ use crate::rule::{Carried, Extent, Move, Precision, Slot, Start, Step};
 use crate::schedule::Scheduler;
 
 /// An optimizer on the CPU, with the semantics of [`Optimizer`](crate::Optimizer); but a look-ahead moves all tensors
-/// that need one.
+/// that need one and are not frozen.
 ///
 /// ```
 /// use ndarray::{ArrayD, arr1};
@@ -54,9 +54,31 @@ impl<F: Precision> Reference<F> {
     /// As [`Config::groups`].
     pub fn new(config: &Config, tensors: &[Tensor]) -> Result<Self> {
         let groups = config.groups(tensors)?;
+        let (elements, numbers) = Self::start(&groups, tensors, 0)?;
+        let clocks = Clocks::new(groups.of());
+        let order = Order::default();
+        Ok(Self {
+            tensors: tensors.to_vec(),
+            clocks,
+            order,
+            elements,
+            numbers,
+            scale: Scale::new(groups.around()),
+            batch: 0,
+            begun: vec![false; tensors.len()],
+            attempts: 0,
+            report: None,
+            measured: vec![Measured::zero(); tensors.len()],
+            groups,
+        })
+    }
+
+    /// `elements` and `numbers` of the tensors from this one on, before their first step.
+    #[allow(clippy::type_complexity, reason = "the types of the fields")]
+    fn start(groups: &Groups, tensors: &[Tensor], from: usize) -> Result<(Vec<Vec<Vec<F>>>, Vec<Vec<F>>)> {
         let mut elements = Vec::new();
         let mut numbers = Vec::new();
-        for (i, tensor) in tensors.iter().enumerate() {
+        for (i, tensor) in tensors.iter().enumerate().skip(from) {
             let rule = groups.rule_of(i);
             let slots = groups.slots_of(i);
             let find = |name: &str| slots.iter().find(|slot| slot.name == name);
@@ -81,22 +103,53 @@ impl<F: Precision> Reference<F> {
             let number = |name: &&str| find(name).map_or(F::zero(), start);
             numbers.push(names.tensor.iter().map(number).collect());
         }
-        let clocks = Clocks::new(groups.of());
-        let order = Order::default();
-        Ok(Self {
-            tensors: tensors.to_vec(),
-            clocks,
-            order,
-            elements,
-            numbers,
-            scale: Scale::new(groups.around()),
-            batch: 0,
-            begun: vec![false; tensors.len()],
-            attempts: 0,
-            report: None,
-            measured: vec![Measured::zero(); tensors.len()],
-            groups,
-        })
+        Ok((elements, numbers))
+    }
+
+    /// Adds tensors behind those there are, each to the one group with a name or pattern that matches it, or else to
+    /// the top level. They start as at creation, at `t = 0`, with the options of now; schedules go on where they are.
+    /// State, `t` and what is carried of the others stay. From now on parameters and gradients are those of all.
+    ///
+    /// # Errors
+    /// [`Error::TensorTwice`] for a name that is there already; [`Error::Group`] for a tensor that two groups match;
+    /// [`Error::Shape`] for one without the rows and columns that its rule needs; [`Error::TooLarge`]; [`Error::Order`]
+    /// between a look-ahead and its step, and in evaluation.
+    pub fn add(&mut self, tensors: &[Tensor]) -> Result<()> {
+        self.grow("add", tensors, |groups, all| groups.add(all))
+    }
+
+    /// Adds a group behind those there are, and tensors as [`add`](Self::add) does. The group matches new tensors
+    /// alone; options that it leaves out are those that the top level has now.
+    ///
+    /// # Errors
+    /// As [`add`](Self::add), and what is refused of a group at creation: a bad option or schedule, a name or pattern
+    /// that matches none of the new tensors.
+    pub fn add_group(&mut self, group: Group, tensors: &[Tensor]) -> Result<()> {
+        let step = self.clocks.steps.saturating_add(1);
+        self.grow("add_group", tensors, |groups, all| groups.add_group(&group, all, step))
+    }
+
+    fn grow(
+        &mut self,
+        what: &'static str,
+        tensors: &[Tensor],
+        assign: impl FnOnce(&mut Groups, &[Tensor]) -> Result<()>,
+    ) -> Result<()> {
+        self.order.settled(what)?;
+        self.order.in_training(what)?;
+        self.between_steps(what)?;
+        let from = self.tensors.len();
+        let all = [&self.tensors[..], tensors].concat();
+        let mut groups = self.groups.clone();
+        assign(&mut groups, &all)?;
+        let (elements, numbers) = Self::start(&groups, &all, from)?;
+        self.clocks.add(&groups.of()[from..]);
+        self.elements.extend(elements);
+        self.numbers.extend(numbers);
+        self.begun.resize(all.len(), false);
+        self.measured.resize(all.len(), Measured::zero());
+        (self.tensors, self.groups) = (all, groups);
+        Ok(())
     }
 
     /// One step of every tensor that has a gradient, or one of the micro-batches of a step.
@@ -109,16 +162,19 @@ impl<F: Precision> Reference<F> {
             Some(grad) => grad.shape().to_vec(),
             None => self.tensors[i].shape.clone(),
         })?;
+        let taken = |(i, grad): (usize, &Option<ArrayD<F>>)| {
+            let grad = grad.as_ref().filter(|_| !self.groups.is_frozen(i))?;
+            Some(grad.iter().copied().collect::<Vec<F>>())
+        };
+        let grads: Vec<_> = grads.iter().enumerate().map(taken).collect();
         let batches = self.groups.around().accumulate;
         if batches == 1 {
-            let grads: Vec<Option<Vec<F>>> =
-                grads.iter().map(|grad| grad.as_ref().map(|grad| grad.iter().copied().collect())).collect();
             return self.whole_step(params, &grads);
         }
         let needs = |i: usize| grads[i].is_some() && self.groups.rule_of(i).needs_look_ahead();
         self.order.batch((0..grads.len()).any(needs))?;
         let undo = (self.batch, self.begun.clone(), self.elements.clone());
-        self.gather(grads);
+        self.gather(&grads);
         if self.batch < batches {
             return Ok(());
         }
@@ -133,7 +189,7 @@ impl<F: Precision> Reference<F> {
     }
 
     /// Adds up a micro-batch.
-    fn gather(&mut self, grads: &[Option<ArrayD<F>>]) {
+    fn gather(&mut self, grads: &[Option<Vec<F>>]) {
         let unscale = F::of(1.0 / self.scale.scale);
         let skips = self.groups.around().skips();
         for (i, grad) in grads.iter().enumerate() {
@@ -236,11 +292,11 @@ impl<F: Precision> Reference<F> {
     /// [`Error::Order`] where no option asks for it or one is pending; [`Error::Count`], [`Error::Shape`].
     pub fn look_ahead(&mut self, params: &mut [ArrayD<F>]) -> Result<()> {
         self.check("parameters", params.len(), |i| params[i].shape().to_vec())?;
-        let moved = (0..params.len()).map(|i| self.groups.rule_of(i).needs_look_ahead()).collect();
+        let moved = |i: usize| !self.groups.is_frozen(i) && self.groups.rule_of(i).needs_look_ahead();
         let mut order = self.order.clone();
         self.between_steps("look-ahead")?;
-        order.look(self.groups.have_move(Move::LookAhead), moved)?;
-        let records = self.groups.moved(&self.clocks, Move::LookAhead, |_| true)?;
+        order.look(self.groups.have_move(Move::LookAhead), (0..params.len()).map(moved).collect())?;
+        let records = self.groups.moved(&self.clocks, Move::LookAhead, moved)?;
         self.order = order;
         for (i, param) in params.iter().enumerate() {
             let before = self.elements[i].len() - 2;
@@ -404,9 +460,50 @@ impl<F: Precision> Reference<F> {
         self.groups.value(option, self.clocks.steps.saturating_add(1))
     }
 
+    /// As [`Optimizer::group_value`](crate::Optimizer::group_value).
+    ///
+    /// # Errors
+    /// [`Error::Group`], [`Error::Config`] or [`Error::Field`].
+    pub fn group_value(&self, group: usize, option: &str) -> Result<f64> {
+        self.groups.group_value(group, option, self.clocks.steps.saturating_add(1))
+    }
+
     /// As [`Optimizer::scheduler_mut`](crate::Optimizer::scheduler_mut).
     pub fn scheduler_mut(&mut self, option: &str) -> Option<&mut Scheduler> {
         self.groups.scheduler_mut(option)
+    }
+
+    /// As [`Optimizer::group_scheduler_mut`](crate::Optimizer::group_scheduler_mut).
+    pub fn group_scheduler_mut(&mut self, group: usize, option: &str) -> Option<&mut Scheduler> {
+        self.groups.group_scheduler_mut(group, option)
+    }
+
+    /// As [`Optimizer::freeze`](crate::Optimizer::freeze).
+    ///
+    /// # Errors
+    /// [`Error::Pattern`], or [`Error::Order`] between a look-ahead and its step.
+    pub fn freeze(&mut self, pattern: &str) -> Result<()> {
+        self.order.settled("freeze")?;
+        self.between_steps("freeze")?;
+        self.groups.freeze(&self.tensors, pattern, true)
+    }
+
+    /// As [`Optimizer::unfreeze`](crate::Optimizer::unfreeze).
+    ///
+    /// # Errors
+    /// [`Error::Pattern`], or [`Error::Order`] between a look-ahead and its step.
+    pub fn unfreeze(&mut self, pattern: &str) -> Result<()> {
+        self.order.settled("unfreeze")?;
+        self.between_steps("unfreeze")?;
+        self.groups.freeze(&self.tensors, pattern, false)
+    }
+
+    /// Whether a tensor is frozen.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTensor`].
+    pub fn frozen(&self, tensor: &str) -> Result<bool> {
+        Ok(self.groups.is_frozen(find(&self.tensors, tensor)?))
     }
 
     /// As [`Optimizer::steps`](crate::Optimizer::steps).

@@ -158,10 +158,6 @@ fn schedules_that_mean_nothing_are_refused() {
             json!({"schedule": {"constant": {}}, "schedules": {"lr": {"constant": {}}}}),
             "configuration: schedules.lr: schedule says what lr is; leave one of them out",
         ),
-        (
-            json!({"groups": [{"tensors": ["w"], "schedule": {"constant": {}}}]}),
-            "configuration: groups[0].schedule: belongs to the top level; it is the same for all groups",
-        ),
         (json!({"lookahead": {"k": 0}}), "lookahead.k is 0, must be at least 1"),
         (
             json!({"lookahead": {"k": 2.5}}),
@@ -386,13 +382,15 @@ fn nothing_changes_between_a_look_ahead_and_its_step() {
     }
     twin.optimizer.look_ahead(&twin.params).unwrap();
     type Call = fn(&mut Twin) -> wgpu_optim::Result<()>;
-    let calls: [(&str, Call); 6] = [
+    let calls: [(&str, Call); 8] = [
         ("set", |twin| twin.optimizer.set("momentum", 0.5)),
         ("set_lr", |twin| twin.optimizer.set_lr(0.5)),
         ("set_t", |twin| twin.optimizer.set_t("t0", 5)),
         ("set_carried", |twin| twin.optimizer.set_carried("t0", [0.0; 2])),
         ("set_steps", |twin| twin.optimizer.set_steps(5)),
         ("feed", |twin| twin.optimizer.feed(1.0)),
+        ("freeze", |twin| twin.optimizer.freeze("t0")),
+        ("unfreeze", |twin| twin.optimizer.unfreeze("t0")),
     ];
     for (what, call) in calls {
         twin.refuses(what, &format!("{what}: a look-ahead waits for its step; take the step first"), call);
