@@ -249,6 +249,7 @@ impl Config {
     /// A bad option, the same tensor twice, a pattern that matches none, a tensor in two groups.
     pub fn groups(&self, tensors: &[Tensor]) -> Result<Groups> {
         Tensor::check_names(tensors)?;
+        tensors.iter().try_for_each(Tensor::check_param)?;
         let mut groups = self.active()?;
         let mut of = vec![0; tensors.len()];
         for (group, Group { tensors: patterns, .. }) in self.groups.iter().enumerate() {

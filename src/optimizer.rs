@@ -19,7 +19,7 @@ pub trait On: Into<Config> {
     /// An optimizer for these tensors, its state at the start. Not in a browser: there, [`on_async`](Self::on_async).
     ///
     /// # Errors
-    /// A bad option, group or list of tensors, a state slot too large for a buffer of the device, or
+    /// A bad option, group or list of tensors, a parameter not in f32, a state slot too large for a buffer of the device, or
     /// [`Error::Wgpu`] when its memory does not hold the state.
     #[cfg(not(target_arch = "wasm32"))]
     fn on(self, gpu: &Gpu, tensors: &[Tensor]) -> Result<Optimizer> {
@@ -478,7 +478,9 @@ impl Optimizer {
         let bytes = stepped().map(|i| {
             let clock = self.clocks.clock(i);
             let around = self.groups.around().bytes_per_element(clock.t.saturating_add(1), !clock.started);
-            tensors[i].len_elements() * (self.groups.rule_of(i).bytes_per_element() + around)
+            let rule = self.groups.rule_of(i);
+            let saved = rule.grad_reads() * (4 - tensors[i].grad.size_bytes());
+            tensors[i].len_elements() * (rule.bytes_per_element() - saved + around)
         });
         Ok(Report {
             passes: bound.passes,

@@ -7,7 +7,7 @@
 use std::fmt::Write;
 
 use crate::around::Around;
-use crate::format::Access;
+use crate::format::{Access, Format};
 use crate::parts::Combine;
 use crate::rule::{AnyRule, Common, Extent, Move, Pass, Slot, Start, Sums};
 
@@ -256,12 +256,14 @@ pub fn element_slots(rule: &dyn AnyRule, around: &Around) -> Vec<Slot> {
     all.filter(|slot| slot.extent == Extent::Element).collect()
 }
 
-/// The whole text of one shader.
-pub fn compose(rule: &dyn AnyRule, around: &Around, skeleton: Skeleton, access: Access) -> String {
+/// The whole text of one shader. `grad` is the format of gradients; it makes no difference where none are bound.
+pub fn compose(rule: &dyn AnyRule, around: &Around, skeleton: Skeleton, access: Access, grad: Format) -> String {
+    let binds_grads = bindings(rule, around, skeleton).contains(&Binding::Grads);
     let mut text = format!(
-        "// {} / {} / f32, {}. Composed by wgpu-optim {}.\n\n",
+        "// {} / {} / param f32, {}{}. Composed by wgpu-optim {}.\n\n",
         rule.name(),
         skeleton.name(),
+        if binds_grads { format!("grad {grad}, ") } else { String::new() },
         access.name(),
         env!("CARGO_PKG_VERSION")
     );
@@ -271,6 +273,9 @@ pub fn compose(rule: &dyn AnyRule, around: &Around, skeleton: Skeleton, access: 
     };
     piece(include_str!("../shaders/parts.wgsl"));
     piece(include_str!("../shaders/codecs/f32.wgsl"));
+    if binds_grads && grad == Format::F16 {
+        piece(include_str!("../shaders/codecs/f16.wgsl"));
+    }
     piece(rule.shader());
     let of_lines = [
         ("fn measure_line(", include_str!("../shaders/defaults/measure_line.wgsl")),
@@ -291,19 +296,20 @@ pub fn compose(rule: &dyn AnyRule, around: &Around, skeleton: Skeleton, access: 
         }
     }
     piece(include_str!("../shaders/skeletons/common.wgsl"));
-    piece(&glue(rule, around, skeleton, access));
+    piece(&glue(rule, around, skeleton, access, grad));
     piece(skeleton.text());
     text
 }
 
 /// Declares the bindings and the functions that move elements through them.
-fn glue(rule: &dyn AnyRule, around: &Around, skeleton: Skeleton, access: Access) -> String {
+fn glue(rule: &dyn AnyRule, around: &Around, skeleton: Skeleton, access: Access, grad: Format) -> String {
     let mut text = String::from("// Glue: bindings, and the way between them and the rule's structs.\n\n");
     let bindings = bindings(rule, around, skeleton);
     for &binding in &bindings {
         let (name, element) = match (binding, access) {
             (Binding::Params, Access::Vec4) => ("params", "vec4<u32>"),
             (Binding::Params, Access::Scalar) => ("params", "u32"),
+            (Binding::Grads, Access::Vec4) if grad == Format::F16 => ("grads", "vec2<u32>"),
             (Binding::Grads, Access::Vec4) => ("grads", "vec4<u32>"),
             (Binding::Grads, Access::Scalar) => ("grads", "u32"),
             (Binding::State, _) => ("states", "vec4<u32>"),
@@ -349,14 +355,14 @@ fn load_record(tensor: u32) -> u32 {
     text.push_str(&record("Hyper", common, rule.names().hyper.len()));
     let of_lines = matches!(skeleton, Skeleton::Lines | Skeleton::FinishLines);
     if skeleton == Skeleton::Lines {
-        text.push_str(&load_four("param", access));
-        text.push_str(&load_four("grad", access));
+        text.push_str(&load_four("param", access, Format::F32));
+        text.push_str(&load_four("grad", access, grad));
     } else if bindings.contains(&Binding::Params) {
-        text.push_str(&load_elements("param", access));
+        text.push_str(&load_elements("param", access, Format::F32));
         text.push_str(&store_params(access));
         text.push_str(&state_glue(rule, around, skeleton));
         match bindings.contains(&Binding::Grads) {
-            true => text.push_str(&load_elements("grad", access)),
+            true => text.push_str(&load_elements("grad", access, grad)),
             false => text.push_str("fn load_grad(row: Row, q: u32) -> vec4<f32> {\n    return vec4<f32>();\n}\n\n"),
         }
     }
@@ -444,11 +450,26 @@ fn line(text: &mut String, arguments: std::fmt::Arguments<'_>) {
     writeln!(text, "{arguments}").expect("a string takes any text");
 }
 
-fn load_elements(what: &str, access: Access) -> String {
+/// The elements at the four places of `i`, each from its word.
+fn picked(what: &str, access: Access, format: Format) -> String {
+    let words = ["x", "y", "z", "w"].map(|field| match (format, access) {
+        (Format::F32, Access::Vec4) => format!("{what}s[i.{field} / 4u][i.{field} % 4u]"),
+        (Format::F32, Access::Scalar) => format!("{what}s[i.{field}]"),
+        (Format::F16, Access::Vec4) => format!("{what}s[i.{field} / 4u][i.{field} / 2u % 2u]"),
+        (Format::F16, Access::Scalar) => format!("{what}s[i.{field} / 2u]"),
+    });
+    let words = format!("vec4<u32>({})", words.join(", "));
+    match format {
+        Format::F32 => format!("decode_f32({words})"),
+        Format::F16 => format!("decode_f16(pick_f16({words}, i))"),
+    }
+}
+
+fn load_elements(what: &str, access: Access, format: Format) -> String {
     match access {
         Access::Vec4 => format!(
             "fn load_{what}(row: Row, q: u32) -> vec4<f32> {{
-    return decode_f32({what}s[row.{what} / 4u + q]);
+    return decode_{format}({what}s[row.{what} / 4u + q]);
 }}
 
 "
@@ -456,28 +477,30 @@ fn load_elements(what: &str, access: Access) -> String {
         Access::Scalar => format!(
             "fn load_{what}(row: Row, q: u32) -> vec4<f32> {{
     let i = row.{what} + vec4<u32>(4u * q) + min(vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(row.len - 1u - 4u * q));
-    return decode_f32(vec4<u32>({what}s[i.x], {what}s[i.y], {what}s[i.z], {what}s[i.w]));
+    return {};
 }}
 
-"
+",
+            picked(what, access, format)
         ),
     }
 }
 
 /// `count` elements of a row of a matrix, from its element `at`; behind the last it is repeated.
-fn load_four(what: &str, access: Access) -> String {
-    let (whole, words) = match access {
-        Access::Vec4 => (
-            format!("    if (!CROSSINGS) {{\n        return decode_f32({what}s[(row.{what} + at) / 4u]);\n    }}\n"),
-            ["x", "y", "z", "w"].map(|field| format!("{what}s[i.{field} / 4u][i.{field} % 4u]")),
-        ),
-        Access::Scalar => (String::new(), ["x", "y", "z", "w"].map(|field| format!("{what}s[i.{field}]"))),
+fn load_four(what: &str, access: Access, format: Format) -> String {
+    let whole = match access {
+        Access::Vec4 => {
+            format!(
+                "    if (!CROSSINGS) {{\n        return decode_{format}({what}s[(row.{what} + at) / 4u]);\n    }}\n"
+            )
+        }
+        Access::Scalar => String::new(),
     };
-    let words = words.join(", ");
+    let decoded = picked(what, access, format);
     format!(
         "fn load_{what}_four(row: Row, at: u32, count: u32) -> vec4<f32> {{
 {whole}    let i = row.{what} + vec4<u32>(at) + min(vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(count - 1u));
-    return decode_f32(vec4<u32>({words}));
+    return {decoded};
 }}
 
 "

@@ -7,7 +7,7 @@ use super::ring::{Guard, Ring};
 use super::{Buffers, Cache, Gpu, Made, Piece, floats};
 use crate::around::Around;
 use crate::error::{Error, Result};
-use crate::format::{ALIGNMENT, Access, BLOCK, Tensor};
+use crate::format::{ALIGNMENT, Access, BLOCK, Format, Tensor};
 use crate::groups::Groups;
 use crate::lines::Lines;
 use crate::plan::{Bounds, Dispatch, Item, Place, Plan, Span, Window, check_lines, pack, padded, plan};
@@ -307,6 +307,7 @@ impl Engine {
                     access: slices.access[i],
                     param,
                     grad,
+                    grad_format: grad.map_or(Format::F32, |_| self.tensors[i].grad),
                     state: (variant.slots > 0).then_some((self.state_places[i], variant.slots)),
                     lines: self.lines[i].filter(|_| grads.is_some()).map(|lines| (self.line_places[i], lines)),
                     sums: grads.is_some() && variant.rule.sums().next().is_some(),
@@ -463,11 +464,12 @@ impl<'a> Binder<'a> {
             .collect();
         let mut pipelines = gpu.pipelines();
         let access = window.map_or(Access::Vec4, |window| window.access);
+        let grad = window.map_or(Format::F32, |window| window.grad_format);
         let tails = window.is_some_and(|window| window.tails);
         let crossings = window.is_some_and(|window| window.crossings);
         let constants = Switches { tails, crossings, ..*switches }.constants(&**rule, walk);
         let pipeline =
-            pipelines.get(&mut self.fresh, gpu, &Shader { rule: &**rule, around, constants, skeleton, access });
+            pipelines.get(&mut self.fresh, gpu, &Shader { rule: &**rule, around, constants, skeleton, access, grad });
         gpu.count(Made::BindGroup);
         let group = gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {
             label: Some("wgpu-optim"),
@@ -588,7 +590,10 @@ impl Resolved {
         let param_places = resolved.places(gpu, tensors, "parameter", params, &mut known)?;
         let params_end = resolved.buffers.len();
         let grad_places = match grads {
-            Some(grads) => Some(resolved.places(gpu, tensors, "gradient", grads, &mut known)?),
+            Some(grads) => {
+                let of_grads: Vec<_> = tensors.iter().map(Tensor::of_grads).collect();
+                Some(resolved.places(gpu, &of_grads, "gradient", grads, &mut known)?)
+            }
             None => None,
         };
         resolved.check_overlaps(tensors, &param_places)?;
@@ -605,8 +610,9 @@ impl Resolved {
                     return Err(no_param(tensor));
                 }
                 (Some(_), Some(grad)) => {
-                    let end = grad.offset + 4 * padded(tensor.len_elements());
-                    if grad.offset % 16 != 0 || end > resolved.buffers[grad.buffer].size() {
+                    let four = 4 * tensor.grad.size_bytes();
+                    let end = grad.offset + tensor.grad_size_bytes().next_multiple_of(four);
+                    if grad.offset % four != 0 || end > resolved.buffers[grad.buffer].size() {
                         resolved.access[i] = Access::Scalar;
                     }
                 }
