@@ -181,8 +181,8 @@ fn only_the_glue_declares_bindings() {
     }
 }
 
-/// `<rule>.<skeleton>.<access>.wgsl`: the text of the rule's default options; with `.f16` behind the access, for gradients
-/// in that format. An empty file of another name adds it.
+/// `<rule>.<skeleton>.<access>.wgsl`: the text of the rule's default options; with `.f16` behind the access, for
+/// gradients in that format. An empty file of another name adds it.
 #[test]
 fn texts_are_those_in_the_folder() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/expansion");

@@ -126,8 +126,8 @@ impl Arena {
         })
     }
 
-    /// Sets a tensor's values, before any work that is not yet submitted. In f16 they are rounded to the nearest, ties to
-    /// even; beyond 65 504 to infinity.
+    /// Sets a tensor's values, before any work that is not yet submitted. In f16 they are rounded to the nearest, ties
+    /// to even: to infinity from 65 520 on.
     ///
     /// # Errors
     /// [`Error::UnknownTensor`](crate::Error), or [`Error::Shape`](crate::Error) for another number of values.
