@@ -19,8 +19,8 @@ pub trait On: Into<Config> {
     /// An optimizer for these tensors, its state at the start. Not in a browser: there, [`on_async`](Self::on_async).
     ///
     /// # Errors
-    /// A bad option, group or list of tensors, a parameter not in f32, a state slot too large for a buffer of the device,
-    /// or [`Error::Wgpu`] when its memory does not hold the state.
+    /// A bad option, group or list of tensors, a parameter not in f32, a state slot too large for a buffer of the
+    /// device, or [`Error::Wgpu`] when its memory does not hold the state.
     #[cfg(not(target_arch = "wasm32"))]
     fn on(self, gpu: &Gpu, tensors: &[Tensor]) -> Result<Optimizer> {
         pollster::block_on(Optimizer::new(&self.into(), gpu, tensors))
