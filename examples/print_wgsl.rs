@@ -7,9 +7,10 @@ use clap::{CommandFactory, Parser};
 use serde_json::{Map, Value};
 use wgpu_optim::rules::ALL;
 use wgpu_optim::wgsl::{Skeleton, compose};
-use wgpu_optim::{Access, Config};
+use wgpu_optim::{Access, Config, Format};
 
 const ACCESSES: [Access; 2] = [Access::Vec4, Access::Scalar];
+const FORMATS: [Format; 2] = [Format::F32, Format::F16];
 
 /// Prints a composed shader
 #[derive(Parser)]
@@ -23,6 +24,9 @@ struct Options {
     /// How parameters and gradients are read
     #[arg(value_parser = PossibleValuesParser::new(ACCESSES.map(Access::name)))]
     access: String,
+    /// How gradients are stored
+    #[arg(default_value = "f32", value_parser = PossibleValuesParser::new(FORMATS.map(Format::name)))]
+    grad_format: String,
     /// Options that differ from the defaults, lookahead among them: which slots there are, and the constants
     #[arg(long, value_name = "JSON", default_value = "{}", value_parser = object)]
     config: Map<String, Value>,
@@ -33,13 +37,14 @@ fn object(json: &str) -> serde_json::Result<Map<String, Value>> {
 }
 
 fn main() {
-    let Options { rule, skeleton, access, mut config } = Options::parse();
+    let Options { rule, skeleton, access, grad_format, mut config } = Options::parse();
     config.insert("optimizer".into(), rule.into());
     let config = Config::from_value(config.into())
         .unwrap_or_else(|error| Options::command().error(ErrorKind::ValueValidation, error).exit());
     let skeleton = Skeleton::ALL.into_iter().find(|known| known.name() == skeleton).expect("one of those offered");
     let access = ACCESSES.into_iter().find(|known| known.name() == access).expect("one of those offered");
-    print!("{}", compose(config.rule(), config.around(), skeleton, access));
+    let grad = FORMATS.into_iter().find(|known| known.name() == grad_format).expect("one of those offered");
+    print!("{}", compose(config.rule(), config.around(), skeleton, access, grad));
     for (name, value) in config.rule().constants() {
         eprintln!("{name} = {value}");
     }

@@ -130,7 +130,8 @@ impl Config {
     /// "schedule": {..}, "schedules": {OPTION: {..}}, "groups": [..], ..options of the rule}`.
     ///
     /// # Errors
-    /// [`Error::Config`] with the path of what is not JSON, unknown or of a wrong type; [`Error::Field`] for a value outside its bound.
+    /// [`Error::Config`] with the path of what is not JSON, unknown or of a wrong type; [`Error::Field`] for
+    /// a value outside its bound.
     pub fn from_json(text: &str) -> Result<Self> {
         Self::from_value(serde_json::from_str(text).map_err(|error| wrong("JSON", error))?)
     }
@@ -322,6 +323,7 @@ impl Config {
     /// # Errors
     /// A bad option, the same tensor twice, a pattern that matches none, a tensor in two groups.
     pub fn groups(&self, tensors: &[Tensor]) -> Result<Groups> {
+        tensors.iter().try_for_each(Tensor::check_param)?;
         let mut groups = self.active()?;
         groups.check_patterns(1, tensors)?;
         groups.add(tensors)?;

@@ -1,7 +1,7 @@
 //! The course of a training where the device decides which steps are applied.
 //!
-//! The host never waits to learn it. It keeps every state that the clocks may be in, the worlds, and sends the numbers of
-//! each with the step; the device knows which one it is, by its number. A report that comes in later leaves fewer.
+//! The host never waits to learn it. It keeps every state that the clocks may be in, the worlds, and sends the numbers
+//! of each with the step; the device knows which one it is, by its number. A report that comes later leaves fewer.
 //! Twin: `shaders/skeletons/prologue.wgsl`.
 
 use std::collections::VecDeque;

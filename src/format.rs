@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, refuse};
 
 /// Elements of a block: the unit of state layout, of partial sums and of windows. A constant of the
 /// format, so that no choice of chunk or window changes a bit.
@@ -12,12 +12,14 @@ pub const BLOCK: usize = 1024;
 pub const ALIGNMENT: u64 = 256;
 
 /// Storage format of a tensor's elements.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Format {
     /// IEEE single precision, 4 bytes.
     #[default]
     F32,
+    /// IEEE half precision, 2 bytes, two in a word. Of gradients only.
+    F16,
 }
 
 impl Format {
@@ -25,22 +27,30 @@ impl Format {
     pub fn size_bytes(self) -> u64 {
         match self {
             Self::F32 => 4,
+            Self::F16 => 2,
+        }
+    }
+
+    /// The name in labels and errors.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
         }
     }
 }
 
 impl std::fmt::Display for Format {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::F32 => "f32",
-        })
+        f.write_str(self.name())
     }
 }
 
 /// How parameters and gradients are read and written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Access {
-    /// Four elements at once: slices that start at a multiple of 16 bytes and share their last word of 16 with none.
+    /// Four elements at once: slices that start at a multiple of 16 bytes and share their last word of 16 with none;
+    /// gradients in f16 at a multiple of 8.
     Vec4,
     /// One element at a time: slices that start at a multiple of 4 bytes.
     Scalar,
@@ -66,14 +76,37 @@ pub struct Tensor {
     pub name: String,
     /// Elements per dimension, the last one contiguous.
     pub shape: Vec<usize>,
-    /// Storage format of parameter and gradient.
+    /// Storage format of the parameter: f32, but in the list that an arena of gradients is made for.
     pub format: Format,
+    /// Storage format of the gradient.
+    pub grad: Format,
 }
 
 impl Tensor {
-    /// A tensor of f32.
+    /// A tensor of f32, its gradient too.
     pub fn f32(name: impl Into<String>, shape: impl Into<Vec<usize>>) -> Self {
-        Self { name: name.into(), shape: shape.into(), format: Format::F32 }
+        Self { name: name.into(), shape: shape.into(), format: Format::F32, grad: Format::F32 }
+    }
+
+    /// The same with gradients of this format.
+    ///
+    /// ```
+    /// use wgpu_optim::{Format, Tensor};
+    ///
+    /// let tensors = [Tensor::f32("w", [128, 784]), Tensor::f32("b", [128])].map(|t| t.with_grads(Format::F16));
+    /// // What an arena of their gradients is made for.
+    /// let of_grads = tensors.each_ref().map(Tensor::of_grads);
+    /// assert_eq!([tensors[1].size_bytes(), of_grads[1].size_bytes()], [512, 256]);
+    /// ```
+    #[must_use]
+    pub fn with_grads(self, format: Format) -> Self {
+        Self { grad: format, ..self }
+    }
+
+    /// The tensor's gradient as a tensor: the same name and shape, its format that of the gradient.
+    #[must_use]
+    pub fn of_grads(&self) -> Self {
+        Self { format: self.grad, ..self.clone() }
     }
 
     /// The product of the shape, saturating.
@@ -84,6 +117,25 @@ impl Tensor {
     /// Bytes of the values without padding, saturating.
     pub fn size_bytes(&self) -> u64 {
         self.len_elements().saturating_mul(self.format.size_bytes())
+    }
+
+    /// Bytes of the gradient without padding, saturating.
+    pub fn grad_size_bytes(&self) -> u64 {
+        self.len_elements().saturating_mul(self.grad.size_bytes())
+    }
+
+    /// Whether the other is to hold the same values, whatever it says of gradients.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn same_values(&self, other: &Self) -> bool {
+        (&self.name, &self.shape, self.format) == (&other.name, &other.shape, other.format)
+    }
+
+    /// Refuses a parameter in another format than f32.
+    pub(crate) fn check_param(&self) -> Result<()> {
+        if self.format == Format::F32 {
+            return Ok(());
+        }
+        refuse(format!("format of parameter {}", self.name), self.format, "f32; gradients may be f16")
     }
 
     /// Refuses a list in which two tensors have one name.

@@ -23,8 +23,8 @@ pub trait On: Into<Config> {
     /// An optimizer for these tensors, its state at the start. Not in a browser: there, [`on_async`](Self::on_async).
     ///
     /// # Errors
-    /// A bad option, group or list of tensors, a state slot too large for a buffer of the device, or
-    /// [`Error::Wgpu`] when its memory does not hold the state.
+    /// A bad option, group or list of tensors, a parameter not in f32, a state slot too large for a buffer of the
+    /// device, or [`Error::Wgpu`] when its memory does not hold the state.
     #[cfg(not(target_arch = "wasm32"))]
     fn on(self, gpu: &Gpu, tensors: &[Tensor]) -> Result<Optimizer> {
         pollster::block_on(Optimizer::new(&self.into(), gpu, tensors))
@@ -319,7 +319,8 @@ impl Optimizer {
             return Ok(vec![]);
         }
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;
-        let slices = grads.slices(self.engine.gpu(), "gradient", &self.tensors, usage)?;
+        let of_grads: Vec<_> = self.tensors.iter().map(Tensor::of_grads).collect();
+        let slices = grads.slices(self.engine.gpu(), "gradient", &of_grads, usage)?;
         let given = grads.present().unwrap_or_else(|| vec![true; self.tensors.len()]);
         let given = slices.into_iter().zip(given).filter_map(|(slice, given)| slice.filter(|_| given));
         let bytes = given.filter(|slice| slice.size > 0);
@@ -412,8 +413,8 @@ impl Optimizer {
     }
 
     /// Encodes the swap of the parameters with their running mean (`ema`), which is to be evaluated, and the way back
-    /// with the next call: no byte is copied elsewhere, and none is lost. In between a step is an error. A tensor before
-    /// its first step stays as it is.
+    /// with the next call: no byte is copied elsewhere, and none is lost. In between a step is an error. A tensor
+    /// before its first step stays as it is.
     ///
     /// # Errors
     /// [`Error::Config`] without `ema`, [`Error::Field`] with `debias` ([`encode_ema_into`](Self::encode_ema_into)
@@ -785,15 +786,19 @@ impl Optimizer {
         let stepped = || (0..tensors.len()).filter(|&i| present[i]);
         let with_lines = stepped().filter(|&i| self.groups.rule_of(i).has_lines());
         let line_bytes = with_lines.filter_map(|i| self.groups.lines_of(i)).map(|lines| lines.bytes()).sum();
-        let measured = match around.clip {
-            Some(Clip::Adaptive(_)) => 8,
-            _ => 4 * u64::from(around.measures()),
+        let measured = |grad: u64| match around.clip {
+            Some(Clip::Adaptive(_)) => grad + 4,
+            _ => grad * u64::from(around.measures()),
         };
         let bytes = stepped().map(|i| {
             let clock = self.course.hoped().clock(i);
             let wrapped = around.bytes_per_element(clock.t.saturating_add(1), !clock.started);
-            let rule = self.groups.rule_of(i).bytes_per_element();
-            tensors[i].len_elements() * (rule + wrapped + measured + 12 * gathers.0 as u64)
+            let rule = self.groups.rule_of(i);
+            let grad = tensors[i].grad.size_bytes();
+            // Sums of micro-batches are in f32: one is read and written, and read again by the step.
+            let (of_step, gathered) = if gathers.0 > 0 { (4, 8 + grad) } else { (grad, 0) };
+            let saved = rule.grad_reads() * (4 - of_step);
+            tensors[i].len_elements() * (rule.bytes_per_element() - saved + wrapped + measured(of_step) + gathered)
         });
         Ok(Report {
             passes: bound.passes + gathers.0,
@@ -1067,8 +1072,8 @@ impl Optimizer {
         Err(Error::Config { path: "norms".into(), message: "are not measured; set norms to true".into() })
     }
 
-    /// The norms of the last step's gradients on the device, to be bound by the caller's kernels: f32, of all gradients,
-    /// then of each tensor's in order. Above f32's largest number they are infinity.
+    /// The norms of the last step's gradients on the device, to be bound by the caller's kernels: f32, of all
+    /// gradients, then of each tensor's in order. Above f32's largest number they are infinity.
     ///
     /// # Errors
     /// [`Error::Config`] where they are not measured.
@@ -1077,7 +1082,8 @@ impl Optimizer {
         Ok(self.of_control(self.layout.norms, 1 + self.tensors.len()))
     }
 
-    /// The loss scale on the device, one f32, to be bound by the caller's backward pass: what it multiplies the loss by.
+    /// The loss scale on the device, one f32, to be bound by the caller's backward pass: what it multiplies the loss
+    /// by.
     ///
     /// # Errors
     /// [`Error::Config`] without `loss_scale`.

@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 use crate::error::{Error, Result, refuse};
-use crate::format::{ALIGNMENT, Access, BLOCK, Tensor};
+use crate::format::{ALIGNMENT, Access, BLOCK, Format, Tensor};
 use crate::lines::Lines;
 
 /// Words of a row of the table: `Row` in `shaders/skeletons/common.wgsl`.
@@ -23,7 +23,7 @@ const PIECE: u64 = 256;
 /// Bytes of a row.
 const ROW_BYTES: u64 = 4 * ROW_WORDS as u64;
 
-/// Bytes of four elements: what a lane of the vec4 kernel reads and writes.
+/// Bytes of four elements in f32: what a lane of the vec4 kernel reads and writes.
 const QUAD_BYTES: u64 = 16;
 
 /// What of a device's limits a plan needs.
@@ -116,6 +116,8 @@ pub struct Item {
     pub param: Place,
     /// Its gradients; a look-ahead has none.
     pub grad: Option<Place>,
+    /// How gradients are stored. Formats do not share a dispatch: f32 where there are none.
+    pub grad_format: Format,
     /// Its state, and the number of slots per element.
     pub state: Option<(Place, u64)>,
     /// The numbers of its rows, of its columns, and what is seen of its rows, in this order; where its rule has any.
@@ -124,6 +126,13 @@ pub struct Item {
     pub partial_words: u64,
     /// Whether its own sums are among them, not only norms.
     pub sums: bool,
+}
+
+impl Item {
+    /// What those that share a dispatch have in common.
+    fn kind(&self) -> (usize, Access, Format) {
+        (self.variant, self.access, self.grad_format)
+    }
 }
 
 /// A range of a buffer that is bound.
@@ -155,6 +164,8 @@ pub struct Window {
     pub variant: usize,
     /// How parameters and gradients are read.
     pub access: Access,
+    /// How gradients are stored.
+    pub grad_format: Format,
     /// Bound parameters.
     pub param: Option<Span>,
     /// Bound gradients.
@@ -294,7 +305,7 @@ pub fn plan(items: &[Item], bounds: Bounds, partials: u64) -> Result<Plan> {
     };
     let mut order: Vec<&Item> = items.iter().filter(|item| item.len > 0).collect();
     // Those of one buffer side by side, so that few windows hold them.
-    order.sort_by_key(|item| (item.variant, item.access, item.param.buffer, item.grad.map(|grad| grad.buffer)));
+    order.sort_by_key(|item| (item.kind(), item.param.buffer, item.grad.map(|grad| grad.buffer)));
     let mut partial = partials;
     let mut plan = Plan {
         windows: vec![],
@@ -306,7 +317,7 @@ pub fn plan(items: &[Item], bounds: Bounds, partials: u64) -> Result<Plan> {
         table_span: 0,
         partial_words: 0,
     };
-    for same in order.chunk_by(|a, b| (a.variant, a.access) == (b.variant, b.access)) {
+    for same in order.chunk_by(|a, b| a.kind() == b.kind()) {
         let mut chunks = Vec::new();
         for item in same {
             for first in (0..item.len).step_by(chunk_len as usize) {
@@ -316,7 +327,7 @@ pub fn plan(items: &[Item], bounds: Bounds, partials: u64) -> Result<Plan> {
         plan.windows.extend(windows(&mut table, same[0], chunks, limit));
     }
     let mut share = partial;
-    for same in order.chunk_by(|a, b| (a.variant, a.access) == (b.variant, b.access)) {
+    for same in order.chunk_by(|a, b| a.kind() == b.kind()) {
         let (mut tiles, mut lines) = (Vec::new(), Vec::new());
         for item in same {
             if let Some((place, found)) = item.lines {
@@ -371,13 +382,16 @@ pub fn check_lines(lines: &Lines, binding_bytes: u64) -> Result<()> {
 }
 
 /// Bytes from one element to another in parameters or gradients, and the first one's place among these bytes.
-fn values(access: Access, place: Place, first: u64, len: u64) -> (Reach, u64) {
-    let (start, end) = (place.offset + 4 * first, place.offset + 4 * (first + len));
-    let (start, end) = match access {
-        Access::Vec4 => (start / QUAD_BYTES * QUAD_BYTES, end.next_multiple_of(QUAD_BYTES)),
-        Access::Scalar => (start, end),
+fn values(access: Access, format: Format, place: Place, first: u64, len: u64) -> (Reach, u64) {
+    let size = format.size_bytes();
+    let (start, end) = (place.offset + size * first, place.offset + size * (first + len));
+    let unit = match access {
+        Access::Vec4 => 4 * size,
+        // A word, which may hold several elements.
+        Access::Scalar => 4,
     };
-    (Reach { buffer: place.buffer, start, end }, (place.offset + 4 * first - start) / 4)
+    let reach = Reach { buffer: place.buffer, start: start / unit * unit, end: end.next_multiple_of(unit) };
+    (reach, (start - reach.start) / size)
 }
 
 /// All bytes of a tensor's lines.
@@ -387,7 +401,7 @@ fn lines_reach(place: Place, lines: &Lines) -> Reach {
 
 fn cut(item: &Item, first: u64, chunk_len: u64, partial: &mut u64) -> Chunk {
     let len = chunk_len.min(item.len - first);
-    let value = |place: Place| values(item.access, place, first, len).0;
+    let value = |place: Place, format: Format| values(item.access, format, place, first, len).0;
     let state = item.state.map(|(place, slots)| {
         let start = place.offset + 4 * first * slots;
         Reach { buffer: place.buffer, start, end: start + 4 * padded(len) * slots }
@@ -405,8 +419,8 @@ fn cut(item: &Item, first: u64, chunk_len: u64, partial: &mut u64) -> Chunk {
         row: [item.tensor as u64, len, 0, 0, 0, *partial, column, seen, rows, columns, top, left],
         lines: 6..8,
         reach: [
-            Some(value(item.param)),
-            item.grad.map(value),
+            Some(value(item.param, Format::F32)),
+            item.grad.map(|place| value(place, item.grad_format)),
             state,
             item.lines.map(|(place, lines)| lines_reach(place, &lines)),
         ],
@@ -422,8 +436,9 @@ fn cut_lines(item: &Item, place: Place, lines: Lines, share: &mut u64, tiles: &m
     let tensor = item.tensor as u64;
     let whole = Some(lines_reach(place, &lines));
     let mut tile = |first: u64, [high, wide]: [u64; 2], at: [u64; 3], of_lines: Range<usize>| {
-        let reach = |place: Place| values(item.access, place, first, (high - 1) * columns + wide);
-        let (param, grad) = (reach(item.param), item.grad.map(reach));
+        let len = (high - 1) * columns + wide;
+        let reach = |place: Place, format: Format| values(item.access, format, place, first, len);
+        let (param, grad) = (reach(item.param, Format::F32), item.grad.map(|place| reach(place, item.grad_format)));
         let from_grad = grad.map_or(0, |(_, from)| from);
         let [row, column, seen] = at;
         tiles.push(Chunk {
@@ -486,7 +501,7 @@ fn windows(table: &mut Table, like: &Item, chunks: Vec<Chunk>, limit: u64) -> Ve
 
 fn close(table: &mut Table, like: &Item, window: &[Chunk], reach: Reaches) -> Window {
     let spans = reach.map(|reach| reach.map(Reach::span));
-    let units = [4, 4, QUAD_BYTES, 4];
+    let units = [4, like.grad_format.size_bytes(), QUAD_BYTES, 4];
     let rows: Vec<_> = window
         .iter()
         .map(|chunk| {
@@ -504,7 +519,8 @@ fn close(table: &mut Table, like: &Item, window: &[Chunk], reach: Reaches) -> Wi
     let crossings = window.iter().any(|chunk| chunk.row[9] % 4 != 0);
     let tails = window.iter().any(|chunk| chunk.row[1] % 4 != 0);
     let dispatches = table.push(&rows);
-    Window { variant: like.variant, access: like.access, param, grad, state, lines, tails, crossings, dispatches }
+    let (variant, access, grad_format) = like.kind();
+    Window { variant, access, grad_format, param, grad, state, lines, tails, crossings, dispatches }
 }
 
 #[cfg(test)]
@@ -525,6 +541,7 @@ mod tests {
                 access: Access::Vec4,
                 param: params[tensor],
                 grad: Some(Place { buffer: 1, ..params[tensor] }),
+                grad_format: Format::F32,
                 state: (slots > 0).then_some((states[tensor], slots)),
                 lines: None,
                 partial_words: SUM_WORDS,
@@ -553,6 +570,12 @@ mod tests {
                         assert_eq!(span.offset + 16 * u64::from(row[4]), place.offset + 4 * first * slots);
                     }
                     assert!(4 * u64::from(row[2] + row[1]) <= param.size);
+                    if let (Some(span), Some(grad)) = (window.grad, item.grad) {
+                        let size = item.grad_format.size_bytes();
+                        assert_eq!(window.grad_format, item.grad_format);
+                        assert_eq!(span.offset + size * u64::from(row[3]), grad.offset + size * first);
+                        assert!(size * u64::from(row[3] + row[1]) <= span.size && span.size % 4 == 0, "{span:?}");
+                    }
                     seen[item.tensor] += u64::from(row[1]);
                 }
             }
@@ -578,11 +601,16 @@ mod tests {
     #[test]
     fn tiles_cover_each_element_once_and_lines_each_row_and_column() {
         let shapes = [[1, 1, 1], [300, 3, 3], [3, 40, 31], [1, 3, 2100], [2, 34, 270], [1, 2500, 2], [1, 70, 300]];
-        let items = matrices(&shapes);
-        for bounds in [BOUNDS, Bounds::new(56 << 10, 7, 4, 0)] {
+        let mut items = matrices(&shapes);
+        for (format, bounds) in [(Format::F32, BOUNDS), (Format::F16, Bounds::new(56 << 10, 7, 4, 0))] {
+            items.iter_mut().for_each(|item| item.grad_format = format);
+            items.iter_mut().filter(|_| format == Format::F16).for_each(|item| {
+                item.access = Access::Scalar;
+                item.grad.as_mut().unwrap().offset += 4;
+            });
             let plan = plan(&items, bounds, 5).unwrap();
             check(&plan, &items, bounds);
-            let rows = |windows: &[Window]| -> Vec<(Option<Span>, Option<Span>, [u32; ROW_WORDS])> {
+            let rows = |windows: &[Window]| -> Vec<([Option<Span>; 3], [u32; ROW_WORDS])> {
                 let of = |window: &Window| {
                     let (window, table) = (window.clone(), &plan.table);
                     assert!(
@@ -594,15 +622,17 @@ mod tests {
                         rows.chunks(ROW_WORDS).map(|row| row.try_into().unwrap()).collect::<Vec<[u32; ROW_WORDS]>>()
                     };
                     let each = window.dispatches.iter().flat_map(words).filter(|row| row[1] > 0);
-                    each.map(|row| (window.param, window.lines, row)).collect::<Vec<_>>()
+                    each.map(|row| ([window.param, window.grad, window.lines], row)).collect::<Vec<_>>()
                 };
                 windows.iter().flat_map(of).collect()
             };
             let mut seen: Vec<Vec<u32>> = items.iter().map(|item| vec![0; item.len as usize]).collect();
-            for (param, _, row) in rows(&plan.tiles) {
+            for ([param, grad, _], row) in rows(&plan.tiles) {
                 let item = &items[row[0] as usize];
                 let (width, columns) = (u64::from(row[4]), u64::from(row[9]));
                 let first = (param.unwrap().offset + 4 * u64::from(row[2]) - item.param.offset) / 4;
+                let (grad, size) = (grad.unwrap(), format.size_bytes());
+                assert_eq!(grad.offset + size * u64::from(row[3]), item.grad.unwrap().offset + size * first);
                 for i in 0..u64::from(row[1]) {
                     seen[item.tensor][(first + i / width * columns + i % width) as usize] += 1;
                 }
@@ -610,7 +640,7 @@ mod tests {
             assert!(seen.iter().flatten().all(|&count| count == 1));
             let mut words: Vec<Vec<u32>> =
                 items.iter().map(|item| vec![0; item.lines.unwrap().1.words() as usize]).collect();
-            for (_, span, row) in rows(&plan.lines) {
+            for ([.., span], row) in rows(&plan.lines) {
                 let (place, lines) = items[row[0] as usize].lines.unwrap();
                 let first = (span.unwrap().offset + 4 * u64::from(row[6]) - place.offset) / 4;
                 assert!(!lines.is_small());
@@ -649,6 +679,23 @@ mod tests {
             check(&plan, &items, bounds);
             assert!(plan.windows.len() > 4);
             assert_eq!(plan.finishes.len(), 1);
+        }
+    }
+
+    #[test]
+    fn formats_of_gradients_share_no_dispatch() {
+        for (access, offset) in [(Access::Vec4, 8), (Access::Scalar, 4)] {
+            let mut items = items(&[0, 1, 5, 1023, 1024, 1025, 70_001, 3, 20_000], 1);
+            for item in &mut items[3..] {
+                item.grad_format = Format::F16;
+                item.access = access;
+                item.grad.as_mut().unwrap().offset += offset;
+            }
+            let whole = plan(&items, BOUNDS, 0).unwrap();
+            check(&whole, &items, BOUNDS);
+            assert_eq!(whole.windows.len(), 2);
+            let bounds = Bounds::new(64 << 10, 7, 8, 1);
+            check(&plan(&items, bounds, 0).unwrap(), &items, bounds);
         }
     }
 

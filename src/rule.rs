@@ -988,6 +988,17 @@ impl dyn AnyRule {
         self.sums().any(|sums| sums.stores)
     }
 
+    /// How often a step reads each gradient.
+    pub fn grad_reads(&self) -> u64 {
+        let reads = |pass: &Pass| match pass {
+            Pass::Sums(sums) => sums.grad,
+            Pass::Lines => true,
+            Pass::Finish | Pass::FinishLines => false,
+            Pass::Apply => !self.stores_early(),
+        };
+        self.passes().iter().filter(|pass| reads(pass)).count() as u64
+    }
+
     /// Bytes that a step reads and writes of each element in f32; numbers of rows and columns are beside them.
     pub fn bytes_per_element(&self) -> u64 {
         let slots = self.slots().iter().filter(|slot| slot.extent == Extent::Element).count() as u64;

@@ -8,7 +8,7 @@ use std::fmt::Write;
 
 use crate::around::{Around, Clip};
 use crate::control::{CONTROL, WORDS};
-use crate::format::Access;
+use crate::format::{Access, Format};
 use crate::parts::Combine;
 use crate::rule::{AnyRule, Common, Extent, Move, Numbers, Pass, Slot, Start, Sums};
 
@@ -348,12 +348,14 @@ pub fn element_slots(rule: &dyn AnyRule, around: &Around) -> Vec<Slot> {
     all.filter(|slot| slot.extent == Extent::Element && *slot != Around::ACCUMULATED).collect()
 }
 
-/// The whole text of one shader.
-pub fn compose(rule: &dyn AnyRule, around: &Around, skeleton: Skeleton, access: Access) -> String {
+/// The whole text of one shader. `grad` is the format of gradients; it makes no difference where none are bound.
+pub fn compose(rule: &dyn AnyRule, around: &Around, skeleton: Skeleton, access: Access, grad: Format) -> String {
+    let binds_grads = bindings(rule, around, skeleton).contains(&Binding::Grads);
     let of_rule = if skeleton.knows_no_rule() { String::new() } else { format!("{} / ", rule.name()) };
     let mut text = format!(
-        "// {of_rule}{} / f32, {}. Composed by wgpu-optim {}.\n\n",
+        "// {of_rule}{} / param f32, {}{}. Composed by wgpu-optim {}.\n\n",
         skeleton.name(),
+        if binds_grads { format!("grad {grad}, ") } else { String::new() },
         access.name(),
         env!("CARGO_PKG_VERSION")
     );
@@ -364,6 +366,9 @@ pub fn compose(rule: &dyn AnyRule, around: &Around, skeleton: Skeleton, access: 
     if !matches!(skeleton, Skeleton::FinishNorms | Skeleton::Prologue) {
         piece(include_str!("../shaders/codecs/f32.wgsl"));
     }
+    if binds_grads && grad == Format::F16 {
+        piece(include_str!("../shaders/codecs/f16.wgsl"));
+    }
     if !skeleton.knows_no_rule() {
         piece(include_str!("../shaders/parts.wgsl"));
         piece(rule.shader());
@@ -372,7 +377,7 @@ pub fn compose(rule: &dyn AnyRule, around: &Around, skeleton: Skeleton, access: 
         }
     }
     piece(include_str!("../shaders/skeletons/common.wgsl"));
-    piece(&glue(rule, around, skeleton, access));
+    piece(&glue(rule, around, skeleton, access, grad));
     for base in skeleton.base() {
         piece(base);
     }
@@ -405,13 +410,14 @@ fn defaults(rule: &dyn AnyRule, skeleton: Skeleton) -> Vec<&'static str> {
 }
 
 /// Declares the bindings and the functions that move elements through them.
-fn glue(rule: &dyn AnyRule, around: &Around, skeleton: Skeleton, access: Access) -> String {
+fn glue(rule: &dyn AnyRule, around: &Around, skeleton: Skeleton, access: Access, grad: Format) -> String {
     let mut text = String::from("// Glue: bindings, and the way between them and the rule's structs.\n\n");
     let bindings = bindings(rule, around, skeleton);
     for &binding in &bindings {
         let (name, element) = match (binding, access) {
             (Binding::Params, Access::Vec4) => ("params", "vec4<u32>"),
             (Binding::Params, Access::Scalar) => ("params", "u32"),
+            (Binding::Grads, Access::Vec4) if grad == Format::F16 => ("grads", "vec2<u32>"),
             (Binding::Grads, Access::Vec4) => ("grads", "vec4<u32>"),
             (Binding::Grads, Access::Scalar) => ("grads", "u32"),
             (Binding::State, _) => ("states", "vec4<u32>"),
@@ -439,26 +445,26 @@ fn glue(rule: &dyn AnyRule, around: &Around, skeleton: Skeleton, access: Access)
     }
     match skeleton {
         Skeleton::Lines => {
-            text.push_str(&load_four("param", access));
-            text.push_str(&load_four("grad", access));
+            text.push_str(&load_four("param", access, Format::F32));
+            text.push_str(&load_four("grad", access, grad));
         }
         Skeleton::Sums | Skeleton::Apply | Skeleton::Moves => {
-            text.push_str(&load_elements("param", access));
+            text.push_str(&load_elements("param", access, Format::F32));
             text.push_str(&store_params(access));
             text.push_str(&state_glue(rule, around, skeleton));
             match bindings.contains(&Binding::Grads) {
-                true => text.push_str(&load_elements("grad", access)),
+                true => text.push_str(&load_elements("grad", access, grad)),
                 false => text.push_str("fn load_grad(row: Row, q: u32) -> vec4<f32> {\n    return vec4<f32>();\n}\n\n"),
             }
         }
         Skeleton::Norms | Skeleton::Gather => {
             match bindings.contains(&Binding::Params) {
-                true => text.push_str(&load_elements("param", access)),
+                true => text.push_str(&load_elements("param", access, Format::F32)),
                 false => {
                     text.push_str("fn load_param(row: Row, q: u32) -> vec4<f32> {\n    return vec4<f32>();\n}\n\n")
                 }
             }
-            text.push_str(&load_words("grad", access));
+            text.push_str(&load_words("grad", access, grad));
             text.push_str(if skeleton == Skeleton::Gather { store_params(access) } else { String::new() }.as_str());
         }
         Skeleton::FinishLines | Skeleton::Finish | Skeleton::FinishNorms | Skeleton::Prologue => {}
@@ -734,46 +740,71 @@ fn line(text: &mut String, arguments: std::fmt::Arguments<'_>) {
     writeln!(text, "{arguments}").expect("a string takes any text");
 }
 
-fn load_elements(what: &str, access: Access) -> String {
+/// The two words or four that hold the elements at the four places of `i`.
+fn picked(what: &str, access: Access, format: Format) -> String {
+    let words = ["x", "y", "z", "w"].map(|field| match (format, access) {
+        (Format::F32, Access::Vec4) => format!("{what}s[i.{field} / 4u][i.{field} % 4u]"),
+        (Format::F32, Access::Scalar) => format!("{what}s[i.{field}]"),
+        (Format::F16, Access::Vec4) => format!("{what}s[i.{field} / 4u][i.{field} / 2u % 2u]"),
+        (Format::F16, Access::Scalar) => format!("{what}s[i.{field} / 2u]"),
+    });
+    let words = format!("vec4<u32>({})", words.join(", "));
+    match format {
+        Format::F32 => words,
+        Format::F16 => format!("pick_f16({words}, i)"),
+    }
+}
+
+/// `load_param`, `load_grad`: four elements.
+fn load_elements(what: &str, access: Access, format: Format) -> String {
+    load_quad(&format!("load_{what}"), what, access, format, &format!("decode_{format}"), "vec4<f32>")
+}
+
+/// `load_grad_words`: four elements as words of f32, whose bits no conversion has touched.
+fn load_words(what: &str, access: Access, format: Format) -> String {
+    let widen = match format {
+        Format::F32 => "",
+        Format::F16 => "widen_f16",
+    };
+    load_quad(&format!("load_{what}_words"), what, access, format, widen, "vec4<u32>")
+}
+
+fn load_quad(name: &str, what: &str, access: Access, format: Format, decode: &str, four: &str) -> String {
     match access {
         Access::Vec4 => format!(
-            "fn load_{what}(row: Row, q: u32) -> vec4<f32> {{
-    return decode_f32({what}s[row.{what} / 4u + q]);
+            "fn {name}(row: Row, q: u32) -> {four} {{
+    return {decode}({what}s[row.{what} / 4u + q]);
 }}
 
 "
         ),
         Access::Scalar => format!(
-            "fn load_{what}(row: Row, q: u32) -> vec4<f32> {{
+            "fn {name}(row: Row, q: u32) -> {four} {{
     let i = row.{what} + vec4<u32>(4u * q) + min(vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(row.len - 1u - 4u * q));
-    return decode_f32(vec4<u32>({what}s[i.x], {what}s[i.y], {what}s[i.z], {what}s[i.w]));
+    return {decode}({});
 }}
 
-"
+",
+            picked(what, access, format)
         ),
     }
 }
 
-/// Four elements as they lie in memory.
-fn load_words(what: &str, access: Access) -> String {
-    let text = load_elements(what, access).replace("decode_f32", "");
-    text.replace(&format!("load_{what}("), &format!("load_{what}_words(")).replace("vec4<f32>", "vec4<u32>")
-}
-
 /// `count` elements of a row of a matrix, from its element `at`; behind the last it is repeated.
-fn load_four(what: &str, access: Access) -> String {
-    let (whole, words) = match access {
-        Access::Vec4 => (
-            format!("    if (!CROSSINGS) {{\n        return decode_f32({what}s[(row.{what} + at) / 4u]);\n    }}\n"),
-            ["x", "y", "z", "w"].map(|field| format!("{what}s[i.{field} / 4u][i.{field} % 4u]")),
-        ),
-        Access::Scalar => (String::new(), ["x", "y", "z", "w"].map(|field| format!("{what}s[i.{field}]"))),
+fn load_four(what: &str, access: Access, format: Format) -> String {
+    let whole = match access {
+        Access::Vec4 => {
+            format!(
+                "    if (!CROSSINGS) {{\n        return decode_{format}({what}s[(row.{what} + at) / 4u]);\n    }}\n"
+            )
+        }
+        Access::Scalar => String::new(),
     };
-    let words = words.join(", ");
+    let picked = picked(what, access, format);
     format!(
         "fn load_{what}_four(row: Row, at: u32, count: u32) -> vec4<f32> {{
 {whole}    let i = row.{what} + vec4<u32>(at) + min(vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(count - 1u));
-    return decode_f32(vec4<u32>({words}));
+    return decode_{format}({picked});
 }}
 
 "

@@ -3,7 +3,7 @@
 mod common;
 
 use common::gpu;
-use wgpu_optim::{Arena, Config, On, Tensor, rules};
+use wgpu_optim::{Arena, Config, Format, On, Tensor, rules};
 
 /// A rule's default options, or those of one of its cases: bytes of a parameter, passes.
 const TABLE: [(&str, &str, u64, usize); 30] = [
@@ -56,6 +56,22 @@ fn bytes_and_passes_are_those_of_the_table() {
         let report = optimizer.plan(&params, &grads).unwrap();
         let found = (report.bytes, report.passes, report.windows, report.dispatches);
         assert_eq!(found, (bytes * elements, passes, 1, passes), "{name} {case}: bytes, passes, windows, dispatches");
+    }
+}
+
+#[test]
+fn a_gradient_in_f16_is_two_bytes_each_time_it_is_read() {
+    // Of a parameter whose gradient is in f16.
+    let table = [("sgd", 10), ("adam", 26), ("novograd", 20), ("lars", 24), ("lamb", 38), ("adafactor", 18)];
+    let Some(gpu) = gpu("bytes of f16", table.len()) else { return };
+    let tensors = [Tensor::f32("w", [300, 70]).with_grads(Format::F16), Tensor::f32("k", [8, 5, 3, 3])];
+    for (name, bytes) in table {
+        let whole = TABLE.iter().find(|row| row.0 == name && row.1.is_empty()).expect(name).2;
+        let params = Arena::new(&gpu, &tensors).unwrap();
+        let grads = Arena::new(&gpu, &tensors.each_ref().map(Tensor::of_grads)).unwrap();
+        let mut optimizer = Config::from((rules::find(name).expect(name).default)()).on(&gpu, &tensors).unwrap();
+        let report = optimizer.plan(&params, &grads).unwrap();
+        assert_eq!((report.bytes, report.windows), (bytes * 300 * 70 + whole * 360, 2), "{name}");
     }
 }
 

@@ -6,10 +6,12 @@ mod common;
 
 use common::twin::{Twin, all_tensors, bound, noise, tensors};
 use common::{device, gpu};
+use half::f16;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde_json::json;
-use wgpu_optim::{Adafactor, Arena, Buffers, Config, Gpu, Group, On, Slice, Tensor, Tuning, WeightDecay, wgpu};
+use wgpu_optim::wgpu;
+use wgpu_optim::{Adafactor, Arena, Buffers, Config, Format, Gpu, Group, On, Sgd, Slice, Tensor, Tuning, WeightDecay};
 
 /// State, sums, and slots round a rule that has none.
 fn configs() -> [Config; 3] {
@@ -38,8 +40,8 @@ fn all_configs() -> impl Iterator<Item = Config> {
 }
 
 /// All parameters and state slots after two steps from mid-training, as bits.
-fn outcome(gpu: &Gpu, config: &Config) -> (Vec<Vec<u32>>, Twin) {
-    let mut twin = Twin::new(gpu, config, &all_tensors(), 11).midway(5);
+fn outcome(gpu: &Gpu, config: &Config, tensors: &[Tensor]) -> (Vec<Vec<u32>>, Twin) {
+    let mut twin = Twin::new(gpu, config, tensors, 11).midway(5);
     for _ in 0..2 {
         let worst = twin.step();
         assert!(worst.ulps <= bound(gpu), "{}", worst.text);
@@ -58,12 +60,14 @@ fn outcome(gpu: &Gpu, config: &Config) -> (Vec<Vec<u32>>, Twin) {
 fn tiny_limits_change_the_dispatches_and_no_bit() {
     let Some(gpu) = gpu("tiny limits", 3) else { return };
     let tiny = tiny(&gpu);
-    for config in all_configs() {
-        let (expected, mut whole) = outcome(&gpu, &config);
-        let (found, mut tiled) = outcome(&tiny, &config);
+    let mixed = |(i, tensor): (usize, Tensor)| if i % 2 == 0 { tensor.with_grads(Format::F16) } else { tensor };
+    let lists = [all_tensors(), all_tensors().into_iter().enumerate().map(mixed).collect()];
+    for (config, formats) in all_configs().flat_map(|config| [(config.clone(), 1), (config, 2)]) {
+        let (expected, mut whole) = outcome(&gpu, &config, &lists[formats - 1]);
+        let (found, mut tiled) = outcome(&tiny, &config, &lists[formats - 1]);
         let one = whole.optimizer.plan(&whole.params, &whole.grads).unwrap();
         let many = tiled.optimizer.plan(&tiled.params, &tiled.grads).unwrap();
-        assert_eq!(one.windows, one.variants);
+        assert_eq!(one.windows, formats * one.variants);
         assert!(many.windows > 5 && many.dispatches > 2 * one.dispatches, "{many:?}");
         assert_eq!(found, expected, "{}", config.name());
     }
@@ -78,10 +82,10 @@ fn tuning_and_shader_checks_change_no_bit() {
     let Some(gpu) = gpu("tunings", 3 * tunings.len()) else { return };
     let (device, queue) = device(&gpu, |_| {});
     for config in all_configs() {
-        let expected = outcome(&gpu, &config).0;
+        let expected = outcome(&gpu, &config, &all_tensors()).0;
         for &tuning in &tunings {
             let other = Gpu::with_tuning(&device, &queue, tuning).unwrap();
-            assert_eq!(outcome(&other, &config).0, expected, "{tuning:?}, {}", config.name());
+            assert_eq!(outcome(&other, &config, &all_tensors()).0, expected, "{tuning:?}, {}", config.name());
         }
     }
     let wrong = |lanes, chunk_blocks| {
@@ -198,6 +202,128 @@ fn foreign_slices_give_the_arenas_bits_and_canaries_live() {
         // Odd offsets on both sides of a block and of a chunk.
         canaries(&gpu, &config, &[1025, 8193], &[1, 1027], 2, &[0, 1]);
         canaries(&gpu, &config, &[1], &[0], 0, &[0]);
+    }
+}
+
+/// Gradients in f16 in one buffer that is NaN elsewhere, from these first halves on.
+fn halves(gpu: &Gpu, config: &Config, lens: &[usize], starts: &[usize], end: usize, scalar: &[usize]) {
+    let tensors: Vec<_> = tensors(lens).into_iter().map(|tensor| tensor.with_grads(Format::F16)).collect();
+    let of_grads: Vec<_> = tensors.iter().map(Tensor::of_grads).collect();
+    let mut rng = StdRng::seed_from_u64(26);
+    let arenas = [(); 2].map(|()| Arena::new(gpu, &tensors).unwrap());
+    let arena_grads = Arena::new(gpu, &of_grads).unwrap();
+    let mut words = vec![[0xff; 2]; end];
+    for ((tensor, &start), &len) in tensors.iter().zip(starts).zip(lens) {
+        let (values, grads) = (noise(&mut rng, len), noise(&mut rng, len));
+        arenas.iter().for_each(|arena| arena.write(&tensor.name, &values).unwrap());
+        arena_grads.write(&tensor.name, &grads).unwrap();
+        let place = words[start..].iter_mut().zip(&grads);
+        place.for_each(|(word, &grad)| *word = f16::from_f32(grad).to_le_bytes());
+    }
+    let buffer = buffer_of(gpu, &bytemuck::pod_collect_to_vec::<u8, f32>(words.as_flattened()));
+    let each = starts.iter().zip(lens);
+    let slices: Vec<_> = each.map(|(&at, &len)| Slice::new(&buffer, 2 * at as u64, 2 * len as u64)).collect();
+    let mut optimizers = [(); 2].map(|()| config.clone().on(gpu, &tensors).unwrap());
+    let [found, expected] = &mut optimizers;
+    let names: Vec<_> = scalar.iter().map(|i| format!("t{i}")).collect();
+    assert_eq!(found.plan(&arenas[0], &slices).unwrap().scalar_tensors, names, "{lens:?} at {starts:?}");
+    for _ in 0..2 {
+        found.step(&arenas[0], &slices).unwrap();
+        expected.step(&arenas[1], &arena_grads).unwrap();
+    }
+    for tensor in &tensors {
+        let [found, expected] = arenas.each_ref().map(|arena| arena.read_blocking(&tensor.name).unwrap());
+        assert!(expected.iter().all(|value| value.is_finite()));
+        assert_eq!(found, expected, "{} of {lens:?} at {starts:?}, {}", tensor.name, config.name());
+    }
+}
+
+#[test]
+fn slices_of_halves_give_the_arenas_bits_whatever_lies_beside_them() {
+    let Some(gpu) = gpu("slices in f16", 12) else { return };
+    for config in all_configs() {
+        // At 8 bytes each, with a last word of four that is the buffer's.
+        halves(&gpu, &config, &[5, 3, 1024, 0, 9001, 2], &[4, 12, 16, 1040, 1040, 10_044], 10_048, &[]);
+        // The first at 4 bytes; the last four of the last end behind the buffer, its last word with it.
+        halves(&gpu, &config, &[7, 1025, 8193, 1], &[2, 12, 1040, 9236], 9238, &[0, 3]);
+        halves(&gpu, &config, &[3, 4], &[0, 6], 10, &[1]);
+    }
+}
+
+#[test]
+fn every_half_reaches_a_step_as_it_is() {
+    let Some(gpu) = gpu("all halves", 3) else { return };
+    let tensors = [Tensor::f32("w", [1 << 16]).with_grads(Format::F16)];
+    let halves: Vec<u16> = (0..=u16::MAX).collect();
+    let values: Vec<f32> = halves.iter().map(|&bits| f16::from_bits(bits).to_f32()).collect();
+    let grads = Arena::new(&gpu, &[tensors[0].of_grads()]).unwrap();
+    assert_eq!(grads.size_bytes(), 2 << 16);
+    grads.write("w", &values).unwrap();
+    let shifted = buffer_of(&gpu, &vec![f32::NAN; (1 << 15) + 1]);
+    gpu.queue().write_buffer(&shifted, 4, bytemuck::cast_slice(&halves));
+    let same = |found: &[f32], expected: &[f32], what: &str| {
+        for (bits, (found, expected)) in found.iter().zip(expected).enumerate() {
+            let same = found.to_bits() == expected.to_bits() || found.is_nan() && expected.is_nan();
+            assert!(same, "{what}, half {bits:#06x}: {found:e}, expected {expected:e}");
+        }
+    };
+    same(&grads.read_blocking("w").unwrap(), &values, "read back");
+    let negative: Vec<f32> = values.iter().map(|value| -value).collect();
+    for (buffers, scalar) in [((&grads).into(), 0), (Buffers::from(&[Slice::new(&shifted, 4, 2 << 16)]), 1)] {
+        let params = Arena::new(&gpu, &tensors).unwrap();
+        // -0 - g is -g to the sign of a zero.
+        params.write("w", &vec![-0.0; 1 << 16]).unwrap();
+        let mut sgd = Sgd { lr: 1.0, ..Sgd::default() }.on(&gpu, &tensors).unwrap();
+        assert_eq!(sgd.plan(&params, buffers.clone()).unwrap().scalar_tensors.len(), scalar);
+        sgd.step(&params, buffers).unwrap();
+        same(&params.read_blocking("w").unwrap(), &negative, "a step");
+    }
+}
+
+#[test]
+fn an_arena_of_halves_rounds_to_the_nearest_and_packs_two_in_a_word() {
+    let Some(gpu) = gpu("an arena in f16", 1) else { return };
+    let tensors = [3, 0, 1, 12].map(|len| Tensor::f32(format!("t{len}"), [len]).with_grads(Format::F16).of_grads());
+    let arena = Arena::new(&gpu, &tensors).unwrap();
+    assert_eq!(arena.size_bytes(), 2 * 256 + 24);
+    assert_eq!(arena.slice("t3").unwrap().size, 6);
+    let least = 2.0f32.powi(-24);
+    let (values, rounded): (Vec<f32>, Vec<f32>) = [
+        (1.0 + 2.0f32.powi(-11), 1.0),                         // ties to even
+        (1.0 + 3.0 * 2.0f32.powi(-11), 1.0 + 2.0f32.powi(-9)), // the other way
+        (1.0 + 1.01 * 2.0f32.powi(-11), 1.0 + 2.0f32.powi(-10)),
+        (65_519.0, 65_504.0),
+        (65_520.0, f32::INFINITY),
+        (-1e30, f32::NEG_INFINITY),
+        (least, least),
+        (0.5 * least, 0.0),
+        (0.51 * least, least),
+        (-0.1 * least, -0.0),
+        (1023.4 * least, 1023.0 * least), // subnormal
+        (0.1, 0.099_975_586),
+    ]
+    .into_iter()
+    .unzip();
+    arena.write("t12", &values).unwrap();
+    arena.write("t3", &values[..3]).unwrap();
+    arena.write("t1", &values[11..]).unwrap();
+    let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+    for (name, expected) in [("t12", &rounded[..]), ("t3", &rounded[..3]), ("t1", &rounded[11..]), ("t0", &[])] {
+        assert_eq!(bits(&arena.read_blocking(name).unwrap()), bits(expected), "{name}");
+    }
+}
+
+#[test]
+fn a_nan_half_makes_its_parameter_nan() {
+    let Some(gpu) = gpu("NaN in f16", 3) else { return };
+    let tensors = [Tensor::f32("w", [7]).with_grads(Format::F16)];
+    for config in configs() {
+        let params = Arena::new(&gpu, &tensors).unwrap();
+        let grads = Arena::new(&gpu, &[tensors[0].of_grads()]).unwrap();
+        grads.write("w", &[1.0, 1.0, f32::NAN, 1.0, 1.0, 1.0, 1.0]).unwrap();
+        let mut optimizer = config.clone().on(&gpu, &tensors).unwrap();
+        optimizer.step(&params, &grads).unwrap();
+        assert!(params.read_blocking("w").unwrap()[2].is_nan(), "{}", config.name());
     }
 }
 

@@ -14,9 +14,10 @@ use naga::{Module, ShaderStage, StorageAccess, TypeInner};
 use wgpu_optim::rule::{AnyRule, Common, Move, Numbers};
 use wgpu_optim::rules::{self, ALL};
 use wgpu_optim::wgsl::{self, Skeleton, Switches, Walk, compose};
-use wgpu_optim::{Access, Around, Clip, Ema, Lookahead, LossScale};
+use wgpu_optim::{Access, Around, Clip, Ema, Format, Lookahead, LossScale};
 
 const ACCESSES: [Access; 2] = [Access::Vec4, Access::Scalar];
+const FORMATS: [Format; 2] = [Format::F32, Format::F16];
 
 /// What is wrapped round the rule, and what it is called: nothing, what needs slots, what the device decides, and all.
 fn wraps() -> [(&'static str, Around); 4] {
@@ -51,7 +52,9 @@ struct Shader {
 fn shaders() -> Vec<Shader> {
     let mut shaders: Vec<Shader> = Vec::new();
     let mut places = HashMap::new();
-    let walks: Vec<_> = Skeleton::ALL.iter().flat_map(|&skeleton| ACCESSES.map(|access| (skeleton, access))).collect();
+    let reads = ACCESSES.iter().flat_map(|&access| FORMATS.map(|grad| (access, grad)));
+    let walks: Vec<_> =
+        Skeleton::ALL.iter().flat_map(|&skeleton| reads.clone().map(move |read| (skeleton, read))).collect();
     for row in ALL {
         let forms = |(case, rule): (&'static str, Box<dyn AnyRule>)| {
             let for_matrices = rule.for_matrices().map(|rule| (format!("{}/{case}, matrices", row.name), rule));
@@ -59,12 +62,12 @@ fn shaders() -> Vec<Shader> {
         };
         for (case, rule) in (row.cases)().into_iter().flat_map(forms) {
             let wraps = wraps().into_iter().flat_map(|wrap| walks.iter().map(move |walk| (wrap.clone(), walk)));
-            for ((wrapped, around), &(skeleton, access)) in wraps {
+            for ((wrapped, around), &(skeleton, (access, grad))) in wraps {
                 if skeleton.knows_no_rule() && !around.is_controlled() && skeleton != Skeleton::Gather {
                     continue;
                 }
-                let text = compose(&*rule, &around, skeleton, access);
-                let walk = format!("{}, {}{wrapped}", skeleton.name(), access.name());
+                let text = compose(&*rule, &around, skeleton, access, grad);
+                let walk = format!("{}, {}, gradients in {grad}{wrapped}", skeleton.name(), access.name());
                 let place = *places.entry(text).or_insert_with_key(|text| {
                     let (module, info) = parse(&format!("{case}, {walk}"), text);
                     shaders.push(Shader { walk, skeleton, around, cases: vec![], module, info });
@@ -197,7 +200,8 @@ fn only_the_glue_declares_bindings() {
     }
 }
 
-/// `<rule>.<skeleton>.<access>.wgsl`: the text of the rule's default options. An empty file of another name adds it.
+/// `<rule>.<skeleton>.<access>.wgsl`: the text of the rule's default options; with `.f16` behind the access, for
+/// gradients in that format. An empty file of another name adds it.
 #[test]
 fn texts_are_those_in_the_folder() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/expansion");
@@ -209,10 +213,11 @@ fn texts_are_those_in_the_folder() {
     files.sort();
     for file in files {
         let name = file.file_name().and_then(|name| name.to_str()).expect("a name of letters");
-        let (rule, skeleton, access) = composed_for(name);
-        kept.extend([skeleton.name(), access.name()]);
+        let (rule, skeleton, access, grad) = composed_for(name);
+        kept.extend([skeleton.name(), access.name(), grad.name()]);
         let [(_, plain), _, _, (_, all)] = wraps();
-        let text = compose(&*rule, if skeleton.knows_no_rule() { &all } else { &plain }, skeleton, access);
+        let around = if skeleton.knows_no_rule() { &all } else { &plain };
+        let text = compose(&*rule, around, skeleton, access, grad);
         if update {
             std::fs::write(&file, text).expect("writable");
         } else if std::fs::read_to_string(&file).expect("readable") != text {
@@ -225,20 +230,30 @@ fn texts_are_those_in_the_folder() {
          read the difference with `git diff tests/expansion`, and commit it.",
         wrong.join(", ")
     );
-    let all = Skeleton::ALL.map(Skeleton::name).into_iter().chain(ACCESSES.map(Access::name));
+    let all = Skeleton::ALL
+        .map(Skeleton::name)
+        .into_iter()
+        .chain(ACCESSES.map(Access::name))
+        .chain(FORMATS.map(Format::name));
     let missing: Vec<_> = all.filter(|name| !kept.contains(name)).collect();
     assert!(missing.is_empty(), "tests/expansion/ keeps no text of {}", missing.join(", "));
 }
 
-fn composed_for(file: &str) -> (Box<dyn AnyRule>, Skeleton, Access) {
+fn composed_for(file: &str) -> (Box<dyn AnyRule>, Skeleton, Access, Format) {
     let parts: Vec<_> = file.split('.').collect();
-    let &[rule, skeleton, access, "wgsl"] = &parts[..] else { panic!("{file} is not RULE.SKELETON.ACCESS.wgsl") };
+    let (rule, skeleton, access, grad) = match parts[..] {
+        [rule, skeleton, access, "wgsl"] => (rule, skeleton, access, "f32"),
+        [rule, skeleton, access, grad, "wgsl"] => (rule, skeleton, access, grad),
+        _ => panic!("{file} is not RULE.SKELETON.ACCESS.wgsl or RULE.SKELETON.ACCESS.FORMAT.wgsl"),
+    };
     let row = rules::find(rule).unwrap_or_else(|| panic!("{file}: there is no rule {rule}"));
     let skeleton = Skeleton::ALL.into_iter().find(|known| known.name() == skeleton);
     let access = ACCESSES.into_iter().find(|known| known.name() == access);
     let (skeleton, access) = skeleton.zip(access).unwrap_or_else(|| panic!("{file}: no such skeleton or access"));
+    let grad =
+        FORMATS.into_iter().find(|known| known.name() == grad).unwrap_or_else(|| panic!("{file}: no such format"));
     let rule = (row.default)();
     let walks = |rule: &dyn AnyRule| Walk::of_step(rule).into_iter().any(|walk| walk.skeleton() == skeleton);
     let for_matrices = rule.for_matrices().filter(|for_matrices| walks(&**for_matrices) && !walks(&*rule));
-    (for_matrices.unwrap_or(rule), skeleton, access)
+    (for_matrices.unwrap_or(rule), skeleton, access, grad)
 }

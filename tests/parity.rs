@@ -5,7 +5,7 @@ mod common;
 use common::twin::{Twin, Worst, all_tensors, bound, tensors};
 use common::{gpu, say};
 use wgpu_optim::rules::ALL;
-use wgpu_optim::{Config, Group, Lookahead, Tensor};
+use wgpu_optim::{Config, Format, Group, Lookahead, Tensor};
 
 fn run(what: &str, worst: &mut Worst, mut twin: Twin, steps: usize) {
     for step in 1..=steps {
@@ -33,6 +33,44 @@ fn every_case_matches_the_reference() {
         run(&what, &mut worst, Twin::new(&gpu, &config, &all_tensors(), 2).midway(1000), 2);
         // Without the code for what ends within four elements.
         run(&what, &mut worst, Twin::new(&gpu, &config, &fours(), 3).midway(10), 2);
+        say(&format!("parity {what}: worst {} ulp", worst.ulps));
+    }
+}
+
+/// Gradients of other formats, by the vec4 and the scalar kernel.
+#[test]
+fn f16_gradients_match() {
+    let Some(gpu) = gpu("gradients in f16", 2 * ALL.len()) else { return };
+    let in_f16 =
+        |tensors: Vec<Tensor>| tensors.into_iter().map(|tensor| tensor.with_grads(Format::F16)).collect::<Vec<_>>();
+    let (all, fours) = (in_f16(all_tensors()), in_f16(fours()));
+    for row in ALL {
+        let loud = (row.cases)().into_iter().rev().find(|(case, _)| *case != "default").expect("one is loud");
+        for (case, rule) in [("default", (row.default)()), loud] {
+            let config = Config::from(rule);
+            let mut worst = Worst::default();
+            let what = format!("{}/{case} with gradients in f16", row.name);
+            run(&what, &mut worst, Twin::new(&gpu, &config, &all, 8), 2);
+            let mut odd = Twin::new(&gpu, &config, &all, 9).midway(1000).at_odd_words();
+            assert_eq!(odd.count_scalar(), all.len(), "{what}");
+            run(&what, &mut worst, odd, 2);
+            run(&what, &mut worst, Twin::new(&gpu, &config, &fours, 10).midway(10), 2);
+            say(&format!("parity {what}: worst {} ulp", worst.ulps));
+        }
+    }
+}
+
+#[test]
+fn gradients_of_both_formats_match_in_one_optimizer() {
+    let Some(gpu) = gpu("mixed formats", ALL.len()) else { return };
+    let mixed = |(i, tensor): (usize, Tensor)| if i % 2 == 0 { tensor.with_grads(Format::F16) } else { tensor };
+    let tensors: Vec<_> = all_tensors().into_iter().enumerate().map(mixed).collect();
+    for row in ALL {
+        let mut worst = Worst::default();
+        let what = format!("{} with gradients of both formats", row.name);
+        let config = Config::from((row.default)());
+        run(&what, &mut worst, Twin::new(&gpu, &config, &tensors, 11), 2);
+        run(&what, &mut worst, Twin::new(&gpu, &config, &tensors, 12).at_odd_words(), 1);
         say(&format!("parity {what}: worst {} ulp", worst.ulps));
     }
 }

@@ -12,7 +12,8 @@ use wgpu_optim::rule::{AnyRule, Extent, Row};
 use wgpu_optim::rules::ALL;
 use wgpu_optim::wgpu::{self, BufferUsages};
 use wgpu_optim::{Adagrad, Adam, AdamW, Arena, Buffers, Config, Error, Gpu, Group, NovoGrad, On, Optimizer, Reference};
-use wgpu_optim::{Result, RmsProp, Sgd, Slice, Tensor, Tuning, WeightDecay, required_limits};
+use wgpu_optim::{BestParams, EarlyStopping, Format, Init, Result, RmsProp, Sgd, Slice, Tensor, Tuning};
+use wgpu_optim::{WeightDecay, required_limits};
 
 fn refused(what: &str, config: Result<Config>, text: &str) {
     match config {
@@ -568,6 +569,81 @@ fn a_part_of_the_parameters_takes_no_whole_gradients() {
         });
         assert_works(row.name, twin);
     }
+}
+
+/// Bad gradients, made of those in f16, of an arena in f32, and of a buffer of 22 bytes.
+type BadHalves = for<'a> fn(&'a Arena, &'a Arena, &'a wgpu::Buffer) -> Buffers<'a>;
+
+const BAD_HALVES: [(BadHalves, &str); 6] = [
+    (|_, in_f32, _| in_f32.into(), "gradient of tensor t0 has t0 [8] of f32, expected t0 [8] of f16"),
+    (|_, in_f32, _| Buffers::Slices(slices(in_f32)), "gradient of tensor t0 has 32 bytes, expected 16 bytes"),
+    (
+        |grads, _, _| but(grads, 1, |slice| Some(Slice { size: 8, ..slice })),
+        "gradient of tensor t1 has 8 bytes, expected 6 bytes",
+    ),
+    (
+        |grads, _, _| but(grads, 1, |slice| Some(Slice { offset: 2, ..slice })),
+        "gradient of tensor t1: offset is 2, must be a multiple of 4 bytes",
+    ),
+    (
+        |grads, _, ragged| but(grads, 0, |slice| Some(Slice { buffer: ragged, offset: 8, ..slice })),
+        "gradient of tensor t0: 16 bytes at 8 end behind the buffer's 22",
+    ),
+    (
+        |grads, _, ragged| but(grads, 1, |slice| Some(Slice { buffer: ragged, offset: 16, ..slice })),
+        "gradient of tensor t1: 6 bytes at 16 end in a word of 4 bytes that the buffer's 22 cut off",
+    ),
+];
+
+#[test]
+fn gradients_in_f16_that_do_not_fit_move_nothing() {
+    let Some(gpu) = gpu("rejected gradients in f16", (BAD_HALVES.len() + 2) * ALL.len()) else { return };
+    let halves: Vec<_> = tensors(&SIZES).into_iter().map(|tensor| tensor.with_grads(Format::F16)).collect();
+    let in_f32 = Arena::new(&gpu, &halves).expect("an arena");
+    let usage = BufferUsages::STORAGE;
+    let descriptor = wgpu::BufferDescriptor { label: None, size: 22, usage, mapped_at_creation: false };
+    let ragged = gpu.device().create_buffer(&descriptor);
+    for row in ALL {
+        let mut twin = Twin::new(&gpu, &(row.default)().into(), &halves, 5).midway(10);
+        for (bad, text) in BAD_HALVES {
+            twin.refuses(&format!("{}: {text}", row.name), text, |Twin { optimizer, params, grads, .. }| {
+                optimizer.step(&*params, bad(grads, &in_f32, &ragged))
+            });
+        }
+        assert_works(row.name, twin);
+
+        // Gradients in f32 that are given in f16.
+        let mut twin = Twin::new(&gpu, &(row.default)().into(), &tensors(&SIZES), 5).midway(10);
+        let arena = Arena::new(&gpu, &halves.iter().map(Tensor::of_grads).collect::<Vec<_>>()).expect("an arena");
+        let text = "gradient of tensor t0 has t0 [8] of f16, expected t0 [8] of f32";
+        twin.refuses(row.name, text, |Twin { optimizer, params, .. }| optimizer.step(&*params, &arena));
+        let text = "gradient of tensor t0 has 16 bytes, expected 32 bytes";
+        twin.refuses(row.name, text, |Twin { optimizer, params, .. }| {
+            optimizer.step(&*params, Buffers::Slices(slices(&arena)))
+        });
+    }
+}
+
+#[test]
+fn parameters_are_in_f32() {
+    let halves = [Tensor::f32("b", [3]), Tensor::f32("w", [4]).with_grads(Format::F16).of_grads()];
+    let text = "format of parameter w is f16, must be f32; gradients may be f16";
+    for row in ALL {
+        let config = Config::from((row.default)());
+        refused(row.name, groups(config.clone(), &halves), text);
+        check(row.name, &Reference::<f32>::new(&config, &halves).expect_err(text), text);
+    }
+    let Some(gpu) = gpu("parameters in f16", 3 + ALL.len()) else { return };
+    for row in ALL {
+        check(row.name, &Config::from((row.default)()).on(&gpu, &halves).expect_err(text), text);
+    }
+    check("a snapshot", &BestParams::new(&gpu, &halves, EarlyStopping::default()).expect_err(text), text);
+    let best = BestParams::new_async(&gpu, &halves, EarlyStopping::default());
+    check("a snapshot", &pollster::block_on(best).expect_err(text), text);
+    let arena = Arena::new(&gpu, &halves).expect("of gradients");
+    arena.write("w", &[1.0, 2.0, 3.0, 4.0]).expect("known");
+    check("an initialiser", &arena.init("w", &Init::Constant(1.0), 0).expect_err(text), text);
+    assert_eq!(arena.read_blocking("w").expect("known"), [1.0, 2.0, 3.0, 4.0]);
 }
 
 type Call = fn(&mut Twin) -> Result<()>;

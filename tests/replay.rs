@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::LazyLock;
 
+use half::f16;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use tempfile::TempDir;
 
@@ -104,6 +105,31 @@ fn assert_novograd(run: &Run, dtype: Dtype) {
         assert_eq!(*t, (Dtype::I64, vec![], 24i64.to_le_bytes().to_vec()));
     }
     assert_eq!(out.len(), 5 * 4);
+}
+
+/// A run of which every step is expected, with gradients that are rounded to f16 before they are recorded.
+#[test]
+fn gradients_in_f16_are_rounded_alike_everywhere() {
+    let mut run = Run::of("adamw");
+    let recorded = run.recording.clone();
+    for (_, (_, _, bytes)) in run.recording.iter_mut().filter(|(key, _)| key.starts_with("grad.")) {
+        for number in bytes.chunks_exact_mut(4) {
+            let value = f32::from_le_bytes(number.try_into().unwrap());
+            number.copy_from_slice(&f16::from_f32(value).to_f32().to_le_bytes());
+        }
+    }
+    assert_ne!(run.recording, recorded);
+    run.replay(&["--on", "cpu", "--f64"]);
+    run.expected = run.out().into_iter().filter(|(key, _)| key.starts_with("param.")).collect();
+    let steps = (1..=24i64).flat_map(i64::to_le_bytes).collect();
+    run.expected.insert("steps".into(), (Dtype::I64, vec![24], steps));
+    run.recording = recorded;
+    assert_passes(&run.replay(&["--on", "cpu", "--grad-format", "f16"]));
+    assert_passes(&run.replay(&["--on", "cpu", "--f64", "--grad-format", "f16"]));
+    assert_eq!(run.replay(&["--on", "cpu"]).status.code(), Some(1), "gradients in f32 lead elsewhere");
+    if common::gpu("replay in f16", 1).is_some() {
+        assert_passes(&run.replay(&["--grad-format", "f16"]));
+    }
 }
 
 #[test]

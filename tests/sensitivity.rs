@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use wgpu_optim::rule::{AnyRule, Carried, Common, Kernel, Move, Names, Numbers, Pass, Row, Slot, Step, WeightDecay};
 use wgpu_optim::rules::ALL;
 use wgpu_optim::wgsl::{Walk, compose};
-use wgpu_optim::{Access, Around, Config, Error, Gpu, Group, Lookahead, Result, Tensor, Tuning};
+use wgpu_optim::{Access, Around, Config, Error, Format, Gpu, Group, Lookahead, Result, Tensor, Tuning};
 
 type Edit = Arc<dyn Fn(String) -> String + Send + Sync>;
 
@@ -234,7 +234,7 @@ fn touches(row: &Row, edit: &Edit) -> bool {
     (row.cases)().into_iter().flat_map(|(_, rule)| forms(rule)).any(|rule| {
         let moves = rule.moves().iter().map(|&to| Walk::Move(to));
         Walk::of_step(&*rule).into_iter().chain(moves).any(|walk| {
-            let text = compose(&*rule, &Around::default(), walk.skeleton(), Access::Vec4);
+            let text = compose(&*rule, &Around::default(), walk.skeleton(), Access::Vec4, Format::F32);
             edit(text.clone()) != text
         })
     })

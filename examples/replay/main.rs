@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
-use wgpu_optim::Gpu;
+use wgpu_optim::{Format, Gpu};
 
 use recording::{Comparison, Expected, Number, Recording, Replayed, Result, Tolerance, refuse};
 use run::Run;
@@ -45,7 +45,8 @@ struct Options {
     adapter: Option<String>,
     #[arg(long, value_name = "FORMAT", default_value = "f32", value_parser = ["f32"])]
     param_format: String,
-    #[arg(long, value_name = "FORMAT", default_value = "f32", value_parser = ["f32"])]
+    /// f32, or f16: the recorded gradients are rounded then, on the CPU too
+    #[arg(long, value_name = "FORMAT", default_value = "f32", value_parser = ["f32", "f16"])]
     grad_format: String,
     #[arg(long, value_name = "FORMAT", default_value = "f32", value_parser = ["f32"])]
     state_format: String,
@@ -79,7 +80,8 @@ fn replay(options: &Options) -> Result<bool> {
         On::Cpu if options.adapter.is_some() => refuse!("--adapter needs --on gpu: the CPU has none"),
         _ => {}
     }
-    let recording = Recording::read(&options.recording)?;
+    let mut recording = Recording::read(&options.recording)?;
+    recording.store_grads_in(if options.grad_format == "f16" { Format::F16 } else { Format::F32 });
     let run = Run::read(&options.run, &recording)?;
     let expected = options.expect.as_ref().map(|path| Expected::read(path, &recording)).transpose()?;
     let inputs = Inputs { recording, run, expected };

@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::error::Error;
 use std::path::Path;
 
+use half::f16;
 use safetensors::tensor::{SafeTensors, TensorView};
 use safetensors::{Dtype, serialize_to_file};
+use wgpu_optim::Format;
 
 pub type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -19,6 +21,8 @@ pub(crate) use refuse;
 #[derive(Debug)]
 pub struct Recording {
     pub steps: usize,
+    /// How a device is to store the gradients.
+    pub grad_format: Format,
     /// By name.
     pub tensors: Vec<Recorded>,
 }
@@ -149,10 +153,19 @@ impl Recording {
                 });
             }
             match steps {
-                Some((_, shape)) => Ok(Self { steps: shape[0], tensors }),
+                Some((_, shape)) => Ok(Self { steps: shape[0], grad_format: Format::F32, tensors }),
                 None => refuse!("there is no tensor: neither param.<tensor> nor grad.<tensor>"),
             }
         })
+    }
+
+    /// Rounds the gradients, so that the CPU sees what a device does.
+    pub fn store_grads_in(&mut self, format: Format) {
+        self.grad_format = format;
+        if format == Format::F16 {
+            let grads = self.tensors.iter_mut().flat_map(|tensor| &mut tensor.grads);
+            grads.for_each(|grad| *grad = f16::from_f32(*grad).to_f32());
+        }
     }
 }
 

@@ -41,7 +41,7 @@ impl Run {
         for tensor in &recording.tensors {
             params.write(&tensor.name, &tensor.param)?;
         }
-        let grads = Arena::new(gpu, &tensors)?;
+        let grads = Arena::new(gpu, &tensors.iter().map(Tensor::of_grads).collect::<Vec<_>>())?;
         self.replay(recording, OnGpu { params, grads, optimizer: self.config.clone().on(gpu, &tensors)? })
     }
 
@@ -154,7 +154,8 @@ impl<F: Precision> Stepper<F> for OnCpu<F> {
 }
 
 fn tensors(recording: &Recording) -> Vec<Tensor> {
-    recording.tensors.iter().map(|tensor| Tensor::f32(&tensor.name, tensor.shape.as_slice())).collect()
+    let of = |tensor: &Recorded| Tensor::f32(&tensor.name, tensor.shape.as_slice()).with_grads(recording.grad_format);
+    recording.tensors.iter().map(of).collect()
 }
 
 fn array<F: Precision>(tensor: &Recorded, values: &[f32]) -> ArrayD<F> {

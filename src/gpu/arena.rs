@@ -2,15 +2,18 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use half::f16;
+
 use super::{Gpu, Slice, floats};
 use crate::error::Result;
-use crate::format::{ALIGNMENT, Tensor};
+use crate::format::{ALIGNMENT, Format, Tensor};
 use crate::plan::{Place, pack, padded};
 use crate::reference::{check_len, find};
 
 /// Values of a list of tensors in as few buffers as the device allows, zero at first. Each tensor starts on 256 bytes.
 ///
-/// A convenience: wherever an arena is taken, slices of any buffers are taken too.
+/// A convenience: wherever an arena is taken, slices of any buffers are taken too. Gradients in f16 have an arena of
+/// [their own list](Tensor::of_grads).
 #[derive(Debug)]
 pub struct Arena {
     gpu: Gpu,
@@ -51,7 +54,7 @@ impl Arena {
 
     fn lay_out(gpu: &Gpu, tensors: &[Tensor]) -> Result<(Vec<Place>, Vec<u64>)> {
         Tensor::check_names(tensors)?;
-        let size = |i: usize| padded(tensors[i].len_elements()).saturating_mul(4);
+        let size = |i: usize| padded(tensors[i].len_elements()).saturating_mul(tensors[i].format.size_bytes());
         pack(tensors, "values", size, ALIGNMENT, gpu.page_bytes())
     }
 
@@ -109,18 +112,38 @@ impl Arena {
     }
 
     async fn read_with(&self, name: &str, wait: bool) -> Result<Vec<f32>> {
-        let slice = self.slice(name)?;
-        Ok(floats(&self.gpu.read(slice.buffer, &[(slice.offset, slice.size)], wait).await?))
+        let i = find(&self.tensors, name)?;
+        let slice = self.slice_at(i);
+        // Copies go by words of 4 bytes.
+        let mut bytes = self.gpu.read(slice.buffer, &[(slice.offset, slice.size.next_multiple_of(4))], wait).await?;
+        bytes.truncate(slice.size as usize);
+        Ok(match self.tensors[i].format {
+            Format::F32 => floats(&bytes),
+            Format::F16 => {
+                let halves = bytes.chunks_exact(2).map(|two| f16::from_le_bytes([two[0], two[1]]));
+                halves.map(f16::to_f32).collect()
+            }
+        })
     }
 
-    /// Sets a tensor's values, before any work that is not yet submitted.
+    /// Sets a tensor's values, before any work that is not yet submitted. In f16 they are rounded to the nearest, ties
+    /// to even: to infinity from 65 520 on.
     ///
     /// # Errors
     /// [`Error::UnknownTensor`](crate::Error), or [`Error::Shape`](crate::Error) for another number of values.
     pub fn write(&self, name: &str, values: &[f32]) -> Result<()> {
-        let slice = self.slice(name)?;
-        check_len("values", name, values.len(), (slice.size / 4) as usize)?;
-        self.gpu.queue().write_buffer(slice.buffer, slice.offset, bytemuck::cast_slice(values));
+        let i = find(&self.tensors, name)?;
+        let slice = self.slice_at(i);
+        check_len("values", name, values.len(), self.tensors[i].len_elements() as usize)?;
+        let write = |bytes: &[u8]| self.gpu.queue().write_buffer(slice.buffer, slice.offset, bytes);
+        match self.tensors[i].format {
+            Format::F32 => write(bytemuck::cast_slice(values)),
+            Format::F16 => {
+                let mut bytes: Vec<u8> = values.iter().flat_map(|&value| f16::from_f32(value).to_le_bytes()).collect();
+                bytes.resize(bytes.len().next_multiple_of(4), 0);
+                write(&bytes);
+            }
+        }
         Ok(())
     }
 

@@ -29,9 +29,10 @@ impl BestParams {
     /// Room for these tensors' values. In a browser, wgpu's own errors reach only [`new_async`](Self::new_async).
     ///
     /// # Errors
-    /// As [`EarlyStopping::check`] and [`Arena::new`].
+    /// As [`EarlyStopping::check`] and [`Arena::new`]; [`Error::Field`](crate::Error) for a parameter not in f32.
     pub fn new(gpu: &Gpu, tensors: &[Tensor], stopping: EarlyStopping) -> Result<Self> {
         let monitor = stopping.monitor()?;
+        tensors.iter().try_for_each(Tensor::check_param)?;
         Ok(Self { arena: Arena::new(gpu, tensors)?, monitor })
     }
 
@@ -41,6 +42,7 @@ impl BestParams {
     /// The same.
     pub async fn new_async(gpu: &Gpu, tensors: &[Tensor], stopping: EarlyStopping) -> Result<Self> {
         let monitor = stopping.monitor()?;
+        tensors.iter().try_for_each(Tensor::check_param)?;
         Ok(Self { arena: Arena::new_async(gpu, tensors).await?, monitor })
     }
 

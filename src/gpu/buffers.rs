@@ -9,14 +9,15 @@ use crate::format::Tensor;
 ///
 /// The buffer needs `STORAGE` usage. A slice that starts at a multiple of 16 bytes takes the vec4 kernel; one that
 /// starts at a multiple of 4, or whose last word of 16 bytes another parameter shares or the buffer cuts off, takes the
-/// scalar one ([`Report::scalar_tensors`](crate::Report)). Bytes outside the slice keep their values.
+/// scalar one ([`Report::scalar_tensors`](crate::Report)). Bytes outside the slice keep their values. Of a gradient in
+/// f16 a multiple of 8 bytes suffices for the vec4 kernel; the other half of its last word may hold anything.
 #[derive(Clone, Copy, Debug)]
 pub struct Slice<'a> {
     /// The buffer.
     pub buffer: &'a wgpu::Buffer,
     /// The first byte, a multiple of 4.
     pub offset: u64,
-    /// Bytes: 4 an element.
+    /// Bytes: 4 an element, 2 of a gradient in f16.
     pub size: u64,
 }
 
@@ -42,6 +43,8 @@ impl<'a> Slice<'a> {
             format!("{size} bytes at {offset} end behind the buffer's {}", buffer.size())
         } else if offset % 4 != 0 {
             format!("offset is {offset}, must be a multiple of 4 bytes")
+        } else if (offset + size).next_multiple_of(4) > buffer.size() {
+            format!("{size} bytes at {offset} end in a word of 4 bytes that the buffer's {} cut off", buffer.size())
         } else if !buffer.usage().contains(usage) {
             let names = usage.iter_names().map(|(name, _)| name).collect::<Vec<_>>().join(" | ");
             format!("buffer usage is {:?}, must contain {names}", buffer.usage())
@@ -95,7 +98,8 @@ impl<'a> Buffers<'a> {
             return Err(Error::Count { what, found: slices.len(), expected: tensors.len() });
         }
         let own = self.arena().map_or(tensors, Arena::tensors);
-        if let Some((found, expected)) = own.iter().zip(tensors).find(|(found, expected)| found != expected) {
+        let differs = |(found, expected): &(&Tensor, &Tensor)| !found.same_values(expected);
+        if let Some((found, expected)) = own.iter().zip(tensors).find(differs) {
             let text = |tensor: &Tensor| format!("{} {:?} of {}", tensor.name, tensor.shape, tensor.format);
             let (tensor, found, expected) = (expected.name.clone(), text(found), text(expected));
             return Err(Error::Shape { what: what.into(), tensor, found, expected });

@@ -10,7 +10,7 @@ use crate::around::{Around, Clip};
 use crate::control::Scale;
 use crate::course::Layout;
 use crate::error::{Error, Result};
-use crate::format::{ALIGNMENT, Access, BLOCK, Tensor};
+use crate::format::{ALIGNMENT, Access, BLOCK, Format, Tensor};
 use crate::groups::Groups;
 use crate::lines::Lines;
 use crate::plan::{Bounds, Dispatch, Item, Place, Plan, SUM_WORDS, Span, Window, check_lines, pack, padded, plan};
@@ -368,7 +368,10 @@ impl Engine {
         };
         let (steps, gathers) = (matches!(work, Work::Step(_)), matches!(work, Work::Gather(_)));
         let measures = steps && self.around.measures();
-        let slices = Resolved::new(&self.gpu, &self.tensors, params, grads)?;
+        // Sums of micro-batches are in f32.
+        let summed = || self.tensors.iter().map(|tensor| tensor.clone().with_grads(Format::F32)).collect::<Vec<_>>();
+        let tensors = if steps && self.accumulated.is_some() { &summed() } else { &self.tensors };
+        let slices = Resolved::new(&self.gpu, tensors, params, grads)?;
         let takes_part = |variant: usize| match work {
             Work::Step(_) | Work::Gather(_) | Work::Move(Move::Swap | Move::Average) => true,
             Work::Move(to) => self.variants[variant].rule.moves().contains(&to),
@@ -385,6 +388,7 @@ impl Engine {
                     access: slices.access[i],
                     param,
                     grad,
+                    grad_format: grad.map_or(Format::F32, |_| tensors[i].grad),
                     state: (variant.slots > 0 && !gathers).then_some((self.state_places[i], variant.slots)),
                     lines: self.lines[i].filter(|_| steps).map(|lines| (self.line_places[i], lines)),
                     partial_words: match steps && variant.rule.sums().next().is_some() {
@@ -572,11 +576,12 @@ impl<'a> Binder<'a> {
             .collect();
         let mut pipelines = gpu.pipelines();
         let access = window.map_or(Access::Vec4, |window| window.access);
+        let grad = window.map_or(Format::F32, |window| window.grad_format);
         let tails = window.is_some_and(|window| window.tails);
         let crossings = window.is_some_and(|window| window.crossings);
         let constants = Switches { tails, crossings, ..*switches }.constants(&**rule, around, walk);
         let pipeline =
-            pipelines.get(&mut self.fresh, gpu, &Shader { rule: &**rule, around, constants, skeleton, access });
+            pipelines.get(&mut self.fresh, gpu, &Shader { rule: &**rule, around, constants, skeleton, access, grad });
         gpu.count(Made::BindGroup);
         let group = gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {
             label: Some("wgpu-optim"),
@@ -727,7 +732,10 @@ impl Resolved {
         let param_places = resolved.places(gpu, tensors, "parameter", params, &mut known)?;
         let params_end = resolved.buffers.len();
         let grad_places = match grads {
-            Some(grads) => Some(resolved.places(gpu, tensors, "gradient", grads, &mut known)?),
+            Some(grads) => {
+                let of_grads: Vec<_> = tensors.iter().map(Tensor::of_grads).collect();
+                Some(resolved.places(gpu, &of_grads, "gradient", grads, &mut known)?)
+            }
             None => None,
         };
         resolved.check_overlaps(tensors, &param_places)?;
@@ -744,8 +752,9 @@ impl Resolved {
                     return Err(no_param(tensor));
                 }
                 (Some(_), Some(grad)) => {
-                    let end = grad.offset + 4 * padded(tensor.len_elements());
-                    if grad.offset % 16 != 0 || end > resolved.buffers[grad.buffer].size() {
+                    let four = 4 * tensor.grad.size_bytes();
+                    let end = grad.offset + tensor.grad_size_bytes().next_multiple_of(four);
+                    if grad.offset % four != 0 || end > resolved.buffers[grad.buffer].size() {
                         resolved.access[i] = Access::Scalar;
                     }
                 }

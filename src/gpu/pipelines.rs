@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use super::{Gpu, Made};
 use crate::around::Around;
-use crate::format::Access;
+use crate::format::{Access, Format};
 use crate::rule::AnyRule;
 use crate::rules;
 use crate::wgsl::{self, Binding, Skeleton};
@@ -24,6 +24,7 @@ pub(super) struct Shader<'a> {
     pub(super) constants: Vec<(&'static str, f64)>,
     pub(super) skeleton: Skeleton,
     pub(super) access: Access,
+    pub(super) grad: Format,
 }
 
 /// All that were made on a device.
@@ -38,15 +39,15 @@ impl Pipelines {
     /// `fresh` to be [kept](Self::keep) where the scope has no error: wgpu hands out an invalid pipeline without a
     /// word.
     pub(super) fn get(&mut self, fresh: &mut Fresh, gpu: &Gpu, shader: &Shader) -> wgpu::ComputePipeline {
-        let &Shader { rule, around, ref constants, skeleton, access } = shader;
-        let text = rule.revise(wgsl::compose(rule, around, skeleton, access));
+        let &Shader { rule, around, ref constants, skeleton, access, grad } = shader;
+        let text = rule.revise(wgsl::compose(rule, around, skeleton, access, grad));
         let trusted = rules::ALL.iter().any(|row| (row.types)().contains(&(rule as &dyn Any).type_id()));
         let key = (text, constants.iter().map(|&(name, value)| (name, value.to_bits())).collect(), trusted);
         if let Some(pipeline) = self.pipelines.get(&key).or(fresh.get(&key)) {
             return pipeline.clone();
         }
         let of = if skeleton.knows_no_rule() { "any" } else { rule.name() };
-        let label = format!("wgpu-optim/{of}/f32-{}/{}", access.name(), skeleton.name());
+        let label = format!("wgpu-optim/{of}/f32-{grad}-{}/{}", access.name(), skeleton.name());
         let module = module(gpu, &label, &key.0, trusted);
         let bindings = wgsl::bindings(rule, around, skeleton);
         let groups = [0, 1].map(|group| of_group(&bindings, group));

@@ -1,10 +1,11 @@
 //! An optimizer on the GPU beside its f32 reference.
 
+use half::f16;
 use ndarray::ArrayD;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use wgpu_optim::rule::Slot;
-use wgpu_optim::{Arena, Buffers, Config, Gpu, Groups, On, Optimizer, Reference, Tensor};
+use wgpu_optim::{Arena, Buffers, Config, Format, Gpu, Groups, On, Optimizer, Reference, Slice, Tensor, wgpu};
 
 /// Both, with the same parameters, state and counts.
 pub struct Twin {
@@ -17,6 +18,8 @@ pub struct Twin {
     pub values: Vec<ArrayD<f32>>,
     pub rng: StdRng,
     groups: Groups,
+    /// In place of the arena: a buffer of gradients, and where each starts.
+    odd_grads: Option<OddGrads>,
     /// The gradients of every step so far.
     pub history: Vec<Vec<Vec<f32>>>,
 }
@@ -81,17 +84,54 @@ pub fn noise(rng: &mut StdRng, len: usize) -> Vec<f32> {
     (0..len).map(|_| one(rng)).collect()
 }
 
+/// A byte of which both formats' NaN are made.
+const NAN_BYTE: u8 = 0xff;
+
+type OddGrads = (wgpu::Buffer, Vec<u64>);
+
+/// A gradient's slice, wherever it lies.
+fn grad_at<'a>(arena: &'a Arena, odd: &'a Option<OddGrads>, i: usize) -> Slice<'a> {
+    let tensor = &arena.tensors()[i];
+    match odd {
+        Some((buffer, starts)) => Slice::new(buffer, starts[i], tensor.size_bytes()),
+        None => arena.slice(&tensor.name).expect("a known tensor"),
+    }
+}
+
+fn odd_slices<'a>(arena: &'a Arena, odd: &'a Option<OddGrads>, absent: &[&str]) -> Buffers<'a> {
+    let given = |(i, tensor): (usize, &Tensor)| (!absent.contains(&&tensor.name[..])).then(|| grad_at(arena, odd, i));
+    Buffers::Slices(arena.tensors().iter().enumerate().map(given).collect())
+}
+
+/// Writes a gradient and returns it as rounded; what is left of its last word is NaN.
+fn write_grad(gpu: &Gpu, slice: Slice, format: Format, values: Vec<f32>) -> Vec<f32> {
+    let (mut bytes, values) = match format {
+        Format::F16 => {
+            let halves: Vec<f16> = values.into_iter().map(f16::from_f32).collect();
+            let bytes: Vec<u8> = halves.iter().flat_map(|half| half.to_le_bytes()).collect();
+            (bytes, halves.into_iter().map(f16::to_f32).collect())
+        }
+        _ => (bytemuck::cast_slice(&values).to_vec(), values),
+    };
+    bytes.resize(bytes.len().next_multiple_of(4), NAN_BYTE);
+    gpu.queue().write_buffer(slice.buffer, slice.offset, &bytes);
+    values
+}
+
 impl Twin {
     /// Random parameters, state at its start, NaN in every padding.
     pub fn new(gpu: &Gpu, config: &Config, tensors: &[Tensor], seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let params = Arena::new(gpu, tensors).expect("parameters");
-        let grads = Arena::new(gpu, tensors).expect("gradients");
-        for (arena, tensor) in [&params, &grads].into_iter().flat_map(|arena| tensors.iter().map(move |t| (arena, t))) {
+        let of_grads: Vec<_> = tensors.iter().map(Tensor::of_grads).collect();
+        let grads = Arena::new(gpu, &of_grads).expect("gradients");
+        for (arena, tensor) in
+            [&params, &grads].into_iter().flat_map(|arena| arena.tensors().iter().map(move |t| (arena, t)))
+        {
             let slice = arena.slice(&tensor.name).expect("a known tensor");
-            let padding = vec![f32::NAN; (4 - tensor.len_elements() as usize % 4) % 4];
-            let end = slice.offset + slice.size;
-            gpu.queue().write_buffer(slice.buffer, end, &bytemuck::pod_collect_to_vec::<f32, u8>(&padding));
+            let end = slice.size.next_multiple_of(4);
+            let padding = slice.size.next_multiple_of(4 * tensor.format.size_bytes()) - end;
+            gpu.queue().write_buffer(slice.buffer, slice.offset + end, &vec![NAN_BYTE; padding as usize]);
         }
         let values = tensors
             .iter()
@@ -111,8 +151,31 @@ impl Twin {
             grads,
             values,
             rng,
+            odd_grads: None,
             history: Vec::new(),
         }
+    }
+
+    /// With gradients in a buffer of their own that is NaN elsewhere, none where the vec4 kernel could read it.
+    pub fn at_odd_words(mut self) -> Self {
+        let mut starts = Vec::new();
+        let mut end = 0;
+        for tensor in &self.tensors {
+            starts.push(end + 4);
+            end = (end + 4 + tensor.grad_size_bytes()).next_multiple_of(16);
+        }
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;
+        let descriptor = wgpu::BufferDescriptor { label: None, size: end.max(16), usage, mapped_at_creation: false };
+        let buffer = self.gpu.device().create_buffer(&descriptor);
+        self.gpu.queue().write_buffer(&buffer, 0, &vec![NAN_BYTE; end as usize]);
+        self.odd_grads = Some((buffer, starts));
+        self
+    }
+
+    /// How many tensors take the scalar kernel.
+    pub fn count_scalar(&mut self) -> usize {
+        let grads = odd_slices(&self.grads, &self.odd_grads, &[]);
+        self.optimizer.plan(&self.params, grads).expect("a plan").scalar_tensors.len()
     }
 
     /// Random state as in the midst of training, at a late step.
@@ -147,17 +210,22 @@ impl Twin {
         let grads: Vec<Option<ArrayD<f32>>> = self
             .tensors
             .iter()
-            .map(|tensor| {
+            .enumerate()
+            .map(|(i, tensor)| {
                 let values = noise(&mut self.rng, tensor.len_elements() as usize);
-                self.grads.write(&tensor.name, &values).expect("as many values as elements");
+                let values = write_grad(&self.gpu, grad_at(&self.grads, &self.odd_grads, i), tensor.grad, values);
                 self.history.last_mut().expect("one was pushed").push(values.clone());
                 let array = ArrayD::from_shape_vec(tensor.shape.clone(), values).expect("as many values");
                 (!absent.contains(&&tensor.name[..])).then_some(array)
             })
             .collect();
         let part = self.grads.without(absent).expect("known tensors");
-        let grads_given = if absent.is_empty() { Buffers::from(&self.grads) } else { Buffers::from(&part) };
-        self.optimizer.step(&self.params, grads_given).expect("step");
+        let given = match &self.odd_grads {
+            Some(_) => odd_slices(&self.grads, &self.odd_grads, absent),
+            None if absent.is_empty() => Buffers::from(&self.grads),
+            None => Buffers::from(&part),
+        };
+        self.optimizer.step(&self.params, given).expect("step");
         self.reference.step(&mut self.values, &grads).expect("step");
         self.compare(&before)
     }

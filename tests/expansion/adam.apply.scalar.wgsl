@@ -1,4 +1,4 @@
-// adam / apply / f32, scalar. Composed by wgpu-optim 0.1.0.
+// adam / apply / param f32, grad f32, scalar. Composed by wgpu-optim 0.1.0.
 
 // f32 in words of 32 bits.
 

@@ -1,4 +1,4 @@
-// finish_norms / f32, vec4. Composed by wgpu-optim 0.1.0.
+// finish_norms / param f32, vec4. Composed by wgpu-optim 0.1.0.
 
 // What every walk does round a rule, once for all rules.
 // Twin: `Common` and `prepare` in src/rule.rs

@@ -1,4 +1,4 @@
-// norms / f32, vec4. Composed by wgpu-optim 0.1.0.
+// norms / param f32, grad f32, vec4. Composed by wgpu-optim 0.1.0.
 
 // f32 in words of 32 bits.
 

@@ -1,4 +1,4 @@
-// prologue / f32, vec4. Composed by wgpu-optim 0.1.0.
+// prologue / param f32, vec4. Composed by wgpu-optim 0.1.0.
 
 // What every walk does round a rule, once for all rules.
 // Twin: `Common` and `prepare` in src/rule.rs

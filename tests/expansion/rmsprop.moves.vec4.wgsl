@@ -1,4 +1,4 @@
-// rmsprop / moves / f32, vec4. Composed by wgpu-optim 0.1.0.
+// rmsprop / moves / param f32, vec4. Composed by wgpu-optim 0.1.0.
 
 // f32 in words of 32 bits.
 

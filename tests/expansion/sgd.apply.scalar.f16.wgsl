@@ -1,0 +1,435 @@
+// sgd / apply / param f32, grad f16, scalar. Composed by wgpu-optim 0.1.0.
+
+// f32 in words of 32 bits.
+
+fn decode_f32(words: vec4<u32>) -> vec4<f32> {
+    return bitcast<vec4<f32>>(words);
+}
+
+fn encode_f32(numbers: vec4<f32>) -> vec4<u32> {
+    return bitcast<vec4<u32>>(numbers);
+}
+
+// f16 in words of 32 bits, two in each, the first in the lower half. For reading alone.
+// Twin: `to_f32` of the crate `half`
+
+// Four halves as words of f32: all of them exactly, on every device (`unpack2x16float` may flush the subnormal ones).
+// Infinities and NaN stay so by their bits.
+fn widen_f16(words: vec2<u32>) -> vec4<u32> {
+    let halves = vec4<u32>(words.x & 0xffffu, words.x >> 16u, words.y & 0xffffu, words.y >> 16u);
+    let magnitude = halves & vec4<u32>(0x7fffu);
+    let shifted = magnitude << vec4<u32>(13u);
+    // The exponents' biases are 112 apart. What is subnormal here is normal in f32: a multiple of 2^-24.
+    let normal = shifted + vec4<u32>(112u << 23u);
+    let subnormal = bitcast<vec4<u32>>(vec4<f32>(vec4<i32>(magnitude)) * 0x1p-24f);
+    let finite = select(normal, subnormal, magnitude < vec4<u32>(0x0400u));
+    let wide = select(finite, shifted | vec4<u32>(0x7f800000u), magnitude >= vec4<u32>(0x7c00u));
+    return wide | ((halves & vec4<u32>(0x8000u)) << vec4<u32>(16u));
+}
+
+fn decode_f16(words: vec2<u32>) -> vec4<f32> {
+    return bitcast<vec4<f32>>(widen_f16(words));
+}
+
+// Of each word the half of element i, packed again.
+fn pick_f16(words: vec4<u32>, i: vec4<u32>) -> vec2<u32> {
+    let halves = (words >> (16u * (i % vec4<u32>(2u)))) & vec4<u32>(0xffffu);
+    return halves.xz | (halves.yw << vec2<u32>(16u));
+}
+
+// Shared vocabulary of the rules: pure functions of numbers.
+// Twin: src/parts.rs
+
+// Both weights come from the host: 1 - f32(0.999) is off by 1.3e-5.
+fn ema(old: f32, new_value: f32, keep: f32, take: f32) -> f32 {
+    return keep * old + take * new_value;
+}
+
+// On the bits: naga writes x != x as an ordered compare, which is false for NaN.
+fn is_nan(x: f32) -> bool {
+    return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u;
+}
+
+// Not max, which may drop a NaN.
+fn at_least(x: f32, bound: f32) -> f32 {
+    return select(x, bound, x < bound);
+}
+
+// SGD with momentum (Polyak 1964; Sutskever et al. 2013, section 2).
+// Twin: src/rules/sgd.rs
+
+override MOMENTUM: bool = false;
+override VELOCITY: bool = false; // the buffer holds a step of the parameter, not a gradient
+override NESTEROV: u32 = 0u; // 0 off, 1 simplified, 2 look-ahead
+
+struct Hyper { lr: f32, momentum: f32, take: f32 }
+struct State { v: f32 }
+
+fn direction(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> f32 {
+    let v = (*s).v;
+    if (!MOMENTUM) {
+        return h.lr * g;
+    }
+    if (VELOCITY) {
+        let moved = h.momentum * v - h.lr * g;
+        (*s).v = moved;
+        switch NESTEROV {
+            case 1u: { return h.lr * g - h.momentum * moved; }
+            case 2u: { return h.lr * g; }
+            default: { return -moved; }
+        }
+    }
+    let buffer = ema(v, g, h.momentum, h.take);
+    (*s).v = buffer;
+    if (NESTEROV == 1u) {
+        return h.lr * ema(buffer, g, h.momentum, h.take);
+    }
+    return h.lr * buffer;
+}
+
+fn moved(h: Hyper, p: f32, s: ptr<function, State>) -> f32 {
+    return p + h.momentum * (*s).v;
+}
+
+// WGSL has no empty struct.
+struct Tensor { unused: f32 }
+
+fn measure(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> vec2<f32> {
+    return vec2<f32>(0.0, 0.0);
+}
+
+fn finish(h: Hyper, sums: vec2<f32>, len: f32, k: ptr<function, Tensor>) {
+}
+
+fn land(h: Hyper, k: Tensor, p: f32, u: f32, s: ptr<function, State>) -> f32 {
+    return p - u;
+}
+
+// What every walk does round a rule, once for all rules.
+// Twin: `Common` and `prepare` in src/rule.rs
+
+// On where any group of the dispatch needs it; a group that does not has the number that changes nothing.
+override MAXIMIZE: bool = false;
+override L2: bool = false;
+override DECAY: bool = false;
+override CAUTIOUS: bool = false;
+override LOOKAHEAD: bool = false;
+override UNSCALE: bool = false; // gradients are those of a loss that was scaled
+override MEAN: bool = false; // gradients are sums of micro-batches
+override CLIP: u32 = 0u; // 0 off, 1 by value, 2 by a norm, 3 by sign
+override EMA: u32 = 0u; // a mean of the parameters: 0 off, 1 starts as the parameter, 2 starts at 0
+override RESTORES: bool = false; // a skipped step undoes its look-ahead
+override SKIPS: bool = false; // of micro-batches: one that no step can use stays so
+override NORM_PARAM: bool = false; // norms of the parameters, too
+
+// Of a pass of sums: takes the largest absolute value, by its bits; what `measure` is given; whether it stores state.
+override BIT_MAX: bool = false;
+override SUM_PAIR: bool = true; // the second number counts
+override SUM_PARAM: bool = false;
+override SUM_GRAD: bool = true;
+override SUM_STATE: bool = false;
+override SUM_STORES: bool = false;
+
+// Outside a step: 0 to the look-ahead, 1 to evaluation, 2 back to training, 3 swap with the mean, 4 read the mean.
+override MOVE: u32 = 0u;
+
+// On where a row ends within a vector of four. What lies behind the end may be another's or anything: it stays as it
+// was, and is in no sum.
+override TAILS: bool = true;
+
+// On where matrices have a number of columns that is no multiple of four: four elements may lie in several rows.
+override CROSSINGS: bool = true;
+
+// Of a workgroup. A processor runs them eight by eight, each eight to their end, and wants one eight.
+override LANES: u32 = 256u;
+
+const BLOCK_QUADS: u32 = 256u; // a block is 1024 elements
+const ABSENT: u32 = 0xffffffffu; // for a record: no gradient in this step, or the step is skipped
+const UNDONE: u32 = 0xfffffffeu; // the step is skipped, and its look-ahead undone
+
+struct Common {
+    direction: f32,
+    l2: f32,
+    decay: f32,
+    cautious: f32,
+    first: f32, // 1 where slots that start as the parameter take it
+    pull: f32, // lookahead's alpha in every k-th step
+    ema: f32,
+    one_minus_ema: f32,
+    ema_correction: f32, // the mean of the parameters is read divided by it
+    batches: f32,
+    limit: f32, // of a clip by value or sign
+    unscale: f32, // one over the loss scale
+    coarse: f32, // what a clip by norm multiplies by: a power of two,
+    fine: f32, // and the rest; by sign, 1 where it clips
+}
+
+// One row of the table: a chunk; in walks over lines a tile, or lines of a matrix. One without elements does nothing.
+struct Row {
+    tensor: u32,
+    len: u32, // elements, or lines in `finish_lines`
+    param: u32, // offsets into the bound windows: elements (in `finish` and `finish_lines`, the number of partials),
+    grad: u32, // elements (in `finish`, from a partial to the next, in `finish_lines` from a share to the line's next),
+    state: u32, // vectors of four (in `lines`, the width of the tile),
+    partial: u32, // words: partials; in `lines` the rows, or the shares in them
+    lines: u32, // words: the first matrix's columns; in `lines` the columns, or their shares; in `finish_lines` lines
+    seen: u32, // words: what is seen of the first element's row
+    rows: u32, // of a matrix
+    columns: u32,
+    top: u32, // the first element's place in its matrix (in `finish_lines` 0 for rows, 1 for columns)
+    left: u32,
+}
+
+// Vectors of four in the bound window of state: an element's first slot, and from one slot to the next.
+struct Place { first: u32, span: u32 }
+
+fn row_index(group: vec3<u32>, groups: vec3<u32>) -> u32 {
+    return group.y * groups.x + group.x;
+}
+
+fn quads(row: Row) -> u32 {
+    return (row.len + 3u) / 4u;
+}
+
+// 0, which no compiler knows. A product that goes straight into a sum may be contracted with it (Mesa's llvmpipe does
+// that to some); one whose bits have met this is not, so that no switch of a skeleton changes a bit.
+fn hidden_zero(row: Row) -> u32 {
+    return row.len >> 31u;
+}
+
+// The gradient as the rule sees it.
+fn prepare(c: Common, p: f32, raw: f32) -> f32 {
+    var g = raw;
+    if (UNSCALE) {
+        g *= c.unscale;
+    }
+    if (MEAN) {
+        g /= c.batches;
+    }
+    if (CLIP == 1u) {
+        // Not clamp, which may drop a NaN.
+        g = select(select(g, -c.limit, g < -c.limit), c.limit, g > c.limit);
+    }
+    if (CLIP == 2u) {
+        g = g * c.coarse * c.fine;
+    }
+    if (CLIP == 3u && c.fine != 0.0) {
+        g = c.limit * sign(g);
+    }
+    if (MAXIMIZE) {
+        g *= c.direction;
+    }
+    if (L2) {
+        g += c.l2 * p;
+    }
+    return g;
+}
+
+// A record that no walk but `apply` looks at.
+fn is_absent(record: u32) -> bool {
+    return record >= UNDONE;
+}
+
+// Glue: bindings, and the way between them and the rule's structs.
+
+@group(0) @binding(0) var<storage, read_write> params: array<u32>;
+@group(0) @binding(1) var<storage, read> grads: array<u32>;
+@group(0) @binding(3) var<storage, read> tables: array<vec4<u32>>;
+@group(1) @binding(0) var<storage, read> clocks: array<u32>;
+
+fn load_row(i: u32) -> Row {
+    let a = tables[3u * i];
+    let b = tables[3u * i + 1u];
+    let c = tables[3u * i + 2u];
+    return Row(a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w, c.x, c.y, c.z, c.w);
+}
+
+// Where the tensor's numbers stand in this step, or why it has none.
+fn load_record(tensor: u32) -> u32 {
+    return clocks[tensor];
+}
+
+fn load_common(tensor: u32, record: u32) -> Common {
+    return Common(
+        bitcast<f32>(clocks[record + 0u]),
+        bitcast<f32>(clocks[record + 1u]),
+        bitcast<f32>(clocks[record + 2u]),
+        bitcast<f32>(clocks[record + 3u]),
+        bitcast<f32>(clocks[record + 4u]),
+        bitcast<f32>(clocks[record + 5u]),
+        bitcast<f32>(clocks[record + 6u]),
+        bitcast<f32>(clocks[record + 7u]),
+        bitcast<f32>(clocks[record + 8u]),
+        bitcast<f32>(clocks[record + 9u]),
+        bitcast<f32>(clocks[record + 10u]),
+        bitcast<f32>(clocks[record + 11u]),
+        bitcast<f32>(clocks[record + 12u]),
+        bitcast<f32>(clocks[record + 13u]),
+    );
+}
+
+fn load_hyper(record: u32) -> Hyper {
+    return Hyper(
+        bitcast<f32>(clocks[record + 14u]),
+        bitcast<f32>(clocks[record + 15u]),
+        bitcast<f32>(clocks[record + 16u]),
+    );
+}
+
+fn load_param(row: Row, q: u32) -> vec4<f32> {
+    let i = row.param + vec4<u32>(4u * q) + min(vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(row.len - 1u - 4u * q));
+    return decode_f32(vec4<u32>(params[i.x], params[i.y], params[i.z], params[i.w]));
+}
+
+fn store_param(row: Row, q: u32, old: vec4<f32>, p: vec4<f32>) {
+    let words = encode_f32(p);
+    let i = row.param + 4u * q;
+    params[i] = words.x;
+    if (4u * q + 1u < row.len) {
+        params[i + 1u] = words.y;
+    }
+    if (4u * q + 2u < row.len) {
+        params[i + 2u] = words.z;
+    }
+    if (4u * q + 3u < row.len) {
+        params[i + 3u] = words.w;
+    }
+}
+
+fn state_place(row: Row, q: u32) -> Place {
+    return Place(0u, 0u);
+}
+
+fn load_state(row: Row, c: Common, q: u32, p: vec4<f32>, s0: ptr<function, State>, s1: ptr<function, State>, s2: ptr<function, State>, s3: ptr<function, State>) {
+}
+
+fn store_state(row: Row, q: u32, s0: State, s1: State, s2: State, s3: State) {
+}
+
+fn load_slow(row: Row, q: u32) -> vec4<f32> {
+    return vec4<f32>();
+}
+
+fn store_slow(row: Row, q: u32, numbers: vec4<f32>) {
+}
+
+fn load_mean(row: Row, q: u32) -> vec4<f32> {
+    return vec4<f32>();
+}
+
+fn store_mean(row: Row, q: u32, numbers: vec4<f32>) {
+}
+
+fn load_before(row: Row, q: u32) -> vec4<f32> {
+    return vec4<f32>();
+}
+
+fn store_before(row: Row, q: u32, numbers: vec4<f32>) {
+}
+
+fn load_grad(row: Row, q: u32) -> vec4<f32> {
+    let i = row.grad + vec4<u32>(4u * q) + min(vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(row.len - 1u - 4u * q));
+    return decode_f16(pick_f16(vec4<u32>(grads[i.x / 2u], grads[i.y / 2u], grads[i.z / 2u], grads[i.w / 2u]), i));
+}
+
+fn load_tensor(tensor: u32) -> Tensor {
+    return Tensor(0.0);
+}
+
+// The update of every element: one workgroup a row.
+
+@compute @workgroup_size(LANES)
+fn apply(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let row = load_row(row_index(group, groups));
+    let record = load_record(row.tensor);
+    if (RESTORES && record == UNDONE) {
+        restore(row, lane);
+    }
+    if (is_absent(record)) {
+        return;
+    }
+    let c = load_common(row.tensor, record);
+    let h = load_hyper(record);
+    let k = load_tensor(row.tensor);
+    let end = quads(row);
+    for (var q = lane; q < end; q += LANES) {
+        let p = load_param(row, q);
+        let g = load_grad(row, q);
+        var s0: State;
+        var s1: State;
+        var s2: State;
+        var s3: State;
+        load_state(row, c, q, p, &s0, &s1, &s2, &s3);
+        var updated = vec4<f32>(
+            update(c, h, k, p.x, g.x, &s0),
+            update(c, h, k, p.y, g.y, &s1),
+            update(c, h, k, p.z, g.z, &s2),
+            update(c, h, k, p.w, g.w, &s3),
+        );
+        if (LOOKAHEAD) {
+            updated = pull_back(row, c, q, p, updated);
+        }
+        if (EMA != 0u) {
+            average(row, c, q, p, updated);
+        }
+        store_param(row, q, p, updated);
+        store_state(row, q, s0, s1, s2, s3);
+    }
+}
+
+// One element's update: the new parameter.
+fn update(c: Common, h: Hyper, k: Tensor, p: f32, raw: f32, s: ptr<function, State>) -> f32 {
+    let g = prepare(c, p, raw);
+    var u = direction(h, k, p, g, s);
+    // Decay and update are added before they meet p: forming 1 - lr*d in f32 costs the replay tolerance.
+    if (CAUTIOUS) {
+        u += select(c.decay, c.decay + c.cautious, sign(u) == sign(p)) * p;
+    } else if (DECAY) {
+        u += c.decay * p;
+    }
+    let landed = land(h, k, p, u, s);
+    // min, max and sign drop a NaN; the parameter must not look plausible then.
+    let bits = bitcast<u32>(raw);
+    let lost = is_nan(raw) || (CLIP == 2u && ((bits & 0x7f800000u) == 0x7f800000u || is_nan(c.fine)));
+    return select(landed, bitcast<f32>(bits | 0x7fc00000u), lost);
+}
+
+// Lookahead (Zhang et al. 2019, Algorithm 1). Reads and writes the slow parameters only where it must.
+fn pull_back(row: Row, c: Common, q: u32, before: vec4<f32>, after: vec4<f32>) -> vec4<f32> {
+    if (c.first == 0.0 && c.pull == 0.0) {
+        return after;
+    }
+    var slow = before;
+    if (c.first == 0.0) {
+        slow = load_slow(row, q);
+    }
+    var landed = after;
+    if (c.pull != 0.0) {
+        slow += c.pull * (after - slow);
+        landed = slow;
+    }
+    store_slow(row, q, slow);
+    return landed;
+}
+
+// The running mean of the parameters. In a tensor's first step it is not read where it starts as the parameter.
+fn average(row: Row, c: Common, q: u32, before: vec4<f32>, after: vec4<f32>) {
+    var mean = before;
+    if (EMA == 2u || c.first == 0.0) {
+        mean = load_mean(row, q);
+    }
+    store_mean(row, q, c.ema * mean + c.one_minus_ema * after);
+}
+
+// Back to where the parameters stood before the look-ahead.
+fn restore(row: Row, lane: u32) {
+    let end = quads(row);
+    for (var q = lane; q < end; q += LANES) {
+        store_param(row, q, load_param(row, q), load_before(row, q));
+    }
+}
+
