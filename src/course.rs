@@ -178,7 +178,11 @@ pub(crate) struct Layout {
 
 impl Layout {
     pub(crate) fn new(groups: &Groups) -> Self {
-        let tensors = groups.of().len();
+        Self::new_of(groups.of().len(), groups)
+    }
+
+    /// The layout of the first so many tensors.
+    pub(crate) fn new_of(tensors: usize, groups: &Groups) -> Self {
         // What the caller may bind stands on 256 bytes.
         let align = |words: usize| words.next_multiple_of(ALIGNMENT as usize / 4);
         let norms = align(CONTROL.len() + MEASURED_WORDS * tensors);

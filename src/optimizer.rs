@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::around::{Around, Clip};
 use crate::clock::{Clocks, Order};
-use crate::config::Config;
+use crate::config::{Config, Group};
 use crate::control::{ALL, CONTROL, Kind, Measured, OTHERS, SEQUENCE, Scale, StepReport};
 use crate::course::{self, Choices, Course, Layout, Task};
 use crate::error::{Error, Result};
@@ -653,6 +653,78 @@ impl Optimizer {
     /// [`Error::UnknownTensor`].
     pub fn frozen(&self, tensor: &str) -> Result<bool> {
         Ok(self.groups.is_frozen(find(&self.tensors, tensor)?))
+    }
+
+    /// Adds tensors behind those there are, each to the one group with a name or pattern that matches it, or else to
+    /// the top level, once all submitted work is done. They start as at creation, at `t = 0`, with the options of now;
+    /// schedules go on where they are. State, `t` and what is carried of the others stay. From now on parameters and
+    /// gradients are those of all. The state is copied to larger buffers: for a moment the device holds it twice.
+    ///
+    /// # Errors
+    /// [`Error::TensorTwice`] for a name that is there already; [`Error::Group`] for a tensor that two groups match;
+    /// what is refused of tensors at creation; [`Error::Order`] between a look-ahead or a micro-batch and its step, in
+    /// evaluation, and for an encoding that is neither submitted nor taken back. Nothing has changed then.
+    pub async fn add(&mut self, tensors: &[Tensor]) -> Result<()> {
+        self.grow("add", tensors, |groups, all| groups.add(all), false).await
+    }
+
+    /// Adds a group behind those there are, and tensors as [`add`](Self::add) does. The group matches new tensors
+    /// alone; options that it leaves out are those that the top level has now.
+    ///
+    /// # Errors
+    /// As [`add`](Self::add), and what is refused of a group at creation: a bad option or schedule, a name or pattern
+    /// that matches none of the new tensors.
+    pub async fn add_group(&mut self, group: Group, tensors: &[Tensor]) -> Result<()> {
+        let step = self.steps().saturating_add(1);
+        self.grow("add_group", tensors, |groups, all| groups.add_group(&group, all, step), false).await
+    }
+
+    /// [`add`](Self::add), blocking.
+    ///
+    /// # Errors
+    /// The same.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn add_blocking(&mut self, tensors: &[Tensor]) -> Result<()> {
+        pollster::block_on(self.grow("add", tensors, |groups, all| groups.add(all), true))
+    }
+
+    /// [`add_group`](Self::add_group), blocking.
+    ///
+    /// # Errors
+    /// The same.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn add_group_blocking(&mut self, group: Group, tensors: &[Tensor]) -> Result<()> {
+        let step = self.steps().saturating_add(1);
+        let assign = |groups: &mut Groups, all: &[Tensor]| groups.add_group(&group, all, step);
+        pollster::block_on(self.grow("add_group", tensors, assign, true))
+    }
+
+    async fn grow(
+        &mut self,
+        what: &'static str,
+        tensors: &[Tensor],
+        assign: impl FnOnce(&mut Groups, &[Tensor]) -> Result<()>,
+        wait: bool,
+    ) -> Result<()> {
+        self.order.settled(what)?;
+        self.order.in_training(what)?;
+        self.between_steps(what)?;
+        let from = self.tensors.len();
+        let all = [&self.tensors[..], tensors].concat();
+        let mut groups = self.groups.clone();
+        assign(&mut groups, &all)?;
+        self.settle_with(wait).await?;
+        if self.undo.iter().any(|undo| !undo.state.is_done() && !undo.state.is_dropped()) {
+            let message = "an encoding is neither submitted nor taken back; its step would be lost".into();
+            return Err(Error::Order { what, message });
+        }
+        let engine = Engine::new(self.engine.gpu(), &all, &groups).await?;
+        engine.take_over(&groups, &self.engine)?;
+        self.course.change(|clocks| clocks.add(&groups.of()[from..]));
+        self.begun.resize(all.len(), false);
+        (self.layout, self.engine, self.tensors, self.groups) = (Layout::new(&groups), engine, all, groups);
+        self.undo.clear();
+        Ok(())
     }
 
     /// Applied steps of the optimizer, the encoded ones included, whichever tensors they had. Schedules follow them.

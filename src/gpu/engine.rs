@@ -7,7 +7,7 @@ use super::pipelines::{Fresh, Shader, of_group};
 use super::ring::{Guard, Ring, Slot};
 use super::{Arena, Buffers, Cache, Gpu, Made, Piece, floats};
 use crate::around::{Around, Clip};
-use crate::control::Scale;
+use crate::control::{CONTROL, Scale};
 use crate::course::Layout;
 use crate::error::{Error, Result};
 use crate::format::{ALIGNMENT, Access, BLOCK, Format, Tensor};
@@ -238,6 +238,43 @@ impl Engine {
             }
         }
         Ok(engine)
+    }
+
+    /// Takes over what another engine, of the first of these tensors, has: state, numbers, and what is decided on the
+    /// device.
+    pub(crate) fn take_over(&self, groups: &Groups, other: &Self) -> Result<()> {
+        self.gpu.scoped_now(|| {
+            let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
+            let mut copy = |from: Option<(&wgpu::Buffer, u64)>, to: Option<(&wgpu::Buffer, u64)>, bytes: u64| {
+                if let (Some((from, first)), Some((to, start)), true) = (from, to, bytes > 0) {
+                    encoder.copy_buffer_to_buffer(from, first, to, start, bytes);
+                }
+            };
+            for i in 0..other.tensors.len() {
+                let slots = self.variants[self.variant_of[i]].slots;
+                copy(other.state_place(i), self.state_place(i), 4 * slots * padded(self.tensors[i].len_elements()));
+                let numbers = 4 * groups.rule_of(i).names().tensor.len() as u64;
+                let in_scratch = |engine: &'_ Self| engine.scratch.clone();
+                let (from, to) = (in_scratch(other), in_scratch(self));
+                let place = numbers * i as u64;
+                copy(from.as_ref().map(|buffer| (buffer, place)), to.as_ref().map(|buffer| (buffer, place)), numbers);
+                let bytes = self.lines[i].map_or(0, |lines| 4 * lines.words());
+                copy(other.line_place(i), self.line_place(i), bytes);
+            }
+            let (from, to) = (Layout::new_of(other.tensors.len(), groups), Layout::new(groups));
+            let control = |engine: &'_ Self| engine.control.clone();
+            if let (Some(old), Some(new)) = (control(other), control(self)) {
+                copy(Some((&old, 0)), Some((&new, 0)), 4 * CONTROL.len() as u64);
+                let options = 4 * self.around.on_device.len() as u64;
+                copy(Some((&old, 4 * from.options as u64)), Some((&new, 4 * to.options as u64)), options);
+            }
+            self.gpu.queue().submit([encoder.finish()]);
+        })
+    }
+
+    fn line_place(&self, i: usize) -> Option<(&wgpu::Buffer, u64)> {
+        let Place { buffer, offset } = self.line_places[i];
+        self.lines[i].and(self.line_pages.get(buffer)).map(|page| (page, offset))
     }
 
     /// The device that it works on.

@@ -1,0 +1,301 @@
+//! Random sequences of steps, bad steps, forgotten steps, frozen and added tensors, rates and moves: the optimizer beside
+//! the reference, bit for bit.
+#![cfg(feature = "gpu")]
+
+mod common;
+#[path = "common/twin.rs"]
+#[expect(dead_code, reason = "other tests use the rest")]
+mod twin;
+
+use ndarray::ArrayD;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use serde_json::json;
+use wgpu_optim::{Arena, Config, Gpu, Group, On, Optimizer, Reference, Slice, Tensor};
+
+/// Of one configuration.
+const MOVES: usize = 120;
+
+/// Tensors at most.
+const TENSORS: usize = 6;
+
+/// Rules and wrappers that keep different things from step to step.
+fn configs() -> Vec<serde_json::Value> {
+    let scale = json!({"init": 1024, "interval": 3});
+    let schedule = json!({"exponential": {"gamma": 0.97}});
+    vec![
+        json!({"optimizer": "adamw", "loss_scale": scale, "clip": {"global_norm": 2}, "schedule": schedule,
+            "ema": {"decay": 0.9}, "lookahead": {"k": 3, "alpha": 0.4}}),
+        json!({"optimizer": "sgd", "momentum": 0.8, "form": "velocity", "nesterov": "look_ahead",
+            "skip_nonfinite": true, "ema": {"decay": 0.5}}),
+        json!({"optimizer": "nadam", "skip_nonfinite": true, "clip": {"tensor_norm": 0.7}, "schedule": schedule}),
+        json!({"optimizer": "schedule_free", "loss_scale": scale, "warmup_steps": 5}),
+        json!({"optimizer": "adafactor", "skip_nonfinite": true, "accumulate": 3, "clip": {"adaptive": {"clip": 0.1}}}),
+        json!({"optimizer": "novograd", "loss_scale": scale, "accumulate": 2, "ema": {"decay": 0.9}}),
+        json!({"optimizer": "asgd", "skip_nonfinite": true, "clip": {"sign": 3}, "schedules": {"alpha": schedule}}),
+        json!({"optimizer": "lamb", "ema": {"decay": 0.8}, "norms": true}),
+        json!({"optimizer": "yogi", "lookahead": {"k": 2, "alpha": 0.5}}),
+    ]
+}
+
+struct Fuzz {
+    gpu: Gpu,
+    rng: StdRng,
+    tensors: Vec<Tensor>,
+    optimizer: Optimizer,
+    reference: Reference<f32>,
+    /// Each tensor's parameters and gradients.
+    arenas: Vec<[Arena; 2]>,
+    values: Vec<ArrayD<f32>>,
+    done: Vec<String>,
+}
+
+/// How many of each kind there were, over all configurations.
+#[derive(Debug, Default)]
+struct Counts {
+    applied: usize,
+    skipped: usize,
+    forgotten: usize,
+    added: usize,
+    swapped: usize,
+}
+
+impl Fuzz {
+    fn new(gpu: &Gpu, config: &serde_json::Value, seed: u64) -> Self {
+        let tensors = [Tensor::f32("w0", [7, 300]), Tensor::f32("b0", [5])];
+        let config = Config::from_value(config.clone()).expect("a good configuration");
+        let mut fuzz = Self {
+            gpu: gpu.clone(),
+            rng: StdRng::seed_from_u64(seed),
+            optimizer: config.clone().on(gpu, &tensors).expect("an optimizer"),
+            reference: Reference::new(&config, &tensors).expect("a reference"),
+            tensors: vec![],
+            arenas: vec![],
+            values: vec![],
+            done: vec![],
+        };
+        fuzz.hold(&tensors);
+        fuzz
+    }
+
+    fn hold(&mut self, tensors: &[Tensor]) {
+        for tensor in tensors {
+            let list = std::slice::from_ref(tensor);
+            let arenas = [0, 1].map(|_| Arena::new(&self.gpu, list).expect("an arena"));
+            let values = twin::noise(&mut self.rng, tensor.len_elements() as usize);
+            arenas[0].write(&tensor.name, &values).expect("as many values as elements");
+            self.values.push(ArrayD::from_shape_vec(tensor.shape.clone(), values).expect("as many values"));
+            self.arenas.push(arenas);
+            self.tensors.push(tensor.clone());
+        }
+    }
+
+    fn chance(&mut self, of: u32) -> bool {
+        self.rng.random_range(0..of) == 0
+    }
+
+    /// Gradients of a step, perhaps none of some tensors, perhaps one that no step can use.
+    fn grads(&mut self) -> Vec<Option<ArrayD<f32>>> {
+        let absences = !self.optimizer.needs_look_ahead() && self.chance(3);
+        let bad = self.chance(3);
+        let mut grads = Vec::new();
+        for i in 0..self.tensors.len() {
+            let mut values = twin::noise(&mut self.rng, self.values[i].len());
+            if bad && self.chance(2) {
+                let at = self.rng.random_range(0..values.len());
+                values[at] = [f32::NAN, f32::INFINITY, -1e30][self.rng.random_range(0..3)];
+            }
+            self.arenas[i][1].write(&self.tensors[i].name, &values).expect("as many values as elements");
+            let array = ArrayD::from_shape_vec(self.tensors[i].shape.clone(), values).expect("as many values");
+            grads.push((!absences || !self.chance(2)).then_some(array));
+        }
+        grads
+    }
+
+    /// Encodes a step of the optimizer, with its look-ahead. Gives the tokens, the latest last.
+    fn encode(
+        &mut self,
+        encoder: &mut wgpu_optim::wgpu::CommandEncoder,
+        grads: &[Option<ArrayD<f32>>],
+    ) -> Vec<wgpu_optim::Token> {
+        let slices = |which: usize| -> Vec<Option<Slice>> {
+            let given = |i: usize| which == 0 || grads[i].is_some();
+            let slice = |i: usize| self.arenas[i][which].slice(&self.tensors[i].name).expect("its own tensor");
+            (0..self.tensors.len()).map(|i| given(i).then(|| slice(i))).collect()
+        };
+        let (params, grads) = (slices(0), slices(1));
+        let mut tokens = Vec::new();
+        if self.optimizer.needs_look_ahead() {
+            tokens.push(self.optimizer.encode_look_ahead(encoder, &params).expect("a look-ahead"));
+        }
+        tokens.push(self.optimizer.encode(encoder, &params, &grads).expect("a step"));
+        tokens
+    }
+
+    fn follow(&mut self, grads: &[Option<ArrayD<f32>>]) {
+        if self.reference.needs_look_ahead() {
+            self.reference.look_ahead(&mut self.values).expect("a look-ahead");
+        }
+        self.reference.step(&mut self.values, grads).expect("a step");
+    }
+
+    /// One of the things that a training may do. Between micro-batches, or where it makes no sense, a step instead.
+    fn act(&mut self, i: usize, counts: &mut Counts) {
+        let params = |fuzz: &Self| -> Vec<Slice<'static>> {
+            // The arenas live as long as the test.
+            let slice = |(arenas, tensor): (&[Arena; 2], &Tensor)| {
+                let slice = arenas[0].slice(&tensor.name).expect("its own tensor");
+                let buffer: &'static _ = Box::leak(Box::new(slice.buffer.clone()));
+                Slice::new(buffer, slice.offset, slice.size)
+            };
+            fuzz.arenas.iter().zip(&fuzz.tensors).map(slice).collect()
+        };
+        let between = self.reference.clone().freeze("*").is_ok();
+        match self.rng.random_range(0..16) {
+            0 if between => {
+                let name = self.tensors[self.rng.random_range(0..self.tensors.len())].name.clone();
+                let frozen = self.optimizer.frozen(&name).expect("a known tensor");
+                self.done.push(format!("freeze {name}: {}", !frozen));
+                if frozen {
+                    self.optimizer.unfreeze(&name).expect("a known tensor");
+                    self.reference.unfreeze(&name).expect("a known tensor");
+                } else {
+                    self.optimizer.freeze(&name).expect("a known tensor");
+                    self.reference.freeze(&name).expect("a known tensor");
+                }
+            }
+            1 if between && self.tensors.len() < TENSORS => {
+                let tensor = Tensor::f32(format!("x{i}"), [self.rng.random_range(1..2000), 3]);
+                self.done.push(format!("add {tensor:?}"));
+                let list = [tensor];
+                if self.chance(2) {
+                    let group = Group::new([&list[0].name[..]]).set("lr", 0.03);
+                    self.optimizer.add_group_blocking(group.clone(), &list).expect("a good group");
+                    self.reference.add_group(group, &list).expect("a good group");
+                } else {
+                    self.optimizer.add_blocking(&list).expect("a good tensor");
+                    self.reference.add(&list).expect("a good tensor");
+                }
+                self.hold(&list);
+                counts.added += 1;
+            }
+            2 => {
+                let lr = self.rng.random_range(0.001..0.1);
+                self.done.push(format!("lr {lr}"));
+                self.optimizer.set_lr(lr).expect("a good rate");
+                self.reference.set_lr(lr).expect("a good rate");
+            }
+            3 if between && self.reference.clone().swap_ema(&mut self.values.clone()).is_ok() => {
+                self.done.push("swap".into());
+                let list = params(self);
+                self.optimizer.swap_ema(&list).expect("a swap");
+                self.reference.swap_ema(&mut self.values).expect("a swap");
+                self.compare();
+                self.optimizer.swap_ema(&list).expect("a swap back");
+                self.reference.swap_ema(&mut self.values).expect("a swap back");
+                counts.swapped += 1;
+            }
+            4 if between && self.optimizer.has_evaluation() => {
+                self.done.push("evaluation".into());
+                let list = params(self);
+                self.optimizer.evaluation(&list).expect("evaluation");
+                self.reference.evaluation(&mut self.values).expect("evaluation");
+                self.compare();
+                self.optimizer.training(&list).expect("training");
+                self.reference.training(&mut self.values).expect("training");
+            }
+            5 | 6 => {
+                let grads = self.grads();
+                let mut tokens = Vec::new();
+                let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
+                for _ in 0..self.rng.random_range(1..4) {
+                    tokens.extend(self.encode(&mut encoder, &grads));
+                }
+                self.done.push(format!("forget {}", tokens.len()));
+                drop(encoder);
+                for token in tokens.into_iter().rev() {
+                    self.optimizer.forget(token).expect("the latest");
+                }
+                counts.forgotten += 1;
+            }
+            _ => {
+                let grads = self.grads();
+                let steps = self.rng.random_range(1..4);
+                self.done
+                    .push(format!("{steps} steps with {:?}", grads.iter().map(Option::is_some).collect::<Vec<_>>()));
+                let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
+                for _ in 0..steps {
+                    self.encode(&mut encoder, &grads);
+                    self.follow(&grads);
+                }
+                self.gpu.queue().submit([encoder.finish()]);
+            }
+        }
+    }
+
+    /// Parameters, all state, and what is counted.
+    fn compare(&mut self) {
+        let context = |what: &str, fuzz: &Self| format!("{what} after {:#?}", fuzz.done);
+        for (i, tensor) in self.tensors.iter().enumerate() {
+            let found = self.arenas[i][0].read_blocking(&tensor.name).expect("a readback");
+            same(&self.gpu, &found, &self.values[i], || context(&tensor.name, self));
+            for slot in self.optimizer.slots(&tensor.name).expect("a known tensor") {
+                let found = self.optimizer.state_blocking(&tensor.name, slot).expect("a readback");
+                let expected = self.reference.state(&tensor.name, slot).expect("a known slot");
+                // What lies there between a step and the next look-ahead, or micro-batch, says nothing.
+                if slot != "before_look_ahead" && slot != "accumulated" {
+                    same(&self.gpu, &found, &expected, || context(&format!("{slot} of {}", tensor.name), self));
+                }
+            }
+        }
+    }
+
+    fn compare_counts(&mut self) {
+        self.optimizer.settle_blocking().expect("the device works");
+        for tensor in &self.tensors {
+            let (found, expected) = (self.optimizer.t(&tensor.name), self.reference.t(&tensor.name));
+            assert_eq!(found, expected, "t of {} after {:#?}", tensor.name, self.done);
+            let (found, expected) = (self.optimizer.carried(&tensor.name), self.reference.carried(&tensor.name));
+            assert_eq!(found, expected, "carried of {} after {:#?}", tensor.name, self.done);
+        }
+        assert_eq!(self.optimizer.steps(), self.reference.steps(), "after {:#?}", self.done);
+        if self.optimizer.scale_buffer().is_ok() {
+            assert_eq!(self.optimizer.scale_blocking().expect("a readback"), self.reference.scale());
+        }
+    }
+}
+
+fn same(gpu: &Gpu, found: &[f32], expected: &ArrayD<f32>, context: impl Fn() -> String) {
+    for (i, (&found, &expected)) in found.iter().zip(expected).enumerate() {
+        let ulps = twin::ulps(found, expected, expected);
+        assert!(ulps <= 1000.0 * twin::bound(gpu), "[{i}] is {found:e}, expected {expected:e}: {}", context());
+    }
+}
+
+#[test]
+fn random_trainings_are_those_of_the_reference() {
+    let configs = configs();
+    let Some(gpu) = common::gpu("random trainings", configs.len()) else { return };
+    let mut counts = Counts::default();
+    for (seed, config) in configs.iter().enumerate() {
+        let mut fuzz = Fuzz::new(&gpu, config, seed as u64);
+        fuzz.done.push(config.to_string());
+        for i in 0..MOVES {
+            fuzz.act(i, &mut counts);
+            if i % 8 == 7 {
+                fuzz.compare();
+            }
+            if i % 24 == 23 {
+                fuzz.compare_counts();
+            }
+        }
+        fuzz.compare_counts();
+        for report in fuzz.optimizer.reports().expect("the device works") {
+            counts.applied += usize::from(report.applied);
+            counts.skipped += usize::from(!report.applied);
+        }
+    }
+    println!("{counts:?}");
+    let Counts { applied, skipped, forgotten, added, swapped } = counts;
+    assert!(applied > 300 && skipped > 100 && forgotten > 50 && added > 9 && swapped > 9, "too little was tried");
+}
