@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
-use wgpu_optim::{Arena, Config, Gpu, On, Optimizer, Tensor, rules, wgpu};
+use wgpu_optim::{Arena, Around, Config, Gpu, On, Optimizer, Tensor, rules, wgpu};
 
 use clock::{Clock, Patience, median};
 use report::{Report, Row};
@@ -75,7 +75,7 @@ fn run(options: &Options) -> Result<()> {
         None => Gpu::request_blocking()?,
     };
     let mut clock = Clock::new(&gpu);
-    let probe = Load::of((rules::ALL[0].default)().as_ref(), 1 << 22);
+    let probe = Load::of((rules::ALL[0].default)().as_ref(), &Around::default(), 1 << 22);
     let probe = Traffic::new(&gpu, probe, &mut clock, effort.choice)?;
     clock.check(&mut |encoder| {
         probe.encode(encoder);
@@ -159,13 +159,14 @@ struct Subject {
     first_of_its_load: bool,
 }
 
-/// Each rule with its defaults, and with the first of its cases for each other number of bytes to move.
+/// Each rule with its defaults, and with the first of its cases for each other number of bytes to move; one of them with
+/// what may be wrapped round it.
 fn subjects() -> Result<Vec<Subject>> {
     let mut subjects: Vec<Subject> = vec![];
     for row in rules::ALL {
         let mut seen = vec![];
         for (case, rule) in std::iter::once(("", (row.default)())).chain((row.cases)()) {
-            let load = Load::of(&*rule, 1);
+            let load = Load::of(&*rule, &Around::default(), 1);
             if rule.needs_look_ahead() || seen.contains(&load) {
                 continue; // a look-ahead belongs before the gradients, outside a step
             }
@@ -177,6 +178,14 @@ fn subjects() -> Result<Vec<Subject>> {
             subjects.push(Subject { rule: row.name, label, config, load, first_of_its_load: false });
         }
     }
+    for (wrap, fields) in wraps() {
+        let mut config = serde_json::json!({"optimizer": WRAPPED});
+        config.as_object_mut().expect("it was just made").extend(fields);
+        let config = Config::from_value(config)?;
+        let load = Load::of(config.rule(), config.around(), 1);
+        let label = format!("{WRAPPED} {wrap}");
+        subjects.push(Subject { rule: WRAPPED, label, config, load, first_of_its_load: false });
+    }
     // Neighbours share their same-traffic kernel.
     subjects.sort_by_key(|subject| (subject.load.slots, subject.load.bytes(), subject.load.sums.len()));
     for i in 0..subjects.len() {
@@ -184,6 +193,20 @@ fn subjects() -> Result<Vec<Subject>> {
         subjects[i].first_of_its_load = subjects.iter().find(same).is_some_and(|s| s.label == subjects[i].label);
     }
     Ok(subjects)
+}
+
+/// The rule that is timed with what may be wrapped round it.
+const WRAPPED: &str = "adam";
+
+/// What is wrapped round it, and what that is called.
+fn wraps() -> [(&'static str, serde_json::Map<String, serde_json::Value>); 4] {
+    [
+        ("+check", serde_json::json!({"skip_nonfinite": true})),
+        ("+clip", serde_json::json!({"clip": {"global_norm": 1}})),
+        ("+scale+check+clip", serde_json::json!({"loss_scale": {}, "clip": {"global_norm": 1}})),
+        ("+ema", serde_json::json!({"ema": {}})),
+    ]
+    .map(|(name, fields)| (name, fields.as_object().expect("an object").clone()))
 }
 
 /// What one list of tensors is measured with.
@@ -213,7 +236,7 @@ impl<'a> Desk<'a> {
     fn row(&mut self, shapes: &'static str, subject: &Subject) -> Result<Row> {
         let mut optimizer = subject.config.clone().on(self.gpu, self.tensors)?;
         let dispatches = optimizer.plan(&self.params, &self.grads)?.dispatches;
-        let loads = Load::of_tensors(subject.config.rule(), self.tensors);
+        let loads = Load::of_tensors(&subject.config, self.tensors);
         if self.traffic.iter().map(|traffic| &traffic.load).ne(&loads) {
             self.traffic.clear(); // frees its buffers before the next ones are made
             for load in &loads {
@@ -238,6 +261,7 @@ impl<'a> Desk<'a> {
             formats: "f32",
             shapes,
             elements: self.elements,
+            bytes_per_element: loads.iter().map(Load::bytes).sum::<u64>() as f64 / self.elements as f64,
             tensors: self.tensors.len(),
             time_ns_median,
             gb_per_s: loads.iter().map(Load::bytes).sum::<u64>() as f64 / time_ns_median,

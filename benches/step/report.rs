@@ -25,6 +25,8 @@ pub struct Row {
     pub formats: &'static str,
     pub shapes: &'static str,
     pub elements: u64,
+    /// Read and written, of each element.
+    pub bytes_per_element: f64,
     pub tensors: usize,
     pub time_ns_median: f64,
     /// Of the bytes that the rule has to move.
@@ -61,15 +63,16 @@ impl Report {
 }
 
 impl Row {
-    const HEAD: &str = "shapes       rule                    elements  tensors  step ms    GB/s   share  \
+    const HEAD: &str = "shapes       rule                      elements  bytes  tensors  step ms    GB/s   share  \
                         traffic ms  encode us  dispatches";
 
     pub fn line(&self) -> String {
         format!(
-            "{:<12} {:<20} {:>11}  {:>7}  {:>7.3}  {:>6.2}  {:>6.3}  {:>10.3}  {:>9.1}  {:>10}",
+            "{:<12} {:<22} {:>11}  {:>5.1}  {:>7}  {:>7.3}  {:>6.2}  {:>6.3}  {:>10.3}  {:>9.1}  {:>10}",
             self.shapes,
             self.rule,
             self.elements,
+            self.bytes_per_element,
             self.tensors,
             self.time_ns_median / 1e6,
             self.gb_per_s,

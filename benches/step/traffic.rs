@@ -2,7 +2,7 @@
 //! for them. What share of its speed a rule reaches says what tables and arithmetic cost.
 
 use wgpu_optim::rule::{AnyRule, Extent, Pass, Sums};
-use wgpu_optim::{Gpu, Tensor, wgpu};
+use wgpu_optim::{Around, Config, Gpu, Tensor, wgpu};
 
 use crate::Result;
 use crate::clock::{Clock, Patience, Work, median};
@@ -32,17 +32,18 @@ pub struct Touch {
 
 impl Load {
     /// Those of a rule over these tensors: of its form for matrices, and of its own.
-    pub fn of_tensors(rule: &dyn AnyRule, tensors: &[Tensor]) -> Vec<Load> {
+    pub fn of_tensors(config: &Config, tensors: &[Tensor]) -> Vec<Load> {
+        let (rule, around) = (config.rule(), config.around());
         let matrices = rule.for_matrices();
         let has_form = |tensor: &&Tensor| matrices.is_some() && tensor.shape.len() >= 2;
         let count = |of: &dyn Fn(&&Tensor) -> bool| tensors.iter().filter(of).map(Tensor::len_elements).sum();
-        let flat = Load::of(rule, count(&|tensor| !has_form(tensor)));
-        let of_matrices = matrices.as_deref().map(|rule| Load::of(rule, count(&has_form)));
+        let flat = Load::of(rule, around, count(&|tensor| !has_form(tensor)));
+        let of_matrices = matrices.as_deref().map(|rule| Load::of(rule, around, count(&has_form)));
         of_matrices.into_iter().chain([flat]).filter(|load| load.elements > 0).collect()
     }
 
-    /// That of a rule over so many elements.
-    pub fn of(rule: &dyn AnyRule, elements: u64) -> Load {
+    /// That of a rule over so many elements, with a mean of the parameters or their gradients measured.
+    pub fn of(rule: &dyn AnyRule, around: &Around, elements: u64) -> Load {
         let slots = rule.slots().iter().filter(|slot| slot.extent == Extent::Element).count() as u32;
         let only = |touched: bool| if touched { slots } else { 0 };
         let sums = rule.passes().into_iter().filter_map(|pass| match pass {
@@ -54,8 +55,12 @@ impl Load {
             Pass::Finish | Pass::FinishLines | Pass::Apply => None,
         });
         let late = !rule.stores_early();
-        let update = Touch { param: true, grad: late, read: slots, lands: true, written: only(late) };
-        Load { elements, slots, sums: sums.collect(), update }
+        let mean = u32::from(around.ema.is_some());
+        let (read, written) = (slots + mean, only(late) + mean);
+        let update = Touch { param: true, grad: late, read, lands: true, written };
+        let norms = Touch { param: false, grad: true, read: 0, lands: false, written: 0 };
+        let sums = around.measures().then_some(norms).into_iter().chain(sums).collect();
+        Load { elements, slots: slots + mean, sums, update }
     }
 
     pub fn bytes(&self) -> u64 {

@@ -322,24 +322,69 @@ fn norms(
     }
 }
 
-// 8 of a block's 256 quads. Eight leaves in a row read 64 adjacent quads.
+// 8 of a block's 256 quads. Eight leaves in a row read 64 adjacent quads. Nearly all leaves hold small numbers alone,
+// for which one sum does; others are gone through again, with all that is to be known.
 fn leaf_of(row: Row, eyes: Eyes, leaf: u32) -> Node {
-    let first = leaf / 8u * 64u;
-    let end = min(first + 64u, quads(row));
-    let zero = hidden_zero(row);
-    var node = Node();
-    for (var q = first + leaf % 8u; q < end; q += 8u) {
-        var words = load_grad_words(row, q);
-        var p: vec4<f32>;
+    let first = leaf / 8u * 64u + leaf % 8u;
+    let end = min(leaf / 8u * 64u + 64u, quads(row));
+    let zero = vec4<u32>(hidden_zero(row));
+    let unit = 32768.0 * select(1.0, eyes.unscale, UNSCALE); // both are powers of two
+    var of_grads = 0.0;
+    var of_params = 0.0;
+    var largest = vec4<u32>();
+    for (var q = first; q < end; q += 8u) {
+        let words = words_of(row, q);
+        var g = bitcast<vec4<f32>>(words);
+        if (MEAN) {
+            g /= eyes.batches;
+        }
+        g *= unit;
+        of_grads += sum_of(g * g, zero);
+        // The bits decide: comparisons of floats may take it that there is no NaN.
+        largest = max(largest, max(words & SIZE, (bitcast<vec4<u32>>(g) ^ zero) & SIZE));
         if (NORM_PARAM) {
-            p = load_param(row, q);
+            let p = param_of(row, q) * 32768.0;
+            of_params += sum_of(p * p, zero);
+            largest = max(largest, (bitcast<vec4<u32>>(p) ^ zero) & SIZE);
         }
-        if (TAILS) {
-            // Padding may hold anything.
-            let inside = vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(row.len - 4u * q);
-            words = select(vec4<u32>(), words, inside);
-            p = select(vec4<f32>(), p, inside);
-        }
+    }
+    let half = max(largest.xy, largest.zw);
+    if (max(half.x, half.y) < 0x57000000u) { // 2^47, 2^32 times the unit
+        return Node(vec4<f32>(of_grads, 0.0, of_params, 0.0), 0u);
+    }
+    return large_leaf_of(row, eyes, first, end);
+}
+
+const SIZE = vec4<u32>(0x7fffffffu);
+
+fn words_of(row: Row, q: u32) -> vec4<u32> {
+    let words = load_grad_words(row, q);
+    if (TAILS) {
+        // Padding may hold anything.
+        return select(vec4<u32>(), words, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(row.len - 4u * q));
+    }
+    return words;
+}
+
+fn param_of(row: Row, q: u32) -> vec4<f32> {
+    let p = load_param(row, q);
+    if (TAILS) {
+        return select(vec4<f32>(), p, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(row.len - 4u * q));
+    }
+    return p;
+}
+
+// Hidden, so that no square is contracted with a sum.
+fn sum_of(squares: vec4<f32>, zero: vec4<u32>) -> f32 {
+    let a = bitcast<vec4<f32>>(bitcast<vec4<u32>>(squares) ^ zero);
+    return (a.x + a.y) + (a.z + a.w);
+}
+
+fn large_leaf_of(row: Row, eyes: Eyes, first: u32, end: u32) -> Node {
+    let zero = vec4<u32>(hidden_zero(row));
+    var node = Node();
+    for (var q = first; q < end; q += 8u) {
+        let words = words_of(row, q);
         var g = bitcast<vec4<f32>>(words);
         if (UNSCALE) {
             g *= eyes.unscale;
@@ -347,15 +392,14 @@ fn leaf_of(row: Row, eyes: Eyes, leaf: u32) -> Node {
         if (MEAN) {
             g /= eyes.batches;
         }
-        // The bits decide: comparisons of floats may take it that there is no NaN.
-        let raw = words & vec4<u32>(0x7fffffffu);
-        let bits = (bitcast<vec4<u32>>(g) ^ vec4<u32>(zero)) & vec4<u32>(0x7fffffffu);
+        let raw = words & SIZE;
+        let bits = (bitcast<vec4<u32>>(g) ^ zero) & SIZE;
         let kinds = vec4<u32>(bits >= vec4<u32>(0x5f000000u)) + vec4<u32>(raw >= vec4<u32>(0x7f800000u))
             + vec4<u32>(raw > vec4<u32>(0x7f800000u));
         var squares = vec4<f32>(squares_of(g, bits, zero), 0.0, 0.0);
         if (NORM_PARAM) {
-            let of_params = (bitcast<vec4<u32>>(p) ^ vec4<u32>(zero)) & vec4<u32>(0x7fffffffu);
-            squares = vec4<f32>(squares.xy, squares_of(p, of_params, zero));
+            let p = param_of(row, q);
+            squares = vec4<f32>(squares.xy, squares_of(p, (bitcast<vec4<u32>>(p) ^ zero) & SIZE, zero));
         }
         node = combine(node, Node(squares, max(max(kinds.x, kinds.y), max(kinds.z, kinds.w))));
     }
@@ -363,14 +407,11 @@ fn leaf_of(row: Row, eyes: Eyes, leaf: u32) -> Node {
 }
 
 // Of four numbers, given their bits without the sign. Those that are not finite count nothing: the kind tells of them.
-fn squares_of(x: vec4<f32>, bits: vec4<u32>, zero: u32) -> vec2<f32> {
+fn squares_of(x: vec4<f32>, bits: vec4<u32>, zero: vec4<u32>) -> vec2<f32> {
     let is_large = bits >= vec4<u32>(0x4f800000u);
     let is_finite = bits < vec4<u32>(0x7f800000u);
     let small = select(x * 32768.0, vec4<f32>(), is_large);
     let large = select(vec4<f32>(), x * bitcast<f32>(0x17800000u), is_large & is_finite);
-    // Hidden, so that no square is contracted with a sum.
-    let a = bitcast<vec4<f32>>(bitcast<vec4<u32>>(small * small) ^ vec4<u32>(zero));
-    let b = bitcast<vec4<f32>>(bitcast<vec4<u32>>(large * large) ^ vec4<u32>(zero));
-    return vec2<f32>((a.x + a.y) + (a.z + a.w), (b.x + b.y) + (b.z + b.w));
+    return vec2<f32>(sum_of(small * small, zero), sum_of(large * large, zero));
 }
 
