@@ -30,6 +30,8 @@ pub(crate) struct Course {
     settled: u32,
     /// Steps that have reported.
     reported: u64,
+    /// Whether one has since the worlds were listed, so that some may be impossible.
+    learnt: bool,
 }
 
 /// Where a step leads from each world.
@@ -48,7 +50,7 @@ pub(crate) struct Choices {
 
 impl Course {
     pub(crate) fn new(clocks: Clocks) -> Self {
-        Self { worlds: Arc::new(vec![clocks]), pending: VecDeque::new(), settled: 0, reported: 0 }
+        Self { worlds: Arc::new(vec![clocks]), pending: VecDeque::new(), settled: 0, reported: 0, learnt: false }
     }
 
     /// The clocks where every step that has not reported is applied.
@@ -68,6 +70,9 @@ impl Course {
     }
 
     fn possible(&self) -> Vec<bool> {
+        if !self.learnt {
+            return vec![true; self.worlds.len()];
+        }
         let mut numbers = vec![self.settled];
         for choice in &self.pending {
             let led = |&world: &u32| [choice.applied[world as usize], choice.skipped[world as usize]];
@@ -125,6 +130,7 @@ impl Course {
         let choice = Arc::new(choice);
         self.pending.push_back(choice.clone());
         self.worlds = Arc::new(worlds);
+        self.learnt = false;
         Ok(Choices { records, choice })
     }
 
@@ -144,6 +150,7 @@ impl Course {
             let led = if applied { &choice.applied } else { &choice.skipped };
             self.settled = led[self.settled as usize];
             self.reported += 1;
+            self.learnt = true;
         }
     }
 
@@ -153,6 +160,7 @@ impl Course {
             earlier.reported += 1;
         }
         earlier.settled = self.settled;
+        earlier.learnt = true;
         *self = earlier;
     }
 }
@@ -297,4 +305,64 @@ fn head(around: &Around, layout: &Layout, task: Task) -> Vec<(&'static str, u32)
         head.extend(growth.into_iter().chain([("INTERVAL", scale.interval as u32)]));
     }
     head
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::format::Tensor;
+    use crate::rules::Adam;
+
+    fn course() -> (Groups, Course) {
+        let groups = Config::from(Adam::default()).groups(&[Tensor::f32("w", [1])]).unwrap();
+        let course = Course::new(Clocks::new(groups.of()));
+        (groups, course)
+    }
+
+    #[test]
+    fn as_many_worlds_are_possible_as_steps_have_not_reported_and_one() {
+        let (groups, mut course) = course();
+        for steps in 1..=5 {
+            course.step(&groups, None, false).unwrap();
+            assert_eq!(course.worlds.len(), steps + 1);
+        }
+        let (mut steps, mut possible) = (vec![], 6);
+        for applied in [true, false, true, true, false] {
+            course.report(applied);
+            possible -= 1;
+            assert_eq!(course.possible().into_iter().filter(|&possible| possible).count(), possible);
+            steps.push(course.hoped().steps);
+        }
+        assert_eq!(steps, [5, 4, 4, 4, 3], "hoped for, then known");
+    }
+
+    #[test]
+    fn what_was_reported_since_is_known_after_a_step_is_taken_back() {
+        let (groups, mut course) = course();
+        course.step(&groups, None, false).unwrap();
+        let earlier = course.clone();
+        course.step(&groups, None, false).unwrap();
+        course.report(true);
+        course.go_back(earlier);
+        assert_eq!((course.hoped().steps, course.attempts(), course.pending.len()), (1, 1, 0));
+        assert_eq!(course.possible(), [false, true]);
+        course.step(&groups, None, false).unwrap();
+        course.report(true);
+        assert_eq!((course.hoped().steps, course.attempts()), (2, 2));
+    }
+
+    #[test]
+    fn too_many_steps_that_have_not_reported_are_refused() {
+        let (groups, mut course) = course();
+        for _ in 0..WORLDS_MAX - 1 {
+            course.step(&groups, None, false).unwrap();
+        }
+        let error = course.clone().step(&groups, None, false).unwrap_err().to_string();
+        let expected = "step: 1023 steps have not reported whether they are applied, must be at most 1022; submit them, \
+                        and let the device work";
+        assert_eq!(error, expected);
+        course.report(true);
+        course.step(&groups, None, false).unwrap();
+    }
 }
