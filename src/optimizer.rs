@@ -132,7 +132,9 @@ pub struct Report {
 pub struct Memory {
     /// State: 4 x slots x elements, each tensor's last block padded to 4 elements, and 4 a number of a row or column.
     pub state: u64,
-    /// Numbers of the tensors, what elements see of their rows, and partial sums.
+    /// Sums of micro-batches, each tensor on 256 bytes.
+    pub accumulated: u64,
+    /// Numbers of the tensors, what elements see of their rows, partial sums, and what is decided on the device.
     pub scratch: u64,
     /// Chunk tables of the placements in use.
     pub tables: u64,
@@ -143,7 +145,7 @@ pub struct Memory {
 impl Memory {
     /// All of it.
     pub fn total(&self) -> u64 {
-        self.state + self.scratch + self.tables + self.steps
+        self.state + self.accumulated + self.scratch + self.tables + self.steps
     }
 }
 
@@ -895,6 +897,9 @@ impl Optimizer {
                 self.engine.bind(&params, Work::Move(to))?;
             }
         }
+        if check_swap(&self.groups).is_ok() {
+            self.engine.bind(&params, Work::Move(Move::Swap))?;
+        }
         let sums = self.engine.accumulated();
         let of_step = sums.as_ref().map_or(grads.clone(), |sums| Buffers::Arena(sums));
         if let Some(sums) = &sums {
@@ -929,8 +934,8 @@ impl Optimizer {
 
     /// Bytes of the device's memory that it holds now.
     pub fn memory(&self) -> Memory {
-        let [state, scratch, tables, steps] = self.engine.memory();
-        Memory { state, scratch, tables, steps }
+        let [state, accumulated, scratch, tables, steps] = self.engine.memory();
+        Memory { state, accumulated, scratch, tables, steps }
     }
 
     /// Encodes into an encoder of its own, submitted.

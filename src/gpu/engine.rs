@@ -317,13 +317,16 @@ impl Engine {
         self.gpu.scoped_now(|| self.gpu.queue().write_buffer(control, 4 * first as u64, bytemuck::cast_slice(words)))
     }
 
-    /// Bytes: state, scratch, tables, steps.
-    pub(crate) fn memory(&self) -> [u64; 4] {
+    /// Bytes: state, sums of micro-batches, scratch, tables, steps.
+    pub(crate) fn memory(&self) -> [u64; 5] {
         let sizes = |buffers: &[wgpu::Buffer]| buffers.iter().map(wgpu::Buffer::size).sum::<u64>();
         let kept: u64 = self.lines.iter().flatten().flat_map(Lines::counts).map(|numbers| 4 * numbers).sum();
         [
             sizes(&self.state_pages) + kept,
-            self.scratch.as_ref().map_or(0, wgpu::Buffer::size) + sizes(&self.line_pages) - kept,
+            self.accumulated.as_ref().map_or(0, |arena| arena.size_bytes()),
+            [&self.scratch, &self.control].into_iter().flatten().map(wgpu::Buffer::size).sum::<u64>()
+                + sizes(&self.line_pages)
+                - kept,
             self.bound.values().map(|bound| bound.table.size()).sum(),
             self.ring.size_bytes(),
         ]
