@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use wgpu_optim::rule::Move;
 use wgpu_optim::rules::ALL;
 use wgpu_optim::{
-    AdamW, Config, Error, Group, Lookahead, Plateau, Reference, Result, Schedule, Sgd, Tensor, WeightDecay,
+    AdamW, Config, Error, Group, Lookahead, Optimizer, Plateau, Reference, Result, Schedule, Sgd, Tensor, WeightDecay,
 };
 
 fn config(value: Value) -> Config {
@@ -616,4 +616,51 @@ fn tensors_and_groups_that_do_not_fit_are_not_added() {
         let text = "shape of tensor y has [2], expected rows and columns, for this rule";
         refused(&mut reference, text, &|reference| reference.add(&[one("y")]));
     }
+}
+
+#[test]
+fn tensors_are_added_on_the_device_while_nothing_waits_and_all_that_was_stays() {
+    let Some(gpu) = gpu("tensors added on the device", 2 * ALL.len()) else { return };
+    let one = |name: &str, shape: &[usize]| Tensor::f32(name, shape);
+    let first = [one("w", &[40, 70]), one("b", &[3])];
+    let all = [&first[..], &[one("x", &[5, 9])]].concat();
+    for row in ALL {
+        for wraps in [json!({}), json!({"loss_scale": {"init": 4}, "ema": {}, "lookahead": {}})] {
+            let mut value = json!({"optimizer": row.name});
+            value.as_object_mut().unwrap().extend(wraps.as_object().unwrap().clone());
+            let mut twin = Twin::new(&gpu, &config(value), &first, 5);
+            twin.step();
+            twin.step();
+            let state = |optimizer: &Optimizer, tensor: &str| -> Vec<Vec<u32>> {
+                let slots = optimizer.slots(tensor).unwrap();
+                let values = |slot: &str| optimizer.state_blocking(tensor, slot).unwrap();
+                slots.into_iter().map(|slot| values(slot).iter().map(|x| x.to_bits()).collect()).collect()
+            };
+            let before = ["w", "b"].map(|name| (state(&twin.optimizer, name), twin.optimizer.t(name).unwrap()));
+            let scale = twin.optimizer.scale_blocking().ok();
+            twin.optimizer.add_blocking(&all[2..]).unwrap();
+            let after = ["w", "b"].map(|name| (state(&twin.optimizer, name), twin.optimizer.t(name).unwrap()));
+            assert!(before == after, "{}", row.name);
+            assert_eq!(twin.optimizer.scale_blocking().ok(), scale, "{}", row.name);
+            assert_eq!((twin.optimizer.t("x"), twin.optimizer.tensors()), (Ok(0), &all[..]));
+        }
+    }
+}
+
+#[test]
+fn an_encoding_that_is_not_submitted_refuses_more_tensors() {
+    let Some(gpu) = gpu("tensors added too early", 1) else { return };
+    let tensors = tensors(&[5]);
+    let mut twin = Twin::new(&gpu, &config(json!({"optimizer": "adam"})), &tensors, 6);
+    let new = [Tensor::f32("x", [2])];
+    let mut encoder = gpu.device().create_command_encoder(&Default::default());
+    twin.optimizer.encode(&mut encoder, &twin.params, &twin.grads).unwrap();
+    let text = "add: an encoding is neither submitted nor taken back; its step would be lost";
+    check(text, &twin.optimizer.add_blocking(&new).unwrap_err(), text);
+    assert_eq!((twin.optimizer.tensors(), twin.optimizer.t("t0")), (&tensors[..], Ok(1)));
+    gpu.queue().submit([encoder.finish()]);
+    twin.optimizer.add_blocking(&new).unwrap();
+    let twice = "tensor x is listed twice, at 1 and 2";
+    check(twice, &twin.optimizer.add_blocking(&new).unwrap_err(), twice);
+    assert_eq!(twin.optimizer.tensors().len(), 2);
 }
