@@ -154,7 +154,7 @@ impl LossScale {
         if !(growth > 1.0 && growth <= Self::MAX && is_power_of_two(growth)) {
             return refuse("loss_scale.growth", growth, "a power of two above 1 and at most 2^24");
         }
-        if !(backoff < 1.0 && backoff >= 1.0 / Self::MAX && is_power_of_two(backoff)) {
+        if !((1.0 / Self::MAX..1.0).contains(&backoff) && is_power_of_two(backoff)) {
             return refuse("loss_scale.backoff", backoff, "a power of two below 1 and at least 2^-24");
         }
         if interval == 0 || interval > u64::from(u32::MAX) {

@@ -65,8 +65,8 @@ impl Course {
     }
 
     /// Changes the clocks in every world.
-    pub(crate) fn change(&mut self, mut change: impl FnMut(&mut Clocks)) {
-        Arc::make_mut(&mut self.worlds).iter_mut().for_each(|world| change(world));
+    pub(crate) fn change(&mut self, change: impl FnMut(&mut Clocks)) {
+        Arc::make_mut(&mut self.worlds).iter_mut().for_each(change);
     }
 
     fn possible(&self) -> Vec<bool> {

@@ -586,7 +586,9 @@ impl Groups {
                 let found = self.numbers_on_device(rule, &clock, true, &point);
                 let carries = |option: &str, number| {
                     let mut rule = rule.boxed();
-                    rule.option(option).map(|option| *option = number);
+                    if let Some(option) = rule.option(option) {
+                        *option = number;
+                    }
                     rule.carried(t)
                 };
                 if let Some(name) = self.around.on_device.iter().find(|name| carries(name, 0.25) != carries(name, 0.5))
@@ -602,7 +604,8 @@ impl Groups {
                         |of: usize| (0..point.len()).filter(|i| of >> i & 1 == 1).map(|i| point[i]).product::<f64>();
                     let line: f64 = terms.iter().enumerate().map(|(of, term)| term[i] * factor(of)).sum();
                     let size = terms.iter().fold(found.abs(), |size, term| size.max(term[i].abs()));
-                    if !((found - line).abs() <= 1e-9 * size) {
+                    let off = (found - line).abs();
+                    if off.is_nan() || off > 1e-9 * size {
                         let bound = format!("left to the host for {}: its numbers are no multiples of it", rule.name());
                         return refuse("on_device", self.around.on_device.join(", "), bound);
                     }

@@ -3,9 +3,8 @@
 #![cfg(feature = "gpu")]
 
 mod common;
-#[path = "common/twin.rs"]
-#[expect(dead_code, reason = "other tests use the rest")]
-mod twin;
+
+use common::twin;
 
 use ndarray::ArrayD;
 use rand::rngs::StdRng;
