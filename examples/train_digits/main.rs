@@ -1,5 +1,7 @@
 //! Trains a multilayer perceptron on handwritten digits, all on the GPU: its own kernels go forward and backward, the
-//! crate's optimizer steps the weights in the same command encoder, and sixteen bytes come back an epoch.
+//! crate's optimizer steps the weights in the same command encoder, and sixteen bytes come back an epoch. With
+//! `--grads f16` gradients are in f16, of a loss that is scaled on the device; then each step reports whether it was
+//! applied, too.
 //!
 //! `cargo run --release --example train_digits -- --optimizer novograd --plot curves.svg`
 
@@ -230,4 +232,25 @@ fn step_seconds(gpu: &Gpu, network: &Network, optimizer: &mut Optimizer) -> Resu
     }
     seconds.sort_by(f64::total_cmp);
     Ok(seconds[seconds.len() / 2])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_loss_is_scaled_as_the_options_say_then_the_configuration() {
+        let plain = || Config::from_json(r#"{"optimizer": "sgd"}"#).unwrap();
+        let own = || Config::from_json(r#"{"optimizer": "sgd", "loss_scale": {"init": 8, "interval": 5}}"#).unwrap();
+        let default = LossScale::default();
+        for (config, grads, init, expected) in [
+            (plain(), Grads::F32, None, None),
+            (plain(), Grads::F32, Some(4.0), Some(LossScale { init: 4.0, ..default })),
+            (plain(), Grads::F16, None, Some(default)),
+            (own(), Grads::F16, None, Some(LossScale { init: 8.0, interval: 5, ..default })),
+            (own(), Grads::F32, Some(4.0), Some(LossScale { init: 4.0, interval: 5, ..default })),
+        ] {
+            assert_eq!(scaled(config, grads, init).around().loss_scale, expected);
+        }
+    }
 }

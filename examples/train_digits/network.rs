@@ -186,7 +186,7 @@ impl Network {
         self.gradients.dispatch(&mut pass, batch, self.gradient_groups);
     }
 
-    /// Tests the network and reads back what the epoch came to: sixteen bytes, the only ones that leave the GPU.
+    /// Tests the network and reads back what the epoch came to: sixteen bytes, all that it takes from the GPU.
     pub fn score(&self) -> Result<Score> {
         let mut encoder = self.gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         {
