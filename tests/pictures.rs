@@ -3,8 +3,15 @@
 use std::fs;
 use std::path::Path;
 
-const PICTURES: [&str; 6] =
-    ["convergence.png", "decay.png", "landscapes.gif", "landscapes.png", "learning_rates.png", "schedules.png"];
+const PICTURES: [&str; 7] = [
+    "clipping.png",
+    "convergence.png",
+    "decay.png",
+    "landscapes.gif",
+    "landscapes.png",
+    "learning_rates.png",
+    "schedules.png",
+];
 
 /// Bytes.
 const PNG_LIMIT: usize = 200_000;

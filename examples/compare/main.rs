@@ -18,7 +18,7 @@ mod draw;
 #[path = "../pictures/kernel.rs"]
 mod kernel;
 #[path = "../train_digits/network.rs"]
-#[allow(dead_code)] // the shuffling, and all of the score but the accuracy
+#[allow(dead_code)] // the shuffling, the loss scale, and all of the score but the accuracy
 mod network;
 #[path = "../pictures/optimizers.rs"]
 mod optimizers;

@@ -3,7 +3,7 @@
 use crate::data::Data;
 use crate::draw::Result;
 use crate::network::Network;
-use wgpu_optim::{Config, Gpu, On, wgpu};
+use wgpu_optim::{Config, Format, Gpu, On, wgpu};
 
 const BATCH: usize = 64;
 /// How often every training image is seen, always in the same order.
@@ -18,7 +18,7 @@ pub struct Bench {
 
 impl Bench {
     pub fn new(gpu: &Gpu, data: &Data) -> Result<Bench> {
-        let network = Network::new(gpu, data, BATCH, 0)?;
+        let network = Network::new(gpu, data, BATCH, 0, Format::F32)?;
         let start = network.tensors.iter().map(|tensor| network.params.read_blocking(&tensor.name));
         Ok(Bench { gpu: gpu.clone(), start: start.collect::<wgpu_optim::Result<_>>()?, network })
     }

@@ -1,5 +1,7 @@
 //! Trains a multilayer perceptron on handwritten digits, all on the GPU: its own kernels go forward and backward, the
-//! crate's optimizer steps the weights in the same command encoder, and sixteen bytes come back an epoch.
+//! crate's optimizer steps the weights in the same command encoder, and sixteen bytes come back an epoch. With
+//! `--grads f16` gradients are in f16, of a loss that is scaled on the device; then each step reports whether it was
+//! applied, too.
 //!
 //! `cargo run --release --example train_digits -- --optimizer novograd --plot curves.svg`
 
@@ -7,11 +9,11 @@ mod data;
 mod network;
 mod plot;
 
-use clap::{Parser, value_parser};
+use clap::{Parser, ValueEnum, value_parser};
 use indicatif::{ProgressBar, ProgressStyle};
 use network::{Network, Score};
 use std::{error::Error, fs, path::PathBuf, process::ExitCode, time::Instant};
-use wgpu_optim::{Config, Gpu, On, Optimizer, wgpu};
+use wgpu_optim::{Config, Format, Gpu, LossScale, On, Optimizer, wgpu};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -28,6 +30,13 @@ struct Options {
     /// Images a step
     #[arg(long, default_value_t = 16, value_parser = value_parser!(u32).range(1..))]
     batch: u32,
+    /// The format of the gradients; weights and the optimizer's state are f32
+    #[arg(long, value_enum, default_value_t = Grads::F32)]
+    grads: Grads,
+    /// Multiply the loss by a scale that starts here, a power of two, and halves when a gradient overflows, which skips
+    /// the step. With f16, 65536 unless given
+    #[arg(long, value_name = "INIT")]
+    loss_scale: Option<f64>,
     /// Of the first weights and the order of the images; which images test does not depend on it
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -40,6 +49,21 @@ struct Options {
     /// Train on MNIST instead: a folder with its four IDX files, unpacked
     #[arg(long, value_name = "DIR")]
     mnist: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Grads {
+    F32,
+    F16,
+}
+
+impl Grads {
+    fn format(self) -> Format {
+        match self {
+            Grads::F32 => Format::F32,
+            Grads::F16 => Format::F16,
+        }
+    }
 }
 
 /// What a bare name stands for: rates found by trying a few on several splits of the digits.
@@ -67,6 +91,7 @@ fn main() -> ExitCode {
 
 fn run(options: Options) -> Result<()> {
     let (config, falling) = optimizer(&options.optimizer)?;
+    let config = scaled(config, options.grads, options.loss_scale);
     // A rule may take its rate at creation alone.
     let falling = falling && config.rule().options().contains(&"lr");
     let data = match &options.mnist {
@@ -85,9 +110,10 @@ fn run(options: Options) -> Result<()> {
         Some(name) => Gpu::request_named_blocking(name)?,
         None => Gpu::request_blocking()?,
     };
-    let mut network = Network::new(&gpu, &data, options.batch as usize, options.seed)?;
+    let mut network = Network::new(&gpu, &data, options.batch as usize, options.seed, options.grads.format())?;
     let (name, lr) = (config.name().to_owned(), config.lr());
     let mut optimizer = config.on(&gpu, &network.tensors)?;
+    let is_scaled = optimizer.scale_buffer().map(|scale| network.scale_loss(scale)).is_ok();
 
     let adapter = gpu.adapter_info();
     let (train, test) = (data.train, data.labels.len() - data.train);
@@ -96,6 +122,7 @@ fn run(options: Options) -> Result<()> {
     println!("optimizer  {name}, learning rate {lr:?}{}", if falling { " falling to 0" } else { "" });
 
     let mut scores: Vec<Score> = Vec::new();
+    let mut skipped = 0;
     let bar = ProgressBar::new(u64::from(options.epochs) * network.batches.len() as u64)
         .with_style(ProgressStyle::with_template("{wide_bar} {pos}/{len} steps, {eta} to go")?);
     for epoch in 1..=options.epochs {
@@ -104,6 +131,8 @@ fn run(options: Options) -> Result<()> {
         }
         train_epoch(&gpu, &mut network, &mut optimizer, &bar)?;
         let score = network.score()?;
+        optimizer.settle_blocking()?;
+        skipped += optimizer.reports()?.iter().filter(|report| !report.applied).count();
         if !score.train_loss.is_finite() {
             return Err(format!("the loss is {} in epoch {epoch}: try a lower learning rate", score.train_loss).into());
         }
@@ -121,6 +150,10 @@ fn run(options: Options) -> Result<()> {
 
     if let Some(path) = &options.plot {
         plot::draw(path, &format!("{name}, learning rate {lr:?}, batches of {}", options.batch), &scores)?;
+    }
+    if is_scaled {
+        let scale = optimizer.scale_blocking()?.scale;
+        println!("loss scale {scale}, {skipped} of {} steps skipped", bar.length().unwrap_or(0));
     }
     let step_ms = 1e3 * step_seconds(&gpu, &network, &mut optimizer)?;
     println!("optimizer step {step_ms:.3} ms (wall clock: 100 steps encoded, submitted and waited for, median of 9)");
@@ -145,6 +178,17 @@ fn optimizer(choice: &str) -> Result<(Config, bool)> {
     // No recipe: the rule's own defaults.
     let config = Config::from_value(serde_json::json!({ "optimizer": choice }));
     Ok((config.map_err(|error| format!("--optimizer {choice}: {error}"))?, true))
+}
+
+/// The same for a loss that is scaled: as `--loss-scale` says, else as the configuration does; where neither does, with
+/// gradients in f16.
+fn scaled(config: Config, grads: Grads, init: Option<f64>) -> Config {
+    let given = config.around().loss_scale;
+    match (init, given, grads) {
+        (Some(init), ..) => config.loss_scale(LossScale { init, ..given.unwrap_or_default() }),
+        (None, None, Grads::F16) => config.loss_scale(LossScale::default()),
+        _ => config,
+    }
 }
 
 /// One step for each batch. While one submit runs, the next is encoded.
@@ -188,4 +232,25 @@ fn step_seconds(gpu: &Gpu, network: &Network, optimizer: &mut Optimizer) -> Resu
     }
     seconds.sort_by(f64::total_cmp);
     Ok(seconds[seconds.len() / 2])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_loss_is_scaled_as_the_options_say_then_the_configuration() {
+        let plain = || Config::from_json(r#"{"optimizer": "sgd"}"#).unwrap();
+        let own = || Config::from_json(r#"{"optimizer": "sgd", "loss_scale": {"init": 8, "interval": 5}}"#).unwrap();
+        let default = LossScale::default();
+        for (config, grads, init, expected) in [
+            (plain(), Grads::F32, None, None),
+            (plain(), Grads::F32, Some(4.0), Some(LossScale { init: 4.0, ..default })),
+            (plain(), Grads::F16, None, Some(default)),
+            (own(), Grads::F16, None, Some(LossScale { init: 8.0, interval: 5, ..default })),
+            (own(), Grads::F32, Some(4.0), Some(LossScale { init: 4.0, interval: 5, ..default })),
+        ] {
+            assert_eq!(scaled(config, grads, init).around().loss_scale, expected);
+        }
+    }
 }

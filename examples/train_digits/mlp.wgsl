@@ -2,11 +2,15 @@
 //
 // `sample` takes one image a workgroup through the network and back, `gradients` then adds up the batch, one parameter
 // a lane. Every sum has a fixed order and there are no float atomics, so a run repeats to the bit.
+//
+// Of a loss that is scaled, every derivative is scaled. `sample` computes in f32, which needs no scale, and binds the
+// eight buffers that any adapter allows already; so `gradients` multiplies by it, before it rounds to f16.
 
 const hidden = 128u;
 const classes = 10u;
 override inputs: u32;       // pixels of an image
 override pixel_scale: f32;  // 2 / ink
+override half_grads: bool;  // gradients in f16, two a word, the even one in the lower half; else in f32
 
 // A stretch of `order`: a batch, some test images, or all images of one kind.
 struct Range {
@@ -32,10 +36,11 @@ struct Trace {
 @group(0) @binding(7) var<storage> b1: array<f32>;
 @group(0) @binding(8) var<storage> w2: array<f32>; // [hidden, classes]
 @group(0) @binding(9) var<storage> b2: array<f32>;
-@group(0) @binding(10) var<storage, read_write> w1_grad: array<f32>;
-@group(0) @binding(11) var<storage, read_write> b1_grad: array<f32>;
-@group(0) @binding(12) var<storage, read_write> w2_grad: array<f32>;
-@group(0) @binding(13) var<storage, read_write> b2_grad: array<f32>;
+@group(0) @binding(10) var<storage, read_write> w1_grad: array<u32>;
+@group(0) @binding(11) var<storage, read_write> b1_grad: array<u32>;
+@group(0) @binding(12) var<storage, read_write> w2_grad: array<u32>;
+@group(0) @binding(13) var<storage, read_write> b2_grad: array<u32>;
+@group(1) @binding(0) var<storage> loss_scale: f32;
 
 fn image_words() -> u32 {
     return (inputs + 3u) / 4u + 1u;
@@ -107,7 +112,29 @@ fn sample(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) 
     traces[slot].hidden_back[lane] = select(0.0, back, h[lane] > 0.0);
 }
 
-// One workgroup for every four rows of w1, one for b1, one for each column of w2, one for b2.
+// The bits of x in f16. What pack2x16float makes of a number beyond f16 is not defined; here it is infinity.
+fn half_bits(x: f32) -> u32 {
+    let bits = bitcast<u32>(x);
+    let size = bits & 0x7fffffffu;
+    if size >= 0x477ff000u { // 65520, the first that would round to 65536
+        return ((bits >> 16u) & 0x8000u) | select(0x7c00u, 0x7e00u, size > 0x7f800000u);
+    }
+    return pack2x16float(vec2f(x, 0.0));
+}
+
+fn two_halves(x: vec2f) -> u32 {
+    return half_bits(x.x) | (half_bits(x.y) << 16u);
+}
+
+// The word of a lane and its neighbour, two halves. All lanes call it together.
+fn shared_word(lane: u32, x: f32) -> u32 {
+    workgroupBarrier();
+    h[lane] = x;
+    workgroupBarrier();
+    return two_halves(vec2f(h[lane & ~1u], h[lane | 1u]));
+}
+
+// One workgroup for every four rows of w1, one for b1, one for each two columns of w2, one for b2.
 @compute @workgroup_size(hidden)
 fn gradients(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
     let quads = (inputs + 3u) / 4u;
@@ -118,25 +145,60 @@ fn gradients(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_inde
         for (var s = 0u; s < range.count; s++) {
             four += pixels(order[range.first + s], row) * traces[s].hidden_back[lane];
         }
+        four *= loss_scale;
         for (var i = 4u * row; i < min(4u * row + 4u, inputs); i++) {
-            w1_grad[i * hidden + lane] = four[i % 4u];
+            let place = i * hidden + lane;
+            if !half_grads {
+                w1_grad[place] = bitcast<u32>(four[i % 4u]);
+            } else {
+                let word = shared_word(lane, four[i % 4u]);
+                if lane % 2u == 0u {
+                    w1_grad[place / 2u] = word;
+                }
+            }
         }
     } else if row == quads {
         for (var s = 0u; s < range.count; s++) {
             sum += traces[s].hidden_back[lane];
         }
-        b1_grad[lane] = sum;
-    } else if row <= quads + classes {
-        let k = row - quads - 1u;
-        for (var s = 0u; s < range.count; s++) {
-            sum += traces[s].hidden[lane] * traces[s].logits_back[k];
+        sum *= loss_scale;
+        if !half_grads {
+            b1_grad[lane] = bitcast<u32>(sum);
+        } else {
+            let word = shared_word(lane, sum);
+            if lane % 2u == 0u {
+                b1_grad[lane / 2u] = word;
+            }
         }
-        w2_grad[lane * classes + k] = sum;
-    } else if lane < classes {
+    } else if row <= quads + classes / 2u {
+        let k = 2u * (row - quads - 1u);
+        var two = vec2f();
         for (var s = 0u; s < range.count; s++) {
-            sum += traces[s].logits_back[lane];
+            two += traces[s].hidden[lane] * vec2f(traces[s].logits_back[k], traces[s].logits_back[k + 1u]);
         }
-        b2_grad[lane] = sum;
+        two *= loss_scale;
+        let place = lane * classes + k;
+        if !half_grads {
+            w2_grad[place] = bitcast<u32>(two.x);
+            w2_grad[place + 1u] = bitcast<u32>(two.y);
+        } else {
+            w2_grad[place / 2u] = two_halves(two);
+        }
+    } else {
+        for (var s = 0u; s < range.count; s++) {
+            sum += traces[s].logits_back[min(lane, classes - 1u)];
+        }
+        sum *= loss_scale;
+        if !half_grads {
+            if lane < classes {
+                b2_grad[lane] = bitcast<u32>(sum);
+            }
+        } else {
+            let word = shared_word(lane, sum);
+            if lane < classes && lane % 2u == 0u {
+                b2_grad[lane / 2u] = word;
+            }
+        }
     }
 }
 

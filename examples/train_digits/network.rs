@@ -3,7 +3,7 @@
 use crate::{Result, data::Data};
 use rand::{RngExt, SeedableRng, rngs::Xoshiro256PlusPlus, seq::SliceRandom};
 use wgpu_optim::{
-    Arena, Gpu, Slice, Tensor,
+    Arena, Format, Gpu, Slice, Tensor,
     wgpu::{self, BufferUsages, util::DeviceExt},
 };
 
@@ -17,7 +17,7 @@ const RANGE_STRIDE: u32 = 256;
 /// A multilayer perceptron, the images it learns, and the order in which it sees them.
 pub struct Network {
     gpu: Gpu,
-    /// The tensors of `params` and `grads`.
+    /// The tensors of `params`; `grads` holds their gradients.
     pub tensors: [Tensor; 4],
     /// What the optimizer steps.
     pub params: Arena,
@@ -35,6 +35,8 @@ pub struct Network {
     gradients: Kernel,
     tally: Kernel,
     gradient_groups: u32,
+    scale_layout: wgpu::BindGroupLayout,
+    scale: wgpu::BindGroup,
 }
 
 /// A stretch of the order of images: where the shader finds it described, and its length.
@@ -52,15 +54,15 @@ pub struct Score {
 }
 
 impl Network {
-    /// Uploads the images and draws the first weights from `seed`.
-    pub fn new(gpu: &Gpu, data: &Data, batch: usize, seed: u64) -> Result<Network> {
+    /// Uploads the images and draws the first weights from `seed`. The gradients are of the format `grads`.
+    pub fn new(gpu: &Gpu, data: &Data, batch: usize, seed: u64, grads: Format) -> Result<Network> {
         let (device, inputs) = (gpu.device(), data.inputs);
         let (len, train) = (data.labels.len(), data.train);
         let batch = batch.min(train);
         let limits = device.limits();
         let groups = u64::from(limits.max_compute_workgroups_per_dimension);
         let bytes = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
-        let gradient_groups = inputs.div_ceil(4) + 1 + CLASSES + 1;
+        let gradient_groups = inputs.div_ceil(4) + 1 + CLASSES / 2 + 1;
         let words = image_words(data);
         for (what, need, most) in [
             ("--batch in workgroups", batch, groups),
@@ -78,9 +80,11 @@ impl Network {
             Tensor::f32("b1", [HIDDEN]),
             Tensor::f32("w2", [HIDDEN, CLASSES]),
             Tensor::f32("b2", [CLASSES]),
-        ];
+        ]
+        .map(|tensor| tensor.with_grads(grads));
+        let half_grads = f64::from(u8::from(grads == Format::F16));
         let params = Arena::new(gpu, &tensors)?;
-        let grads = Arena::new(gpu, &tensors)?;
+        let grads = Arena::new(gpu, &tensors.each_ref().map(Tensor::of_grads))?;
         let totals = Arena::new(gpu, &[Tensor::f32("totals", [2, 2])])?;
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
         // Uniform with the variance 2/n that He et al. 2015 derive for ReLUs, and 1/n before the softmax; biases stay 0.
@@ -109,9 +113,16 @@ impl Network {
         let ranges = upload(gpu, "ranges", &table, BufferUsages::UNIFORM);
 
         let module = device.create_shader_module(wgpu::include_wgsl!("mlp.wgsl"));
-        let constants = [("inputs", inputs as f64), ("pixel_scale", 2.0 / f64::from(data.ink))];
+        let constants =
+            [("inputs", inputs as f64), ("pixel_scale", 2.0 / f64::from(data.ink)), ("half_grads", half_grads)];
+        let scale_layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+            label: Some("loss scale"),
+            entries: &[layout_entry(0, wgpu::BufferBindingType::Storage { read_only: true })],
+        });
+        let unscaled = upload(gpu, "loss scale", &[1f32.to_bits()], BufferUsages::STORAGE);
         let kernel = |entry: &str, reads: &[(u32, Slice)], writes: &[(u32, Slice)]| {
-            Kernel::new(gpu, &module, entry, &constants, &ranges, reads, writes)
+            let scale = (entry == "gradients").then_some(&scale_layout);
+            Kernel::new(gpu, &module, entry, &constants, &ranges, reads, writes, scale)
         };
         let [images, order_all, traces, outcomes] = [&images, &order, &traces, &outcomes].map(Slice::all);
         Ok(Network {
@@ -139,6 +150,8 @@ impl Network {
                 ],
             ),
             tally: kernel("tally", &[], &[(4, outcomes), (5, totals.slice("totals")?)]),
+            scale: bind_scale(gpu, &scale_layout, Slice::all(&unscaled)),
+            scale_layout,
             gpu: gpu.clone(),
             tensors,
             params,
@@ -154,20 +167,26 @@ impl Network {
         })
     }
 
+    /// From now on the loss is multiplied by what stands there on the device, one f32.
+    pub fn scale_loss(&mut self, scale: Slice) {
+        self.scale = bind_scale(&self.gpu, &self.scale_layout, scale);
+    }
+
     /// Uploads a new permutation of the training images; it counts from the next submit.
     pub fn shuffle(&mut self) {
         self.train_order.shuffle(&mut self.rng);
         self.gpu.queue().write_buffer(&self.order, 0, bytemuck::cast_slice(&self.train_order));
     }
 
-    /// Forward and backward through one batch of `self.batches`: fills `grads` with the mean gradient.
+    /// Forward and backward through one batch of `self.batches`: fills `grads` with the mean gradient, times the scale.
     pub fn encode_gradients(&self, encoder: &mut wgpu::CommandEncoder, batch: &Range) {
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
         self.sample.dispatch(&mut pass, batch, batch.count);
+        pass.set_bind_group(1, &self.scale, &[]);
         self.gradients.dispatch(&mut pass, batch, self.gradient_groups);
     }
 
-    /// Tests the network and reads back what the epoch came to: sixteen bytes, the only ones that leave the GPU.
+    /// Tests the network and reads back what the epoch came to: sixteen bytes, all that it takes from the GPU.
     pub fn score(&self) -> Result<Score> {
         let mut encoder = self.gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         {
@@ -215,6 +234,30 @@ fn storage(gpu: &Gpu, label: &str, size_bytes: usize) -> wgpu::Buffer {
     })
 }
 
+fn bind_scale(gpu: &Gpu, layout: &wgpu::BindGroupLayout, scale: Slice) -> wgpu::BindGroup {
+    gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {
+        label: Some("loss scale"),
+        layout,
+        entries: &[bound(0, scale)],
+    })
+}
+
+fn layout_entry(binding: u32, ty: wgpu::BufferBindingType) -> wgpu::BindGroupLayoutEntry {
+    let has_dynamic_offset = ty == wgpu::BufferBindingType::Uniform;
+    wgpu::BindGroupLayoutEntry {
+        binding,
+        visibility: wgpu::ShaderStages::COMPUTE,
+        ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset, min_binding_size: None },
+        count: None,
+    }
+}
+
+fn bound(binding: u32, slice: Slice<'_>) -> wgpu::BindGroupEntry<'_> {
+    let size = wgpu::BufferSize::new(slice.size);
+    let buffer = wgpu::BufferBinding { buffer: slice.buffer, offset: slice.offset, size };
+    wgpu::BindGroupEntry { binding, resource: wgpu::BindingResource::Buffer(buffer) }
+}
+
 /// An entry point of `mlp.wgsl` with its buffers.
 struct Kernel {
     pipeline: wgpu::ComputePipeline,
@@ -222,7 +265,9 @@ struct Kernel {
 }
 
 impl Kernel {
-    /// `reads` and `writes`: the binding in `mlp.wgsl`, and what to bind there.
+    /// `reads` and `writes`: the binding in `mlp.wgsl`, and what to bind there. `more` is the layout of a second group,
+    /// which the caller sets before a dispatch.
+    #[allow(clippy::too_many_arguments)] // each of another type
     fn new(
         gpu: &Gpu,
         module: &wgpu::ShaderModule,
@@ -231,6 +276,7 @@ impl Kernel {
         ranges: &wgpu::Buffer,
         reads: &[(u32, Slice)],
         writes: &[(u32, Slice)],
+        more: Option<&wgpu::BindGroupLayout>,
     ) -> Kernel {
         let device = gpu.device();
         let range = Slice::new(ranges, 0, 16);
@@ -238,26 +284,15 @@ impl Kernel {
         let bindings = std::iter::once((0, range, wgpu::BufferBindingType::Uniform))
             .chain(reads.iter().map(|&(binding, slice)| (binding, slice, ty(true))))
             .chain(writes.iter().map(|&(binding, slice)| (binding, slice, ty(false))));
-        let (layout_entries, entries): (Vec<_>, Vec<_>) = bindings
-            .map(|(binding, slice, ty)| {
-                let layout_entry = wgpu::BindGroupLayoutEntry {
-                    binding,
-                    visibility: wgpu::ShaderStages::COMPUTE,
-                    ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: binding == 0, min_binding_size: None },
-                    count: None,
-                };
-                let size = wgpu::BufferSize::new(slice.size);
-                let resource = wgpu::BufferBinding { buffer: slice.buffer, offset: slice.offset, size };
-                (layout_entry, wgpu::BindGroupEntry { binding, resource: wgpu::BindingResource::Buffer(resource) })
-            })
-            .unzip();
+        let (layout_entries, entries): (Vec<_>, Vec<_>) =
+            bindings.map(|(binding, slice, ty)| (layout_entry(binding, ty), bound(binding, slice))).unzip();
         let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
             label: Some(entry),
             entries: &layout_entries,
         });
         let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
             label: Some(entry),
-            bind_group_layouts: &[Some(&layout)],
+            bind_group_layouts: &[Some(&layout), more][..1 + usize::from(more.is_some())],
             immediate_size: 0,
         });
         Kernel {

@@ -20,7 +20,7 @@ ARGS may follow a `--`: `cargo xtask bench -- --quick`, `cargo xtask demo -- --h
 const MANIFEST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
 const PICTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/pictures");
 /// The examples that draw.
-const DRAW: [&str; 4] = ["landscapes", "compare", "decay", "schedules"];
+const DRAW: [&str; 5] = ["landscapes", "compare", "decay", "clipping", "schedules"];
 
 fn main() -> ExitCode {
     match parse(std::env::args().skip(1).collect()).and_then(|ask| ask.run()) {
