@@ -5,7 +5,7 @@ use ndarray::ArrayD;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use wgpu_optim::rule::Slot;
-use wgpu_optim::{Arena, Buffers, Config, Format, Gpu, Groups, On, Optimizer, Reference, Slice, Tensor, wgpu};
+use wgpu_optim::{Arena, Around, Buffers, Config, Format, Gpu, Groups, On, Optimizer, Reference, Slice, Tensor, wgpu};
 
 /// Both, with the same parameters, state and counts.
 pub struct Twin {
@@ -88,6 +88,10 @@ pub fn noise(rng: &mut StdRng, len: usize) -> Vec<f32> {
 const NAN_BYTE: u8 = 0xff;
 
 type OddGrads = (wgpu::Buffer, Vec<u64>);
+
+fn words_of(numbers: &[u64]) -> Vec<u32> {
+    numbers.iter().flat_map(|&number| [number as u32, (number >> 32) as u32]).collect()
+}
 
 /// A gradient's slice, wherever it lies.
 fn grad_at<'a>(arena: &'a Arena, odd: &'a Option<OddGrads>, i: usize) -> Slice<'a> {
@@ -201,6 +205,11 @@ impl Twin {
 
     /// The same with no gradient for the tensors named.
     pub fn step_without(&mut self, absent: &[&str]) -> Worst {
+        self.step_with(absent, |_, _| {})
+    }
+
+    /// The same with gradients that are changed first, given the tensor's place.
+    pub fn step_with(&mut self, absent: &[&str], mut change: impl FnMut(usize, &mut [f32])) -> Worst {
         let before = self.snapshot();
         if self.optimizer.needs_look_ahead() {
             self.optimizer.look_ahead(&self.params).expect("look-ahead");
@@ -212,7 +221,8 @@ impl Twin {
             .iter()
             .enumerate()
             .map(|(i, tensor)| {
-                let values = noise(&mut self.rng, tensor.len_elements() as usize);
+                let mut values = noise(&mut self.rng, tensor.len_elements() as usize);
+                change(i, &mut values);
                 let values = write_grad(&self.gpu, grad_at(&self.grads, &self.odd_grads, i), tensor.grad, values);
                 self.history.last_mut().expect("one was pushed").push(values.clone());
                 let array = ArrayD::from_shape_vec(tensor.shape.clone(), values).expect("as many values");
@@ -242,8 +252,30 @@ impl Twin {
         worst
     }
 
+    /// All parameters and state on the GPU as bits, and the counts of steps; but what is put aside for the undoing of a
+    /// look-ahead.
+    pub fn words(&self) -> Vec<(String, Vec<u32>)> {
+        let mut all = vec![("steps".into(), words_of(&[self.optimizer.steps()]))];
+        for tensor in &self.tensors {
+            let name = &tensor.name[..];
+            let mut note = |what: &str, values: Vec<f32>| {
+                all.push((format!("{what} of {name}"), values.into_iter().map(f32::to_bits).collect()));
+            };
+            note("param", self.params.read_blocking(name).expect("a readback"));
+            for slot in self.optimizer.slots(name).expect("a known tensor") {
+                if slot != Around::BEFORE.name {
+                    note(slot, self.optimizer.state_blocking(name, slot).expect("a readback"));
+                }
+            }
+            let carried = self.optimizer.carried(name).expect("a known tensor").map(f64::to_bits);
+            let t = self.optimizer.t(name).expect("a known tensor");
+            all.push((format!("t of {name}"), words_of(&[t, carried[0], carried[1]])));
+        }
+        all
+    }
+
     /// Parameters and state of the reference: per tensor a name and values.
-    fn snapshot(&self) -> Vec<Vec<(String, Vec<f32>)>> {
+    pub fn snapshot(&self) -> Vec<Vec<(String, Vec<f32>)>> {
         let flat = |array: &ArrayD<f32>| array.iter().copied().collect::<Vec<_>>();
         let each = self.tensors.iter().zip(&self.values).map(|(tensor, values)| {
             let mut all = vec![("param".to_string(), flat(values))];
@@ -256,7 +288,8 @@ impl Twin {
         each.collect()
     }
 
-    fn compare(&self, before: &[Vec<(String, Vec<f32>)>]) -> Worst {
+    /// The worst difference of the GPU from the reference, `before` being the latter before the step.
+    pub fn compare(&self, before: &[Vec<(String, Vec<f32>)>]) -> Worst {
         let mut worst = Worst::default();
         for ((tensor, after), before) in self.tensors.iter().zip(self.snapshot()).zip(before) {
             for ((what, expected), (_, before)) in after.iter().zip(before) {
