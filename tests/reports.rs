@@ -2,8 +2,8 @@
 
 mod common;
 
-use common::gpu;
 use common::twin::{Twin, all_tensors, bound, noise, tensors};
+use common::{create, gpu, read};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};
@@ -13,22 +13,6 @@ use wgpu_optim::{Arena, Config, Gpu, LossScale, On, Slice, Tensor};
 
 fn config(value: Value) -> Config {
     Config::from_value(value).expect("a sound configuration")
-}
-
-/// All of a slice, as f32.
-fn read(gpu: &Gpu, slice: Slice) -> Vec<f32> {
-    let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-    let staging = create(gpu, slice.size, usage);
-    let mut encoder = gpu.device().create_command_encoder(&Default::default());
-    encoder.copy_buffer_to_buffer(slice.buffer, slice.offset, &staging, 0, slice.size);
-    gpu.queue().submit([encoder.finish()]);
-    staging.slice(..).map_async(wgpu::MapMode::Read, |result| result.unwrap());
-    gpu.device().poll(wgpu::PollType::wait_indefinitely()).unwrap();
-    bytemuck::pod_collect_to_vec(&staging.slice(..).get_mapped_range().unwrap())
-}
-
-fn create(gpu: &Gpu, size: u64, usage: wgpu::BufferUsages) -> wgpu::Buffer {
-    gpu.device().create_buffer(&wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false })
 }
 
 /// What reports without the device's word, with norms, and with skipping and all that follows it.

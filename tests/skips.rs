@@ -5,7 +5,7 @@ mod common;
 use std::collections::HashSet;
 
 use common::still::check;
-use common::twin::{Twin, Worst, all_tensors, bound, noise, tensors};
+use common::twin::{Twin, Worst, all_tensors, bound, noise, same, tensors};
 use common::{device, gpu, say};
 use ndarray::ArrayD;
 use rand::rngs::StdRng;
@@ -45,18 +45,6 @@ fn number(kind: Kind, scale: f64) -> f32 {
         Kind::Infinite => f32::NEG_INFINITY,
         Kind::TooLarge => (TOO_LARGE * scale) as f32,
     }
-}
-
-/// Whether two reports are the same; the norm to rounding, as devices may differ from the CPU.
-fn same(a: &StepReport, b: &StepReport) -> bool {
-    let norm = match (a.norm, b.norm) {
-        (Some(a), Some(b)) => a == b || (a.is_nan() && b.is_nan()) || (a / b - 1.0).abs() < 1e-6,
-        (a, b) => a == b,
-    };
-    let rest = |report: &StepReport| {
-        (report.step, report.applied, report.without_gradient.clone(), report.scale, report.culprit.clone())
-    };
-    norm && rest(a) == rest(b)
 }
 
 /// A step of both with a bad number at an element of a tensor, or with none. What is skipped must leave every word as

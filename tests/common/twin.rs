@@ -5,7 +5,9 @@ use ndarray::ArrayD;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use wgpu_optim::rule::Slot;
-use wgpu_optim::{Arena, Around, Buffers, Config, Format, Gpu, Groups, On, Optimizer, Reference, Slice, Tensor, wgpu};
+use wgpu_optim::{
+    Arena, Around, Buffers, Config, Format, Gpu, Groups, On, Optimizer, Reference, Slice, StepReport, Tensor, wgpu,
+};
 
 /// Both, with the same parameters, state and counts.
 pub struct Twin {
@@ -274,6 +276,41 @@ impl Twin {
         all
     }
 
+    /// Whether all that is told of the last step is what the reference tells, counts of steps included; the norms on the
+    /// device to rounding. An error is told, too.
+    pub fn agrees(&mut self) -> bool {
+        let (Ok(()), Ok(reports)) = (self.optimizer.settle_blocking(), self.optimizer.reports()) else { return false };
+        let (optimizer, reference) = (&self.optimizer, &self.reference);
+        let close = |a: f64, b: f64| a == b || (a.is_nan() && b.is_nan()) || (a / b - 1.0).abs() < 1e-6;
+        let told = reports.last().is_none_or(|report| reference.report().is_some_and(|known| same(report, known)));
+        let scale = optimizer.scale_blocking().is_ok_and(|scale| scale != reference.scale());
+        let norms = optimizer.norms_buffer().map_or(vec![], |slice| super::read(&self.gpu, slice));
+        let mut known = reference.report().and_then(|report| report.norm).into_iter().collect::<Vec<_>>();
+        known.extend(self.tensors.iter().map(|tensor| reference.norm(&tensor.name).expect("a known tensor")));
+        let told_later = optimizer.norms_blocking().map_or(vec![], |norms| [vec![norms.all], norms.tensors].concat());
+        let norms = norms.iter().zip(&known).all(|(&norm, &known)| close(norm.into(), known))
+            && told_later.iter().zip(&known).all(|(&norm, &known)| close(norm, known));
+        let counts = self.tensors.iter().all(|tensor| optimizer.t(&tensor.name) == reference.t(&tensor.name));
+        told && !scale && norms && counts && optimizer.steps() == reference.steps()
+    }
+
+    /// The parameters swapped with their mean and back, and the mean copied out; the worst difference in all three.
+    pub fn swap(&mut self) -> Worst {
+        let before = self.snapshot();
+        let mut worst = Worst::default();
+        for _ in 0..2 {
+            if self.optimizer.swap_ema(&self.params).is_ok() {
+                self.reference.swap_ema(&mut self.values).expect("a swap");
+                worst.join(self.compare(&before));
+            }
+        }
+        // Parameters stand in for the copy, so that they are compared.
+        self.optimizer.ema_into(&self.params).expect("a copy");
+        self.reference.ema_into(&mut self.values).expect("a copy");
+        worst.join(self.compare(&before));
+        worst
+    }
+
     /// Parameters and state of the reference: per tensor a name and values.
     pub fn snapshot(&self) -> Vec<Vec<(String, Vec<f32>)>> {
         let flat = |array: &ArrayD<f32>| array.iter().copied().collect::<Vec<_>>();
@@ -310,6 +347,18 @@ impl Twin {
         }
         worst
     }
+}
+
+/// Whether two reports are the same; the norm to rounding, as devices may differ from the CPU.
+pub fn same(a: &StepReport, b: &StepReport) -> bool {
+    let norm = match (a.norm, b.norm) {
+        (Some(a), Some(b)) => a == b || (a.is_nan() && b.is_nan()) || (a / b - 1.0).abs() < 1e-6,
+        (a, b) => a == b,
+    };
+    let rest = |report: &StepReport| {
+        (report.step, report.applied, report.without_gradient.clone(), report.scale, report.culprit.clone())
+    };
+    norm && rest(a) == rest(b)
 }
 
 /// Units in the last place that a step from a random state may differ by.
