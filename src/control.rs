@@ -297,3 +297,27 @@ pub const SEQUENCE: usize = 10;
 
 /// Where others' measured gradients are.
 pub const OTHERS: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of 2^30 equal numbers, by the tree.
+    fn of_many(x: f32) -> f64 {
+        (0..30).fold(Measured::of(x, x, None), |sum, _| sum.combine(sum)).norm()
+    }
+
+    #[test]
+    fn sums_of_two_to_the_30_squares_neither_overflow_nor_vanish() {
+        // 2^-78 is the smallest number whose square, in its unit, is no subnormal.
+        let smallest = 2.0f32.powi(-78);
+        for x in [f32::MAX, -f32::MAX, 4_294_967_296.0, 4_294_967_040.0, 1.0, 1e-10, smallest] {
+            let expected = f64::from(x.abs()) * 32_768.0;
+            let found = of_many(x);
+            // The number times a power of two is exact, its square is rounded once, sums of equal numbers are exact.
+            assert!((found / expected - 1.0).abs() < 1e-7, "{x:e}: {found:e}, expected {expected:e}");
+        }
+        let mixed = Measured::of(f32::MAX, f32::MAX, None).combine(Measured::of(1.0, 1.0, None));
+        assert_eq!(mixed.grads, Squares { small: 2.0f32.powi(30), large: 2.0f32.powi(96) * (1.0 - 2.0f32.powi(-23)) });
+    }
+}

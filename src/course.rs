@@ -16,7 +16,8 @@ use crate::groups::{ABSENT, Groups, Records};
 use crate::rule::{Common, Numbers};
 use crate::wgsl::MEASURED_WORDS;
 
-/// Worlds that may be possible at once: one more than steps that have not reported.
+/// Worlds that may be possible at once: one more than steps that have not reported, where all tensors take part in each
+/// and what rules carry is set by schedules alone; else up to twice as many with each step.
 const WORLDS_MAX: usize = 1024;
 
 /// All states that the clocks may be in.
@@ -120,10 +121,10 @@ impl Course {
         }
         if worlds.len() > WORLDS_MAX {
             let message = format!(
-                "{} steps have not reported whether they are applied, must be at most {}; submit them, and let the \
-                 device work",
+                "the {} steps that have not reported and this one leave {} states that the counts of steps may be in, \
+                 must be at most {WORLDS_MAX}; submit them, and let the device work",
                 self.pending.len(),
-                WORLDS_MAX - 2
+                worlds.len()
             );
             return Err(Error::Order { what: "step", message });
         }

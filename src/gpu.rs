@@ -39,7 +39,7 @@ struct Inner {
     tuning: Tuning,
     pipelines: Mutex<Pipelines>,
     init: OnceLock<init::Tools>,
-    counts: [AtomicU64; 3],
+    counts: [AtomicU64; 4],
 }
 
 /// How work is cut up and checked. No choice changes a bit of the results.
@@ -83,7 +83,7 @@ impl Tuning {
     }
 }
 
-/// Objects that the crate has made on a device so far.
+/// Objects that the crate has made on a device so far, and how often it has polled it.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counts {
@@ -93,6 +93,8 @@ pub struct Counts {
     pub bind_groups: u64,
     /// Compute pipelines.
     pub pipelines: u64,
+    /// Polls of the device. Only what reads back polls.
+    pub polls: u64,
 }
 
 /// What [`Counts`] counts.
@@ -101,6 +103,7 @@ enum Made {
     Buffer,
     BindGroup,
     Pipeline,
+    Poll,
 }
 
 /// The limits to ask an adapter for: WebGPU's defaults where it has them, and its largest buffers and bindings.
@@ -222,10 +225,11 @@ impl Gpu {
         self.0.tuning
     }
 
-    /// Objects made so far, over all clones.
+    /// Objects made and polls so far, over all clones.
     pub fn counts(&self) -> Counts {
-        let [buffers, bind_groups, pipelines] = [0, 1, 2].map(|i: usize| self.0.counts[i].load(Ordering::Relaxed));
-        Counts { buffers, bind_groups, pipelines }
+        let count = |i: usize| self.0.counts[i].load(Ordering::Relaxed);
+        let [buffers, bind_groups, pipelines, polls] = [0, 1, 2, 3].map(count);
+        Counts { buffers, bind_groups, pipelines, polls }
     }
 
     fn count(&self, made: Made) {
@@ -285,6 +289,7 @@ impl Gpu {
 
     /// Polls the device. A lost device makes wgpu 30 panic here.
     fn poll(&self, poll: wgpu::PollType) -> Result<()> {
+        self.count(Made::Poll);
         match catch_unwind(AssertUnwindSafe(|| self.device().poll(poll))) {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(Error::Wgpu(error.to_string())),

@@ -256,7 +256,7 @@ impl Optimizer {
         if certain {
             course.report(true);
         }
-        let sequence = [self.course.attempts() as u32, course.attempts() as u32];
+        let sequence = [self.place_of(&self.course), self.place_of(&course)];
         let mut stages = Task::DECIDE | Task::SELECT | Task::ADVANCE;
         if self.groups.around().measures() {
             stages |= Task::MEASURE;
@@ -289,6 +289,11 @@ impl Optimizer {
         Ok(Encoding { batch: 0, begun: vec![false; begun.len()], ..step })
     }
 
+    /// What the device counts, to notice an encoder that is missing: steps, where they may be skipped.
+    fn place_of(&self, course: &Course) -> u32 {
+        if self.groups.around().skips() { course.attempts() as u32 } else { 0 }
+    }
+
     /// The words of a step or a move.
     fn words(&self, choices: &Choices, present: &[bool], task: Task) -> Vec<u32> {
         match self.groups.around().is_controlled() {
@@ -299,7 +304,7 @@ impl Optimizer {
 
     /// The words of a move.
     fn words_of_move(&self, choices: &Choices) -> Vec<u32> {
-        let now = self.course.attempts() as u32;
+        let now = self.place_of(&self.course);
         let task = Task { stages: Task::SELECT, sequence: [now, now], others: 0 };
         self.words(choices, &vec![true; self.tensors.len()], task)
     }

@@ -5,7 +5,9 @@ use ndarray::ArrayD;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use wgpu_optim::rule::Slot;
-use wgpu_optim::{Arena, Buffers, Config, Format, Gpu, Groups, On, Optimizer, Reference, Slice, Tensor, wgpu};
+use wgpu_optim::{
+    Arena, Around, Buffers, Config, Format, Gpu, Groups, On, Optimizer, Reference, Slice, StepReport, Tensor, wgpu,
+};
 
 /// Both, with the same parameters, state and counts.
 pub struct Twin {
@@ -88,6 +90,10 @@ pub fn noise(rng: &mut StdRng, len: usize) -> Vec<f32> {
 const NAN_BYTE: u8 = 0xff;
 
 type OddGrads = (wgpu::Buffer, Vec<u64>);
+
+fn words_of(numbers: &[u64]) -> Vec<u32> {
+    numbers.iter().flat_map(|&number| [number as u32, (number >> 32) as u32]).collect()
+}
 
 /// A gradient's slice, wherever it lies.
 fn grad_at<'a>(arena: &'a Arena, odd: &'a Option<OddGrads>, i: usize) -> Slice<'a> {
@@ -201,6 +207,11 @@ impl Twin {
 
     /// The same with no gradient for the tensors named.
     pub fn step_without(&mut self, absent: &[&str]) -> Worst {
+        self.step_with(absent, |_, _| {})
+    }
+
+    /// The same with gradients that are changed first, given the tensor's place.
+    pub fn step_with(&mut self, absent: &[&str], mut change: impl FnMut(usize, &mut [f32])) -> Worst {
         let before = self.snapshot();
         if self.optimizer.needs_look_ahead() {
             self.optimizer.look_ahead(&self.params).expect("look-ahead");
@@ -212,7 +223,8 @@ impl Twin {
             .iter()
             .enumerate()
             .map(|(i, tensor)| {
-                let values = noise(&mut self.rng, tensor.len_elements() as usize);
+                let mut values = noise(&mut self.rng, tensor.len_elements() as usize);
+                change(i, &mut values);
                 let values = write_grad(&self.gpu, grad_at(&self.grads, &self.odd_grads, i), tensor.grad, values);
                 self.history.last_mut().expect("one was pushed").push(values.clone());
                 let array = ArrayD::from_shape_vec(tensor.shape.clone(), values).expect("as many values");
@@ -242,8 +254,65 @@ impl Twin {
         worst
     }
 
+    /// All parameters and state on the GPU as bits, and the counts of steps; but what is put aside for the undoing of a
+    /// look-ahead.
+    pub fn words(&self) -> Vec<(String, Vec<u32>)> {
+        let mut all = vec![("steps".into(), words_of(&[self.optimizer.steps()]))];
+        for tensor in &self.tensors {
+            let name = &tensor.name[..];
+            let mut note = |what: &str, values: Vec<f32>| {
+                all.push((format!("{what} of {name}"), values.into_iter().map(f32::to_bits).collect()));
+            };
+            note("param", self.params.read_blocking(name).expect("a readback"));
+            for slot in self.optimizer.slots(name).expect("a known tensor") {
+                if slot != Around::BEFORE.name {
+                    note(slot, self.optimizer.state_blocking(name, slot).expect("a readback"));
+                }
+            }
+            let carried = self.optimizer.carried(name).expect("a known tensor").map(f64::to_bits);
+            let t = self.optimizer.t(name).expect("a known tensor");
+            all.push((format!("t of {name}"), words_of(&[t, carried[0], carried[1]])));
+        }
+        all
+    }
+
+    /// Whether all that is told of the last step is what the reference tells, counts of steps included; the norms on the
+    /// device to rounding. An error is told, too.
+    pub fn agrees(&mut self) -> bool {
+        let (Ok(()), Ok(reports)) = (self.optimizer.settle_blocking(), self.optimizer.reports()) else { return false };
+        let (optimizer, reference) = (&self.optimizer, &self.reference);
+        let close = |a: f64, b: f64| a == b || (a.is_nan() && b.is_nan()) || (a / b - 1.0).abs() < 1e-6;
+        let told = reports.last().is_none_or(|report| reference.report().is_some_and(|known| same(report, known)));
+        let scale = optimizer.scale_blocking().is_ok_and(|scale| scale != reference.scale());
+        let norms = optimizer.norms_buffer().map_or(vec![], |slice| super::read(&self.gpu, slice));
+        let mut known = reference.report().and_then(|report| report.norm).into_iter().collect::<Vec<_>>();
+        known.extend(self.tensors.iter().map(|tensor| reference.norm(&tensor.name).expect("a known tensor")));
+        let told_later = optimizer.norms_blocking().map_or(vec![], |norms| [vec![norms.all], norms.tensors].concat());
+        let norms = norms.iter().zip(&known).all(|(&norm, &known)| close(norm.into(), known))
+            && told_later.iter().zip(&known).all(|(&norm, &known)| close(norm, known));
+        let counts = self.tensors.iter().all(|tensor| optimizer.t(&tensor.name) == reference.t(&tensor.name));
+        told && !scale && norms && counts && optimizer.steps() == reference.steps()
+    }
+
+    /// The parameters swapped with their mean and back, and the mean copied out; the worst difference in all three.
+    pub fn swap(&mut self) -> Worst {
+        let before = self.snapshot();
+        let mut worst = Worst::default();
+        for _ in 0..2 {
+            if self.optimizer.swap_ema(&self.params).is_ok() {
+                self.reference.swap_ema(&mut self.values).expect("a swap");
+                worst.join(self.compare(&before));
+            }
+        }
+        // Parameters stand in for the copy, so that they are compared.
+        self.optimizer.ema_into(&self.params).expect("a copy");
+        self.reference.ema_into(&mut self.values).expect("a copy");
+        worst.join(self.compare(&before));
+        worst
+    }
+
     /// Parameters and state of the reference: per tensor a name and values.
-    fn snapshot(&self) -> Vec<Vec<(String, Vec<f32>)>> {
+    pub fn snapshot(&self) -> Vec<Vec<(String, Vec<f32>)>> {
         let flat = |array: &ArrayD<f32>| array.iter().copied().collect::<Vec<_>>();
         let each = self.tensors.iter().zip(&self.values).map(|(tensor, values)| {
             let mut all = vec![("param".to_string(), flat(values))];
@@ -256,7 +325,8 @@ impl Twin {
         each.collect()
     }
 
-    fn compare(&self, before: &[Vec<(String, Vec<f32>)>]) -> Worst {
+    /// The worst difference of the GPU from the reference, `before` being the latter before the step.
+    pub fn compare(&self, before: &[Vec<(String, Vec<f32>)>]) -> Worst {
         let mut worst = Worst::default();
         for ((tensor, after), before) in self.tensors.iter().zip(self.snapshot()).zip(before) {
             for ((what, expected), (_, before)) in after.iter().zip(before) {
@@ -277,6 +347,18 @@ impl Twin {
         }
         worst
     }
+}
+
+/// Whether two reports are the same; the norm to rounding, as devices may differ from the CPU.
+pub fn same(a: &StepReport, b: &StepReport) -> bool {
+    let norm = match (a.norm, b.norm) {
+        (Some(a), Some(b)) => a == b || (a.is_nan() && b.is_nan()) || (a / b - 1.0).abs() < 1e-6,
+        (a, b) => a == b,
+    };
+    let rest = |report: &StepReport| {
+        (report.step, report.applied, report.without_gradient.clone(), report.scale, report.culprit.clone())
+    };
+    norm && rest(a) == rest(b)
 }
 
 /// Units in the last place that a step from a random state may differ by.

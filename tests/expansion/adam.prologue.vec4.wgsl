@@ -282,7 +282,8 @@ var<workgroup> culprits: array<u32, LEAVES>;
 fn prologue(@builtin(local_invocation_index) lane: u32) {
     let tensors = load_word(WORD_TENSORS);
     let stages = load_word(WORD_STAGES);
-    // Encoders that run in another order than they were encoded in, or one that is missing: nothing fits any more.
+    // Encoders that run in another order than they were encoded in, or one that is missing: nothing fits any more, and
+    // nothing that comes later either.
     let is_lost = load_control(CONTROL_SEQUENCE) != load_word(WORD_BEFORE);
     let world = load_control(CONTROL_WORLD);
     if ((stages & STAGE_MEASURE) != 0u) {
@@ -298,9 +299,20 @@ fn prologue(@builtin(local_invocation_index) lane: u32) {
     if ((stages & STAGE_SELECT) == 0u) {
         return;
     }
+    if (is_lost) {
+        // Its block may not be there.
+        for (var tensor = lane; tensor < tensors; tensor += LANES) {
+            store_record(tensor, ABSENT);
+        }
+        if (lane == 0u) {
+            store_control(CONTROL_SKIPPED, 2u);
+            store_control(CONTROL_SEQUENCE, ABSENT);
+        }
+        return;
+    }
     let advances = (stages & STAGE_ADVANCE) != 0u;
     let is_skipped = advances && load_control(CONTROL_SKIPPED) != 0u;
-    let block = load_word(load_word(WORD_WORLDS) + select(world, 0u, is_lost));
+    let block = load_word(load_word(WORD_WORLDS) + world);
     let clocks = load_word(block + 2u);
     let clock_of = load_word(block + 3u);
     let len = load_word(WORD_RECORD_LEN);
@@ -311,7 +323,7 @@ fn prologue(@builtin(local_invocation_index) lane: u32) {
         if (is_skipped) {
             record = UNDONE;
         }
-        if (is_lost || clock == ABSENT) {
+        if (clock == ABSENT) {
             record = ABSENT;
         }
         store_record(tensor, record);
@@ -324,13 +336,8 @@ fn prologue(@builtin(local_invocation_index) lane: u32) {
     }
     if (lane == 0u && advances) {
         store_control(load_word(WORD_NORMS), norm_bits(load_all()));
-    }
-    if (lane == 0u && !is_lost && advances) {
         store_control(CONTROL_WORLD, load_word(block + select(0u, 1u, is_skipped)));
         store_control(CONTROL_SEQUENCE, load_word(WORD_AFTER));
-    }
-    if (lane == 0u && is_lost) {
-        store_control(CONTROL_SKIPPED, 2u);
     }
 }
 
