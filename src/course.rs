@@ -360,8 +360,8 @@ mod tests {
             course.step(&groups, None, false).unwrap();
         }
         let error = course.clone().step(&groups, None, false).unwrap_err().to_string();
-        let expected = "step: 1023 steps have not reported whether they are applied, must be at most 1022; submit them, \
-                        and let the device work";
+        let expected = "step: the 1023 steps that have not reported and this one leave 1025 states that the counts of \
+                        steps may be in, must be at most 1024; submit them, and let the device work";
         assert_eq!(error, expected);
         course.report(true);
         course.step(&groups, None, false).unwrap();
