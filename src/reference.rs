@@ -312,6 +312,7 @@ impl<F: Precision> Reference<F> {
     /// [`Error::Order`], [`Error::Count`] or [`Error::Shape`].
     pub fn evaluation(&mut self, params: &mut [ArrayD<F>]) -> Result<()> {
         self.check("parameters", params.len(), |i| params[i].shape().to_vec())?;
+        self.between_steps("evaluation")?;
         let records = self.groups.moved(&self.clocks, Move::Evaluation, |_| true)?;
         self.order.evaluate(self.has_evaluation(), records.clone())?;
         self.moved(Move::Evaluation, params, &records);
