@@ -236,7 +236,7 @@ impl Gpu {
         self.0.counts[made as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    fn same(&self, other: &Self) -> bool {
+    pub(crate) fn same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 

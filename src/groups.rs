@@ -70,6 +70,11 @@ impl ActiveGroup {
         &**lines.and(self.for_matrices.as_ref()).unwrap_or(&self.rule)
     }
 
+    /// Whether an option is the top level's, perhaps times a ratio. A rate of its own has none to a rate of 0.
+    fn follows(&self, option: &str) -> bool {
+        if option == "lr" { self.ratio.is_finite() } else { !self.own.contains_key(option) }
+    }
+
     /// Whether a name or pattern of its is the tensor's.
     fn matches(&self, tensor: &Tensor) -> bool {
         self.patterns.iter().any(|pattern| matches(pattern, &tensor.name))
@@ -522,11 +527,11 @@ impl Groups {
         for (name, &number) in self.around.on_device.iter().zip(options) {
             if name == "clip" {
                 limit = Some(number);
-            } else if name == "lr" || !group.own.contains_key(name) {
+            } else if group.follows(name) {
                 let (now, set) = (rule.number(name), group.rule.number(name));
                 // What a schedule makes of it now, to what is set.
                 let factor = now.zip(set).filter(|(_, set)| *set != 0.0).map_or(1.0, |(now, set)| now / set);
-                let ratio = if name == "lr" && group.ratio.is_finite() { group.ratio } else { 1.0 };
+                let ratio = if name == "lr" { group.ratio } else { 1.0 };
                 if let Some(option) = rule.option(name) {
                     *option = number * factor * ratio;
                 }
@@ -577,8 +582,16 @@ impl Groups {
                 return refuse(format!("on_device[{i}]"), name, format!("a number that {} has here", rule.name()));
             }
         }
-        for group in 0..self.list.len() {
+        for (group, active) in self.list.iter().enumerate() {
             let rule = self.rule(group);
+            for name in self.around.on_device.iter().filter(|name| active.follows(name)) {
+                let mut other = rule.boxed();
+                other.option(name).into_iter().for_each(|option| *option = 0.5);
+                if other.constants() != rule.constants() || other.slots() != rule.slots() {
+                    let bound = format!("left to the host for {}: pipeline or state follow from it", rule.name());
+                    return refuse("on_device", name, bound);
+                }
+            }
             for t in [1, 2, 3, 10, 1000] {
                 let clock = Clock { group, t, carried: rule.carried(t - 1), started: t > 1 };
                 let terms = self.terms(rule, &clock, true);
@@ -621,6 +634,7 @@ impl Groups {
     /// # Errors
     /// [`Error::Field`] for a rate that is negative or not finite, or where the rule takes its rate at creation alone.
     pub fn set_lr(&mut self, lr: f64) -> Result<()> {
+        self.check_of_host("lr", lr)?;
         at_least_zero("lr", lr)?;
         let set = |(i, group): (usize, &ActiveGroup)| {
             let own = if group.ratio.is_finite() { lr * group.ratio } else { group.rule.lr() };
@@ -646,6 +660,7 @@ impl Groups {
         if field == "lr" {
             return self.set_lr(value);
         }
+        self.check_of_host(field, value)?;
         let takers = (0..self.list.len()).filter(|&i| !self.list[i].own.contains_key(field)).collect::<Vec<_>>();
         self.set_in(&takers, field, value)
     }
@@ -657,6 +672,7 @@ impl Groups {
     /// As [`set`](Self::set), and [`Error::Group`] where there is no such group.
     pub fn set_group(&mut self, group: usize, field: &str, value: f64) -> Result<()> {
         self.check_group(group)?;
+        self.check_of_host(field, value).map_err(|error| in_group(group, error))?;
         self.set_in(&[group + 1], field, value)?;
         let base = self.list[0].rule.lr();
         let group = &mut self.list[group + 1];
@@ -665,6 +681,14 @@ impl Groups {
             group.ratio = value / base;
         }
         Ok(())
+    }
+
+    /// Refuses an option that a kernel of the caller's writes.
+    fn check_of_host(&self, field: &str, value: f64) -> Result<()> {
+        match self.around.on_device.iter().any(|option| option == field) {
+            true => refuse(field, value, "left to the device, which writes it"),
+            false => Ok(()),
+        }
     }
 
     fn check_group(&self, group: usize) -> Result<()> {

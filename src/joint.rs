@@ -33,12 +33,15 @@ impl<'a> Joint<'a> {
     ///
     /// # Errors
     /// [`Error::Config`] where one does not measure its gradients or accumulates micro-batches, or where they differ in
-    /// what skips a step or in the loss scale; [`Error::Count`] for none, or for more than seven; else as
-    /// [`Optimizer::encode`]. Nothing is encoded then.
+    /// what skips a step or in the loss scale; [`Error::Count`] for none, or for more than seven; [`Error::OtherGpu`];
+    /// else as [`Optimizer::encode`]. Nothing is encoded then.
     pub fn encode(encoder: &mut wgpu::CommandEncoder, steps: &mut [Joint<'_>]) -> Result<Vec<Token>> {
         const MOST: usize = 7;
         if steps.is_empty() || steps.len() > MOST {
             return Err(Error::Count { what: "optimizers that step together", found: steps.len(), expected: MOST });
+        }
+        if steps.iter().any(|step| !step.optimizer.gpu().same(steps[0].optimizer.gpu())) {
+            return Err(Error::OtherGpu { what: "an optimizer" });
         }
         let first = steps[0].optimizer.around().clone();
         for step in steps.iter() {

@@ -210,6 +210,11 @@ impl Optimizer {
         self.groups.around()
     }
 
+    /// The device that it works on.
+    pub(crate) fn gpu(&self) -> &Gpu {
+        self.engine.gpu()
+    }
+
     /// Writes the words of a part of a step.
     pub(crate) fn write(&mut self, words: &[u32]) -> Result<Slot> {
         self.engine.write(words)
@@ -557,8 +562,8 @@ impl Optimizer {
     /// top level's.
     ///
     /// # Errors
-    /// [`Error::Field`] for a rate that is negative or not finite, [`Error::Config`] where the rule's rate cannot
-    /// change, [`Error::Order`] between a look-ahead and its step.
+    /// [`Error::Field`] for a rate that is negative or not finite, or where the device writes it (`on_device`),
+    /// [`Error::Config`] where the rule's rate cannot change, [`Error::Order`] between a look-ahead and its step.
     pub fn set_lr(&mut self, lr: f64) -> Result<()> {
         self.order.settled("set_lr")?;
         self.groups.set_lr(lr)
@@ -568,8 +573,8 @@ impl Optimizer {
     /// value of its own. `weight_decay` sets the number and keeps the kind.
     ///
     /// # Errors
-    /// [`Error::Config`] for an unknown field, [`Error::Field`] for a value outside its bound or one that would need
-    /// another pipeline or other state.
+    /// [`Error::Config`] for an unknown field, [`Error::Field`] for a value outside its bound, one that would need
+    /// another pipeline or other state, or an option that the device writes (`on_device`).
     pub fn set(&mut self, field: &str, value: f64) -> Result<()> {
         self.order.settled("set")?;
         self.groups.set(field, value)

@@ -312,6 +312,7 @@ impl<F: Precision> Reference<F> {
     /// [`Error::Order`], [`Error::Count`] or [`Error::Shape`].
     pub fn evaluation(&mut self, params: &mut [ArrayD<F>]) -> Result<()> {
         self.check("parameters", params.len(), |i| params[i].shape().to_vec())?;
+        self.between_steps("evaluation")?;
         let records = self.groups.moved(&self.clocks, Move::Evaluation, |_| true)?;
         self.order.evaluate(self.has_evaluation(), records.clone())?;
         self.moved(Move::Evaluation, params, &records);
@@ -362,6 +363,7 @@ impl<F: Precision> Reference<F> {
     pub fn ema_into(&self, params: &mut [ArrayD<F>]) -> Result<()> {
         self.check("parameters", params.len(), |i| params[i].shape().to_vec())?;
         check_ema(&self.groups)?;
+        self.order.in_training("ema")?;
         let records = self.groups.moved(&self.clocks, Move::Average, |_| true)?;
         for (i, param) in params.iter_mut().enumerate() {
             let Some(record) = records.of(i) else { continue };

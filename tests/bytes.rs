@@ -3,6 +3,7 @@
 mod common;
 
 use common::gpu;
+use serde_json::{Value, json};
 use wgpu_optim::{Arena, Config, Format, On, Tensor, rules};
 
 /// A rule's default options, or those of one of its cases: bytes of a parameter, passes.
@@ -83,4 +84,48 @@ fn below_rank_2_a_factored_rule_has_a_number_an_element() {
     let grads = Arena::new(&gpu, &tensors).unwrap();
     let mut optimizer = Config::from_json(r#"{"optimizer": "adafactor"}"#).unwrap().on(&gpu, &tensors).unwrap();
     assert_eq!(optimizer.plan(&arena, &grads).unwrap().bytes, 32 * 1000);
+}
+
+/// Bytes of a parameter, passes: of Adam with 28 and SGD with 12, and what is round them.
+#[test]
+fn what_is_round_a_rule_moves_what_it_must() {
+    let table: [(&str, Value, u64, usize); 15] = [
+        ("adam", json!({"clip": {"value": 1}, "on_device": ["lr"]}), 28, 1),
+        // One read of the gradients; what is unscaled and checked is what is measured.
+        ("adam", json!({"clip": {"global_norm": 1}, "loss_scale": {}, "skip_nonfinite": true}), 32, 2),
+        ("adam", json!({"clip": {"global_norm": 1}}), 32, 2),
+        ("adam", json!({"clip": {"tensor_norm": 1}}), 32, 2),
+        ("adam", json!({"clip": {"sign": 1}}), 32, 2),
+        ("adam", json!({"loss_scale": {}}), 32, 2),
+        ("adam", json!({"norms": true}), 32, 2),
+        // The parameters, too.
+        ("adam", json!({"clip": {"adaptive": {}}}), 36, 2),
+        // In the first step the mean is not read; with debias it is.
+        ("adam", json!({"ema": {}}), 32, 1),
+        ("adam", json!({"ema": {"debias": true}}), 36, 1),
+        // A gradient and a sum read, a sum written; the step reads the sum.
+        ("sgd", json!({"accumulate": 2}), 12 + 12, 2),
+        ("sgd", json!({"accumulate": 2, "clip": {"global_norm": 1}}), 16 + 12, 3),
+        ("sgd", json!({"ema": {}, "lookahead": {}}), 20, 1),
+        ("novograd", json!({"clip": {"global_norm": 1}}), 28, 4),
+        ("sgd", json!({"clip": {"global_norm": 1}, "ema": {}}), 20, 2),
+    ];
+    let Some(gpu) = gpu("bytes round rules", table.len()) else { return };
+    let tensors = [Tensor::f32("w", [300, 70]), Tensor::f32("b", [1001])];
+    let elements: u64 = tensors.iter().map(Tensor::len_elements).sum();
+    for (name, fields, bytes, passes) in table {
+        let mut value = json!({"optimizer": name});
+        value.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        let config = Config::from_value(value).unwrap();
+        let [params, grads] = [Arena::new(&gpu, &tensors), Arena::new(&gpu, &tensors)].map(Result::unwrap);
+        let mut optimizer = config.on(&gpu, &tensors).unwrap();
+        let report = optimizer.plan(&params, &grads).unwrap();
+        assert_eq!((report.bytes, report.passes), (bytes * elements, passes), "{name}, {fields}");
+    }
+    // From the second step on the mean is read and written.
+    let [params, grads] = [Arena::new(&gpu, &tensors), Arena::new(&gpu, &tensors)].map(Result::unwrap);
+    let mut optimizer =
+        Config::from_value(json!({"optimizer": "adam", "ema": {}})).unwrap().on(&gpu, &tensors).unwrap();
+    optimizer.step(&params, &grads).unwrap();
+    assert_eq!(optimizer.plan(&params, &grads).unwrap().bytes, 36 * elements);
 }

@@ -54,7 +54,7 @@ fn step(twin: &mut Twin, bad: Option<(usize, usize, Kind)>, what: &str) {
     twin.optimizer.reports().unwrap();
     let before = twin.words();
     let scale = twin.reference.scale().scale;
-    let worst = twin.step_with(&[], |i, values| {
+    let worst = twin.step_changed(&[], |i, values| {
         if let Some((tensor, element, kind)) = bad.filter(|bad| bad.0 == i) {
             assert_eq!(tensor, i);
             values[element] = number(kind, scale);
@@ -234,17 +234,17 @@ fn padding_and_what_is_large_but_not_too_large_skip_nothing() {
     }
     // The largest number below 2^63, and what a scale leads there.
     let mut twin = Twin::new(&gpu, &plain(), &few(), 35);
-    let worst = twin.step_with(&[], |_, values| values[4] = f32::from_bits(0x5eff_ffff));
+    let worst = twin.step_changed(&[], |_, values| values[4] = f32::from_bits(0x5eff_ffff));
     assert!(worst.ulps <= bound(&gpu) && twin.reference.report().unwrap().applied, "{}", worst.text);
     let scaled = Config::from((ALL[0].default)()).loss_scale(LossScale { init: LossScale::MAX, ..quick_scale() });
     let mut twin = Twin::new(&gpu, &scaled, &few(), 35);
-    let worst = twin.step_with(&[], |_, values| values[4] = f32::from_bits(0x6aff_ffff));
+    let worst = twin.step_changed(&[], |_, values| values[4] = f32::from_bits(0x6aff_ffff));
     assert!(worst.ulps <= bound(&gpu) && twin.reference.report().unwrap().applied, "{}", worst.text);
     // Numbers that overflow as they are unscaled.
     let scaled = Config::from((ALL[0].default)()).loss_scale(LossScale { init: 1.0 / LossScale::MAX, ..quick_scale() });
     let mut twin = Twin::new(&gpu, &scaled, &few(), 35);
     for bad in [f32::MAX, 2.0f32.powi(39)] {
-        let worst = twin.step_with(&[], |_, values| values[4] = bad);
+        let worst = twin.step_changed(&[], |_, values| values[4] = bad);
         assert!(worst.ulps <= bound(&gpu), "{}", worst.text);
         twin.optimizer.settle_blocking().unwrap();
         let report = twin.optimizer.reports().unwrap().pop().unwrap();
@@ -265,15 +265,15 @@ fn what_has_no_gradient_or_is_frozen_skips_nothing() {
         assert_eq!(report.applied, applied);
         assert_eq!(report.without_gradient, without);
     };
-    let worst = twin.step_with(&["t1"], nan_in(1));
+    let worst = twin.step_changed(&["t1"], nan_in(1));
     expect(&mut twin, worst, true, &["t1"]);
-    let worst = twin.step_with(&["t1"], nan_in(2));
+    let worst = twin.step_changed(&["t1"], nan_in(2));
     expect(&mut twin, worst, false, &["t1"]);
     twin.optimizer.freeze("m0").unwrap();
     twin.reference.freeze("m0").unwrap();
-    let worst = twin.step_with(&[], nan_in(2));
+    let worst = twin.step_changed(&[], nan_in(2));
     expect(&mut twin, worst, true, &["m0"]);
-    let worst = twin.step_with(&["t0", "t1"], nan_in(0));
+    let worst = twin.step_changed(&["t0", "t1"], nan_in(0));
     expect(&mut twin, worst, true, &["t0", "t1", "m0"]);
     assert_eq!(["t0", "t1", "m0"].map(|name| twin.optimizer.t(name).unwrap()), [2, 1, 1]);
     assert_eq!(twin.optimizer.steps(), 3);
@@ -598,7 +598,7 @@ fn the_scale_is_the_references_and_stays_a_power_of_two_within_its_bounds() {
         for i in 0..60 {
             let bad = rng.random_range(0..bad) == 0;
             let before = twin.reference.scale().scale;
-            twin.step_with(&[], |_, values| values[0] = if bad { f32::NAN } else { 0.0 });
+            twin.step_changed(&[], |_, values| values[0] = if bad { f32::NAN } else { 0.0 });
             let found = twin.optimizer.scale_blocking().unwrap();
             assert_eq!(found, twin.reference.scale(), "step {i}");
             assert!(found.scale.log2().fract() == 0.0 && found.scale.log2().abs() <= 24.0, "{found:?}");
@@ -617,7 +617,7 @@ fn the_scale_is_the_references_and_stays_a_power_of_two_within_its_bounds() {
     let mut twin = Twin::new(&gpu, &Config::from((ALL[0].default)()).loss_scale(scale), &tensors(&[5]), 47);
     let mut seen = Vec::new();
     for bad in [false, false, false, true, false, true, true] {
-        twin.step_with(&[], |_, values| values[0] = if bad { f32::INFINITY } else { 0.0 });
+        twin.step_changed(&[], |_, values| values[0] = if bad { f32::INFINITY } else { 0.0 });
         let Scale { scale, good, .. } = twin.optimizer.scale_blocking().unwrap();
         seen.push((scale / 65536.0, good));
     }

@@ -153,7 +153,9 @@ fn root_of(squares: vec2<f32>) -> vec2<f32> {
         return vec2<f32>(sqrt(squares.x) * bitcast<f32>(0x38000000u), 1.0); // 2^-15
     }
     let between = bitcast<f32>(0x10000000u); // 2^-95
-    return vec2<f32>(sqrt(squares.y + squares.x * between * between), bitcast<f32>(0x17800000u)); // 2^-80
+    // The bits meet a 0 that no compiler knows: one that multiplies the constants first, as Mesa's, finds 2^-190, 0.
+    let half_way = bitcast<u32>(squares.x * between) ^ (load_word(WORD_TENSORS) >> 31u);
+    return vec2<f32>(sqrt(squares.y + bitcast<f32>(half_way) * between), bitcast<f32>(0x17800000u)); // 2^-80
 }
 
 fn norm_bits(measured: Node) -> u32 {

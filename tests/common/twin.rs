@@ -207,30 +207,38 @@ impl Twin {
 
     /// The same with no gradient for the tensors named.
     pub fn step_without(&mut self, absent: &[&str]) -> Worst {
-        self.step_with(absent, |_, _| {})
+        self.step_changed(absent, |_, _| {})
     }
 
     /// The same with gradients that are changed first, given the tensor's place.
-    pub fn step_with(&mut self, absent: &[&str], mut change: impl FnMut(usize, &mut [f32])) -> Worst {
+    pub fn step_changed(&mut self, absent: &[&str], mut change: impl FnMut(usize, &mut [f32])) -> Worst {
+        let lens: Vec<_> = self.tensors.iter().map(|tensor| tensor.len_elements() as usize).collect();
+        let mut grads: Vec<_> = lens.into_iter().map(|len| noise(&mut self.rng, len)).collect();
+        grads.iter_mut().enumerate().for_each(|(i, grads)| change(i, grads));
+        self.step_with(grads, absent)
+    }
+
+    /// The same with these gradients.
+    pub fn step_with(&mut self, grads: Vec<Vec<f32>>, absent: &[&str]) -> Worst {
         let before = self.snapshot();
         if self.optimizer.needs_look_ahead() {
             self.optimizer.look_ahead(&self.params).expect("look-ahead");
             self.reference.look_ahead(&mut self.values).expect("look-ahead");
         }
+        self.give(grads, absent);
+        self.compare(&before)
+    }
+
+    /// The same without the look-ahead and the comparison.
+    pub fn give(&mut self, grads: Vec<Vec<f32>>, absent: &[&str]) {
         self.history.push(Vec::new());
-        let grads: Vec<Option<ArrayD<f32>>> = self
-            .tensors
-            .iter()
-            .enumerate()
-            .map(|(i, tensor)| {
-                let mut values = noise(&mut self.rng, tensor.len_elements() as usize);
-                change(i, &mut values);
-                let values = write_grad(&self.gpu, grad_at(&self.grads, &self.odd_grads, i), tensor.grad, values);
-                self.history.last_mut().expect("one was pushed").push(values.clone());
-                let array = ArrayD::from_shape_vec(tensor.shape.clone(), values).expect("as many values");
-                (!absent.contains(&&tensor.name[..])).then_some(array)
-            })
-            .collect();
+        let write = |((i, tensor), values): ((usize, &Tensor), Vec<f32>)| {
+            let values = write_grad(&self.gpu, grad_at(&self.grads, &self.odd_grads, i), tensor.grad, values);
+            self.history.last_mut().expect("one was pushed").push(values.clone());
+            let array = ArrayD::from_shape_vec(tensor.shape.clone(), values).expect("as many values");
+            (!absent.contains(&&tensor.name[..])).then_some(array)
+        };
+        let grads: Vec<_> = self.tensors.iter().enumerate().zip(grads).map(write).collect();
         let part = self.grads.without(absent).expect("known tensors");
         let given = match &self.odd_grads {
             Some(_) => odd_slices(&self.grads, &self.odd_grads, absent),
@@ -239,7 +247,6 @@ impl Twin {
         };
         self.optimizer.step(&self.params, given).expect("step");
         self.reference.step(&mut self.values, &grads).expect("step");
-        self.compare(&before)
     }
 
     /// To evaluation and back, and the worst difference after either.
@@ -311,7 +318,7 @@ impl Twin {
         worst
     }
 
-    /// Parameters and state of the reference: per tensor a name and values.
+    /// Parameters and state of the reference: per tensor a name and values. For [`compare`](Self::compare), later.
     pub fn snapshot(&self) -> Vec<Vec<(String, Vec<f32>)>> {
         let flat = |array: &ArrayD<f32>| array.iter().copied().collect::<Vec<_>>();
         let each = self.tensors.iter().zip(&self.values).map(|(tensor, values)| {

@@ -245,7 +245,7 @@ fn gather(
             let bits = bitcast<vec4<u32>>(g) ^ vec4<u32>(zero);
             let size = bits & vec4<u32>(0x7fffffffu);
             let too_large = (size >= vec4<u32>(0x5f000000u)) & (size < vec4<u32>(0x7f800000u));
-            g = bitcast<vec4<f32>>(select(bits, (bits | vec4<u32>(0x7f800000u)) & vec4<u32>(0xff800000u), too_large));
+            g = bitcast<vec4<f32>>(select(bits, vec4<u32>(0x7f800000u), too_large));
         }
         let old = load_param(row, q);
         if (batch > 0u) {
