@@ -343,6 +343,7 @@ impl Groups {
         let mut groups = self.clone();
         groups.push(group.active(self.len() - 1, self.top())?);
         groups.check_schedules(step)?;
+        groups.check_on_device()?;
         groups.check_patterns(self.len(), &tensors[self.of().len()..])?;
         groups.add(tensors)?;
         *self = groups;

@@ -276,18 +276,20 @@ impl Optimizer {
         let present = self.present(grads);
         let looks_ahead = |i: usize| present[i] && self.groups.rule_of(i).needs_look_ahead();
         self.order.batch((0..present.len()).any(looks_ahead))?;
-        self.engine.bind(&sums.into(), Work::Gather(grads))?;
         let started = |(&present, &begun): (&bool, &bool)| if present { u32::from(begun) } else { ABSENT };
         let words: Vec<u32> = present.iter().zip(&self.begun).map(started).collect();
         let begun: Vec<bool> = present.iter().zip(&self.begun).map(|(&present, &begun)| present || begun).collect();
-        if self.batch + 1 < self.groups.around().accumulate {
-            // What cannot be stepped is refused with the first micro-batch.
-            let encoding = self.encoding(self.course.clone(), self.order.clone());
-            return Ok(Encoding { words: vec![words], batch: self.batch + 1, begun, ..encoding });
-        }
         let slices: Vec<_> = (0..begun.len()).map(|i| begun[i].then(|| sums.slice_at(i))).collect();
         let all = begun.iter().all(|&begun| begun);
         let of_step = if all { Buffers::Arena(sums) } else { Buffers::Slices(slices) };
+        if self.batch + 1 < self.groups.around().accumulate {
+            // Parameters that the step will not take are refused now.
+            self.engine.bind(params, Work::Step(&of_step))?;
+            self.engine.bind(&sums.into(), Work::Gather(grads))?;
+            let encoding = self.encoding(self.course.clone(), self.order.clone());
+            return Ok(Encoding { words: vec![words], batch: self.batch + 1, begun, ..encoding });
+        }
+        self.engine.bind(&sums.into(), Work::Gather(grads))?;
         self.engine.bind(params, Work::Step(&of_step))?;
         let mut step = self.whole_step(&begun)?;
         step.words.insert(0, words);
@@ -340,7 +342,8 @@ impl Optimizer {
     }
 
     /// Whether each step clears the gradients that it was given, once it has read them: also where it is skipped, and
-    /// of micro-batches each. Their buffers need `COPY_DST` usage then. Off at first: gradients are left as they are.
+    /// of micro-batches each; of a tensor in f16 with an odd length the half behind it, too. Their buffers need
+    /// `COPY_DST` usage then. Off at first: gradients are left as they are.
     pub fn clear_grads(&mut self, clears: bool) {
         self.clears = clears;
     }
@@ -452,8 +455,8 @@ impl Optimizer {
     /// their first step are left alone there.
     ///
     /// # Errors
-    /// [`Error::Config`] without `ema`, [`Error::Order`] while the parameters are swapped with it; buffers as in
-    /// [`encode`](Self::encode).
+    /// [`Error::Config`] without `ema`, [`Error::Order`] in evaluation or while the parameters are swapped with it;
+    /// buffers as in [`encode`](Self::encode).
     pub fn encode_ema_into<'a>(
         &mut self,
         encoder: &mut wgpu::CommandEncoder,

@@ -145,7 +145,8 @@ fn landed(
 
 #[test]
 fn a_step_of_sgd_is_that_of_f64() {
-    let lists: [(&str, fn(usize) -> f32); 7] = [
+    type Values = fn(usize) -> f32;
+    let lists: [(&str, Values); 7] = [
         ("ones", |_| 1.0),
         ("of many sizes", |i| (i as f32 - 300.0) * 2.0f32.powi(i as i32 % 17 - 8)),
         ("1e30", |i| if i % 3 == 0 { 1e30 } else { -2e29 }),
