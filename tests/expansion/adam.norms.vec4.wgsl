@@ -331,28 +331,34 @@ fn leaf_of(row: Row, eyes: Eyes, leaf: u32) -> Node {
     let unit = 32768.0 * select(1.0, eyes.unscale, UNSCALE); // both are powers of two
     var of_grads = 0.0;
     var of_params = 0.0;
+    // The bits decide: comparisons of floats may take it that there is no NaN.
     var largest = vec4<u32>();
+    var largest_param = vec4<u32>();
     for (var q = first; q < end; q += 8u) {
         let words = words_of(row, q);
-        var g = bitcast<vec4<f32>>(words);
+        largest = max(largest, words & SIZE);
+        var g = bitcast<vec4<f32>>(words) * unit;
         if (MEAN) {
             g /= eyes.batches;
         }
-        g *= unit;
         of_grads += sum_of(g * g, zero);
-        // The bits decide: comparisons of floats may take it that there is no NaN.
-        largest = max(largest, max(words & SIZE, (bitcast<vec4<u32>>(g) ^ zero) & SIZE));
         if (NORM_PARAM) {
-            let p = param_of(row, q) * 32768.0;
-            of_params += sum_of(p * p, zero);
-            largest = max(largest, (bitcast<vec4<u32>>(p) ^ zero) & SIZE);
+            let p = param_of(row, q);
+            largest_param = max(largest_param, (bitcast<vec4<u32>>(p) ^ zero) & SIZE);
+            let scaled = p * 32768.0;
+            of_params += sum_of(scaled * scaled, zero);
         }
     }
-    let half = max(largest.xy, largest.zw);
-    if (max(half.x, half.y) < 0x57000000u) { // 2^47, 2^32 times the unit
+    let limit = bitcast<u32>(4294967296.0 * 32768.0 / unit); // 2^32 times the loss scale
+    if (largest_of(largest) < limit && largest_of(largest_param) < 0x4f800000u) {
         return Node(vec4<f32>(of_grads, 0.0, of_params, 0.0), 0u);
     }
     return large_leaf_of(row, eyes, first, end);
+}
+
+fn largest_of(bits: vec4<u32>) -> u32 {
+    let half = max(bits.xy, bits.zw);
+    return max(half.x, half.y);
 }
 
 const SIZE = vec4<u32>(0x7fffffffu);
