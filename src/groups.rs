@@ -592,6 +592,13 @@ impl Groups {
                     return refuse("on_device", name, bound);
                 }
             }
+            for name in &self.around.on_device {
+                let number = rule.number(name).unwrap_or(1.0);
+                if number == 0.0 && active.follows(name) && self.schedulers_of(group).any(|(option, _)| option == name)
+                {
+                    return refuse(name, 0, "above 0 with a schedule, which multiplies what the device writes");
+                }
+            }
             for t in [1, 2, 3, 10, 1000] {
                 let clock = Clock { group, t, carried: rule.carried(t - 1), started: t > 1 };
                 let terms = self.terms(rule, &clock, true);

@@ -28,8 +28,8 @@ impl<'a> Joint<'a> {
     }
 
     /// Encodes the steps of all of them, as of matrices with one rule and of the rest with another: their global norm
-    /// is that of all gradients, one that no step can use skips all, and they share the loss scale. Each has a token
-    /// and a report of its own; a report's culprit is a tensor of its optimizer.
+    /// is that of all gradients, one that no step can use skips all, and the first one's loss scale is that of all.
+    /// Each has a token and a report of its own; a report's culprit is a tensor of its optimizer.
     ///
     /// # Errors
     /// [`Error::Config`] where one does not measure its gradients or accumulates micro-batches, or where they differ in
@@ -69,6 +69,9 @@ impl<'a> Joint<'a> {
             Ok(Part { work, measures, decides, receipt: step.optimizer.reserve_receipt()? })
         };
         let parts = steps.iter_mut().enumerate().map(prepare).collect::<Result<Vec<_>>>()?;
+        for step in steps.iter().skip(1) {
+            step.optimizer.take_scale(encoder, steps[0].optimizer);
+        }
         for (step, part) in steps.iter().zip(&parts) {
             step.optimizer.encode_stage(encoder, &part.measures, true);
         }

@@ -230,6 +230,12 @@ impl Optimizer {
         self.engine.encode_stage(encoder, slot, measures);
     }
 
+    /// Takes the loss scale of another optimizer, before anything is measured.
+    pub(crate) fn take_scale(&self, encoder: &mut wgpu::CommandEncoder, other: &Self) {
+        let words = 3; // the scale, its inverse, and how long it has held
+        encoder.copy_buffer_to_buffer(other.control(), 0, self.control(), 0, 4 * words);
+    }
+
     /// Tells another optimizer, which decides, what was measured here.
     pub(crate) fn tell(&self, encoder: &mut wgpu::CommandEncoder, other: &Self, place: usize) {
         let bytes = 4 * NORM_WORDS;
@@ -244,6 +250,16 @@ impl Optimizer {
 
     fn control(&self) -> &wgpu::Buffer {
         self.engine.control().expect("made where anything is decided on the device")
+    }
+
+    /// Changes counts of steps, or what is carried. Encodings of before can be taken back only where they must be,
+    /// since the device decides on steps: to what they came after, changed likewise.
+    fn change_counts(&mut self, mut change: impl FnMut(&mut Clocks)) {
+        self.course.change(&mut change);
+        match self.groups.around().skips() {
+            true => self.undo.iter_mut().for_each(|undo| undo.course.change(&mut change)),
+            false => self.undo.clear(),
+        }
     }
 
     /// Which tensors have a gradient and are not frozen.
@@ -273,6 +289,7 @@ impl Optimizer {
 
     /// A micro-batch added to the sums, and the step where it is the last one.
     fn micro_batch(&mut self, params: &Buffers, grads: &Buffers, sums: &Arena) -> Result<Encoding> {
+        self.engine.bind(&sums.into(), Work::Gather(grads))?;
         let present = self.present(grads);
         let looks_ahead = |i: usize| present[i] && self.groups.rule_of(i).needs_look_ahead();
         self.order.batch((0..present.len()).any(looks_ahead))?;
@@ -521,7 +538,8 @@ impl Optimizer {
     ///
     /// # Errors
     /// [`Error::Token`] for another optimizer's token, one that is not the latest, one whose encoder was submitted or
-    /// is there still, or one from before [`set_t`](Self::set_t), `set_carried` or `set_steps`.
+    /// is there still, or, where no step may be skipped, one from before [`set_t`](Self::set_t), `set_carried` or
+    /// `set_steps`.
     pub fn forget(&mut self, token: Token) -> Result<()> {
         let refuse = |message: &str| Err(Error::Token { message: message.into() });
         if token.optimizer != self.id {
@@ -593,7 +611,8 @@ impl Optimizer {
         self.groups.set_group(group, field, value)
     }
 
-    /// An option of the top level in the coming step, its schedule included.
+    /// An option of the top level in the coming step, its schedule included; what the host has of one that is written
+    /// on the device.
     ///
     /// # Errors
     /// [`Error::Config`] for a field that is no such option, [`Error::Field`] where its schedule leads out of bounds.
@@ -673,7 +692,9 @@ impl Optimizer {
     /// Adds tensors behind those there are, each to the one group with a name or pattern that matches it, or else to
     /// the top level, once all submitted work is done. They start as at creation, at `t = 0`, with the options of now;
     /// schedules go on where they are. State, `t` and what is carried of the others stay. From now on parameters and
-    /// gradients are those of all. The state is copied to larger buffers: for a moment the device holds it twice.
+    /// gradients are those of all. The state is copied to larger buffers: for a moment the device holds it twice. What
+    /// [`scale_buffer`](Self::scale_buffer), [`norms_buffer`](Self::norms_buffer) and [`on_device`](Self::on_device)
+    /// name is elsewhere then: ask again, and bind it anew.
     ///
     /// # Errors
     /// [`Error::TensorTwice`] for a name that is there already; [`Error::Group`] for a tensor that two groups match;
@@ -729,7 +750,7 @@ impl Optimizer {
         let mut groups = self.groups.clone();
         assign(&mut groups, &all)?;
         self.settle_with(wait).await?;
-        if self.undo.iter().any(|undo| !undo.state.is_done() && !undo.state.is_dropped()) {
+        if self.undo.iter().any(|undo| !undo.state.is_done()) {
             let message = "an encoding is neither submitted nor taken back; its step would be lost".into();
             return Err(Error::Order { what, message });
         }
@@ -754,8 +775,7 @@ impl Optimizer {
     /// [`Error::Order`] between a look-ahead and its step.
     pub fn set_steps(&mut self, steps: u64) -> Result<()> {
         self.order.settled("set_steps")?;
-        self.course.change(|clocks| clocks.steps = steps);
-        self.undo.clear();
+        self.change_counts(|clocks| clocks.steps = steps);
         Ok(())
     }
 
@@ -778,8 +798,7 @@ impl Optimizer {
         let i = find(&self.tensors, tensor)?;
         self.order.settled("set_t")?;
         let carried = self.groups.rule_of(i).carried(t);
-        self.course.change(|clocks| clocks.set(i, |clock| (clock.t, clock.carried) = (t, carried)));
-        self.undo.clear();
+        self.change_counts(|clocks| clocks.set(i, |clock| (clock.t, clock.carried) = (t, carried)));
         Ok(())
     }
 
@@ -801,8 +820,7 @@ impl Optimizer {
         let i = find(&self.tensors, tensor)?;
         check_carried(tensor, carried)?;
         self.order.settled("set_carried")?;
-        self.course.change(|clocks| clocks.set(i, |clock| clock.carried = carried));
-        self.undo.clear();
+        self.change_counts(|clocks| clocks.set(i, |clock| clock.carried = carried));
         Ok(())
     }
 
@@ -1063,13 +1081,10 @@ impl Optimizer {
     /// Takes in the news that has come, and refuses to go on where steps were lost.
     fn take_reports(&mut self) -> Result<()> {
         self.take_news()?;
-        for waiting in &self.waiting {
-            if let (Source::Device(receipt), true) = (&waiting.from, self.groups.around().skips()) {
-                if receipt.look()? == News::Dropped {
-                    let message = format!("the encoder of step {} was dropped; forget its token", waiting.step);
-                    return Err(Error::Order { what: "step", message });
-                }
-            }
+        let around = self.groups.around();
+        if (around.skips() || around.accumulate > 1) && self.undo.iter().any(|undo| undo.state.is_dropped()) {
+            let message = "the encoder of an encoding was dropped; forget its token".into();
+            return Err(Error::Order { what: "step", message });
         }
         Ok(())
     }
@@ -1087,7 +1102,9 @@ impl Optimizer {
                 Source::Device(receipt) => match receipt.look()? {
                     News::Words(words) => Some(words),
                     News::Dropped if !self.groups.around().skips() => {
-                        self.waiting.pop_front();
+                        if let Some(Waiting { from: Source::Device(receipt), .. }) = self.waiting.pop_front() {
+                            receipt.finish();
+                        }
                         continue;
                     }
                     News::None | News::Dropped => break,

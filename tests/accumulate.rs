@@ -399,3 +399,18 @@ fn micro_batches_may_lie_in_other_buffers_each_time() {
     let expected: Vec<f32> = (0..5).map(|i| -((first[1][i] + third[1][i]) / 3.0)).collect();
     assert_eq!(params.read_blocking("b").unwrap(), expected);
 }
+
+#[test]
+fn lists_of_another_length_are_refused_with_any_micro_batch() {
+    let Some(gpu) = gpu("lists of micro-batches", 1) else { return };
+    let tensors = tensors(&[5, 2]);
+    let config = Config::from_value(serde_json::json!({"optimizer": "adam", "accumulate": 2})).unwrap();
+    let mut twin = Twin::new(&gpu, &config, &tensors, 3);
+    let slice = twin.grads.slice("t0").unwrap();
+    let text = "gradients are 3, expected 2: one a tensor, in the order given at creation";
+    let error = twin.optimizer.step(&twin.params, &[None, None, Some(slice)]).unwrap_err();
+    assert_eq!(error.to_string(), text);
+    let text = "parameters are 0, expected 2: one a tensor, in the order given at creation";
+    let none: [wgpu_optim::Slice; 0] = [];
+    assert_eq!(twin.optimizer.step(&none, &twin.grads).unwrap_err().to_string(), text);
+}

@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 use wgpu_optim::rule::Move;
 use wgpu_optim::rules::ALL;
 use wgpu_optim::{
-    AdamW, Config, Error, Group, Lookahead, Optimizer, Plateau, Reference, Result, Schedule, Sgd, Tensor, WeightDecay,
+    AdamW, Arena, Config, Error, Group, Lookahead, Optimizer, Plateau, Reference, Result, Schedule, Sgd, Tensor,
+    WeightDecay,
 };
 
 fn config(value: Value) -> Config {
@@ -663,4 +664,49 @@ fn an_encoding_that_is_not_submitted_refuses_more_tensors() {
     let twice = "tensor x is listed twice, at 1 and 2";
     check(twice, &twin.optimizer.add_blocking(&new).unwrap_err(), twice);
     assert_eq!(twin.optimizer.tensors().len(), 2);
+}
+
+#[test]
+fn an_optimizer_without_tensors_counts_its_steps_and_takes_some_later() {
+    let Some(gpu) = gpu("tensors added to none", 1) else { return };
+    let mut twin = Twin::new(&gpu, &config(json!({"optimizer": "adam", "skip_nonfinite": true})), &[], 7);
+    twin.step();
+    twin.optimizer.add_blocking(&[Tensor::f32("x", [2])]).unwrap();
+    let [params, grads] = [0, 1].map(|_| Arena::new(&gpu, twin.optimizer.tensors()).unwrap());
+    grads.write("x", &[1.0, -1.0]).unwrap();
+    twin.optimizer.step(&params, &grads).unwrap();
+    twin.optimizer.settle_blocking().unwrap();
+    assert_eq!((twin.optimizer.steps(), twin.optimizer.t("x")), (2, Ok(1)));
+    assert!(params.read_blocking("x").unwrap()[0] < 0.0);
+}
+
+#[test]
+fn a_dropped_encoding_is_forgotten_before_tensors_are_added_and_after_counts_are_set() {
+    let Some(gpu) = gpu("dropped encodings", 1) else { return };
+    let tensors = tensors(&[3]);
+    let mut twin = Twin::new(&gpu, &config(json!({"optimizer": "adam", "skip_nonfinite": true})), &tensors, 8);
+    let mut encoder = gpu.device().create_command_encoder(&Default::default());
+    let token = twin.optimizer.encode(&mut encoder, &twin.params, &twin.grads).unwrap();
+    drop(encoder);
+    let text = "add: an encoding is neither submitted nor taken back; its step would be lost";
+    check(text, &twin.optimizer.add_blocking(&[Tensor::f32("x", [2])]).unwrap_err(), text);
+    twin.optimizer.set_steps(5).unwrap();
+    let text = "step: the encoder of an encoding was dropped; forget its token";
+    check(text, &twin.optimizer.step(&twin.params, &twin.grads).unwrap_err(), text);
+    twin.optimizer.forget(token).unwrap();
+    assert_eq!((twin.optimizer.steps(), twin.optimizer.t("t0")), (5, Ok(0)));
+    twin.optimizer.step(&twin.params, &twin.grads).unwrap();
+    twin.optimizer.settle_blocking().unwrap();
+    assert_eq!((twin.optimizer.steps(), twin.optimizer.t("t0")), (6, Ok(1)));
+}
+
+#[test]
+fn an_added_group_whose_numbers_the_device_cannot_write_is_refused() {
+    let Some(gpu) = gpu("an added group on the device", 1) else { return };
+    let tensors = tensors(&[3]);
+    let mut twin = Twin::new(&gpu, &config(json!({"optimizer": "adan", "on_device": ["lr"]})), &tensors, 9);
+    let group = Group::new(["x"]).set("weight_decay", json!({"proximal": 0.5}));
+    let text = "on_device is lr, must be left to the host for adan: its numbers are no multiples of it";
+    check(text, &twin.optimizer.add_group_blocking(group, &[Tensor::f32("x", [2])]).unwrap_err(), text);
+    assert_eq!(twin.optimizer.tensors(), tensors);
 }

@@ -294,3 +294,31 @@ fn a_forgotten_joint_step_leaves_no_trace() {
         assert_eq!((plain[0].1, plain[0].2), (6, 6));
     }
 }
+
+#[test]
+fn the_first_one_s_scale_is_that_of_all() {
+    let Some(gpu) = gpu("a joint loss scale", 1) else { return };
+    let config = || json!({"optimizer": "sgd", "lr": 1, "loss_scale": {"init": 4}});
+    let mut all = [(); 2].map(|()| One::of(&gpu, config(), &[1]));
+    all[0].optimizer.set_scale(wgpu_optim::Scale { scale: 8.0, good: 3 }).unwrap();
+    [24.0, 32.0].into_iter().zip(&all).for_each(|(grad, one)| one.write("t0", &[grad]));
+    step(&gpu, &mut all);
+    assert_eq!(all[0].optimizer.norms_blocking().unwrap().all, 5.0);
+    for (one, expected) in all.iter().zip([-3.0, -4.0]) {
+        assert_eq!(one.params.read_blocking("t0").unwrap(), [expected]);
+        assert_eq!(one.optimizer.scale_blocking().unwrap(), wgpu_optim::Scale { scale: 8.0, good: 4 });
+    }
+}
+
+#[test]
+fn one_without_tensors_may_come_first() {
+    let Some(gpu) = gpu("a joint step of nothing", 1) else { return };
+    let config = || json!({"optimizer": "sgd", "lr": 1, "loss_scale": {"init": 4}});
+    let mut all = [&[][..], &[2]].map(|sizes| One::of(&gpu, config(), sizes));
+    all[1].write("t0", &[4.0, f32::NAN]);
+    step(&gpu, &mut all);
+    assert_eq!(all[1].params.read_blocking("t0").unwrap(), [0.0; 2]);
+    all[1].write("t0", &[4.0, 2.0]);
+    step(&gpu, &mut all);
+    assert_eq!(all[1].params.read_blocking("t0").unwrap(), [-2.0, -1.0], "at half the scale");
+}

@@ -294,14 +294,14 @@ impl Engine {
 
     /// Waits until all submitted work is done.
     pub(crate) async fn idle(&self, wait: bool) -> Result<()> {
-        let (buffer, size) = match (&self.control, self.state_pages.first()) {
-            (Some(buffer), _) | (None, Some(buffer)) => (buffer.clone(), 4),
+        let buffer = match (&self.control, self.state_pages.first()) {
+            (Some(buffer), _) | (None, Some(buffer)) => buffer.clone(),
             (None, None) => {
                 let usage = wgpu::BufferUsages::COPY_SRC;
-                (self.gpu.scoped_now(|| self.gpu.create_buffer("wgpu-optim/idle", 4, usage))?, 4)
+                self.gpu.scoped_now(|| self.gpu.create_buffer("wgpu-optim/idle", 4, usage))?
             }
         };
-        self.gpu.read(&buffer, &[(0, size)], wait).await.map(|_| ())
+        self.gpu.read(&buffer, &[(0, 4)], wait).await.map(|_| ())
     }
 
     /// Words of control from one on, once all submitted work is done.
@@ -445,8 +445,7 @@ impl Engine {
         let made = self.gpu.scoped_now(|| {
             let mut binder = Binder::new(self, &plan, &slices.buffers);
             let measures = if measures { binder.measures() } else { vec![] };
-            let decides = (self.control.is_some() && !gathers && !self.variants.is_empty())
-                .then(|| binder.call(0, Walk::Prologue, None, &[ONCE]));
+            let decides = (self.control.is_some() && !gathers).then(|| binder.call(0, Walk::Prologue, None, &[ONCE]));
             let calls = binder.calls(work);
             (binder.table, [measures, decides.into_iter().collect(), calls], binder.fresh)
         });
@@ -724,6 +723,12 @@ fn variants(groups: &Groups, lanes: u32) -> (Vec<Variant>, Vec<usize>) {
             members[place].push(group);
             place
         }));
+    }
+    if variants.is_empty() {
+        // Without tensors, too, the device decides on steps.
+        let switches = Switches { lanes, ..Switches::default() };
+        variants.push(Variant { rule: groups.rule(0).boxed(), slots: 0, switches });
+        return (variants, variant_of);
     }
     for (variant, members) in variants.iter_mut().zip(members) {
         let decays =

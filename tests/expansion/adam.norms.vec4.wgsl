@@ -331,34 +331,23 @@ fn leaf_of(row: Row, eyes: Eyes, leaf: u32) -> Node {
     let unit = 32768.0 * select(1.0, eyes.unscale, UNSCALE); // both are powers of two
     var of_grads = 0.0;
     var of_params = 0.0;
-    // The bits decide: comparisons of floats may take it that there is no NaN.
-    var largest = vec4<u32>();
-    var largest_param = vec4<u32>();
     for (var q = first; q < end; q += 8u) {
-        let words = words_of(row, q);
-        largest = max(largest, words & SIZE);
-        var g = bitcast<vec4<f32>>(words) * unit;
+        var g = bitcast<vec4<f32>>(words_of(row, q)) * unit;
         if (MEAN) {
             g /= eyes.batches;
         }
         of_grads += sum_of(g * g, zero);
         if (NORM_PARAM) {
-            let p = param_of(row, q);
-            largest_param = max(largest_param, (bitcast<vec4<u32>>(p) ^ zero) & SIZE);
-            let scaled = p * 32768.0;
-            of_params += sum_of(scaled * scaled, zero);
+            let p = param_of(row, q) * 32768.0;
+            of_params += sum_of(p * p, zero);
         }
     }
-    let limit = bitcast<u32>(4294967296.0 * 32768.0 / unit); // 2^32 times the loss scale
-    if (largest_of(largest) < limit && largest_of(largest_param) < 0x4f800000u) {
+    // A number of 2^32 has a square of 2^94 in these units; one that is not finite has one that is not.
+    let sizes = bitcast<vec2<u32>>(vec2<f32>(of_grads, of_params)) & SIZE.xy;
+    if (max(sizes.x, sizes.y) < 0x6e800000u) {
         return Node(vec4<f32>(of_grads, 0.0, of_params, 0.0), 0u);
     }
     return large_leaf_of(row, eyes, first, end);
-}
-
-fn largest_of(bits: vec4<u32>) -> u32 {
-    let half = max(bits.xy, bits.zw);
-    return max(half.x, half.y);
 }
 
 const SIZE = vec4<u32>(0x7fffffffu);
@@ -398,6 +387,7 @@ fn large_leaf_of(row: Row, eyes: Eyes, first: u32, end: u32) -> Node {
         if (MEAN) {
             g /= eyes.batches;
         }
+        // The bits decide: comparisons of floats may take it that there is no NaN.
         let raw = words & SIZE;
         let bits = (bitcast<vec4<u32>>(g) ^ zero) & SIZE;
         let kinds = vec4<u32>(bits >= vec4<u32>(0x5f000000u)) + vec4<u32>(raw >= vec4<u32>(0x7f800000u))
