@@ -358,7 +358,9 @@ fn update(c: Common, h: Hyper, k: Tensor, p: f32, raw: f32, s: ptr<function, Sta
     let landed = land(h, k, p, u, s);
     // min, max and sign drop a NaN; the parameter must not look plausible then.
     let bits = bitcast<u32>(raw);
-    let lost = is_nan(raw) || (CLIP == 2u && ((bits & 0x7f800000u) == 0x7f800000u || is_nan(c.fine)));
+    // What an infinite norm makes 0 of is lost where it is infinite.
+    let most = select(0x7f800000u, 0x7f7fffffu, CLIP == 2u);
+    let lost = (bits & 0x7fffffffu) > most || (CLIP == 2u && is_nan(c.fine));
     return select(landed, bitcast<f32>(bits | 0x7fc00000u), lost);
 }
 
