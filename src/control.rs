@@ -3,7 +3,7 @@
 //! Twins: `shaders/skeletons/norms.wgsl`, `shaders/skeletons/prologue.wgsl`.
 
 use crate::around::{AdaptiveClip, Around, Clip, LossScale};
-use crate::parts::Real;
+use crate::parts::{Real, at_least};
 use crate::rule::Clipping;
 
 /// What is wrong with a gradient.
@@ -146,14 +146,14 @@ impl<F: Real> Measured<F> {
         let (root, coarse) = self.grads.root();
         let bound = adaptive.map_or(limit, |eps| {
             let (params, unit) = self.params.root();
-            limit * larger(params / unit, eps)
+            limit * at_least(params / unit, eps)
         });
         match self.kind {
             Some(Kind::NaN) => [F::one(), F::nan()],
             Some(Kind::Infinite) => [F::one(), F::zero()],
             _ if coarse == F::one() => {
                 let tiny = F::of(1e-6);
-                let ratio = bound / if adaptive.is_some() { larger(root, tiny) } else { root + tiny };
+                let ratio = bound / if adaptive.is_some() { at_least(root, tiny) } else { root + tiny };
                 [F::one(), if ratio >= F::one() { F::one() } else { ratio }]
             }
             _ if bound * coarse >= root => [F::one(); 2],
@@ -166,10 +166,6 @@ impl<F: Real> Measured<F> {
         let (root, coarse) = self.grads.root();
         self.kind == Some(Kind::Infinite) || (self.kind != Some(Kind::NaN) && root > limit * coarse)
     }
-}
-
-fn larger<F: Real>(x: F, bound: F) -> F {
-    if x < bound { bound } else { x }
 }
 
 impl Clip {
@@ -245,7 +241,7 @@ pub struct StepReport {
 
 /// The first words of a step whose update is decided on the device, by name; behind them is one word a tensor: whether
 /// it has a gradient.
-pub const WORDS: [&str; 24] = [
+pub const WORDS: [&str; 20] = [
     "TENSORS",
     "STAGES",
     "WORLDS",        // where the table of worlds is
@@ -266,10 +262,6 @@ pub const WORDS: [&str; 24] = [
     "OPTIONS",       // where those written on the device are in control
     "OPTIONS_COUNT", // how many
     "OTHERS",        // optimizers that share the decision
-    "",
-    "",
-    "",
-    "",
 ];
 
 /// The first words of control, by name; behind them are those of the tensors.

@@ -306,7 +306,6 @@ impl Optimizer {
             let encoding = self.encoding(self.course.clone(), self.order.clone());
             return Ok(Encoding { words: vec![words], batch: self.batch + 1, begun, ..encoding });
         }
-        self.engine.bind(&sums.into(), Work::Gather(grads))?;
         self.engine.bind(params, Work::Step(&of_step))?;
         let mut step = self.whole_step(&begun)?;
         step.words.insert(0, words);

@@ -363,6 +363,7 @@ pub fn compose(rule: &dyn AnyRule, around: &Around, skeleton: Skeleton, access: 
         text.push_str(piece);
         text.push('\n');
     };
+    piece(include_str!("../shaders/parts.wgsl"));
     if !matches!(skeleton, Skeleton::FinishNorms | Skeleton::Prologue) {
         piece(include_str!("../shaders/codecs/f32.wgsl"));
     }
@@ -370,7 +371,6 @@ pub fn compose(rule: &dyn AnyRule, around: &Around, skeleton: Skeleton, access: 
         piece(include_str!("../shaders/codecs/f16.wgsl"));
     }
     if !skeleton.knows_no_rule() {
-        piece(include_str!("../shaders/parts.wgsl"));
         piece(rule.shader());
         for default in defaults(rule, skeleton) {
             piece(default);

@@ -189,8 +189,8 @@ fn factors_of(tensor: Node) -> vec2<u32> {
     var size = root.x + 1e-6;
     if (clip == CLIP_ADAPTIVE) {
         let of_params = root_of(measured.squares.zw);
-        bound = limit * larger(of_params.x / of_params.y, load_number(WORD_CLIP_EPS));
-        size = larger(root.x, 1e-6);
+        bound = limit * at_least(of_params.x / of_params.y, load_number(WORD_CLIP_EPS));
+        size = at_least(root.x, 1e-6);
     }
     if (root.y == 1.0) {
         let ratio = bound / size;
@@ -200,10 +200,6 @@ fn factors_of(tensor: Node) -> vec2<u32> {
         return vec2<u32>(one, one);
     }
     return vec2<u32>(bitcast<u32>(root.y), bitcast<u32>(bound / root.x));
-}
-
-fn larger(x: f32, bound: f32) -> f32 {
-    return select(x, bound, x < bound);
 }
 
 fn load_limit() -> f32 {

@@ -1,5 +1,23 @@
 // adafactor / lines / param f32, grad f16, vec4. Composed by wgpu-optim 0.1.0.
 
+// Shared vocabulary of the rules: pure functions of numbers.
+// Twin: src/parts.rs
+
+// Both weights come from the host: 1 - f32(0.999) is off by 1.3e-5.
+fn ema(old: f32, new_value: f32, keep: f32, take: f32) -> f32 {
+    return keep * old + take * new_value;
+}
+
+// On the bits: naga writes x != x as an ordered compare, which is false for NaN.
+fn is_nan(x: f32) -> bool {
+    return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u;
+}
+
+// Not max, which may drop a NaN.
+fn at_least(x: f32, bound: f32) -> f32 {
+    return select(x, bound, x < bound);
+}
+
 // f32 in words of 32 bits.
 
 fn decode_f32(words: vec4<u32>) -> vec4<f32> {
@@ -35,24 +53,6 @@ fn decode_f16(words: vec2<u32>) -> vec4<f32> {
 fn pick_f16(words: vec4<u32>, i: vec4<u32>) -> vec2<u32> {
     let halves = (words >> (16u * (i % vec4<u32>(2u)))) & vec4<u32>(0xffffu);
     return halves.xz | (halves.yw << vec2<u32>(16u));
-}
-
-// Shared vocabulary of the rules: pure functions of numbers.
-// Twin: src/parts.rs
-
-// Both weights come from the host: 1 - f32(0.999) is off by 1.3e-5.
-fn ema(old: f32, new_value: f32, keep: f32, take: f32) -> f32 {
-    return keep * old + take * new_value;
-}
-
-// On the bits: naga writes x != x as an ordered compare, which is false for NaN.
-fn is_nan(x: f32) -> bool {
-    return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u;
-}
-
-// Not max, which may drop a NaN.
-fn at_least(x: f32, bound: f32) -> f32 {
-    return select(x, bound, x < bound);
 }
 
 // Adafactor: gradients over a root mean square that is kept by rows and columns (Shazeer and Stern 2018, Algorithms 4

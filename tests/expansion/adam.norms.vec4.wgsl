@@ -1,5 +1,23 @@
 // norms / param f32, grad f32, vec4. Composed by wgpu-optim 0.1.0.
 
+// Shared vocabulary of the rules: pure functions of numbers.
+// Twin: src/parts.rs
+
+// Both weights come from the host: 1 - f32(0.999) is off by 1.3e-5.
+fn ema(old: f32, new_value: f32, keep: f32, take: f32) -> f32 {
+    return keep * old + take * new_value;
+}
+
+// On the bits: naga writes x != x as an ordered compare, which is false for NaN.
+fn is_nan(x: f32) -> bool {
+    return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u;
+}
+
+// Not max, which may drop a NaN.
+fn at_least(x: f32, bound: f32) -> f32 {
+    return select(x, bound, x < bound);
+}
+
 // f32 in words of 32 bits.
 
 fn decode_f32(words: vec4<u32>) -> vec4<f32> {
@@ -199,7 +217,7 @@ fn load_number(at: u32) -> f32 {
 
 // Whether it has a gradient in this step.
 fn is_present(tensor: u32) -> bool {
-    return clocks[24u + tensor] != ABSENT;
+    return clocks[20u + tensor] != ABSENT;
 }
 
 fn load_batches() -> f32 {

@@ -1,5 +1,23 @@
 // prologue / param f32, vec4. Composed by wgpu-optim 0.1.0.
 
+// Shared vocabulary of the rules: pure functions of numbers.
+// Twin: src/parts.rs
+
+// Both weights come from the host: 1 - f32(0.999) is off by 1.3e-5.
+fn ema(old: f32, new_value: f32, keep: f32, take: f32) -> f32 {
+    return keep * old + take * new_value;
+}
+
+// On the bits: naga writes x != x as an ordered compare, which is false for NaN.
+fn is_nan(x: f32) -> bool {
+    return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u;
+}
+
+// Not max, which may drop a NaN.
+fn at_least(x: f32, bound: f32) -> f32 {
+    return select(x, bound, x < bound);
+}
+
 // What every walk does round a rule, once for all rules.
 // Twin: `Common` and `prepare` in src/rule.rs
 
@@ -178,7 +196,7 @@ fn load_number(at: u32) -> f32 {
 
 // Whether it has a gradient in this step.
 fn is_present(tensor: u32) -> bool {
-    return clocks[24u + tensor] != ABSENT;
+    return clocks[20u + tensor] != ABSENT;
 }
 
 fn load_batches() -> f32 {
@@ -455,8 +473,8 @@ fn factors_of(tensor: Node) -> vec2<u32> {
     var size = root.x + 1e-6;
     if (clip == CLIP_ADAPTIVE) {
         let of_params = root_of(measured.squares.zw);
-        bound = limit * larger(of_params.x / of_params.y, load_number(WORD_CLIP_EPS));
-        size = larger(root.x, 1e-6);
+        bound = limit * at_least(of_params.x / of_params.y, load_number(WORD_CLIP_EPS));
+        size = at_least(root.x, 1e-6);
     }
     if (root.y == 1.0) {
         let ratio = bound / size;
@@ -466,10 +484,6 @@ fn factors_of(tensor: Node) -> vec2<u32> {
         return vec2<u32>(one, one);
     }
     return vec2<u32>(bitcast<u32>(root.y), bitcast<u32>(bound / root.x));
-}
-
-fn larger(x: f32, bound: f32) -> f32 {
-    return select(x, bound, x < bound);
 }
 
 fn load_limit() -> f32 {

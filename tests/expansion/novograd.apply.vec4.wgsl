@@ -1,15 +1,5 @@
 // novograd / apply / param f32, grad f32, vec4. Composed by wgpu-optim 0.1.0.
 
-// f32 in words of 32 bits.
-
-fn decode_f32(words: vec4<u32>) -> vec4<f32> {
-    return bitcast<vec4<f32>>(words);
-}
-
-fn encode_f32(numbers: vec4<f32>) -> vec4<u32> {
-    return bitcast<vec4<u32>>(numbers);
-}
-
 // Shared vocabulary of the rules: pure functions of numbers.
 // Twin: src/parts.rs
 
@@ -26,6 +16,16 @@ fn is_nan(x: f32) -> bool {
 // Not max, which may drop a NaN.
 fn at_least(x: f32, bound: f32) -> f32 {
     return select(x, bound, x < bound);
+}
+
+// f32 in words of 32 bits.
+
+fn decode_f32(words: vec4<u32>) -> vec4<f32> {
+    return bitcast<vec4<f32>>(words);
+}
+
+fn encode_f32(numbers: vec4<f32>) -> vec4<u32> {
+    return bitcast<vec4<u32>>(numbers);
 }
 
 // NovoGrad: gradients over the running norm of their layer (Ginsburg et al. 2019, Algorithm 1).
