@@ -19,10 +19,10 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
-use wgpu_optim::{Arena, Around, Config, Gpu, On, Optimizer, Tensor, rules, wgpu};
+use wgpu_optim::{Arena, Config, Gpu, Optimizer, TensorSpec, Wrappers, rules, wgpu};
 
 use clock::{Clock, Patience, median};
-use report::{Report, Row};
+use report::{Row, StepPlan};
 use shapes::List;
 use traffic::{Load, Traffic};
 
@@ -75,7 +75,7 @@ fn run(options: &Options) -> Result<()> {
         None => Gpu::request_blocking()?,
     };
     let mut clock = Clock::new(&gpu);
-    let probe = Load::of((rules::ALL[0].default)().as_ref(), &Around::default(), 1 << 22);
+    let probe = Load::of((rules::ALL[0].default)().as_ref(), &Wrappers::default(), 1 << 22);
     let probe = Traffic::new(&gpu, probe, &mut clock, effort.choice)?;
     clock.check(&mut |encoder| {
         probe.encode(encoder);
@@ -83,13 +83,13 @@ fn run(options: &Options) -> Result<()> {
     })?;
     drop(probe);
 
-    let mut report = Report::new(&gpu, clock.name());
+    let mut report = StepPlan::new(&gpu, clock.name());
     println!("{}", report.head());
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} {elapsed}")?;
     let bar = ProgressBar::new((lists.len() * subjects.len()) as u64).with_style(style);
     let mut left_out = 0;
     for (i, &List { name, shapes }) in lists.iter().enumerate() {
-        let tensors: Vec<Tensor> = shapes().into_iter().map(|(name, shape)| Tensor::f32(name, shape)).collect();
+        let tensors: Vec<TensorSpec> = shapes().into_iter().map(|(name, shape)| TensorSpec::f32(name, shape)).collect();
         let mut desk = Desk::new(&gpu, &mut clock, &tensors, effort)?;
         for subject in &subjects {
             if options.quick && i > 0 && !subject.first_of_its_load {
@@ -166,7 +166,7 @@ fn subjects() -> Result<Vec<Subject>> {
     for row in rules::ALL {
         let mut seen = vec![];
         for (case, rule) in std::iter::once(("", (row.default)())).chain((row.cases)()) {
-            let load = Load::of(&*rule, &Around::default(), 1);
+            let load = Load::of(&*rule, &Wrappers::default(), 1);
             if rule.needs_look_ahead() || seen.contains(&load) {
                 continue; // a look-ahead belongs before the gradients, outside a step
             }
@@ -182,7 +182,7 @@ fn subjects() -> Result<Vec<Subject>> {
         let mut config = serde_json::json!({"optimizer": WRAPPED});
         config.as_object_mut().expect("it was just made").extend(fields);
         let config = Config::from_value(config)?;
-        let load = Load::of(config.rule(), config.around(), 1);
+        let load = Load::of(config.rule(), config.wrappers(), 1);
         let label = format!("{WRAPPED} {wrap}");
         subjects.push(Subject { rule: WRAPPED, label, config, load, first_of_its_load: false });
     }
@@ -213,7 +213,7 @@ fn wraps() -> [(&'static str, serde_json::Map<String, serde_json::Value>); 4] {
 struct Desk<'a> {
     gpu: &'a Gpu,
     clock: &'a mut Clock,
-    tensors: &'a [Tensor],
+    tensors: &'a [TensorSpec],
     elements: u64,
     params: Arena,
     grads: Arena,
@@ -223,7 +223,7 @@ struct Desk<'a> {
 }
 
 impl<'a> Desk<'a> {
-    fn new(gpu: &'a Gpu, clock: &'a mut Clock, tensors: &'a [Tensor], effort: Effort) -> Result<Desk<'a>> {
+    fn new(gpu: &'a Gpu, clock: &'a mut Clock, tensors: &'a [TensorSpec], effort: Effort) -> Result<Desk<'a>> {
         let elements = tensors.iter().map(|tensor| tensor.len_elements()).sum();
         let arena = || -> Result<Arena> {
             let arena = Arena::new(gpu, tensors)?;
@@ -234,7 +234,7 @@ impl<'a> Desk<'a> {
     }
 
     fn row(&mut self, shapes: &'static str, subject: &Subject) -> Result<Row> {
-        let mut optimizer = subject.config.clone().on(self.gpu, self.tensors)?;
+        let mut optimizer = Optimizer::new(self.gpu, self.tensors, subject.config.clone())?;
         let dispatches = optimizer.plan(&self.params, &self.grads)?.dispatches;
         let loads = Load::of_tensors(&subject.config, self.tensors);
         if self.traffic.iter().map(|traffic| &traffic.load).ne(&loads) {
@@ -282,14 +282,14 @@ impl<'a> Desk<'a> {
             let token = optimizer.encode(&mut encoder, &self.params, &self.grads)?;
             times.push(start.elapsed().as_nanos() as f64);
             drop(encoder);
-            optimizer.forget(token)?;
+            optimizer.undo(token)?;
         }
         Ok(median(times))
     }
 }
 
 /// Numbers of both signs up to 0.01, the same few over and over: their values cost no time, zeros and denormals might.
-fn fill(gpu: &Gpu, arena: &Arena, tensors: &[Tensor]) -> Result<()> {
+fn fill(gpu: &Gpu, arena: &Arena, tensors: &[TensorSpec]) -> Result<()> {
     let noise: Vec<f32> = (0..1 << 20).map(|i: i32| i.wrapping_mul(0x9E37_79B1_u32 as i32) as f32 / 2e11).collect();
     let bytes: &[u8] = bytemuck::cast_slice(&noise);
     let size = bytes.len() as u64;

@@ -32,7 +32,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::HPos;
 use std::ops::Range;
 use std::process::ExitCode;
-use wgpu_optim::{Arena, Clip, Config, Gpu, On, Sgd, Slice, Tensor, wgpu};
+use wgpu_optim::{Arena, Clip, Config, Gpu, Optimizer, Sgd, Slice, TensorSpec, wgpu};
 
 /// Draws the way of two parameters at a cliff without a clip and with several, and checks each step by hand.
 #[derive(Parser)]
@@ -103,9 +103,9 @@ fn norm([a, b]: [f64; 2]) -> f64 {
 }
 
 /// A clip of a kind by its threshold.
-type Kind = fn(f64) -> Clip;
+type NonFinite = fn(f64) -> Clip;
 
-const KINDS: [(&str, Kind); 3] = [("value", Clip::Value), ("global_norm", Clip::GlobalNorm), ("sign", Clip::Sign)];
+const KINDS: [(&str, NonFinite); 3] = [("value", Clip::Value), ("global_norm", Clip::GlobalNorm), ("sign", Clip::Sign)];
 
 /// What a clip makes of a gradient.
 fn clipped(clip: Option<Clip>, g: [f64; 2]) -> [f64; 2] {
@@ -134,7 +134,7 @@ fn main() -> ExitCode {
 
 fn run(options: Options) -> Result<()> {
     let gpu = Gpu::request_blocking()?;
-    let of_kind = |kind: Kind| options.thresholds.iter().map(move |&threshold| Some(kind(threshold)));
+    let of_kind = |kind: NonFinite| options.thresholds.iter().map(move |&threshold| Some(kind(threshold)));
     let clips: Vec<_> = [None].into_iter().chain(KINDS.iter().flat_map(|&(_, kind)| of_kind(kind))).collect();
     let ways = descend(&gpu, &clips, &options)?;
 
@@ -167,20 +167,20 @@ fn run(options: Options) -> Result<()> {
 /// One way for each clip.
 fn descend(gpu: &Gpu, clips: &[Option<Clip>], options: &Options) -> Result<Vec<Way>> {
     let len = clips.len();
-    let rows = [Tensor::f32("rows", [len, 4])];
+    let rows = [TensorSpec::f32("rows", [len, 4])];
     let (places, slopes) = (Arena::new(gpu, &rows)?, Arena::new(gpu, &rows)?);
-    let traces = [Tensor::f32("places", [options.steps as usize + 1, len, 4])];
+    let traces = [TensorSpec::f32("places", [options.steps as usize + 1, len, 4])];
     let (trace, slope_trace) = (Arena::new(gpu, &traces)?, Arena::new(gpu, &traces)?);
     places.write("rows", [options.w, options.b, 0.0, 0.0].repeat(len).as_slice())?;
     let (place, slope) = (places.slice("rows")?, slopes.slice("rows")?);
     let gradient = Kernel::new(gpu, SLOPE, "slope", &[&[(0, place), (1, slope)]]);
     // Two tensors: the global norm is that of both.
-    let tensors = ["w", "b"].map(|name| Tensor::f32(name, [1]));
+    let tensors = ["w", "b"].map(|name| TensorSpec::f32(name, [1]));
     let mut optimizers = Vec::new();
     for &clip in clips {
         let config = Config::from(Sgd { lr: options.lr, ..Sgd::default() });
         let config = clip.into_iter().fold(config, Config::clip);
-        optimizers.push(config.on(gpu, &tensors)?);
+        optimizers.push(Optimizer::new(gpu, &tensors, config)?);
     }
     for step in 0..=u64::from(options.steps) {
         let mut encoder = gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());

@@ -26,7 +26,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::HPos;
 use serde_json::{Value, json};
 use std::process::ExitCode;
-use wgpu_optim::{Arena, Config, Gpu, On, Slice, Tensor, wgpu};
+use wgpu_optim::{Arena, Config, Gpu, Optimizer, Slice, TensorSpec, wgpu};
 
 /// Draws the way of one weight under RMSProp and under decaying learning rates, and checks each step by its equation.
 #[derive(Parser)]
@@ -136,9 +136,9 @@ fn minimum(start: f64) -> f64 {
 /// The weight before the first step and after each, for each strategy.
 fn descend(gpu: &Gpu, strategies: &[Strategy], options: &Options) -> Result<Vec<Vec<f64>>> {
     let len = strategies.len();
-    let rows = [Tensor::f32("rows", [len, 4])];
+    let rows = [TensorSpec::f32("rows", [len, 4])];
     let (weights, slopes) = (Arena::new(gpu, &rows)?, Arena::new(gpu, &rows)?);
-    let trace = Arena::new(gpu, &[Tensor::f32("trace", [options.steps as usize + 1, len, 4])])?;
+    let trace = Arena::new(gpu, &[TensorSpec::f32("trace", [options.steps as usize + 1, len, 4])])?;
     weights.write("rows", [options.start, 0.0, 0.0, 0.0].repeat(len).as_slice())?;
     let (weight, slope, traced) = (weights.slice("rows")?, slopes.slice("rows")?, trace.slice("trace")?);
     let gradient = Kernel::new(gpu, SLOPE, "slope", &[&[(0, weight), (1, slope)]]);
@@ -146,7 +146,7 @@ fn descend(gpu: &Gpu, strategies: &[Strategy], options: &Options) -> Result<Vec<
     for strategy in strategies {
         let mut config = strategy.config.clone();
         config["lr"] = options.lr.into();
-        optimizers.push(Config::from_value(config)?.on(gpu, &[Tensor::f32("w", [1])])?);
+        optimizers.push(Optimizer::new(gpu, &[TensorSpec::f32("w", [1])], Config::from_value(config)?)?);
     }
     for step in 0..=u64::from(options.steps) {
         let mut encoder = gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());

@@ -7,10 +7,10 @@ use clap::{CommandFactory, Parser};
 use serde_json::{Map, Value};
 use wgpu_optim::rules::ALL;
 use wgpu_optim::wgsl::{Skeleton, compose};
-use wgpu_optim::{Access, Config, Format};
+use wgpu_optim::{Access, Config, DType};
 
 const ACCESSES: [Access; 2] = [Access::Vec4, Access::Scalar];
-const FORMATS: [Format; 2] = [Format::F32, Format::F16];
+const FORMATS: [DType; 2] = [DType::F32, DType::F16];
 
 /// Prints a composed shader
 #[derive(Parser)]
@@ -25,7 +25,7 @@ struct Options {
     #[arg(value_parser = PossibleValuesParser::new(ACCESSES.map(Access::name)))]
     access: String,
     /// How gradients are stored
-    #[arg(default_value = "f32", value_parser = PossibleValuesParser::new(FORMATS.map(Format::name)))]
+    #[arg(default_value = "f32", value_parser = PossibleValuesParser::new(FORMATS.map(DType::name)))]
     grad_format: String,
     /// Options that differ from the defaults, lookahead among them: which slots there are, and the constants
     #[arg(long, value_name = "JSON", default_value = "{}", value_parser = object)]
@@ -44,7 +44,7 @@ fn main() {
     let skeleton = Skeleton::ALL.into_iter().find(|known| known.name() == skeleton).expect("one of those offered");
     let access = ACCESSES.into_iter().find(|known| known.name() == access).expect("one of those offered");
     let grad = FORMATS.into_iter().find(|known| known.name() == grad_format).expect("one of those offered");
-    print!("{}", compose(config.rule(), config.around(), skeleton, access, grad));
+    print!("{}", compose(config.rule(), config.wrappers(), skeleton, access, grad));
     for (name, value) in config.rule().constants() {
         eprintln!("{name} = {value}");
     }

@@ -3,7 +3,7 @@
 
 use std::error::Error;
 use wgpu_optim::wgpu::{self, BufferUsages, util::DeviceExt};
-use wgpu_optim::{AdamW, Gpu, On, Slice, Tensor, WeightDecay};
+use wgpu_optim::{AdamW, Gpu, Optimizer, Slice, TensorSpec, WeightDecay};
 
 const GRADIENT: &str = "
     struct Out { grad: vec3f, @align(16) loss: f32 }
@@ -62,7 +62,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // The optimizer works in those buffers where they lie. Decay would end short of the least squares.
     let gpu = Gpu::new(&device, &queue);
     let rule = AdamW { lr: 0.05, weight_decay: WeightDecay::None, ..AdamW::default() };
-    let mut optimizer = rule.on(&gpu, &[Tensor::f32("w", [3])])?;
+    let mut optimizer = Optimizer::new(&gpu, &[TensorSpec::f32("w", [3])], rule)?;
     let params = [Slice::new(weights, 0, 12)];
     let grads = [Slice::new(out, 0, 12)];
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::format::Tensor;
 use crate::rule::{Carried, Move};
+use crate::tensor::TensorSpec;
 
 /// One history of applied steps.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -167,7 +167,7 @@ impl<N: Clone> Order<N> {
     ///
     /// # Errors
     /// [`Error::Order`] where it is missing or was for other tensors, or the parameters stand where they are evaluated.
-    pub fn step(&mut self, tensors: &[Tensor], needs: impl Fn(usize) -> bool) -> Result<()> {
+    pub fn step(&mut self, tensors: &[TensorSpec], needs: impl Fn(usize) -> bool) -> Result<()> {
         self.in_training("step")?;
         let Some(looked) = &self.looked else {
             let needed = (0..tensors.len()).any(needs);
@@ -209,7 +209,7 @@ impl<N: Clone> Order<N> {
     pub fn swap(&mut self, numbers: impl FnOnce() -> Result<N>) -> Result<N> {
         match &self.evaluating {
             Some((Move::Swap, _)) => Ok(self.evaluating.take().expect("it was just seen").1),
-            Some(_) => Err(error("swap", "the parameters are in evaluation; call training first")),
+            Some(_) => Err(error("swap", "the parameters are in evaluation; call train first")),
             None => {
                 self.settled("swap")?;
                 let numbers = numbers()?;
@@ -251,7 +251,7 @@ impl<N: Clone> Order<N> {
             Some((Move::Swap, _)) => {
                 Err(error(what, "the parameters are swapped with their mean; swap them back first"))
             }
-            Some(_) => Err(error(what, "the parameters are in evaluation; call training first")),
+            Some(_) => Err(error(what, "the parameters are in evaluation; call train first")),
             None => Ok(()),
         }
     }

@@ -3,13 +3,13 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use crate::around::{Around, Clip, Ema, Lookahead, LossScale};
 use crate::error::{Error, Result, refuse};
-use crate::format::Tensor;
 use crate::groups::{ActiveGroup, Groups, in_group};
 use crate::rule::{AnyRule, Rule};
 use crate::rules;
 use crate::schedule::{Schedule, Scheduler};
+use crate::tensor::TensorSpec;
+use crate::wrappers::{Clip, Ema, Lookahead, LossScale, Wrappers};
 
 /// Fields that are the same for all groups.
 const TOP: [&str; 8] = ["clip", "accumulate", "skip_nonfinite", "loss_scale", "norms", "lookahead", "ema", "on_device"];
@@ -36,7 +36,7 @@ const TOP: [&str; 8] = ["clip", "accumulate", "skip_nonfinite", "loss_scale", "n
 pub struct Config {
     rule: Box<dyn AnyRule>,
     maximize: bool,
-    around: Around,
+    wrappers: Wrappers,
     /// By the option that each scales.
     schedules: Vec<(String, Schedule)>,
     groups: Vec<Group>,
@@ -120,7 +120,7 @@ impl<R: Rule> From<R> for Config {
 
 impl From<Box<dyn AnyRule>> for Config {
     fn from(rule: Box<dyn AnyRule>) -> Self {
-        Self { rule, maximize: false, around: Around::default(), schedules: Vec::new(), groups: Vec::new() }
+        Self { rule, maximize: false, wrappers: Wrappers::default(), schedules: Vec::new(), groups: Vec::new() }
     }
 }
 
@@ -162,7 +162,7 @@ impl Config {
         };
         let maximize = take(&mut fields, "maximize")?.unwrap_or(false);
         let groups = take(&mut fields, "groups")?.unwrap_or_default();
-        let around = Around {
+        let wrappers = Wrappers {
             clip: take(&mut fields, "clip")?,
             accumulate: take(&mut fields, "accumulate")?.unwrap_or(1),
             skip_nonfinite: take(&mut fields, "skip_nonfinite")?.unwrap_or(false),
@@ -173,7 +173,7 @@ impl Config {
             on_device: take(&mut fields, "on_device")?.unwrap_or_default(),
         };
         let schedules = take_schedules(&mut fields)?;
-        let config = Self { rule: start.with(&fields)?, maximize, around, schedules, groups };
+        let config = Self { rule: start.with(&fields)?, maximize, wrappers, schedules, groups };
         config.active()?;
         Ok(config)
     }
@@ -205,21 +205,21 @@ impl Config {
     /// Makes gradients that are too large smaller.
     #[must_use]
     pub fn clip(mut self, clip: Clip) -> Self {
-        self.around.clip = Some(clip);
+        self.wrappers.clip = Some(clip);
         self
     }
 
     /// Takes a step every `batches` calls, with the mean of their gradients. At least 1, the default.
     #[must_use]
     pub fn accumulate(mut self, batches: u64) -> Self {
-        self.around.accumulate = batches;
+        self.wrappers.accumulate = batches;
         self
     }
 
     /// Skips steps whose gradients hold NaN, infinity, or a number of 2^63 or more: nothing changes then.
     #[must_use]
     pub fn skip_nonfinite(mut self, skip: bool) -> Self {
-        self.around.skip_nonfinite = skip;
+        self.wrappers.skip_nonfinite = skip;
         self
     }
 
@@ -227,21 +227,21 @@ impl Config {
     /// [`skip_nonfinite`](Self::skip_nonfinite).
     #[must_use]
     pub fn loss_scale(mut self, scale: LossScale) -> Self {
-        self.around.loss_scale = Some(scale);
+        self.wrappers.loss_scale = Some(scale);
         self
     }
 
     /// Measures norms of the gradients also where nothing needs them.
     #[must_use]
     pub fn norms(mut self, norms: bool) -> Self {
-        self.around.norms = norms;
+        self.wrappers.norms = norms;
         self
     }
 
     /// Keeps a running mean of the parameters.
     #[must_use]
     pub fn ema(mut self, ema: Ema) -> Self {
-        self.around.ema = Some(ema);
+        self.wrappers.ema = Some(ema);
         self
     }
 
@@ -250,14 +250,14 @@ impl Config {
     /// `clip`.
     #[must_use]
     pub fn on_device<S: Into<String>>(mut self, options: impl IntoIterator<Item = S>) -> Self {
-        self.around.on_device = options.into_iter().map(Into::into).collect();
+        self.wrappers.on_device = options.into_iter().map(Into::into).collect();
         self
     }
 
     /// Wraps the rule in [`Lookahead`].
     #[must_use]
     pub fn lookahead(mut self, lookahead: Lookahead) -> Self {
-        self.around.lookahead = Some(lookahead);
+        self.wrappers.lookahead = Some(lookahead);
         self
     }
 
@@ -289,8 +289,8 @@ impl Config {
     }
 
     /// What is wrapped round the rule.
-    pub fn around(&self) -> &Around {
-        &self.around
+    pub fn wrappers(&self) -> &Wrappers {
+        &self.wrappers
     }
 
     /// The configured learning rate of the top level.
@@ -306,13 +306,13 @@ impl Config {
     /// Every group, the top level first, and the schedules, checked; of no tensors yet.
     fn active(&self) -> Result<Groups> {
         self.rule.check()?;
-        self.around.check()?;
+        self.wrappers.check()?;
         let mut all = vec![ActiveGroup::new(self.rule.clone(), self.maximize, Map::new(), None)?];
         for (i, group) in self.groups.iter().enumerate() {
             all.push(group.active(i, &all[0])?);
         }
         all[0].schedulers = schedulers(&self.schedules, "", &all)?;
-        let groups = Groups::new(all, self.around.clone());
+        let groups = Groups::new(all, self.wrappers.clone());
         groups.check_schedules(1)?;
         groups.check_on_device()?;
         Ok(groups)
@@ -322,8 +322,8 @@ impl Config {
     ///
     /// # Errors
     /// A bad option, the same tensor twice, a pattern that matches none, a tensor in two groups.
-    pub fn groups(&self, tensors: &[Tensor]) -> Result<Groups> {
-        tensors.iter().try_for_each(Tensor::check_param)?;
+    pub fn groups(&self, tensors: &[TensorSpec]) -> Result<Groups> {
+        tensors.iter().try_for_each(TensorSpec::check_param)?;
         let mut groups = self.active()?;
         groups.check_patterns(1, tensors)?;
         groups.add(tensors)?;
@@ -339,7 +339,7 @@ impl Groups {
     /// # Errors
     /// A bad option or schedule, a pattern that matches none of the new tensors, and as [`add`](Self::add). Nothing has
     /// changed then.
-    pub(crate) fn add_group(&mut self, group: &Group, tensors: &[Tensor], step: u64) -> Result<()> {
+    pub(crate) fn add_group(&mut self, group: &Group, tensors: &[TensorSpec], step: u64) -> Result<()> {
         let mut groups = self.clone();
         groups.push(group.active(self.len() - 1, self.top())?);
         groups.check_schedules(step)?;
@@ -438,7 +438,8 @@ impl Serialize for Config {
         fields.insert("optimizer".into(), self.name().into());
         fields.extend(self.rule.to_json());
         fields.insert("maximize".into(), self.maximize.into());
-        let Around { clip, accumulate, skip_nonfinite, loss_scale, norms, lookahead, ema, on_device } = &self.around;
+        let Wrappers { clip, accumulate, skip_nonfinite, loss_scale, norms, lookahead, ema, on_device } =
+            &self.wrappers;
         fields.insert("accumulate".into(), (*accumulate).into());
         fields.insert("skip_nonfinite".into(), (*skip_nonfinite).into());
         fields.insert("norms".into(), (*norms).into());

@@ -2,13 +2,13 @@
 //!
 //! Twins: `shaders/skeletons/norms.wgsl`, `shaders/skeletons/prologue.wgsl`.
 
-use crate::around::{AdaptiveClip, Around, Clip, LossScale};
 use crate::parts::{Real, at_least};
 use crate::rule::Clipping;
+use crate::wrappers::{AdaptiveClip, Clip, LossScale, Wrappers};
 
 /// What is wrong with a gradient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
+pub enum NonFinite {
     /// A number of 2^63 or more, whose square f32 does not hold.
     TooLarge = 1,
     /// Infinity.
@@ -17,7 +17,7 @@ pub enum Kind {
     NaN = 3,
 }
 
-impl Kind {
+impl NonFinite {
     /// That of a gradient as it lies in memory, and unscaled and averaged.
     pub fn of<F: Real>(raw: F, g: F) -> Option<Self> {
         if raw.is_nan() || g.is_nan() {
@@ -100,7 +100,7 @@ pub struct Measured<F> {
     /// Of the parameters, where the clip asks for them.
     pub params: Squares<F>,
     /// The worst kind found.
-    pub kind: Option<Kind>,
+    pub kind: Option<NonFinite>,
 }
 
 impl<F: Real> Measured<F> {
@@ -113,14 +113,14 @@ impl<F: Real> Measured<F> {
     /// One element: a gradient as it lies in memory, unscaled and averaged, and its parameter.
     pub fn of(raw: F, g: F, p: Option<F>) -> Self {
         let params = p.map_or(Self::zero().params, Squares::of);
-        Self { grads: Squares::of(g), params, kind: Kind::of(raw, g) }
+        Self { grads: Squares::of(g), params, kind: NonFinite::of(raw, g) }
     }
 
     /// As the device keeps it: four sums of squares, the kind.
     pub fn read(words: &[u32]) -> Self {
         let number = |i: usize| F::of(f32::from_bits(words[i]).into());
         let squares = |i: usize| Squares { small: number(i), large: number(i + 1) };
-        Self { grads: squares(0), params: squares(2), kind: Kind::read(words[4]) }
+        Self { grads: squares(0), params: squares(2), kind: NonFinite::read(words[4]) }
     }
 
     /// Both.
@@ -135,8 +135,8 @@ impl<F: Real> Measured<F> {
     /// The gradients' norm in f64; NaN or infinity where they hold one.
     pub fn norm(self) -> f64 {
         match self.kind {
-            Some(Kind::NaN) => f64::NAN,
-            Some(Kind::Infinite) => f64::INFINITY,
+            Some(NonFinite::NaN) => f64::NAN,
+            Some(NonFinite::Infinite) => f64::INFINITY,
             _ => self.grads.norm(),
         }
     }
@@ -149,8 +149,8 @@ impl<F: Real> Measured<F> {
             limit * at_least(params / unit, eps)
         });
         match self.kind {
-            Some(Kind::NaN) => [F::one(), F::nan()],
-            Some(Kind::Infinite) => [F::one(), F::zero()],
+            Some(NonFinite::NaN) => [F::one(), F::nan()],
+            Some(NonFinite::Infinite) => [F::one(), F::zero()],
             _ if coarse == F::one() => {
                 let tiny = F::of(1e-6);
                 let ratio = bound / if adaptive.is_some() { at_least(root, tiny) } else { root + tiny };
@@ -164,7 +164,7 @@ impl<F: Real> Measured<F> {
     /// Whether the norm exceeds the limit.
     fn exceeds(self, limit: F) -> bool {
         let (root, coarse) = self.grads.root();
-        self.kind == Some(Kind::Infinite) || (self.kind != Some(Kind::NaN) && root > limit * coarse)
+        self.kind == Some(NonFinite::Infinite) || (self.kind != Some(NonFinite::NaN) && root > limit * coarse)
     }
 }
 
@@ -194,17 +194,17 @@ impl Clip {
 
 /// The loss scale and how long it has held.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Scale {
+pub struct LossScaleState {
     /// What the coming loss is multiplied by.
     pub scale: f64,
     /// Good steps since it changed last.
     pub good: u32,
 }
 
-impl Scale {
+impl LossScaleState {
     /// The first one, 1 without loss scale.
-    pub fn new(around: &Around) -> Self {
-        Self { scale: around.loss_scale.map_or(1.0, |scale| scale.init), good: 0 }
+    pub fn new(wrappers: &Wrappers) -> Self {
+        Self { scale: wrappers.loss_scale.map_or(1.0, |scale| scale.init), good: 0 }
     }
 
     /// After a step.
@@ -236,7 +236,7 @@ pub struct StepReport {
     pub scale: f64,
     /// The first tensor in order whose gradient holds what no step can use, and the worst that it holds. Of
     /// micro-batches, as their sum shows it: one of 2^63 or more reads as infinity.
-    pub culprit: Option<(String, Kind)>,
+    pub culprit: Option<(String, NonFinite)>,
 }
 
 /// The first words of a step whose update is decided on the device, by name; behind them is one word a tensor: whether

@@ -7,14 +7,14 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::around::{AdaptiveClip, Around, Clip};
 use crate::clock::Clocks;
 use crate::control::{CONTROL, WORDS};
 use crate::error::{Error, Result};
-use crate::format::ALIGNMENT;
 use crate::groups::{ABSENT, Groups, Records};
 use crate::rule::{Common, Numbers};
+use crate::tensor::ALIGNMENT;
 use crate::wgsl::MEASURED_WORDS;
+use crate::wrappers::{AdaptiveClip, Clip, Wrappers};
 
 /// Worlds that may be possible at once: one more than steps that have not reported, where all tensors take part in each
 /// and what rules carry is set by schedules alone; else up to twice as many with each step.
@@ -196,7 +196,7 @@ impl Layout {
         let align = |words: usize| words.next_multiple_of(ALIGNMENT as usize / 4);
         let norms = align(CONTROL.len() + MEASURED_WORDS * tensors);
         let options = align(norms + 1 + tensors);
-        let records = align(options + groups.around().on_device.len());
+        let records = align(options + groups.wrappers().on_device.len());
         let record = <Common<f64> as Numbers<f64>>::NAMES.len() + groups.rule(0).names().hyper.len();
         Self { tensors, record, norms, options, records }
     }
@@ -242,7 +242,7 @@ fn place(name: &str) -> usize {
 
 /// What the prologue reads.
 pub(crate) fn words(groups: &Groups, layout: &Layout, choices: &Choices, present: &[bool], task: Task) -> Vec<u32> {
-    let around = groups.around();
+    let wrappers = groups.wrappers();
     let mut words = vec![0; WORDS.len()];
     words.extend(present.iter().map(|&present| if present { 0 } else { ABSENT }));
     let table = words.len();
@@ -265,16 +265,16 @@ pub(crate) fn words(groups: &Groups, layout: &Layout, choices: &Choices, present
         words.extend([records.list().len() as u32, clock_of]);
         records.list().iter().for_each(|record| record.push_terms(&mut words));
     }
-    let header = head(around, layout, task);
+    let header = head(wrappers, layout, task);
     for (name, word) in header.into_iter().chain([("WORLDS", table as u32)]) {
         words[place(name)] = word;
     }
     words
 }
 
-fn head(around: &Around, layout: &Layout, task: Task) -> Vec<(&'static str, u32)> {
+fn head(wrappers: &Wrappers, layout: &Layout, task: Task) -> Vec<(&'static str, u32)> {
     let bits = |number: f64| (number as f32).to_bits();
-    let (kind, limit, eps) = match around.clip {
+    let (kind, limit, eps) = match wrappers.clip {
         None => (0, 0.0, 0.0),
         Some(Clip::Value(c)) => (0, c, 0.0),
         Some(Clip::TensorNorm(c)) => (1, c, 0.0),
@@ -282,7 +282,7 @@ fn head(around: &Around, layout: &Layout, task: Task) -> Vec<(&'static str, u32)
         Some(Clip::Adaptive(AdaptiveClip { clip, eps })) => (3, clip, eps),
         Some(Clip::Sign(c)) => (4, c, 0.0),
     };
-    let option = around.on_device.iter().position(|option| option == "clip");
+    let option = wrappers.on_device.iter().position(|option| option == "clip");
     let mut head = vec![
         ("TENSORS", layout.tensors as u32),
         ("STAGES", task.stages),
@@ -295,13 +295,13 @@ fn head(around: &Around, layout: &Layout, task: Task) -> Vec<(&'static str, u32)
         ("CLIP_LIMIT", bits(limit)),
         ("CLIP_EPS", bits(eps)),
         ("CLIP_OPTION", option.map_or(ABSENT, |option| option as u32)),
-        ("SKIPS", around.skips().into()),
-        ("BATCHES", bits(around.accumulate as f64)),
+        ("SKIPS", wrappers.skips().into()),
+        ("BATCHES", bits(wrappers.accumulate as f64)),
         ("OPTIONS", layout.options as u32),
-        ("OPTIONS_COUNT", around.on_device.len() as u32),
+        ("OPTIONS_COUNT", wrappers.on_device.len() as u32),
         ("OTHERS", task.others),
     ];
-    if let Some(scale) = &around.loss_scale {
+    if let Some(scale) = &wrappers.loss_scale {
         let growth = [("GROWTH", bits(scale.growth)), ("BACKOFF", bits(scale.backoff))];
         head.extend(growth.into_iter().chain([("INTERVAL", scale.interval as u32)]));
     }
@@ -312,11 +312,11 @@ fn head(around: &Around, layout: &Layout, task: Task) -> Vec<(&'static str, u32)
 mod tests {
     use super::*;
     use crate::config::Config;
-    use crate::format::Tensor;
     use crate::rules::Adam;
+    use crate::tensor::TensorSpec;
 
     fn course() -> (Groups, Course) {
-        let groups = Config::from(Adam::default()).groups(&[Tensor::f32("w", [1])]).unwrap();
+        let groups = Config::from(Adam::default()).groups(&[TensorSpec::f32("w", [1])]).unwrap();
         let course = Course::new(Clocks::new(groups.of()));
         (groups, course)
     }

@@ -165,7 +165,7 @@ pub enum Error {
     },
     /// A token that cannot be taken back.
     #[error("token: {message}")]
-    Token {
+    EncodedStep {
         /// Why not.
         message: String,
     },

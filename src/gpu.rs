@@ -16,7 +16,7 @@ mod pipelines;
 mod report;
 mod ring;
 
-pub use arena::{Arena, Part};
+pub use arena::{Arena, ArenaSubset};
 pub use best::BestParams;
 pub use buffers::{Buffers, Slice};
 pub(crate) use engine::{Engine, Work};

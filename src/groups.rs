@@ -2,13 +2,13 @@
 
 use serde_json::{Map, Value};
 
-use crate::around::{Around, Clip};
 use crate::clock::{Clock, Clocks};
 use crate::error::{Error, Result, at_least_zero, refuse};
-use crate::format::Tensor;
 use crate::lines::Lines;
 use crate::rule::{AnyRule, Common, Extent, Move, Slot, WeightDecay};
 use crate::schedule::Scheduler;
+use crate::tensor::TensorSpec;
+use crate::wrappers::{Clip, Wrappers};
 
 /// In the map of records: the tensor has no part in this step.
 pub(crate) const ABSENT: u32 = u32::MAX;
@@ -76,7 +76,7 @@ impl ActiveGroup {
     }
 
     /// Whether a name or pattern of its is the tensor's.
-    fn matches(&self, tensor: &Tensor) -> bool {
+    fn matches(&self, tensor: &TensorSpec) -> bool {
         self.patterns.iter().any(|pattern| matches(pattern, &tensor.name))
     }
 
@@ -95,7 +95,7 @@ pub struct Groups {
     lines: Vec<Option<Lines>>,
     /// Whether each tensor is treated as one without a gradient.
     frozen: Vec<bool>,
-    around: Around,
+    wrappers: Wrappers,
 }
 
 /// The numbers of one step or move: a record for every clock that takes part, each number in f64.
@@ -169,8 +169,8 @@ impl Records {
 
 impl Groups {
     /// Groups of no tensors, the top level first.
-    pub(crate) fn new(list: Vec<ActiveGroup>, around: Around) -> Self {
-        Self { list, of: Vec::new(), lines: Vec::new(), frozen: Vec::new(), around }
+    pub(crate) fn new(list: Vec<ActiveGroup>, wrappers: Wrappers) -> Self {
+        Self { list, of: Vec::new(), lines: Vec::new(), frozen: Vec::new(), wrappers }
     }
 
     /// Adds a group of no tensors yet, behind the others.
@@ -189,8 +189,8 @@ impl Groups {
     /// # Errors
     /// [`Error::TensorTwice`]; [`Error::Group`] for a tensor that two groups match; [`Error::Shape`] for one without
     /// the rows and columns that its rule needs. Nothing has changed then.
-    pub(crate) fn add(&mut self, tensors: &[Tensor]) -> Result<()> {
-        Tensor::check_names(tensors)?;
+    pub(crate) fn add(&mut self, tensors: &[TensorSpec]) -> Result<()> {
+        TensorSpec::check_names(tensors)?;
         let (mut all_of, mut all_lines) = (self.of.clone(), self.lines.clone());
         for tensor in &tensors[self.of.len()..] {
             let mut takers = (1..self.list.len()).filter(|&group| self.list[group].matches(tensor));
@@ -213,7 +213,7 @@ impl Groups {
     }
 
     /// Refuses names and patterns of the groups from this one on, the top level being 0, that match no tensor.
-    pub(crate) fn check_patterns(&self, from: usize, tensors: &[Tensor]) -> Result<()> {
+    pub(crate) fn check_patterns(&self, from: usize, tensors: &[TensorSpec]) -> Result<()> {
         let new = if self.of.is_empty() { "" } else { "new " };
         for (group, ActiveGroup { patterns, .. }) in self.list.iter().enumerate().skip(from) {
             let refuse = |message| Err(Error::Group { group: group - 1, message });
@@ -252,7 +252,7 @@ impl Groups {
     ///
     /// # Errors
     /// [`Error::Pattern`] where it matches none.
-    pub fn freeze(&mut self, tensors: &[Tensor], pattern: &str, frozen: bool) -> Result<()> {
+    pub fn freeze(&mut self, tensors: &[TensorSpec], pattern: &str, frozen: bool) -> Result<()> {
         let matching = tensors.iter().zip(&mut self.frozen).filter(|(tensor, _)| matches(pattern, &tensor.name));
         let count = matching.map(|(_, place)| *place = frozen).count();
         if count > 0 {
@@ -277,8 +277,8 @@ impl Groups {
     }
 
     /// What is wrapped round every rule.
-    pub fn around(&self) -> &Around {
-        &self.around
+    pub fn wrappers(&self) -> &Wrappers {
+        &self.wrappers
     }
 
     /// A group's rule.
@@ -299,7 +299,7 @@ impl Groups {
     /// A tensor's state: the slots of its rule, then those round it.
     pub fn slots_of(&self, tensor: usize) -> Vec<Slot> {
         let rule = self.rule_of(tensor);
-        rule.slots().into_iter().chain(self.around.slots(rule.needs_look_ahead())).collect()
+        rule.slots().into_iter().chain(self.wrappers.slots(rule.needs_look_ahead())).collect()
     }
 
     /// A tensor's slot, and its place among the fields of the rule's struct, behind which are the slots round it.
@@ -315,7 +315,7 @@ impl Groups {
         };
         let names = self.rule_of(tensor).names();
         let fields = if slot.extent == Extent::Tensor { names.tensor } else { names.state };
-        let behind = || Around::SLOTS.iter().position(|name| *name == slot.name).map(|i| fields.len() + i);
+        let behind = || Wrappers::SLOTS.iter().position(|name| *name == slot.name).map(|i| fields.len() + i);
         let place = fields.iter().position(|field| *field == name).or_else(behind);
         Ok((*slot, place.expect("a slot is a field of the rule's struct, or round it")))
     }
@@ -506,13 +506,13 @@ impl Groups {
         let ActiveGroup { maximize, lr_initial, .. } = &self.list[clock.group];
         let mut common = Common::new(*maximize, rule.weight_decay(), rule.lr(), *lr_initial);
         common.first = f64::from(step && !clock.started);
-        common.pull = if step { self.around.pull(clock.t) } else { 0.0 };
-        if let Some(ema) = &self.around.ema {
+        common.pull = if step { self.wrappers.pull(clock.t) } else { 0.0 };
+        if let Some(ema) = &self.wrappers.ema {
             (common.ema, common.one_minus_ema) = (ema.decay, 1.0 - ema.decay);
-            common.ema_correction = self.around.ema_correction(clock.t);
+            common.ema_correction = self.wrappers.ema_correction(clock.t);
         }
-        common.batches = self.around.accumulate as f64;
-        common.limit = self.around.clip.map_or(0.0, Clip::limit);
+        common.batches = self.wrappers.accumulate as f64;
+        common.limit = self.wrappers.clip.map_or(0.0, Clip::limit);
         let mut hyper = Vec::new();
         rule.hyper(clock.t, &mut clock.carried, &mut hyper);
         (common, hyper)
@@ -524,7 +524,7 @@ impl Groups {
         let group = &self.list[clock.group];
         let mut rule = rule.boxed();
         let mut limit = None;
-        for (name, &number) in self.around.on_device.iter().zip(options) {
+        for (name, &number) in self.wrappers.on_device.iter().zip(options) {
             if name == "clip" {
                 limit = Some(number);
             } else if group.follows(name) {
@@ -543,7 +543,7 @@ impl Groups {
     }
 
     fn terms(&self, rule: &dyn AnyRule, clock: &Clock, step: bool) -> Vec<Vec<f64>> {
-        let options = self.around.on_device.len();
+        let options = self.wrappers.on_device.len();
         if options == 0 {
             return vec![];
         }
@@ -568,14 +568,14 @@ impl Groups {
     /// # Errors
     /// [`Error::Field`].
     pub(crate) fn check_on_device(&self) -> Result<()> {
-        if self.around.on_device.is_empty() {
+        if self.wrappers.on_device.is_empty() {
             return Ok(());
         }
         const KNOWN: [&str; 6] = ["lr", "weight_decay", "eps", "momentum", "alpha", "clip"];
-        for (i, name) in self.around.on_device.iter().enumerate() {
+        for (i, name) in self.wrappers.on_device.iter().enumerate() {
             let rule = self.rule(0);
-            let has = if name == "clip" { self.around.clip.is_some() } else { rule.number(name).is_some() };
-            if !KNOWN.contains(&&name[..]) || self.around.on_device[..i].contains(name) {
+            let has = if name == "clip" { self.wrappers.clip.is_some() } else { rule.number(name).is_some() };
+            if !KNOWN.contains(&&name[..]) || self.wrappers.on_device[..i].contains(name) {
                 return refuse(format!("on_device[{i}]"), name, format!("one of {}, each once", KNOWN.join(", ")));
             }
             if !has {
@@ -584,7 +584,7 @@ impl Groups {
         }
         for (group, active) in self.list.iter().enumerate() {
             let rule = self.rule(group);
-            for name in self.around.on_device.iter().filter(|name| active.follows(name)) {
+            for name in self.wrappers.on_device.iter().filter(|name| active.follows(name)) {
                 let mut other = rule.boxed();
                 other.option(name).into_iter().for_each(|option| *option = 0.5);
                 if other.constants() != rule.constants() || other.slots() != rule.slots() {
@@ -592,7 +592,7 @@ impl Groups {
                     return refuse("on_device", name, bound);
                 }
             }
-            for name in &self.around.on_device {
+            for name in &self.wrappers.on_device {
                 let number = rule.number(name).unwrap_or(1.0);
                 if number == 0.0 && active.follows(name) && self.schedulers_of(group).any(|(option, _)| option == name)
                 {
@@ -602,7 +602,7 @@ impl Groups {
             for t in [1, 2, 3, 10, 1000] {
                 let clock = Clock { group, t, carried: rule.carried(t - 1), started: t > 1 };
                 let terms = self.terms(rule, &clock, true);
-                let point: Vec<f64> = (0..self.around.on_device.len()).map(|i| [0.37, 0.59, 0.83][i % 3]).collect();
+                let point: Vec<f64> = (0..self.wrappers.on_device.len()).map(|i| [0.37, 0.59, 0.83][i % 3]).collect();
                 let found = self.numbers_on_device(rule, &clock, true, &point);
                 let carries = |option: &str, number| {
                     let mut rule = rule.boxed();
@@ -611,7 +611,8 @@ impl Groups {
                     }
                     rule.carried(t)
                 };
-                if let Some(name) = self.around.on_device.iter().find(|name| carries(name, 0.25) != carries(name, 0.5))
+                if let Some(name) =
+                    self.wrappers.on_device.iter().find(|name| carries(name, 0.25) != carries(name, 0.5))
                 {
                     return refuse(
                         "on_device",
@@ -627,7 +628,7 @@ impl Groups {
                     let off = (found - line).abs();
                     if off.is_nan() || off > 1e-9 * size {
                         let bound = format!("left to the host for {}: its numbers are no multiples of it", rule.name());
-                        return refuse("on_device", self.around.on_device.join(", "), bound);
+                        return refuse("on_device", self.wrappers.on_device.join(", "), bound);
                     }
                 }
             }
@@ -692,7 +693,7 @@ impl Groups {
 
     /// Refuses an option that a kernel of the caller's writes.
     fn check_of_host(&self, field: &str, value: f64) -> Result<()> {
-        match self.around.on_device.iter().any(|option| option == field) {
+        match self.wrappers.on_device.iter().any(|option| option == field) {
             true => refuse(field, value, "left to the device, which writes it"),
             false => Ok(()),
         }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result, refuse};
-use crate::format::Tensor;
+use crate::tensor::TensorSpec;
 
 /// The shader that draws values one by one: entry point `fill`.
 pub const FILL: &str =
@@ -31,12 +31,12 @@ pub const ORTHOGONAL: &str = include_str!("../shaders/init/orthogonal.wgsl");
 /// On the GPU: [`Arena::init`](crate::Arena::init), or [`Gpu::init`](crate::Gpu::init) for any slice of a buffer.
 ///
 /// ```
-/// use wgpu_optim::{Init, Tensor};
+/// use wgpu_optim::{Init, TensorSpec};
 ///
-/// let weights = Init::from_json(r#"{"glorot_uniform": {"gain": 2}}"#)?.fill(&Tensor::f32("w", [10, 14]), 7)?;
+/// let weights = Init::from_json(r#"{"glorot_uniform": {"gain": 2}}"#)?.fill(&TensorSpec::f32("w", [10, 14]), 7)?;
 /// assert!(weights.iter().all(|w| w.abs() <= 1.0)); // 2*sqrt(6/(10+14))
 ///
-/// let wrong = Init::Normal { mean: 0.0, std: -1.0 }.fill(&Tensor::f32("w", [10, 14]), 7);
+/// let wrong = Init::Normal { mean: 0.0, std: -1.0 }.fill(&TensorSpec::f32("w", [10, 14]), 7);
 /// assert_eq!(wrong.unwrap_err().to_string(), "normal.std of tensor w is -1, must be at least 1e-20 and at most 1e20");
 /// # Ok::<(), wgpu_optim::Error>(())
 /// ```
@@ -218,7 +218,7 @@ impl Init {
     /// # Errors
     /// [`Error::Field`] for a number outside its bound, [`Error::Shape`] for a tensor of too few dimensions,
     /// [`Error::TooLarge`] for one that no memory can hold.
-    pub fn fill(&self, tensor: &Tensor, seed: u64) -> Result<Vec<f32>> {
+    pub fn fill(&self, tensor: &TensorSpec, seed: u64) -> Result<Vec<f32>> {
         let law = self.law(tensor)?;
         let (size_bytes, page_bytes) = (tensor.size_bytes(), isize::MAX as u64);
         if size_bytes > page_bytes {
@@ -249,7 +249,7 @@ impl Init {
     }
 
     /// What the tensor's values come from, with everything checked.
-    pub(crate) fn law(&self, tensor: &Tensor) -> Result<Law> {
+    pub(crate) fn law(&self, tensor: &TensorSpec) -> Result<Law> {
         let of = Checks { init: self.name(), tensor };
         let draw = match *self {
             Self::Zeros => Draw::constant(0.0),
@@ -286,7 +286,7 @@ impl<'de> Deserialize<'de> for Init {
 /// An initialiser's options against their bounds, and against its tensor.
 struct Checks<'a> {
     init: &'static str,
-    tensor: &'a Tensor,
+    tensor: &'a TensorSpec,
 }
 
 impl Checks<'_> {
@@ -348,7 +348,7 @@ impl Checks<'_> {
     }
 
     fn too_flat(&self) -> Error {
-        let Tensor { name, shape, .. } = self.tensor;
+        let TensorSpec { name, shape, .. } = self.tensor;
         let (found, expected) = (format!("shape {shape:?}"), "at least 2 dimensions".into());
         Error::Shape { what: self.init.into(), tensor: name.clone(), found, expected }
     }
@@ -407,7 +407,7 @@ pub(crate) enum Law {
 
 /// What a whole number is drawn from, by the shader's numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum NonFinite {
     Constant,
     Uniform,
     Normal,
@@ -416,7 +416,7 @@ pub(crate) enum Kind {
 /// How a value comes of 32 random bits. Twin: `shaders/init/fill.wgsl`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Draw {
-    pub(crate) kind: Kind,
+    pub(crate) kind: NonFinite,
     /// The first share of 2^-32 of a normal distribution, and how many more there are.
     pub(crate) first: u32,
     pub(crate) span: u32,
@@ -430,7 +430,7 @@ pub(crate) struct Draw {
 impl Draw {
     fn constant(value: f64) -> Self {
         let base = value as f32;
-        Self { kind: Kind::Constant, first: 0, span: u32::MAX, scale: 0.0, base, low: base, high: base }
+        Self { kind: NonFinite::Constant, first: 0, span: u32::MAX, scale: 0.0, base, low: base, high: base }
     }
 
     fn uniform(low: f64, high: f64) -> Self {
@@ -438,20 +438,20 @@ impl Draw {
         let (low, high) = (low as f32 + 0.0, high as f32 + 0.0);
         let scale = (f64::from(high) - f64::from(low)) as f32 / (1 << 24) as f32;
         // Rounding could reach `high`.
-        Self { kind: Kind::Uniform, scale, low, high: high.next_down(), ..Self::constant(low.into()) }
+        Self { kind: NonFinite::Uniform, scale, low, high: high.next_down(), ..Self::constant(low.into()) }
     }
 
     pub(crate) fn normal(mean: f64, std: f64) -> Self {
         let scale = std as f32 / UNIT as f32;
         let base = mean + 0.0;
-        Self { kind: Kind::Normal, scale, low: f32::MIN, high: f32::MAX, ..Self::constant(base) }
+        Self { kind: NonFinite::Normal, scale, low: f32::MIN, high: f32::MAX, ..Self::constant(base) }
     }
 
     fn value(&self, bits: u32) -> f32 {
         let draw = match self.kind {
-            Kind::Constant => return self.base,
-            Kind::Uniform => (bits >> 8) as i32,
-            Kind::Normal => {
+            NonFinite::Constant => return self.base,
+            NonFinite::Uniform => (bits >> 8) as i32,
+            NonFinite::Normal => {
                 let within = u64::from(bits) * (u64::from(self.span) + 1);
                 quantile(self.first + (within >> 32) as u32)
             }
@@ -716,7 +716,7 @@ mod tests {
         }
         // Found: 9.1e-8 and 2.6e-7, of which rounding to 24 bits makes 6e-8 and 2.4e-7.
         assert!(worst[0] < 1e-7 && worst[1] < 3e-7, "{worst:?}");
-        let tensor = Tensor::f32("w", [1]);
+        let tensor = TensorSpec::f32("w", [1]);
         let truncated = Init::TruncatedNormal { mean: 0.0, std: 1.0, low: -2.0, high: 0.5 }.law(&tensor);
         let Ok(Law::Draw(Draw { first, span, .. })) = truncated else { panic!("{truncated:?}") };
         let around = [first - 1, first, first + span, first + span + 1].map(deviations);

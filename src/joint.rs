@@ -3,7 +3,7 @@
 use crate::course::Task;
 use crate::error::{Error, Result};
 use crate::gpu::{Buffers, Slot};
-use crate::optimizer::{Encoding, Optimizer, Token};
+use crate::optimizer::{EncodedStep, Encoding, Optimizer};
 
 /// One optimizer's part of a step that several take together.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ impl<'a> Joint<'a> {
     /// [`Error::Config`] where one does not measure its gradients or accumulates micro-batches, or where they differ in
     /// what skips a step or in the loss scale; [`Error::Count`] for none, or for more than seven; [`Error::OtherGpu`];
     /// else as [`Optimizer::encode`]. Nothing is encoded then.
-    pub fn encode(encoder: &mut wgpu::CommandEncoder, steps: &mut [Joint<'_>]) -> Result<Vec<Token>> {
+    pub fn encode(encoder: &mut wgpu::CommandEncoder, steps: &mut [Joint<'_>]) -> Result<Vec<EncodedStep>> {
         const MOST: usize = 7;
         if steps.is_empty() || steps.len() > MOST {
             return Err(Error::Count { what: "optimizers that step together", found: steps.len(), expected: MOST });
@@ -43,17 +43,17 @@ impl<'a> Joint<'a> {
         if steps.iter().any(|step| !step.optimizer.gpu().same(steps[0].optimizer.gpu())) {
             return Err(Error::OtherGpu { what: "an optimizer" });
         }
-        let first = steps[0].optimizer.around().clone();
+        let first = steps[0].optimizer.wrappers().clone();
         for step in steps.iter() {
-            let around = step.optimizer.around();
+            let wrappers = step.optimizer.wrappers();
             let refuse = |path: &str, message: &str| Err(Error::Config { path: path.into(), message: message.into() });
-            if !around.measures() {
+            if !wrappers.measures() {
                 return refuse("norms", "are not measured; optimizers that step together need them");
             }
-            if around.accumulate > 1 {
+            if wrappers.accumulate > 1 {
                 return refuse("accumulate", "must be 1 where optimizers step together");
             }
-            if (around.skips(), &around.loss_scale) != (first.skips(), &first.loss_scale) {
+            if (wrappers.skips(), &wrappers.loss_scale) != (first.skips(), &first.loss_scale) {
                 return refuse("loss_scale", "and skip_nonfinite must be the same where optimizers step together");
             }
         }

@@ -2,7 +2,6 @@
 #![cfg_attr(not(feature = "gpu"), doc = "Shader texts, chunk tables and the CPU reference, without wgpu.")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-mod around;
 mod clock;
 mod config;
 mod control;
@@ -10,7 +9,6 @@ mod control;
 mod course;
 mod early_stopping;
 mod error;
-mod format;
 #[cfg(feature = "gpu")]
 mod gpu;
 mod groups;
@@ -27,27 +25,29 @@ mod reference;
 pub mod rule;
 pub mod rules;
 mod schedule;
+mod tensor;
 pub mod wgsl;
+mod wrappers;
 
-pub use around::{AdaptiveClip, Around, Clip, Ema, Lookahead, LossScale};
 pub use clock::{Clock, Clocks};
 pub use config::{Config, Group};
-pub use control::{Kind, Scale, StepReport};
+pub use control::{LossScaleState, NonFinite, StepReport};
 pub use early_stopping::{EarlyStopping, Monitor, Verdict};
 pub use error::{Error, Result};
-pub use format::{ALIGNMENT, Access, BLOCK, Format, Tensor};
 #[cfg(feature = "gpu")]
-pub use gpu::{Arena, BestParams, Buffers, Counts, Gpu, Part, Slice, Tuning, required_limits};
+pub use gpu::{Arena, ArenaSubset, BestParams, Buffers, Counts, Gpu, Slice, Tuning, required_limits};
 pub use groups::{Groups, Record, Records};
 pub use init::{Fan, Fans, Init, WeightLayout};
 #[cfg(feature = "gpu")]
 pub use joint::Joint;
 #[cfg(feature = "gpu")]
-pub use optimizer::{Memory, Norms, On, Optimizer, Report, Token};
+pub use optimizer::{EncodedStep, Memory, Norms, Optimizer, StepPlan};
 pub use options::{EpsPlacement, MomentumForm, Nesterov};
 pub use reference::Reference;
 pub use rule::{Precision, WeightDecay};
 pub use rules::*;
 pub use schedule::{Closure, DecayShape, Mode, Plateau, PlateauState, Schedule, Scheduler, Stage};
+pub use tensor::{ALIGNMENT, Access, BLOCK, DType, TensorSpec};
 #[cfg(feature = "gpu")]
 pub use wgpu;
+pub use wrappers::{AdaptiveClip, Clip, Ema, Lookahead, LossScale, Wrappers};

@@ -3,8 +3,8 @@
 //!
 //! Twins: `shaders/skeletons/lines.wgsl`, `shaders/skeletons/finish_lines.wgsl`.
 
-use crate::format::Tensor;
 use crate::parts::Real;
+use crate::tensor::TensorSpec;
 
 /// Elements of the matrices that a tile holds whole, at most.
 const SMALL: u64 = 2048;
@@ -32,7 +32,7 @@ pub struct Lines {
 
 impl Lines {
     /// Those of a tensor; none below rank 2 or without elements.
-    pub fn of(tensor: &Tensor) -> Option<Self> {
+    pub fn of(tensor: &TensorSpec) -> Option<Self> {
         let [.., rows, columns] = tensor.shape[..] else { return None };
         let (rows, columns, len) = (rows as u64, columns as u64, tensor.len_elements());
         (len > 0).then(|| Self { matrices: len / rows.saturating_mul(columns), rows, columns })
@@ -166,13 +166,13 @@ mod tests {
     use super::*;
 
     fn lines(shape: &[usize]) -> Lines {
-        Lines::of(&Tensor::f32("w", shape)).unwrap()
+        Lines::of(&TensorSpec::f32("w", shape)).unwrap()
     }
 
     #[test]
     fn a_tensor_has_lines_from_rank_two_on() {
         for shape in [&[][..], &[5], &[0, 5], &[5, 0], &[3, 0, 4]] {
-            assert_eq!(Lines::of(&Tensor::f32("w", shape)), None, "{shape:?}");
+            assert_eq!(Lines::of(&TensorSpec::f32("w", shape)), None, "{shape:?}");
         }
         assert_eq!(lines(&[7, 1]), Lines { matrices: 1, rows: 7, columns: 1 });
         assert_eq!(lines(&[2, 3, 4, 5]), Lines { matrices: 6, rows: 4, columns: 5 });

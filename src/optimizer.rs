@@ -1,46 +1,21 @@
 //! The public stepper.
 
 use std::collections::VecDeque;
-use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::around::{Around, Clip};
 use crate::clock::{Clocks, Order};
 use crate::config::{Config, Group};
-use crate::control::{ALL, CONTROL, Kind, Measured, OTHERS, SEQUENCE, Scale, StepReport};
+use crate::control::{ALL, CONTROL, LossScaleState, Measured, NonFinite, OTHERS, SEQUENCE, StepReport};
 use crate::course::{self, Choices, Course, Layout, Task};
 use crate::error::{Error, Result};
-use crate::format::Tensor;
 use crate::gpu::{Arena, Buffers, Engine, Gpu, Guard, News, Receipt, Reports, Slice, Slot, StepState, Work};
 use crate::groups::{ABSENT, Groups};
 use crate::reference::{between_steps, check_carried, check_ema, check_scale, check_swap, find};
 use crate::rule::{Carried, Move, Start};
 use crate::schedule::Scheduler;
+use crate::tensor::TensorSpec;
 use crate::wgsl::NORM_WORDS;
-
-/// Makes an optimizer of a rule or a [`Config`].
-pub trait On: Into<Config> {
-    /// An optimizer for these tensors, its state at the start. Not in a browser: there, [`on_async`](Self::on_async).
-    ///
-    /// # Errors
-    /// A bad option, group or list of tensors, a parameter not in f32, a state slot too large for a buffer of the
-    /// device, or [`Error::Wgpu`] when its memory does not hold the state.
-    #[cfg(not(target_arch = "wasm32"))]
-    fn on(self, gpu: &Gpu, tensors: &[Tensor]) -> Result<Optimizer> {
-        pollster::block_on(Optimizer::new(&self.into(), gpu, tensors))
-    }
-
-    /// [`on`](Self::on), awaiting what the device says.
-    ///
-    /// # Errors
-    /// The same.
-    fn on_async(self, gpu: &Gpu, tensors: &[Tensor]) -> impl Future<Output = Result<Optimizer>> {
-        let config = self.into();
-        async move { Optimizer::new(&config, gpu, tensors).await }
-    }
-}
-
-impl<C: Into<Config>> On for C {}
+use crate::wrappers::{Clip, Wrappers};
 
 /// An optimizer on the GPU: state, clocks, and the encoding of steps.
 ///
@@ -50,7 +25,7 @@ impl<C: Into<Config>> On for C {}
 #[derive(Debug)]
 pub struct Optimizer {
     id: u64,
-    tensors: Vec<Tensor>,
+    tensors: Vec<TensorSpec>,
     groups: Groups,
     layout: Layout,
     course: Course,
@@ -99,9 +74,9 @@ struct Undo {
     reports: bool,
 }
 
-/// An encoded step or move, to be taken back with [`Optimizer::forget`] where its encoder is not submitted.
+/// An encoded step or move, to be taken back with [`Optimizer::undo`] where its encoder is not submitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Token {
+pub struct EncodedStep {
     optimizer: u64,
     sequence: u64,
 }
@@ -109,7 +84,7 @@ pub struct Token {
 /// What a step of certain buffers does.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
+pub struct StepPlan {
     /// Walks over the tensors: 1, 3 with norms, 5 with rows and columns.
     pub passes: usize,
     /// Sets of bindings of one pass.
@@ -150,7 +125,23 @@ impl Memory {
 }
 
 impl Optimizer {
-    async fn new(config: &Config, gpu: &Gpu, tensors: &[Tensor]) -> Result<Self> {
+    /// An optimizer for these tensors, its state at the start, of a rule or a [`Config`]. Not in a browser: there,
+    /// [`new_async`](Self::new_async).
+    ///
+    /// # Errors
+    /// A bad option, group or list of tensors, a parameter not in f32, a state slot too large for a buffer of the
+    /// device, or [`Error::Wgpu`] when its memory does not hold the state.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn new(gpu: &Gpu, tensors: &[TensorSpec], config: impl Into<Config>) -> Result<Self> {
+        pollster::block_on(Self::new_async(gpu, tensors, config))
+    }
+
+    /// [`new`](Self::new), awaiting what the device says.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn new_async(gpu: &Gpu, tensors: &[TensorSpec], config: impl Into<Config>) -> Result<Self> {
+        let config: Config = config.into();
         static IDS: AtomicU64 = AtomicU64::new(0);
         let groups = config.groups(tensors)?;
         let engine = Engine::new(gpu, tensors, &groups).await?;
@@ -176,7 +167,7 @@ impl Optimizer {
     /// Encodes one step: an update of every tensor that has a gradient, from `grads` into `params`.
     ///
     /// Any number of steps may be encoded before one is submitted, in one encoder or several; they must be submitted in
-    /// the order of encoding. Where the encoder is dropped instead, give the token to [`forget`](Self::forget).
+    /// the order of encoding. Where the encoder is dropped instead, give the token to [`undo`](Self::undo).
     ///
     /// # Errors
     /// Buffers that do not fit the tensors or cannot be bound, a missing look-ahead, parameters in evaluation, a
@@ -186,7 +177,7 @@ impl Optimizer {
         encoder: &mut wgpu::CommandEncoder,
         params: impl Into<Buffers<'a>>,
         grads: impl Into<Buffers<'a>>,
-    ) -> Result<Token> {
+    ) -> Result<EncodedStep> {
         let work = self.prepare(&params.into(), &grads.into())?;
         self.commit(encoder, work)
     }
@@ -206,8 +197,8 @@ impl Optimizer {
     }
 
     /// What is wrapped round the rule.
-    pub(crate) fn around(&self) -> &Around {
-        self.groups.around()
+    pub(crate) fn wrappers(&self) -> &Wrappers {
+        self.groups.wrappers()
     }
 
     /// The device that it works on.
@@ -256,7 +247,7 @@ impl Optimizer {
     /// since the device decides on steps: to what they came after, changed likewise.
     fn change_counts(&mut self, mut change: impl FnMut(&mut Clocks)) {
         self.course.change(&mut change);
-        match self.groups.around().skips() {
+        match self.groups.wrappers().skips() {
             true => self.undo.iter_mut().for_each(|undo| undo.course.change(&mut change)),
             false => self.undo.clear(),
         }
@@ -271,7 +262,7 @@ impl Optimizer {
     fn whole_step(&self, present: &[bool]) -> Result<Encoding> {
         let mut order = self.order.clone();
         order.step(&self.tensors, |i| present[i] && self.groups.rule_of(i).needs_look_ahead())?;
-        let certain = !self.groups.around().skips();
+        let certain = !self.groups.wrappers().skips();
         let mut course = self.course.clone();
         let choices = course.step(&self.groups, Some(present).filter(|all| !all.iter().all(|&is| is)), certain)?;
         if certain {
@@ -279,7 +270,7 @@ impl Optimizer {
         }
         let sequence = [self.place_of(&self.course), self.place_of(&course)];
         let mut stages = Task::DECIDE | Task::SELECT | Task::ADVANCE;
-        if self.groups.around().measures() {
+        if self.groups.wrappers().measures() {
             stages |= Task::MEASURE;
         }
         let words = self.words(&choices, present, Task { stages, sequence, others: 0 });
@@ -299,7 +290,7 @@ impl Optimizer {
         let slices: Vec<_> = (0..begun.len()).map(|i| begun[i].then(|| sums.slice_at(i))).collect();
         let all = begun.iter().all(|&begun| begun);
         let of_step = if all { Buffers::Arena(sums) } else { Buffers::Slices(slices) };
-        if self.batch + 1 < self.groups.around().accumulate {
+        if self.batch + 1 < self.groups.wrappers().accumulate {
             // Parameters that the step will not take are refused now.
             self.engine.bind(params, Work::Step(&of_step))?;
             self.engine.bind(&sums.into(), Work::Gather(grads))?;
@@ -314,12 +305,12 @@ impl Optimizer {
 
     /// What the device counts, to notice an encoder that is missing: steps, where they may be skipped.
     fn place_of(&self, course: &Course) -> u32 {
-        if self.groups.around().skips() { course.attempts() as u32 } else { 0 }
+        if self.groups.wrappers().skips() { course.attempts() as u32 } else { 0 }
     }
 
     /// The words of a step or a move.
     fn words(&self, choices: &Choices, present: &[bool], task: Task) -> Vec<u32> {
-        match self.groups.around().is_controlled() {
+        match self.groups.wrappers().is_controlled() {
             true => course::words(&self.groups, &self.layout, choices, present, task),
             false => choices.only().words(),
         }
@@ -340,7 +331,7 @@ impl Optimizer {
 
     /// Refuses what cannot be between the micro-batches of a step.
     fn between_steps(&self, what: &'static str) -> Result<()> {
-        between_steps(what, self.batch, self.groups.around().accumulate)
+        between_steps(what, self.batch, self.groups.wrappers().accumulate)
     }
 
     /// The gradients to be cleared: buffer, first byte, bytes.
@@ -349,7 +340,7 @@ impl Optimizer {
             return Ok(vec![]);
         }
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;
-        let of_grads: Vec<_> = self.tensors.iter().map(Tensor::of_grads).collect();
+        let of_grads: Vec<_> = self.tensors.iter().map(TensorSpec::grad_spec).collect();
         let slices = grads.slices(self.engine.gpu(), "gradient", &of_grads, usage)?;
         let given = grads.present().unwrap_or_else(|| vec![true; self.tensors.len()]);
         let given = slices.into_iter().zip(given).filter_map(|(slice, given)| slice.filter(|_| given));
@@ -382,7 +373,7 @@ impl Optimizer {
         &mut self,
         encoder: &mut wgpu::CommandEncoder,
         params: impl Into<Buffers<'a>>,
-    ) -> Result<Token> {
+    ) -> Result<EncodedStep> {
         let params = params.into();
         self.take_reports()?;
         self.between_steps("look-ahead")?;
@@ -405,7 +396,7 @@ impl Optimizer {
     }
 
     /// Encodes the move of the parameters to where the model is to be evaluated, for rules that train it elsewhere
-    /// ([`has_evaluation`](Self::has_evaluation)); [`encode_training`](Self::encode_training) leads back, to rounding.
+    /// ([`has_eval`](Self::has_eval)); [`encode_training`](Self::encode_training) leads back, to rounding.
     /// In between a step is an error. The way back takes the same numbers, whatever is set or fed in between.
     ///
     /// # Errors
@@ -415,14 +406,14 @@ impl Optimizer {
         &mut self,
         encoder: &mut wgpu::CommandEncoder,
         params: impl Into<Buffers<'a>>,
-    ) -> Result<Token> {
+    ) -> Result<EncodedStep> {
         let params = params.into();
         self.take_reports()?;
         self.between_steps("evaluation")?;
         self.bind_all(&params, Move::Evaluation)?;
         let choices = self.course.moved(|clocks| self.groups.moved(clocks, Move::Evaluation, |_| true))?;
         let mut order = self.order.clone();
-        order.evaluate(self.has_evaluation(), choices.clone())?;
+        order.evaluate(self.has_eval(), choices.clone())?;
         self.commit_move(encoder, &choices, order)
     }
 
@@ -434,7 +425,7 @@ impl Optimizer {
         &mut self,
         encoder: &mut wgpu::CommandEncoder,
         params: impl Into<Buffers<'a>>,
-    ) -> Result<Token> {
+    ) -> Result<EncodedStep> {
         let params = params.into();
         self.take_reports()?;
         self.bind_all(&params, Move::Training)?;
@@ -455,7 +446,7 @@ impl Optimizer {
         &mut self,
         encoder: &mut wgpu::CommandEncoder,
         params: impl Into<Buffers<'a>>,
-    ) -> Result<Token> {
+    ) -> Result<EncodedStep> {
         let params = params.into();
         self.take_reports()?;
         self.between_steps("swap")?;
@@ -477,7 +468,7 @@ impl Optimizer {
         &mut self,
         encoder: &mut wgpu::CommandEncoder,
         copy: impl Into<Buffers<'a>>,
-    ) -> Result<Token> {
+    ) -> Result<EncodedStep> {
         let copy = copy.into();
         self.take_reports()?;
         check_ema(&self.groups)?;
@@ -507,7 +498,7 @@ impl Optimizer {
     ///
     /// # Errors
     /// The same.
-    pub fn evaluation<'a>(&mut self, params: impl Into<Buffers<'a>>) -> Result<()> {
+    pub fn eval<'a>(&mut self, params: impl Into<Buffers<'a>>) -> Result<()> {
         self.submit(|optimizer, encoder| optimizer.encode_evaluation(encoder, params))
     }
 
@@ -515,7 +506,7 @@ impl Optimizer {
     ///
     /// # Errors
     /// The same.
-    pub fn training<'a>(&mut self, params: impl Into<Buffers<'a>>) -> Result<()> {
+    pub fn train<'a>(&mut self, params: impl Into<Buffers<'a>>) -> Result<()> {
         self.submit(|optimizer, encoder| optimizer.encode_training(encoder, params))
     }
 
@@ -536,11 +527,11 @@ impl Optimizer {
     /// have been dropped without being submitted.
     ///
     /// # Errors
-    /// [`Error::Token`] for another optimizer's token, one that is not the latest, one whose encoder was submitted or
+    /// [`Error::EncodedStep`] for another optimizer's token, one that is not the latest, one whose encoder was submitted or
     /// is there still, or, where no step may be skipped, one from before [`set_t`](Self::set_t), `set_carried` or
     /// `set_steps`.
-    pub fn forget(&mut self, token: Token) -> Result<()> {
-        let refuse = |message: &str| Err(Error::Token { message: message.into() });
+    pub fn undo(&mut self, token: EncodedStep) -> Result<()> {
+        let refuse = |message: &str| Err(Error::EncodedStep { message: message.into() });
         if token.optimizer != self.id {
             return refuse("belongs to another optimizer");
         }
@@ -574,7 +565,7 @@ impl Optimizer {
 
     /// Whether the model is to be evaluated elsewhere than its parameters are trained: see
     /// [`encode_evaluation`](Self::encode_evaluation).
-    pub fn has_evaluation(&self) -> bool {
+    pub fn has_eval(&self) -> bool {
         self.groups.have_move(Move::Evaluation)
     }
 
@@ -692,14 +683,14 @@ impl Optimizer {
     /// the top level, once all submitted work is done. They start as at creation, at `t = 0`, with the options of now;
     /// schedules go on where they are. State, `t` and what is carried of the others stay. From now on parameters and
     /// gradients are those of all. The state is copied to larger buffers: for a moment the device holds it twice. What
-    /// [`scale_buffer`](Self::scale_buffer), [`norms_buffer`](Self::norms_buffer) and [`on_device`](Self::on_device)
+    /// [`loss_scale_buffer`](Self::loss_scale_buffer), [`norms_buffer`](Self::norms_buffer) and [`on_device`](Self::on_device)
     /// name is elsewhere then: ask again, and bind it anew.
     ///
     /// # Errors
     /// [`Error::TensorTwice`] for a name that is there already; [`Error::Group`] for a tensor that two groups match;
     /// what is refused of tensors at creation; [`Error::Order`] between a look-ahead or a micro-batch and its step, in
     /// evaluation, and for an encoding that is neither submitted nor taken back. Nothing has changed then.
-    pub async fn add(&mut self, tensors: &[Tensor]) -> Result<()> {
+    pub async fn add(&mut self, tensors: &[TensorSpec]) -> Result<()> {
         self.grow("add", tensors, |groups, all| groups.add(all), false).await
     }
 
@@ -709,7 +700,7 @@ impl Optimizer {
     /// # Errors
     /// As [`add`](Self::add), and what is refused of a group at creation: a bad option or schedule, a name or pattern
     /// that matches none of the new tensors.
-    pub async fn add_group(&mut self, group: Group, tensors: &[Tensor]) -> Result<()> {
+    pub async fn add_group(&mut self, group: Group, tensors: &[TensorSpec]) -> Result<()> {
         let step = self.steps().saturating_add(1);
         self.grow("add_group", tensors, |groups, all| groups.add_group(&group, all, step), false).await
     }
@@ -719,7 +710,7 @@ impl Optimizer {
     /// # Errors
     /// The same.
     #[cfg(not(target_arch = "wasm32"))]
-    pub fn add_blocking(&mut self, tensors: &[Tensor]) -> Result<()> {
+    pub fn add_blocking(&mut self, tensors: &[TensorSpec]) -> Result<()> {
         pollster::block_on(self.grow("add", tensors, |groups, all| groups.add(all), true))
     }
 
@@ -728,17 +719,17 @@ impl Optimizer {
     /// # Errors
     /// The same.
     #[cfg(not(target_arch = "wasm32"))]
-    pub fn add_group_blocking(&mut self, group: Group, tensors: &[Tensor]) -> Result<()> {
+    pub fn add_group_blocking(&mut self, group: Group, tensors: &[TensorSpec]) -> Result<()> {
         let step = self.steps().saturating_add(1);
-        let assign = |groups: &mut Groups, all: &[Tensor]| groups.add_group(&group, all, step);
+        let assign = |groups: &mut Groups, all: &[TensorSpec]| groups.add_group(&group, all, step);
         pollster::block_on(self.grow("add_group", tensors, assign, true))
     }
 
     async fn grow(
         &mut self,
         what: &'static str,
-        tensors: &[Tensor],
-        assign: impl FnOnce(&mut Groups, &[Tensor]) -> Result<()>,
+        tensors: &[TensorSpec],
+        assign: impl FnOnce(&mut Groups, &[TensorSpec]) -> Result<()>,
         wait: bool,
     ) -> Result<()> {
         self.order.settled(what)?;
@@ -874,11 +865,11 @@ impl Optimizer {
     ///
     /// # Errors
     /// Buffers as in [`encode`](Self::encode).
-    pub fn plan<'a>(&mut self, params: impl Into<Buffers<'a>>, grads: impl Into<Buffers<'a>>) -> Result<Report> {
+    pub fn plan<'a>(&mut self, params: impl Into<Buffers<'a>>, grads: impl Into<Buffers<'a>>) -> Result<StepPlan> {
         let (params, grads) = (params.into(), grads.into());
         let present = self.present(&grads);
         let mut gathers = (0, 0);
-        let around = self.groups.around().clone();
+        let wrappers = self.groups.wrappers().clone();
         let sums = self.engine.accumulated();
         let of_step = sums.as_ref().map_or(grads.clone(), |sums| Buffers::Arena(sums));
         if let Some(sums) = &sums {
@@ -890,21 +881,21 @@ impl Optimizer {
         let stepped = || (0..tensors.len()).filter(|&i| present[i]);
         let with_lines = stepped().filter(|&i| self.groups.rule_of(i).has_lines());
         let line_bytes = with_lines.filter_map(|i| self.groups.lines_of(i)).map(|lines| lines.bytes()).sum();
-        let measured = |grad: u64| match around.clip {
+        let measured = |grad: u64| match wrappers.clip {
             Some(Clip::Adaptive(_)) => grad + 4,
-            _ => grad * u64::from(around.measures()),
+            _ => grad * u64::from(wrappers.measures()),
         };
         let bytes = stepped().map(|i| {
             let clock = self.course.hoped().clock(i);
-            let wrapped = around.bytes_per_element(clock.t.saturating_add(1), !clock.started);
+            let wrapped = wrappers.bytes_per_element(clock.t.saturating_add(1), !clock.started);
             let rule = self.groups.rule_of(i);
-            let grad = tensors[i].grad.size_bytes();
+            let grad = tensors[i].grad_dtype.size_bytes();
             // Sums of micro-batches are in f32: one is read and written, and read again by the step.
             let (of_step, gathered) = if gathers.0 > 0 { (4, 8 + grad) } else { (grad, 0) };
             let saved = rule.grad_reads() * (4 - of_step);
             tensors[i].len_elements() * (rule.bytes_per_element() - saved + wrapped + measured(of_step) + gathered)
         });
-        Ok(Report {
+        Ok(StepPlan {
             passes: bound.passes + gathers.0,
             windows: bound.windows,
             dispatches: bound.dispatches() + gathers.1,
@@ -936,12 +927,12 @@ impl Optimizer {
             self.engine.bind(&Buffers::Arena(sums), Work::Gather(&grads))?;
         }
         self.engine.bind(&params, Work::Step(&of_step))?;
-        if self.groups.around().is_controlled() {
+        if self.groups.wrappers().is_controlled() {
             let buffer = self.reports.reserve(self.engine.gpu())?;
             self.reports.give_back(buffer);
         }
         let mut course = self.course.clone();
-        let choices = course.step(&self.groups, None, !self.groups.around().skips())?;
+        let choices = course.step(&self.groups, None, !self.groups.wrappers().skips())?;
         let task = Task { stages: 0, sequence: [0, 0], others: 0 };
         self.engine.reserve(&self.words(&choices, &vec![true; self.tensors.len()], task))
     }
@@ -958,7 +949,7 @@ impl Optimizer {
     }
 
     /// The tensors, in order.
-    pub fn tensors(&self) -> &[Tensor] {
+    pub fn tensors(&self) -> &[TensorSpec] {
         &self.tensors
     }
 
@@ -969,7 +960,10 @@ impl Optimizer {
     }
 
     /// Encodes into an encoder of its own, submitted.
-    fn submit(&mut self, encode: impl FnOnce(&mut Self, &mut wgpu::CommandEncoder) -> Result<Token>) -> Result<()> {
+    fn submit(
+        &mut self,
+        encode: impl FnOnce(&mut Self, &mut wgpu::CommandEncoder) -> Result<EncodedStep>,
+    ) -> Result<()> {
         let mut encoder = self.engine.gpu().device().create_command_encoder(&Default::default());
         encode(self, &mut encoder)?;
         self.engine.gpu().queue().submit([encoder.finish()]);
@@ -981,15 +975,15 @@ impl Optimizer {
         encoder: &mut wgpu::CommandEncoder,
         choices: &Choices,
         order: Order<Choices>,
-    ) -> Result<Token> {
+    ) -> Result<EncodedStep> {
         let words = vec![self.words_of_move(choices)];
         let encoding = Encoding { words, ..self.encoding(self.course.clone(), order) };
         self.commit(encoder, encoding)
     }
 
-    fn commit(&mut self, encoder: &mut wgpu::CommandEncoder, work: Encoding) -> Result<Token> {
+    fn commit(&mut self, encoder: &mut wgpu::CommandEncoder, work: Encoding) -> Result<EncodedStep> {
         let receipt = match &work.step {
-            Some(_) if self.groups.around().is_controlled() => Some(self.reserve_receipt()?),
+            Some(_) if self.groups.wrappers().is_controlled() => Some(self.reserve_receipt()?),
             _ => None,
         };
         let guards = match self.engine.encode(encoder, &work.words) {
@@ -1009,7 +1003,7 @@ impl Optimizer {
         work: Encoding,
         guards: Vec<Guard>,
         receipt: Option<wgpu::Buffer>,
-    ) -> Token {
+    ) -> EncodedStep {
         for (buffer, offset, size) in &work.cleared {
             encoder.clear_buffer(buffer, *offset, Some(*size));
         }
@@ -1039,7 +1033,7 @@ impl Optimizer {
             state,
             reports,
         });
-        Token { optimizer: self.id, sequence: self.sequence }
+        EncodedStep { optimizer: self.id, sequence: self.sequence }
     }
 
     /// What became of steps, the oldest first: of those alone whose news has come, each once. Waits for nothing, and
@@ -1080,8 +1074,8 @@ impl Optimizer {
     /// Takes in the news that has come, and refuses to go on where steps were lost.
     fn take_reports(&mut self) -> Result<()> {
         self.take_news()?;
-        let around = self.groups.around();
-        if (around.skips() || around.accumulate > 1) && self.undo.iter().any(|undo| undo.state.is_dropped()) {
+        let wrappers = self.groups.wrappers();
+        if (wrappers.skips() || wrappers.accumulate > 1) && self.undo.iter().any(|undo| undo.state.is_dropped()) {
             let message = "the encoder of an encoding was dropped; forget its token".into();
             return Err(Error::Order { what: "step", message });
         }
@@ -1100,7 +1094,7 @@ impl Optimizer {
                 Source::Host(_) => break,
                 Source::Device(receipt) => match receipt.look()? {
                     News::Words(words) => Some(words),
-                    News::Dropped if !self.groups.around().skips() => {
+                    News::Dropped if !self.groups.wrappers().skips() => {
                         if let Some(Waiting { from: Source::Device(receipt), .. }) = self.waiting.pop_front() {
                             receipt.finish();
                         }
@@ -1120,8 +1114,8 @@ impl Optimizer {
             let applied = read("SKIPPED") == 0;
             let name = |&i: &usize| self.tensors[i].name.clone();
             let float = |word: u32| f64::from(f32::from_bits(word));
-            let (measures, scales) = (self.groups.around().measures(), self.groups.around().loss_scale.is_some());
-            let culprit = Kind::read(read("CULPRIT_KIND")).map(|kind| (name(&(read("CULPRIT") as usize)), kind));
+            let (measures, scales) = (self.groups.wrappers().measures(), self.groups.wrappers().loss_scale.is_some());
+            let culprit = NonFinite::read(read("CULPRIT_KIND")).map(|kind| (name(&(read("CULPRIT") as usize)), kind));
             let all = words.filter(|_| measures).map(|words| Measured::<f32>::read(&words[ALL..]));
             let report = StepReport {
                 step: waiting.step,
@@ -1131,7 +1125,7 @@ impl Optimizer {
                 scale: if scales { float(read("SCALE_USED")) } else { 1.0 },
                 culprit,
             };
-            if self.groups.around().skips() {
+            if self.groups.wrappers().skips() {
                 self.course.report(applied);
             }
             if let Some(Waiting { from: Source::Device(receipt), .. }) = self.waiting.pop_front() {
@@ -1172,7 +1166,7 @@ impl Optimizer {
     }
 
     fn check_norms(&self) -> Result<()> {
-        if self.groups.around().measures() {
+        if self.groups.wrappers().measures() {
             return Ok(());
         }
         Err(Error::Config { path: "norms".into(), message: "are not measured; set norms to true".into() })
@@ -1193,8 +1187,8 @@ impl Optimizer {
     ///
     /// # Errors
     /// [`Error::Config`] without `loss_scale`.
-    pub fn scale_buffer(&self) -> Result<Slice<'_>> {
-        match self.groups.around().loss_scale {
+    pub fn loss_scale_buffer(&self) -> Result<Slice<'_>> {
+        match self.groups.wrappers().loss_scale {
             Some(_) => Ok(self.of_control(0, 1)),
             None => Err(Error::Config { path: "loss_scale".into(), message: "is not set; there is no scale".into() }),
         }
@@ -1207,7 +1201,7 @@ impl Optimizer {
     /// # Errors
     /// [`Error::Config`] where there are none.
     pub fn on_device(&self) -> Result<Slice<'_>> {
-        match self.groups.around().on_device.len() {
+        match self.groups.wrappers().on_device.len() {
             0 => {
                 Err(Error::Config { path: "on_device".into(), message: "is not set; the host has all options".into() })
             }
@@ -1223,23 +1217,23 @@ impl Optimizer {
     ///
     /// # Errors
     /// [`Error::Config`] without `loss_scale`, [`Error::Wgpu`] or [`Error::DeviceLost`].
-    pub async fn scale(&self) -> Result<Scale> {
+    pub async fn loss_scale(&self) -> Result<LossScaleState> {
         self.read_scale(false).await
     }
 
-    /// [`scale`](Self::scale), blocking.
+    /// [`loss_scale`](Self::loss_scale), blocking.
     ///
     /// # Errors
     /// The same.
     #[cfg(not(target_arch = "wasm32"))]
-    pub fn scale_blocking(&self) -> Result<Scale> {
+    pub fn loss_scale_blocking(&self) -> Result<LossScaleState> {
         pollster::block_on(self.read_scale(true))
     }
 
-    async fn read_scale(&self, wait: bool) -> Result<Scale> {
-        self.scale_buffer()?;
+    async fn read_scale(&self, wait: bool) -> Result<LossScaleState> {
+        self.loss_scale_buffer()?;
         let words = self.engine.read_control(0, 3, wait).await?;
-        Ok(Scale { scale: f32::from_bits(words[0]).into(), good: words[2] })
+        Ok(LossScaleState { scale: f32::from_bits(words[0]).into(), good: words[2] })
     }
 
     /// Sets the loss scale, before any work that is not yet submitted, as when a training is resumed.
@@ -1247,8 +1241,8 @@ impl Optimizer {
     /// # Errors
     /// [`Error::Config`] without `loss_scale`, [`Error::Field`] for what is no power of two from 2^-24 to 2^24 or for
     /// more good steps than the interval has, [`Error::Order`] between micro-batches.
-    pub fn set_scale(&mut self, scale: Scale) -> Result<()> {
-        self.between_steps("set_scale")?;
+    pub fn set_loss_scale(&mut self, scale: LossScaleState) -> Result<()> {
+        self.between_steps("set_loss_scale")?;
         check_scale(&self.groups, scale)?;
         self.engine.write_control(0, &[(scale.scale as f32).to_bits()])?;
         self.engine.write_control(2, &[scale.good])

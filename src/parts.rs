@@ -3,7 +3,7 @@
 //! Twin: `shaders/parts.wgsl`. `sign`, `max` and `clamp` have WGSL's meaning: `sign(0)` is 0, and a NaN
 //! operand of `max` yields the other one.
 
-use crate::format::BLOCK;
+use crate::tensor::BLOCK;
 
 /// The arithmetic of the reference: f32, as on the GPU, or f64.
 pub trait Real: ndarray::NdFloat {

@@ -8,8 +8,8 @@
 use std::ops::Range;
 
 use crate::error::{Error, Result, refuse};
-use crate::format::{ALIGNMENT, Access, BLOCK, Format, Tensor};
 use crate::lines::Lines;
+use crate::tensor::{ALIGNMENT, Access, BLOCK, DType, TensorSpec};
 
 /// Words of a row of the table: `Row` in `shaders/skeletons/common.wgsl`.
 pub const ROW_WORDS: usize = 12;
@@ -70,7 +70,7 @@ pub struct Place {
 /// # Errors
 /// [`Error::TooLarge`] for a tensor larger than a page.
 pub fn pack(
-    tensors: &[Tensor],
+    tensors: &[TensorSpec],
     what: &'static str,
     size_bytes: impl Fn(usize) -> u64,
     align: u64,
@@ -117,7 +117,7 @@ pub struct Item {
     /// Its gradients; a look-ahead has none.
     pub grad: Option<Place>,
     /// How gradients are stored. Formats do not share a dispatch: f32 where there are none.
-    pub grad_format: Format,
+    pub grad_format: DType,
     /// Its state, and the number of slots per element.
     pub state: Option<(Place, u64)>,
     /// The numbers of its rows, of its columns, and what is seen of its rows, in this order; where its rule has any.
@@ -130,7 +130,7 @@ pub struct Item {
 
 impl Item {
     /// What those that share a dispatch have in common.
-    fn kind(&self) -> (usize, Access, Format) {
+    fn kind(&self) -> (usize, Access, DType) {
         (self.variant, self.access, self.grad_format)
     }
 }
@@ -165,7 +165,7 @@ pub struct Window {
     /// How parameters and gradients are read.
     pub access: Access,
     /// How gradients are stored.
-    pub grad_format: Format,
+    pub grad_format: DType,
     /// Bound parameters.
     pub param: Option<Span>,
     /// Bound gradients.
@@ -382,7 +382,7 @@ pub fn check_lines(lines: &Lines, binding_bytes: u64) -> Result<()> {
 }
 
 /// Bytes from one element to another in parameters or gradients, and the first one's place among these bytes.
-fn values(access: Access, format: Format, place: Place, first: u64, len: u64) -> (Reach, u64) {
+fn values(access: Access, format: DType, place: Place, first: u64, len: u64) -> (Reach, u64) {
     let size = format.size_bytes();
     let (start, end) = (place.offset + size * first, place.offset + size * (first + len));
     let unit = match access {
@@ -401,7 +401,7 @@ fn lines_reach(place: Place, lines: &Lines) -> Reach {
 
 fn cut(item: &Item, first: u64, chunk_len: u64, partial: &mut u64) -> Chunk {
     let len = chunk_len.min(item.len - first);
-    let value = |place: Place, format: Format| values(item.access, format, place, first, len).0;
+    let value = |place: Place, format: DType| values(item.access, format, place, first, len).0;
     let state = item.state.map(|(place, slots)| {
         let start = place.offset + 4 * first * slots;
         Reach { buffer: place.buffer, start, end: start + 4 * padded(len) * slots }
@@ -419,7 +419,7 @@ fn cut(item: &Item, first: u64, chunk_len: u64, partial: &mut u64) -> Chunk {
         row: [item.tensor as u64, len, 0, 0, 0, *partial, column, seen, rows, columns, top, left],
         lines: 6..8,
         reach: [
-            Some(value(item.param, Format::F32)),
+            Some(value(item.param, DType::F32)),
             item.grad.map(|place| value(place, item.grad_format)),
             state,
             item.lines.map(|(place, lines)| lines_reach(place, &lines)),
@@ -437,8 +437,8 @@ fn cut_lines(item: &Item, place: Place, lines: Lines, share: &mut u64, tiles: &m
     let whole = Some(lines_reach(place, &lines));
     let mut tile = |first: u64, [high, wide]: [u64; 2], at: [u64; 3], of_lines: Range<usize>| {
         let len = (high - 1) * columns + wide;
-        let reach = |place: Place, format: Format| values(item.access, format, place, first, len);
-        let (param, grad) = (reach(item.param, Format::F32), item.grad.map(|place| reach(place, item.grad_format)));
+        let reach = |place: Place, format: DType| values(item.access, format, place, first, len);
+        let (param, grad) = (reach(item.param, DType::F32), item.grad.map(|place| reach(place, item.grad_format)));
         let from_grad = grad.map_or(0, |(_, from)| from);
         let [row, column, seen] = at;
         tiles.push(Chunk {
@@ -530,7 +530,7 @@ mod tests {
     const BOUNDS: Bounds = Bounds { binding_bytes: 128 << 20, workgroups: 65_535, chunk_blocks: 8 };
 
     fn items(lens: &[u64], slots: u64) -> Vec<Item> {
-        let tensors: Vec<_> = lens.iter().map(|&len| Tensor::f32(format!("t{len}"), [len as usize])).collect();
+        let tensors: Vec<_> = lens.iter().map(|&len| TensorSpec::f32(format!("t{len}"), [len as usize])).collect();
         let (params, _) = pack(&tensors, "values", |i| 4 * lens[i], 256, u64::MAX).unwrap();
         let (states, _) = pack(&tensors, "state", |i| 4 * slots * padded(lens[i]), 16, u64::MAX).unwrap();
         (0..lens.len())
@@ -541,7 +541,7 @@ mod tests {
                 access: Access::Vec4,
                 param: params[tensor],
                 grad: Some(Place { buffer: 1, ..params[tensor] }),
-                grad_format: Format::F32,
+                grad_format: DType::F32,
                 state: (slots > 0).then_some((states[tensor], slots)),
                 lines: None,
                 partial_words: SUM_WORDS,
@@ -602,9 +602,9 @@ mod tests {
     fn tiles_cover_each_element_once_and_lines_each_row_and_column() {
         let shapes = [[1, 1, 1], [300, 3, 3], [3, 40, 31], [1, 3, 2100], [2, 34, 270], [1, 2500, 2], [1, 70, 300]];
         let mut items = matrices(&shapes);
-        for (format, bounds) in [(Format::F32, BOUNDS), (Format::F16, Bounds::new(56 << 10, 7, 4, 0))] {
+        for (format, bounds) in [(DType::F32, BOUNDS), (DType::F16, Bounds::new(56 << 10, 7, 4, 0))] {
             items.iter_mut().for_each(|item| item.grad_format = format);
-            items.iter_mut().filter(|_| format == Format::F16).for_each(|item| {
+            items.iter_mut().filter(|_| format == DType::F16).for_each(|item| {
                 item.access = Access::Scalar;
                 item.grad.as_mut().unwrap().offset += 4;
             });
@@ -687,7 +687,7 @@ mod tests {
         for (access, offset) in [(Access::Vec4, 8), (Access::Scalar, 4)] {
             let mut items = items(&[0, 1, 5, 1023, 1024, 1025, 70_001, 3, 20_000], 1);
             for item in &mut items[3..] {
-                item.grad_format = Format::F16;
+                item.grad_format = DType::F16;
                 item.access = access;
                 item.grad.as_mut().unwrap().offset += offset;
             }
@@ -734,7 +734,7 @@ mod tests {
 
     #[test]
     fn a_tensor_larger_than_a_page_is_refused_with_both_sizes() {
-        let error = pack(&[Tensor::f32("w", [100])], "values", |_| 400, 256, 256).unwrap_err();
+        let error = pack(&[TensorSpec::f32("w", [100])], "values", |_| 400, 256, 256).unwrap_err();
         assert_eq!(error.to_string(), "tensor w: its values take 400 bytes, a buffer holds at most 256");
     }
 }

@@ -2,26 +2,26 @@
 
 use ndarray::ArrayD;
 
-use crate::around::{Around, Clip, Ema, LossScale};
 use crate::clock::{Clocks, Order};
 use crate::config::{Config, Group};
-use crate::control::{Kind, Measured, Scale, StepReport};
+use crate::control::{LossScaleState, Measured, NonFinite, StepReport};
 use crate::error::{Error, Result, refuse};
-use crate::format::Tensor;
 use crate::groups::{Groups, Records};
 use crate::parts;
 use crate::rule::{Carried, Extent, Move, Precision, Slot, Start, Step};
 use crate::schedule::Scheduler;
+use crate::tensor::TensorSpec;
+use crate::wrappers::{Clip, Ema, LossScale, Wrappers};
 
 /// An optimizer on the CPU, with the semantics of [`Optimizer`](crate::Optimizer); but a look-ahead moves all tensors
 /// that need one and are not frozen.
 ///
 /// ```
 /// use ndarray::{ArrayD, arr1};
-/// use wgpu_optim::{Config, Reference, Sgd, Tensor};
+/// use wgpu_optim::{Config, Reference, Sgd, TensorSpec};
 ///
 /// let config = Config::from(Sgd { lr: 0.5, ..Sgd::default() });
-/// let mut sgd = Reference::<f64>::new(&config, &[Tensor::f32("w", [2])])?;
+/// let mut sgd = Reference::<f64>::new(&config, &[TensorSpec::f32("w", [2])])?;
 /// let mut params = [arr1(&[1.0, 2.0]).into_dyn()];
 /// sgd.step(&mut params, &[Some(arr1(&[1.0, 0.0]).into_dyn())])?;
 /// assert_eq!(params[0], arr1(&[0.5, 2.0]).into_dyn());
@@ -29,16 +29,16 @@ use crate::schedule::Scheduler;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Reference<F> {
-    tensors: Vec<Tensor>,
+    tensors: Vec<TensorSpec>,
     groups: Groups,
     clocks: Clocks,
     order: Order<Records>,
     /// Per tensor and field of the rule's `State`, one number an element, row or column; then the slots round the rule.
     /// A slot that is off is empty.
     elements: Vec<Vec<Vec<F>>>,
-    /// Per tensor, the fields of the rule's `Tensor`.
+    /// Per tensor, the fields of the rule's `TensorSpec`.
     numbers: Vec<Vec<F>>,
-    scale: Scale,
+    scale: LossScaleState,
     /// Micro-batches since the last step, and the tensors that had a gradient in one of them.
     batch: u64,
     begun: Vec<bool>,
@@ -52,7 +52,7 @@ impl<F: Precision> Reference<F> {
     ///
     /// # Errors
     /// As [`Config::groups`].
-    pub fn new(config: &Config, tensors: &[Tensor]) -> Result<Self> {
+    pub fn new(config: &Config, tensors: &[TensorSpec]) -> Result<Self> {
         let groups = config.groups(tensors)?;
         let (elements, numbers) = Self::start(&groups, tensors, 0)?;
         let clocks = Clocks::new(groups.of());
@@ -63,7 +63,7 @@ impl<F: Precision> Reference<F> {
             order,
             elements,
             numbers,
-            scale: Scale::new(groups.around()),
+            scale: LossScaleState::new(groups.wrappers()),
             batch: 0,
             begun: vec![false; tensors.len()],
             attempts: 0,
@@ -75,7 +75,7 @@ impl<F: Precision> Reference<F> {
 
     /// `elements` and `numbers` of the tensors from this one on, before their first step.
     #[allow(clippy::type_complexity, reason = "the types of the fields")]
-    fn start(groups: &Groups, tensors: &[Tensor], from: usize) -> Result<(Vec<Vec<Vec<F>>>, Vec<Vec<F>>)> {
+    fn start(groups: &Groups, tensors: &[TensorSpec], from: usize) -> Result<(Vec<Vec<Vec<F>>>, Vec<Vec<F>>)> {
         let mut elements = Vec::new();
         let mut numbers = Vec::new();
         for (i, tensor) in tensors.iter().enumerate().skip(from) {
@@ -98,7 +98,7 @@ impl<F: Precision> Reference<F> {
             let len = |slot: &Slot| slot.extent.shape(&tensor.shape).iter().product();
             let slot = |name: &str| find(name).map_or(vec![], |slot| vec![start(slot); len(slot)]);
             // Those round the rule are there, perhaps empty, so that a step finds them behind the rule's.
-            let fields = names.state.iter().copied().chain(Around::SLOTS);
+            let fields = names.state.iter().copied().chain(Wrappers::SLOTS);
             elements.push(fields.map(slot).collect());
             let number = |name: &&str| find(name).map_or(F::zero(), start);
             numbers.push(names.tensor.iter().map(number).collect());
@@ -114,7 +114,7 @@ impl<F: Precision> Reference<F> {
     /// [`Error::TensorTwice`] for a name that is there already; [`Error::Group`] for a tensor that two groups match;
     /// [`Error::Shape`] for one without the rows and columns that its rule needs; [`Error::TooLarge`]; [`Error::Order`]
     /// between a look-ahead and its step, and in evaluation.
-    pub fn add(&mut self, tensors: &[Tensor]) -> Result<()> {
+    pub fn add(&mut self, tensors: &[TensorSpec]) -> Result<()> {
         self.grow("add", tensors, |groups, all| groups.add(all))
     }
 
@@ -124,7 +124,7 @@ impl<F: Precision> Reference<F> {
     /// # Errors
     /// As [`add`](Self::add), and what is refused of a group at creation: a bad option or schedule, a name or pattern
     /// that matches none of the new tensors.
-    pub fn add_group(&mut self, group: Group, tensors: &[Tensor]) -> Result<()> {
+    pub fn add_group(&mut self, group: Group, tensors: &[TensorSpec]) -> Result<()> {
         let step = self.clocks.steps.saturating_add(1);
         self.grow("add_group", tensors, |groups, all| groups.add_group(&group, all, step))
     }
@@ -132,8 +132,8 @@ impl<F: Precision> Reference<F> {
     fn grow(
         &mut self,
         what: &'static str,
-        tensors: &[Tensor],
-        assign: impl FnOnce(&mut Groups, &[Tensor]) -> Result<()>,
+        tensors: &[TensorSpec],
+        assign: impl FnOnce(&mut Groups, &[TensorSpec]) -> Result<()>,
     ) -> Result<()> {
         self.order.settled(what)?;
         self.order.in_training(what)?;
@@ -167,7 +167,7 @@ impl<F: Precision> Reference<F> {
             Some(grad.iter().copied().collect::<Vec<F>>())
         };
         let grads: Vec<_> = grads.iter().enumerate().map(taken).collect();
-        let batches = self.groups.around().accumulate;
+        let batches = self.groups.wrappers().accumulate;
         if batches == 1 {
             return self.whole_step(params, &grads);
         }
@@ -191,13 +191,13 @@ impl<F: Precision> Reference<F> {
     /// Adds up a micro-batch.
     fn gather(&mut self, grads: &[Option<Vec<F>>]) {
         let unscale = F::of(1.0 / self.scale.scale);
-        let skips = self.groups.around().skips();
+        let skips = self.groups.wrappers().skips();
         for (i, grad) in grads.iter().enumerate() {
             let Some(grad) = grad else { continue };
             let place = self.accumulated(i);
             for (sum, &raw) in self.elements[i][place].iter_mut().zip(grad) {
                 let mut g = raw * unscale;
-                if skips && Kind::of(raw, g) == Some(Kind::TooLarge) {
+                if skips && NonFinite::of(raw, g) == Some(NonFinite::TooLarge) {
                     // What follows may cancel it, but not this.
                     g = F::infinity();
                 }
@@ -222,21 +222,21 @@ impl<F: Precision> Reference<F> {
         let mut clocks = self.clocks.clone();
         let records = self.groups.step(&mut clocks, Some(&present))?;
 
-        let around = self.groups.around().clone();
-        let Scale { scale, .. } = self.scale;
-        let unscale = if around.accumulate == 1 { 1.0 / scale } else { 1.0 };
+        let wrappers = self.groups.wrappers().clone();
+        let LossScaleState { scale, .. } = self.scale;
+        let unscale = if wrappers.accumulate == 1 { 1.0 / scale } else { 1.0 };
         let values: Vec<Vec<F>> = params.iter().map(|param| param.iter().copied().collect()).collect();
-        let measured: Vec<Measured<F>> = match around.measures() {
+        let measured: Vec<Measured<F>> = match wrappers.measures() {
             true => {
-                (0..grads.len()).map(|i| measure(&around, F::of(unscale), &values[i], grads[i].as_deref())).collect()
+                (0..grads.len()).map(|i| measure(&wrappers, F::of(unscale), &values[i], grads[i].as_deref())).collect()
             }
             false => vec![Measured::zero(); grads.len()],
         };
         let all = parts::list(Measured::zero(), Measured::combine, &measured);
-        let skipped = around.skips() && all.kind.is_some();
+        let skipped = wrappers.skips() && all.kind.is_some();
         let looked = self.order.has_looked();
         self.order = order;
-        if let Some(options) = &around.loss_scale {
+        if let Some(options) = &wrappers.loss_scale {
             self.scale = self.scale.after(options, skipped);
         }
         self.attempts += 1;
@@ -246,7 +246,7 @@ impl<F: Precision> Reference<F> {
             step: self.attempts,
             applied: !skipped,
             without_gradient: (0..grads.len()).filter(|&i| !present[i]).map(name).collect(),
-            norm: around.measures().then(|| all.norm()),
+            norm: wrappers.measures().then(|| all.norm()),
             scale,
             culprit: culprit.and_then(|i| Some((name(i), measured[i].kind?))),
         });
@@ -262,7 +262,7 @@ impl<F: Precision> Reference<F> {
             if !skipped {
                 let mut common = record.common.round();
                 common.unscale = F::of(unscale);
-                if let Some(clip) = around.clip {
+                if let Some(clip) = wrappers.clip {
                     [common.coarse, common.fine] = clip.factors(self.measured[i], all);
                 }
                 F::kernel(rule).step(Step {
@@ -273,10 +273,10 @@ impl<F: Precision> Reference<F> {
                     grads,
                     lines: self.groups.lines_of(i),
                     state: own,
-                    clipping: Clip::clipping(around.clip),
+                    clipping: Clip::clipping(wrappers.clip),
                     slow,
                     ema,
-                    ema_is_param: around.ema.is_some_and(|ema| !ema.debias),
+                    ema_is_param: wrappers.ema.is_some_and(|ema| !ema.debias),
                 });
             } else if looked && !before.is_empty() {
                 values.copy_from_slice(before);
@@ -306,24 +306,24 @@ impl<F: Precision> Reference<F> {
         Ok(())
     }
 
-    /// As [`Optimizer::evaluation`](crate::Optimizer::evaluation).
+    /// As [`Optimizer::eval`](crate::Optimizer::eval).
     ///
     /// # Errors
     /// [`Error::Order`], [`Error::Count`] or [`Error::Shape`].
-    pub fn evaluation(&mut self, params: &mut [ArrayD<F>]) -> Result<()> {
+    pub fn eval(&mut self, params: &mut [ArrayD<F>]) -> Result<()> {
         self.check("parameters", params.len(), |i| params[i].shape().to_vec())?;
         self.between_steps("evaluation")?;
         let records = self.groups.moved(&self.clocks, Move::Evaluation, |_| true)?;
-        self.order.evaluate(self.has_evaluation(), records.clone())?;
+        self.order.evaluate(self.has_eval(), records.clone())?;
         self.moved(Move::Evaluation, params, &records);
         Ok(())
     }
 
-    /// As [`Optimizer::training`](crate::Optimizer::training).
+    /// As [`Optimizer::train`](crate::Optimizer::train).
     ///
     /// # Errors
     /// [`Error::Order`], [`Error::Count`] or [`Error::Shape`].
-    pub fn training(&mut self, params: &mut [ArrayD<F>]) -> Result<()> {
+    pub fn train(&mut self, params: &mut [ArrayD<F>]) -> Result<()> {
         self.check("parameters", params.len(), |i| params[i].shape().to_vec())?;
         let records = self.order.train()?;
         self.moved(Move::Training, params, &records);
@@ -393,16 +393,16 @@ impl<F: Precision> Reference<F> {
     }
 
     /// The loss scale.
-    pub fn scale(&self) -> Scale {
+    pub fn loss_scale(&self) -> LossScaleState {
         self.scale
     }
 
-    /// As [`Optimizer::set_scale`](crate::Optimizer::set_scale).
+    /// As [`Optimizer::set_loss_scale`](crate::Optimizer::set_loss_scale).
     ///
     /// # Errors
     /// [`Error::Config`] or [`Error::Field`].
-    pub fn set_scale(&mut self, scale: Scale) -> Result<()> {
-        self.between_steps("set_scale")?;
+    pub fn set_loss_scale(&mut self, scale: LossScaleState) -> Result<()> {
+        self.between_steps("set_loss_scale")?;
         check_scale(&self.groups, scale)?;
         self.scale = scale;
         Ok(())
@@ -410,11 +410,11 @@ impl<F: Precision> Reference<F> {
 
     /// Refuses what cannot be between the micro-batches of a step.
     fn between_steps(&self, what: &'static str) -> Result<()> {
-        between_steps(what, self.batch, self.groups.around().accumulate)
+        between_steps(what, self.batch, self.groups.wrappers().accumulate)
     }
 
     /// Whether the parameters are evaluated elsewhere than they are trained.
-    pub fn has_evaluation(&self) -> bool {
+    pub fn has_eval(&self) -> bool {
         self.groups.have_move(Move::Evaluation)
     }
 
@@ -623,10 +623,10 @@ impl<F: Precision> Reference<F> {
 }
 
 /// A tensor's gradients, measured in the tree that the GPU uses.
-fn measure<F: Precision>(around: &Around, unscale: F, params: &[F], grads: Option<&[F]>) -> Measured<F> {
+fn measure<F: Precision>(wrappers: &Wrappers, unscale: F, params: &[F], grads: Option<&[F]>) -> Measured<F> {
     let Some(grads) = grads else { return Measured::zero() };
-    let batches = F::of(around.accumulate as f64);
-    let with_params = matches!(around.clip, Some(Clip::Adaptive(_)));
+    let batches = F::of(wrappers.accumulate as f64);
+    let with_params = matches!(wrappers.clip, Some(Clip::Adaptive(_)));
     parts::tree(Measured::zero(), Measured::combine, grads.len(), |i| {
         Measured::of(grads[i], grads[i] * unscale / batches, with_params.then(|| params[i]))
     })
@@ -642,7 +642,7 @@ pub(crate) fn between_steps(what: &'static str, batch: u64, batches: u64) -> Res
 
 /// Refuses what needs the mean of the parameters where there is none.
 pub(crate) fn check_ema(groups: &Groups) -> Result<()> {
-    match groups.around().ema {
+    match groups.wrappers().ema {
         Some(_) => Ok(()),
         None => {
             Err(Error::Config { path: "ema".into(), message: "is not set; there is no mean of the parameters".into() })
@@ -653,7 +653,7 @@ pub(crate) fn check_ema(groups: &Groups) -> Result<()> {
 /// Refuses to swap the parameters with a mean that is read otherwise than it is kept.
 pub(crate) fn check_swap(groups: &Groups) -> Result<()> {
     check_ema(groups)?;
-    match groups.around().ema {
+    match groups.wrappers().ema {
         Some(Ema { debias: true, .. }) => {
             refuse("ema.debias", true, "false to swap in place; ema_into copies the mean out")
         }
@@ -662,8 +662,8 @@ pub(crate) fn check_swap(groups: &Groups) -> Result<()> {
 }
 
 /// Refuses a loss scale that no step leaves.
-pub(crate) fn check_scale(groups: &Groups, scale: Scale) -> Result<()> {
-    let Some(LossScale { interval, .. }) = groups.around().loss_scale else {
+pub(crate) fn check_scale(groups: &Groups, scale: LossScaleState) -> Result<()> {
+    let Some(LossScale { interval, .. }) = groups.wrappers().loss_scale else {
         return Err(Error::Config { path: "loss_scale".into(), message: "is not set; there is no scale".into() });
     };
     LossScale::check_scale("scale", scale.scale)?;
@@ -674,7 +674,7 @@ pub(crate) fn check_scale(groups: &Groups, scale: Scale) -> Result<()> {
 }
 
 /// The place of a tensor in the list.
-pub(crate) fn find(tensors: &[Tensor], name: &str) -> Result<usize> {
+pub(crate) fn find(tensors: &[TensorSpec], name: &str) -> Result<usize> {
     tensors.iter().position(|tensor| tensor.name == name).ok_or_else(|| Error::UnknownTensor {
         tensor: name.into(),
         known: tensors.iter().map(|tensor| &tensor.name[..]).collect::<Vec<_>>().join(", "),

@@ -6,11 +6,11 @@
 
 use std::fmt::Write;
 
-use crate::around::{Around, Clip};
 use crate::control::{CONTROL, WORDS};
-use crate::format::{Access, Format};
 use crate::parts::Combine;
 use crate::rule::{AnyRule, Common, Extent, Move, Numbers, Pass, Slot, Start, Sums};
+use crate::tensor::{Access, DType};
+use crate::wrappers::{Clip, Wrappers};
 
 /// Which walk over the tensors a shader makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -203,14 +203,14 @@ pub struct Switches {
 
 impl Switches {
     /// All `override` constants of a rule's walk, with their values.
-    pub fn constants(&self, rule: &dyn AnyRule, around: &Around, walk: Walk) -> Vec<(&'static str, f64)> {
+    pub fn constants(&self, rule: &dyn AnyRule, wrappers: &Wrappers, walk: Walk) -> Vec<(&'static str, f64)> {
         let sums = match walk {
             Walk::Sums(sums) | Walk::Finish(sums) => sums,
             _ => Sums::GRADS,
         };
         let is_batch = walk == Walk::Gather;
-        let scales = around.loss_scale.is_some() && is_batch == (around.accumulate > 1);
-        let with_params = matches!(around.clip, Some(Clip::Adaptive(_)));
+        let scales = wrappers.loss_scale.is_some() && is_batch == (wrappers.accumulate > 1);
+        let with_params = matches!(wrappers.clip, Some(Clip::Adaptive(_)));
         let to = match walk {
             Walk::Move(to) => to,
             _ => Move::LookAhead,
@@ -222,11 +222,11 @@ impl Switches {
                 ("L2", self.l2),
                 ("DECAY", self.decay),
                 ("CAUTIOUS", self.cautious),
-                ("LOOKAHEAD", around.lookahead.is_some()),
+                ("LOOKAHEAD", wrappers.lookahead.is_some()),
                 ("UNSCALE", scales),
-                ("MEAN", around.accumulate > 1),
-                ("RESTORES", around.skips() && rule.needs_look_ahead()),
-                ("SKIPS", around.skips()),
+                ("MEAN", wrappers.accumulate > 1),
+                ("RESTORES", wrappers.skips() && rule.needs_look_ahead()),
+                ("SKIPS", wrappers.skips()),
                 ("NORM_PARAM", with_params),
                 ("TAILS", self.tails),
                 ("CROSSINGS", self.crossings),
@@ -239,9 +239,9 @@ impl Switches {
             ]
             .map(|(name, on)| (name, f64::from(on))),
         );
-        let ema = around.ema.map_or(0, |ema| 1 + u8::from(ema.debias));
+        let ema = wrappers.ema.map_or(0, |ema| 1 + u8::from(ema.debias));
         constants.extend([
-            ("CLIP", f64::from(Clip::clipping(around.clip) as u8)),
+            ("CLIP", f64::from(Clip::clipping(wrappers.clip) as u8)),
             ("EMA", ema.into()),
             ("MOVE", f64::from(to as u8)),
             ("LANES", self.lanes.into()),
@@ -300,7 +300,7 @@ impl Binding {
 }
 
 /// The bindings that a rule's shader of this skeleton declares.
-pub fn bindings(rule: &dyn AnyRule, around: &Around, skeleton: Skeleton) -> Vec<Binding> {
+pub fn bindings(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton) -> Vec<Binding> {
     use Skeleton::{Apply, Finish, FinishLines, FinishNorms, Gather, Lines, Moves, Norms, Prologue, Sums};
     let grads = match skeleton {
         Lines | Sums | Norms | Gather => true,
@@ -309,7 +309,7 @@ pub fn bindings(rule: &dyn AnyRule, around: &Around, skeleton: Skeleton) -> Vec<
     };
     let params = match skeleton {
         Lines | Sums | Apply | Moves | Gather => true,
-        Norms => matches!(around.clip, Some(Clip::Adaptive(_))),
+        Norms => matches!(wrappers.clip, Some(Clip::Adaptive(_))),
         FinishLines | Finish | FinishNorms | Prologue => false,
     };
     let scratch = match skeleton {
@@ -322,10 +322,10 @@ pub fn bindings(rule: &dyn AnyRule, around: &Around, skeleton: Skeleton) -> Vec<
         Sums | Apply => rule.has_lines(),
         Finish | Moves | Norms | FinishNorms | Prologue | Gather => false,
     };
-    let state = matches!(skeleton, Sums | Apply | Moves) && !element_slots(rule, around).is_empty();
+    let state = matches!(skeleton, Sums | Apply | Moves) && !element_slots(rule, wrappers).is_empty();
     let decides = matches!(skeleton, FinishNorms | Prologue);
     // Once it is decided which records a step has, they come from there.
-    let reads_control = around.is_controlled() && !decides;
+    let reads_control = wrappers.is_controlled() && !decides;
     [
         (Binding::Params, params),
         (Binding::Grads, grads),
@@ -343,14 +343,14 @@ pub fn bindings(rule: &dyn AnyRule, around: &Around, skeleton: Skeleton) -> Vec<
 }
 
 /// The slots of an element in the order in which a block holds them: the rule's, then those around it.
-pub fn element_slots(rule: &dyn AnyRule, around: &Around) -> Vec<Slot> {
-    let all = rule.slots().into_iter().chain(around.slots(rule.needs_look_ahead()));
-    all.filter(|slot| slot.extent == Extent::Element && *slot != Around::ACCUMULATED).collect()
+pub fn element_slots(rule: &dyn AnyRule, wrappers: &Wrappers) -> Vec<Slot> {
+    let all = rule.slots().into_iter().chain(wrappers.slots(rule.needs_look_ahead()));
+    all.filter(|slot| slot.extent == Extent::Element && *slot != Wrappers::ACCUMULATED).collect()
 }
 
 /// The whole text of one shader. `grad` is the format of gradients; it makes no difference where none are bound.
-pub fn compose(rule: &dyn AnyRule, around: &Around, skeleton: Skeleton, access: Access, grad: Format) -> String {
-    let binds_grads = bindings(rule, around, skeleton).contains(&Binding::Grads);
+pub fn compose(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, access: Access, grad: DType) -> String {
+    let binds_grads = bindings(rule, wrappers, skeleton).contains(&Binding::Grads);
     let of_rule = if skeleton.knows_no_rule() { String::new() } else { format!("{} / ", rule.name()) };
     let mut text = format!(
         "// {of_rule}{} / param f32, {}{}. Composed by wgpu-optim {}.\n\n",
@@ -367,7 +367,7 @@ pub fn compose(rule: &dyn AnyRule, around: &Around, skeleton: Skeleton, access: 
     if !matches!(skeleton, Skeleton::FinishNorms | Skeleton::Prologue) {
         piece(include_str!("../shaders/codecs/f32.wgsl"));
     }
-    if binds_grads && grad == Format::F16 {
+    if binds_grads && grad == DType::F16 {
         piece(include_str!("../shaders/codecs/f16.wgsl"));
     }
     if !skeleton.knows_no_rule() {
@@ -377,7 +377,7 @@ pub fn compose(rule: &dyn AnyRule, around: &Around, skeleton: Skeleton, access: 
         }
     }
     piece(include_str!("../shaders/skeletons/common.wgsl"));
-    piece(&glue(rule, around, skeleton, access, grad));
+    piece(&glue(rule, wrappers, skeleton, access, grad));
     for base in skeleton.base() {
         piece(base);
     }
@@ -410,14 +410,14 @@ fn defaults(rule: &dyn AnyRule, skeleton: Skeleton) -> Vec<&'static str> {
 }
 
 /// Declares the bindings and the functions that move elements through them.
-fn glue(rule: &dyn AnyRule, around: &Around, skeleton: Skeleton, access: Access, grad: Format) -> String {
+fn glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, access: Access, grad: DType) -> String {
     let mut text = String::from("// Glue: bindings, and the way between them and the rule's structs.\n\n");
-    let bindings = bindings(rule, around, skeleton);
+    let bindings = bindings(rule, wrappers, skeleton);
     for &binding in &bindings {
         let (name, element) = match (binding, access) {
             (Binding::Params, Access::Vec4) => ("params", "vec4<u32>"),
             (Binding::Params, Access::Scalar) => ("params", "u32"),
-            (Binding::Grads, Access::Vec4) if grad == Format::F16 => ("grads", "vec2<u32>"),
+            (Binding::Grads, Access::Vec4) if grad == DType::F16 => ("grads", "vec2<u32>"),
             (Binding::Grads, Access::Vec4) => ("grads", "vec4<u32>"),
             (Binding::Grads, Access::Scalar) => ("grads", "u32"),
             (Binding::State, _) => ("states", "vec4<u32>"),
@@ -439,19 +439,19 @@ fn glue(rule: &dyn AnyRule, around: &Around, skeleton: Skeleton, access: Access,
         text.push_str(ROWS);
     }
     if skeleton.knows_no_rule() {
-        text.push_str(&decision_glue(around, skeleton));
+        text.push_str(&decision_glue(wrappers, skeleton));
     } else {
-        text.push_str(&record_glue(rule, around.is_controlled()));
+        text.push_str(&record_glue(rule, wrappers.is_controlled()));
     }
     match skeleton {
         Skeleton::Lines => {
-            text.push_str(&load_four("param", access, Format::F32));
+            text.push_str(&load_four("param", access, DType::F32));
             text.push_str(&load_four("grad", access, grad));
         }
         Skeleton::Sums | Skeleton::Apply | Skeleton::Moves => {
-            text.push_str(&load_elements("param", access, Format::F32));
+            text.push_str(&load_elements("param", access, DType::F32));
             text.push_str(&store_params(access));
-            text.push_str(&state_glue(rule, around, skeleton));
+            text.push_str(&state_glue(rule, wrappers, skeleton));
             match bindings.contains(&Binding::Grads) {
                 true => text.push_str(&load_elements("grad", access, grad)),
                 false => text.push_str("fn load_grad(row: Row, q: u32) -> vec4<f32> {\n    return vec4<f32>();\n}\n\n"),
@@ -459,7 +459,7 @@ fn glue(rule: &dyn AnyRule, around: &Around, skeleton: Skeleton, access: Access,
         }
         Skeleton::Norms | Skeleton::Gather => {
             match bindings.contains(&Binding::Params) {
-                true => text.push_str(&load_elements("param", access, Format::F32)),
+                true => text.push_str(&load_elements("param", access, DType::F32)),
                 false => {
                     text.push_str("fn load_param(row: Row, q: u32) -> vec4<f32> {\n    return vec4<f32>();\n}\n\n")
                 }
@@ -516,7 +516,7 @@ fn record_glue(rule: &dyn AnyRule, is_controlled: bool) -> String {
 }
 
 /// The way to the step's words and to control.
-fn decision_glue(around: &Around, skeleton: Skeleton) -> String {
+fn decision_glue(wrappers: &Wrappers, skeleton: Skeleton) -> String {
     let mut text = String::new();
     let mut names = |prefix: &str, names: &[&str]| {
         for (i, name) in names.iter().enumerate().filter(|(_, name)| !name.is_empty()) {
@@ -569,7 +569,7 @@ fn inverse(scale: u32) -> u32 {
 fn load_unscale() -> f32 {
 ",
     );
-    text.push_str(match around.is_controlled() {
+    text.push_str(match wrappers.is_controlled() {
         true => "    return bitcast<f32>(inverse(control[CONTROL_SCALE]));\n}\n\n",
         false => "    return 1.0;\n}\n\n",
     });
@@ -741,35 +741,35 @@ fn line(text: &mut String, arguments: std::fmt::Arguments<'_>) {
 }
 
 /// The two words or four that hold the elements at the four places of `i`.
-fn picked(what: &str, access: Access, format: Format) -> String {
+fn picked(what: &str, access: Access, format: DType) -> String {
     let words = ["x", "y", "z", "w"].map(|field| match (format, access) {
-        (Format::F32, Access::Vec4) => format!("{what}s[i.{field} / 4u][i.{field} % 4u]"),
-        (Format::F32, Access::Scalar) => format!("{what}s[i.{field}]"),
-        (Format::F16, Access::Vec4) => format!("{what}s[i.{field} / 4u][i.{field} / 2u % 2u]"),
-        (Format::F16, Access::Scalar) => format!("{what}s[i.{field} / 2u]"),
+        (DType::F32, Access::Vec4) => format!("{what}s[i.{field} / 4u][i.{field} % 4u]"),
+        (DType::F32, Access::Scalar) => format!("{what}s[i.{field}]"),
+        (DType::F16, Access::Vec4) => format!("{what}s[i.{field} / 4u][i.{field} / 2u % 2u]"),
+        (DType::F16, Access::Scalar) => format!("{what}s[i.{field} / 2u]"),
     });
     let words = format!("vec4<u32>({})", words.join(", "));
     match format {
-        Format::F32 => words,
-        Format::F16 => format!("pick_f16({words}, i)"),
+        DType::F32 => words,
+        DType::F16 => format!("pick_f16({words}, i)"),
     }
 }
 
 /// `load_param`, `load_grad`: four elements.
-fn load_elements(what: &str, access: Access, format: Format) -> String {
+fn load_elements(what: &str, access: Access, format: DType) -> String {
     load_quad(&format!("load_{what}"), what, access, format, &format!("decode_{format}"), "vec4<f32>")
 }
 
 /// `load_grad_words`: four elements as words of f32, whose bits no conversion has touched.
-fn load_words(what: &str, access: Access, format: Format) -> String {
+fn load_words(what: &str, access: Access, format: DType) -> String {
     let widen = match format {
-        Format::F32 => "",
-        Format::F16 => "widen_f16",
+        DType::F32 => "",
+        DType::F16 => "widen_f16",
     };
     load_quad(&format!("load_{what}_words"), what, access, format, widen, "vec4<u32>")
 }
 
-fn load_quad(name: &str, what: &str, access: Access, format: Format, decode: &str, four: &str) -> String {
+fn load_quad(name: &str, what: &str, access: Access, format: DType, decode: &str, four: &str) -> String {
     match access {
         Access::Vec4 => format!(
             "fn {name}(row: Row, q: u32) -> {four} {{
@@ -791,7 +791,7 @@ fn load_quad(name: &str, what: &str, access: Access, format: Format, decode: &st
 }
 
 /// `count` elements of a row of a matrix, from its element `at`; behind the last it is repeated.
-fn load_four(what: &str, access: Access, format: Format) -> String {
+fn load_four(what: &str, access: Access, format: DType) -> String {
     let whole = match access {
         Access::Vec4 => {
             format!(
@@ -847,8 +847,8 @@ fn store_params(access: Access) -> String {
 }
 
 /// State is stored block by block, all slots of a block side by side.
-fn state_glue(rule: &dyn AnyRule, around: &Around, skeleton: Skeleton) -> String {
-    let slots = element_slots(rule, around);
+fn state_glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton) -> String {
+    let slots = element_slots(rule, wrappers);
     let lanes = ["s0", "s1", "s2", "s3"];
     let pointers = lanes.map(|s| format!("{s}: ptr<function, State>")).join(", ");
     let values = lanes.map(|s| format!("{s}: State")).join(", ");
@@ -903,7 +903,7 @@ fn state_glue(rule: &dyn AnyRule, around: &Around, skeleton: Skeleton) -> String
     }
     let mut text = format!("{place}{load}}}\n\n{store}}}\n\n");
     if matches!(skeleton, Skeleton::Apply | Skeleton::Moves) {
-        for (name, wanted) in [("slow", Around::SLOW), ("mean", Around::EMA), ("before", Around::BEFORE)] {
+        for (name, wanted) in [("slow", Wrappers::SLOW), ("mean", Wrappers::EMA), ("before", Wrappers::BEFORE)] {
             text.push_str(&slot_glue(name, slots.iter().position(|slot| slot.name == wanted.name)));
         }
     }

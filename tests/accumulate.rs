@@ -8,8 +8,10 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};
 use wgpu_optim::rules::ALL;
-use wgpu_optim::{Arena, Buffers, Clip, Config, Ema, Format, Gpu, Kind, Lookahead, LossScale, On, Scale, Sgd};
-use wgpu_optim::{Slice, Tensor, wgpu};
+use wgpu_optim::{
+    Arena, Buffers, Clip, Config, DType, Ema, Gpu, Lookahead, LossScale, LossScaleState, NonFinite, Optimizer, Sgd,
+};
+use wgpu_optim::{Slice, TensorSpec, wgpu};
 
 const SIZES: [usize; 6] = [0, 3, 5, 1024, 1025, 8195];
 
@@ -18,9 +20,9 @@ fn config(value: Value) -> Config {
 }
 
 /// Tensors of which every other has gradients in f16.
-fn mixed() -> Vec<Tensor> {
-    let of = |(i, tensor): (usize, Tensor)| if i % 2 == 1 { tensor.with_grads(Format::F16) } else { tensor };
-    let shaped = [Tensor::f32("m0", [5, 7]), Tensor::f32("m1", [3, 40, 31])];
+fn mixed() -> Vec<TensorSpec> {
+    let of = |(i, tensor): (usize, TensorSpec)| if i % 2 == 1 { tensor.with_grad_dtype(DType::F16) } else { tensor };
+    let shaped = [TensorSpec::f32("m0", [5, 7]), TensorSpec::f32("m1", [3, 40, 31])];
     tensors(&SIZES).into_iter().chain(shaped).enumerate().map(of).collect()
 }
 
@@ -122,12 +124,12 @@ fn a_micro_batch_that_no_step_can_use_skips_the_cycle() {
     let large = 2.0f32.powi(63);
     // What the three micro-batches hold at one place, whether that is skipped, and as what.
     let cases = [
-        ([f32::NAN, 1.0, 1.0], Some(Kind::NaN)),
-        ([1.0, f32::INFINITY, 1.0], Some(Kind::Infinite)),
-        ([1.0, f32::INFINITY, f32::NEG_INFINITY], Some(Kind::NaN)),
-        ([1.0, large, -large], Some(Kind::Infinite)),
-        ([large, -large, 0.0], Some(Kind::Infinite)),
-        ([large, 0.0, -large], Some(Kind::Infinite)),
+        ([f32::NAN, 1.0, 1.0], Some(NonFinite::NaN)),
+        ([1.0, f32::INFINITY, 1.0], Some(NonFinite::Infinite)),
+        ([1.0, f32::INFINITY, f32::NEG_INFINITY], Some(NonFinite::NaN)),
+        ([1.0, large, -large], Some(NonFinite::Infinite)),
+        ([large, -large, 0.0], Some(NonFinite::Infinite)),
+        ([large, 0.0, -large], Some(NonFinite::Infinite)),
         ([0.75 * large, 0.75 * large, 0.75 * large], None),
         ([0.75 * large, -0.75 * large, 1.0], None),
         ([1.0, 2.0, 3.0], None),
@@ -150,7 +152,7 @@ fn a_micro_batch_that_no_step_can_use_skips_the_cycle() {
                 let before = twin.snapshot();
                 let bits = |twin: &Twin| ["t0", "t1"].map(|name| twin.params.read_blocking(name).unwrap().map_bits());
                 let (start, t) = (bits(&twin), twin.reference.t("t1").unwrap());
-                let scale = twin.reference.scale().scale as f32;
+                let scale = twin.reference.loss_scale().scale as f32;
                 if twin.optimizer.needs_look_ahead() {
                     twin.optimizer.look_ahead(&twin.params).unwrap();
                     twin.reference.look_ahead(&mut twin.values).unwrap();
@@ -202,7 +204,7 @@ fn tiny_limits_change_no_bit_of_a_sum() {
         limits.min_storage_buffer_offset_alignment = 256;
     });
     let tiny = Gpu::new(&device, &queue);
-    let list: Vec<_> = mixed().into_iter().chain([Tensor::f32("large", [20_000])]).collect();
+    let list: Vec<_> = mixed().into_iter().chain([TensorSpec::f32("large", [20_000])]).collect();
     for optimizer in ["adamw", "novograd"] {
         let value = json!({"optimizer": optimizer, "accumulate": 2, "clip": {"global_norm": 10}, "ema": {}});
         let outcome = |gpu: &Gpu| {
@@ -237,8 +239,8 @@ fn a_forgotten_micro_batch_leaves_no_trace() {
                 let second = twin.optimizer.encode(&mut encoder, &twin.params, &twin.grads).unwrap();
                 drop(part);
                 drop(encoder);
-                twin.optimizer.forget(second).unwrap();
-                twin.optimizer.forget(first).unwrap();
+                twin.optimizer.undo(second).unwrap();
+                twin.optimizer.undo(first).unwrap();
             }
             let worst = twin.step();
             assert!(worst.ulps <= bound(&gpu), "{forgotten} forgotten, micro-batch {batch}: {}", worst.text);
@@ -258,29 +260,29 @@ fn between_micro_batches_nothing_that_would_part_them_is_taken() {
     twin.step();
     let rest = "1 of 3 micro-batches are taken; take the rest first";
     let looked = "a look-ahead waits for its step; take the step first";
-    let scale = Scale { scale: 4.0, good: 0 };
+    let scale = LossScaleState { scale: 4.0, good: 0 };
     twin.refuses("look-ahead", &format!("look-ahead: {rest}"), |t| t.optimizer.look_ahead(&t.params));
-    twin.refuses("set_scale", &format!("set_scale: {rest}"), |t| t.optimizer.set_scale(scale));
+    twin.refuses("set_loss_scale", &format!("set_loss_scale: {rest}"), |t| t.optimizer.set_loss_scale(scale));
     twin.refuses("swap", &format!("swap: {rest}"), |t| t.optimizer.swap_ema(&t.params));
     twin.refuses("freeze", &format!("freeze: {looked}"), |t| t.optimizer.freeze("t0"));
     let look_ahead = |reference: &mut wgpu_optim::Reference<f32>| reference.look_ahead(&mut twin.values.clone());
     assert_eq!(look_ahead(&mut twin.reference).unwrap_err().to_string(), format!("look-ahead: {rest}"));
-    assert_eq!(twin.reference.set_scale(scale).unwrap_err().to_string(), format!("set_scale: {rest}"));
+    assert_eq!(twin.reference.set_loss_scale(scale).unwrap_err().to_string(), format!("set_loss_scale: {rest}"));
     for _ in 0..2 {
         let worst = twin.step();
         assert!(worst.ulps <= bound(&gpu), "{}", worst.text);
     }
-    twin.optimizer.set_scale(scale).unwrap();
+    twin.optimizer.set_loss_scale(scale).unwrap();
 
     let value = json!({"optimizer": "schedule_free", "accumulate": 3, "ema": {}});
     let mut twin = Twin::new(&gpu, &config(value), &tensors(&[3, 5]), 47);
     twin.step();
     twin.refuses("freeze", &format!("freeze: {rest}"), |t| t.optimizer.freeze("t0"));
     twin.refuses("unfreeze", &format!("unfreeze: {rest}"), |t| t.optimizer.unfreeze("t0"));
-    twin.refuses("evaluation", &format!("evaluation: {rest}"), |t| t.optimizer.evaluation(&t.params));
+    twin.refuses("evaluation", &format!("evaluation: {rest}"), |t| t.optimizer.eval(&t.params));
     assert_eq!(twin.reference.freeze("t0").unwrap_err().to_string(), format!("freeze: {rest}"));
     let mut values = twin.values.clone();
-    assert_eq!(twin.reference.evaluation(&mut values).unwrap_err().to_string(), format!("evaluation: {rest}"));
+    assert_eq!(twin.reference.eval(&mut values).unwrap_err().to_string(), format!("evaluation: {rest}"));
     assert_eq!(twin.reference.swap_ema(&mut values).unwrap_err().to_string(), format!("swap: {rest}"));
     for _ in 0..2 {
         let worst = twin.step();
@@ -322,7 +324,7 @@ fn gradients_are_left_in_place_or_cleared() {
         (json!({"optimizer": "adam", "accumulate": 2}), 1.0),
         (json!({"optimizer": "adam", "skip_nonfinite": true}), f32::NAN),
     ] {
-        let mut optimizer = config(value.clone()).on(&gpu, &list).unwrap();
+        let mut optimizer = Optimizer::new(&gpu, &list, config(value.clone())).unwrap();
         let [params, grads] = [(); 2].map(|()| Arena::new(&gpu, &list).unwrap());
         let fill = || list.iter().for_each(|t| grads.write(&t.name, &vec![bad; t.len_elements() as usize]).unwrap());
         let left = |grads: &Arena| {
@@ -354,7 +356,7 @@ fn gradients_are_left_in_place_or_cleared() {
     let grads = buffer_of(&gpu, &[7.0; 720], Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST);
     let params = Arena::new(&gpu, &list).unwrap();
     let slices = [Slice::new(&grads, 4, 2800), Slice::new(&grads, 2808, 12), Slice::new(&grads, 2828, 20)];
-    let mut optimizer = config(json!({"optimizer": "sgd", "lr": 1})).on(&gpu, &list).unwrap();
+    let mut optimizer = Optimizer::new(&gpu, &list, config(json!({"optimizer": "sgd", "lr": 1}))).unwrap();
     optimizer.clear_grads(true);
     optimizer.step(&params, &slices).unwrap();
     let found = read(&gpu, &grads);
@@ -377,10 +379,11 @@ fn gradients_are_left_in_place_or_cleared() {
 #[test]
 fn micro_batches_may_lie_in_other_buffers_each_time() {
     let Some(gpu) = gpu("micro-batches as slices", 1) else { return };
-    let list = [Tensor::f32("a", [1030]), Tensor::f32("b", [5])];
+    let list = [TensorSpec::f32("a", [1030]), TensorSpec::f32("b", [5])];
     let mut rng = StdRng::seed_from_u64(48);
     let batches = [(); 3].map(|()| [noise(&mut rng, 1030), noise(&mut rng, 5)]);
-    let mut optimizer = Config::from(Sgd { lr: 1.0, ..Sgd::default() }).accumulate(3).on(&gpu, &list).unwrap();
+    let mut optimizer =
+        Optimizer::new(&gpu, &list, Config::from(Sgd { lr: 1.0, ..Sgd::default() }).accumulate(3)).unwrap();
     let params = Arena::new(&gpu, &list).unwrap();
     let mut encoder = gpu.device().create_command_encoder(&Default::default());
     for (i, [a, b]) in batches.iter().enumerate() {

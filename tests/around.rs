@@ -425,43 +425,43 @@ fn evaluation_and_training_take_turns() {
         let mut twin = Twin::new(&gpu, &rule.into(), &tensors(&SIZES), 1).midway(4);
         if !moves {
             let text = "evaluation: the parameters are evaluated where they are trained; leave the call out";
-            twin.refuses(row.name, text, |Twin { optimizer, params, .. }| optimizer.evaluation(&*params));
+            twin.refuses(row.name, text, |Twin { optimizer, params, .. }| optimizer.eval(&*params));
             continue;
         }
         have += 1;
         let text = "training: the parameters are in training already";
-        twin.refuses(row.name, text, |Twin { optimizer, params, .. }| optimizer.training(&*params));
+        twin.refuses(row.name, text, |Twin { optimizer, params, .. }| optimizer.train(&*params));
         // After a first step the slots that start as the parameter no longer do.
         let mut first = Twin::new(&gpu, &(row.default)().into(), &tensors(&SIZES), 1).midway(1);
         let worst = first.evaluate();
         assert!(worst.ulps <= bound(&gpu), "{} after a step: {}", row.name, worst.text);
-        twin.optimizer.evaluation(&twin.params).unwrap();
+        twin.optimizer.eval(&twin.params).unwrap();
         for (what, text) in [
             ("evaluation", "evaluation: the parameters are in evaluation already"),
-            ("step", "step: the parameters are in evaluation; call training first"),
+            ("step", "step: the parameters are in evaluation; call train first"),
         ] {
             twin.refuses(what, text, |Twin { optimizer, params, grads, .. }| match what {
-                "evaluation" => optimizer.evaluation(&*params),
+                "evaluation" => optimizer.eval(&*params),
                 _ => optimizer.step(&*params, &*grads),
             });
         }
-        twin.optimizer.training(&twin.params).unwrap();
+        twin.optimizer.train(&twin.params).unwrap();
         twin.optimizer.step(&twin.params, &twin.grads).unwrap();
 
         // A move that is not submitted is taken back as a step is.
         let mut encoder = gpu.device().create_command_encoder(&Default::default());
         let token = twin.optimizer.encode_evaluation(&mut encoder, &twin.params).unwrap();
         drop(encoder);
-        twin.optimizer.forget(token).unwrap();
+        twin.optimizer.undo(token).unwrap();
         twin.optimizer.step(&twin.params, &twin.grads).unwrap();
 
         // Before its first step a tensor is evaluated where it stands.
         let fresh = Twin::new(&gpu, &(row.default)().into(), &tensors(&[5]), 2);
         let (before, mut optimizer) = (bits(&fresh), fresh.optimizer);
-        optimizer.evaluation(&fresh.params).unwrap();
+        optimizer.eval(&fresh.params).unwrap();
         let after = fresh.params.read_blocking("t0").unwrap().into_iter().map(f32::to_bits).collect::<Vec<_>>();
         assert_eq!(after, before[0], "{}", row.name);
-        let error = optimizer.evaluation(&fresh.params).unwrap_err();
+        let error = optimizer.eval(&fresh.params).unwrap_err();
         assert!(matches!(error, Error::Order { .. }), "{error}");
     }
     common::say(&format!("evaluation: {have} of {} rules move to it", ALL.len()));

@@ -4,7 +4,7 @@ mod common;
 
 use common::gpu;
 use serde_json::{Value, json};
-use wgpu_optim::{Arena, Config, Format, On, Tensor, rules};
+use wgpu_optim::{Arena, Config, DType, Optimizer, TensorSpec, rules};
 
 /// A rule's default options, or those of one of its cases: bytes of a parameter, passes.
 const TABLE: [(&str, &str, u64, usize); 30] = [
@@ -46,14 +46,14 @@ fn bytes_and_passes_are_those_of_the_table() {
     let missing: Vec<_> =
         rules::ALL.iter().map(|row| row.name).filter(|name| !TABLE.iter().any(|r| r.0 == *name)).collect();
     assert!(missing.is_empty(), "the table lacks {missing:?}");
-    let tensors = [Tensor::f32("w", [300, 70]), Tensor::f32("k", [8, 5, 3, 3])];
-    let elements: u64 = tensors.iter().map(Tensor::len_elements).sum();
+    let tensors = [TensorSpec::f32("w", [300, 70]), TensorSpec::f32("k", [8, 5, 3, 3])];
+    let elements: u64 = tensors.iter().map(TensorSpec::len_elements).sum();
     for (name, case, bytes, passes) in TABLE {
         let row = rules::find(name).unwrap_or_else(|| panic!("there is no rule {name}"));
         let of_case = || (row.cases)().into_iter().find(|(known, _)| *known == case);
         let rule = if case.is_empty() { (row.default)() } else { of_case().expect(case).1 };
         let [params, grads] = [Arena::new(&gpu, &tensors), Arena::new(&gpu, &tensors)].map(Result::unwrap);
-        let mut optimizer = Config::from(rule).on(&gpu, &tensors).unwrap();
+        let mut optimizer = Optimizer::new(&gpu, &tensors, Config::from(rule)).unwrap();
         let report = optimizer.plan(&params, &grads).unwrap();
         let found = (report.bytes, report.passes, report.windows, report.dispatches);
         assert_eq!(found, (bytes * elements, passes, 1, passes), "{name} {case}: bytes, passes, windows, dispatches");
@@ -65,12 +65,13 @@ fn a_gradient_in_f16_is_two_bytes_each_time_it_is_read() {
     // Of a parameter whose gradient is in f16.
     let table = [("sgd", 10), ("adam", 26), ("novograd", 20), ("lars", 24), ("lamb", 38), ("adafactor", 18)];
     let Some(gpu) = gpu("bytes of f16", table.len()) else { return };
-    let tensors = [Tensor::f32("w", [300, 70]).with_grads(Format::F16), Tensor::f32("k", [8, 5, 3, 3])];
+    let tensors = [TensorSpec::f32("w", [300, 70]).with_grad_dtype(DType::F16), TensorSpec::f32("k", [8, 5, 3, 3])];
     for (name, bytes) in table {
         let whole = TABLE.iter().find(|row| row.0 == name && row.1.is_empty()).expect(name).2;
         let params = Arena::new(&gpu, &tensors).unwrap();
-        let grads = Arena::new(&gpu, &tensors.each_ref().map(Tensor::of_grads)).unwrap();
-        let mut optimizer = Config::from((rules::find(name).expect(name).default)()).on(&gpu, &tensors).unwrap();
+        let grads = Arena::new(&gpu, &tensors.each_ref().map(TensorSpec::grad_spec)).unwrap();
+        let mut optimizer =
+            Optimizer::new(&gpu, &tensors, Config::from((rules::find(name).expect(name).default)())).unwrap();
         let report = optimizer.plan(&params, &grads).unwrap();
         assert_eq!((report.bytes, report.windows), (bytes * 300 * 70 + whole * 360, 2), "{name}");
     }
@@ -79,10 +80,11 @@ fn a_gradient_in_f16_is_two_bytes_each_time_it_is_read() {
 #[test]
 fn below_rank_2_a_factored_rule_has_a_number_an_element() {
     let Some(gpu) = gpu("bytes below rank 2", 1) else { return };
-    let tensors = [Tensor::f32("b", [1000])];
+    let tensors = [TensorSpec::f32("b", [1000])];
     let arena = Arena::new(&gpu, &tensors).unwrap();
     let grads = Arena::new(&gpu, &tensors).unwrap();
-    let mut optimizer = Config::from_json(r#"{"optimizer": "adafactor"}"#).unwrap().on(&gpu, &tensors).unwrap();
+    let mut optimizer =
+        Optimizer::new(&gpu, &tensors, Config::from_json(r#"{"optimizer": "adafactor"}"#).unwrap()).unwrap();
     assert_eq!(optimizer.plan(&arena, &grads).unwrap().bytes, 32 * 1000);
 }
 
@@ -111,21 +113,21 @@ fn what_is_round_a_rule_moves_what_it_must() {
         ("sgd", json!({"clip": {"global_norm": 1}, "ema": {}}), 20, 2),
     ];
     let Some(gpu) = gpu("bytes round rules", table.len()) else { return };
-    let tensors = [Tensor::f32("w", [300, 70]), Tensor::f32("b", [1001])];
-    let elements: u64 = tensors.iter().map(Tensor::len_elements).sum();
+    let tensors = [TensorSpec::f32("w", [300, 70]), TensorSpec::f32("b", [1001])];
+    let elements: u64 = tensors.iter().map(TensorSpec::len_elements).sum();
     for (name, fields, bytes, passes) in table {
         let mut value = json!({"optimizer": name});
         value.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
         let config = Config::from_value(value).unwrap();
         let [params, grads] = [Arena::new(&gpu, &tensors), Arena::new(&gpu, &tensors)].map(Result::unwrap);
-        let mut optimizer = config.on(&gpu, &tensors).unwrap();
+        let mut optimizer = Optimizer::new(&gpu, &tensors, config).unwrap();
         let report = optimizer.plan(&params, &grads).unwrap();
         assert_eq!((report.bytes, report.passes), (bytes * elements, passes), "{name}, {fields}");
     }
     // From the second step on the mean is read and written.
     let [params, grads] = [Arena::new(&gpu, &tensors), Arena::new(&gpu, &tensors)].map(Result::unwrap);
     let mut optimizer =
-        Config::from_value(json!({"optimizer": "adam", "ema": {}})).unwrap().on(&gpu, &tensors).unwrap();
+        Optimizer::new(&gpu, &tensors, Config::from_value(json!({"optimizer": "adam", "ema": {}})).unwrap()).unwrap();
     optimizer.step(&params, &grads).unwrap();
     assert_eq!(optimizer.plan(&params, &grads).unwrap().bytes, 36 * elements);
 }

@@ -8,7 +8,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};
 use wgpu_optim::rules::ALL;
-use wgpu_optim::{Clip, Config, Format, Sgd, Tensor};
+use wgpu_optim::{Clip, Config, DType, Sgd, TensorSpec};
 
 fn clip(value: Value) -> Clip {
     serde_json::from_value(value).expect("a clip")
@@ -27,10 +27,12 @@ fn clips() -> [Clip; 5] {
 }
 
 /// Ends of vectors, blocks and chunks; matrices; nothing at all.
-fn some_tensors() -> Vec<Tensor> {
-    let flat = [0, 1, 3, 5, 1024, 1025, 8195].map(|len| Tensor::f32(format!("t{len}"), [len]));
+fn some_tensors() -> Vec<TensorSpec> {
+    let flat = [0, 1, 3, 5, 1024, 1025, 8195].map(|len| TensorSpec::f32(format!("t{len}"), [len]));
     let shaped: [&[usize]; 3] = [&[5, 7], &[2, 35, 68], &[4, 300]];
-    flat.into_iter().chain(shaped.iter().enumerate().map(|(i, &shape)| Tensor::f32(format!("m{i}"), shape))).collect()
+    flat.into_iter()
+        .chain(shaped.iter().enumerate().map(|(i, &shape)| TensorSpec::f32(format!("m{i}"), shape)))
+        .collect()
 }
 
 /// Noise for every tensor, times `all`; of every other tensor times 1e-3 more.
@@ -127,7 +129,7 @@ fn what_is_not_finite_matches_the_reference_round_every_rule() {
 fn landed(
     gpu: &wgpu_optim::Gpu,
     clip: Clip,
-    tensors: &[Tensor],
+    tensors: &[TensorSpec],
     params: &[Vec<f32>],
     grads: &[Vec<f32>],
 ) -> Vec<Vec<f32>> {
@@ -156,16 +158,17 @@ fn a_step_of_sgd_is_that_of_f64() {
         ("zero", |_| 0.0),
     ];
     let Some(gpu) = gpu("clips against f64", 15 * lists.len()) else { return };
-    for format in [Format::F32, Format::F16] {
-        let tensors: Vec<_> = tensors(&[3, 1030, 5000]).into_iter().map(|tensor| tensor.with_grads(format)).collect();
+    for format in [DType::F32, DType::F16] {
+        let tensors: Vec<_> =
+            tensors(&[3, 1030, 5000]).into_iter().map(|tensor| tensor.with_grad_dtype(format)).collect();
         let mut rng = StdRng::seed_from_u64(34);
         let params: Vec<_> = [3, 1030, 5000].map(|len| noise(&mut rng, len)).into();
         // f16 reaches to 65504.
-        for (name, grad) in lists.iter().take(if format == Format::F16 { 2 } else { 7 }) {
+        for (name, grad) in lists.iter().take(if format == DType::F16 { 2 } else { 7 }) {
             let of = |len: usize| {
                 (0..len)
                     .map(grad)
-                    .map(|g| if format == Format::F16 { half::f16::from_f32(g.clamp(-6e4, 6e4)).to_f32() } else { g })
+                    .map(|g| if format == DType::F16 { half::f16::from_f32(g.clamp(-6e4, 6e4)).to_f32() } else { g })
             };
             let grads: Vec<Vec<f32>> = [3, 1030, 5000].map(|len| of(len).collect()).into();
             for (clip, limit) in clips().into_iter().flat_map(|clip| [(clip, 1.0), (clip, 1e-3), (clip, 1e34)]) {

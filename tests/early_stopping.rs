@@ -104,10 +104,15 @@ mod common;
 mod snapshot {
     use super::*;
     use wgpu_optim::wgpu::{self, Buffer, BufferUsages};
-    use wgpu_optim::{AdamW, Arena, BestParams, Buffers, Gpu, On, Slice, Tensor};
+    use wgpu_optim::{AdamW, Arena, BestParams, Buffers, Gpu, Optimizer, Slice, TensorSpec};
 
-    fn tensors() -> [Tensor; 4] {
-        [Tensor::f32("w", [3, 5]), Tensor::f32("none", [0]), Tensor::f32("b", [7]), Tensor::f32("long", [3000])]
+    fn tensors() -> [TensorSpec; 4] {
+        [
+            TensorSpec::f32("w", [3, 5]),
+            TensorSpec::f32("none", [0]),
+            TensorSpec::f32("b", [7]),
+            TensorSpec::f32("long", [3000]),
+        ]
     }
 
     fn gpu(cases: usize) -> Option<Gpu> {
@@ -165,11 +170,11 @@ mod snapshot {
     #[test]
     fn what_was_submitted_before_is_kept() {
         let Some(gpu) = gpu(1) else { return };
-        let tensors = [Tensor::f32("w", [5000])];
+        let tensors = [TensorSpec::f32("w", [5000])];
         let arenas = [(), ()].map(|()| Arena::new(&gpu, &tensors).unwrap());
         let [params, grads] = &arenas;
         grads.write("w", &[1.0; 5000]).unwrap();
-        let mut optimizer = AdamW::default().on(&gpu, &tensors).unwrap();
+        let mut optimizer = Optimizer::new(&gpu, &tensors, AdamW::default()).unwrap();
         let mut best = BestParams::new(&gpu, &tensors, EarlyStopping::default()).unwrap();
         optimizer.step(params, grads).unwrap();
         best.feed(1.0, params).unwrap();
@@ -243,7 +248,7 @@ mod snapshot {
         let part = arena.without(&["b"]).unwrap();
         let other_gpu = Gpu::new(gpu.device(), gpu.queue());
         let foreign = Arena::new(&other_gpu, &tensors()).unwrap();
-        let renamed = tensors().map(|tensor| Tensor { name: tensor.name.replace('b', "c"), ..tensor });
+        let renamed = tensors().map(|tensor| TensorSpec { name: tensor.name.replace('b', "c"), ..tensor });
         let renamed = Arena::new(&gpu, &renamed).unwrap();
         let fewer = Arena::new(&gpu, &tensors()[..3]).unwrap();
         let missing = "parameter of tensor b: is missing";

@@ -7,7 +7,7 @@ use common::{gpu, say};
 use ndarray::ArrayD;
 use serde_json::{Value, json};
 use wgpu_optim::rules::ALL;
-use wgpu_optim::{Arena, Config, Ema, Lookahead, Tensor};
+use wgpu_optim::{Arena, Config, Ema, Lookahead, TensorSpec};
 
 const DECAY: f64 = 0.75;
 
@@ -15,8 +15,8 @@ fn config(value: Value) -> Config {
     Config::from_value(value).expect("a sound configuration")
 }
 
-fn some_tensors() -> Vec<Tensor> {
-    let shaped = [Tensor::f32("m0", [5, 7]), Tensor::f32("m1", [2, 35, 68])];
+fn some_tensors() -> Vec<TensorSpec> {
+    let shaped = [TensorSpec::f32("m0", [5, 7]), TensorSpec::f32("m1", [2, 35, 68])];
     tensors(&[0, 1, 3, 1024, 1025, 8195]).into_iter().chain(shaped).collect()
 }
 
@@ -150,7 +150,7 @@ fn a_forgotten_swap_is_none() {
     let token = twin.optimizer.encode_swap_ema(&mut encoder, &twin.params).unwrap();
     drop(encoder);
     assert!(twin.optimizer.step(&twin.params, &twin.grads).is_err());
-    twin.optimizer.forget(token).unwrap();
+    twin.optimizer.undo(token).unwrap();
     let worst = twin.step();
     assert!(worst.ulps <= bound(&gpu), "{}", worst.text);
 }
@@ -168,19 +168,19 @@ fn what_cannot_be_while_swapped_is_refused() {
     free.refuses("step", &format!("step: {swapped}"), |t| t.optimizer.step(&t.params, &t.grads));
     free.refuses("ema_into", &format!("ema: {swapped}"), |t| t.optimizer.ema_into(&t.params));
     let text = "evaluation: the parameters are in evaluation already";
-    free.refuses("evaluation", text, |t| t.optimizer.evaluation(&t.params));
+    free.refuses("evaluation", text, |t| t.optimizer.eval(&t.params));
     let text = "training: the parameters are swapped with their mean; swap them back";
-    free.refuses("training", text, |t| t.optimizer.training(&t.params));
+    free.refuses("training", text, |t| t.optimizer.train(&t.params));
     let mut values = free.values.clone();
     assert_eq!(free.reference.ema_into(&mut values).unwrap_err().to_string(), format!("ema: {swapped}"));
     let grads: Vec<Option<ArrayD<f32>>> = values.iter().cloned().map(Some).collect();
     assert_eq!(free.reference.step(&mut values, &grads).unwrap_err().to_string(), format!("step: {swapped}"));
     free.optimizer.swap_ema(&free.params).unwrap();
     free.reference.swap_ema(&mut free.values).unwrap();
-    free.optimizer.evaluation(&free.params).unwrap();
-    let text = "swap: the parameters are in evaluation; call training first";
+    free.optimizer.eval(&free.params).unwrap();
+    let text = "swap: the parameters are in evaluation; call train first";
     free.refuses("in evaluation", text, |t| t.optimizer.swap_ema(&t.params));
-    free.optimizer.training(&free.params).unwrap();
+    free.optimizer.train(&free.params).unwrap();
 
     let mut part = twin(json!({"optimizer": "sgd", "ema": {}}));
     part.step();

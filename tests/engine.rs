@@ -11,7 +11,9 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde_json::json;
 use wgpu_optim::wgpu;
-use wgpu_optim::{Adafactor, Arena, Buffers, Config, Format, Gpu, Group, On, Sgd, Slice, Tensor, Tuning, WeightDecay};
+use wgpu_optim::{
+    Adafactor, Arena, Buffers, Config, DType, Gpu, Group, Optimizer, Sgd, Slice, TensorSpec, Tuning, WeightDecay,
+};
 
 /// State, sums, and slots round a rule that has none.
 fn configs() -> [Config; 3] {
@@ -40,7 +42,7 @@ fn all_configs() -> impl Iterator<Item = Config> {
 }
 
 /// All parameters and state slots after two steps from mid-training, as bits.
-fn outcome(gpu: &Gpu, config: &Config, tensors: &[Tensor]) -> (Vec<Vec<u32>>, Twin) {
+fn outcome(gpu: &Gpu, config: &Config, tensors: &[TensorSpec]) -> (Vec<Vec<u32>>, Twin) {
     let mut twin = Twin::new(gpu, config, tensors, 11).midway(5);
     for _ in 0..2 {
         let worst = twin.step();
@@ -60,7 +62,7 @@ fn outcome(gpu: &Gpu, config: &Config, tensors: &[Tensor]) -> (Vec<Vec<u32>>, Tw
 fn tiny_limits_change_the_dispatches_and_no_bit() {
     let Some(gpu) = gpu("tiny limits", 3) else { return };
     let tiny = tiny(&gpu);
-    let mixed = |(i, tensor): (usize, Tensor)| if i % 2 == 0 { tensor.with_grads(Format::F16) } else { tensor };
+    let mixed = |(i, tensor): (usize, TensorSpec)| if i % 2 == 0 { tensor.with_grad_dtype(DType::F16) } else { tensor };
     let lists = [all_tensors(), all_tensors().into_iter().enumerate().map(mixed).collect()];
     for (config, formats) in all_configs().flat_map(|config| [(config.clone(), 1), (config, 2)]) {
         let (expected, mut whole) = outcome(&gpu, &config, &lists[formats - 1]);
@@ -100,7 +102,7 @@ fn tuning_and_shader_checks_change_no_bit() {
 fn more_than_65535_workgroups_and_a_thousand_tensors_are_one_dispatch() {
     let Some(gpu) = gpu("70 000 tensors", 1) else { return };
     let tensors = tensors(&[1; 70_000]);
-    let mut optimizer = configs()[0].clone().on(&gpu, &tensors).unwrap();
+    let mut optimizer = Optimizer::new(&gpu, &tensors, configs()[0].clone()).unwrap();
     let (params, grads) = (Arena::new(&gpu, &tensors).unwrap(), Arena::new(&gpu, &tensors).unwrap());
     for i in (0..70_000).step_by(997) {
         grads.write(&format!("t{i}"), &[1.0]).unwrap();
@@ -161,12 +163,12 @@ fn canaries(gpu: &Gpu, config: &Config, lens: &[usize], starts: &[usize], tail: 
         let each = starts.iter().zip(lens);
         each.map(|(&start, &len)| Slice::new(buffer, 4 * start as u64, 4 * len as u64)).collect()
     };
-    let mut optimizer = config.clone().on(gpu, &tensors).unwrap();
+    let mut optimizer = Optimizer::new(gpu, &tensors, config.clone()).unwrap();
     let report = optimizer.plan(&slices(&params), &slices(&gradients)).unwrap();
     let names: Vec<_> = scalar.iter().map(|i| format!("t{i}")).collect();
     assert_eq!(report.scalar_tensors, names, "{lens:?} at {starts:?}");
     let (arena, arena_grads) = (Arena::new(gpu, &tensors).unwrap(), Arena::new(gpu, &tensors).unwrap());
-    let mut expected = config.clone().on(gpu, &tensors).unwrap();
+    let mut expected = Optimizer::new(gpu, &tensors, config.clone()).unwrap();
     for (tensor, (values, grads)) in tensors.iter().zip(values.iter().zip(&grads)) {
         arena.write(&tensor.name, values).unwrap();
         arena_grads.write(&tensor.name, grads).unwrap();
@@ -207,8 +209,8 @@ fn foreign_slices_give_the_arenas_bits_and_canaries_live() {
 
 /// Gradients in f16 in one buffer that is NaN elsewhere, from these first halves on.
 fn halves(gpu: &Gpu, config: &Config, lens: &[usize], starts: &[usize], end: usize, scalar: &[usize]) {
-    let tensors: Vec<_> = tensors(lens).into_iter().map(|tensor| tensor.with_grads(Format::F16)).collect();
-    let of_grads: Vec<_> = tensors.iter().map(Tensor::of_grads).collect();
+    let tensors: Vec<_> = tensors(lens).into_iter().map(|tensor| tensor.with_grad_dtype(DType::F16)).collect();
+    let of_grads: Vec<_> = tensors.iter().map(TensorSpec::grad_spec).collect();
     let mut rng = StdRng::seed_from_u64(26);
     let arenas = [(); 2].map(|()| Arena::new(gpu, &tensors).unwrap());
     let arena_grads = Arena::new(gpu, &of_grads).unwrap();
@@ -223,7 +225,7 @@ fn halves(gpu: &Gpu, config: &Config, lens: &[usize], starts: &[usize], end: usi
     let buffer = buffer_of(gpu, &bytemuck::pod_collect_to_vec::<u8, f32>(words.as_flattened()));
     let each = starts.iter().zip(lens);
     let slices: Vec<_> = each.map(|(&at, &len)| Slice::new(&buffer, 2 * at as u64, 2 * len as u64)).collect();
-    let mut optimizers = [(); 2].map(|()| config.clone().on(gpu, &tensors).unwrap());
+    let mut optimizers = [(); 2].map(|()| Optimizer::new(gpu, &tensors, config.clone()).unwrap());
     let [found, expected] = &mut optimizers;
     let names: Vec<_> = scalar.iter().map(|i| format!("t{i}")).collect();
     assert_eq!(found.plan(&arenas[0], &slices).unwrap().scalar_tensors, names, "{lens:?} at {starts:?}");
@@ -253,10 +255,10 @@ fn slices_of_halves_give_the_arenas_bits_whatever_lies_beside_them() {
 #[test]
 fn every_half_reaches_a_step_as_it_is() {
     let Some(gpu) = gpu("all halves", 3) else { return };
-    let tensors = [Tensor::f32("w", [1 << 16]).with_grads(Format::F16)];
+    let tensors = [TensorSpec::f32("w", [1 << 16]).with_grad_dtype(DType::F16)];
     let halves: Vec<u16> = (0..=u16::MAX).collect();
     let values: Vec<f32> = halves.iter().map(|&bits| f16::from_bits(bits).to_f32()).collect();
-    let grads = Arena::new(&gpu, &[tensors[0].of_grads()]).unwrap();
+    let grads = Arena::new(&gpu, &[tensors[0].grad_spec()]).unwrap();
     assert_eq!(grads.size_bytes(), 2 << 16);
     grads.write("w", &values).unwrap();
     let shifted = buffer_of(&gpu, &vec![f32::NAN; (1 << 15) + 1]);
@@ -273,7 +275,7 @@ fn every_half_reaches_a_step_as_it_is() {
         let params = Arena::new(&gpu, &tensors).unwrap();
         // -0 - g is -g to the sign of a zero.
         params.write("w", &vec![-0.0; 1 << 16]).unwrap();
-        let mut sgd = Sgd { lr: 1.0, ..Sgd::default() }.on(&gpu, &tensors).unwrap();
+        let mut sgd = Optimizer::new(&gpu, &tensors, Sgd { lr: 1.0, ..Sgd::default() }).unwrap();
         assert_eq!(sgd.plan(&params, buffers.clone()).unwrap().scalar_tensors.len(), scalar);
         sgd.step(&params, buffers).unwrap();
         same(&params.read_blocking("w").unwrap(), &negative, "a step");
@@ -283,7 +285,8 @@ fn every_half_reaches_a_step_as_it_is() {
 #[test]
 fn an_arena_of_halves_rounds_to_the_nearest_and_packs_two_in_a_word() {
     let Some(gpu) = gpu("an arena in f16", 1) else { return };
-    let tensors = [3, 0, 1, 12].map(|len| Tensor::f32(format!("t{len}"), [len]).with_grads(Format::F16).of_grads());
+    let tensors =
+        [3, 0, 1, 12].map(|len| TensorSpec::f32(format!("t{len}"), [len]).with_grad_dtype(DType::F16).grad_spec());
     let arena = Arena::new(&gpu, &tensors).unwrap();
     assert_eq!(arena.size_bytes(), 2 * 256 + 24);
     assert_eq!(arena.slice("t3").unwrap().size, 6);
@@ -316,12 +319,12 @@ fn an_arena_of_halves_rounds_to_the_nearest_and_packs_two_in_a_word() {
 #[test]
 fn a_nan_half_makes_its_parameter_nan() {
     let Some(gpu) = gpu("NaN in f16", 3) else { return };
-    let tensors = [Tensor::f32("w", [7]).with_grads(Format::F16)];
+    let tensors = [TensorSpec::f32("w", [7]).with_grad_dtype(DType::F16)];
     for config in configs() {
         let params = Arena::new(&gpu, &tensors).unwrap();
-        let grads = Arena::new(&gpu, &[tensors[0].of_grads()]).unwrap();
+        let grads = Arena::new(&gpu, &[tensors[0].grad_spec()]).unwrap();
         grads.write("w", &[1.0, 1.0, f32::NAN, 1.0, 1.0, 1.0, 1.0]).unwrap();
-        let mut optimizer = config.clone().on(&gpu, &tensors).unwrap();
+        let mut optimizer = Optimizer::new(&gpu, &tensors, config.clone()).unwrap();
         optimizer.step(&params, &grads).unwrap();
         assert!(params.read_blocking("w").unwrap()[2].is_nan(), "{}", config.name());
     }
@@ -375,8 +378,8 @@ fn a_forgotten_step_leaves_no_trace() {
         drop(part);
         drop(encoder);
         assert_eq!([twin.optimizer.t("t0").unwrap(), twin.optimizer.t("t1").unwrap()], [3, 2]);
-        twin.optimizer.forget(second).unwrap();
-        twin.optimizer.forget(first).unwrap();
+        twin.optimizer.undo(second).unwrap();
+        twin.optimizer.undo(first).unwrap();
         assert_eq!([twin.optimizer.t("t0").unwrap(), twin.optimizer.t("t1").unwrap()], [1, 1]);
         for _ in 0..2 {
             let worst = twin.step();
@@ -391,19 +394,19 @@ fn an_encoding_given_up_without_a_word_keeps_no_memory_of_later_ones() {
     let mut twin = Twin::new(&gpu, &configs()[0], &tensors(&[700, 3]), 23);
     let mut encoder = gpu.device().create_command_encoder(&Default::default());
     let lost = twin.optimizer.encode(&mut encoder, &twin.params, &twin.grads).unwrap();
-    assert!(twin.optimizer.forget(lost).unwrap_err().to_string().contains("is there still"));
+    assert!(twin.optimizer.undo(lost).unwrap_err().to_string().contains("is there still"));
     let buffer = encoder.finish();
-    assert!(twin.optimizer.forget(lost).is_err(), "its command buffer could be submitted yet");
+    assert!(twin.optimizer.undo(lost).is_err(), "its command buffer could be submitted yet");
     drop(buffer);
     let mut encoder = gpu.device().create_command_encoder(&Default::default());
     let sent = twin.optimizer.encode(&mut encoder, &twin.params, &twin.grads).unwrap();
     gpu.queue().submit([encoder.finish()]);
     // Whether the device is done or not.
-    assert!(twin.optimizer.forget(sent).is_err());
+    assert!(twin.optimizer.undo(sent).is_err());
     gpu.device().poll(wgpu::PollType::wait_indefinitely()).unwrap();
-    assert!(twin.optimizer.forget(sent).is_err());
+    assert!(twin.optimizer.undo(sent).is_err());
     twin.optimizer.step(&twin.params, &twin.grads).unwrap();
-    let text = twin.optimizer.forget(lost).unwrap_err().to_string();
+    let text = twin.optimizer.undo(lost).unwrap_err().to_string();
     assert!(text.contains("its work has run"), "what precedes work that has run is not kept: {text}");
     assert_eq!(twin.optimizer.t("t0").unwrap(), 3);
 }
@@ -416,13 +419,13 @@ fn a_parameter_that_sits_out_keeps_its_bytes_beside_one_that_does_not() {
     let words = noise(&mut StdRng::seed_from_u64(24), 12);
     let (params, grads) = (buffer_of(&gpu, &words), buffer_of(&gpu, &[1.0; 12]));
     let of = |buffer, first: u64| Slice::new(buffer, 4 * first, 20);
-    let mut optimizer = config.clone().on(&gpu, &list).unwrap();
+    let mut optimizer = Optimizer::new(&gpu, &list, config.clone()).unwrap();
     // The second starts within the last 16 bytes of the first.
     optimizer.step(&[Some(of(&params, 0)), None], &[Some(of(&grads, 0)), None]).unwrap();
     assert_eq!(read(&gpu, &params)[5..], words[5..]);
     assert_ne!(read(&gpu, &params)[..5], words[..5]);
     // The buffer of a parameter that sits out may hold another's gradient.
-    let mut optimizer = config.clone().on(&gpu, &list).unwrap();
+    let mut optimizer = Optimizer::new(&gpu, &list, config.clone()).unwrap();
     let shared = [Some(of(&params, 0)), Some(of(&grads, 0))];
     let error = optimizer.step(&shared, &[None, Some(of(&params, 0))]).unwrap_err().to_string();
     assert!(error.contains("parameter t0 and gradient t1 lie in one buffer"), "{error}");
@@ -436,7 +439,7 @@ fn interleaved_buffers_take_a_window_each() {
     let slices = |of: [usize; 2]| -> Vec<Slice> {
         (0..20).map(|i| Slice::new(&buffers[of[i % 2]], 64 * i as u64, 64)).collect()
     };
-    let mut optimizer = configs()[0].clone().on(&gpu, &list).unwrap();
+    let mut optimizer = Optimizer::new(&gpu, &list, configs()[0].clone()).unwrap();
     let report = optimizer.plan(&slices([0, 1]), &slices([2, 3])).unwrap();
     assert_eq!((report.windows, report.dispatches), (2, 2));
     optimizer.step(&slices([0, 1]), &slices([2, 3])).unwrap();
@@ -483,7 +486,7 @@ fn slices_may_lack_a_gradient_too() {
     for config in configs() {
         let list = tensors(&[700, 3]);
         let twin = Twin::new(&gpu, &config, &list, 17);
-        let mut optimizer = config.clone().on(&gpu, &list).unwrap();
+        let mut optimizer = Optimizer::new(&gpu, &list, config.clone()).unwrap();
         let params = ["t0", "t1"].map(|name| twin.params.slice(name).unwrap());
         let grads = [Some(twin.grads.slice("t0").unwrap()), None];
         let before = twin.params.read_blocking("t1").unwrap();
@@ -551,8 +554,8 @@ fn groups_of_other_pipelines_take_a_dispatch_each() {
 fn matrices_take_passes_over_lines_and_fewer_bytes() {
     let Some(gpu) = gpu("rows and columns", 1) else { return };
     let shaped = [("w", &[40, 100][..]), ("conv", &[8, 5, 3, 3]), ("b", &[1000]), ("s", &[])];
-    let tensors = shaped.map(|(name, shape)| Tensor::f32(name, shape));
-    let plan = |tensors: &[Tensor], decay: WeightDecay| {
+    let tensors = shaped.map(|(name, shape)| TensorSpec::f32(name, shape));
+    let plan = |tensors: &[TensorSpec], decay: WeightDecay| {
         let mut twin = Twin::new(&gpu, &Adafactor { weight_decay: decay, ..Adafactor::default() }.into(), tensors, 24);
         let memory = twin.optimizer.memory();
         (twin.optimizer.plan(&twin.params, &twin.grads).unwrap(), memory)
@@ -570,7 +573,7 @@ fn matrices_take_passes_over_lines_and_fewer_bytes() {
     // With an L2 penalty the gradient is made of the parameter, too.
     assert_eq!(plan(&tensors[..1], WeightDecay::L2(0.1)).0.bytes, 28 * 4000);
     assert_eq!(plan(&tensors[2..], WeightDecay::L2(0.1)).0.bytes, 32 * 1001);
-    let error = Adafactor::default().on(&tiny(&gpu), &[Tensor::f32("w", [6000, 1, 1])]).unwrap_err();
+    let error = Optimizer::new(&tiny(&gpu), &[TensorSpec::f32("w", [6000, 1, 1])], Adafactor::default()).unwrap_err();
     assert!(
         error.to_string().ends_with("its rows and columns take 72512 bytes, a buffer holds at most 65536"),
         "{error}"
@@ -612,7 +615,7 @@ fn memory_is_what_it_says() {
         let sizes = [1_000_000, 5, 1023, 9_000_001];
         let tensors = tensors(&sizes);
         let before = allocated(&gpu);
-        let mut optimizer = config.clone().on(&gpu, &tensors).unwrap();
+        let mut optimizer = Optimizer::new(&gpu, &tensors, config.clone()).unwrap();
         let memory = optimizer.memory();
         let padded: usize = sizes.iter().map(|size| size.next_multiple_of(4)).sum();
         assert_eq!(memory.state, (4 * slots * padded) as u64);
@@ -652,7 +655,7 @@ fn state_comes_back_as_it_was_set() {
 fn an_arena_spills_over_pages_and_reads_back() {
     let Some(gpu) = gpu("pages", 1) else { return };
     let tiny = tiny(&gpu);
-    let tensors = [Tensor::f32("a", [40_000]), Tensor::f32("b", [200, 200]), Tensor::f32("c", [])];
+    let tensors = [TensorSpec::f32("a", [40_000]), TensorSpec::f32("b", [200, 200]), TensorSpec::f32("c", [])];
     let arena = Arena::new(&tiny, &tensors).unwrap();
     let values: Vec<f32> = (0..40_000).map(|i| i as f32).collect();
     arena.write("b", &values).unwrap();

@@ -14,16 +14,16 @@ use naga::{Module, ShaderStage, StorageAccess, TypeInner};
 use wgpu_optim::rule::{AnyRule, Common, Move, Numbers};
 use wgpu_optim::rules::{self, ALL};
 use wgpu_optim::wgsl::{self, Skeleton, Switches, Walk, compose};
-use wgpu_optim::{Access, Around, Clip, Ema, Format, Lookahead, LossScale};
+use wgpu_optim::{Access, Clip, DType, Ema, Lookahead, LossScale, Wrappers};
 
 const ACCESSES: [Access; 2] = [Access::Vec4, Access::Scalar];
-const FORMATS: [Format; 2] = [Format::F32, Format::F16];
+const FORMATS: [DType; 2] = [DType::F32, DType::F16];
 
 /// What is wrapped round the rule, and what it is called: nothing, what needs slots, what the device decides, and all.
-fn wraps() -> [(&'static str, Around); 4] {
+fn wraps() -> [(&'static str, Wrappers); 4] {
     let lookahead = Some(Lookahead::default());
-    let decided = Around { loss_scale: Some(LossScale::default()), ..Around::default() };
-    let all = Around {
+    let decided = Wrappers { loss_scale: Some(LossScale::default()), ..Wrappers::default() };
+    let all = Wrappers {
         lookahead,
         ema: Some(Ema { debias: true, ..Ema::default() }),
         accumulate: 3,
@@ -31,8 +31,8 @@ fn wraps() -> [(&'static str, Around); 4] {
         ..decided.clone()
     };
     [
-        ("", Around::default()),
-        (", with slots", Around { lookahead, ema: Some(Ema::default()), ..Around::default() }),
+        ("", Wrappers::default()),
+        (", with slots", Wrappers { lookahead, ema: Some(Ema::default()), ..Wrappers::default() }),
         (", decided", decided),
         (", with all", all),
     ]
@@ -42,7 +42,7 @@ fn wraps() -> [(&'static str, Around); 4] {
 struct Shader {
     walk: String,
     skeleton: Skeleton,
-    around: Around,
+    around: Wrappers,
     cases: Vec<(String, Box<dyn AnyRule>)>,
     module: Module,
     info: ModuleInfo,
@@ -83,7 +83,7 @@ fn shaders() -> Vec<Shader> {
 }
 
 /// Every set of constants that a case's pipelines of this skeleton may get: no switch on, each alone, and all.
-fn constants(rule: &dyn AnyRule, skeleton: Skeleton, around: &Around) -> Vec<Vec<(&'static str, f64)>> {
+fn constants(rule: &dyn AnyRule, skeleton: Skeleton, around: &Wrappers) -> Vec<Vec<(&'static str, f64)>> {
     let walks: Vec<Walk> = match skeleton {
         Skeleton::Moves => {
             [Move::LookAhead, Move::Evaluation, Move::Training, Move::Swap, Move::Average].map(Walk::Move).into()
@@ -145,7 +145,7 @@ fn structs_have_the_fields_of_their_rust_twins() {
         let structs = [("Common", common), ("Hyper", names.hyper), ("State", names.state)];
         let structs = structs.into_iter().take(if of_rule { 3 } else { 1 });
         // A rule that has no numbers of a tensor gets a struct with a field that nobody reads.
-        let tensor = (of_rule && !names.tensor.is_empty()).then_some(("Tensor", names.tensor));
+        let tensor = (of_rule && !names.tensor.is_empty()).then_some(("TensorSpec", names.tensor));
         for (name, expected) in structs.chain(tensor) {
             assert_eq!(
                 fields(module, name),
@@ -230,16 +230,13 @@ fn texts_are_those_in_the_folder() {
          read the difference with `git diff tests/expansion`, and commit it.",
         wrong.join(", ")
     );
-    let all = Skeleton::ALL
-        .map(Skeleton::name)
-        .into_iter()
-        .chain(ACCESSES.map(Access::name))
-        .chain(FORMATS.map(Format::name));
+    let all =
+        Skeleton::ALL.map(Skeleton::name).into_iter().chain(ACCESSES.map(Access::name)).chain(FORMATS.map(DType::name));
     let missing: Vec<_> = all.filter(|name| !kept.contains(name)).collect();
     assert!(missing.is_empty(), "tests/expansion/ keeps no text of {}", missing.join(", "));
 }
 
-fn composed_for(file: &str) -> (Box<dyn AnyRule>, Skeleton, Access, Format) {
+fn composed_for(file: &str) -> (Box<dyn AnyRule>, Skeleton, Access, DType) {
     let parts: Vec<_> = file.split('.').collect();
     let (rule, skeleton, access, grad) = match parts[..] {
         [rule, skeleton, access, "wgsl"] => (rule, skeleton, access, "f32"),

@@ -10,7 +10,7 @@ use ndarray::ArrayD;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
-use wgpu_optim::{Arena, Config, Gpu, Group, On, Optimizer, Reference, Slice, Tensor};
+use wgpu_optim::{Arena, Config, Gpu, Group, Optimizer, Reference, Slice, TensorSpec};
 
 /// Of one configuration.
 const MOVES: usize = 120;
@@ -40,7 +40,7 @@ fn configs() -> Vec<serde_json::Value> {
 struct Fuzz {
     gpu: Gpu,
     rng: StdRng,
-    tensors: Vec<Tensor>,
+    tensors: Vec<TensorSpec>,
     optimizer: Optimizer,
     reference: Reference<f32>,
     /// Each tensor's parameters and gradients.
@@ -61,12 +61,12 @@ struct Counts {
 
 impl Fuzz {
     fn new(gpu: &Gpu, config: &serde_json::Value, seed: u64) -> Self {
-        let tensors = [Tensor::f32("w0", [7, 300]), Tensor::f32("b0", [5])];
+        let tensors = [TensorSpec::f32("w0", [7, 300]), TensorSpec::f32("b0", [5])];
         let config = Config::from_value(config.clone()).expect("a good configuration");
         let mut fuzz = Self {
             gpu: gpu.clone(),
             rng: StdRng::seed_from_u64(seed),
-            optimizer: config.clone().on(gpu, &tensors).expect("an optimizer"),
+            optimizer: Optimizer::new(gpu, &tensors, config.clone()).expect("an optimizer"),
             reference: Reference::new(&config, &tensors).expect("a reference"),
             tensors: vec![],
             arenas: vec![],
@@ -77,7 +77,7 @@ impl Fuzz {
         fuzz
     }
 
-    fn hold(&mut self, tensors: &[Tensor]) {
+    fn hold(&mut self, tensors: &[TensorSpec]) {
         for tensor in tensors {
             let list = std::slice::from_ref(tensor);
             let arenas = [0, 1].map(|_| Arena::new(&self.gpu, list).expect("an arena"));
@@ -116,7 +116,7 @@ impl Fuzz {
         &mut self,
         encoder: &mut wgpu_optim::wgpu::CommandEncoder,
         grads: &[Option<ArrayD<f32>>],
-    ) -> Vec<wgpu_optim::Token> {
+    ) -> Vec<wgpu_optim::EncodedStep> {
         let slices = |which: usize| -> Vec<Option<Slice>> {
             let given = |i: usize| which == 0 || grads[i].is_some();
             let slice = |i: usize| self.arenas[i][which].slice(&self.tensors[i].name).expect("its own tensor");
@@ -142,7 +142,7 @@ impl Fuzz {
     fn act(&mut self, i: usize, counts: &mut Counts) {
         let params = |fuzz: &Self| -> Vec<Slice<'static>> {
             // The arenas live as long as the test.
-            let slice = |(arenas, tensor): (&[Arena; 2], &Tensor)| {
+            let slice = |(arenas, tensor): (&[Arena; 2], &TensorSpec)| {
                 let slice = arenas[0].slice(&tensor.name).expect("its own tensor");
                 let buffer: &'static _ = Box::leak(Box::new(slice.buffer.clone()));
                 Slice::new(buffer, slice.offset, slice.size)
@@ -164,7 +164,7 @@ impl Fuzz {
                 }
             }
             1 if between && self.tensors.len() < TENSORS => {
-                let tensor = Tensor::f32(format!("x{i}"), [self.rng.random_range(1..2000), 3]);
+                let tensor = TensorSpec::f32(format!("x{i}"), [self.rng.random_range(1..2000), 3]);
                 self.done.push(format!("add {tensor:?}"));
                 let list = [tensor];
                 if self.chance(2) {
@@ -194,14 +194,14 @@ impl Fuzz {
                 self.reference.swap_ema(&mut self.values).expect("a swap back");
                 counts.swapped += 1;
             }
-            4 if between && self.optimizer.has_evaluation() => {
+            4 if between && self.optimizer.has_eval() => {
                 self.done.push("evaluation".into());
                 let list = params(self);
-                self.optimizer.evaluation(&list).expect("evaluation");
-                self.reference.evaluation(&mut self.values).expect("evaluation");
+                self.optimizer.eval(&list).expect("evaluation");
+                self.reference.eval(&mut self.values).expect("evaluation");
                 self.compare();
-                self.optimizer.training(&list).expect("training");
-                self.reference.training(&mut self.values).expect("training");
+                self.optimizer.train(&list).expect("training");
+                self.reference.train(&mut self.values).expect("training");
             }
             5 | 6 => {
                 let grads = self.grads();
@@ -213,7 +213,7 @@ impl Fuzz {
                 self.done.push(format!("forget {}", tokens.len()));
                 drop(encoder);
                 for token in tokens.into_iter().rev() {
-                    self.optimizer.forget(token).expect("the latest");
+                    self.optimizer.undo(token).expect("the latest");
                 }
                 counts.forgotten += 1;
             }
@@ -258,8 +258,8 @@ impl Fuzz {
             assert_eq!(found, expected, "carried of {} after {:#?}", tensor.name, self.done);
         }
         assert_eq!(self.optimizer.steps(), self.reference.steps(), "after {:#?}", self.done);
-        if self.optimizer.scale_buffer().is_ok() {
-            assert_eq!(self.optimizer.scale_blocking().expect("a readback"), self.reference.scale());
+        if self.optimizer.loss_scale_buffer().is_ok() {
+            assert_eq!(self.optimizer.loss_scale_blocking().expect("a readback"), self.reference.loss_scale());
         }
     }
 }

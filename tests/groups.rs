@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use wgpu_optim::rule::Move;
 use wgpu_optim::rules::ALL;
 use wgpu_optim::{
-    AdamW, Arena, Config, Error, Group, Lookahead, Optimizer, Plateau, Reference, Result, Schedule, Sgd, Tensor,
+    AdamW, Arena, Config, Error, Group, Lookahead, Optimizer, Plateau, Reference, Result, Schedule, Sgd, TensorSpec,
     WeightDecay,
 };
 
@@ -315,7 +315,7 @@ fn all_of(twin: &Twin, name: &str) -> Vec<Vec<u32>> {
 fn a_frozen_tensor_is_as_one_without_a_gradient() {
     let Some(gpu) = gpu("frozen tensors", configs().len()) else { return };
     for config in configs() {
-        let tensors = [Tensor::f32("t0", [700]), Tensor::f32("t1", [3, 40]), Tensor::f32("t2", [1030])];
+        let tensors = [TensorSpec::f32("t0", [700]), TensorSpec::f32("t1", [3, 40]), TensorSpec::f32("t2", [1030])];
         let [mut frozen, mut absent] = [(); 2].map(|()| Twin::new(&gpu, &config, &tensors, 16));
         for twin in [&mut frozen, &mut absent] {
             step_without(twin, &[]);
@@ -353,7 +353,7 @@ fn a_frozen_tensor_is_as_one_without_a_gradient() {
 #[test]
 fn tensors_are_frozen_by_name_or_pattern() {
     let Some(gpu) = gpu("patterns of frozen tensors", 1) else { return };
-    let tensors = ["h.0.w", "h.0.b", "h.1.w"].map(|name| Tensor::f32(name, [3]));
+    let tensors = ["h.0.w", "h.0.b", "h.1.w"].map(|name| TensorSpec::f32(name, [3]));
     let mut twin = Twin::new(&gpu, &config(json!({"optimizer": "adam", "lr": 0.1})), &tensors, 4);
     let held = |twin: &Twin| {
         let of = |name: &str| (twin.optimizer.frozen(name).unwrap(), twin.reference.frozen(name).unwrap());
@@ -386,7 +386,7 @@ fn tensors_are_frozen_by_name_or_pattern() {
     let token = twin.optimizer.encode(&mut encoder, &twin.params, &twin.grads).unwrap();
     twin.optimizer.freeze("*").unwrap();
     drop(encoder);
-    twin.optimizer.forget(token).unwrap();
+    twin.optimizer.undo(token).unwrap();
     assert_eq!(twin.optimizer.frozen("h.0.b"), Ok(true));
     let before = bits(&twin);
     twin.optimizer.step(&twin.params, &twin.grads).unwrap();
@@ -429,15 +429,15 @@ fn a_frozen_tensor_does_not_look_ahead() {
 
 // More tensors.
 
-fn random(rng: &mut StdRng, tensors: &[Tensor]) -> Vec<ArrayD<f32>> {
-    let one = |tensor: &Tensor| {
+fn random(rng: &mut StdRng, tensors: &[TensorSpec]) -> Vec<ArrayD<f32>> {
+    let one = |tensor: &TensorSpec| {
         let values = noise(rng, tensor.len_elements() as usize);
         ArrayD::from_shape_vec(tensor.shape.clone(), values).expect("as many values as elements")
     };
     tensors.iter().map(one).collect()
 }
 
-fn grads_of(rng: &mut StdRng, tensors: &[Tensor]) -> Vec<Option<ArrayD<f32>>> {
+fn grads_of(rng: &mut StdRng, tensors: &[TensorSpec]) -> Vec<Option<ArrayD<f32>>> {
     random(rng, tensors).into_iter().map(Some).collect()
 }
 
@@ -456,7 +456,7 @@ fn added_tensors_start_beside_others_that_go_on() {
         }
         let config = config.group(Group::new(["*.b"]).set("maximize", true));
         let named =
-            |model: &str| [("w", &[3, 4][..]), ("b", &[5])].map(|(t, s)| Tensor::f32(format!("{model}.{t}"), s));
+            |model: &str| [("w", &[3, 4][..]), ("b", &[5])].map(|(t, s)| TensorSpec::f32(format!("{model}.{t}"), s));
         let (first, second) = (named("x"), named("y"));
         let mut rng = StdRng::seed_from_u64(7);
         let mut whole = Reference::<f32>::new(&config, &first).unwrap();
@@ -489,7 +489,7 @@ fn added_tensors_start_beside_others_that_go_on() {
         }
         assert_eq!(["x.w", "x.b", "y.w", "y.b"].map(|name| whole.t(name)), [Ok(4), Ok(4), Ok(2), Ok(3)]);
         for (apart, tensors) in apart.iter().zip([&first, &second]) {
-            for Tensor { name, .. } in tensors {
+            for TensorSpec { name, .. } in tensors {
                 for slot in apart.slots(name).unwrap() {
                     assert_eq!(whole.state(name, slot), apart.state(name, slot), "{slot} of {name}, {}", row.name);
                 }
@@ -503,7 +503,7 @@ fn added_tensors_start_beside_others_that_go_on() {
 fn an_added_group_takes_what_the_top_level_has_now() {
     let top = Config::from(Sgd { lr: 0.1, momentum: 0.5, ..Sgd::default() });
     let top = top.schedule("momentum", Schedule::Exponential { gamma: 0.5 }).group(Group::new(["a*"]).set("lr", 0.2));
-    let one = |name: &str| Tensor::f32(name, [1]);
+    let one = |name: &str| TensorSpec::f32(name, [1]);
     let mut reference = Reference::<f64>::new(&top, &[one("a"), one("b")]).unwrap();
     let params = |count: usize| vec![arr1(&[1.0]).into_dyn(); count];
     let grads = |count: usize| vec![Some(arr1(&[0.0]).into_dyn()); count];
@@ -545,7 +545,7 @@ fn an_added_group_takes_what_the_top_level_has_now() {
 fn tensors_and_groups_that_do_not_fit_are_not_added() {
     let value = json!({"optimizer": "sgd", "lr": 0.1, "momentum": 0.9, "form": "velocity", "nesterov": "look_ahead",
         "groups": [{"tensors": ["*.b"], "nesterov": "off"}]});
-    let one = |name: &str| Tensor::f32(name, [2]);
+    let one = |name: &str| TensorSpec::f32(name, [2]);
     let tensors = ["x.w", "x.b"].map(one);
     let mut reference = Reference::<f32>::new(&config(value), &tensors).unwrap();
     let mut rng = StdRng::seed_from_u64(8);
@@ -605,15 +605,15 @@ fn tensors_and_groups_that_do_not_fit_are_not_added() {
     let rules = ALL.iter().map(|row| (row.default)()).filter(|rule| rule.moves().contains(&Move::Evaluation));
     for rule in rules {
         let mut reference = Reference::<f32>::new(&rule.into(), &tensors).unwrap();
-        reference.evaluation(&mut params).unwrap();
-        let text = "add: the parameters are in evaluation; call training first";
+        reference.eval(&mut params).unwrap();
+        let text = "add: the parameters are in evaluation; call train first";
         refused(&mut reference, text, &|reference| reference.add(&[one("y")]));
-        reference.training(&mut params).unwrap();
+        reference.train(&mut params).unwrap();
         reference.add(&[one("y")]).unwrap();
     }
     // Rows and columns, where a rule takes nothing else.
     for rule in ALL.iter().filter_map(|row| (row.default)().for_matrices()) {
-        let mut reference = Reference::<f32>::new(&rule.into(), &[Tensor::f32("w", [2, 3])]).unwrap();
+        let mut reference = Reference::<f32>::new(&rule.into(), &[TensorSpec::f32("w", [2, 3])]).unwrap();
         let text = "shape of tensor y has [2], expected rows and columns, for this rule";
         refused(&mut reference, text, &|reference| reference.add(&[one("y")]));
     }
@@ -622,7 +622,7 @@ fn tensors_and_groups_that_do_not_fit_are_not_added() {
 #[test]
 fn tensors_are_added_on_the_device_while_nothing_waits_and_all_that_was_stays() {
     let Some(gpu) = gpu("tensors added on the device", 2 * ALL.len()) else { return };
-    let one = |name: &str, shape: &[usize]| Tensor::f32(name, shape);
+    let one = |name: &str, shape: &[usize]| TensorSpec::f32(name, shape);
     let first = [one("w", &[40, 70]), one("b", &[3])];
     let all = [&first[..], &[one("x", &[5, 9])]].concat();
     for row in ALL {
@@ -638,11 +638,11 @@ fn tensors_are_added_on_the_device_while_nothing_waits_and_all_that_was_stays() 
                 slots.into_iter().map(|slot| values(slot).iter().map(|x| x.to_bits()).collect()).collect()
             };
             let before = ["w", "b"].map(|name| (state(&twin.optimizer, name), twin.optimizer.t(name).unwrap()));
-            let scale = twin.optimizer.scale_blocking().ok();
+            let scale = twin.optimizer.loss_scale_blocking().ok();
             twin.optimizer.add_blocking(&all[2..]).unwrap();
             let after = ["w", "b"].map(|name| (state(&twin.optimizer, name), twin.optimizer.t(name).unwrap()));
             assert!(before == after, "{}", row.name);
-            assert_eq!(twin.optimizer.scale_blocking().ok(), scale, "{}", row.name);
+            assert_eq!(twin.optimizer.loss_scale_blocking().ok(), scale, "{}", row.name);
             assert_eq!((twin.optimizer.t("x"), twin.optimizer.tensors()), (Ok(0), &all[..]));
         }
     }
@@ -653,7 +653,7 @@ fn an_encoding_that_is_not_submitted_refuses_more_tensors() {
     let Some(gpu) = gpu("tensors added too early", 1) else { return };
     let tensors = tensors(&[5]);
     let mut twin = Twin::new(&gpu, &config(json!({"optimizer": "adam"})), &tensors, 6);
-    let new = [Tensor::f32("x", [2])];
+    let new = [TensorSpec::f32("x", [2])];
     let mut encoder = gpu.device().create_command_encoder(&Default::default());
     twin.optimizer.encode(&mut encoder, &twin.params, &twin.grads).unwrap();
     let text = "add: an encoding is neither submitted nor taken back; its step would be lost";
@@ -671,7 +671,7 @@ fn an_optimizer_without_tensors_counts_its_steps_and_takes_some_later() {
     let Some(gpu) = gpu("tensors added to none", 1) else { return };
     let mut twin = Twin::new(&gpu, &config(json!({"optimizer": "adam", "skip_nonfinite": true})), &[], 7);
     twin.step();
-    twin.optimizer.add_blocking(&[Tensor::f32("x", [2])]).unwrap();
+    twin.optimizer.add_blocking(&[TensorSpec::f32("x", [2])]).unwrap();
     let [params, grads] = [0, 1].map(|_| Arena::new(&gpu, twin.optimizer.tensors()).unwrap());
     grads.write("x", &[1.0, -1.0]).unwrap();
     twin.optimizer.step(&params, &grads).unwrap();
@@ -689,11 +689,11 @@ fn a_dropped_encoding_is_forgotten_before_tensors_are_added_and_after_counts_are
     let token = twin.optimizer.encode(&mut encoder, &twin.params, &twin.grads).unwrap();
     drop(encoder);
     let text = "add: an encoding is neither submitted nor taken back; its step would be lost";
-    check(text, &twin.optimizer.add_blocking(&[Tensor::f32("x", [2])]).unwrap_err(), text);
+    check(text, &twin.optimizer.add_blocking(&[TensorSpec::f32("x", [2])]).unwrap_err(), text);
     twin.optimizer.set_steps(5).unwrap();
     let text = "step: the encoder of an encoding was dropped; forget its token";
     check(text, &twin.optimizer.step(&twin.params, &twin.grads).unwrap_err(), text);
-    twin.optimizer.forget(token).unwrap();
+    twin.optimizer.undo(token).unwrap();
     assert_eq!((twin.optimizer.steps(), twin.optimizer.t("t0")), (5, Ok(0)));
     twin.optimizer.step(&twin.params, &twin.grads).unwrap();
     twin.optimizer.settle_blocking().unwrap();
@@ -707,6 +707,6 @@ fn an_added_group_whose_numbers_the_device_cannot_write_is_refused() {
     let mut twin = Twin::new(&gpu, &config(json!({"optimizer": "adan", "on_device": ["lr"]})), &tensors, 9);
     let group = Group::new(["x"]).set("weight_decay", json!({"proximal": 0.5}));
     let text = "on_device is lr, must be left to the host for adan: its numbers are no multiples of it";
-    check(text, &twin.optimizer.add_group_blocking(group, &[Tensor::f32("x", [2])]).unwrap_err(), text);
+    check(text, &twin.optimizer.add_group_blocking(group, &[TensorSpec::f32("x", [2])]).unwrap_err(), text);
     assert_eq!(twin.optimizer.tensors(), tensors);
 }

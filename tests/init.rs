@@ -14,7 +14,7 @@ use naga::back::pipeline_constants::process_overrides;
 use serde_json::json;
 use wgpu_optim::init::{FILL, ORTHOGONAL, philox, stream};
 use wgpu_optim::wgpu::{self, BufferUsages};
-use wgpu_optim::{Arena, Fan, Fans, Gpu, Init, Slice, Tensor, Tuning, WeightLayout};
+use wgpu_optim::{Arena, Fan, Fans, Gpu, Init, Slice, TensorSpec, Tuning, WeightLayout};
 
 /// Every initialiser whose values have the same bits everywhere.
 fn drawn() -> Vec<Init> {
@@ -54,11 +54,11 @@ fn tiny(gpu: &Gpu) -> Gpu {
 }
 
 /// The values that the GPU gives a tensor in an arena between two others.
-fn on(gpu: &Gpu, tensor: &Tensor, init: &Init, seed: u64) -> Vec<f32> {
-    let around = ["before", "behind"].map(|name| Tensor::f32(name, [3]));
+fn on(gpu: &Gpu, tensor: &TensorSpec, init: &Init, seed: u64) -> Vec<f32> {
+    let around = ["before", "behind"].map(|name| TensorSpec::f32(name, [3]));
     let arena = Arena::new(gpu, &[around[0].clone(), tensor.clone(), around[1].clone()]).unwrap();
     arena.init(&tensor.name, init, seed).unwrap();
-    for Tensor { name, .. } in &around {
+    for TensorSpec { name, .. } in &around {
         assert_eq!(arena.read_blocking(name).unwrap(), [0.0; 3], "{name} has changed");
     }
     arena.read_blocking(&tensor.name).unwrap()
@@ -94,7 +94,7 @@ fn the_gpu_has_the_cpus_bits() {
     let tiny = tiny(&gpu);
     for init in &inits {
         for (i, shape) in shapes.iter().enumerate() {
-            let tensor = Tensor::f32(format!("layer{i}"), *shape);
+            let tensor = TensorSpec::f32(format!("layer{i}"), *shape);
             let seed = 0x1234_5678_9abc_def0 + i as u64;
             let expected = bits(&init.fill(&tensor, seed).unwrap());
             assert_eq!(expected.len() as u64, tensor.len_elements());
@@ -112,7 +112,7 @@ fn the_ends_of_the_table_are_reached() {
     for (seed, element, expected) in
         [(367_257_344, 0, -1_701_332_608), (533_660_349, 3, 1_701_332_608), (673_258_251, 0, 1), (2_314_899_881, 1, -1)]
     {
-        let (tensor, normal) = (Tensor::f32("w", [4]), Init::Normal { mean: 0.0, std: 1.0 });
+        let (tensor, normal) = (TensorSpec::f32("w", [4]), Init::Normal { mean: 0.0, std: 1.0 });
         let expected = expected as f32 / (1 << 28) as f32;
         assert_eq!(normal.fill(&tensor, seed).unwrap()[element], expected);
         assert_eq!(on(&gpu, &tensor, &normal, seed)[element], expected);
@@ -128,9 +128,9 @@ fn cuts_change_no_bit() {
     for (lanes, len) in [(1, 300_001), (7, 10_001), (100, 10_001), (256, 10_001)] {
         let tuning = Tuning { lanes, chunk_blocks: 1, shader_checks: false };
         let other = Gpu::with_tuning(&device, &queue, tuning).unwrap();
-        let tensor = Tensor::f32("w", [len]);
+        let tensor = TensorSpec::f32("w", [len]);
         assert!(bits(&on(&other, &tensor, &normal, 3)) == bits(&normal.fill(&tensor, 3).unwrap()), "{tuning:?}");
-        let square = Tensor::f32("w", [40, 70]);
+        let square = TensorSpec::f32("w", [40, 70]);
         let orthogonal = Init::Orthogonal { gain: 1.0 };
         assert!(bits(&on(&other, &square, &orthogonal, 3)) == bits(&on(&gpu, &square, &orthogonal, 3)), "{tuning:?}");
     }
@@ -146,7 +146,7 @@ fn a_slice_is_filled_and_its_neighbours_live() {
     let tiny = tiny(&gpu);
     for gpu in [&gpu, &tiny] {
         for (init, (shape, first)) in inits.iter().flat_map(|init| cases.map(|case| (init, case))) {
-            let tensor = Tensor::f32("w", shape);
+            let tensor = TensorSpec::f32("w", shape);
             let len = shape[0] * shape[1];
             let size = 4 * (first + len + 2) as u64;
             let create = |usage| {
@@ -177,7 +177,7 @@ fn a_slice_is_filled_and_its_neighbours_live() {
 #[test]
 fn the_second_tensor_makes_no_pipeline() {
     let Some(gpu) = gpu("counts of initialisers", 1) else { return };
-    let arena = Arena::new(&gpu, &[Tensor::f32("w", [4, 4])]).unwrap();
+    let arena = Arena::new(&gpu, &[TensorSpec::f32("w", [4, 4])]).unwrap();
     arena.init("w", &Init::Zeros, 1).unwrap();
     let before = gpu.counts();
     arena.init("w", &Init::RELU_BIAS, 1).unwrap();
@@ -194,7 +194,7 @@ fn the_second_tensor_makes_no_pipeline() {
 const SAMPLES: usize = 1 << 20;
 
 fn sample(init: &Init, name: &str, seed: u64) -> Vec<f64> {
-    let values = init.fill(&Tensor::f32(name, [SAMPLES / 1024, 1024]), seed).unwrap();
+    let values = init.fill(&TensorSpec::f32(name, [SAMPLES / 1024, 1024]), seed).unwrap();
     values.into_iter().map(f64::from).collect()
 }
 
@@ -261,10 +261,10 @@ fn values_follow_their_distributions() {
 #[test]
 fn fans_are_counted_as_documented() {
     let fans = |mode, layout| Fans { mode, layout, ..Fans::default() };
-    let tensor = |shape: &[usize]| Tensor::f32("w", shape);
+    let tensor = |shape: &[usize]| TensorSpec::f32("w", shape);
     let conv = tensor(&[32, 16, 3, 3]);
     let keras = tensor(&[3, 3, 16, 32]);
-    let spread = |init: Init, tensor: &Tensor| {
+    let spread = |init: Init, tensor: &TensorSpec| {
         let values: Vec<f64> = init.fill(tensor, 9).unwrap().into_iter().map(f64::from).collect();
         (moments(&values).1.sqrt(), values.iter().fold(0.0, |most: f64, x| most.max(x.abs())))
     };
@@ -375,7 +375,7 @@ fn orthogonal_tensors_are() {
     let tiny = tiny(&gpu);
     for (shape, gain) in shapes.iter().flat_map(|shape| [(shape, 1.0), (shape, 1.5)]) {
         let init = Init::Orthogonal { gain };
-        let tensor = Tensor::f32("w", *shape);
+        let tensor = TensorSpec::f32("w", *shape);
         let expected = init.fill(&tensor, 8).unwrap();
         let rows = shape[0].max(1);
         let exact = departure(&expected, rows, gain);
@@ -398,7 +398,7 @@ fn orthogonal_tensors_are() {
 fn orthogonal_tensors_have_no_direction() {
     let init = Init::Orthogonal { gain: 1.0 };
     // Entries of random orthogonal matrices of 4 have mean 0 and variance 1/4, and the traces' variance is 1.
-    let squares: Vec<_> = (0..4000).map(|seed| init.fill(&Tensor::f32("w", [4, 4]), seed).unwrap()).collect();
+    let squares: Vec<_> = (0..4000).map(|seed| init.fill(&TensorSpec::f32("w", [4, 4]), seed).unwrap()).collect();
     for i in 0..16 {
         let (mean, variance, _) = moments(&squares.iter().map(|values| f64::from(values[i])).collect::<Vec<_>>());
         assert!(mean.abs() < 4.0 * 0.5 / 4000_f64.sqrt(), "element {i}: {mean}");
@@ -525,13 +525,13 @@ fn bad_numbers_and_tensors_are_refused() {
     ];
     let gpu = gpu("refused initialisers", rows.len());
     for (init, shape, text) in rows {
-        let tensor = Tensor::f32("w", shape);
+        let tensor = TensorSpec::f32("w", shape);
         check(&format!("{init:?}"), &init.fill(&tensor, 1).unwrap_err(), &text);
         let Some(gpu) = &gpu else { continue };
         let arena = Arena::new(gpu, &[tensor]).unwrap();
         check(&format!("{init:?}"), &arena.init("w", &init, 1).unwrap_err(), &text);
     }
-    let huge = Tensor::f32("w", [usize::MAX, 2]);
+    let huge = TensorSpec::f32("w", [usize::MAX, 2]);
     let text = "tensor w: its values take 18446744073709551615 bytes, a buffer holds at most 9223372036854775807";
     check("huge", &Init::Zeros.fill(&huge, 1).unwrap_err(), text);
     check("no targets", &Init::mean_target(&[]).unwrap_err(), "the number of targets is 0, must be at least 1");
@@ -542,7 +542,7 @@ fn bad_numbers_and_tensors_are_refused() {
 #[test]
 fn bad_slices_are_refused_and_nothing_is_written() {
     let Some(gpu) = gpu("refused slices", 6) else { return };
-    let tensor = Tensor::f32("w", [2, 2]);
+    let tensor = TensorSpec::f32("w", [2, 2]);
     let create = |gpu: &Gpu, size, usage| {
         gpu.device().create_buffer(&wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false })
     };
@@ -581,10 +581,10 @@ fn a_device_that_binds_too_little_is_refused() {
         let (device, queue) = device(&gpu, |limits| limits.max_storage_buffer_binding_size = bytes);
         Gpu::new(&device, &queue)
     };
-    let arena = Arena::new(&small(16_384), &[Tensor::f32("w", [2, 2])]).unwrap();
+    let arena = Arena::new(&small(16_384), &[TensorSpec::f32("w", [2, 2])]).unwrap();
     let text = "the device's max_storage_buffer_binding_size is 16384, needed are 16388";
     check("the table", &arena.init("w", &Init::Zeros, 1).unwrap_err(), text);
-    let arena = Arena::new(&small(20_000), &[Tensor::f32("w", [2, 5000])]).unwrap();
+    let arena = Arena::new(&small(20_000), &[TensorSpec::f32("w", [2, 5000])]).unwrap();
     let text = "the device's max_storage_buffer_binding_size is 20000, needed are 20256";
     check("a vector", &arena.init("w", &Init::Orthogonal { gain: 1.0 }, 1).unwrap_err(), text);
     arena.init("w", &Init::Normal { mean: 0.0, std: 1.0 }, 1).unwrap();

@@ -9,7 +9,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};
 use wgpu_optim::rules::ALL;
-use wgpu_optim::{Arena, Clip, Config, Gpu, Joint, Kind, On, Optimizer, Result, Tensor, Token};
+use wgpu_optim::{Arena, Clip, Config, EncodedStep, Gpu, Joint, NonFinite, Optimizer, Result, TensorSpec};
 
 /// An optimizer with its buffers.
 struct One {
@@ -19,9 +19,13 @@ struct One {
 }
 
 impl One {
-    fn new(gpu: &Gpu, config: &Config, tensors: &[Tensor]) -> Self {
+    fn new(gpu: &Gpu, config: &Config, tensors: &[TensorSpec]) -> Self {
         let arena = || Arena::new(gpu, tensors).expect("an arena");
-        Self { optimizer: config.clone().on(gpu, tensors).expect("an optimizer"), params: arena(), grads: arena() }
+        Self {
+            optimizer: Optimizer::new(gpu, tensors, config.clone()).expect("an optimizer"),
+            params: arena(),
+            grads: arena(),
+        }
     }
 
     fn of(gpu: &Gpu, value: Value, sizes: &[usize]) -> Self {
@@ -45,7 +49,7 @@ impl One {
     }
 }
 
-fn encode(gpu: &Gpu, all: &mut [One]) -> Result<(wgpu_optim::wgpu::CommandEncoder, Vec<Token>)> {
+fn encode(gpu: &Gpu, all: &mut [One]) -> Result<(wgpu_optim::wgpu::CommandEncoder, Vec<EncodedStep>)> {
     let mut encoder = gpu.device().create_command_encoder(&Default::default());
     let mut steps: Vec<_> =
         all.iter_mut().map(|One { optimizer, params, grads }| Joint::new(optimizer, &*params, &*grads)).collect();
@@ -126,7 +130,7 @@ fn other_rules_share_a_norm_and_a_scale() {
         One::of(&gpu, with(json!({"optimizer": "signum", "clip": {"sign": 6.5}})), &[1, 1]),
     ];
     all[0].optimizer.clear_grads(true);
-    let scale = |all: &[One]| all.iter().map(|one| one.optimizer.scale_blocking().unwrap()).collect::<Vec<_>>();
+    let scale = |all: &[One]| all.iter().map(|one| one.optimizer.loss_scale_blocking().unwrap()).collect::<Vec<_>>();
     let write = |all: &[One], times: f32, bad: f32| {
         all[0].write("t0", &[2.0 * times, 4.0 * times]);
         all[1].write("t0", &[5.0 * times + bad]);
@@ -175,7 +179,7 @@ fn other_rules_share_a_norm_and_a_scale() {
         let expected = [(1, true, 1024.0), (2, false, 1024.0), (3, true, 512.0), (4, true, 512.0), (5, true, 1024.0)];
         assert_eq!(found, expected);
         assert_eq!((of_one[0].norm, of_one[1].norm), (Some(9.0), Some(f64::INFINITY)));
-        let culprit = (i == 1).then_some(("t0".to_string(), Kind::Infinite));
+        let culprit = (i == 1).then_some(("t0".to_string(), NonFinite::Infinite));
         assert_eq!(of_one[1].culprit, culprit, "a culprit is the optimizer's own");
     }
     assert_eq!(all[0].optimizer.norms_blocking().unwrap().tensors, [20.0f64.sqrt()], "own norms of own tensors");
@@ -274,7 +278,7 @@ fn a_forgotten_joint_step_leaves_no_trace() {
                     let (encoder, tokens) = encode(&gpu, &mut all).unwrap();
                     drop(encoder);
                     for (one, token) in all.iter_mut().zip(tokens) {
-                        one.optimizer.forget(token).unwrap();
+                        one.optimizer.undo(token).unwrap();
                     }
                 }
                 // Two in one encoder.
@@ -300,13 +304,13 @@ fn the_first_one_s_scale_is_that_of_all() {
     let Some(gpu) = gpu("a joint loss scale", 1) else { return };
     let config = || json!({"optimizer": "sgd", "lr": 1, "loss_scale": {"init": 4}});
     let mut all = [(); 2].map(|()| One::of(&gpu, config(), &[1]));
-    all[0].optimizer.set_scale(wgpu_optim::Scale { scale: 8.0, good: 3 }).unwrap();
+    all[0].optimizer.set_loss_scale(wgpu_optim::LossScaleState { scale: 8.0, good: 3 }).unwrap();
     [24.0, 32.0].into_iter().zip(&all).for_each(|(grad, one)| one.write("t0", &[grad]));
     step(&gpu, &mut all);
     assert_eq!(all[0].optimizer.norms_blocking().unwrap().all, 5.0);
     for (one, expected) in all.iter().zip([-3.0, -4.0]) {
         assert_eq!(one.params.read_blocking("t0").unwrap(), [expected]);
-        assert_eq!(one.optimizer.scale_blocking().unwrap(), wgpu_optim::Scale { scale: 8.0, good: 4 });
+        assert_eq!(one.optimizer.loss_scale_blocking().unwrap(), wgpu_optim::LossScaleState { scale: 8.0, good: 4 });
     }
 }
 

@@ -12,7 +12,7 @@ mod network;
 
 use common::gpu;
 use network::Network;
-use wgpu_optim::{AdamW, Config, Format, Gpu, Kind, LossScale, On, StepReport};
+use wgpu_optim::{AdamW, Config, DType, Gpu, LossScale, NonFinite, Optimizer, StepReport};
 
 /// What the modules of the demo give.
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -20,12 +20,12 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 const EPOCHS: usize = 5;
 
 /// The network after some epochs, its test accuracy, what became of each step, and the scale at the end.
-fn train(gpu: &Gpu, grads: Format, scale: Option<LossScale>) -> (Network, f32, Vec<StepReport>, Option<f64>) {
+fn train(gpu: &Gpu, grads: DType, scale: Option<LossScale>) -> (Network, f32, Vec<StepReport>, Option<f64>) {
     let mut network = Network::new(gpu, &data::digits().unwrap(), 16, 0, grads).unwrap();
     let config = scale.into_iter().fold(Config::from(AdamW { lr: 0.006, ..AdamW::default() }), Config::loss_scale);
-    let mut optimizer = config.on(gpu, &network.tensors).unwrap();
+    let mut optimizer = Optimizer::new(gpu, &network.tensors, config).unwrap();
     if scale.is_some() {
-        network.scale_loss(optimizer.scale_buffer().unwrap());
+        network.scale_loss(optimizer.loss_scale_buffer().unwrap());
     }
     let mut reports = vec![];
     for epoch in 0..EPOCHS {
@@ -41,23 +41,23 @@ fn train(gpu: &Gpu, grads: Format, scale: Option<LossScale>) -> (Network, f32, V
         reports.extend(optimizer.reports().unwrap());
     }
     let accuracy = network.score().unwrap().test_accuracy;
-    let scale = scale.map(|_| optimizer.scale_blocking().unwrap().scale);
+    let scale = scale.map(|_| optimizer.loss_scale_blocking().unwrap().scale);
     (network, accuracy, reports, scale)
 }
 
 #[test]
 fn a_scale_that_overflows_comes_down_and_the_network_learns() {
     let Some(gpu) = gpu("mixed precision", 2) else { return };
-    let (_, with_f32, reports, _) = train(&gpu, Format::F32, None);
+    let (_, with_f32, reports, _) = train(&gpu, DType::F32, None);
     assert!(reports.iter().all(|report| report.applied));
 
     let scale = LossScale { init: LossScale::MAX, ..LossScale::default() };
-    let (network, with_f16, reports, last) = train(&gpu, Format::F16, Some(scale));
+    let (network, with_f16, reports, last) = train(&gpu, DType::F16, Some(scale));
     assert_eq!(reports.len(), EPOCHS * network.batches.len());
     let mut expected = LossScale::MAX;
     for report in &reports {
         assert_eq!(report.scale, expected, "step {}", report.step);
-        assert_eq!(report.culprit.as_ref().map(|(_, kind)| *kind), (!report.applied).then_some(Kind::Infinite));
+        assert_eq!(report.culprit.as_ref().map(|(_, kind)| *kind), (!report.applied).then_some(NonFinite::Infinite));
         expected *= if report.applied { 1.0 } else { 0.5 };
     }
     assert_eq!(last, Some(expected), "too few steps for the scale to grow");
@@ -76,22 +76,22 @@ fn a_scale_that_overflows_comes_down_and_the_network_learns() {
 #[test]
 fn gradients_in_f16_are_the_rounded_ones() {
     let Some(gpu) = gpu("gradients in f16", 3) else { return };
-    let gradients = |format: Format, scale: f64| {
+    let gradients = |format: DType, scale: f64| {
         let data = data::digits().unwrap();
         let mut network = Network::new(&gpu, &data, 16, 0, format).unwrap();
         let scaled = Config::from(AdamW::default()).loss_scale(LossScale { init: scale, ..LossScale::default() });
-        let optimizer = scaled.on(&gpu, &network.tensors).unwrap();
-        network.scale_loss(optimizer.scale_buffer().unwrap());
+        let optimizer = Optimizer::new(&gpu, &network.tensors, scaled).unwrap();
+        network.scale_loss(optimizer.loss_scale_buffer().unwrap());
         let mut encoder = gpu.device().create_command_encoder(&Default::default());
         network.encode_gradients(&mut encoder, &network.batches[0]);
         gpu.queue().submit([encoder.finish()]);
-        let read = |tensor: &wgpu_optim::Tensor| network.grads.read_blocking(&tensor.name).unwrap();
+        let read = |tensor: &wgpu_optim::TensorSpec| network.grads.read_blocking(&tensor.name).unwrap();
         network.tensors.iter().flat_map(read).collect::<Vec<f32>>()
     };
-    let exact = gradients(Format::F32, 1.0);
+    let exact = gradients(DType::F32, 1.0);
     // 2^24 sends most to infinity; without a scale some are too small for normal numbers of f16.
     for scale in [1.0, 65536.0, LossScale::MAX] {
-        let found = gradients(Format::F16, scale);
+        let found = gradients(DType::F16, scale);
         assert_eq!(found.len(), exact.len());
         for (i, (found, exact)) in found.iter().zip(&exact).enumerate() {
             let wide = exact * scale as f32;

@@ -9,7 +9,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};
 use wgpu_optim::rules::ALL;
-use wgpu_optim::{Arena, Config, Gpu, On, Optimizer, Tensor, WeightDecay, wgpu};
+use wgpu_optim::{Arena, Config, Gpu, Optimizer, TensorSpec, WeightDecay, wgpu};
 
 const OPTIONS: [&str; 5] = ["lr", "weight_decay", "eps", "momentum", "alpha"];
 
@@ -77,7 +77,7 @@ fn write_by_kernel(gpu: &Gpu, optimizer: &Optimizer, values: &[f32]) {
 
 /// Two optimizers with the same parameters: one takes options on the device, of the other the host sets them.
 struct Pair {
-    tensors: Vec<Tensor>,
+    tensors: Vec<TensorSpec>,
     device: Optimizer,
     host: Optimizer,
     params: [Arena; 2],
@@ -88,7 +88,7 @@ struct Pair {
 }
 
 impl Pair {
-    fn new(gpu: &Gpu, host: &Config, on_device: &[&str], tensors: &[Tensor]) -> Self {
+    fn new(gpu: &Gpu, host: &Config, on_device: &[&str], tensors: &[TensorSpec]) -> Self {
         let arena = || Arena::new(gpu, tensors).expect("an arena");
         let mut rng = StdRng::seed_from_u64(71);
         let params = [arena(), arena()];
@@ -96,8 +96,9 @@ impl Pair {
             let values = noise(&mut rng, tensor.len_elements() as usize);
             params.iter().for_each(|arena| arena.write(&tensor.name, &values).expect("as many values"));
         }
-        let device = host.clone().on_device(on_device.iter().copied()).on(gpu, tensors).expect("an optimizer");
-        let host = host.clone().on(gpu, tensors).expect("an optimizer");
+        let device =
+            Optimizer::new(gpu, tensors, host.clone().on_device(on_device.iter().copied())).expect("an optimizer");
+        let host = Optimizer::new(gpu, tensors, host.clone()).expect("an optimizer");
         Self { tensors: tensors.to_vec(), device, host, params, grads: arena(), rng, peaks: vec![] }
     }
 
@@ -138,7 +139,7 @@ fn what_the_device_writes_counts_as_what_the_host_sets() {
     let cases: Vec<_> =
         ALL.iter().flat_map(|row| (row.cases)().into_iter().map(|(c, rule)| (row.name, c, rule))).collect();
     let Some(gpu) = gpu("options on the device", 5 * cases.len()) else { return };
-    let list = [Tensor::f32("b", [1030]), Tensor::f32("w", [5, 7])];
+    let list = [TensorSpec::f32("b", [1030]), TensorSpec::f32("w", [5, 7])];
     let (mut taken, mut refused, mut all_worst) = (0, 0, 0.0f64);
     let mut without_effect = Vec::new();
     for (name, case, rule) in &cases {
@@ -266,7 +267,7 @@ fn the_limit_of_a_clip_may_be_written() {
             };
             let host = |clip: &Value| config(json!({"optimizer": "adam", "lr": 0.125, "clip": clip}));
             let mut pair = Pair::new(&gpu, &host(&clip), &["clip", "lr"], &list);
-            pair.host = host(&of_limit).on(&gpu, &list).unwrap();
+            pair.host = Optimizer::new(&gpu, &list, host(&of_limit)).unwrap();
             write_by_kernel(&gpu, &pair.device, &[limit, 0.125]);
             let (worst, _) = pair.step();
             assert!(worst <= ULPS, "{kind} of {limit}: {worst} ulp");
@@ -285,7 +286,7 @@ fn what_is_written_is_taken_as_it_is() {
                 value["clip"] = json!({"global_norm": 1});
             }
             let option = if clip { "clip" } else { "lr" };
-            let mut optimizer = config(value).on_device([option]).on(&gpu, &list).unwrap();
+            let mut optimizer = Optimizer::new(&gpu, &list, config(value).on_device([option])).unwrap();
             let [params, grads] = [(); 2].map(|()| Arena::new(&gpu, &list).unwrap());
             grads.write("t0", &[3.0, -4.0, 0.0, 0.0, 0.0]).unwrap();
             write(&gpu, &optimizer, &[bad]);

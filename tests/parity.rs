@@ -5,7 +5,7 @@ mod common;
 use common::twin::{Twin, Worst, all_tensors, bound, tensors};
 use common::{gpu, say};
 use wgpu_optim::rules::ALL;
-use wgpu_optim::{Config, Format, Group, Lookahead, Tensor};
+use wgpu_optim::{Config, DType, Group, Lookahead, TensorSpec};
 
 fn run(what: &str, worst: &mut Worst, mut twin: Twin, steps: usize) {
     for step in 1..=steps {
@@ -13,7 +13,7 @@ fn run(what: &str, worst: &mut Worst, mut twin: Twin, steps: usize) {
         assert!(found.ulps <= bound(&twin.gpu), "{what}, step {step}: {} ulp: {}", found.ulps, found.text);
         worst.join(found);
     }
-    if twin.optimizer.has_evaluation() {
+    if twin.optimizer.has_eval() {
         let found = twin.evaluate();
         assert!(found.ulps <= bound(&twin.gpu), "{what}, evaluation: {} ulp: {}", found.ulps, found.text);
         worst.join(found);
@@ -41,8 +41,9 @@ fn every_case_matches_the_reference() {
 #[test]
 fn f16_gradients_match() {
     let Some(gpu) = gpu("gradients in f16", 2 * ALL.len()) else { return };
-    let in_f16 =
-        |tensors: Vec<Tensor>| tensors.into_iter().map(|tensor| tensor.with_grads(Format::F16)).collect::<Vec<_>>();
+    let in_f16 = |tensors: Vec<TensorSpec>| {
+        tensors.into_iter().map(|tensor| tensor.with_grad_dtype(DType::F16)).collect::<Vec<_>>()
+    };
     let (all, fours) = (in_f16(all_tensors()), in_f16(fours()));
     for row in ALL {
         let loud = (row.cases)().into_iter().rev().find(|(case, _)| *case != "default").expect("one is loud");
@@ -63,7 +64,7 @@ fn f16_gradients_match() {
 #[test]
 fn gradients_of_both_formats_match_in_one_optimizer() {
     let Some(gpu) = gpu("mixed formats", ALL.len()) else { return };
-    let mixed = |(i, tensor): (usize, Tensor)| if i % 2 == 0 { tensor.with_grads(Format::F16) } else { tensor };
+    let mixed = |(i, tensor): (usize, TensorSpec)| if i % 2 == 0 { tensor.with_grad_dtype(DType::F16) } else { tensor };
     let tensors: Vec<_> = all_tensors().into_iter().enumerate().map(mixed).collect();
     for row in ALL {
         let mut worst = Worst::default();
@@ -76,9 +77,9 @@ fn gradients_of_both_formats_match_in_one_optimizer() {
 }
 
 /// Tensors whose ends and whose rows' ends are at multiples of four elements.
-fn fours() -> Vec<Tensor> {
+fn fours() -> Vec<TensorSpec> {
     let shapes: [&[usize]; 8] = [&[4], &[256], &[8192], &[4, 4], &[50, 2, 8], &[2, 35, 68], &[40, 300], &[4100, 4]];
-    shapes.iter().enumerate().map(|(i, &shape)| Tensor::f32(format!("f{i}"), shape)).collect()
+    shapes.iter().enumerate().map(|(i, &shape)| TensorSpec::f32(format!("f{i}"), shape)).collect()
 }
 
 #[test]
@@ -99,7 +100,7 @@ fn every_decay_and_direction_match_in_one_dispatch() {
     let Some(gpu) = gpu("decays in groups", ALL.len()) else { return };
     let sizes = [100, 1000, 3000, 5, 8200, 2, 77, 12, 9];
     let flat = tensors(&sizes);
-    let matrices: Vec<_> = flat.iter().zip(sizes).map(|(flat, size)| Tensor::f32(&flat.name, [size, 3])).collect();
+    let matrices: Vec<_> = flat.iter().zip(sizes).map(|(flat, size)| TensorSpec::f32(&flat.name, [size, 3])).collect();
     for (row, tensors) in ALL.iter().flat_map(|row| [(row, &flat), (row, &matrices)]) {
         let mut config = Config::from((row.default)());
         for (i, &kind) in row.decays.iter().enumerate() {

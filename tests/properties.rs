@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use serde_json::json;
 use wgpu_optim::rule::{AnyRule, Carried};
 use wgpu_optim::rules::ALL;
-use wgpu_optim::{Arena, Config, Gpu, On, Optimizer, Tensor};
+use wgpu_optim::{Arena, Config, Gpu, Optimizer, TensorSpec};
 
 /// Every case of every row, with its name.
 fn cases() -> Vec<(String, Box<dyn AnyRule>)> {
@@ -34,9 +34,9 @@ struct Run {
 }
 
 impl Run {
-    fn new(gpu: &Gpu, config: &Config, tensors: &[Tensor]) -> Self {
+    fn new(gpu: &Gpu, config: &Config, tensors: &[TensorSpec]) -> Self {
         Self {
-            optimizer: config.clone().on(gpu, tensors).unwrap(),
+            optimizer: Optimizer::new(gpu, tensors, config.clone()).unwrap(),
             params: Arena::new(gpu, tensors).unwrap(),
             grads: Arena::new(gpu, tensors).unwrap(),
         }
@@ -51,7 +51,7 @@ impl Run {
 
     /// Steps of one tensor with these values: the parameters after them, as bits.
     fn of(gpu: &Gpu, config: &Config, params: &[f32], grads: &[Vec<f32>]) -> Vec<u32> {
-        let mut run = Self::new(gpu, config, &[Tensor::f32("w", [params.len()])]);
+        let mut run = Self::new(gpu, config, &[TensorSpec::f32("w", [params.len()])]);
         run.params.write("w", params).unwrap();
         for grad in grads {
             run.grads.write("w", grad).unwrap();

@@ -11,8 +11,8 @@ use serde_json::{Map, Value, json};
 use wgpu_optim::rule::{AnyRule, Extent, Row};
 use wgpu_optim::rules::ALL;
 use wgpu_optim::wgpu::{self, BufferUsages};
-use wgpu_optim::{Adagrad, Adam, AdamW, Arena, Buffers, Config, Error, Gpu, Group, NovoGrad, On, Optimizer, Reference};
-use wgpu_optim::{BestParams, EarlyStopping, Format, Init, Result, RmsProp, Sgd, Slice, Tensor, Tuning};
+use wgpu_optim::{Adagrad, Adam, AdamW, Arena, Buffers, Config, Error, Gpu, Group, NovoGrad, Optimizer, Reference};
+use wgpu_optim::{BestParams, DType, EarlyStopping, Init, Result, RmsProp, Sgd, Slice, TensorSpec, Tuning};
 use wgpu_optim::{WeightDecay, required_limits};
 
 fn refused(what: &str, config: Result<Config>, text: &str) {
@@ -298,13 +298,13 @@ fn numbers_that_are_none_are_refused_in_rust() {
     }
 }
 
-fn groups(config: Config, tensors: &[Tensor]) -> Result<Config> {
+fn groups(config: Config, tensors: &[TensorSpec]) -> Result<Config> {
     config.groups(tensors).map(|_| config)
 }
 
 #[test]
 fn tensors_and_groups_must_fit() {
-    let tensors = ["h.0.w", "h.0.b", "h.1.w"].map(|name| Tensor::f32(name, [2]));
+    let tensors = ["h.0.w", "h.0.b", "h.1.w"].map(|name| TensorSpec::f32(name, [2]));
     let twice = [&tensors[..], &tensors[1..2]].concat();
     for row in ALL {
         let with = |groups: &[Group]| {
@@ -369,13 +369,13 @@ const SIZES: [usize; 3] = [8, 3, 1000];
 impl Other {
     fn new(gpu: &Gpu, other_device: &wgpu::Device) -> Self {
         let right = tensors(&SIZES);
-        let arena = |gpu: &Gpu, tensors: &[Tensor]| Arena::new(gpu, tensors).expect("an arena");
+        let arena = |gpu: &Gpu, tensors: &[TensorSpec]| Arena::new(gpu, tensors).expect("an arena");
         let buffer = |device: &wgpu::Device, usage| {
             device.create_buffer(&wgpu::BufferDescriptor { label: None, size: 4512, usage, mapped_at_creation: false })
         };
         Self {
             fewer: arena(gpu, &right[..2]),
-            reshaped: arena(gpu, &[right[0].clone(), Tensor::f32("t1", [1, 3]), right[2].clone()]),
+            reshaped: arena(gpu, &[right[0].clone(), TensorSpec::f32("t1", [1, 3]), right[2].clone()]),
             reordered: arena(gpu, &[right[1].clone(), right[0].clone(), right[2].clone()]),
             other_gpu: arena(&Gpu::new(gpu.device(), gpu.queue()), &right),
             copied: buffer(gpu.device(), BufferUsages::COPY_DST),
@@ -598,7 +598,7 @@ const BAD_HALVES: [(BadHalves, &str); 6] = [
 #[test]
 fn gradients_in_f16_that_do_not_fit_move_nothing() {
     let Some(gpu) = gpu("rejected gradients in f16", (BAD_HALVES.len() + 2) * ALL.len()) else { return };
-    let halves: Vec<_> = tensors(&SIZES).into_iter().map(|tensor| tensor.with_grads(Format::F16)).collect();
+    let halves: Vec<_> = tensors(&SIZES).into_iter().map(|tensor| tensor.with_grad_dtype(DType::F16)).collect();
     let in_f32 = Arena::new(&gpu, &halves).expect("an arena");
     let usage = BufferUsages::STORAGE;
     let descriptor = wgpu::BufferDescriptor { label: None, size: 22, usage, mapped_at_creation: false };
@@ -614,7 +614,7 @@ fn gradients_in_f16_that_do_not_fit_move_nothing() {
 
         // Gradients in f32 that are given in f16.
         let mut twin = Twin::new(&gpu, &(row.default)().into(), &tensors(&SIZES), 5).midway(10);
-        let arena = Arena::new(&gpu, &halves.iter().map(Tensor::of_grads).collect::<Vec<_>>()).expect("an arena");
+        let arena = Arena::new(&gpu, &halves.iter().map(TensorSpec::grad_spec).collect::<Vec<_>>()).expect("an arena");
         let text = "gradient of tensor t0 has t0 [8] of f16, expected t0 [8] of f32";
         twin.refuses(row.name, text, |Twin { optimizer, params, .. }| optimizer.step(&*params, &arena));
         let text = "gradient of tensor t0 has 16 bytes, expected 32 bytes";
@@ -626,7 +626,7 @@ fn gradients_in_f16_that_do_not_fit_move_nothing() {
 
 #[test]
 fn parameters_are_in_f32() {
-    let halves = [Tensor::f32("b", [3]), Tensor::f32("w", [4]).with_grads(Format::F16).of_grads()];
+    let halves = [TensorSpec::f32("b", [3]), TensorSpec::f32("w", [4]).with_grad_dtype(DType::F16).grad_spec()];
     let text = "format of parameter w is f16, must be f32; gradients may be f16";
     for row in ALL {
         let config = Config::from((row.default)());
@@ -635,7 +635,7 @@ fn parameters_are_in_f32() {
     }
     let Some(gpu) = gpu("parameters in f16", 3 + ALL.len()) else { return };
     for row in ALL {
-        check(row.name, &Config::from((row.default)()).on(&gpu, &halves).expect_err(text), text);
+        check(row.name, &Optimizer::new(&gpu, &halves, Config::from((row.default)())).expect_err(text), text);
     }
     check("a snapshot", &BestParams::new(&gpu, &halves, EarlyStopping::default()).expect_err(text), text);
     let best = BestParams::new_async(&gpu, &halves, EarlyStopping::default());
@@ -790,16 +790,16 @@ fn a_token_is_taken_back_once_and_in_turn() {
         };
         let ((first, _), (second, _), (strange, _)) = (encode(&mut twin), encode(&mut twin), encode(&mut stranger));
         assert_eq!(twin.optimizer.t("t0"), Ok(12), "{}", row.name);
-        twin.refuses(row.name, "token: belongs to another optimizer", |twin| twin.optimizer.forget(strange));
+        twin.refuses(row.name, "token: belongs to another optimizer", |twin| twin.optimizer.undo(strange));
         let text = "token: is not the latest encoding; take those after it back first";
-        twin.refuses(row.name, text, |twin| twin.optimizer.forget(first));
-        twin.optimizer.forget(second).expect("the latest");
+        twin.refuses(row.name, text, |twin| twin.optimizer.undo(first));
+        twin.optimizer.undo(second).expect("the latest");
         twin.refuses(
             row.name,
             "token: its work has run, it was taken back already, or a count of steps was set after it",
-            |twin| twin.optimizer.forget(second),
+            |twin| twin.optimizer.undo(second),
         );
-        twin.optimizer.forget(first).expect("the latest now");
+        twin.optimizer.undo(first).expect("the latest now");
         assert_eq!(twin.optimizer.t("t0"), Ok(10), "{}", row.name);
         assert_works(row.name, twin);
 
@@ -807,13 +807,13 @@ fn a_token_is_taken_back_once_and_in_turn() {
         let (done, encoder) = encode(&mut twin);
         gpu.queue().submit([encoder.finish()]);
         gpu.device().poll(wgpu::PollType::wait_indefinitely()).expect("it ends");
-        twin.refuses(row.name, "token: its work has run", |twin| twin.optimizer.forget(done));
+        twin.refuses(row.name, "token: its work has run", |twin| twin.optimizer.undo(done));
         let (next, _) = encode(&mut twin);
-        twin.optimizer.forget(next).expect("the latest");
+        twin.optimizer.undo(next).expect("the latest");
         twin.refuses(
             row.name,
             "token: its work has run, it was taken back already, or a count of steps was set after it",
-            |twin| twin.optimizer.forget(done),
+            |twin| twin.optimizer.undo(done),
         );
     }
 }
@@ -825,18 +825,18 @@ fn tensors_that_no_buffer_holds_are_refused() {
     }
     const SMALL: u64 = 1 << 16;
     let [small] = devices([|limits| limits.max_buffer_size = SMALL]);
-    let refused = |tensors: &[Tensor], text: &str| check(text, &Arena::new(&small, tensors).expect_err(text), text);
+    let refused = |tensors: &[TensorSpec], text: &str| check(text, &Arena::new(&small, tensors).expect_err(text), text);
     let page = SMALL as usize / 4;
     refused(
-        &[Tensor::f32("b", [4]), Tensor::f32("w", [page / 4, 5])],
+        &[TensorSpec::f32("b", [4]), TensorSpec::f32("w", [page / 4, 5])],
         "tensor w: its values take 81920 bytes, a buffer holds at most 65536",
     );
     refused(
-        &[Tensor::f32("w", [usize::MAX, 2])],
+        &[TensorSpec::f32("w", [usize::MAX, 2])],
         "tensor w: its values take 18446744073709551615 bytes, a buffer holds at most 65536",
     );
-    refused(&[Tensor::f32("w", [2]), Tensor::f32("w", [2])], "tensor w is listed twice, at 0 and 1");
-    Arena::new(&small, &[Tensor::f32("w", [page])]).expect("a tensor of a page fits");
+    refused(&[TensorSpec::f32("w", [2]), TensorSpec::f32("w", [2])], "tensor w is listed twice, at 0 and 1");
+    Arena::new(&small, &[TensorSpec::f32("w", [page])]).expect("a tensor of a page fits");
     for (row, (case, rule)) in ALL.iter().flat_map(|row| (row.cases)().into_iter().map(move |case| (row, case))) {
         let slots = rule.slots().iter().filter(|slot| slot.extent == Extent::Element).count();
         let what = format!("{}/{case}", row.name);
@@ -844,7 +844,8 @@ fn tensors_that_no_buffer_holds_are_refused() {
             let (found, bytes) =
                 if slots > 0 { ("state slots", bytes) } else { ("values", (len as u64).saturating_mul(4)) };
             let text = format!("tensor w: its {found} take {bytes} bytes, a buffer holds at most {SMALL}");
-            let error = Config::from(rule.clone()).on(&small, &[Tensor::f32("w", [len])]).expect_err(&what);
+            let error =
+                Optimizer::new(&small, &[TensorSpec::f32("w", [len])], Config::from(rule.clone())).expect_err(&what);
             check(&what, &error, &text);
         }
     }

@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use serde_json::{Value, json};
 use wgpu_optim::rules::ALL;
 use wgpu_optim::wgpu;
-use wgpu_optim::{Arena, Config, Gpu, LossScale, On, Slice, Tensor};
+use wgpu_optim::{Arena, Config, Gpu, LossScale, Optimizer, Slice, TensorSpec};
 
 fn config(value: Value) -> Config {
     Config::from_value(value).expect("a sound configuration")
@@ -27,7 +27,7 @@ fn configs() -> [Config; 3] {
 }
 
 /// Gradients in place, and a bad one beside them.
-fn good_and_bad(gpu: &Gpu, list: &[Tensor]) -> [Arena; 2] {
+fn good_and_bad(gpu: &Gpu, list: &[TensorSpec]) -> [Arena; 2] {
     let mut rng = StdRng::seed_from_u64(51);
     [false, true].map(|bad| {
         let arena = Arena::new(gpu, list).unwrap();
@@ -157,7 +157,7 @@ fn norms_are_those_of_the_reference_in_every_form() {
             let on_device = read(&gpu, twin.optimizer.norms_buffer().unwrap());
             assert_eq!((found.tensors.len(), on_device.len()), (twin.tensors.len(), twin.tensors.len() + 1));
             // What is summed in f64, from the numbers themselves.
-            let scale = 1.0 / twin.reference.scale().scale;
+            let scale = 1.0 / twin.reference.loss_scale().scale;
             let grads = twin.history.last().unwrap();
             let mut square = 0.0;
             for (i, tensor) in twin.tensors.iter().enumerate() {
@@ -187,8 +187,9 @@ fn norms_are_those_of_the_reference_in_every_form() {
 fn norms_of_the_largest_and_of_tiny_numbers_do_not_overflow_or_vanish() {
     const LEN: usize = 1 << 22;
     let Some(gpu) = gpu("norms of 4 M of the largest numbers", 1) else { return };
-    let list = [Tensor::f32("most", [LEN]), Tensor::f32("few", [3]), Tensor::f32("tiny", [LEN / 4])];
-    let mut optimizer = config(json!({"optimizer": "sgd", "lr": 0, "norms": true})).on(&gpu, &list).unwrap();
+    let list = [TensorSpec::f32("most", [LEN]), TensorSpec::f32("few", [3]), TensorSpec::f32("tiny", [LEN / 4])];
+    let mut optimizer =
+        Optimizer::new(&gpu, &list, config(json!({"optimizer": "sgd", "lr": 0, "norms": true}))).unwrap();
     let [params, grads] = [(); 2].map(|()| Arena::new(&gpu, &list).unwrap());
     let tiny = 2.0f32.powi(-77);
     grads.write("most", &vec![f32::MAX; LEN]).unwrap();
@@ -244,14 +245,14 @@ fn a_backward_pass_binds_the_scale_and_no_host_hears_of_skips() {
         compilation_options: Default::default(),
         cache: None,
     });
-    let list = [Tensor::f32("w", [130])];
+    let list = [TensorSpec::f32("w", [130])];
     let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
     let mut rng = StdRng::seed_from_u64(56);
     for row in ALL {
         // Both grow again, until the largest gradient does not bear it.
         let scale = LossScale { init: LossScale::MAX, growth: 2.0, backoff: 0.5, interval: 3 };
-        let mut scaled = Config::from((row.default)()).loss_scale(scale).on(&gpu, &list).unwrap();
-        let mut plain = Config::from((row.default)()).on(&gpu, &list).unwrap();
+        let mut scaled = Optimizer::new(&gpu, &list, Config::from((row.default)()).loss_scale(scale)).unwrap();
+        let mut plain = Optimizer::new(&gpu, &list, Config::from((row.default)())).unwrap();
         let params = [(); 2].map(|()| Arena::new(&gpu, &list).unwrap());
         let start = noise(&mut rng, 130);
         params.iter().for_each(|params| params.write("w", &start).unwrap());
@@ -260,7 +261,7 @@ fn a_backward_pass_binds_the_scale_and_no_host_hears_of_skips() {
         values[7] = 0.75; // The largest: scales from 2^17 on overflow.
         values.iter_mut().for_each(|value| *value = value.clamp(-0.75, 0.75));
         grads.write("w", &values).unwrap();
-        let (of_scale, of_grads) = (scaled.scale_buffer().unwrap(), grads.slice("w").unwrap());
+        let (of_scale, of_grads) = (scaled.loss_scale_buffer().unwrap(), grads.slice("w").unwrap());
         let bound = [of_scale, of_grads, Slice::new(&output, 0, 520)].map(|Slice { buffer, offset, size }| {
             wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size: wgpu::BufferSize::new(size) })
         });

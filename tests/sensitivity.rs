@@ -14,8 +14,8 @@ use wgpu_optim::rule::{AnyRule, Carried, Common, Kernel, Move, Names, Numbers, P
 use wgpu_optim::rules::ALL;
 use wgpu_optim::wgsl::{Walk, compose};
 use wgpu_optim::{
-    Access, AdaptiveClip, Around, Clip, Config, Ema, Error, Format, Gpu, Group, Joint, Lookahead, LossScale, Result,
-    Tensor, Tuning,
+    Access, AdaptiveClip, Clip, Config, DType, Ema, Error, Gpu, Group, Joint, Lookahead, LossScale, Result, TensorSpec,
+    Tuning, Wrappers,
 };
 
 type Edit = Arc<dyn Fn(String) -> String + Send + Sync>;
@@ -128,14 +128,14 @@ enum Verdict {
 fn judge(gpu: &Gpu, config: &Config) -> Verdict {
     let mut tensors = tensors(&[5, 1026, 9001]);
     let shapes: [&[usize]; 4] = [&[5, 3, 2], &[3, 2100], &[2, 34, 270], &[700, 17]];
-    tensors.extend(shapes.iter().enumerate().map(|(i, &shape)| Tensor::f32(format!("m{i}"), shape)));
+    tensors.extend(shapes.iter().enumerate().map(|(i, &shape)| TensorSpec::f32(format!("m{i}"), shape)));
     let mut twin = Twin::new(gpu, config, &tensors, 5).midway(6);
     // Whether the text is a shader shows when its pipelines are made.
     if let Err(Error::Wgpu(_)) = twin.optimizer.warm_up(&twin.params, &twin.grads) {
         return Verdict::NotAShader;
     }
     let differs = |twin: &mut Twin| {
-        if twin.optimizer.has_evaluation() && twin.evaluate().ulps > bound(gpu) {
+        if twin.optimizer.has_eval() && twin.evaluate().ulps > bound(gpu) {
             return true;
         }
         (0..2).any(|_| twin.step().ulps > bound(gpu))
@@ -157,7 +157,7 @@ fn judge_around(gpu: &Gpu, config: &Config) -> Verdict {
             let absent: &[&str] = if misses { &["t1"] } else { &[] };
             let bad = [(2, 0), (3, 1), (6, 2)].into_iter().find(|bad| bad.0 == i);
             let worst = twin.step_changed(absent, |tensor, values| {
-                if bad.is_some_and(|(_, culprit)| culprit == tensor) && config.around().skips() {
+                if bad.is_some_and(|(_, culprit)| culprit == tensor) && config.wrappers().skips() {
                     *values.last_mut().expect("no tensor is empty") = [f32::NAN, f32::INFINITY, f32::MAX][tensor];
                 }
                 if i == 4 {
@@ -169,11 +169,11 @@ fn judge_around(gpu: &Gpu, config: &Config) -> Verdict {
                 }
             });
             worst.ulps > bound(gpu) || !twin.agrees()
-        }) || (config.around().ema.is_some() && twin.swap().ulps > bound(gpu))
+        }) || (config.wrappers().ema.is_some() && twin.swap().ulps > bound(gpu))
     };
     let twin = |seed| {
         let mut twin = Twin::new(gpu, config, &list, seed);
-        if matches!(config.around().clip, Some(Clip::Adaptive(_))) {
+        if matches!(config.wrappers().clip, Some(Clip::Adaptive(_))) {
             twin.values[1][[0]] = 1e15;
             let values: Vec<f32> = twin.values[1].iter().copied().collect();
             twin.params.write("t1", &values).expect("as many values as elements");
@@ -349,7 +349,7 @@ fn touches(row: &Row, edit: &Edit) -> bool {
     (row.cases)().into_iter().flat_map(|(_, rule)| forms(rule)).any(|rule| {
         let moves = rule.moves().iter().map(|&to| Walk::Move(to));
         Walk::of_step(&*rule).into_iter().chain(moves).any(|walk| {
-            let text = compose(&*rule, &Around::default(), walk.skeleton(), Access::Vec4, Format::F32);
+            let text = compose(&*rule, &Wrappers::default(), walk.skeleton(), Access::Vec4, DType::F32);
             edit(text.clone()) != text
         })
     })

@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 use wgpu_optim::rule::AnyRule;
 use wgpu_optim::rules::ALL;
 use wgpu_optim::{
-    Arena, Config, Ema, Format, Gpu, Kind, Lookahead, LossScale, Optimizer, Scale, Schedule, StepReport, Tensor,
+    Arena, Config, DType, Ema, Gpu, Lookahead, LossScale, LossScaleState, NonFinite, Optimizer, Schedule, StepReport,
+    TensorSpec,
 };
 
 /// 2^63.
@@ -39,21 +40,21 @@ fn both(rule: Box<dyn AnyRule>) -> [Config; 2] {
     [checked, if scheduled { all.schedule("lr", falling) } else { all }]
 }
 
-fn number(kind: Kind, scale: f64) -> f32 {
+fn number(kind: NonFinite, scale: f64) -> f32 {
     match kind {
-        Kind::NaN => f32::NAN,
-        Kind::Infinite => f32::NEG_INFINITY,
-        Kind::TooLarge => (TOO_LARGE * scale) as f32,
+        NonFinite::NaN => f32::NAN,
+        NonFinite::Infinite => f32::NEG_INFINITY,
+        NonFinite::TooLarge => (TOO_LARGE * scale) as f32,
     }
 }
 
 /// A step of both with a bad number at an element of a tensor, or with none. What is skipped must leave every word as
 /// it was; what is not must be the reference's.
-fn step(twin: &mut Twin, bad: Option<(usize, usize, Kind)>, what: &str) {
+fn step(twin: &mut Twin, bad: Option<(usize, usize, NonFinite)>, what: &str) {
     twin.optimizer.settle_blocking().unwrap();
     twin.optimizer.reports().unwrap();
     let before = twin.words();
-    let scale = twin.reference.scale().scale;
+    let scale = twin.reference.loss_scale().scale;
     let worst = twin.step_changed(&[], |i, values| {
         if let Some((tensor, element, kind)) = bad.filter(|bad| bad.0 == i) {
             assert_eq!(tensor, i);
@@ -79,14 +80,14 @@ fn step(twin: &mut Twin, bad: Option<(usize, usize, Kind)>, what: &str) {
     }
     assert_eq!(twin.optimizer.steps(), twin.reference.steps(), "{what}");
     if reports[0].scale != 1.0 {
-        assert_eq!(twin.optimizer.scale_blocking().unwrap(), twin.reference.scale(), "{what}");
+        assert_eq!(twin.optimizer.loss_scale_blocking().unwrap(), twin.reference.loss_scale(), "{what}");
     }
 }
 
 /// Vectors and matrices, none of whose ends is a whole vector of four.
-fn few() -> Vec<Tensor> {
+fn few() -> Vec<TensorSpec> {
     let mut list = tensors(&[5, 1026]);
-    list.push(Tensor::f32("m0", [3, 70]));
+    list.push(TensorSpec::f32("m0", [3, 70]));
     list
 }
 
@@ -101,11 +102,11 @@ fn a_bad_gradient_skips_the_step_of_every_rule() {
                 undone += usize::from(twin.optimizer.needs_look_ahead());
                 let last = (2, 209);
                 let steps = [
-                    Some((last.0, last.1, Kind::NaN)),
+                    Some((last.0, last.1, NonFinite::NaN)),
                     None,
-                    Some((0, 0, Kind::Infinite)),
+                    Some((0, 0, NonFinite::Infinite)),
                     None,
-                    Some((last.0, last.1, Kind::TooLarge)),
+                    Some((last.0, last.1, NonFinite::TooLarge)),
                     None,
                 ];
                 for (i, bad) in steps.into_iter().enumerate() {
@@ -127,7 +128,7 @@ fn counts_beyond_32_bits_follow_the_applied_steps() {
             let mut twin = Twin::new(&gpu, &config, &few(), 32).midway(start);
             twin.optimizer.set_steps(start).unwrap();
             twin.reference.set_steps(start).unwrap();
-            let bad = Some((2, 209, Kind::Infinite));
+            let bad = Some((2, 209, NonFinite::Infinite));
             for (i, bad) in [bad, None, bad, None, None].into_iter().enumerate() {
                 step(&mut twin, bad, &format!("{} from step {start}, step {}", row.name, i + 1));
             }
@@ -152,7 +153,7 @@ fn tiny(gpu: &Gpu) -> Gpu {
 }
 
 /// Writes a gradient into the arena.
-fn write(arena: &Arena, tensor: &Tensor, values: &[f32]) {
+fn write(arena: &Arena, tensor: &TensorSpec, values: &[f32]) {
     arena.write(&tensor.name, values).expect("as many values as elements");
 }
 
@@ -166,27 +167,27 @@ fn report(optimizer: &mut Optimizer, params: &Arena, grads: &Arena) -> StepRepor
 #[test]
 fn every_bad_word_is_found_wherever_it_is_and_named() {
     let Some(gpu) = gpu("bad words", 4) else { return };
-    let halves = all_tensors().into_iter().map(|tensor| tensor.with_grads(Format::F16)).collect::<Vec<_>>();
+    let halves = all_tensors().into_iter().map(|tensor| tensor.with_grad_dtype(DType::F16)).collect::<Vec<_>>();
     for (gpu, list) in [(gpu.clone(), all_tensors()), (tiny(&gpu), all_tensors()), (gpu.clone(), halves)] {
         let twin = &mut Twin::new(&gpu, &plain(), &list, 33);
         twin.step();
         let before = twin.words();
         let words = [
-            (0x7fc0_0000, Some(Kind::NaN)),
-            (0x7f80_0001, Some(Kind::NaN)),
-            (0xffff_ffff, Some(Kind::NaN)),
-            (0x7f80_0000, Some(Kind::Infinite)),
-            (0xff80_0000, Some(Kind::Infinite)),
-            (0x5f00_0000, Some(Kind::TooLarge)),
-            (0xdf00_0000, Some(Kind::TooLarge)),
-            (0xff7f_ffff, Some(Kind::TooLarge)),
+            (0x7fc0_0000, Some(NonFinite::NaN)),
+            (0x7f80_0001, Some(NonFinite::NaN)),
+            (0xffff_ffff, Some(NonFinite::NaN)),
+            (0x7f80_0000, Some(NonFinite::Infinite)),
+            (0xff80_0000, Some(NonFinite::Infinite)),
+            (0x5f00_0000, Some(NonFinite::TooLarge)),
+            (0xdf00_0000, Some(NonFinite::TooLarge)),
+            (0xff7f_ffff, Some(NonFinite::TooLarge)),
         ];
         for (n, tensor) in list.iter().enumerate().filter(|(_, tensor)| tensor.len_elements() > 0) {
             let len = tensor.len_elements() as usize;
             for (i, element) in HashSet::from([0, len / 2, len - 1]).into_iter().enumerate() {
                 let (word, mut kind) = words[(3 * n + i) % words.len()];
-                if tensor.grad == Format::F16 && kind == Some(Kind::TooLarge) {
-                    kind = Some(Kind::Infinite);
+                if tensor.grad_dtype == DType::F16 && kind == Some(NonFinite::TooLarge) {
+                    kind = Some(NonFinite::Infinite);
                 }
                 let mut values = vec![1.0; len];
                 values[element] = f32::from_bits(word);
@@ -206,10 +207,10 @@ fn every_bad_word_is_found_wherever_it_is_and_named() {
         write(&twin.grads, t5, &values);
         write(&twin.grads, t9, &vec![f32::NEG_INFINITY; t9.len_elements() as usize]);
         let found = report(&mut twin.optimizer, &twin.params, &twin.grads);
-        assert_eq!(found.culprit, Some(("t5".into(), Kind::NaN)));
+        assert_eq!(found.culprit, Some(("t5".into(), NonFinite::NaN)));
         write(&twin.grads, t5, &[0.5; 5]);
         let found = report(&mut twin.optimizer, &twin.params, &twin.grads);
-        assert_eq!(found.culprit, Some(("t9".into(), Kind::Infinite)));
+        assert_eq!(found.culprit, Some(("t9".into(), NonFinite::Infinite)));
         assert_eq!(found.norm, Some(f64::INFINITY));
     }
 }
@@ -217,7 +218,7 @@ fn every_bad_word_is_found_wherever_it_is_and_named() {
 #[test]
 fn padding_and_what_is_large_but_not_too_large_skip_nothing() {
     let Some(gpu) = gpu("NaN in padding", 4) else { return };
-    let mixed = |(i, tensor): (usize, Tensor)| if i % 2 == 0 { tensor.with_grads(Format::F16) } else { tensor };
+    let mixed = |(i, tensor): (usize, TensorSpec)| if i % 2 == 0 { tensor.with_grad_dtype(DType::F16) } else { tensor };
     let halves: Vec<_> = all_tensors().into_iter().enumerate().map(mixed).collect();
     let check = |mut twin: Twin| {
         for _ in 0..2 {
@@ -248,7 +249,7 @@ fn padding_and_what_is_large_but_not_too_large_skip_nothing() {
         assert!(worst.ulps <= bound(&gpu), "{}", worst.text);
         twin.optimizer.settle_blocking().unwrap();
         let report = twin.optimizer.reports().unwrap().pop().unwrap();
-        assert_eq!((report.applied, report.culprit), (false, Some(("t0".into(), Kind::TooLarge))));
+        assert_eq!((report.applied, report.culprit), (false, Some(("t0".into(), NonFinite::TooLarge))));
     }
 }
 
@@ -423,8 +424,8 @@ fn a_forgotten_step_leaves_the_device_in_turn() {
         twin.optimizer.settle_blocking().unwrap();
         assert_eq!(twin.optimizer.t("t0"), Ok(taken + 2));
         drop(second);
-        twin.optimizer.forget(tokens[1]).unwrap();
-        twin.optimizer.forget(tokens[0]).unwrap();
+        twin.optimizer.undo(tokens[1]).unwrap();
+        twin.optimizer.undo(tokens[0]).unwrap();
         before.iter().zip(twin.words()).for_each(|(a, b)| assert_eq!(*a, b));
         let applied: Vec<_> = twin.optimizer.reports().unwrap().iter().map(|report| report.applied).collect();
         assert_eq!(applied, [true, false][1 - taken as usize..]);
@@ -450,7 +451,7 @@ fn a_dropped_encoder_is_named_until_it_is_forgotten() {
     for _ in 0..2 {
         twin.refuses(text, text, |Twin { optimizer, params, grads, .. }| optimizer.step(&*params, &*grads));
     }
-    twin.optimizer.forget(token).unwrap();
+    twin.optimizer.undo(token).unwrap();
     let worst = twin.step();
     assert!(worst.ulps <= bound(&gpu), "{}", worst.text);
     // Where nothing is skipped the device keeps no order, and the count of steps is one too high.
@@ -522,7 +523,7 @@ fn moves_follow_steps_that_may_have_been_skipped() {
         for (case, rule) in (row.cases)() {
             let [config, _] = both(rule);
             let mut twin = Twin::new(&gpu, &config, &few(), 44);
-            if !twin.optimizer.has_evaluation() {
+            if !twin.optimizer.has_eval() {
                 continue;
             }
             moved += 1;
@@ -533,12 +534,12 @@ fn moves_follow_steps_that_may_have_been_skipped() {
             twin.tensors.iter().for_each(|t| write(&twin.grads, t, &vec![f32::NAN; t.len_elements() as usize]));
             twin.optimizer.step(&twin.params, &twin.grads).unwrap();
             twin.reference.step(&mut twin.values, &grads).unwrap();
-            twin.optimizer.evaluation(&twin.params).unwrap();
-            twin.reference.evaluation(&mut twin.values).unwrap();
+            twin.optimizer.eval(&twin.params).unwrap();
+            twin.reference.eval(&mut twin.values).unwrap();
             let worst = twin.compare(&before);
             assert!(worst.ulps <= bound(&gpu), "{}/{case}, in evaluation: {}", row.name, worst.text);
-            twin.optimizer.training(&twin.params).unwrap();
-            twin.reference.training(&mut twin.values).unwrap();
+            twin.optimizer.train(&twin.params).unwrap();
+            twin.reference.train(&mut twin.values).unwrap();
             step(&mut twin, None, &format!("{}/{case}, back", row.name));
         }
     }
@@ -597,10 +598,10 @@ fn the_scale_is_the_references_and_stays_a_power_of_two_within_its_bounds() {
         let mut seen = Vec::new();
         for i in 0..60 {
             let bad = rng.random_range(0..bad) == 0;
-            let before = twin.reference.scale().scale;
+            let before = twin.reference.loss_scale().scale;
             twin.step_changed(&[], |_, values| values[0] = if bad { f32::NAN } else { 0.0 });
-            let found = twin.optimizer.scale_blocking().unwrap();
-            assert_eq!(found, twin.reference.scale(), "step {i}");
+            let found = twin.optimizer.loss_scale_blocking().unwrap();
+            assert_eq!(found, twin.reference.loss_scale(), "step {i}");
             assert!(found.scale.log2().fract() == 0.0 && found.scale.log2().abs() <= 24.0, "{found:?}");
             let reports = twin.optimizer.reports().unwrap();
             assert_eq!(reports.iter().map(|report| report.scale).collect::<Vec<_>>(), [before]);
@@ -618,7 +619,7 @@ fn the_scale_is_the_references_and_stays_a_power_of_two_within_its_bounds() {
     let mut seen = Vec::new();
     for bad in [false, false, false, true, false, true, true] {
         twin.step_changed(&[], |_, values| values[0] = if bad { f32::INFINITY } else { 0.0 });
-        let Scale { scale, good, .. } = twin.optimizer.scale_blocking().unwrap();
+        let LossScaleState { scale, good, .. } = twin.optimizer.loss_scale_blocking().unwrap();
         seen.push((scale / 65536.0, good));
     }
     assert_eq!(seen, [(1.0, 1), (1.0, 2), (2.0, 0), (1.0, 0), (1.0, 1), (0.5, 0), (0.25, 0)]);
@@ -630,25 +631,25 @@ fn a_scale_that_is_set_goes_on_as_one_that_was_reached() {
     let config = Config::from((ALL[0].default)()).loss_scale(quick_scale());
     let mut twin = Twin::new(&gpu, &config, &few(), 48);
     step(&mut twin, None, "before");
-    let set = Scale { scale: 1024.0, good: 1 };
-    twin.optimizer.set_scale(set).unwrap();
-    twin.reference.set_scale(set).unwrap();
-    assert_eq!(twin.optimizer.scale_blocking().unwrap(), set);
-    assert_eq!(pollster::block_on(twin.optimizer.scale()).unwrap(), set);
+    let set = LossScaleState { scale: 1024.0, good: 1 };
+    twin.optimizer.set_loss_scale(set).unwrap();
+    twin.reference.set_loss_scale(set).unwrap();
+    assert_eq!(twin.optimizer.loss_scale_blocking().unwrap(), set);
+    assert_eq!(pollster::block_on(twin.optimizer.loss_scale()).unwrap(), set);
     step(&mut twin, None, "grows");
-    assert_eq!(twin.optimizer.scale_blocking().unwrap(), Scale { scale: 2048.0, good: 0 });
-    step(&mut twin, Some((0, 4, Kind::TooLarge)), "shrinks");
+    assert_eq!(twin.optimizer.loss_scale_blocking().unwrap(), LossScaleState { scale: 2048.0, good: 0 });
+    step(&mut twin, Some((0, 4, NonFinite::TooLarge)), "shrinks");
     for (scale, text) in [
-        (Scale { scale: 3.0, good: 0 }, "scale is 3, must be a power of two from 2^-24 to 2^24"),
-        (Scale { scale: f64::NAN, good: 0 }, "scale is NaN, must be a power of two from 2^-24 to 2^24"),
-        (Scale { scale: 2.0, good: 2 }, "good is 2, must be below loss_scale.interval, 2"),
+        (LossScaleState { scale: 3.0, good: 0 }, "scale is 3, must be a power of two from 2^-24 to 2^24"),
+        (LossScaleState { scale: f64::NAN, good: 0 }, "scale is NaN, must be a power of two from 2^-24 to 2^24"),
+        (LossScaleState { scale: 2.0, good: 2 }, "good is 2, must be below loss_scale.interval, 2"),
     ] {
-        twin.refuses(text, text, |twin| twin.optimizer.set_scale(scale));
-        check(text, &twin.reference.set_scale(scale).expect_err(text), text);
+        twin.refuses(text, text, |twin| twin.optimizer.set_loss_scale(scale));
+        check(text, &twin.reference.set_loss_scale(scale).expect_err(text), text);
     }
     let mut twin = Twin::new(&gpu, &plain(), &few(), 48);
     let text = "configuration: loss_scale: is not set; there is no scale";
-    twin.refuses(text, text, |twin| twin.optimizer.set_scale(set));
-    twin.refuses(text, text, |twin| twin.optimizer.scale_blocking());
-    twin.refuses(text, text, |twin| twin.optimizer.scale_buffer().map(|_| ()));
+    twin.refuses(text, text, |twin| twin.optimizer.set_loss_scale(set));
+    twin.refuses(text, text, |twin| twin.optimizer.loss_scale_blocking());
+    twin.refuses(text, text, |twin| twin.optimizer.loss_scale_buffer().map(|_| ()));
 }

@@ -7,9 +7,9 @@ use std::path::Path;
 
 /// Modules from the ground up. A module uses those of lower floors, and of its own only [`NEIGHBOURS`].
 const FLOORS: [&[&str]; 10] = [
-    &["error", "format", "parts", "lines"],
+    &["error", "tensor", "parts", "lines"],
     &["rule", "options", "schedule", "init"],
-    &["around"],
+    &["wrappers"],
     &["rules", "rules/*", "plan", "clock", "control", "early_stopping"],
     &["groups", "wgsl"],
     &["config", "course"],
@@ -21,9 +21,9 @@ const FLOORS: [&[&str]; 10] = [
 
 /// Who uses whom on one floor, and which items; none listed means all.
 const NEIGHBOURS: [(&str, &str, &[&str]); 7] = [
-    ("format", "error", &[]),
-    ("parts", "format", &["BLOCK"]),
-    ("lines", "format", &["Tensor"]),
+    ("tensor", "error", &[]),
+    ("parts", "tensor", &["BLOCK"]),
+    ("lines", "tensor", &["TensorSpec"]),
     ("lines", "parts", &["Real"]),
     ("gpu/*", "gpu", &[]),
     ("gpu/*", "gpu/*", &[]),

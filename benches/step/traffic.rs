@@ -2,7 +2,7 @@
 //! for them. What share of its speed a rule reaches says what tables and arithmetic cost.
 
 use wgpu_optim::rule::{AnyRule, Extent, Pass, Sums};
-use wgpu_optim::{Around, Config, Gpu, Tensor, wgpu};
+use wgpu_optim::{Config, Gpu, TensorSpec, Wrappers, wgpu};
 
 use crate::Result;
 use crate::clock::{Clock, Patience, Work, median};
@@ -32,18 +32,18 @@ pub struct Touch {
 
 impl Load {
     /// Those of a rule over these tensors: of its form for matrices, and of its own.
-    pub fn of_tensors(config: &Config, tensors: &[Tensor]) -> Vec<Load> {
-        let (rule, around) = (config.rule(), config.around());
+    pub fn of_tensors(config: &Config, tensors: &[TensorSpec]) -> Vec<Load> {
+        let (rule, around) = (config.rule(), config.wrappers());
         let matrices = rule.for_matrices();
-        let has_form = |tensor: &&Tensor| matrices.is_some() && tensor.shape.len() >= 2;
-        let count = |of: &dyn Fn(&&Tensor) -> bool| tensors.iter().filter(of).map(Tensor::len_elements).sum();
+        let has_form = |tensor: &&TensorSpec| matrices.is_some() && tensor.shape.len() >= 2;
+        let count = |of: &dyn Fn(&&TensorSpec) -> bool| tensors.iter().filter(of).map(TensorSpec::len_elements).sum();
         let flat = Load::of(rule, around, count(&|tensor| !has_form(tensor)));
         let of_matrices = matrices.as_deref().map(|rule| Load::of(rule, around, count(&has_form)));
         of_matrices.into_iter().chain([flat]).filter(|load| load.elements > 0).collect()
     }
 
     /// That of a rule over so many elements, with a mean of the parameters or their gradients measured.
-    pub fn of(rule: &dyn AnyRule, around: &Around, elements: u64) -> Load {
+    pub fn of(rule: &dyn AnyRule, around: &Wrappers, elements: u64) -> Load {
         let slots = rule.slots().iter().filter(|slot| slot.extent == Extent::Element).count() as u32;
         let only = |touched: bool| if touched { slots } else { 0 };
         let sums = rule.passes().into_iter().filter_map(|pass| match pass {

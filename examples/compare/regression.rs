@@ -5,7 +5,7 @@ use crate::draw::Result;
 use crate::kernel::Kernel;
 use rand::{RngExt, SeedableRng, rngs::Xoshiro256PlusPlus};
 use std::time::Instant;
-use wgpu_optim::{Arena, Config, Gpu, Group, On, Optimizer, Slice, Tensor, wgpu};
+use wgpu_optim::{Arena, Config, Gpu, Group, Optimizer, Slice, TensorSpec, wgpu};
 
 const WGSL: &str = include_str!("softmax.wgsl");
 
@@ -33,7 +33,7 @@ pub struct Models {
     gpu: Gpu,
     /// The first weights of all.
     start: Vec<f32>,
-    tensors: Vec<Tensor>,
+    tensors: Vec<TensorSpec>,
     params: Arena,
     grads: Arena,
     means: [Arena; 2],
@@ -51,11 +51,12 @@ impl Models {
         ranges.push([0, data.train as u32]);
         ranges.push([data.train as u32, (data.labels.len() - data.train) as u32]);
         let counts = ranges.iter().map(|range| range[1] as usize).collect();
-        let arena = |name: &str, len: usize| Arena::new(gpu, &[Tensor::f32(name, [len])]);
+        let arena = |name: &str, len: usize| Arena::new(gpu, &[TensorSpec::f32(name, [len])]);
 
         // Each tensor of an arena starts on 256 bytes, where any adapter lets a binding start.
         let names: Vec<String> = (0..ranges.len()).map(|i| format!("range{i}")).collect();
-        let places = Arena::new(gpu, &names.iter().map(|name| Tensor::f32(name.as_str(), [2])).collect::<Vec<_>>())?;
+        let places =
+            Arena::new(gpu, &names.iter().map(|name| TensorSpec::f32(name.as_str(), [2])).collect::<Vec<_>>())?;
         for (name, range) in names.iter().zip(ranges) {
             places.write(name, &range.map(f32::from_bits))?;
         }
@@ -94,7 +95,7 @@ impl Models {
             average: [average(&means[0])?, average(&means[1])?],
             gpu: gpu.clone(),
             start,
-            tensors: (0..models).map(|i| Tensor::f32(format!("model{i}"), [INPUTS + 1, CLASSES])).collect(),
+            tensors: (0..models).map(|i| TensorSpec::f32(format!("model{i}"), [INPUTS + 1, CLASSES])).collect(),
             params,
             grads,
             means,
@@ -133,9 +134,9 @@ impl Models {
     /// Every model's score, measured where its rule wants it measured.
     fn score(&self, optimizer: &mut Optimizer, trained: bool) -> Result<Vec<Score>> {
         let params = self.slices(&self.params)?;
-        let elsewhere = optimizer.has_evaluation() && trained;
+        let elsewhere = optimizer.has_eval() && trained;
         if elsewhere {
-            optimizer.evaluation(&params)?;
+            optimizer.eval(&params)?;
         }
         let mut encoder = self.gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         for (range, average) in (self.counts.len() - 2..).zip(&self.average) {
@@ -144,7 +145,7 @@ impl Models {
         }
         self.gpu.queue().submit([encoder.finish()]);
         if elsewhere {
-            optimizer.training(&params)?;
+            optimizer.train(&params)?;
         }
         let [train, test] = [self.means[0].read_blocking("means")?, self.means[1].read_blocking("means")?];
         let score = |(train, test): (&[f32], &[f32])| Score { loss: train[0], accuracy: test[1] };
@@ -157,7 +158,7 @@ pub fn train(models: &Models, config: &Config, rates: &[f64], iterations: usize)
     models.params.write("all", &models.start)?;
     let group = |(i, &lr): (usize, &f64)| Group::new([format!("model{i}")]).set("lr", lr);
     let grouped = rates.iter().enumerate().map(group).fold(config.clone(), Config::group);
-    let mut optimizer = grouped.on(&models.gpu, &models.tensors)?;
+    let mut optimizer = Optimizer::new(&models.gpu, &models.tensors, grouped)?;
     let mut scores = vec![models.score(&mut optimizer, false)?];
     for first in (0..iterations).step_by(EVERY) {
         models.train(&mut optimizer, first, EVERY)?;
@@ -173,7 +174,7 @@ pub fn iteration_ms(gpu: &Gpu, data: &Data, configs: &[Config]) -> Result<Vec<f6
     let models = Models::new(gpu, data, 1)?; // of one model for all: what its weights are does not matter here
     let mut lanes = Vec::new();
     for config in configs {
-        let mut optimizer = config.clone().on(gpu, &models.tensors)?;
+        let mut optimizer = Optimizer::new(gpu, &models.tensors, config.clone())?;
         models.train(&mut optimizer, 0, EVERY)?; // makes what later steps find
         lanes.push((optimizer, Vec::new()));
     }

@@ -3,7 +3,7 @@
 use crate::data::Data;
 use crate::draw::Result;
 use crate::network::Network;
-use wgpu_optim::{Config, Format, Gpu, On, wgpu};
+use wgpu_optim::{Config, DType, Gpu, Optimizer, wgpu};
 
 const BATCH: usize = 64;
 /// How often every training image is seen, always in the same order.
@@ -18,7 +18,7 @@ pub struct Bench {
 
 impl Bench {
     pub fn new(gpu: &Gpu, data: &Data) -> Result<Bench> {
-        let network = Network::new(gpu, data, BATCH, 0, Format::F32)?;
+        let network = Network::new(gpu, data, BATCH, 0, DType::F32)?;
         let start = network.tensors.iter().map(|tensor| network.params.read_blocking(&tensor.name));
         Ok(Bench { gpu: gpu.clone(), start: start.collect::<wgpu_optim::Result<_>>()?, network })
     }
@@ -34,7 +34,7 @@ impl Bench {
             network.params.write(&tensor.name, values)?;
         }
         let lr = [("lr".to_owned(), lr.into())].into_iter().collect();
-        let mut optimizer = Config::from(config.rule().with(&lr)?).on(&self.gpu, &network.tensors)?;
+        let mut optimizer = Optimizer::new(&self.gpu, &network.tensors, Config::from(config.rule().with(&lr)?))?;
         for _ in 0..EPOCHS {
             let mut encoder = self.gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             for batch in &network.batches {
@@ -46,8 +46,8 @@ impl Bench {
             }
             self.gpu.queue().submit([encoder.finish()]);
         }
-        if optimizer.has_evaluation() {
-            optimizer.evaluation(&network.params)?;
+        if optimizer.has_eval() {
+            optimizer.eval(&network.params)?;
         }
         Ok(100.0 * network.score()?.test_accuracy)
     }

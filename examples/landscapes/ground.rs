@@ -3,7 +3,7 @@
 use crate::draw::Result;
 use crate::kernel::Kernel;
 use std::ops::Range;
-use wgpu_optim::{Arena, Config, Gpu, Group, On, Slice, Tensor, wgpu};
+use wgpu_optim::{Arena, Config, Gpu, Group, Optimizer, Slice, TensorSpec, wgpu};
 
 const WGSL: &str = include_str!("landscapes.wgsl");
 
@@ -58,7 +58,7 @@ impl Path {
 
 /// The heights of points, each with the number of its landscape behind its place.
 fn heights(gpu: &Gpu, points: &[[f32; 4]]) -> Result<Vec<f32>> {
-    let tensors = [Tensor::f32("points", [points.len(), 4])];
+    let tensors = [TensorSpec::f32("points", [points.len(), 4])];
     let (places, slopes) = (Arena::new(gpu, &tensors)?, Arena::new(gpu, &tensors)?);
     places.write("points", points.as_flattened())?;
     let mut encoder = gpu.device().create_command_encoder(&Default::default());
@@ -91,15 +91,15 @@ pub fn descend(gpu: &Gpu, config: &Config, rates: &[f64], steps: usize) -> Resul
     let walkers = || (0..LANDSCAPES.len()).flat_map(|landscape| rates.iter().map(move |&lr| (landscape, lr)));
     let len = walkers().count();
     let name = |i: usize| format!("path{i}");
-    let tensors: Vec<Tensor> = (0..len).map(|i| Tensor::f32(name(i), [2])).collect();
+    let tensors: Vec<TensorSpec> = (0..len).map(|i| TensorSpec::f32(name(i), [2])).collect();
     let grouped = walkers()
         .enumerate()
         .fold(config.clone(), |config, (i, (_, lr))| config.group(Group::new([name(i)]).set("lr", lr)));
-    let mut optimizer = grouped.on(gpu, &tensors)?;
+    let mut optimizer = Optimizer::new(gpu, &tensors, grouped)?;
 
-    let rows = [Tensor::f32("rows", [len, 4])];
+    let rows = [TensorSpec::f32("rows", [len, 4])];
     let (positions, slopes) = (Arena::new(gpu, &rows)?, Arena::new(gpu, &rows)?);
-    let trace = Arena::new(gpu, &[Tensor::f32("trace", [steps + 1, len, 4])])?;
+    let trace = Arena::new(gpu, &[TensorSpec::f32("trace", [steps + 1, len, 4])])?;
     let start = |(landscape, _): (usize, f64)| {
         let [x, y] = LANDSCAPES[landscape].start;
         [x, y, landscape as f32, 0.0]
@@ -115,7 +115,7 @@ pub fn descend(gpu: &Gpu, config: &Config, rates: &[f64], steps: usize) -> Resul
     for step in 0..=steps {
         let mut encoder = gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         // Where it is to be judged is not for every rule where it goes on from.
-        let judged_elsewhere = optimizer.has_evaluation() && step > 0;
+        let judged_elsewhere = optimizer.has_eval() && step > 0;
         if judged_elsewhere {
             optimizer.encode_evaluation(&mut encoder, &params)?;
         }

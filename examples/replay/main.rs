@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
-use wgpu_optim::{Format, Gpu};
+use wgpu_optim::{DType, Gpu};
 
 use recording::{Comparison, Expected, Number, Recording, Replayed, Result, Tolerance, refuse};
 use run::Run;
@@ -81,7 +81,7 @@ fn replay(options: &Options) -> Result<bool> {
         _ => {}
     }
     let mut recording = Recording::read(&options.recording)?;
-    recording.store_grads_in(if options.grad_format == "f16" { Format::F16 } else { Format::F32 });
+    recording.store_grads_in(if options.grad_format == "f16" { DType::F16 } else { DType::F32 });
     let run = Run::read(&options.run, &recording)?;
     let expected = options.expect.as_ref().map(|path| Expected::read(path, &recording)).transpose()?;
     let inputs = Inputs { recording, run, expected };

@@ -7,7 +7,7 @@ use std::path::Path;
 use half::f16;
 use safetensors::tensor::{SafeTensors, TensorView};
 use safetensors::{Dtype, serialize_to_file};
-use wgpu_optim::Format;
+use wgpu_optim::DType;
 
 pub type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -22,7 +22,7 @@ pub(crate) use refuse;
 pub struct Recording {
     pub steps: usize,
     /// How a device is to store the gradients.
-    pub grad_format: Format,
+    pub grad_format: DType,
     /// By name.
     pub tensors: Vec<Recorded>,
 }
@@ -153,16 +153,16 @@ impl Recording {
                 });
             }
             match steps {
-                Some((_, shape)) => Ok(Self { steps: shape[0], grad_format: Format::F32, tensors }),
+                Some((_, shape)) => Ok(Self { steps: shape[0], grad_format: DType::F32, tensors }),
                 None => refuse!("there is no tensor: neither param.<tensor> nor grad.<tensor>"),
             }
         })
     }
 
     /// Rounds the gradients, so that the CPU sees what a device does.
-    pub fn store_grads_in(&mut self, format: Format) {
+    pub fn store_grads_in(&mut self, format: DType) {
         self.grad_format = format;
-        if format == Format::F16 {
+        if format == DType::F16 {
             let grads = self.tensors.iter_mut().flat_map(|tensor| &mut tensor.grads);
             grads.for_each(|grad| *grad = f16::from_f32(*grad).to_f32());
         }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use ndarray::ArrayD;
 use serde_json::Value;
-use wgpu_optim::{Arena, Config, Gpu, On, Optimizer, Precision, Reference, Tensor};
+use wgpu_optim::{Arena, Config, Gpu, Optimizer, Precision, Reference, TensorSpec};
 
 use super::recording::{Recorded, Recording, Replayed, Result, Slot, refuse};
 
@@ -41,8 +41,8 @@ impl Run {
         for tensor in &recording.tensors {
             params.write(&tensor.name, &tensor.param)?;
         }
-        let grads = Arena::new(gpu, &tensors.iter().map(Tensor::of_grads).collect::<Vec<_>>())?;
-        self.replay(recording, OnGpu { params, grads, optimizer: self.config.clone().on(gpu, &tensors)? })
+        let grads = Arena::new(gpu, &tensors.iter().map(TensorSpec::grad_spec).collect::<Vec<_>>())?;
+        self.replay(recording, OnGpu { params, grads, optimizer: Optimizer::new(gpu, &tensors, self.config.clone())? })
     }
 
     pub fn on_cpu<F: Precision>(&self, recording: &Recording) -> Result<Replayed<F>> {
@@ -153,8 +153,10 @@ impl<F: Precision> Stepper<F> for OnCpu<F> {
     }
 }
 
-fn tensors(recording: &Recording) -> Vec<Tensor> {
-    let of = |tensor: &Recorded| Tensor::f32(&tensor.name, tensor.shape.as_slice()).with_grads(recording.grad_format);
+fn tensors(recording: &Recording) -> Vec<TensorSpec> {
+    let of = |tensor: &Recorded| {
+        TensorSpec::f32(&tensor.name, tensor.shape.as_slice()).with_grad_dtype(recording.grad_format)
+    };
     recording.tensors.iter().map(of).collect()
 }
 

@@ -13,7 +13,7 @@ use clap::{Parser, ValueEnum, value_parser};
 use indicatif::{ProgressBar, ProgressStyle};
 use network::{Network, Score};
 use std::{error::Error, fs, path::PathBuf, process::ExitCode, time::Instant};
-use wgpu_optim::{Config, Format, Gpu, LossScale, On, Optimizer, wgpu};
+use wgpu_optim::{Config, DType, Gpu, LossScale, Optimizer, wgpu};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -58,10 +58,10 @@ enum Grads {
 }
 
 impl Grads {
-    fn format(self) -> Format {
+    fn format(self) -> DType {
         match self {
-            Grads::F32 => Format::F32,
-            Grads::F16 => Format::F16,
+            Grads::F32 => DType::F32,
+            Grads::F16 => DType::F16,
         }
     }
 }
@@ -112,8 +112,8 @@ fn run(options: Options) -> Result<()> {
     };
     let mut network = Network::new(&gpu, &data, options.batch as usize, options.seed, options.grads.format())?;
     let (name, lr) = (config.name().to_owned(), config.lr());
-    let mut optimizer = config.on(&gpu, &network.tensors)?;
-    let is_scaled = optimizer.scale_buffer().map(|scale| network.scale_loss(scale)).is_ok();
+    let mut optimizer = Optimizer::new(&gpu, &network.tensors, config)?;
+    let is_scaled = optimizer.loss_scale_buffer().map(|scale| network.scale_loss(scale)).is_ok();
 
     let adapter = gpu.adapter_info();
     let (train, test) = (data.train, data.labels.len() - data.train);
@@ -152,7 +152,7 @@ fn run(options: Options) -> Result<()> {
         plot::draw(path, &format!("{name}, learning rate {lr:?}, batches of {}", options.batch), &scores)?;
     }
     if is_scaled {
-        let scale = optimizer.scale_blocking()?.scale;
+        let scale = optimizer.loss_scale_blocking()?.scale;
         println!("loss scale {scale}, {skipped} of {} steps skipped", bar.length().unwrap_or(0));
     }
     let step_ms = 1e3 * step_seconds(&gpu, &network, &mut optimizer)?;
@@ -183,7 +183,7 @@ fn optimizer(choice: &str) -> Result<(Config, bool)> {
 /// The same for a loss that is scaled: as `--loss-scale` says, else as the configuration does; where neither does, with
 /// gradients in f16.
 fn scaled(config: Config, grads: Grads, init: Option<f64>) -> Config {
-    let given = config.around().loss_scale;
+    let given = config.wrappers().loss_scale;
     match (init, given, grads) {
         (Some(init), ..) => config.loss_scale(LossScale { init, ..given.unwrap_or_default() }),
         (None, None, Grads::F16) => config.loss_scale(LossScale::default()),
@@ -250,7 +250,7 @@ mod tests {
             (own(), Grads::F16, None, Some(LossScale { init: 8.0, interval: 5, ..default })),
             (own(), Grads::F32, Some(4.0), Some(LossScale { init: 4.0, interval: 5, ..default })),
         ] {
-            assert_eq!(scaled(config, grads, init).around().loss_scale, expected);
+            assert_eq!(scaled(config, grads, init).wrappers().loss_scale, expected);
         }
     }
 }

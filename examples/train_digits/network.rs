@@ -3,7 +3,7 @@
 use crate::{Result, data::Data};
 use rand::{RngExt, SeedableRng, rngs::Xoshiro256PlusPlus, seq::SliceRandom};
 use wgpu_optim::{
-    Arena, Format, Gpu, Slice, Tensor,
+    Arena, DType, Gpu, Slice, TensorSpec,
     wgpu::{self, BufferUsages, util::DeviceExt},
 };
 
@@ -18,7 +18,7 @@ const RANGE_STRIDE: u32 = 256;
 pub struct Network {
     gpu: Gpu,
     /// The tensors of `params`; `grads` holds their gradients.
-    pub tensors: [Tensor; 4],
+    pub tensors: [TensorSpec; 4],
     /// What the optimizer steps.
     pub params: Arena,
     /// What [`Network::encode_gradients`] fills.
@@ -55,7 +55,7 @@ pub struct Score {
 
 impl Network {
     /// Uploads the images and draws the first weights from `seed`. The gradients are of the format `grads`.
-    pub fn new(gpu: &Gpu, data: &Data, batch: usize, seed: u64, grads: Format) -> Result<Network> {
+    pub fn new(gpu: &Gpu, data: &Data, batch: usize, seed: u64, grads: DType) -> Result<Network> {
         let (device, inputs) = (gpu.device(), data.inputs);
         let (len, train) = (data.labels.len(), data.train);
         let batch = batch.min(train);
@@ -76,16 +76,16 @@ impl Network {
         }
 
         let tensors = [
-            Tensor::f32("w1", [inputs, HIDDEN]),
-            Tensor::f32("b1", [HIDDEN]),
-            Tensor::f32("w2", [HIDDEN, CLASSES]),
-            Tensor::f32("b2", [CLASSES]),
+            TensorSpec::f32("w1", [inputs, HIDDEN]),
+            TensorSpec::f32("b1", [HIDDEN]),
+            TensorSpec::f32("w2", [HIDDEN, CLASSES]),
+            TensorSpec::f32("b2", [CLASSES]),
         ]
-        .map(|tensor| tensor.with_grads(grads));
-        let half_grads = f64::from(u8::from(grads == Format::F16));
+        .map(|tensor| tensor.with_grad_dtype(grads));
+        let half_grads = f64::from(u8::from(grads == DType::F16));
         let params = Arena::new(gpu, &tensors)?;
-        let grads = Arena::new(gpu, &tensors.each_ref().map(Tensor::of_grads))?;
-        let totals = Arena::new(gpu, &[Tensor::f32("totals", [2, 2])])?;
+        let grads = Arena::new(gpu, &tensors.each_ref().map(TensorSpec::grad_spec))?;
+        let totals = Arena::new(gpu, &[TensorSpec::f32("totals", [2, 2])])?;
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
         // Uniform with the variance 2/n that He et al. 2015 derive for ReLUs, and 1/n before the softmax; biases stay 0.
         for (tensor, fan_in, gain) in [(&tensors[0], inputs, 2.0), (&tensors[2], HIDDEN, 1.0)] {

@@ -6,26 +6,26 @@ use half::f16;
 
 use super::{Gpu, Slice, floats};
 use crate::error::Result;
-use crate::format::{ALIGNMENT, Format, Tensor};
 use crate::plan::{Place, pack, padded};
 use crate::reference::{check_len, find};
+use crate::tensor::{ALIGNMENT, DType, TensorSpec};
 
 /// Values of a list of tensors in as few buffers as the device allows, zero at first. Each tensor starts on 256 bytes.
 ///
 /// A convenience: wherever an arena is taken, slices of any buffers are taken too. Gradients in f16 have an arena of
-/// [their own list](Tensor::of_grads).
+/// [their own list](TensorSpec::grad_spec).
 #[derive(Debug)]
 pub struct Arena {
     gpu: Gpu,
     id: u64,
-    tensors: Vec<Tensor>,
+    tensors: Vec<TensorSpec>,
     places: Vec<Place>,
     pages: Vec<wgpu::Buffer>,
 }
 
 /// An arena of which some tensors are left out: gradients that a step lacks. See [`Arena::without`].
 #[derive(Clone, Debug)]
-pub struct Part<'a> {
+pub struct ArenaSubset<'a> {
     pub(super) arena: &'a Arena,
     pub(super) present: Vec<bool>,
 }
@@ -36,7 +36,7 @@ impl Arena {
     /// # Errors
     /// [`Error::TensorTwice`](crate::Error), [`Error::TooLarge`](crate::Error), or
     /// [`Error::Wgpu`](crate::Error) when the device's memory does not hold them.
-    pub fn new(gpu: &Gpu, tensors: &[Tensor]) -> Result<Self> {
+    pub fn new(gpu: &Gpu, tensors: &[TensorSpec]) -> Result<Self> {
         let (places, sizes) = Self::lay_out(gpu, tensors)?;
         let pages = gpu.scoped_now(|| Self::create(gpu, &sizes))?;
         Ok(Self::build(gpu, tensors, places, pages))
@@ -46,15 +46,15 @@ impl Arena {
     ///
     /// # Errors
     /// The same.
-    pub async fn new_async(gpu: &Gpu, tensors: &[Tensor]) -> Result<Self> {
+    pub async fn new_async(gpu: &Gpu, tensors: &[TensorSpec]) -> Result<Self> {
         let (places, sizes) = Self::lay_out(gpu, tensors)?;
         let pages = gpu.scoped(|| Self::create(gpu, &sizes)).await?;
         Ok(Self::build(gpu, tensors, places, pages))
     }
 
-    fn lay_out(gpu: &Gpu, tensors: &[Tensor]) -> Result<(Vec<Place>, Vec<u64>)> {
-        Tensor::check_names(tensors)?;
-        let size = |i: usize| padded(tensors[i].len_elements()).saturating_mul(tensors[i].format.size_bytes());
+    fn lay_out(gpu: &Gpu, tensors: &[TensorSpec]) -> Result<(Vec<Place>, Vec<u64>)> {
+        TensorSpec::check_names(tensors)?;
+        let size = |i: usize| padded(tensors[i].len_elements()).saturating_mul(tensors[i].dtype.size_bytes());
         pack(tensors, "values", size, ALIGNMENT, gpu.page_bytes())
     }
 
@@ -65,14 +65,14 @@ impl Arena {
         sizes.iter().map(|&size| gpu.create_buffer("wgpu-optim/arena", size.max(16), usage)).collect()
     }
 
-    fn build(gpu: &Gpu, tensors: &[Tensor], places: Vec<Place>, pages: Vec<wgpu::Buffer>) -> Self {
+    fn build(gpu: &Gpu, tensors: &[TensorSpec], places: Vec<Place>, pages: Vec<wgpu::Buffer>) -> Self {
         static IDS: AtomicU64 = AtomicU64::new(0);
         let id = IDS.fetch_add(1, Ordering::Relaxed);
         Self { gpu: gpu.clone(), id, tensors: tensors.to_vec(), places, pages }
     }
 
     /// The tensors, in order.
-    pub fn tensors(&self) -> &[Tensor] {
+    pub fn tensors(&self) -> &[TensorSpec] {
         &self.tensors
     }
 
@@ -117,9 +117,9 @@ impl Arena {
         // Copies go by words of 4 bytes.
         let mut bytes = self.gpu.read(slice.buffer, &[(slice.offset, slice.size.next_multiple_of(4))], wait).await?;
         bytes.truncate(slice.size as usize);
-        Ok(match self.tensors[i].format {
-            Format::F32 => floats(&bytes),
-            Format::F16 => {
+        Ok(match self.tensors[i].dtype {
+            DType::F32 => floats(&bytes),
+            DType::F16 => {
                 let halves = bytes.chunks_exact(2).map(|two| f16::from_le_bytes([two[0], two[1]]));
                 halves.map(f16::to_f32).collect()
             }
@@ -136,9 +136,9 @@ impl Arena {
         let slice = self.slice_at(i);
         check_len("values", name, values.len(), self.tensors[i].len_elements() as usize)?;
         let write = |bytes: &[u8]| self.gpu.queue().write_buffer(slice.buffer, slice.offset, bytes);
-        match self.tensors[i].format {
-            Format::F32 => write(bytemuck::cast_slice(values)),
-            Format::F16 => {
+        match self.tensors[i].dtype {
+            DType::F32 => write(bytemuck::cast_slice(values)),
+            DType::F16 => {
                 let mut bytes: Vec<u8> = values.iter().flat_map(|&value| f16::from_f32(value).to_le_bytes()).collect();
                 bytes.resize(bytes.len().next_multiple_of(4), 0);
                 write(&bytes);
@@ -151,12 +151,12 @@ impl Arena {
     ///
     /// # Errors
     /// [`Error::UnknownTensor`](crate::Error).
-    pub fn without(&self, names: &[&str]) -> Result<Part<'_>> {
+    pub fn without(&self, names: &[&str]) -> Result<ArenaSubset<'_>> {
         let mut present = vec![true; self.tensors.len()];
         for name in names {
             present[find(&self.tensors, name)?] = false;
         }
-        Ok(Part { arena: self, present })
+        Ok(ArenaSubset { arena: self, present })
     }
 
     pub(super) fn id(&self) -> u64 {

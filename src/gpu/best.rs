@@ -3,7 +3,7 @@
 use super::{Arena, Buffers, Gpu, Slice};
 use crate::early_stopping::{EarlyStopping, Monitor, Verdict};
 use crate::error::{Result, refuse};
-use crate::format::Tensor;
+use crate::tensor::TensorSpec;
 
 /// [Early stopping](EarlyStopping) that keeps the parameters of the best metric in an arena on the GPU.
 ///
@@ -11,9 +11,9 @@ use crate::format::Tensor;
 /// is read back and nothing waits. Slices need `COPY_SRC` usage to be kept and `COPY_DST` to be restored.
 ///
 /// ```no_run
-/// use wgpu_optim::{Arena, BestParams, EarlyStopping, Error, Gpu, Tensor, Verdict};
+/// use wgpu_optim::{Arena, BestParams, EarlyStopping, Error, Gpu, TensorSpec, Verdict};
 ///
-/// fn train(gpu: &Gpu, tensors: &[Tensor], params: &Arena, epoch: impl Fn() -> f64) -> Result<(), Error> {
+/// fn train(gpu: &Gpu, tensors: &[TensorSpec], params: &Arena, epoch: impl Fn() -> f64) -> Result<(), Error> {
 ///     let mut best = BestParams::new(gpu, tensors, EarlyStopping::default())?;
 ///     while best.feed(epoch(), params)? != Verdict::Stop {}
 ///     best.restore(params)
@@ -30,9 +30,9 @@ impl BestParams {
     ///
     /// # Errors
     /// As [`EarlyStopping::check`] and [`Arena::new`]; [`Error::Field`](crate::Error) for a parameter not in f32.
-    pub fn new(gpu: &Gpu, tensors: &[Tensor], stopping: EarlyStopping) -> Result<Self> {
+    pub fn new(gpu: &Gpu, tensors: &[TensorSpec], stopping: EarlyStopping) -> Result<Self> {
         let monitor = stopping.monitor()?;
-        tensors.iter().try_for_each(Tensor::check_param)?;
+        tensors.iter().try_for_each(TensorSpec::check_param)?;
         Ok(Self { arena: Arena::new(gpu, tensors)?, monitor })
     }
 
@@ -40,9 +40,9 @@ impl BestParams {
     ///
     /// # Errors
     /// The same.
-    pub async fn new_async(gpu: &Gpu, tensors: &[Tensor], stopping: EarlyStopping) -> Result<Self> {
+    pub async fn new_async(gpu: &Gpu, tensors: &[TensorSpec], stopping: EarlyStopping) -> Result<Self> {
         let monitor = stopping.monitor()?;
-        tensors.iter().try_for_each(Tensor::check_param)?;
+        tensors.iter().try_for_each(TensorSpec::check_param)?;
         Ok(Self { arena: Arena::new_async(gpu, tensors).await?, monitor })
     }
 

@@ -1,15 +1,15 @@
 //! What a step is given: arenas, or slices of any buffers.
 
 use super::Gpu;
-use super::arena::{Arena, Part};
+use super::arena::{Arena, ArenaSubset};
 use crate::error::{Error, Result};
-use crate::format::Tensor;
+use crate::tensor::TensorSpec;
 
 /// Bytes of a buffer of the caller's: one tensor, zero-copy.
 ///
 /// The buffer needs `STORAGE` usage. A slice that starts at a multiple of 16 bytes takes the vec4 kernel; one that
 /// starts at a multiple of 4, or whose last word of 16 bytes another parameter shares or the buffer cuts off, takes the
-/// scalar one ([`Report::scalar_tensors`](crate::Report)). Bytes outside the slice keep their values. Of a gradient in
+/// scalar one ([`StepPlan::scalar_tensors`](crate::StepPlan)). Bytes outside the slice keep their values. Of a gradient in
 /// f16 a multiple of 8 bytes suffices for the vec4 kernel; the other half of its last word may hold anything.
 #[derive(Clone, Copy, Debug)]
 pub struct Slice<'a> {
@@ -33,7 +33,7 @@ impl<'a> Slice<'a> {
     }
 
     /// Refuses what is not this tensor's values in a buffer of this usage. `what` is its name in errors.
-    pub(super) fn check(&self, what: &'static str, tensor: &Tensor, usage: wgpu::BufferUsages) -> Result<()> {
+    pub(super) fn check(&self, what: &'static str, tensor: &TensorSpec, usage: wgpu::BufferUsages) -> Result<()> {
         let Self { buffer, offset, size } = *self;
         if size != tensor.size_bytes() {
             let (found, expected) = (format!("{size} bytes"), format!("{} bytes", tensor.size_bytes()));
@@ -61,7 +61,7 @@ pub enum Buffers<'a> {
     /// All tensors of an arena.
     Arena(&'a Arena),
     /// Some of them.
-    Part(&'a Part<'a>),
+    Subset(&'a ArenaSubset<'a>),
     /// One slice a tensor; `None` where there is no gradient in this step.
     Slices(Vec<Option<Slice<'a>>>),
 }
@@ -71,7 +71,7 @@ impl<'a> Buffers<'a> {
     pub(super) fn arena(&self) -> Option<&'a Arena> {
         match self {
             Self::Arena(arena) => Some(arena),
-            Self::Part(part) => Some(part.arena),
+            Self::Subset(part) => Some(part.arena),
             Self::Slices(_) => None,
         }
     }
@@ -81,14 +81,14 @@ impl<'a> Buffers<'a> {
         &self,
         gpu: &Gpu,
         what: &'static str,
-        tensors: &[Tensor],
+        tensors: &[TensorSpec],
         usage: wgpu::BufferUsages,
     ) -> Result<Vec<Option<Slice<'a>>>> {
         let all = |arena: &'a Arena| (0..arena.tensors().len()).map(|i| Some(arena.slice_at(i))).collect();
         let slices: Vec<_> = match self {
             Self::Slices(slices) => slices.clone(),
             Self::Arena(arena) => all(arena),
-            Self::Part(part) => all(part.arena),
+            Self::Subset(part) => all(part.arena),
         };
         if self.arena().is_some_and(|arena| !arena.gpu().same(gpu)) {
             return Err(Error::OtherGpu { what: "the arena" });
@@ -98,9 +98,9 @@ impl<'a> Buffers<'a> {
             return Err(Error::Count { what, found: slices.len(), expected: tensors.len() });
         }
         let own = self.arena().map_or(tensors, Arena::tensors);
-        let differs = |(found, expected): &(&Tensor, &Tensor)| !found.same_values(expected);
+        let differs = |(found, expected): &(&TensorSpec, &TensorSpec)| !found.same_values(expected);
         if let Some((found, expected)) = own.iter().zip(tensors).find(differs) {
-            let text = |tensor: &Tensor| format!("{} {:?} of {}", tensor.name, tensor.shape, tensor.format);
+            let text = |tensor: &TensorSpec| format!("{} {:?} of {}", tensor.name, tensor.shape, tensor.dtype);
             let (tensor, found, expected) = (expected.name.clone(), text(found), text(expected));
             return Err(Error::Shape { what: what.into(), tensor, found, expected });
         }
@@ -114,7 +114,7 @@ impl<'a> Buffers<'a> {
     pub(super) fn all_slices(
         &self,
         gpu: &Gpu,
-        tensors: &[Tensor],
+        tensors: &[TensorSpec],
         usage: wgpu::BufferUsages,
     ) -> Result<Vec<Slice<'a>>> {
         let what = "parameter";
@@ -129,7 +129,7 @@ impl<'a> Buffers<'a> {
     pub(crate) fn present(&self) -> Option<Vec<bool>> {
         match self {
             Self::Arena(_) => None,
-            Self::Part(part) => Some(part.present.clone()),
+            Self::Subset(part) => Some(part.present.clone()),
             Self::Slices(slices) if slices.iter().all(Option::is_some) => None,
             Self::Slices(slices) => Some(slices.iter().map(Option::is_some).collect()),
         }
@@ -142,9 +142,9 @@ impl<'a> From<&'a Arena> for Buffers<'a> {
     }
 }
 
-impl<'a> From<&'a Part<'a>> for Buffers<'a> {
-    fn from(part: &'a Part<'a>) -> Self {
-        Self::Part(part)
+impl<'a> From<&'a ArenaSubset<'a>> for Buffers<'a> {
+    fn from(part: &'a ArenaSubset<'a>) -> Self {
+        Self::Subset(part)
     }
 }
 

@@ -6,17 +6,17 @@ use std::sync::Arc;
 use super::pipelines::{Fresh, Shader, of_group};
 use super::ring::{Guard, Ring, Slot};
 use super::{Arena, Buffers, Cache, Gpu, Made, Piece, floats};
-use crate::around::{Around, Clip};
-use crate::control::{CONTROL, Scale};
+use crate::control::{CONTROL, LossScaleState};
 use crate::course::Layout;
 use crate::error::{Error, Result};
-use crate::format::{ALIGNMENT, Access, BLOCK, Format, Tensor};
 use crate::groups::Groups;
 use crate::lines::Lines;
 use crate::plan::{Bounds, Dispatch, Item, Place, Plan, SUM_WORDS, Span, Window, check_lines, pack, padded, plan};
 use crate::reference::check_len;
 use crate::rule::{AnyRule, Extent, Move, Start, WeightDecay};
+use crate::tensor::{ALIGNMENT, Access, BLOCK, DType, TensorSpec};
 use crate::wgsl::{self, Binding, NORM_WORDS, Switches, Walk, element_slots};
+use crate::wrappers::{Clip, Wrappers};
 
 /// Placements of parameters and gradients that keep their tables and bind groups.
 const BOUND_MAX: usize = 8;
@@ -125,8 +125,8 @@ enum BoundWork {
 #[derive(Debug)]
 pub(crate) struct Engine {
     gpu: Gpu,
-    tensors: Vec<Tensor>,
-    around: Around,
+    tensors: Vec<TensorSpec>,
+    wrappers: Wrappers,
     variants: Vec<Variant>,
     variant_of: Vec<usize>,
     bounds: Bounds,
@@ -148,15 +148,15 @@ pub(crate) struct Engine {
 
 impl Engine {
     /// State for these tensors, at its start.
-    pub(crate) async fn new(gpu: &Gpu, tensors: &[Tensor], groups: &Groups) -> Result<Self> {
+    pub(crate) async fn new(gpu: &Gpu, tensors: &[TensorSpec], groups: &Groups) -> Result<Self> {
         let (variants, variant_of) = variants(groups, gpu.tuning().lanes);
         let limits = gpu.device().limits();
         let binding_bytes = limits.max_storage_buffer_binding_size.min(super::BINDING_BYTES_MAX);
         let slots_max = variants.iter().map(|variant| variant.slots).max().unwrap_or(0);
         let workgroups = limits.max_compute_workgroups_per_dimension;
         let bounds = Bounds::new(binding_bytes, workgroups, gpu.tuning().chunk_blocks, slots_max);
-        check_limits(&limits, &variants, groups.around())?;
-        let lens: Vec<u64> = tensors.iter().map(Tensor::len_elements).collect();
+        check_limits(&limits, &variants, groups.wrappers())?;
+        let lens: Vec<u64> = tensors.iter().map(TensorSpec::len_elements).collect();
         let size = |i: usize| padded(lens[i]).saturating_mul(4 * variants[variant_of[i]].slots);
         let (state_places, sizes) = pack(tensors, "state slots", size, 16, gpu.page_bytes())?;
         let has_lines = |i: &usize| groups.rule_of(*i).has_lines();
@@ -185,9 +185,9 @@ impl Engine {
         let pages = |label: &str, sizes: &[u64]| -> Vec<_> {
             sizes.iter().filter(|&&size| size > 0).map(|&size| create(label, size)).collect()
         };
-        let around = groups.around();
+        let wrappers = groups.wrappers();
         let layout = Layout::new(groups);
-        let control_bytes = if around.is_controlled() { 4 * layout.words() as u64 } else { 0 };
+        let control_bytes = if wrappers.is_controlled() { 4 * layout.words() as u64 } else { 0 };
         if control_bytes > binding_bytes {
             let limit = "max_storage_buffer_binding_size";
             return Err(Error::Limit { limit, found: binding_bytes, needed: control_bytes });
@@ -201,14 +201,14 @@ impl Engine {
                 (state_pages, line_pages, scratch, control)
             })
             .await?;
-        let accumulated = match around.accumulate {
+        let accumulated = match wrappers.accumulate {
             1 => None,
             _ => Some(Arc::new(Arena::new_async(gpu, tensors).await?)),
         };
         let engine = Self {
             gpu: gpu.clone(),
             tensors: tensors.to_vec(),
-            around: around.clone(),
+            wrappers: wrappers.clone(),
             variants,
             variant_of,
             bounds,
@@ -223,9 +223,9 @@ impl Engine {
             ring: Ring::default(),
             bound: Cache::new(BOUND_MAX),
         };
-        engine.write_control(0, &[(Scale::new(around).scale as f32).to_bits(), 1.0f32.to_bits()])?;
-        for (i, option) in around.on_device.iter().enumerate() {
-            let number = if option == "clip" { around.clip.map(Clip::limit) } else { groups.rule(0).number(option) };
+        engine.write_control(0, &[(LossScaleState::new(wrappers).scale as f32).to_bits(), 1.0f32.to_bits()])?;
+        for (i, option) in wrappers.on_device.iter().enumerate() {
+            let number = if option == "clip" { wrappers.clip.map(Clip::limit) } else { groups.rule(0).number(option) };
             engine.write_control(layout.options + i, &[(number.unwrap_or(0.0) as f32).to_bits()])?;
         }
         for i in 0..tensors.len() {
@@ -265,7 +265,7 @@ impl Engine {
             let control = |engine: &'_ Self| engine.control.clone();
             if let (Some(old), Some(new)) = (control(other), control(self)) {
                 copy(Some((&old, 0)), Some((&new, 0)), 4 * CONTROL.len() as u64);
-                let options = 4 * self.around.on_device.len() as u64;
+                let options = 4 * self.wrappers.on_device.len() as u64;
                 copy(Some((&old, 4 * from.options as u64)), Some((&new, 4 * to.options as u64)), options);
             }
             self.gpu.queue().submit([encoder.finish()]);
@@ -340,7 +340,7 @@ impl Engine {
     /// Table, pipelines and bind groups for these buffers, checked and made where they are new.
     pub(crate) fn bind(&mut self, params: &Buffers, work: Work) -> Result<&Bound> {
         // The key knows the arena, not which part of it is given.
-        if let (Buffers::Part(part), Work::Step(grads) | Work::Gather(grads)) = (params, work) {
+        if let (Buffers::Subset(part), Work::Step(grads) | Work::Gather(grads)) = (params, work) {
             let given = grads.present();
             let stepped = |i: usize| given.as_ref().is_none_or(|given| given.get(i) == Some(&true));
             if let Some(i) = (0..part.present.len()).find(|&i| !part.present[i] && stepped(i)) {
@@ -407,9 +407,10 @@ impl Engine {
             Work::Move(_) => None,
         };
         let (steps, gathers) = (matches!(work, Work::Step(_)), matches!(work, Work::Gather(_)));
-        let measures = steps && self.around.measures();
+        let measures = steps && self.wrappers.measures();
         // Sums of micro-batches are in f32.
-        let summed = || self.tensors.iter().map(|tensor| tensor.clone().with_grads(Format::F32)).collect::<Vec<_>>();
+        let summed =
+            || self.tensors.iter().map(|tensor| tensor.clone().with_grad_dtype(DType::F32)).collect::<Vec<_>>();
         let tensors = if steps && self.accumulated.is_some() { &summed() } else { &self.tensors };
         let slices = Resolved::new(&self.gpu, tensors, params, grads)?;
         let takes_part = |variant: usize| match work {
@@ -428,7 +429,7 @@ impl Engine {
                     access: slices.access[i],
                     param,
                     grad,
-                    grad_format: grad.map_or(Format::F32, |_| tensors[i].grad),
+                    grad_format: grad.map_or(DType::F32, |_| tensors[i].grad_dtype),
                     state: (variant.slots > 0 && !gathers).then_some((self.state_places[i], variant.slots)),
                     lines: self.lines[i].filter(|_| steps).map(|lines| (self.line_places[i], lines)),
                     partial_words: match steps && variant.rule.sums().next().is_some() {
@@ -500,11 +501,11 @@ impl Engine {
             let piece = if slot.extent == Extent::Row { (offset, rows) } else { (offset + rows, columns) };
             return Ok((self.line_pages.get(buffer), vec![piece]));
         }
-        if let (true, Some(arena)) = (slot.name == Around::ACCUMULATED.name, &self.accumulated) {
+        if let (true, Some(arena)) = (slot.name == Wrappers::ACCUMULATED.name, &self.accumulated) {
             let slice = arena.slice_at(i);
             return Ok((Some(slice.buffer), if slice.size == 0 { vec![] } else { vec![(slice.offset, slice.size)] }));
         }
-        let elements = element_slots(rule, &self.around);
+        let elements = element_slots(rule, &self.wrappers);
         let index = elements.iter().position(|other| other.name == name).unwrap_or(0) as u64;
         let Some((page, start)) = self.state_place(i) else { return Ok((None, vec![])) };
         let pieces = blocks(self.tensors[i].len_elements());
@@ -582,10 +583,10 @@ impl<'a> Binder<'a> {
 
     fn call(&mut self, variant: usize, walk: Walk, window: Option<&Window>, dispatches: &[Dispatch]) -> Call {
         let gpu = &self.engine.gpu;
-        let around = &self.engine.around;
+        let wrappers = &self.engine.wrappers;
         let Variant { rule, switches, .. } = &self.engine.variants[variant];
         let skeleton = walk.skeleton();
-        let bindings = of_group(&wgsl::bindings(&**rule, around, skeleton), 0);
+        let bindings = of_group(&wgsl::bindings(&**rule, wrappers, skeleton), 0);
         let [param, grad, state, lines] = window.map_or([None; 4], |w| [w.param, w.grad, w.state, w.lines]);
         let entries: Vec<_> = bindings
             .iter()
@@ -615,12 +616,12 @@ impl<'a> Binder<'a> {
             .collect();
         let mut pipelines = gpu.pipelines();
         let access = window.map_or(Access::Vec4, |window| window.access);
-        let grad = window.map_or(Format::F32, |window| window.grad_format);
+        let grad = window.map_or(DType::F32, |window| window.grad_format);
         let tails = window.is_some_and(|window| window.tails);
         let crossings = window.is_some_and(|window| window.crossings);
-        let constants = Switches { tails, crossings, ..*switches }.constants(&**rule, around, walk);
+        let constants = Switches { tails, crossings, ..*switches }.constants(&**rule, wrappers, walk);
         let pipeline =
-            pipelines.get(&mut self.fresh, gpu, &Shader { rule: &**rule, around, constants, skeleton, access, grad });
+            pipelines.get(&mut self.fresh, gpu, &Shader { rule: &**rule, wrappers, constants, skeleton, access, grad });
         gpu.count(Made::BindGroup);
         let group = gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {
             label: Some("wgpu-optim"),
@@ -668,17 +669,20 @@ fn blocks(len: u64) -> impl Iterator<Item = (u64, u64, u64)> {
 }
 
 /// Refuses a device that cannot bind what the shaders declare.
-fn check_limits(limits: &wgpu::Limits, variants: &[Variant], around: &Around) -> Result<()> {
+fn check_limits(limits: &wgpu::Limits, variants: &[Variant], wrappers: &Wrappers) -> Result<()> {
     let skeletons = |rule: &dyn AnyRule| {
         let walks = Walk::of_step(rule).into_iter().chain(rule.moves().iter().map(|&to| Walk::Move(to)));
         let decides: &[_] =
-            if around.is_controlled() { &[Walk::Norms, Walk::FinishNorms, Walk::Prologue] } else { &[] };
-        let gathers = (around.accumulate > 1).then_some(Walk::Gather);
+            if wrappers.is_controlled() { &[Walk::Norms, Walk::FinishNorms, Walk::Prologue] } else { &[] };
+        let gathers = (wrappers.accumulate > 1).then_some(Walk::Gather);
         walks.chain(decides.iter().copied()).chain(gathers).map(Walk::skeleton).collect::<Vec<_>>()
     };
     let all = || {
         let of = |Variant { rule, .. }: &Variant| {
-            skeletons(&**rule).into_iter().map(|skeleton| wgsl::bindings(&**rule, around, skeleton)).collect::<Vec<_>>()
+            skeletons(&**rule)
+                .into_iter()
+                .map(|skeleton| wgsl::bindings(&**rule, wrappers, skeleton))
+                .collect::<Vec<_>>()
         };
         variants.iter().flat_map(of)
     };
@@ -715,7 +719,7 @@ fn variants(groups: &Groups, lanes: u32) -> (Vec<Variant>, Vec<usize>) {
                     && names(&*variant.rule) == names(rule)
             };
             let place = variants.iter().position(same).unwrap_or_else(|| {
-                let slots = element_slots(rule, groups.around()).len() as u64;
+                let slots = element_slots(rule, groups.wrappers()).len() as u64;
                 variants.push(Variant { rule: rule.boxed(), slots, switches: Switches::default() });
                 members.push(Vec::new());
                 variants.len() - 1
@@ -747,11 +751,11 @@ fn variants(groups: &Groups, lanes: u32) -> (Vec<Variant>, Vec<usize>) {
 }
 
 /// Words of the numbers of all tensors and of all partial results.
-fn scratch_words(tensors: &[Tensor], groups: &Groups, lines: &[Option<Lines>], bounds: Bounds) -> u64 {
-    let words = |(i, tensor): (usize, &Tensor)| {
+fn scratch_words(tensors: &[TensorSpec], groups: &Groups, lines: &[Option<Lines>], bounds: Bounds) -> u64 {
+    let words = |(i, tensor): (usize, &TensorSpec)| {
         let rule = groups.rule_of(i);
         let partial = match rule.sums().next().is_some() {
-            _ if groups.around().measures() => NORM_WORDS,
+            _ if groups.wrappers().measures() => NORM_WORDS,
             true => SUM_WORDS,
             false => 0,
         };
@@ -770,7 +774,7 @@ struct Resolved {
 }
 
 impl Resolved {
-    fn new(gpu: &Gpu, tensors: &[Tensor], params: &Buffers, grads: Option<&Buffers>) -> Result<Self> {
+    fn new(gpu: &Gpu, tensors: &[TensorSpec], params: &Buffers, grads: Option<&Buffers>) -> Result<Self> {
         let mut resolved = Self { buffers: vec![], places: vec![], access: vec![Access::Vec4; tensors.len()] };
         #[expect(clippy::mutable_key_type, reason = "a buffer's hash is that of its handle")]
         let mut known: HashMap<wgpu::Buffer, usize> = HashMap::new();
@@ -778,7 +782,7 @@ impl Resolved {
         let params_end = resolved.buffers.len();
         let grad_places = match grads {
             Some(grads) => {
-                let of_grads: Vec<_> = tensors.iter().map(Tensor::of_grads).collect();
+                let of_grads: Vec<_> = tensors.iter().map(TensorSpec::grad_spec).collect();
                 Some(resolved.places(gpu, &of_grads, "gradient", grads, &mut known)?)
             }
             None => None,
@@ -797,7 +801,7 @@ impl Resolved {
                     return Err(no_param(tensor));
                 }
                 (Some(_), Some(grad)) => {
-                    let four = 4 * tensor.grad.size_bytes();
+                    let four = 4 * tensor.grad_dtype.size_bytes();
                     let end = grad.offset + tensor.grad_size_bytes().next_multiple_of(four);
                     if grad.offset % four != 0 || end > resolved.buffers[grad.buffer].size() {
                         resolved.access[i] = Access::Scalar;
@@ -821,7 +825,7 @@ impl Resolved {
     fn places(
         &mut self,
         gpu: &Gpu,
-        tensors: &[Tensor],
+        tensors: &[TensorSpec],
         what: &'static str,
         buffers: &Buffers,
         known: &mut HashMap<wgpu::Buffer, usize>,
@@ -842,7 +846,7 @@ impl Resolved {
     }
 
     /// The first slice whose buffer alone wgpu refuses: one of another device, or destroyed.
-    fn blame(&self, gpu: &Gpu, tensors: &[Tensor]) -> Option<Error> {
+    fn blame(&self, gpu: &Gpu, tensors: &[TensorSpec]) -> Option<Error> {
         let layout = gpu.pipelines().layout(gpu, &[Binding::Grads]);
         let refused = |buffer: &wgpu::Buffer| {
             let size = wgpu::BufferSize::new(buffer.size().min(ALIGNMENT) / 4 * 4);
@@ -862,7 +866,7 @@ impl Resolved {
     }
 
     /// Refuses parameters that share bytes; those that share a word of 16 take the scalar kernel.
-    fn check_overlaps(&mut self, tensors: &[Tensor], places: &[Option<Place>]) -> Result<()> {
+    fn check_overlaps(&mut self, tensors: &[TensorSpec], places: &[Option<Place>]) -> Result<()> {
         let mut sorted: Vec<(usize, u64, u64, usize)> = places
             .iter()
             .zip(tensors)
@@ -897,7 +901,7 @@ impl Resolved {
     }
 }
 
-fn no_param(tensor: &Tensor) -> Error {
+fn no_param(tensor: &TensorSpec) -> Error {
     let message = "is missing where the gradient is given".into();
     Error::Slice { what: "parameter", tensor: tensor.name.clone(), message }
 }

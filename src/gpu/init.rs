@@ -2,9 +2,9 @@
 
 use super::{Arena, BINDING_BYTES_MAX, Gpu, Made, Slice};
 use crate::error::{Error, Result};
-use crate::format::{ALIGNMENT, Tensor};
 use crate::init::{self, Draw, Init, Law, Orthogonal, halves};
 use crate::reference::find;
+use crate::tensor::{ALIGNMENT, TensorSpec};
 
 /// Words of a dispatch's record in its buffer: bindings start on 256 bytes.
 const RECORD_WORDS: usize = ALIGNMENT as usize / 4;
@@ -18,10 +18,10 @@ impl Arena {
     /// The same seed, name, shape and initialiser give the same values; other names give other ones.
     ///
     /// ```no_run
-    /// use wgpu_optim::{Arena, Fans, Gpu, Init, Tensor};
+    /// use wgpu_optim::{Arena, Fans, Gpu, Init, TensorSpec};
     ///
     /// let gpu = Gpu::request_blocking()?;
-    /// let params = Arena::new(&gpu, &[Tensor::f32("w", [128, 784]), Tensor::f32("b", [128])])?;
+    /// let params = Arena::new(&gpu, &[TensorSpec::f32("w", [128, 784]), TensorSpec::f32("b", [128])])?;
     /// params.init("w", &Init::HeNormal(Fans::default()), 42)?;
     /// params.init("b", &Init::RELU_BIAS, 42)?;
     /// # Ok::<(), wgpu_optim::Error>(())
@@ -44,7 +44,7 @@ impl Gpu {
     /// [`Error::Slice`] for a slice that does not fit the tensor or cannot be bound; [`Error::TooLarge`] for 2^32
     /// elements or more; [`Error::Limit`] where the device binds less than the table of quantiles, or an orthogonal
     /// vector, takes; [`Error::Wgpu`].
-    pub fn init(&self, tensor: &Tensor, slice: Slice, init: &Init, seed: u64) -> Result<()> {
+    pub fn init(&self, tensor: &TensorSpec, slice: Slice, init: &Init, seed: u64) -> Result<()> {
         let law = init.law(tensor)?;
         tensor.check_param()?;
         slice.check("parameter", tensor, wgpu::BufferUsages::STORAGE)?;
@@ -198,7 +198,7 @@ struct Work<'a> {
 }
 
 impl<'a> Work<'a> {
-    fn new(gpu: &'a Gpu, tensor: &Tensor, seed: u64) -> Result<Self> {
+    fn new(gpu: &'a Gpu, tensor: &TensorSpec, seed: u64) -> Result<Self> {
         let limits = gpu.device().limits();
         let binding_bytes = limits.max_storage_buffer_binding_size.min(BINDING_BYTES_MAX);
         let needed = 4 * init::quantiles().len() as u64;

@@ -5,11 +5,11 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use super::{Gpu, Made};
-use crate::around::Around;
-use crate::format::{Access, Format};
 use crate::rule::AnyRule;
 use crate::rules;
+use crate::tensor::{Access, DType};
 use crate::wgsl::{self, Binding, Skeleton};
+use crate::wrappers::Wrappers;
 
 /// What makes two pipelines differ: the text, the constants' bits, and whether the text is trusted.
 type Key = (String, Vec<(&'static str, u64)>, bool);
@@ -20,11 +20,11 @@ pub(super) type Fresh = HashMap<Key, wgpu::ComputePipeline>;
 /// A composed shader with its constants.
 pub(super) struct Shader<'a> {
     pub(super) rule: &'a dyn AnyRule,
-    pub(super) around: &'a Around,
+    pub(super) wrappers: &'a Wrappers,
     pub(super) constants: Vec<(&'static str, f64)>,
     pub(super) skeleton: Skeleton,
     pub(super) access: Access,
-    pub(super) grad: Format,
+    pub(super) grad: DType,
 }
 
 /// All that were made on a device.
@@ -39,8 +39,8 @@ impl Pipelines {
     /// `fresh` to be [kept](Self::keep) where the scope has no error: wgpu hands out an invalid pipeline without a
     /// word.
     pub(super) fn get(&mut self, fresh: &mut Fresh, gpu: &Gpu, shader: &Shader) -> wgpu::ComputePipeline {
-        let &Shader { rule, around, ref constants, skeleton, access, grad } = shader;
-        let text = rule.revise(wgsl::compose(rule, around, skeleton, access, grad));
+        let &Shader { rule, wrappers, ref constants, skeleton, access, grad } = shader;
+        let text = rule.revise(wgsl::compose(rule, wrappers, skeleton, access, grad));
         let trusted = rules::ALL.iter().any(|row| (row.types)().contains(&(rule as &dyn Any).type_id()));
         let key = (text, constants.iter().map(|&(name, value)| (name, value.to_bits())).collect(), trusted);
         if let Some(pipeline) = self.pipelines.get(&key).or(fresh.get(&key)) {
@@ -49,7 +49,7 @@ impl Pipelines {
         let of = if skeleton.knows_no_rule() { "any" } else { rule.name() };
         let label = format!("wgpu-optim/{of}/f32-{grad}-{}/{}", access.name(), skeleton.name());
         let module = module(gpu, &label, &key.0, trusted);
-        let bindings = wgsl::bindings(rule, around, skeleton);
+        let bindings = wgsl::bindings(rule, wrappers, skeleton);
         let groups = [0, 1].map(|group| of_group(&bindings, group));
         let groups = groups.iter().filter(|group| !group.is_empty());
         let layouts: Vec<_> = groups.map(|group| self.layout(gpu, group)).collect();

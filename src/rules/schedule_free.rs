@@ -16,8 +16,8 @@ use crate::rule::{Carried, Move, Reject, Rule, Slot, WeightDecay, numbers, optio
 /// `y <- y + c*(z-y) + slr*(beta1*(1-c)-1)*x`, and then `z -= slr*x`. Slots `z`, which starts as the parameter, and
 /// `v`; carries `max_lr` and `W`.
 ///
-/// The trained model is the mean `x = y + (1-1/beta1)*(z-y)`: `Optimizer::evaluation` moves the parameters there,
-/// `Optimizer::training` moves them back, `y = x + (1-beta1)*(z-x)`.
+/// The trained model is the mean `x = y + (1-1/beta1)*(z-y)`: `Optimizer::eval` moves the parameters there,
+/// `Optimizer::train` moves them back, `y = x + (1-beta1)*(z-x)`.
 ///
 /// Source: Defazio et al. 2024, Algorithm 1. Defaults are the authors'.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

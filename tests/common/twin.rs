@@ -6,13 +6,13 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use wgpu_optim::rule::Slot;
 use wgpu_optim::{
-    Arena, Around, Buffers, Config, Format, Gpu, Groups, On, Optimizer, Reference, Slice, StepReport, Tensor, wgpu,
+    Arena, Buffers, Config, DType, Gpu, Groups, Optimizer, Reference, Slice, StepReport, TensorSpec, Wrappers, wgpu,
 };
 
 /// Both, with the same parameters, state and counts.
 pub struct Twin {
     pub gpu: Gpu,
-    pub tensors: Vec<Tensor>,
+    pub tensors: Vec<TensorSpec>,
     pub optimizer: Optimizer,
     pub reference: Reference<f32>,
     pub params: Arena,
@@ -65,14 +65,14 @@ pub const SHAPES: [&[usize]; 13] = [
 ];
 
 /// Tensors of every size and shape, named `t0`, ... and `m0`, ...
-pub fn all_tensors() -> Vec<Tensor> {
-    let shaped = SHAPES.iter().enumerate().map(|(i, &shape)| Tensor::f32(format!("m{i}"), shape));
+pub fn all_tensors() -> Vec<TensorSpec> {
+    let shaped = SHAPES.iter().enumerate().map(|(i, &shape)| TensorSpec::f32(format!("m{i}"), shape));
     tensors(&SIZES).into_iter().chain(shaped).collect()
 }
 
 /// Tensors of these sizes, named `t0`, `t1`, ...
-pub fn tensors(sizes: &[usize]) -> Vec<Tensor> {
-    sizes.iter().enumerate().map(|(i, &size)| Tensor::f32(format!("t{i}"), [size])).collect()
+pub fn tensors(sizes: &[usize]) -> Vec<TensorSpec> {
+    sizes.iter().enumerate().map(|(i, &size)| TensorSpec::f32(format!("t{i}"), [size])).collect()
 }
 
 /// Numbers of many magnitudes and both signs; one in sixteen is 0.
@@ -105,14 +105,15 @@ fn grad_at<'a>(arena: &'a Arena, odd: &'a Option<OddGrads>, i: usize) -> Slice<'
 }
 
 fn odd_slices<'a>(arena: &'a Arena, odd: &'a Option<OddGrads>, absent: &[&str]) -> Buffers<'a> {
-    let given = |(i, tensor): (usize, &Tensor)| (!absent.contains(&&tensor.name[..])).then(|| grad_at(arena, odd, i));
+    let given =
+        |(i, tensor): (usize, &TensorSpec)| (!absent.contains(&&tensor.name[..])).then(|| grad_at(arena, odd, i));
     Buffers::Slices(arena.tensors().iter().enumerate().map(given).collect())
 }
 
 /// Writes a gradient and returns it as rounded; what is left of its last word is NaN.
-fn write_grad(gpu: &Gpu, slice: Slice, format: Format, values: Vec<f32>) -> Vec<f32> {
+fn write_grad(gpu: &Gpu, slice: Slice, format: DType, values: Vec<f32>) -> Vec<f32> {
     let (mut bytes, values) = match format {
-        Format::F16 => {
+        DType::F16 => {
             let halves: Vec<f16> = values.into_iter().map(f16::from_f32).collect();
             let bytes: Vec<u8> = halves.iter().flat_map(|half| half.to_le_bytes()).collect();
             (bytes, halves.into_iter().map(f16::to_f32).collect())
@@ -126,17 +127,17 @@ fn write_grad(gpu: &Gpu, slice: Slice, format: Format, values: Vec<f32>) -> Vec<
 
 impl Twin {
     /// Random parameters, state at its start, NaN in every padding.
-    pub fn new(gpu: &Gpu, config: &Config, tensors: &[Tensor], seed: u64) -> Self {
+    pub fn new(gpu: &Gpu, config: &Config, tensors: &[TensorSpec], seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let params = Arena::new(gpu, tensors).expect("parameters");
-        let of_grads: Vec<_> = tensors.iter().map(Tensor::of_grads).collect();
+        let of_grads: Vec<_> = tensors.iter().map(TensorSpec::grad_spec).collect();
         let grads = Arena::new(gpu, &of_grads).expect("gradients");
         for (arena, tensor) in
             [&params, &grads].into_iter().flat_map(|arena| arena.tensors().iter().map(move |t| (arena, t)))
         {
             let slice = arena.slice(&tensor.name).expect("a known tensor");
             let end = slice.size.next_multiple_of(4);
-            let padding = slice.size.next_multiple_of(4 * tensor.format.size_bytes()) - end;
+            let padding = slice.size.next_multiple_of(4 * tensor.dtype.size_bytes()) - end;
             gpu.queue().write_buffer(slice.buffer, slice.offset + end, &vec![NAN_BYTE; padding as usize]);
         }
         let values = tensors
@@ -150,7 +151,7 @@ impl Twin {
         Self {
             gpu: gpu.clone(),
             tensors: tensors.to_vec(),
-            optimizer: config.clone().on(gpu, tensors).expect("optimizer"),
+            optimizer: Optimizer::new(gpu, tensors, config.clone()).expect("optimizer"),
             reference: Reference::new(config, tensors).expect("reference"),
             groups: config.groups(tensors).expect("groups"),
             params,
@@ -232,8 +233,8 @@ impl Twin {
     /// The same without the look-ahead and the comparison.
     pub fn give(&mut self, grads: Vec<Vec<f32>>, absent: &[&str]) {
         self.history.push(Vec::new());
-        let write = |((i, tensor), values): ((usize, &Tensor), Vec<f32>)| {
-            let values = write_grad(&self.gpu, grad_at(&self.grads, &self.odd_grads, i), tensor.grad, values);
+        let write = |((i, tensor), values): ((usize, &TensorSpec), Vec<f32>)| {
+            let values = write_grad(&self.gpu, grad_at(&self.grads, &self.odd_grads, i), tensor.grad_dtype, values);
             self.history.last_mut().expect("one was pushed").push(values.clone());
             let array = ArrayD::from_shape_vec(tensor.shape.clone(), values).expect("as many values");
             (!absent.contains(&&tensor.name[..])).then_some(array)
@@ -252,11 +253,11 @@ impl Twin {
     /// To evaluation and back, and the worst difference after either.
     pub fn evaluate(&mut self) -> Worst {
         let before = self.snapshot();
-        self.optimizer.evaluation(&self.params).expect("evaluation");
-        self.reference.evaluation(&mut self.values).expect("evaluation");
+        self.optimizer.eval(&self.params).expect("evaluation");
+        self.reference.eval(&mut self.values).expect("evaluation");
         let mut worst = self.compare(&before);
-        self.optimizer.training(&self.params).expect("training");
-        self.reference.training(&mut self.values).expect("training");
+        self.optimizer.train(&self.params).expect("training");
+        self.reference.train(&mut self.values).expect("training");
         worst.join(self.compare(&before));
         worst
     }
@@ -272,7 +273,7 @@ impl Twin {
             };
             note("param", self.params.read_blocking(name).expect("a readback"));
             for slot in self.optimizer.slots(name).expect("a known tensor") {
-                if slot != Around::BEFORE.name {
+                if slot != Wrappers::BEFORE.name {
                     note(slot, self.optimizer.state_blocking(name, slot).expect("a readback"));
                 }
             }
@@ -290,7 +291,7 @@ impl Twin {
         let (optimizer, reference) = (&self.optimizer, &self.reference);
         let close = |a: f64, b: f64| a == b || (a.is_nan() && b.is_nan()) || (a / b - 1.0).abs() < 1e-6;
         let told = reports.last().is_none_or(|report| reference.report().is_some_and(|known| same(report, known)));
-        let scale = optimizer.scale_blocking().is_ok_and(|scale| scale != reference.scale());
+        let scale = optimizer.loss_scale_blocking().is_ok_and(|scale| scale != reference.loss_scale());
         let norms = optimizer.norms_buffer().map_or(vec![], |slice| super::read(&self.gpu, slice));
         let mut known = reference.report().and_then(|report| report.norm).into_iter().collect::<Vec<_>>();
         known.extend(self.tensors.iter().map(|tensor| reference.norm(&tensor.name).expect("a known tensor")));

@@ -14,7 +14,7 @@ pub const ALIGNMENT: u64 = 256;
 /// Storage format of a tensor's elements.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
-pub enum Format {
+pub enum DType {
     /// IEEE single precision, 4 bytes.
     #[default]
     F32,
@@ -22,7 +22,7 @@ pub enum Format {
     F16,
 }
 
-impl Format {
+impl DType {
     /// Bytes of one element.
     pub fn size_bytes(self) -> u64 {
         match self {
@@ -40,7 +40,7 @@ impl Format {
     }
 }
 
-impl std::fmt::Display for Format {
+impl std::fmt::Display for DType {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.name())
     }
@@ -71,42 +71,42 @@ impl Access {
 /// A dimension of 0 is legal: such a tensor has no elements and takes part in nothing but the count of steps.
 /// `[]` is one number.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Tensor {
+pub struct TensorSpec {
     /// Unique within a list of tensors.
     pub name: String,
     /// Elements per dimension, the last one contiguous.
     pub shape: Vec<usize>,
     /// Storage format of the parameter: f32, but in the list that an arena of gradients is made for.
-    pub format: Format,
+    pub dtype: DType,
     /// Storage format of the gradient.
-    pub grad: Format,
+    pub grad_dtype: DType,
 }
 
-impl Tensor {
+impl TensorSpec {
     /// A tensor of f32, its gradient too.
     pub fn f32(name: impl Into<String>, shape: impl Into<Vec<usize>>) -> Self {
-        Self { name: name.into(), shape: shape.into(), format: Format::F32, grad: Format::F32 }
+        Self { name: name.into(), shape: shape.into(), dtype: DType::F32, grad_dtype: DType::F32 }
     }
 
-    /// The same with gradients of this format.
+    /// The same with gradients of this type.
     ///
     /// ```
-    /// use wgpu_optim::{Format, Tensor};
+    /// use wgpu_optim::{DType, TensorSpec};
     ///
-    /// let tensors = [Tensor::f32("w", [128, 784]), Tensor::f32("b", [128])].map(|t| t.with_grads(Format::F16));
+    /// let tensors = [TensorSpec::f32("w", [128, 784]), TensorSpec::f32("b", [128])].map(|t| t.with_grad_dtype(DType::F16));
     /// // What an arena of their gradients is made for.
-    /// let of_grads = tensors.each_ref().map(Tensor::of_grads);
+    /// let of_grads = tensors.each_ref().map(TensorSpec::grad_spec);
     /// assert_eq!([tensors[1].size_bytes(), of_grads[1].size_bytes()], [512, 256]);
     /// ```
     #[must_use]
-    pub fn with_grads(self, format: Format) -> Self {
-        Self { grad: format, ..self }
+    pub fn with_grad_dtype(self, dtype: DType) -> Self {
+        Self { grad_dtype: dtype, ..self }
     }
 
     /// The tensor's gradient as a tensor: the same name and shape, its format that of the gradient.
     #[must_use]
-    pub fn of_grads(&self) -> Self {
-        Self { format: self.grad, ..self.clone() }
+    pub fn grad_spec(&self) -> Self {
+        Self { dtype: self.grad_dtype, ..self.clone() }
     }
 
     /// The product of the shape, saturating.
@@ -116,26 +116,26 @@ impl Tensor {
 
     /// Bytes of the values without padding, saturating.
     pub fn size_bytes(&self) -> u64 {
-        self.len_elements().saturating_mul(self.format.size_bytes())
+        self.len_elements().saturating_mul(self.dtype.size_bytes())
     }
 
     /// Bytes of the gradient without padding, saturating.
     pub fn grad_size_bytes(&self) -> u64 {
-        self.len_elements().saturating_mul(self.grad.size_bytes())
+        self.len_elements().saturating_mul(self.grad_dtype.size_bytes())
     }
 
     /// Whether the other is to hold the same values, whatever it says of gradients.
     #[cfg(feature = "gpu")]
     pub(crate) fn same_values(&self, other: &Self) -> bool {
-        (&self.name, &self.shape, self.format) == (&other.name, &other.shape, other.format)
+        (&self.name, &self.shape, self.dtype) == (&other.name, &other.shape, other.dtype)
     }
 
     /// Refuses a parameter in another format than f32.
     pub(crate) fn check_param(&self) -> Result<()> {
-        if self.format == Format::F32 {
+        if self.dtype == DType::F32 {
             return Ok(());
         }
-        refuse(format!("format of parameter {}", self.name), self.format, "f32; gradients may be f16")
+        refuse(format!("format of parameter {}", self.name), self.dtype, "f32; gradients may be f16")
     }
 
     /// Refuses a list in which two tensors have one name.

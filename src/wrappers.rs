@@ -8,7 +8,7 @@ use crate::rule::{Slot, Start};
 
 /// What an optimizer does beside its rule, the same for all groups.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Around {
+pub struct Wrappers {
     /// Gradients that are too large made smaller; off without.
     pub clip: Option<Clip>,
     /// The mean of so many micro-batches is one gradient, at least 1. Default 1.
@@ -27,7 +27,7 @@ pub struct Around {
     pub on_device: Vec<String>,
 }
 
-impl Default for Around {
+impl Default for Wrappers {
     fn default() -> Self {
         Self {
             clip: None,
@@ -212,7 +212,7 @@ impl Default for Lookahead {
     }
 }
 
-impl Around {
+impl Wrappers {
     /// Lookahead's slow parameters.
     pub const SLOW: Slot = Slot::element("lookahead_slow").starting_as_param();
     /// The running mean of the parameters.
