@@ -1,6 +1,6 @@
 //! Labelled images: the handwritten digits that come with the examples, or the IDX files of MNIST.
 
-use crate::Result;
+use super::Result;
 use rand::{SeedableRng, rngs::Xoshiro256PlusPlus, seq::SliceRandom};
 use std::{fs, path::Path};
 

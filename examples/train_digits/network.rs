@@ -1,6 +1,6 @@
 //! The network on the GPU: its parameters, its gradients, and the kernels of `mlp.wgsl` between them.
 
-use crate::{Result, data::Data};
+use super::{Result, data::Data};
 use rand::{RngExt, SeedableRng, rngs::Xoshiro256PlusPlus, seq::SliceRandom};
 use wgpu_optim::{
     Arena, DType, Gpu, Slice, TensorSpec,

@@ -121,6 +121,6 @@ fn module(gpu: &Gpu, label: &str, text: &str, trusted: bool) -> wgpu::ShaderModu
     // SAFETY: the text is the crate's own, since only rules of the registry come here. Every index comes from a row of
     // the table, and `plan` writes only rows that lie within their window; loops end at the row's length. Those of the
     // prologue come from the step's words; the world's number is used only where all steps ran in turn.
-    // `tests/engine.rs` runs both forms.
+    // `tests/all/engine.rs` runs both forms.
     unsafe { gpu.device().create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
 }

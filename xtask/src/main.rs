@@ -139,7 +139,7 @@ mod tests {
         assert_eq!(asked("demo -- --no-install"), (format!("{demo} --no-install"), true));
 
         let test = "test --workspace --manifest-path M";
-        assert_eq!(asked("test --test parity -- --nocapture"), (format!("{test} --test parity -- --nocapture"), true));
+        assert_eq!(asked("test parity:: -- --nocapture"), (format!("{test} parity:: -- --nocapture"), true));
     }
 
     #[test]

@@ -1,11 +1,8 @@
 //! Every bad input is an error that names field or tensor, value and bound, and nothing has moved then.
-#![cfg(feature = "gpu")]
 
-mod common;
-
-use common::gpu;
-use common::still::check;
-use common::twin::{Twin, tensors};
+use crate::common::gpu;
+use crate::common::still::check;
+use crate::common::twin::{Twin, tensors};
 use ndarray::{ArrayD, IxDyn};
 use serde_json::{Map, Value, json};
 use wgpu_optim::rule::{AnyRule, Extent, Row};

@@ -1,9 +1,7 @@
 //! Micro-batches added up on the GPU, and gradients cleared: against f32 sums on the CPU, and round every rule.
 
-mod common;
-
-use common::twin::{Twin, bound, noise, tensors};
-use common::{device, gpu};
+use crate::common::twin::{Twin, bound, noise, tensors};
+use crate::common::{device, gpu};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};

@@ -3,12 +3,10 @@
 //! For every rule: two hyper-parameters swapped, a statement dropped, the last element skipped, in the composed text of
 //! each walk. A break must show in at least one of the rule's cases.
 
-mod common;
-
 use std::sync::Arc;
 
-use common::twin::{Twin, bound, tensors};
-use common::{gpu, say};
+use crate::common::twin::{Twin, bound, tensors};
+use crate::common::{gpu, say};
 use serde_json::{Map, Value};
 use wgpu_optim::rule::{AnyRule, Carried, Common, Kernel, Move, Names, Numbers, Pass, Row, Slot, Step, WeightDecay};
 use wgpu_optim::rules::ALL;
@@ -358,23 +356,23 @@ fn touches(row: &Row, edit: &Edit) -> bool {
 #[test]
 fn a_dropped_statement_of_a_skeleton_is_noticed_by_some_rule() {
     let around = [
-        include_str!("../shaders/skeletons/common.wgsl"),
-        include_str!("../shaders/skeletons/apply.wgsl"),
-        include_str!("../shaders/skeletons/moves.wgsl"),
-        include_str!("../shaders/skeletons/norms.wgsl"),
-        include_str!("../shaders/skeletons/finish_norms.wgsl"),
-        include_str!("../shaders/skeletons/measured.wgsl"),
-        include_str!("../shaders/skeletons/tree.wgsl"),
-        include_str!("../shaders/skeletons/partials.wgsl"),
-        include_str!("../shaders/skeletons/prologue.wgsl"),
-        include_str!("../shaders/skeletons/gather.wgsl"),
+        include_str!("../../shaders/skeletons/common.wgsl"),
+        include_str!("../../shaders/skeletons/apply.wgsl"),
+        include_str!("../../shaders/skeletons/moves.wgsl"),
+        include_str!("../../shaders/skeletons/norms.wgsl"),
+        include_str!("../../shaders/skeletons/finish_norms.wgsl"),
+        include_str!("../../shaders/skeletons/measured.wgsl"),
+        include_str!("../../shaders/skeletons/tree.wgsl"),
+        include_str!("../../shaders/skeletons/partials.wgsl"),
+        include_str!("../../shaders/skeletons/prologue.wgsl"),
+        include_str!("../../shaders/skeletons/gather.wgsl"),
     ];
     let pieces = [
-        include_str!("../shaders/skeletons/lines.wgsl"),
-        include_str!("../shaders/skeletons/finish_lines.wgsl"),
-        include_str!("../shaders/skeletons/sums.wgsl"),
-        include_str!("../shaders/skeletons/pair.wgsl"),
-        include_str!("../shaders/skeletons/finish.wgsl"),
+        include_str!("../../shaders/skeletons/lines.wgsl"),
+        include_str!("../../shaders/skeletons/finish_lines.wgsl"),
+        include_str!("../../shaders/skeletons/sums.wgsl"),
+        include_str!("../../shaders/skeletons/pair.wgsl"),
+        include_str!("../../shaders/skeletons/finish.wgsl"),
     ];
     // What is wrapped round a rule is looked at first where it may show there.
     let edits_of = |pieces: &[&str], around: bool| -> Vec<_> {

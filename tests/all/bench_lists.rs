@@ -1,6 +1,6 @@
 //! The bench's lists of tensors are those of the models that they are named after.
 
-#[path = "../benches/step/shapes.rs"]
+#[path = "../../benches/step/shapes.rs"]
 mod shapes;
 
 use std::collections::HashSet;

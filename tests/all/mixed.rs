@@ -1,16 +1,14 @@
 //! Mixed precision at work: the network of the demo, its gradients in f16, its loss scaled by what the optimizer keeps
 //! on the device.
-#![cfg(feature = "gpu")]
 
-mod common;
-#[path = "../examples/train_digits/data.rs"]
+#[path = "../../examples/train_digits/data.rs"]
 #[allow(dead_code)] // the reader of MNIST
 mod data;
-#[path = "../examples/train_digits/network.rs"]
+#[path = "../../examples/train_digits/network.rs"]
 #[allow(dead_code)] // losses of the score
 mod network;
 
-use common::gpu;
+use crate::common::gpu;
 use network::Network;
 use wgpu_optim::{AdamW, Config, DType, Gpu, LossScale, NonFinite, Optimizer, StepReport};
 

@@ -2,10 +2,8 @@
 //! for all: one with state per element, one with sums, one with lookahead alone. Where cuts matter a fourth joins them,
 //! with rows and columns.
 
-mod common;
-
-use common::twin::{Twin, all_tensors, bound, noise, tensors};
-use common::{device, gpu};
+use crate::common::twin::{Twin, all_tensors, bound, noise, tensors};
+use crate::common::{device, gpu};
 use half::f16;
 use rand::SeedableRng;
 use rand::rngs::StdRng;

@@ -1,14 +1,9 @@
 //! Initialisers: the GPU has the CPU's bits, values follow their distributions, orthogonal tensors are, and nothing else
 //! is touched.
-#![cfg(feature = "gpu")]
 
-mod common;
-#[path = "common/languages.rs"]
-mod languages;
-
-use common::still::check;
-use common::{device, gpu};
-use languages::{parse, write_all};
+use crate::common::still::check;
+use crate::common::{device, gpu};
+use crate::languages::{parse, write_all};
 use naga::ShaderStage;
 use naga::back::pipeline_constants::process_overrides;
 use serde_json::json;

@@ -35,7 +35,7 @@ const GOLDEN: f64 = 3e-15;
 
 #[test]
 fn pytorchs_factors() {
-    let cases: Vec<Value> = serde_json::from_str(include_str!("golden/schedules.json")).unwrap();
+    let cases: Vec<Value> = serde_json::from_str(include_str!("../golden/schedules.json")).unwrap();
     assert_eq!(cases.len(), 11);
     let mut worst: f64 = 0.0;
     for case in cases {

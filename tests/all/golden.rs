@@ -1,11 +1,9 @@
 //! The recorded runs of PyTorch and optax in `tests/golden/`, on the CPU reference and on the GPU.
-#![cfg(feature = "gpu")]
 
-mod common;
-#[path = "../examples/replay/recording.rs"]
+#[path = "../../examples/replay/recording.rs"]
 #[expect(dead_code, reason = "the example writes files, too")]
 mod recording;
-#[path = "../examples/replay/run.rs"]
+#[path = "../../examples/replay/run.rs"]
 mod run;
 
 use std::collections::BTreeSet;
@@ -82,7 +80,7 @@ fn cpu_in_f64() {
 
 #[test]
 fn gpu() {
-    let Some(gpu) = common::gpu("golden", CASES) else { return };
+    let Some(gpu) = crate::common::gpu("golden", CASES) else { return };
     replay_all("GPU", |_| Tolerance::F32, |run, recording| run.on_gpu(&gpu, recording));
 }
 
@@ -121,7 +119,7 @@ fn files() -> impl Iterator<Item = String> {
 }
 
 fn cases() -> BTreeSet<String> {
-    // `tests/schedules.rs` reads the schedules.
+    // `tests/all/schedules.rs` reads the schedules.
     let cases = files().filter_map(|file| file.strip_suffix(".json").map(String::from));
     cases.filter(|case| case != "schedules").collect()
 }

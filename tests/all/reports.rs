@@ -1,9 +1,7 @@
 //! What is told of steps: reports, norms, the loss scale on the device; and that nothing waits for it.
 
-mod common;
-
-use common::twin::{Twin, all_tensors, bound, noise, tensors};
-use common::{create, gpu, read};
+use crate::common::twin::{Twin, all_tensors, bound, noise, tensors};
+use crate::common::{create, gpu, read};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};

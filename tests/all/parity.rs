@@ -1,9 +1,7 @@
 //! The GPU against the f32 reference: every rule and case, every size, parameters and every slot, every element.
 
-mod common;
-
-use common::twin::{Twin, Worst, all_tensors, bound, tensors};
-use common::{gpu, say};
+use crate::common::twin::{Twin, Worst, all_tensors, bound, tensors};
+use crate::common::{gpu, say};
 use wgpu_optim::rules::ALL;
 use wgpu_optim::{Config, DType, Group, Lookahead, TensorSpec};
 

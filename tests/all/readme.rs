@@ -33,7 +33,7 @@ fn the_table_of_optimizers_is_the_registrys() {
     }
     assert!(
         found == expected,
-        "README.md's table of optimizers is not the registry's; `UPDATE=1 cargo test --test readme` writes it:\n{expected}"
+        "README.md's table of optimizers is not the registry's; `UPDATE=1 cargo xtask test readme::` writes it:\n{expected}"
     );
 }
 
@@ -129,7 +129,7 @@ fn line(row: &Row) -> String {
     format!("| {} |\n", cells.join(" | "))
 }
 
-/// The libraries whose recorded runs of this optimizer `tests/golden.rs` repeats. Where no library has a case's formula,
+/// The libraries whose recorded runs of this optimizer `tests/all/golden.rs` repeats. Where no library has a case's formula,
 /// its record is the formula itself in f64.
 fn sources(name: &str) -> String {
     let table = read("tests/golden/README.md");

@@ -1,9 +1,7 @@
 //! Gradients that are too large made smaller: round every rule, at the ends of f32, and against f64.
 
-mod common;
-
-use common::twin::{Twin, bound, noise, tensors};
-use common::{gpu, say};
+use crate::common::twin::{Twin, bound, noise, tensors};
+use crate::common::{gpu, say};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};

@@ -1,9 +1,7 @@
 //! The running mean of the parameters: fused round every rule, swapped in and out, copied out.
 
-mod common;
-
-use common::twin::{Twin, bound, noise, tensors, ulps};
-use common::{gpu, say};
+use crate::common::twin::{Twin, bound, noise, tensors, ulps};
+use crate::common::{gpu, say};
 use ndarray::ArrayD;
 use serde_json::{Value, json};
 use wgpu_optim::rules::ALL;

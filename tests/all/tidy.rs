@@ -75,6 +75,9 @@ fn repository() -> Vec<File> {
     fn walk(folder: &Path, path: &str, files: &mut Vec<File>) {
         for entry in std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("readable")) {
             let name = entry.file_name().into_string().expect("a name of letters");
+            if name == ".git" {
+                continue; // a file in a worktree of git: it names a folder of this machine
+            }
             let inner = if path.is_empty() { name.clone() } else { format!("{path}/{name}") };
             if entry.file_type().expect("a type").is_dir() {
                 if name == ".ci" || !(name.starts_with('.') || name == "target") {
@@ -144,7 +147,8 @@ fn floors(files: &[File]) -> Vec<String> {
     for file in files {
         let Some(from) = file.module() else { continue };
         let Some(own) = floor(from) else {
-            breaches.push(file.at(1, "stands on no floor: add it to FLOORS in tests/tidy.rs and to ARCHITECTURE.md"));
+            breaches
+                .push(file.at(1, "stands on no floor: add it to FLOORS in tests/all/tidy.rs and to ARCHITECTURE.md"));
             continue;
         };
         for (line, to, items) in uses(file) {
@@ -170,7 +174,7 @@ fn floors(files: &[File]) -> Vec<String> {
 #[test]
 fn modules_use_lower_floors_only() {
     hold(
-        "Modules stand on floors (FLOORS in tests/tidy.rs) and use what is below them: so each can be read, tested and \
+        "Modules stand on floors (FLOORS in tests/all/tidy.rs) and use what is below them: so each can be read, tested and \
          changed knowing only what it stands on. Rules never use rules; wgsl, plan and clock never use rules.\n\
          Move what both need to a lower floor, or pass it in as an argument.",
         floors(&repository()),
@@ -261,7 +265,7 @@ fn optimizers(files: &[File]) -> Vec<String> {
 fn optimizers_named(files: &[File]) -> Vec<String> {
     let names = optimizers(files);
     let walks = |path: &str| {
-        let test = path.strip_prefix("tests/").and_then(|name| name.strip_suffix(".rs"));
+        let test = path.strip_prefix("tests/all/").and_then(|name| name.strip_suffix(".rs"));
         test.is_some_and(|name| WALKS.contains(&name) || name.starts_with("common/"))
     };
     files
@@ -287,6 +291,27 @@ fn the_registry_alone_names_optimizers() {
          optimizer: adding one is two files and two lines.\nAsk the row or the rule for what differs (src/rule.rs), or \
          add a case to the rule.",
         optimizers_named(&repository()),
+    );
+}
+
+/// Files of `tests/all/` that its `main.rs` does not name.
+fn tests_left_out(files: &[File]) -> Vec<String> {
+    let main = files.iter().find(|file| file.path == "tests/all/main.rs").map_or("", |file| &file.text);
+    let stem = |file: &File| Some(file.path.strip_prefix("tests/all/")?.strip_suffix(".rs")?.to_string());
+    files
+        .iter()
+        .filter_map(|file| Some((file, stem(file)?)))
+        .filter(|(_, stem)| stem != "main" && !stem.contains('/') && !main.contains(&format!("\nmod {stem};\n")))
+        .map(|(file, stem)| file.at(1, format!("is compiled only with a line `mod {stem};` in tests/all/main.rs")))
+        .collect()
+}
+
+#[test]
+fn every_test_runs() {
+    hold(
+        "The integration tests are one binary, and tests/all/main.rs lists its modules: a file that it does not name is \
+         never compiled, and no test of it runs.\nAdd the line.",
+        tests_left_out(&repository()),
     );
 }
 
@@ -362,7 +387,7 @@ fn no_file_knows_a_machine() {
 fn every_check_notices_a_breach() {
     type Check = fn(&[File]) -> Vec<String>;
     let sound = "//! A rule. Twin: `shaders/rules/lion.wgsl`.\n\nuse crate::rule::Rule;\n";
-    let breaches: [(Check, &str, &str, &str); 21] = [
+    let breaches: [(Check, &str, &str, &str); 22] = [
         (floors, "src/parts.rs", "use crate::rule::Rule;", "parts (floor 0) uses rule::{Rule} (floor 1)"),
         (floors, "src/rules/lion.rs", "use crate::rules::Sgd;", "rules/* (floor 3) uses rules::{Sgd} (floor 3)"),
         (floors, "src/rules/lion.rs", "use super::sgd::Sgd;", "rules/* (floor 3) uses rules::{sgd} (floor 3)"),
@@ -376,8 +401,9 @@ fn every_check_notices_a_breach() {
         (twins, "src/rules/lion.rs", sound, "shaders/rules/lion.wgsl is missing"),
         (twins, "shaders/rules/lion.wgsl", "// Twin: src/rules/lion.rs", "src/rules/lion.rs is missing"),
         (optimizers_named, "src/config.rs", "if name == \"adam\" {}", "names \"adam\""),
-        (optimizers_named, "tests/parity.rs", "let rule = Adam::default();", "names Adam"),
-        (optimizers_named, "tests/common/twin.rs", "match rule { Sgd { .. } => {} }", "names Sgd"),
+        (optimizers_named, "tests/all/parity.rs", "let rule = Adam::default();", "names Adam"),
+        (optimizers_named, "tests/all/common/twin.rs", "match rule { Sgd { .. } => {} }", "names Sgd"),
+        (tests_left_out, "tests/all/extra.rs", "#[test]", "with a line `mod extra;`"),
         (unfinished, "src/gpu/ring.rs", "let x = y.unwrap();", ".unwrap()"),
         (unfinished, "src/plan.rs", "println!(\"here\");", "println!"),
         (long_lines, "shaders/parts.wgsl", &"x".repeat(121), "121 columns"),
@@ -398,8 +424,17 @@ fn every_check_notices_a_breach() {
         ("README.md", concat!("https://example.org/ho", "me/x and ../ro", "ot/x")),
     ]
     .map(|(path, text)| File { path: path.into(), text: text.into() });
-    let checks: [Check; 8] =
-        [floors, re_exports, wgpu_named, twins, optimizers_named, unfinished, long_lines, machine_paths];
+    let checks: [Check; 9] = [
+        floors,
+        re_exports,
+        wgpu_named,
+        twins,
+        optimizers_named,
+        tests_left_out,
+        unfinished,
+        long_lines,
+        machine_paths,
+    ];
     for check in checks {
         assert_eq!(check(&fine), Vec::<String>::new());
     }

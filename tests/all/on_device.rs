@@ -1,10 +1,8 @@
 //! Options that a kernel of the caller's writes.
 
-mod common;
-
-use common::still::check;
-use common::twin::{Twin, noise, tensors, ulps};
-use common::{gpu, say};
+use crate::common::still::check;
+use crate::common::twin::{Twin, noise, tensors, ulps};
+use crate::common::{gpu, say};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};

@@ -1,20 +1,30 @@
 //! The example `replay` from outside: its files, its exit codes, what it refuses.
-#![cfg(feature = "gpu")]
-
-mod common;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::LazyLock;
+use std::time::SystemTime;
 
 use half::f16;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use tempfile::TempDir;
 
-/// Built anew, because `cargo test --test replay` alone builds no example.
+/// The example of the profile that these tests are built in. `cargo test` builds it beside them; where only the tests
+/// were built, it is absent or older than its sources, and cargo builds it in the same profile.
 static REPLAY: LazyLock<PathBuf> = LazyLock::new(|| {
-    let profile = if cfg!(debug_assertions) { "dev" } else { "release" };
+    let tests = std::env::current_exe().expect("the path of the test binary");
+    let profile = tests.parent().and_then(Path::parent).expect("target/PROFILE/deps/all-HASH");
+    let beside = profile.join("examples").join(format!("replay{}", std::env::consts::EXE_SUFFIX));
+    if modified(&beside)
+        .is_some_and(|built| ["src", "shaders", "examples/replay"].iter().all(|dir| built > newest(dir)))
+    {
+        return beside;
+    }
+    let profile = match profile.file_name().and_then(|name| name.to_str()).expect("a name of letters") {
+        "debug" => "dev",
+        name => name,
+    };
     let built = Command::new(env!("CARGO"))
         .args(["build", "--quiet", "--example", "replay", "--message-format", "json", "--profile", profile])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
@@ -28,6 +38,21 @@ static REPLAY: LazyLock<PathBuf> = LazyLock::new(|| {
         .find_map(|message| message["executable"].as_str().map(PathBuf::from));
     executable.unwrap_or_else(|| panic!("{}", String::from_utf8_lossy(&built.stderr)))
 });
+
+fn modified(file: &Path) -> Option<SystemTime> {
+    std::fs::metadata(file).and_then(|data| data.modified()).ok()
+}
+
+/// When the file of this folder that was changed last was changed.
+fn newest(folder: &str) -> SystemTime {
+    fn walk(path: &Path) -> Option<SystemTime> {
+        if !path.is_dir() {
+            return modified(path);
+        }
+        std::fs::read_dir(path).unwrap().filter_map(|entry| walk(&entry.unwrap().path())).max()
+    }
+    walk(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)).expect("a folder with files")
+}
 
 type Entries = BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>;
 
@@ -87,7 +112,7 @@ fn writes_every_step_and_the_last_state() {
 
 #[test]
 fn writes_the_same_from_the_gpu() {
-    let Some(_) = common::gpu("replay", 1) else { return };
+    let Some(_) = crate::common::gpu("replay", 1) else { return };
     let run = Run::of("novograd_optax");
     assert_passes(&run.replay(&["--on", "gpu"]));
     assert_novograd(&run, Dtype::F32);
@@ -127,7 +152,7 @@ fn gradients_in_f16_are_rounded_alike_everywhere() {
     assert_passes(&run.replay(&["--on", "cpu", "--grad-format", "f16"]));
     assert_passes(&run.replay(&["--on", "cpu", "--f64", "--grad-format", "f16"]));
     assert_eq!(run.replay(&["--on", "cpu"]).status.code(), Some(1), "gradients in f32 lead elsewhere");
-    if common::gpu("replay in f16", 1).is_some() {
+    if crate::common::gpu("replay in f16", 1).is_some() {
         assert_passes(&run.replay(&["--grad-format", "f16"]));
     }
 }

@@ -1,12 +1,10 @@
 //! Steps that the device skips, whatever the rule, against the reference and against runs without the bad batches.
 
-mod common;
-
 use std::collections::HashSet;
 
-use common::still::check;
-use common::twin::{Twin, Worst, all_tensors, bound, noise, same, tensors};
-use common::{device, gpu, say};
+use crate::common::still::check;
+use crate::common::twin::{Twin, Worst, all_tensors, bound, noise, same, tensors};
+use crate::common::{device, gpu, say};
 use ndarray::ArrayD;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};

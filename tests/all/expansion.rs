@@ -1,13 +1,10 @@
 //! Every composed shader, without a GPU: it is valid, it can be written in every language that wgpu writes, and its
 //! structs have the fields of their Rust twins. Some texts are kept in `tests/expansion/` so that a change shows.
 
-#[path = "common/languages.rs"]
-mod languages;
-
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use languages::{parse, write_all};
+use crate::languages::{parse, write_all};
 use naga::back::{PipelineConstants, pipeline_constants::process_overrides};
 use naga::valid::ModuleInfo;
 use naga::{Module, ShaderStage, StorageAccess, TypeInner};
@@ -226,7 +223,7 @@ fn texts_are_those_in_the_folder() {
     }
     assert!(
         wrong.is_empty(),
-        "composed texts changed: {}. If that is what you meant, run `UPDATE=1 cargo test --test expansion`, \
+        "composed texts changed: {}. If that is what you meant, run `UPDATE=1 cargo xtask test expansion::`, \
          read the difference with `git diff tests/expansion`, and commit it.",
         wrong.join(", ")
     );

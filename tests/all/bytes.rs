@@ -1,8 +1,6 @@
 //! What a step moves and how often it walks: the table of the plan, rule by rule.
 
-mod common;
-
-use common::gpu;
+use crate::common::gpu;
 use serde_json::{Value, json};
 use wgpu_optim::{Arena, Config, DType, Optimizer, TensorSpec, rules};
 

@@ -1,10 +1,8 @@
 //! What is wrapped round every rule: schedules, lookahead, moves to evaluation. On the GPU and on the reference.
 
-mod common;
-
-use common::gpu;
-use common::still::check;
-use common::twin::{SIZES, Twin, bound, tensors};
+use crate::common::gpu;
+use crate::common::still::check;
+use crate::common::twin::{SIZES, Twin, bound, tensors};
 use serde_json::{Value, json};
 use wgpu_optim::rule::Move;
 use wgpu_optim::rules::ALL;
@@ -464,5 +462,5 @@ fn evaluation_and_training_take_turns() {
         let error = optimizer.eval(&fresh.params).unwrap_err();
         assert!(matches!(error, Error::Order { .. }), "{error}");
     }
-    common::say(&format!("evaluation: {have} of {} rules move to it", ALL.len()));
+    crate::common::say(&format!("evaluation: {have} of {} rules move to it", ALL.len()));
 }

@@ -1,11 +1,9 @@
 //! Groups: schedules of their own and tensors that are frozen, on the GPU and on the reference; tensors and groups that
 //! are added, on the reference.
 
-mod common;
-
-use common::gpu;
-use common::still::check;
-use common::twin::{Twin, bound, noise, tensors};
+use crate::common::gpu;
+use crate::common::still::check;
+use crate::common::twin::{Twin, bound, noise, tensors};
 use ndarray::{ArrayD, arr1};
 use rand::SeedableRng;
 use rand::rngs::StdRng;

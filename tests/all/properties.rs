@@ -1,9 +1,7 @@
 //! What must hold of every rule and case, whatever its formula.
 
-mod common;
-
-use common::twin::{Twin, all_tensors, noise, tensors};
-use common::{gpu, say};
+use crate::common::twin::{Twin, all_tensors, noise, tensors};
+use crate::common::{gpu, say};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde_json::json;

@@ -1,10 +1,8 @@
 //! Several optimizers that share one norm and one decision.
 
-mod common;
-
-use common::still::check;
-use common::twin::{noise, tensors};
-use common::{device, gpu};
+use crate::common::still::check;
+use crate::common::twin::{noise, tensors};
+use crate::common::{device, gpu};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};

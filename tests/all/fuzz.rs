@@ -1,10 +1,7 @@
 //! Random sequences of steps, bad steps, forgotten steps, frozen and added tensors, rates and moves: the optimizer beside
 //! the reference, bit for bit.
-#![cfg(feature = "gpu")]
 
-mod common;
-
-use common::twin;
+use crate::common::twin;
 
 use ndarray::ArrayD;
 use rand::rngs::StdRng;
@@ -274,7 +271,7 @@ fn same(gpu: &Gpu, found: &[f32], expected: &ArrayD<f32>, context: impl Fn() -> 
 #[test]
 fn random_trainings_are_those_of_the_reference() {
     let configs = configs();
-    let Some(gpu) = common::gpu("random trainings", configs.len()) else { return };
+    let Some(gpu) = crate::common::gpu("random trainings", configs.len()) else { return };
     let mut counts = Counts::default();
     for (seed, config) in configs.iter().enumerate() {
         let mut fuzz = Fuzz::new(&gpu, config, seed as u64);

@@ -98,9 +98,6 @@ fn bad_options_and_metrics_are_refused() {
 }
 
 #[cfg(feature = "gpu")]
-mod common;
-
-#[cfg(feature = "gpu")]
 mod snapshot {
     use super::*;
     use wgpu_optim::wgpu::{self, Buffer, BufferUsages};
@@ -116,7 +113,7 @@ mod snapshot {
     }
 
     fn gpu(cases: usize) -> Option<Gpu> {
-        common::gpu("early_stopping", cases)
+        crate::common::gpu("early_stopping", cases)
     }
 
     /// Each tensor's values, all different from those of another seed.
