@@ -6,7 +6,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use serde_json::{Map, Value};
 use wgpu_optim::rules::ALL;
-use wgpu_optim::wgsl::{Skeleton, compose};
+use wgpu_optim::shader::{Skeleton, compose};
 use wgpu_optim::{Access, Config, DType};
 
 const ACCESSES: [Access; 2] = [Access::Vec4, Access::Scalar];

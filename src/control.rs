@@ -1,10 +1,10 @@
 //! What is decided before a step: whether it is skipped, how its gradients are clipped, what becomes of the loss scale.
 //!
-//! Twins: `shaders/skeletons/norms.wgsl`, `shaders/skeletons/prologue.wgsl`.
+//! Twins: `shaders/skeletons/norms.wgsl`, `shaders/skeletons/decide.wgsl`.
 
 use crate::parts::{Real, at_least};
 use crate::rule::Clipping;
-use crate::wrappers::{AdaptiveClip, Clip, LossScale, Wrappers};
+use crate::wrappers::{AdaptiveClip, Clip};
 
 /// What is wrong with a gradient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -192,53 +192,6 @@ impl Clip {
     }
 }
 
-/// The loss scale and how long it has held.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct LossScaleState {
-    /// What the coming loss is multiplied by.
-    pub scale: f64,
-    /// Good steps since it changed last.
-    pub good: u32,
-}
-
-impl LossScaleState {
-    /// The first one, 1 without loss scale.
-    pub fn new(wrappers: &Wrappers) -> Self {
-        Self { scale: wrappers.loss_scale.map_or(1.0, |scale| scale.init), good: 0 }
-    }
-
-    /// After a step.
-    pub fn after(self, options: &LossScale, skipped: bool) -> Self {
-        let good = self.good + 1;
-        if skipped {
-            Self { scale: (self.scale * options.backoff).max(1.0 / LossScale::MAX), good: 0 }
-        } else if u64::from(good) >= options.interval {
-            Self { scale: (self.scale * options.growth).min(LossScale::MAX), good: 0 }
-        } else {
-            Self { good, ..self }
-        }
-    }
-}
-
-/// What became of a step.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub struct StepReport {
-    /// Which one, counted from 1 over the optimizer's life, the skipped ones included.
-    pub step: u64,
-    /// Whether it was applied. Else it was skipped: nothing but the loss scale has changed.
-    pub applied: bool,
-    /// The tensors that had no gradient, frozen ones among them.
-    pub without_gradient: Vec<String>,
-    /// The norm of all gradients that took part, before a clip; none where it is not measured.
-    pub norm: Option<f64>,
-    /// The loss scale that the gradients had, 1 without.
-    pub scale: f64,
-    /// The first tensor in order whose gradient holds what no step can use, and the worst that it holds. Of
-    /// micro-batches, as their sum shows it: one of 2^63 or more reads as infinity.
-    pub culprit: Option<(String, NonFinite)>,
-}
-
 /// The first words of a step whose update is decided on the device, by name; behind them is one word a tensor: whether
 /// it has a gradient.
 pub const WORDS: [&str; 20] = [
@@ -280,6 +233,15 @@ pub const CONTROL: [&str; 64] = {
     names[OTHERS] = "OTHERS"; // the same five of each that shares the decision
     names
 };
+
+/// Words of a tensor in control: its record, `coarse`, `fine`, four sums of squares, the kind.
+pub const MEASURED_WORDS: usize = 8;
+
+/// Words of a partial result of norms.
+pub const NORM_WORDS: u64 = 5;
+
+/// What `decide` does, a bit each.
+pub const STAGES: [&str; 4] = ["MEASURE", "DECIDE", "SELECT", "ADVANCE"];
 
 /// Where all gradients measured are.
 pub const ALL: usize = 5;

@@ -2,18 +2,17 @@
 //!
 //! The host never waits to learn it. It keeps every state that the clocks may be in, the worlds, and sends the numbers
 //! of each with the step; the device knows which one it is, by its number. A report that comes later leaves fewer.
-//! Twin: `shaders/skeletons/prologue.wgsl`.
+//! Twin: `shaders/skeletons/decide.wgsl`.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::clock::Clocks;
-use crate::control::{CONTROL, WORDS};
+use crate::control::{CONTROL, MEASURED_WORDS, WORDS};
 use crate::error::{Error, Result};
 use crate::groups::{ABSENT, Groups, Records};
 use crate::rule::{Common, Numbers};
 use crate::tensor::ALIGNMENT;
-use crate::wgsl::MEASURED_WORDS;
 use crate::wrappers::{AdaptiveClip, Clip, Wrappers};
 
 /// Worlds that may be possible at once: one more than steps that have not reported, where all tensors take part in each
@@ -212,10 +211,10 @@ impl Layout {
     }
 }
 
-/// What the prologue is to do.
+/// What the walk `decide` is to do.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Task {
-    /// Bits of [`STAGES`](crate::wgsl::STAGES).
+    /// Bits of [`STAGES`](crate::control::STAGES).
     pub(crate) stages: u32,
     /// The number of the step before, and of this one.
     pub(crate) sequence: [u32; 2],
@@ -240,7 +239,7 @@ fn place(name: &str) -> usize {
     WORDS.iter().position(|known| *known == name).expect("a word of that name")
 }
 
-/// What the prologue reads.
+/// What the walk `decide` reads.
 pub(crate) fn words(groups: &Groups, layout: &Layout, choices: &Choices, present: &[bool], task: Task) -> Vec<u32> {
     let wrappers = groups.wrappers();
     let mut words = vec![0; WORDS.len()];

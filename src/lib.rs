@@ -22,16 +22,17 @@ mod options;
 pub mod parts;
 pub mod plan;
 mod reference;
+mod report;
 pub mod rule;
 pub mod rules;
 mod schedule;
+pub mod shader;
 mod tensor;
-pub mod wgsl;
 mod wrappers;
 
 pub use clock::{Clock, Clocks};
 pub use config::{Config, Group};
-pub use control::{LossScaleState, NonFinite, StepReport};
+pub use control::NonFinite;
 pub use early_stopping::{EarlyStopping, Monitor, Verdict};
 pub use error::{Error, Result};
 #[cfg(feature = "gpu")]
@@ -44,6 +45,7 @@ pub use joint::Joint;
 pub use optimizer::{EncodedStep, Memory, Norms, Optimizer, StepPlan};
 pub use options::{EpsPlacement, MomentumForm, Nesterov};
 pub use reference::Reference;
+pub use report::{LossScaleState, StepReport};
 pub use rule::{Precision, WeightDecay};
 pub use rules::*;
 pub use schedule::{Closure, DecayShape, Mode, Plateau, PlateauState, Schedule, Scheduler, Stage};

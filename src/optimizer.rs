@@ -5,16 +5,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::clock::{Clocks, Order};
 use crate::config::{Config, Group};
-use crate::control::{ALL, CONTROL, LossScaleState, Measured, NonFinite, OTHERS, SEQUENCE, StepReport};
+use crate::control::{ALL, CONTROL, Measured, NORM_WORDS, NonFinite, OTHERS, SEQUENCE};
 use crate::course::{self, Choices, Course, Layout, Task};
 use crate::error::{Error, Result};
 use crate::gpu::{Arena, Buffers, Engine, Gpu, Guard, News, Receipt, Reports, Slice, Slot, StepState, Work};
 use crate::groups::{ABSENT, Groups};
 use crate::reference::{between_steps, check_carried, check_ema, check_scale, check_swap, find};
+use crate::report::{LossScaleState, StepReport};
 use crate::rule::{Carried, Move, Start};
 use crate::schedule::Scheduler;
 use crate::tensor::TensorSpec;
-use crate::wgsl::NORM_WORDS;
 use crate::wrappers::{Clip, Wrappers};
 
 /// An optimizer on the GPU: state, clocks, and the encoding of steps.
@@ -280,7 +280,7 @@ impl Optimizer {
 
     /// A micro-batch added to the sums, and the step where it is the last one.
     fn micro_batch(&mut self, params: &Buffers, grads: &Buffers, sums: &Arena) -> Result<Encoding> {
-        self.engine.bind(&sums.into(), Work::Gather(grads))?;
+        self.engine.bind(&sums.into(), Work::Accumulate(grads))?;
         let present = self.present(grads);
         let looks_ahead = |i: usize| present[i] && self.groups.rule_of(i).needs_look_ahead();
         self.order.batch((0..present.len()).any(looks_ahead))?;
@@ -293,7 +293,7 @@ impl Optimizer {
         if self.batch + 1 < self.groups.wrappers().accumulate {
             // Parameters that the step will not take are refused now.
             self.engine.bind(params, Work::Step(&of_step))?;
-            self.engine.bind(&sums.into(), Work::Gather(grads))?;
+            self.engine.bind(&sums.into(), Work::Accumulate(grads))?;
             let encoding = self.encoding(self.course.clone(), self.order.clone());
             return Ok(Encoding { words: vec![words], batch: self.batch + 1, begun, ..encoding });
         }
@@ -868,13 +868,13 @@ impl Optimizer {
     pub fn plan<'a>(&mut self, params: impl Into<Buffers<'a>>, grads: impl Into<Buffers<'a>>) -> Result<StepPlan> {
         let (params, grads) = (params.into(), grads.into());
         let present = self.present(&grads);
-        let mut gathers = (0, 0);
+        let mut accumulates = (0, 0);
         let wrappers = self.groups.wrappers().clone();
         let sums = self.engine.accumulated();
         let of_step = sums.as_ref().map_or(grads.clone(), |sums| Buffers::Arena(sums));
         if let Some(sums) = &sums {
-            let bound = self.engine.bind(&Buffers::Arena(sums), Work::Gather(&grads))?;
-            gathers = (1, bound.dispatches());
+            let bound = self.engine.bind(&Buffers::Arena(sums), Work::Accumulate(&grads))?;
+            accumulates = (1, bound.dispatches());
         }
         let (variants, tensors) = (self.engine.variants(), &self.tensors);
         let bound = self.engine.bind(&params, Work::Step(&of_step))?;
@@ -891,14 +891,14 @@ impl Optimizer {
             let rule = self.groups.rule_of(i);
             let grad = tensors[i].grad_dtype.size_bytes();
             // Sums of micro-batches are in f32: one is read and written, and read again by the step.
-            let (of_step, gathered) = if gathers.0 > 0 { (4, 8 + grad) } else { (grad, 0) };
+            let (of_step, accumulated) = if accumulates.0 > 0 { (4, 8 + grad) } else { (grad, 0) };
             let saved = rule.grad_reads() * (4 - of_step);
-            tensors[i].len_elements() * (rule.bytes_per_element() - saved + wrapped + measured(of_step) + gathered)
+            tensors[i].len_elements() * (rule.bytes_per_element() - saved + wrapped + measured(of_step) + accumulated)
         });
         Ok(StepPlan {
-            passes: bound.passes + gathers.0,
+            passes: bound.passes + accumulates.0,
             windows: bound.windows,
-            dispatches: bound.dispatches() + gathers.1,
+            dispatches: bound.dispatches() + accumulates.1,
             variants,
             bytes: bytes.sum(),
             line_bytes,
@@ -924,7 +924,7 @@ impl Optimizer {
         let sums = self.engine.accumulated();
         let of_step = sums.as_ref().map_or(grads.clone(), |sums| Buffers::Arena(sums));
         if let Some(sums) = &sums {
-            self.engine.bind(&Buffers::Arena(sums), Work::Gather(&grads))?;
+            self.engine.bind(&Buffers::Arena(sums), Work::Accumulate(&grads))?;
         }
         self.engine.bind(&params, Work::Step(&of_step))?;
         if self.groups.wrappers().is_controlled() {

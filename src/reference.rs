@@ -4,10 +4,11 @@ use ndarray::ArrayD;
 
 use crate::clock::{Clocks, Order};
 use crate::config::{Config, Group};
-use crate::control::{LossScaleState, Measured, NonFinite, StepReport};
+use crate::control::{Measured, NonFinite};
 use crate::error::{Error, Result, refuse};
 use crate::groups::{Groups, Records};
 use crate::parts;
+use crate::report::{LossScaleState, StepReport};
 use crate::rule::{Carried, Extent, Move, Precision, Slot, Start, Step};
 use crate::schedule::Scheduler;
 use crate::tensor::TensorSpec;
@@ -174,7 +175,7 @@ impl<F: Precision> Reference<F> {
         let needs = |i: usize| grads[i].is_some() && self.groups.rule_of(i).needs_look_ahead();
         self.order.batch((0..grads.len()).any(needs))?;
         let undo = (self.batch, self.begun.clone(), self.elements.clone());
-        self.gather(&grads);
+        self.accumulate(&grads);
         if self.batch < batches {
             return Ok(());
         }
@@ -189,7 +190,7 @@ impl<F: Precision> Reference<F> {
     }
 
     /// Adds up a micro-batch.
-    fn gather(&mut self, grads: &[Option<Vec<F>>]) {
+    fn accumulate(&mut self, grads: &[Option<Vec<F>>]) {
         let unscale = F::of(1.0 / self.scale.scale);
         let skips = self.groups.wrappers().skips();
         for (i, grad) in grads.iter().enumerate() {

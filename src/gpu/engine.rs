@@ -6,16 +6,17 @@ use std::sync::Arc;
 use super::pipelines::{Fresh, Shader, of_group};
 use super::ring::{Guard, Ring, Slot};
 use super::{Arena, Buffers, Cache, Gpu, Made, Piece, floats};
-use crate::control::{CONTROL, LossScaleState};
+use crate::control::{CONTROL, NORM_WORDS};
 use crate::course::Layout;
 use crate::error::{Error, Result};
 use crate::groups::Groups;
 use crate::lines::Lines;
 use crate::plan::{Bounds, Dispatch, Item, Place, Plan, SUM_WORDS, Span, Window, check_lines, pack, padded, plan};
 use crate::reference::check_len;
+use crate::report::LossScaleState;
 use crate::rule::{AnyRule, Extent, Move, Start, WeightDecay};
+use crate::shader::{self, Binding, Skeleton, Switches, Walk, element_slots};
 use crate::tensor::{ALIGNMENT, Access, BLOCK, DType, TensorSpec};
-use crate::wgsl::{self, Binding, NORM_WORDS, Switches, Walk, element_slots};
 use crate::wrappers::{Clip, Wrappers};
 
 /// Placements of parameters and gradients that keep their tables and bind groups.
@@ -27,7 +28,7 @@ pub(crate) enum Work<'a, 'b> {
     Step(&'a Buffers<'b>),
     Move(Move),
     /// A micro-batch added to the sums, which stand where parameters do.
-    Gather(&'a Buffers<'b>),
+    Accumulate(&'a Buffers<'b>),
 }
 
 /// Groups whose pipelines are the same.
@@ -118,7 +119,7 @@ type BoundKey = (Where, BoundWork);
 enum BoundWork {
     Step(Where),
     Move(Move),
-    Gather(Where),
+    Accumulate(Where),
 }
 
 /// The GPU side of one optimizer.
@@ -340,7 +341,7 @@ impl Engine {
     /// Table, pipelines and bind groups for these buffers, checked and made where they are new.
     pub(crate) fn bind(&mut self, params: &Buffers, work: Work) -> Result<&Bound> {
         // The key knows the arena, not which part of it is given.
-        if let (Buffers::Subset(part), Work::Step(grads) | Work::Gather(grads)) = (params, work) {
+        if let (Buffers::Subset(part), Work::Step(grads) | Work::Accumulate(grads)) = (params, work) {
             let given = grads.present();
             let stepped = |i: usize| given.as_ref().is_none_or(|given| given.get(i) == Some(&true));
             if let Some(i) = (0..part.present.len()).find(|&i| !part.present[i] && stepped(i)) {
@@ -352,7 +353,7 @@ impl Engine {
                 && match (&key.1, work) {
                     (BoundWork::Step(known), Work::Step(grads)) => known.is(grads),
                     (BoundWork::Move(known), Work::Move(to)) => *known == to,
-                    (BoundWork::Gather(known), Work::Gather(grads)) => known.is(grads),
+                    (BoundWork::Accumulate(known), Work::Accumulate(grads)) => known.is(grads),
                     _ => false,
                 }
         };
@@ -361,7 +362,7 @@ impl Engine {
             let work = match work {
                 Work::Step(grads) => BoundWork::Step(Where::of(grads)),
                 Work::Move(to) => BoundWork::Move(to),
-                Work::Gather(grads) => BoundWork::Gather(Where::of(grads)),
+                Work::Accumulate(grads) => BoundWork::Accumulate(Where::of(grads)),
             };
             self.bound.push((Where::of(params), work), made);
         }
@@ -403,10 +404,10 @@ impl Engine {
 
     fn make_bound(&self, params: &Buffers, work: Work) -> Result<Bound> {
         let grads = match work {
-            Work::Step(grads) | Work::Gather(grads) => Some(grads),
+            Work::Step(grads) | Work::Accumulate(grads) => Some(grads),
             Work::Move(_) => None,
         };
-        let (steps, gathers) = (matches!(work, Work::Step(_)), matches!(work, Work::Gather(_)));
+        let (steps, accumulates) = (matches!(work, Work::Step(_)), matches!(work, Work::Accumulate(_)));
         let measures = steps && self.wrappers.measures();
         // Sums of micro-batches are in f32.
         let summed =
@@ -414,7 +415,7 @@ impl Engine {
         let tensors = if steps && self.accumulated.is_some() { &summed() } else { &self.tensors };
         let slices = Resolved::new(&self.gpu, tensors, params, grads)?;
         let takes_part = |variant: usize| match work {
-            Work::Step(_) | Work::Gather(_) | Work::Move(Move::Swap | Move::Average) => true,
+            Work::Step(_) | Work::Accumulate(_) | Work::Move(Move::Swap | Move::Average) => true,
             Work::Move(to) => self.variants[variant].rule.moves().contains(&to),
         };
         let items: Vec<Item> = (0..self.tensors.len())
@@ -430,7 +431,7 @@ impl Engine {
                     param,
                     grad,
                     grad_format: grad.map_or(DType::F32, |_| tensors[i].grad_dtype),
-                    state: (variant.slots > 0 && !gathers).then_some((self.state_places[i], variant.slots)),
+                    state: (variant.slots > 0 && !accumulates).then_some((self.state_places[i], variant.slots)),
                     lines: self.lines[i].filter(|_| steps).map(|lines| (self.line_places[i], lines)),
                     partial_words: match steps && variant.rule.sums().next().is_some() {
                         _ if measures => NORM_WORDS,
@@ -446,7 +447,8 @@ impl Engine {
         let made = self.gpu.scoped_now(|| {
             let mut binder = Binder::new(self, &plan, &slices.buffers);
             let measures = if measures { binder.measures() } else { vec![] };
-            let decides = (self.control.is_some() && !gathers).then(|| binder.call(0, Walk::Prologue, None, &[ONCE]));
+            let decides = (self.control.is_some() && !accumulates)
+                .then(|| binder.call(0, Walk::new(Skeleton::Decide), None, &[ONCE]));
             let calls = binder.calls(work);
             (binder.table, [measures, decides.into_iter().collect(), calls], binder.fresh)
         });
@@ -540,10 +542,11 @@ impl<'a> Binder<'a> {
     /// The calls that measure all gradients.
     fn measures(&mut self) -> Vec<Call> {
         let plan = self.plan;
-        let of_window = |window: &Window| self.call(window.variant, Walk::Norms, Some(window), &window.dispatches);
+        let of_window =
+            |window: &Window| self.call(window.variant, Walk::new(Skeleton::Norms), Some(window), &window.dispatches);
         let mut calls: Vec<_> = plan.windows.iter().map(of_window).collect();
         if !plan.norms.is_empty() {
-            calls.push(self.call(0, Walk::FinishNorms, None, &plan.norms));
+            calls.push(self.call(0, Walk::new(Skeleton::FinishNorms), None, &plan.norms));
         }
         calls
     }
@@ -553,19 +556,19 @@ impl<'a> Binder<'a> {
         let (engine, plan) = (self.engine, self.plan);
         let walks: Vec<_> = match work {
             Work::Step(_) => engine.variants.iter().map(|variant| Walk::of_step(&*variant.rule)).collect(),
-            Work::Move(to) => vec![vec![Walk::Move(to)]; engine.variants.len()],
-            Work::Gather(_) => vec![vec![Walk::Gather]; engine.variants.len()],
+            Work::Move(to) => vec![vec![Walk::of_move(to)]; engine.variants.len()],
+            Work::Accumulate(_) => vec![vec![Walk::new(Skeleton::Accumulate)]; engine.variants.len()],
         };
         let stages = walks.iter().map(Vec::len).max().unwrap_or(0);
         let mut calls = Vec::new();
         for stage in 0..stages {
             for (kind, windows) in [(0, &plan.tiles), (1, &plan.lines), (2, &plan.windows)] {
                 for window in windows {
-                    let here = |walk: &&Walk| match walk {
-                        Walk::Lines => kind == 0,
-                        Walk::FinishLines => kind == 1,
-                        Walk::Sums(_) | Walk::Apply | Walk::Move(_) | Walk::Gather => kind == 2,
-                        Walk::Finish(_) | Walk::Norms | Walk::FinishNorms | Walk::Prologue => false,
+                    let here = |walk: &&Walk| match walk.skeleton {
+                        Skeleton::Lines => kind == 0,
+                        Skeleton::FinishLines => kind == 1,
+                        Skeleton::Sums | Skeleton::Apply | Skeleton::Moves | Skeleton::Accumulate => kind == 2,
+                        Skeleton::Finish | Skeleton::Norms | Skeleton::FinishNorms | Skeleton::Decide => false,
                     };
                     if let Some(&walk) = walks[window.variant].get(stage).filter(here) {
                         calls.push(self.call(window.variant, walk, Some(window), &window.dispatches));
@@ -573,7 +576,8 @@ impl<'a> Binder<'a> {
                 }
             }
             for (variant, dispatches) in &plan.finishes {
-                if let Some(&walk @ Walk::Finish(_)) = walks[*variant].get(stage) {
+                let finishes = |walk: &&Walk| walk.skeleton == Skeleton::Finish;
+                if let Some(&walk) = walks[*variant].get(stage).filter(finishes) {
                     calls.push(self.call(*variant, walk, None, dispatches));
                 }
             }
@@ -585,8 +589,8 @@ impl<'a> Binder<'a> {
         let gpu = &self.engine.gpu;
         let wrappers = &self.engine.wrappers;
         let Variant { rule, switches, .. } = &self.engine.variants[variant];
-        let skeleton = walk.skeleton();
-        let bindings = of_group(&wgsl::bindings(&**rule, wrappers, skeleton), 0);
+        let skeleton = walk.skeleton;
+        let bindings = of_group(&shader::bindings(&**rule, wrappers, skeleton), 0);
         let [param, grad, state, lines] = window.map_or([None; 4], |w| [w.param, w.grad, w.state, w.lines]);
         let entries: Vec<_> = bindings
             .iter()
@@ -671,17 +675,20 @@ fn blocks(len: u64) -> impl Iterator<Item = (u64, u64, u64)> {
 /// Refuses a device that cannot bind what the shaders declare.
 fn check_limits(limits: &wgpu::Limits, variants: &[Variant], wrappers: &Wrappers) -> Result<()> {
     let skeletons = |rule: &dyn AnyRule| {
-        let walks = Walk::of_step(rule).into_iter().chain(rule.moves().iter().map(|&to| Walk::Move(to)));
+        let walks = Walk::of_step(rule)
+            .into_iter()
+            .map(|walk| walk.skeleton)
+            .chain(rule.moves().iter().map(|_| Skeleton::Moves));
         let decides: &[_] =
-            if wrappers.is_controlled() { &[Walk::Norms, Walk::FinishNorms, Walk::Prologue] } else { &[] };
-        let gathers = (wrappers.accumulate > 1).then_some(Walk::Gather);
-        walks.chain(decides.iter().copied()).chain(gathers).map(Walk::skeleton).collect::<Vec<_>>()
+            if wrappers.is_controlled() { &[Skeleton::Norms, Skeleton::FinishNorms, Skeleton::Decide] } else { &[] };
+        let accumulates = (wrappers.accumulate > 1).then_some(Skeleton::Accumulate);
+        walks.chain(decides.iter().copied()).chain(accumulates).collect::<Vec<_>>()
     };
     let all = || {
         let of = |Variant { rule, .. }: &Variant| {
             skeletons(&**rule)
                 .into_iter()
-                .map(|skeleton| wgsl::bindings(&**rule, wrappers, skeleton))
+                .map(|skeleton| shader::bindings(&**rule, wrappers, skeleton))
                 .collect::<Vec<_>>()
         };
         variants.iter().flat_map(of)

@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use super::{Gpu, Made};
 use crate::rule::AnyRule;
 use crate::rules;
+use crate::shader::{self, Binding, Skeleton};
 use crate::tensor::{Access, DType};
-use crate::wgsl::{self, Binding, Skeleton};
 use crate::wrappers::Wrappers;
 
 /// What makes two pipelines differ: the text, the constants' bits, and whether the text is trusted.
@@ -40,7 +40,7 @@ impl Pipelines {
     /// word.
     pub(super) fn get(&mut self, fresh: &mut Fresh, gpu: &Gpu, shader: &Shader) -> wgpu::ComputePipeline {
         let &Shader { rule, wrappers, ref constants, skeleton, access, grad } = shader;
-        let text = rule.revise(wgsl::compose(rule, wrappers, skeleton, access, grad));
+        let text = rule.revise(shader::compose(rule, wrappers, skeleton, access, grad));
         let trusted = rules::ALL.iter().any(|row| (row.types)().contains(&(rule as &dyn Any).type_id()));
         let key = (text, constants.iter().map(|&(name, value)| (name, value.to_bits())).collect(), trusted);
         if let Some(pipeline) = self.pipelines.get(&key).or(fresh.get(&key)) {
@@ -49,7 +49,7 @@ impl Pipelines {
         let of = if skeleton.knows_no_rule() { "any" } else { rule.name() };
         let label = format!("wgpu-optim/{of}/f32-{grad}-{}/{}", access.name(), skeleton.name());
         let module = module(gpu, &label, &key.0, trusted);
-        let bindings = wgsl::bindings(rule, wrappers, skeleton);
+        let bindings = shader::bindings(rule, wrappers, skeleton);
         let groups = [0, 1].map(|group| of_group(&bindings, group));
         let groups = groups.iter().filter(|group| !group.is_empty());
         let layouts: Vec<_> = groups.map(|group| self.layout(gpu, group)).collect();
@@ -120,7 +120,7 @@ fn module(gpu: &Gpu, label: &str, text: &str, trusted: bool) -> wgpu::ShaderModu
     }
     // SAFETY: the text is the crate's own, since only rules of the registry come here. Every index comes from a row of
     // the table, and `plan` writes only rows that lie within their window; loops end at the row's length. Those of the
-    // prologue come from the step's words; the world's number is used only where all steps ran in turn.
+    // decision come from the step's words; the world's number is used only where all steps ran in turn.
     // `tests/all/engine.rs` runs both forms.
     unsafe { gpu.device().create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
 }

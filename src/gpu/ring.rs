@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::pipelines::of_group;
 use super::{BINDING_BYTES_MAX, Gpu, Made};
 use crate::error::{Error, Result};
+use crate::shader::Binding;
 use crate::tensor::ALIGNMENT;
-use crate::wgsl::Binding;
 
 /// Slots of the first page.
 const SLOTS: u32 = 4;

@@ -10,7 +10,7 @@ use naga::valid::ModuleInfo;
 use naga::{Module, ShaderStage, StorageAccess, TypeInner};
 use wgpu_optim::rule::{AnyRule, Common, Move, Numbers};
 use wgpu_optim::rules::{self, ALL};
-use wgpu_optim::wgsl::{self, Skeleton, Switches, Walk, compose};
+use wgpu_optim::shader::{self, Skeleton, Switches, Walk, compose};
 use wgpu_optim::{Access, Clip, DType, Ema, Lookahead, LossScale, Wrappers};
 
 const ACCESSES: [Access; 2] = [Access::Vec4, Access::Scalar];
@@ -60,7 +60,7 @@ fn shaders() -> Vec<Shader> {
         for (case, rule) in (row.cases)().into_iter().flat_map(forms) {
             let wraps = wraps().into_iter().flat_map(|wrap| walks.iter().map(move |walk| (wrap.clone(), walk)));
             for ((wrapped, around), &(skeleton, (access, grad))) in wraps {
-                if skeleton.knows_no_rule() && !around.is_controlled() && skeleton != Skeleton::Gather {
+                if skeleton.knows_no_rule() && !around.is_controlled() && skeleton != Skeleton::Accumulate {
                     continue;
                 }
                 let text = compose(&*rule, &around, skeleton, access, grad);
@@ -83,13 +83,10 @@ fn shaders() -> Vec<Shader> {
 fn constants(rule: &dyn AnyRule, skeleton: Skeleton, around: &Wrappers) -> Vec<Vec<(&'static str, f64)>> {
     let walks: Vec<Walk> = match skeleton {
         Skeleton::Moves => {
-            [Move::LookAhead, Move::Evaluation, Move::Training, Move::Swap, Move::Average].map(Walk::Move).into()
+            [Move::LookAhead, Move::Evaluation, Move::Training, Move::Swap, Move::Average].map(Walk::of_move).into()
         }
-        Skeleton::Norms => vec![Walk::Norms],
-        Skeleton::FinishNorms => vec![Walk::FinishNorms],
-        Skeleton::Prologue => vec![Walk::Prologue],
-        Skeleton::Gather => vec![Walk::Gather],
-        _ => Walk::of_step(rule).into_iter().filter(|walk| walk.skeleton() == skeleton).collect(),
+        _ if skeleton.knows_no_rule() => vec![Walk::new(skeleton)],
+        _ => Walk::of_step(rule).into_iter().filter(|walk| walk.skeleton == skeleton).collect(),
     };
     let off = Switches { lanes: 8, ..Switches::default() };
     let switches = [
@@ -142,7 +139,7 @@ fn structs_have_the_fields_of_their_rust_twins() {
         let structs = [("Common", common), ("Hyper", names.hyper), ("State", names.state)];
         let structs = structs.into_iter().take(if of_rule { 3 } else { 1 });
         // A rule that has no numbers of a tensor gets a struct with a field that nobody reads.
-        let tensor = (of_rule && !names.tensor.is_empty()).then_some(("TensorSpec", names.tensor));
+        let tensor = (of_rule && !names.tensor.is_empty()).then_some(("Tensor", names.tensor));
         for (name, expected) in structs.chain(tensor) {
             assert_eq!(
                 fields(module, name),
@@ -191,7 +188,7 @@ fn only_the_glue_declares_bindings() {
             })
             .collect();
         let (case, rule) = &cases[0];
-        let bound = wgsl::bindings(&**rule, around, *skeleton);
+        let bound = shader::bindings(&**rule, around, *skeleton);
         let bound: BTreeMap<_, _> = bound.iter().map(|binding| (binding.place(), binding.writable())).collect();
         assert_eq!(declared, bound, "{case}, {walk}: (group, binding): writable, in WGSL (left) and in Rust (right)");
     }
@@ -247,7 +244,7 @@ fn composed_for(file: &str) -> (Box<dyn AnyRule>, Skeleton, Access, DType) {
     let grad =
         FORMATS.into_iter().find(|known| known.name() == grad).unwrap_or_else(|| panic!("{file}: no such format"));
     let rule = (row.default)();
-    let walks = |rule: &dyn AnyRule| Walk::of_step(rule).into_iter().any(|walk| walk.skeleton() == skeleton);
+    let walks = |rule: &dyn AnyRule| Walk::of_step(rule).into_iter().any(|walk| walk.skeleton == skeleton);
     let for_matrices = rule.for_matrices().filter(|for_matrices| walks(&**for_matrices) && !walks(&*rule));
     (for_matrices.unwrap_or(rule), skeleton, access, grad)
 }

@@ -10,7 +10,7 @@ use crate::common::{gpu, say};
 use serde_json::{Map, Value};
 use wgpu_optim::rule::{AnyRule, Carried, Common, Kernel, Move, Names, Numbers, Pass, Row, Slot, Step, WeightDecay};
 use wgpu_optim::rules::ALL;
-use wgpu_optim::wgsl::{Walk, compose};
+use wgpu_optim::shader::{Walk, compose};
 use wgpu_optim::{
     Access, AdaptiveClip, Clip, Config, DType, Ema, Error, Gpu, Group, Joint, Lookahead, LossScale, Result, TensorSpec,
     Tuning, Wrappers,
@@ -345,9 +345,9 @@ fn a_dropped_statement_is_noticed() {
 fn touches(row: &Row, edit: &Edit) -> bool {
     let forms = |rule: Box<dyn AnyRule>| rule.for_matrices().into_iter().chain([rule]);
     (row.cases)().into_iter().flat_map(|(_, rule)| forms(rule)).any(|rule| {
-        let moves = rule.moves().iter().map(|&to| Walk::Move(to));
+        let moves = rule.moves().iter().map(|&to| Walk::of_move(to));
         Walk::of_step(&*rule).into_iter().chain(moves).any(|walk| {
-            let text = compose(&*rule, &Wrappers::default(), walk.skeleton(), Access::Vec4, DType::F32);
+            let text = compose(&*rule, &Wrappers::default(), walk.skeleton, Access::Vec4, DType::F32);
             edit(text.clone()) != text
         })
     })
@@ -364,8 +364,8 @@ fn a_dropped_statement_of_a_skeleton_is_noticed_by_some_rule() {
         include_str!("../../shaders/skeletons/measured.wgsl"),
         include_str!("../../shaders/skeletons/tree.wgsl"),
         include_str!("../../shaders/skeletons/partials.wgsl"),
-        include_str!("../../shaders/skeletons/prologue.wgsl"),
-        include_str!("../../shaders/skeletons/gather.wgsl"),
+        include_str!("../../shaders/skeletons/decide.wgsl"),
+        include_str!("../../shaders/skeletons/accumulate.wgsl"),
     ];
     let pieces = [
         include_str!("../../shaders/skeletons/lines.wgsl"),

@@ -281,6 +281,7 @@ fn store_line(at: u32, number: f32) {
     lines[at] = number;
 }
 
+// A tile's share in the sum over a row or column that other tiles share.
 fn load_share(at: u32) -> f32 {
     return bitcast<f32>(scratch[at]);
 }
@@ -288,6 +289,7 @@ fn load_share(at: u32) -> f32 {
 fn store_share(at: u32, sum: f32) {
     scratch[at] = bitcast<u32>(sum);
 }
+
 
 // The shares that tiles have in a line added up, and `finish_line`: one workgroup for all rows of a matrix, which then
 // see their mean, and one for some of its columns.

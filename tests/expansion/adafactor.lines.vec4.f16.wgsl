@@ -326,6 +326,7 @@ fn store_line(at: u32, number: f32) {
     lines[at] = number;
 }
 
+// A tile's share in the sum over a row or column that other tiles share.
 fn load_share(at: u32) -> f32 {
     return bitcast<f32>(scratch[at]);
 }
@@ -333,6 +334,7 @@ fn load_share(at: u32) -> f32 {
 fn store_share(at: u32, sum: f32) {
     scratch[at] = bitcast<u32>(sum);
 }
+
 
 // `measure_line` added up over rows and columns: one workgroup a tile. Small matrices lie in a tile whole, and are
 // finished; tiles of others leave shares to `finish_lines`.

@@ -194,7 +194,9 @@ const STAGE_SELECT: u32 = 4u;
 const STAGE_ADVANCE: u32 = 8u;
 const FIRST_TENSOR: u32 = 64u;
 const TENSOR_WORDS: u32 = 8u;
+const FIRST_PRESENT: u32 = 20u;
 
+// A word of the step, which the host wrote.
 fn load_word(at: u32) -> u32 {
     return clocks[at];
 }
@@ -203,24 +205,26 @@ fn load_number(at: u32) -> f32 {
     return bitcast<f32>(clocks[at]);
 }
 
-// Whether it has a gradient in this step.
+// Whether the tensor has a gradient in this step.
 fn is_present(tensor: u32) -> bool {
-    return clocks[20u + tensor] != ABSENT;
+    return clocks[FIRST_PRESENT + tensor] != ABSENT;
 }
 
 fn load_batches() -> f32 {
     return load_number(WORD_BATCHES);
 }
 
-// One over a power of two, exactly.
+// Given the bits of a power of two, returns the bits of one over it, exactly.
 fn inverse(scale: u32) -> u32 {
     return 0x7f000000u - scale;
 }
 
+// One over the loss scale, which the device keeps.
 fn load_unscale() -> f32 {
     return bitcast<f32>(inverse(control[CONTROL_SCALE]));
 }
 
+// A partial result of the walk that measures gradients.
 fn load_partial(at: u32) -> Node {
     let squares = vec4<u32>(scratch[at], scratch[at + 1u], scratch[at + 2u], scratch[at + 3u]);
     return Node(bitcast<vec4<f32>>(squares), scratch[at + 4u]);
@@ -234,6 +238,8 @@ fn store_partial(at: u32, node: Node) {
     scratch[at + 3u] = squares.w;
     scratch[at + 4u] = node.kind;
 }
+
+// The words that stay on the device from one dispatch to the next.
 
 fn load_control(at: u32) -> u32 {
     return control[at];

@@ -270,6 +270,7 @@ fn store_tensor(tensor: u32, k: Tensor) {
     scratch[2u * tensor + 1u] = bitcast<u32>(k.scale);
 }
 
+// A partial result of a rule's sums: two numbers as bits.
 fn load_partial(at: u32) -> vec2<u32> {
     return vec2<u32>(scratch[at], scratch[at + 1u]);
 }

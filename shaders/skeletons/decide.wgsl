@@ -13,7 +13,7 @@ var<workgroup> leaves: array<Node, LEAVES>;
 var<workgroup> culprits: array<u32, LEAVES>;
 
 @compute @workgroup_size(LANES)
-fn prologue(@builtin(local_invocation_index) lane: u32) {
+fn decide_step(@builtin(local_invocation_index) lane: u32) {
     let tensors = load_word(WORD_TENSORS);
     let stages = load_word(WORD_STAGES);
     // Encoders that run in another order than they were encoded in, or one that is missing: nothing fits any more, and
@@ -26,7 +26,7 @@ fn prologue(@builtin(local_invocation_index) lane: u32) {
     storageBarrier();
     workgroupBarrier();
     if ((stages & STAGE_DECIDE) != 0u && lane == 0u && !is_lost) {
-        decide();
+        decide_on_step();
     }
     storageBarrier();
     workgroupBarrier();
@@ -117,7 +117,7 @@ fn measure_all(tensors: u32, lane: u32) {
     }
 }
 
-fn decide() {
+fn decide_on_step() {
     var all = load_all();
     // Those of other optimizers that share the decision.
     for (var i = 0u; i < load_word(WORD_OTHERS); i += 1u) {

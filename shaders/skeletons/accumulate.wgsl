@@ -1,7 +1,7 @@
 // The gradients of a micro-batch added to those before it. The sums are bound as parameters are.
 
 @compute @workgroup_size(LANES)
-fn gather(
+fn accumulate(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,

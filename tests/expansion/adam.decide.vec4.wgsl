@@ -1,4 +1,4 @@
-// prologue / param f32, vec4. Composed by wgpu-optim 0.1.0.
+// decide / param f32, vec4. Composed by wgpu-optim 0.1.0.
 
 // Shared vocabulary of the rules: pure functions of numbers.
 // Twin: src/parts.rs
@@ -185,7 +185,9 @@ const STAGE_SELECT: u32 = 4u;
 const STAGE_ADVANCE: u32 = 8u;
 const FIRST_TENSOR: u32 = 64u;
 const TENSOR_WORDS: u32 = 8u;
+const FIRST_PRESENT: u32 = 20u;
 
+// A word of the step, which the host wrote.
 fn load_word(at: u32) -> u32 {
     return clocks[at];
 }
@@ -194,23 +196,26 @@ fn load_number(at: u32) -> f32 {
     return bitcast<f32>(clocks[at]);
 }
 
-// Whether it has a gradient in this step.
+// Whether the tensor has a gradient in this step.
 fn is_present(tensor: u32) -> bool {
-    return clocks[20u + tensor] != ABSENT;
+    return clocks[FIRST_PRESENT + tensor] != ABSENT;
 }
 
 fn load_batches() -> f32 {
     return load_number(WORD_BATCHES);
 }
 
-// One over a power of two, exactly.
+// Given the bits of a power of two, returns the bits of one over it, exactly.
 fn inverse(scale: u32) -> u32 {
     return 0x7f000000u - scale;
 }
 
+// One over the loss scale, which the device keeps.
 fn load_unscale() -> f32 {
     return bitcast<f32>(inverse(control[CONTROL_SCALE]));
 }
+
+// The words that stay on the device from one dispatch to the next.
 
 fn load_control(at: u32) -> u32 {
     return control[at];
@@ -297,7 +302,7 @@ var<workgroup> leaves: array<Node, LEAVES>;
 var<workgroup> culprits: array<u32, LEAVES>;
 
 @compute @workgroup_size(LANES)
-fn prologue(@builtin(local_invocation_index) lane: u32) {
+fn decide_step(@builtin(local_invocation_index) lane: u32) {
     let tensors = load_word(WORD_TENSORS);
     let stages = load_word(WORD_STAGES);
     // Encoders that run in another order than they were encoded in, or one that is missing: nothing fits any more, and
@@ -310,7 +315,7 @@ fn prologue(@builtin(local_invocation_index) lane: u32) {
     storageBarrier();
     workgroupBarrier();
     if ((stages & STAGE_DECIDE) != 0u && lane == 0u && !is_lost) {
-        decide();
+        decide_on_step();
     }
     storageBarrier();
     workgroupBarrier();
@@ -401,7 +406,7 @@ fn measure_all(tensors: u32, lane: u32) {
     }
 }
 
-fn decide() {
+fn decide_on_step() {
     var all = load_all();
     // Those of other optimizers that share the decision.
     for (var i = 0u; i < load_word(WORD_OTHERS); i += 1u) {

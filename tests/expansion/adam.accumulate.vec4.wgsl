@@ -1,4 +1,4 @@
-// gather / param f32, grad f32, vec4. Composed by wgpu-optim 0.1.0.
+// accumulate / param f32, grad f32, vec4. Composed by wgpu-optim 0.1.0.
 
 // Shared vocabulary of the rules: pure functions of numbers.
 // Twin: src/parts.rs
@@ -205,17 +205,19 @@ const STAGE_SELECT: u32 = 4u;
 const STAGE_ADVANCE: u32 = 8u;
 const FIRST_TENSOR: u32 = 64u;
 const TENSOR_WORDS: u32 = 8u;
+const FIRST_PRESENT: u32 = 20u;
 
-// 0 for a tensor's first micro-batch, 1 for others, ABSENT for none.
+// Returns 0 for a tensor's first micro-batch, 1 for a later one, and ABSENT for a tensor that this one leaves out.
 fn load_batch(tensor: u32) -> u32 {
     return clocks[tensor];
 }
 
-// One over a power of two, exactly.
+// Given the bits of a power of two, returns the bits of one over it, exactly.
 fn inverse(scale: u32) -> u32 {
     return 0x7f000000u - scale;
 }
 
+// One over the loss scale, which the device keeps.
 fn load_unscale() -> f32 {
     return bitcast<f32>(inverse(control[CONTROL_SCALE]));
 }
@@ -240,7 +242,7 @@ fn store_param(row: Row, q: u32, old: vec4<f32>, p: vec4<f32>) {
 // The gradients of a micro-batch added to those before it. The sums are bound as parameters are.
 
 @compute @workgroup_size(LANES)
-fn gather(
+fn accumulate(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,

@@ -1,0 +1,15 @@
+// x / by where the quotient is small: processors divide floats side by side, integers one by one.
+fn divide(x: u32, by: u32) -> u32 {
+    var quotient = u32(i32(f32(i32(x)) / f32(i32(by))));
+    quotient -= select(0u, 1u, quotient * by > x);
+    quotient += select(0u, 1u, x - quotient * by >= by);
+    return quotient;
+}
+
+fn load_line(at: u32) -> f32 {
+    return lines[at];
+}
+
+fn store_line(at: u32, number: f32) {
+    lines[at] = number;
+}

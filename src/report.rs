@@ -1,0 +1,51 @@
+//! What a caller learns of steps that the device decides on: the report of a step, and the state of the loss scale.
+
+use crate::control::NonFinite;
+use crate::wrappers::{LossScale, Wrappers};
+
+/// The loss scale and how long it has held.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LossScaleState {
+    /// What the coming loss is multiplied by.
+    pub scale: f64,
+    /// Good steps since it changed last.
+    pub good: u32,
+}
+
+impl LossScaleState {
+    /// The first one, 1 without loss scale.
+    pub fn new(wrappers: &Wrappers) -> Self {
+        Self { scale: wrappers.loss_scale.map_or(1.0, |scale| scale.init), good: 0 }
+    }
+
+    /// After a step.
+    pub fn after(self, options: &LossScale, skipped: bool) -> Self {
+        let good = self.good + 1;
+        if skipped {
+            Self { scale: (self.scale * options.backoff).max(1.0 / LossScale::MAX), good: 0 }
+        } else if u64::from(good) >= options.interval {
+            Self { scale: (self.scale * options.growth).min(LossScale::MAX), good: 0 }
+        } else {
+            Self { good, ..self }
+        }
+    }
+}
+
+/// What became of a step.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct StepReport {
+    /// Which one, counted from 1 over the optimizer's life, the skipped ones included.
+    pub step: u64,
+    /// Whether it was applied. Else it was skipped: nothing but the loss scale has changed.
+    pub applied: bool,
+    /// The tensors that had no gradient, frozen ones among them.
+    pub without_gradient: Vec<String>,
+    /// The norm of all gradients that took part, before a clip; none where it is not measured.
+    pub norm: Option<f64>,
+    /// The loss scale that the gradients had, 1 without.
+    pub scale: f64,
+    /// The first tensor in order whose gradient holds what no step can use, and the worst that it holds. Of
+    /// micro-batches, as their sum shows it: one of 2^63 or more reads as infinity.
+    pub culprit: Option<(String, NonFinite)>,
+}

@@ -1,0 +1,13 @@
+//! The shaders: which walks there are, what each binds, which constants it has, and how its text is composed. Knows no
+//! wgpu. This file lists what the rest of the crate uses; the work is in `src/shader/`.
+
+mod bindings;
+mod compose;
+mod constants;
+mod glue;
+mod walk;
+
+pub use bindings::{Binding, bindings, element_slots};
+pub use compose::compose;
+pub use constants::Switches;
+pub use walk::{Skeleton, Walk};

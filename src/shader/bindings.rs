@@ -1,0 +1,104 @@
+//! The storage buffers that a walk's shader declares, with their places; and the slots of an element, in the order in
+//! which the state buffer holds them.
+
+use super::walk::Skeleton;
+use crate::rule::{AnyRule, Extent, Slot};
+use crate::wrappers::{Clip, Wrappers};
+
+/// A storage buffer of a composed shader, in the order of the binding numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Binding {
+    /// Group 0, binding 0, `read_write`: a window of a parameter buffer.
+    Params,
+    /// Group 0, binding 1, `read`: a window of a gradient buffer.
+    Grads,
+    /// Group 0, binding 2, `read_write`: a window of a state page.
+    State,
+    /// Group 0, binding 3, `read`, dynamic offset: rows of the chunk table.
+    Tables,
+    /// Group 0, binding 4, `read_write`: numbers of the tensors, then partial results.
+    Scratch,
+    /// Group 0, binding 5, `read_write`: a window of numbers of rows and columns.
+    Lines,
+    /// Group 0, binding 6, `read`: what was decided for the step, and its records.
+    Control,
+    /// The same, `read_write`.
+    Decisions,
+    /// Group 1, binding 0, `read`, dynamic offset: the step's words.
+    Clocks,
+}
+
+impl Binding {
+    /// Group and binding number.
+    pub fn place(self) -> (u32, u32) {
+        match self {
+            Self::Params => (0, 0),
+            Self::Grads => (0, 1),
+            Self::State => (0, 2),
+            Self::Tables => (0, 3),
+            Self::Scratch => (0, 4),
+            Self::Lines => (0, 5),
+            Self::Control | Self::Decisions => (0, 6),
+            Self::Clocks => (1, 0),
+        }
+    }
+
+    /// Whether the shader writes it.
+    pub fn writable(self) -> bool {
+        matches!(self, Self::Params | Self::State | Self::Scratch | Self::Lines | Self::Decisions)
+    }
+
+    /// Whether its offset travels with the dispatch.
+    pub fn dynamic(self) -> bool {
+        matches!(self, Self::Tables | Self::Clocks)
+    }
+}
+
+/// The bindings that a rule's shader of this skeleton declares.
+pub fn bindings(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton) -> Vec<Binding> {
+    use Skeleton::{Accumulate, Apply, Decide, Finish, FinishLines, FinishNorms, Lines, Moves, Norms, Sums};
+    let grads = match skeleton {
+        Lines | Sums | Norms | Accumulate => true,
+        Apply => !rule.stores_early(),
+        FinishLines | Finish | Moves | FinishNorms | Decide => false,
+    };
+    let params = match skeleton {
+        Lines | Sums | Apply | Moves | Accumulate => true,
+        Norms => matches!(wrappers.clip, Some(Clip::Adaptive(_))),
+        FinishLines | Finish | FinishNorms | Decide => false,
+    };
+    let scratch = match skeleton {
+        Lines | FinishLines | Sums | Finish | Norms | FinishNorms => true,
+        Apply => !rule.names().tensor.is_empty(),
+        Moves | Decide | Accumulate => false,
+    };
+    let lines = match skeleton {
+        Lines | FinishLines => true,
+        Sums | Apply => rule.has_lines(),
+        Finish | Moves | Norms | FinishNorms | Decide | Accumulate => false,
+    };
+    let state = matches!(skeleton, Sums | Apply | Moves) && !element_slots(rule, wrappers).is_empty();
+    let decides = matches!(skeleton, FinishNorms | Decide);
+    // Once it is decided which records a step has, they come from there.
+    let reads_control = wrappers.is_controlled() && !decides;
+    [
+        (Binding::Params, params),
+        (Binding::Grads, grads),
+        (Binding::State, state),
+        (Binding::Tables, skeleton != Decide),
+        (Binding::Scratch, scratch),
+        (Binding::Lines, lines),
+        (Binding::Control, reads_control),
+        (Binding::Decisions, decides),
+        (Binding::Clocks, !reads_control || matches!(skeleton, Norms | Accumulate)),
+    ]
+    .into_iter()
+    .filter_map(|(binding, declared)| declared.then_some(binding))
+    .collect()
+}
+
+/// The slots of an element in the order in which a block holds them: the rule's, then those around it.
+pub fn element_slots(rule: &dyn AnyRule, wrappers: &Wrappers) -> Vec<Slot> {
+    let all = rule.slots().into_iter().chain(wrappers.slots(rule.needs_look_ahead()));
+    all.filter(|slot| slot.extent == Extent::Element && *slot != Wrappers::ACCUMULATED).collect()
+}

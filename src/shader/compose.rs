@@ -1,0 +1,70 @@
+//! A shader's whole text, composed from its pieces.
+//!
+//! WGSL's module scope has no order, so the pieces stand one behind the other: shared functions, codecs, one rule,
+//! defaults for the functions that the rule leaves out, the glue, and one skeleton. Numbers and choices are `override`
+//! constants, which the host sets when it makes a pipeline.
+
+use super::bindings::{Binding, bindings};
+use super::glue::glue;
+use super::walk::Skeleton;
+use crate::rule::AnyRule;
+use crate::tensor::{Access, DType};
+use crate::wrappers::Wrappers;
+
+/// The whole text of one shader. `grad` is the format of gradients; it makes no difference where none are bound.
+pub fn compose(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, access: Access, grad: DType) -> String {
+    let binds_grads = bindings(rule, wrappers, skeleton).contains(&Binding::Grads);
+    let of_rule = if skeleton.knows_no_rule() { String::new() } else { format!("{} / ", rule.name()) };
+    let mut text = format!(
+        "// {of_rule}{} / param f32, {}{}. Composed by wgpu-optim {}.\n\n",
+        skeleton.name(),
+        if binds_grads { format!("grad {grad}, ") } else { String::new() },
+        access.name(),
+        env!("CARGO_PKG_VERSION")
+    );
+    let mut piece = |piece: &str| {
+        text.push_str(piece);
+        text.push('\n');
+    };
+    piece(include_str!("../../shaders/parts.wgsl"));
+    if !matches!(skeleton, Skeleton::FinishNorms | Skeleton::Decide) {
+        piece(include_str!("../../shaders/codecs/f32.wgsl"));
+    }
+    if binds_grads && grad == DType::F16 {
+        piece(include_str!("../../shaders/codecs/f16.wgsl"));
+    }
+    if !skeleton.knows_no_rule() {
+        piece(rule.shader());
+        for default in defaults(rule, skeleton) {
+            piece(default);
+        }
+    }
+    piece(include_str!("../../shaders/skeletons/common.wgsl"));
+    piece(&glue(rule, wrappers, skeleton, access, grad));
+    skeleton.texts().for_each(&mut piece);
+    text
+}
+
+/// What stands in for the items that a rule leaves out.
+fn defaults(rule: &dyn AnyRule, skeleton: Skeleton) -> Vec<&'static str> {
+    let of_lines = [
+        ("fn measure_line(", include_str!("../../shaders/defaults/measure_line.wgsl")),
+        ("fn finish_line(", include_str!("../../shaders/defaults/finish_line.wgsl")),
+        ("fn finish_row(", include_str!("../../shaders/defaults/finish_row.wgsl")),
+    ];
+    let of_lines = of_lines.into_iter().filter(|_| matches!(skeleton, Skeleton::Lines | Skeleton::FinishLines));
+    let of_all = [
+        ("struct Tensor ", include_str!("../../shaders/defaults/Tensor.wgsl")),
+        ("fn measure(", include_str!("../../shaders/defaults/measure.wgsl")),
+        ("fn finish(", include_str!("../../shaders/defaults/finish.wgsl")),
+        ("fn land(", include_str!("../../shaders/defaults/land.wgsl")),
+        ("fn moved(", include_str!("../../shaders/defaults/moved.wgsl")),
+    ];
+    let mut all = Vec::new();
+    for (item, default) in of_all.into_iter().chain(of_lines) {
+        if !rule.shader().lines().any(|line| line.starts_with(item)) {
+            all.push(default);
+        }
+    }
+    all
+}

@@ -1,0 +1,69 @@
+//! The `override` constants of a walk: the choices of a rule, of what is wrapped around it, and of a dispatch. One
+//! shader text serves them all, and a pipeline sets them.
+
+use super::walk::{Skeleton, Walk};
+use crate::parts::Combine;
+use crate::rule::AnyRule;
+use crate::wrappers::{Clip, Wrappers};
+
+/// The switches of `shaders/skeletons/common.wgsl` that the groups and tensors of a dispatch set. Each is on where any
+/// group needs it; one that does not has the number that changes nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Switches {
+    /// Some group ascends.
+    pub maximize: bool,
+    /// Some group has an L2 penalty.
+    pub l2: bool,
+    /// Some group decays, decoupled or independent.
+    pub decay: bool,
+    /// Some group decays cautiously.
+    pub cautious: bool,
+    /// A row ends within a vector of four.
+    pub tails: bool,
+    /// Four elements may lie in several rows of a matrix.
+    pub crossings: bool,
+    /// Lanes of a workgroup.
+    pub lanes: u32,
+}
+
+impl Switches {
+    /// All `override` constants of a rule's walk, with their values.
+    pub fn constants(&self, rule: &dyn AnyRule, wrappers: &Wrappers, walk: Walk) -> Vec<(&'static str, f64)> {
+        let Walk { skeleton, sums, to } = walk;
+        let is_batch = skeleton == Skeleton::Accumulate;
+        let scales = wrappers.loss_scale.is_some() && is_batch == (wrappers.accumulate > 1);
+        let with_params = matches!(wrappers.clip, Some(Clip::Adaptive(_)));
+        let mut constants = if skeleton.knows_no_rule() { vec![] } else { rule.constants() };
+        constants.extend(
+            [
+                ("MAXIMIZE", self.maximize),
+                ("L2", self.l2),
+                ("DECAY", self.decay),
+                ("CAUTIOUS", self.cautious),
+                ("LOOKAHEAD", wrappers.lookahead.is_some()),
+                ("UNSCALE", scales),
+                ("MEAN", wrappers.accumulate > 1),
+                ("RESTORES", wrappers.skips() && rule.needs_look_ahead()),
+                ("SKIPS", wrappers.skips()),
+                ("NORM_PARAM", with_params),
+                ("TAILS", self.tails),
+                ("CROSSINGS", self.crossings),
+                ("BIT_MAX", sums.combine == Combine::BitMax),
+                ("SUM_PAIR", sums.pair),
+                ("SUM_PARAM", sums.param),
+                ("SUM_GRAD", sums.grad),
+                ("SUM_STATE", sums.state),
+                ("SUM_STORES", sums.stores),
+            ]
+            .map(|(name, on)| (name, f64::from(on))),
+        );
+        let ema = wrappers.ema.map_or(0, |ema| 1 + u8::from(ema.debias));
+        constants.extend([
+            ("CLIP", f64::from(Clip::clipping(wrappers.clip) as u8)),
+            ("EMA", ema.into()),
+            ("MOVE", f64::from(to as u8)),
+            ("LANES", self.lanes.into()),
+        ]);
+        constants
+    }
+}

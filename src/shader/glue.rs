@@ -1,0 +1,375 @@
+//! The glue: the part of a shader that declares its bindings and moves numbers between them and the structs of rule and
+//! skeleton. Only what depends on slots, formats or access is made here; the rest are the files of `shaders/glue/`.
+
+use std::fmt::Write;
+
+use super::bindings::{Binding, bindings, element_slots};
+use super::walk::Skeleton;
+use crate::control::{CONTROL, MEASURED_WORDS, STAGES, WORDS};
+use crate::rule::{AnyRule, Common, Extent, Numbers, Slot, Start};
+use crate::tensor::{Access, DType};
+use crate::wrappers::Wrappers;
+
+/// Declares the bindings and the functions that move elements through them.
+pub(super) fn glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, access: Access, grad: DType) -> String {
+    let mut text = String::from("// Glue: bindings, and the way between them and the rule's structs.\n\n");
+    let bindings = bindings(rule, wrappers, skeleton);
+    for &binding in &bindings {
+        let (name, element) = match (binding, access) {
+            (Binding::Params, Access::Vec4) => ("params", "vec4<u32>"),
+            (Binding::Params, Access::Scalar) => ("params", "u32"),
+            (Binding::Grads, Access::Vec4) if grad == DType::F16 => ("grads", "vec2<u32>"),
+            (Binding::Grads, Access::Vec4) => ("grads", "vec4<u32>"),
+            (Binding::Grads, Access::Scalar) => ("grads", "u32"),
+            (Binding::State, _) => ("states", "vec4<u32>"),
+            (Binding::Tables, _) => ("tables", "vec4<u32>"),
+            (Binding::Scratch, _) => ("scratch", "u32"),
+            (Binding::Lines, _) => ("lines", "f32"),
+            (Binding::Control | Binding::Decisions, _) => ("control", "u32"),
+            (Binding::Clocks, _) => ("clocks", "u32"),
+        };
+        let (group, number) = binding.place();
+        let mode = if binding.writable() { "read_write" } else { "read" };
+        line(
+            &mut text,
+            format_args!("@group({group}) @binding({number}) var<storage, {mode}> {name}: array<{element}>;"),
+        );
+    }
+    text.push('\n');
+    if bindings.contains(&Binding::Tables) {
+        piece(&mut text, include_str!("../../shaders/glue/rows.wgsl"));
+    }
+    if skeleton.knows_no_rule() {
+        text.push_str(&decision_glue(wrappers, skeleton));
+    } else {
+        text.push_str(&record_glue(rule, wrappers.is_controlled()));
+    }
+    match skeleton {
+        Skeleton::Lines => {
+            text.push_str(&load_four("param", access, DType::F32));
+            text.push_str(&load_four("grad", access, grad));
+        }
+        Skeleton::Sums | Skeleton::Apply | Skeleton::Moves => {
+            text.push_str(&load_elements("param", access, DType::F32));
+            text.push_str(&store_params(access));
+            text.push_str(&state_glue(rule, wrappers, skeleton));
+            match bindings.contains(&Binding::Grads) {
+                true => text.push_str(&load_elements("grad", access, grad)),
+                false => text.push_str("fn load_grad(row: Row, q: u32) -> vec4<f32> {\n    return vec4<f32>();\n}\n\n"),
+            }
+        }
+        Skeleton::Norms | Skeleton::Accumulate => {
+            match bindings.contains(&Binding::Params) {
+                true => text.push_str(&load_elements("param", access, DType::F32)),
+                false => {
+                    text.push_str("fn load_param(row: Row, q: u32) -> vec4<f32> {\n    return vec4<f32>();\n}\n\n")
+                }
+            }
+            text.push_str(&load_words("grad", access, grad));
+            text.push_str(if skeleton == Skeleton::Accumulate { store_params(access) } else { String::new() }.as_str());
+        }
+        Skeleton::FinishLines | Skeleton::Finish | Skeleton::FinishNorms | Skeleton::Decide => {}
+    }
+    let of_lines = matches!(skeleton, Skeleton::Lines | Skeleton::FinishLines);
+    if bindings.contains(&Binding::Lines) {
+        piece(&mut text, include_str!("../../shaders/glue/lines.wgsl"));
+        piece(
+            &mut text,
+            match of_lines {
+                true => include_str!("../../shaders/glue/shares.wgsl"),
+                false => include_str!("../../shaders/glue/seen.wgsl"),
+            },
+        );
+    }
+    if !of_lines && !skeleton.knows_no_rule() {
+        text.push_str(&tensor_glue(rule, bindings.contains(&Binding::Scratch)));
+    }
+    text
+}
+
+/// Where a tensor's numbers stand, and how they are read.
+fn record_glue(rule: &dyn AnyRule, is_controlled: bool) -> String {
+    let mut text = String::from("// Where the tensor's numbers stand in this step, or why it has none.\n");
+    let source = if is_controlled { "control" } else { "clocks" };
+    let (first, stride) = (CONTROL.len(), MEASURED_WORDS);
+    let record = match is_controlled {
+        true => format!("control[{first}u + {stride}u * tensor]"),
+        false => "clocks[tensor]".into(),
+    };
+    text.push_str(&format!("fn load_record(tensor: u32) -> u32 {{\n    return {record};\n}}\n\n"));
+    let common = <Common<f32> as Numbers<f32>>::NAMES;
+    let of_record = |i: usize| format!("        bitcast<f32>({source}[record + {i}u]),\n");
+    let of_common = |(i, name): (usize, &&str)| match (is_controlled, *name) {
+        (true, "unscale") => "        bitcast<f32>(control[1u]),\n".into(),
+        (true, "coarse") => format!("        bitcast<f32>(control[{}u + {stride}u * tensor]),\n", first + 1),
+        (true, "fine") => format!("        bitcast<f32>(control[{}u + {stride}u * tensor]),\n", first + 2),
+        _ => of_record(i),
+    };
+    let fields: String = common.iter().enumerate().map(of_common).collect();
+    text.push_str(&format!(
+        "fn load_common(tensor: u32, record: u32) -> Common {{\n    return Common(\n{fields}    );\n}}\n\n"
+    ));
+    let fields: String = (common.len()..common.len() + rule.names().hyper.len()).map(of_record).collect();
+    text + &format!("fn load_hyper(record: u32) -> Hyper {{\n    return Hyper(\n{fields}    );\n}}\n\n")
+}
+
+/// The way to the step's words and to control.
+fn decision_glue(wrappers: &Wrappers, skeleton: Skeleton) -> String {
+    let mut text = String::new();
+    let mut names = |prefix: &str, names: &[&str]| {
+        for (i, name) in names.iter().enumerate().filter(|(_, name)| !name.is_empty()) {
+            line(&mut text, format_args!("const {prefix}_{name}: u32 = {i}u;"));
+        }
+    };
+    names("WORD", &WORDS);
+    names("CONTROL", &CONTROL);
+    for (i, name) in STAGES.iter().enumerate() {
+        line(&mut text, format_args!("const STAGE_{name}: u32 = {}u;", 1 << i));
+    }
+    text.push_str(&format!("const FIRST_TENSOR: u32 = {}u;\n", CONTROL.len()));
+    text.push_str(&format!("const TENSOR_WORDS: u32 = {MEASURED_WORDS}u;\n"));
+    line(&mut text, format_args!("const FIRST_PRESENT: u32 = {}u;\n", WORDS.len()));
+    piece(
+        &mut text,
+        match skeleton {
+            Skeleton::Accumulate => include_str!("../../shaders/glue/batches.wgsl"),
+            _ => include_str!("../../shaders/glue/step.wgsl"),
+        },
+    );
+    piece(
+        &mut text,
+        match wrappers.is_controlled() {
+            true => include_str!("../../shaders/glue/unscale.wgsl"),
+            false => include_str!("../../shaders/glue/no_unscale.wgsl"),
+        },
+    );
+    if matches!(skeleton, Skeleton::Norms | Skeleton::FinishNorms) {
+        piece(&mut text, include_str!("../../shaders/glue/norm_partials.wgsl"));
+    }
+    if matches!(skeleton, Skeleton::FinishNorms | Skeleton::Decide) {
+        piece(&mut text, include_str!("../../shaders/glue/control.wgsl"));
+    }
+    text
+}
+
+/// Adds a text of `shaders/glue/`, and an empty line.
+fn piece(text: &mut String, piece: &str) {
+    text.push_str(piece);
+    text.push('\n');
+}
+
+fn line(text: &mut String, arguments: std::fmt::Arguments<'_>) {
+    writeln!(text, "{arguments}").expect("a string takes any text");
+}
+
+/// The two words or four that hold the elements at the four places of `i`.
+fn picked(what: &str, access: Access, format: DType) -> String {
+    let words = ["x", "y", "z", "w"].map(|field| match (format, access) {
+        (DType::F32, Access::Vec4) => format!("{what}s[i.{field} / 4u][i.{field} % 4u]"),
+        (DType::F32, Access::Scalar) => format!("{what}s[i.{field}]"),
+        (DType::F16, Access::Vec4) => format!("{what}s[i.{field} / 4u][i.{field} / 2u % 2u]"),
+        (DType::F16, Access::Scalar) => format!("{what}s[i.{field} / 2u]"),
+    });
+    let words = format!("vec4<u32>({})", words.join(", "));
+    match format {
+        DType::F32 => words,
+        DType::F16 => format!("pick_f16({words}, i)"),
+    }
+}
+
+/// `load_param`, `load_grad`: four elements.
+fn load_elements(what: &str, access: Access, format: DType) -> String {
+    load_quad(&format!("load_{what}"), what, access, format, &format!("decode_{format}"), "vec4<f32>")
+}
+
+/// `load_grad_words`: four elements as words of f32, whose bits no conversion has touched.
+fn load_words(what: &str, access: Access, format: DType) -> String {
+    let widen = match format {
+        DType::F32 => "",
+        DType::F16 => "widen_f16",
+    };
+    load_quad(&format!("load_{what}_words"), what, access, format, widen, "vec4<u32>")
+}
+
+fn load_quad(name: &str, what: &str, access: Access, format: DType, decode: &str, four: &str) -> String {
+    match access {
+        Access::Vec4 => format!(
+            "fn {name}(row: Row, q: u32) -> {four} {{
+    return {decode}({what}s[row.{what} / 4u + q]);
+}}
+
+"
+        ),
+        Access::Scalar => format!(
+            "fn {name}(row: Row, q: u32) -> {four} {{
+    let i = row.{what} + vec4<u32>(4u * q) + min(vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(row.len - 1u - 4u * q));
+    return {decode}({});
+}}
+
+",
+            picked(what, access, format)
+        ),
+    }
+}
+
+/// `count` elements of a row of a matrix, from its element `at`; behind the last it is repeated.
+fn load_four(what: &str, access: Access, format: DType) -> String {
+    let whole = match access {
+        Access::Vec4 => {
+            format!(
+                "    if (!CROSSINGS) {{\n        return decode_{format}({what}s[(row.{what} + at) / 4u]);\n    }}\n"
+            )
+        }
+        Access::Scalar => String::new(),
+    };
+    let picked = picked(what, access, format);
+    format!(
+        "fn load_{what}_four(row: Row, at: u32, count: u32) -> vec4<f32> {{
+{whole}    let i = row.{what} + vec4<u32>(at) + min(vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(count - 1u));
+    return decode_{format}({picked});
+}}
+
+"
+    )
+}
+
+fn store_params(access: Access) -> String {
+    match access {
+        Access::Vec4 => "fn store_param(row: Row, q: u32, old: vec4<f32>, p: vec4<f32>) {
+    var stored = p;
+    if (TAILS) {
+        stored = select(old, p, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(row.len - 4u * q));
+    }
+    params[row.param / 4u + q] = encode_f32(stored);
+}
+
+"
+        .into(),
+        Access::Scalar => {
+            let mut text = String::from(
+                "fn store_param(row: Row, q: u32, old: vec4<f32>, p: vec4<f32>) {
+    let words = encode_f32(p);
+    let i = row.param + 4u * q;
+    params[i] = words.x;
+",
+            );
+            for (n, field) in [(1, 'y'), (2, 'z'), (3, 'w')] {
+                line(
+                    &mut text,
+                    format_args!(
+                        "    if (4u * q + {n}u < row.len) {{
+        params[i + {n}u] = words.{field};
+    }}"
+                    ),
+                );
+            }
+            text + "}\n\n"
+        }
+    }
+}
+
+/// State is stored block by block, all slots of a block side by side.
+fn state_glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton) -> String {
+    let slots = element_slots(rule, wrappers);
+    let lanes = ["s0", "s1", "s2", "s3"];
+    let pointers = lanes.map(|s| format!("{s}: ptr<function, State>")).join(", ");
+    let values = lanes.map(|s| format!("{s}: State")).join(", ");
+    let mut place = String::from("fn state_place(row: Row, q: u32) -> Place {\n");
+    match slots.len() {
+        0 => place.push_str("    return Place(0u, 0u);\n}\n\n"),
+        1 => place.push_str("    return Place(row.state + q, 0u);\n}\n\n"),
+        count => {
+            let others = count - 1;
+            place.push_str(&format!(
+                "    let inside = q % BLOCK_QUADS;
+    return Place(row.state + {count}u * q - {others}u * inside, min(BLOCK_QUADS, quads(row) - (q - inside)));
+}}
+
+"
+            ));
+        }
+    }
+    let mut load = format!("fn load_state(row: Row, c: Common, q: u32, p: vec4<f32>, {pointers}) {{\n");
+    let mut store = format!("fn store_state(row: Row, q: u32, {values}) {{\n");
+    let stores = !(skeleton == Skeleton::Apply && rule.stores_early());
+    let own = rule.slots().into_iter().filter(|slot| slot.extent == Extent::Element);
+    for (i, Slot { name, start, .. }) in own.enumerate() {
+        if i == 0 {
+            load.push_str("    let at = state_place(row, q);\n");
+            store.push_str(if stores { "    let at = state_place(row, q);\n" } else { "" });
+        }
+        let loaded = format!("decode_f32(states[at.first + {i}u * at.span])");
+        match start {
+            Start::Value(_) => line(&mut load, format_args!("    let {name} = {loaded};")),
+            Start::Param => line(&mut load, format_args!("    let {name} = select({loaded}, p, c.first != 0.0);")),
+        }
+        for (s, field) in lanes.iter().zip(["x", "y", "z", "w"]) {
+            line(&mut load, format_args!("    (*{s}).{name} = {name}.{field};"));
+        }
+        if stores {
+            let four = lanes.map(|s| format!("{s}.{name}")).join(", ");
+            let to = format!("states[at.first + {i}u * at.span]");
+            line(&mut store, format_args!("    {to} = encode_f32(vec4<f32>({four}));"));
+        }
+    }
+    if rule.has_lines() && skeleton != Skeleton::Moves {
+        load.push_str(
+            "    var rows: vec4<f32>;\n    var columns: vec4<f32>;\n    load_lines(row, q, &rows, &columns);\n",
+        );
+        for Slot { name, extent, .. } in rule.slots().into_iter().filter(|slot| slot.extent.is_line()) {
+            let numbers = if extent == Extent::Row { "rows" } else { "columns" };
+            for (s, field) in lanes.iter().zip(["x", "y", "z", "w"]) {
+                line(&mut load, format_args!("    (*{s}).{name} = {numbers}.{field};"));
+            }
+        }
+    }
+    let mut text = format!("{place}{load}}}\n\n{store}}}\n\n");
+    if matches!(skeleton, Skeleton::Apply | Skeleton::Moves) {
+        for (name, wanted) in [("slow", Wrappers::SLOW), ("mean", Wrappers::EMA), ("before", Wrappers::BEFORE)] {
+            text.push_str(&slot_glue(name, slots.iter().position(|slot| slot.name == wanted.name)));
+        }
+    }
+    text
+}
+
+/// The way to a slot round the rule; where there is none, it is 0 and stays so.
+fn slot_glue(name: &str, slot: Option<usize>) -> String {
+    let (load, store) = match slot {
+        None => ("    return vec4<f32>();".into(), String::new()),
+        Some(i) => {
+            let word = format!("states[at.first + {i}u * at.span]");
+            let place = "    let at = state_place(row, q);\n";
+            (format!("{place}    return decode_f32({word});"), format!("{place}    {word} = encode_f32(numbers);\n"))
+        }
+    };
+    format!(
+        "fn load_{name}(row: Row, q: u32) -> vec4<f32> {{\n{load}\n}}
+
+fn store_{name}(row: Row, q: u32, numbers: vec4<f32>) {{\n{store}}}
+
+"
+    )
+}
+
+fn tensor_glue(rule: &dyn AnyRule, bound: bool) -> String {
+    let names = rule.names().tensor;
+    let count = names.len();
+    let mut text = String::from("fn load_tensor(tensor: u32) -> Tensor {\n");
+    if bound && count > 0 {
+        let number = |i| format!("        bitcast<f32>(scratch[{count}u * tensor + {i}u]),\n");
+        let numbers: String = (0..count).map(number).collect();
+        line(&mut text, format_args!("    return Tensor(\n{numbers}    );"));
+    } else {
+        line(&mut text, format_args!("    return Tensor({});", vec!["0.0"; count.max(1)].join(", ")));
+    }
+    text.push_str("}\n");
+    if !bound {
+        return text;
+    }
+    text.push_str("\nfn store_tensor(tensor: u32, k: Tensor) {\n");
+    for (i, name) in names.iter().enumerate() {
+        line(&mut text, format_args!("    scratch[{count}u * tensor + {i}u] = bitcast<u32>(k.{name});"));
+    }
+    text.push_str("}\n\n");
+    text + include_str!("../../shaders/glue/sum_partials.wgsl")
+}

@@ -1,0 +1,184 @@
+//! The walks over tensors that a shader can make: their names, their texts, and what of them a pipeline's constants
+//! must know. What a walk binds, and how it reads that, is in `bindings` and `glue`.
+
+use crate::rule::{AnyRule, Move, Pass, Sums};
+
+/// The text that makes a walk: one entry point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Skeleton {
+    /// One workgroup a tile adds `measure_line` up over the tile's rows and columns. Where the tile holds whole
+    /// matrices, it finishes their lines too.
+    Lines,
+    /// One workgroup finishes all rows of a matrix, others some of its columns, with `finish_line` and `finish_row`.
+    FinishLines,
+    /// One workgroup a chunk combines `measure` of the chunk's elements.
+    Sums,
+    /// One workgroup a tensor combines the chunks' results and calls `finish`.
+    Finish,
+    /// One workgroup a chunk updates the chunk's elements.
+    Apply,
+    /// One workgroup a chunk moves parameters outside a step. It binds no gradients.
+    Moves,
+    /// One workgroup a chunk measures the chunk's gradients. This walk and those that follow know no rule.
+    Norms,
+    /// One workgroup a tensor combines what `Norms` measured of the tensor's chunks.
+    FinishNorms,
+    /// One workgroup decides, before a step, whether the step is applied and with which numbers.
+    Decide,
+    /// One workgroup a chunk adds a micro-batch to the sum of those before it. The sums are bound as parameters.
+    Accumulate,
+}
+
+/// What a skeleton consists of.
+struct Parts {
+    name: &'static str,
+    entry: &'static str,
+    /// The pieces that the text builds upon.
+    base: &'static [&'static str],
+    text: &'static str,
+}
+
+impl Skeleton {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Lines,
+        Self::FinishLines,
+        Self::Sums,
+        Self::Finish,
+        Self::Apply,
+        Self::Moves,
+        Self::Norms,
+        Self::FinishNorms,
+        Self::Decide,
+        Self::Accumulate,
+    ];
+
+    fn parts(self) -> Parts {
+        const PAIR: &str = include_str!("../../shaders/skeletons/pair.wgsl");
+        const MEASURED: &str = include_str!("../../shaders/skeletons/measured.wgsl");
+        const TREE: &str = include_str!("../../shaders/skeletons/tree.wgsl");
+        const PARTIALS: &str = include_str!("../../shaders/skeletons/partials.wgsl");
+        match self {
+            Self::Lines => Parts {
+                name: "lines",
+                entry: "lines_of_tile",
+                base: &[],
+                text: include_str!("../../shaders/skeletons/lines.wgsl"),
+            },
+            Self::FinishLines => Parts {
+                name: "finish_lines",
+                entry: "finish_lines",
+                base: &[],
+                text: include_str!("../../shaders/skeletons/finish_lines.wgsl"),
+            },
+            Self::Sums => Parts {
+                name: "sums",
+                entry: "sums",
+                base: &[PAIR, TREE],
+                text: include_str!("../../shaders/skeletons/sums.wgsl"),
+            },
+            Self::Finish => Parts {
+                name: "finish",
+                entry: "finish_tensor",
+                base: &[PAIR, PARTIALS],
+                text: include_str!("../../shaders/skeletons/finish.wgsl"),
+            },
+            Self::Apply => Parts {
+                name: "apply",
+                entry: "apply",
+                base: &[],
+                text: include_str!("../../shaders/skeletons/apply.wgsl"),
+            },
+            Self::Moves => Parts {
+                name: "moves",
+                entry: "move_all",
+                base: &[],
+                text: include_str!("../../shaders/skeletons/moves.wgsl"),
+            },
+            Self::Norms => Parts {
+                name: "norms",
+                entry: "norms",
+                base: &[MEASURED, TREE],
+                text: include_str!("../../shaders/skeletons/norms.wgsl"),
+            },
+            Self::FinishNorms => Parts {
+                name: "finish_norms",
+                entry: "finish_norms",
+                base: &[MEASURED, PARTIALS],
+                text: include_str!("../../shaders/skeletons/finish_norms.wgsl"),
+            },
+            Self::Decide => Parts {
+                name: "decide",
+                entry: "decide_step",
+                base: &[MEASURED],
+                text: include_str!("../../shaders/skeletons/decide.wgsl"),
+            },
+            Self::Accumulate => Parts {
+                name: "accumulate",
+                entry: "accumulate",
+                base: &[],
+                text: include_str!("../../shaders/skeletons/accumulate.wgsl"),
+            },
+        }
+    }
+
+    /// The file's stem, which labels use.
+    pub fn name(self) -> &'static str {
+        self.parts().name
+    }
+
+    /// The entry point's name.
+    pub fn entry(self) -> &'static str {
+        self.parts().entry
+    }
+
+    /// Whether the text is the same for all rules.
+    pub fn knows_no_rule(self) -> bool {
+        matches!(self, Self::Norms | Self::FinishNorms | Self::Decide | Self::Accumulate)
+    }
+
+    /// The pieces of the text, in order.
+    pub(super) fn texts(self) -> impl Iterator<Item = &'static str> {
+        let Parts { base, text, .. } = self.parts();
+        base.iter().copied().chain([text])
+    }
+}
+
+/// One walk of a step or a move: a skeleton, and what of the walk a pipeline's constants must know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Walk {
+    /// The skeleton that makes it.
+    pub skeleton: Skeleton,
+    /// What a walk of sums measures, and what the walk behind it finishes; in other walks those over gradients.
+    pub sums: Sums,
+    /// Where a move takes the parameters; in other walks the look-ahead.
+    pub to: Move,
+}
+
+impl Walk {
+    /// A walk that measures nothing for a rule and moves nothing outside a step.
+    pub const fn new(skeleton: Skeleton) -> Self {
+        Self { skeleton, sums: Sums::GRADS, to: Move::LookAhead }
+    }
+
+    /// A move outside a step.
+    pub const fn of_move(to: Move) -> Self {
+        Self { to, ..Self::new(Skeleton::Moves) }
+    }
+
+    /// The walks of a step, in order.
+    pub fn of_step(rule: &dyn AnyRule) -> Vec<Self> {
+        let mut last = Sums::GRADS;
+        let walk = |pass| match pass {
+            Pass::Lines => Self::new(Skeleton::Lines),
+            Pass::FinishLines => Self::new(Skeleton::FinishLines),
+            Pass::Sums(sums) => {
+                last = sums;
+                Self { sums, ..Self::new(Skeleton::Sums) }
+            }
+            Pass::Finish => Self { sums: last, ..Self::new(Skeleton::Finish) },
+            Pass::Apply => Self::new(Skeleton::Apply),
+        };
+        rule.passes().into_iter().map(walk).collect()
+    }
+}
