@@ -179,7 +179,7 @@ fn descend(gpu: &Gpu, clips: &[Option<Clip>], options: &Options) -> Result<Vec<W
     let mut optimizers = Vec::new();
     for &clip in clips {
         let config = Config::from(Sgd { lr: options.lr, ..Sgd::default() });
-        let config = clip.into_iter().fold(config, Config::clip);
+        let config = clip.into_iter().fold(config, Config::wrap);
         optimizers.push(Optimizer::new(gpu, &tensors, config)?);
     }
     for step in 0..=u64::from(options.steps) {

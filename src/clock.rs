@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::rule::{Carried, Move};
 use crate::tensor::TensorSpec;
+use crate::wrappers::{Ema, Moving};
 
 /// One history of applied steps.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -120,7 +121,7 @@ pub struct Order<N> {
     /// The tensors of a look-ahead whose step has not come.
     looked: Option<Vec<bool>>,
     /// The move that led the parameters to where they are evaluated, while they stand there, and its numbers.
-    evaluating: Option<(Move, N)>,
+    evaluating: Option<(Moving, N)>,
 }
 
 impl<N> Default for Order<N> {
@@ -197,7 +198,7 @@ impl<N: Clone> Order<N> {
             return Err(error("evaluation", "the parameters are in evaluation already"));
         }
         self.settled("evaluation")?;
-        self.evaluating = Some((Move::Evaluation, numbers));
+        self.evaluating = Some((Moving::Rule(Move::Evaluation), numbers));
         Ok(())
     }
 
@@ -208,12 +209,12 @@ impl<N: Clone> Order<N> {
     /// `numbers` says.
     pub fn swap(&mut self, numbers: impl FnOnce() -> Result<N>) -> Result<N> {
         match &self.evaluating {
-            Some((Move::Swap, _)) => Ok(self.evaluating.take().expect("it was just seen").1),
+            Some((Moving::Wrapper(..), _)) => Ok(self.evaluating.take().expect("it was just seen").1),
             Some(_) => Err(error("swap", "the parameters are in evaluation; call train first")),
             None => {
                 self.settled("swap")?;
                 let numbers = numbers()?;
-                self.evaluating = Some((Move::Swap, numbers.clone()));
+                self.evaluating = Some((Moving::Wrapper("ema", Ema::SWAP), numbers.clone()));
                 Ok(numbers)
             }
         }
@@ -225,7 +226,7 @@ impl<N: Clone> Order<N> {
     /// [`Error::Order`] where the parameters are not in evaluation.
     pub fn train(&mut self) -> Result<N> {
         match self.evaluating {
-            Some((Move::Evaluation, _)) => Ok(self.evaluating.take().expect("it was just seen").1),
+            Some((Moving::Rule(Move::Evaluation), _)) => Ok(self.evaluating.take().expect("it was just seen").1),
             Some(_) => Err(error("training", "the parameters are swapped with their mean; swap them back")),
             None => Err(error("training", "the parameters are in training already")),
         }
@@ -248,7 +249,7 @@ impl<N: Clone> Order<N> {
     /// [`Error::Order`].
     pub fn in_training(&self, what: &'static str) -> Result<()> {
         match self.evaluating {
-            Some((Move::Swap, _)) => {
+            Some((Moving::Wrapper(..), _)) => {
                 Err(error(what, "the parameters are swapped with their mean; swap them back first"))
             }
             Some(_) => Err(error(what, "the parameters are in evaluation; call train first")),

@@ -9,10 +9,11 @@ use crate::rule::{AnyRule, Rule};
 use crate::rules;
 use crate::schedule::{Schedule, Scheduler};
 use crate::tensor::TensorSpec;
-use crate::wrappers::{Clip, Ema, Lookahead, LossScale, Wrappers};
+use crate::wrapper::AnyWrapper;
+use crate::wrappers::{self, Wrappers};
 
-/// Fields that are the same for all groups.
-const TOP: [&str; 8] = ["clip", "accumulate", "skip_nonfinite", "loss_scale", "norms", "lookahead", "ema", "on_device"];
+/// Fields that are the same for all groups, beside those of wrappers.
+const TOP: [&str; 2] = ["norms", "on_device"];
 
 /// An optimizer's configuration: a rule with its options, and the fields around it.
 ///
@@ -82,7 +83,8 @@ impl Group {
     /// The group at work, with the top level's options where it has none of its own; `i` is its place in `groups`.
     fn active(&self, i: usize, top: &ActiveGroup) -> Result<ActiveGroup> {
         let mut own = self.fields.clone();
-        if let Some(field) = TOP.iter().find(|&&field| own.contains_key(field)) {
+        let top_fields = wrappers::ALL.iter().map(|entry| entry.name).chain(TOP);
+        if let Some(field) = top_fields.into_iter().find(|field| own.contains_key(*field)) {
             let message = "belongs to the top level; it is the same for all groups";
             return Err(wrong(format!("groups[{i}].{field}"), message));
         }
@@ -162,16 +164,13 @@ impl Config {
         };
         let maximize = take(&mut fields, "maximize")?.unwrap_or(false);
         let groups = take(&mut fields, "groups")?.unwrap_or_default();
-        let wrappers = Wrappers {
-            clip: take(&mut fields, "clip")?,
-            accumulate: take(&mut fields, "accumulate")?.unwrap_or(1),
-            skip_nonfinite: take(&mut fields, "skip_nonfinite")?.unwrap_or(false),
-            loss_scale: take(&mut fields, "loss_scale")?,
-            norms: take(&mut fields, "norms")?.unwrap_or(false),
-            lookahead: take(&mut fields, "lookahead")?,
-            ema: take(&mut fields, "ema")?,
-            on_device: take(&mut fields, "on_device")?.unwrap_or_default(),
-        };
+        let mut wrappers = Wrappers::default();
+        for entry in wrappers::ALL {
+            let Some(value) = fields.shift_remove(entry.name) else { continue };
+            wrappers = wrappers.with((entry.read)(value).map_err(|error| wrong_at(entry.name, error))?);
+        }
+        wrappers.norms = take(&mut fields, "norms")?.unwrap_or(false);
+        wrappers.on_device = take(&mut fields, "on_device")?.unwrap_or_default();
         let schedules = take_schedules(&mut fields)?;
         let config = Self { rule: start.with(&fields)?, maximize, wrappers, schedules, groups };
         config.active()?;
@@ -202,32 +201,12 @@ impl Config {
         self
     }
 
-    /// Makes gradients that are too large smaller.
+    /// Wraps the rule: [`Clip`](crate::Clip), [`Accumulate`](crate::Accumulate), [`LossScale`](crate::LossScale),
+    /// [`SkipNonfinite`](crate::SkipNonfinite), [`Lookahead`](crate::Lookahead), [`Ema`](crate::Ema) and the others of
+    /// [`wrappers`](mod@crate::wrappers), one of each kind.
     #[must_use]
-    pub fn clip(mut self, clip: Clip) -> Self {
-        self.wrappers.clip = Some(clip);
-        self
-    }
-
-    /// Takes a step every `batches` calls, with the mean of their gradients. At least 1, the default.
-    #[must_use]
-    pub fn accumulate(mut self, batches: u64) -> Self {
-        self.wrappers.accumulate = batches;
-        self
-    }
-
-    /// Skips steps whose gradients hold NaN, infinity, or a number of 2^63 or more: nothing changes then.
-    #[must_use]
-    pub fn skip_nonfinite(mut self, skip: bool) -> Self {
-        self.wrappers.skip_nonfinite = skip;
-        self
-    }
-
-    /// Takes gradients of a loss that is multiplied by a scale, and skips as
-    /// [`skip_nonfinite`](Self::skip_nonfinite).
-    #[must_use]
-    pub fn loss_scale(mut self, scale: LossScale) -> Self {
-        self.wrappers.loss_scale = Some(scale);
+    pub fn wrap(mut self, wrapper: impl Into<Box<dyn AnyWrapper>>) -> Self {
+        self.wrappers = self.wrappers.with(wrapper);
         self
     }
 
@@ -238,26 +217,12 @@ impl Config {
         self
     }
 
-    /// Keeps a running mean of the parameters.
-    #[must_use]
-    pub fn ema(mut self, ema: Ema) -> Self {
-        self.wrappers.ema = Some(ema);
-        self
-    }
-
     /// Lets a kernel of the caller's write these options, in a buffer that
     /// [`Optimizer::on_device`](crate::Optimizer) names: some of `lr`, `weight_decay`, `eps`, `momentum`, `alpha` and
     /// `clip`.
     #[must_use]
     pub fn on_device<S: Into<String>>(mut self, options: impl IntoIterator<Item = S>) -> Self {
         self.wrappers.on_device = options.into_iter().map(Into::into).collect();
-        self
-    }
-
-    /// Wraps the rule in [`Lookahead`].
-    #[must_use]
-    pub fn lookahead(mut self, lookahead: Lookahead) -> Self {
-        self.wrappers.lookahead = Some(lookahead);
         self
     }
 
@@ -307,12 +272,13 @@ impl Config {
     fn active(&self) -> Result<Groups> {
         self.rule.check()?;
         self.wrappers.check()?;
+        self.wrappers.iter().try_for_each(|wrapper| wrapper.check_rule(&*self.rule))?;
         let mut all = vec![ActiveGroup::new(self.rule.clone(), self.maximize, Map::new(), None)?];
         for (i, group) in self.groups.iter().enumerate() {
             all.push(group.active(i, &all[0])?);
         }
         all[0].schedulers = schedulers(&self.schedules, "", &all)?;
-        let groups = Groups::new(all, self.wrappers.clone());
+        let groups = Groups::new(all, self.wrappers.completed());
         groups.check_schedules(1)?;
         groups.check_on_device()?;
         Ok(groups)
@@ -421,15 +387,18 @@ fn wrong(path: impl Into<String>, message: impl ToString) -> Error {
 /// Takes a field out of the map, with its path in the error.
 fn take<T: for<'de> Deserialize<'de>>(fields: &mut Map<String, Value>, name: &str) -> Result<Option<T>> {
     let Some(value) = fields.shift_remove(name) else { return Ok(None) };
-    serde_path_to_error::deserialize(value).map(Some).map_err(|error| {
-        let inner = error.path().to_string();
-        let path = match inner.as_str() {
-            "." => name.to_string(),
-            path if path.starts_with('[') => format!("{name}{path}"),
-            path => format!("{name}.{path}"),
-        };
-        wrong(path, error.inner())
-    })
+    serde_path_to_error::deserialize(value).map(Some).map_err(|error| wrong_at(name, error))
+}
+
+/// The error of a field's value, with the whole path.
+fn wrong_at(name: &str, error: serde_path_to_error::Error<serde_json::Error>) -> Error {
+    let inner = error.path().to_string();
+    let path = match inner.as_str() {
+        "." => name.to_string(),
+        path if path.starts_with('[') => format!("{name}{path}"),
+        path => format!("{name}.{path}"),
+    };
+    wrong(path, error.inner())
 }
 
 impl Serialize for Config {
@@ -438,25 +407,15 @@ impl Serialize for Config {
         fields.insert("optimizer".into(), self.name().into());
         fields.extend(self.rule.to_json());
         fields.insert("maximize".into(), self.maximize.into());
-        let Wrappers { clip, accumulate, skip_nonfinite, loss_scale, norms, lookahead, ema, on_device } =
-            &self.wrappers;
-        fields.insert("accumulate".into(), (*accumulate).into());
-        fields.insert("skip_nonfinite".into(), (*skip_nonfinite).into());
-        fields.insert("norms".into(), (*norms).into());
-        let optional = [
-            ("clip", serde_json::to_value(clip)),
-            ("loss_scale", serde_json::to_value(loss_scale)),
-            ("lookahead", serde_json::to_value(lookahead)),
-            ("ema", serde_json::to_value(ema)),
-        ];
-        for (name, value) in optional {
-            let value = value.map_err(serde::ser::Error::custom)?;
-            if !value.is_null() {
-                fields.insert(name.into(), value);
+        fields.insert("norms".into(), self.wrappers.norms.into());
+        for entry in wrappers::ALL {
+            let on = self.wrappers.iter().find(|wrapper| wrapper.name() == entry.name);
+            if let Some(value) = on.map(|wrapper| wrapper.to_json()).or_else(entry.off) {
+                fields.insert(entry.name.into(), value);
             }
         }
-        if !on_device.is_empty() {
-            fields.insert("on_device".into(), serde_json::to_value(on_device).map_err(serde::ser::Error::custom)?);
+        if !self.wrappers.on_device.is_empty() {
+            fields.insert("on_device".into(), self.wrappers.on_device.clone().into());
         }
         put_schedules(&mut fields, &self.schedules).map_err(serde::ser::Error::custom)?;
         fields.insert("groups".into(), serde_json::to_value(&self.groups).map_err(serde::ser::Error::custom)?);

@@ -2,9 +2,7 @@
 //!
 //! Twins: `shaders/skeletons/norms.wgsl`, `shaders/skeletons/decide.wgsl`.
 
-use crate::parts::{Real, at_least};
-use crate::rule::Clipping;
-use crate::wrappers::{AdaptiveClip, Clip};
+use crate::parts::Real;
 
 /// What is wrong with a gradient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -77,7 +75,7 @@ impl<F: Real> Squares<F> {
     }
 
     /// The root, and the power of two that it was multiplied by.
-    fn root(self) -> (F, F) {
+    pub(crate) fn root(self) -> (F, F) {
         if self.large == F::zero() {
             (self.small.sqrt() * F::of(1.0 / SMALL), F::one())
         } else {
@@ -140,61 +138,11 @@ impl<F: Real> Measured<F> {
             _ => self.grads.norm(),
         }
     }
-
-    /// What its gradients are multiplied by, in two steps: a power of two, and the rest. NaN where the norm is.
-    fn factors(self, limit: F, adaptive: Option<F>) -> [F; 2] {
-        let (root, coarse) = self.grads.root();
-        let bound = adaptive.map_or(limit, |eps| {
-            let (params, unit) = self.params.root();
-            limit * at_least(params / unit, eps)
-        });
-        match self.kind {
-            Some(NonFinite::NaN) => [F::one(), F::nan()],
-            Some(NonFinite::Infinite) => [F::one(), F::zero()],
-            _ if coarse == F::one() => {
-                let tiny = F::of(1e-6);
-                let ratio = bound / if adaptive.is_some() { at_least(root, tiny) } else { root + tiny };
-                [F::one(), if ratio >= F::one() { F::one() } else { ratio }]
-            }
-            _ if bound * coarse >= root => [F::one(); 2],
-            _ => [coarse, bound / root],
-        }
-    }
-
-    /// Whether the norm exceeds the limit.
-    fn exceeds(self, limit: F) -> bool {
-        let (root, coarse) = self.grads.root();
-        self.kind == Some(NonFinite::Infinite) || (self.kind != Some(NonFinite::NaN) && root > limit * coarse)
-    }
-}
-
-impl Clip {
-    /// What the update does with `coarse` and `fine`.
-    pub fn clipping(clip: Option<Self>) -> Clipping {
-        match clip {
-            None => Clipping::Off,
-            Some(Self::Value(_)) => Clipping::Value,
-            Some(Self::TensorNorm(_) | Self::GlobalNorm(_) | Self::Adaptive(_)) => Clipping::Norm,
-            Some(Self::Sign(_)) => Clipping::Sign,
-        }
-    }
-
-    /// `coarse` and `fine` of a tensor.
-    pub fn factors<F: Real>(self, tensor: Measured<F>, all: Measured<F>) -> [F; 2] {
-        let limit = F::of(self.limit());
-        match self {
-            Self::Value(_) => [F::one(); 2],
-            Self::TensorNorm(_) => tensor.factors(limit, None),
-            Self::GlobalNorm(_) => all.factors(limit, None),
-            Self::Adaptive(AdaptiveClip { eps, .. }) => tensor.factors(limit, Some(F::of(eps))),
-            Self::Sign(_) => [F::one(), if all.exceeds(limit) { F::one() } else { F::zero() }],
-        }
-    }
 }
 
 /// The first words of a step whose update is decided on the device, by name; behind them is one word a tensor: whether
 /// it has a gradient.
-pub const WORDS: [&str; 20] = [
+pub const WORDS: [&str; 19] = [
     "TENSORS",
     "STAGES",
     "WORLDS",        // where the table of worlds is
@@ -203,7 +151,6 @@ pub const WORDS: [&str; 20] = [
     "NORMS",         // where norms go in control: of all, then of each tensor
     "BEFORE",        // the number of the step before
     "AFTER",         // of this one
-    "CLIP",          // 0 none, or by value; 1 tensor, 2 global, 3 adaptive, 4 sign
     "CLIP_LIMIT",    // f32
     "CLIP_EPS",      // f32
     "CLIP_OPTION",   // which option written on the device the limit is

@@ -196,7 +196,8 @@ impl Layout {
         let norms = align(CONTROL.len() + MEASURED_WORDS * tensors);
         let options = align(norms + 1 + tensors);
         let records = align(options + groups.wrappers().on_device.len());
-        let record = <Common<f64> as Numbers<f64>>::NAMES.len() + groups.rule(0).names().hyper.len();
+        let recorded = groups.wrappers().recorded().count();
+        let record = <Common<f64> as Numbers<f64>>::NAMES.len() + recorded + groups.rule(0).names().hyper.len();
         Self { tensors, record, norms, options, records }
     }
 
@@ -273,13 +274,10 @@ pub(crate) fn words(groups: &Groups, layout: &Layout, choices: &Choices, present
 
 fn head(wrappers: &Wrappers, layout: &Layout, task: Task) -> Vec<(&'static str, u32)> {
     let bits = |number: f64| (number as f32).to_bits();
-    let (kind, limit, eps) = match wrappers.clip {
-        None => (0, 0.0, 0.0),
-        Some(Clip::Value(c)) => (0, c, 0.0),
-        Some(Clip::TensorNorm(c)) => (1, c, 0.0),
-        Some(Clip::GlobalNorm(c)) => (2, c, 0.0),
-        Some(Clip::Adaptive(AdaptiveClip { clip, eps })) => (3, clip, eps),
-        Some(Clip::Sign(c)) => (4, c, 0.0),
+    let limit = wrappers.clip().map_or(0.0, Clip::limit);
+    let eps = match wrappers.clip() {
+        Some(Clip::Adaptive(AdaptiveClip { eps, .. })) => eps,
+        _ => 0.0,
     };
     let option = wrappers.on_device.iter().position(|option| option == "clip");
     let mut head = vec![
@@ -290,17 +288,16 @@ fn head(wrappers: &Wrappers, layout: &Layout, task: Task) -> Vec<(&'static str, 
         ("NORMS", layout.norms as u32),
         ("BEFORE", task.sequence[0]),
         ("AFTER", task.sequence[1]),
-        ("CLIP", kind),
         ("CLIP_LIMIT", bits(limit)),
         ("CLIP_EPS", bits(eps)),
         ("CLIP_OPTION", option.map_or(ABSENT, |option| option as u32)),
         ("SKIPS", wrappers.skips().into()),
-        ("BATCHES", bits(wrappers.accumulate as f64)),
+        ("BATCHES", bits(wrappers.batches() as f64)),
         ("OPTIONS", layout.options as u32),
         ("OPTIONS_COUNT", wrappers.on_device.len() as u32),
         ("OTHERS", task.others),
     ];
-    if let Some(scale) = &wrappers.loss_scale {
+    if let Some(scale) = wrappers.loss_scale() {
         let growth = [("GROWTH", bits(scale.growth)), ("BACKOFF", bits(scale.backoff))];
         head.extend(growth.into_iter().chain([("INTERVAL", scale.interval as u32)]));
     }

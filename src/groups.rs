@@ -8,7 +8,7 @@ use crate::lines::Lines;
 use crate::rule::{AnyRule, Common, Extent, Move, Slot, WeightDecay};
 use crate::schedule::Scheduler;
 use crate::tensor::TensorSpec;
-use crate::wrappers::{Clip, Wrappers};
+use crate::wrappers::{Moving, Wrappers};
 
 /// In the map of records: the tensor has no part in this step.
 pub(crate) const ABSENT: u32 = u32::MAX;
@@ -109,18 +109,20 @@ pub struct Records {
 /// The numbers of a clock in one step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
-    /// What the skeleton uses round any rule.
+    /// What every walk uses around a rule.
     pub common: Common<f64>,
+    /// What the wrappers use that are on, in the order of the registry.
+    pub wrapped: Vec<f64>,
     /// The rule's, in the order of its `Hyper`.
     pub hyper: Vec<f64>,
-    /// Both as a polynomial in the options that are written on the device, of the first degree in each: bit `i` of a
+    /// All of them as a polynomial in the options that are written on the device, of the first degree in each: bit `i` of a
     /// term's place says whether it has option `i`. Empty where there are none.
     pub terms: Vec<Vec<f64>>,
 }
 
 impl Record {
     fn numbers(&self) -> impl Iterator<Item = f64> {
-        self.common.values().into_iter().chain(self.hyper.iter().copied())
+        self.common.values().into_iter().chain(self.wrapped.iter().copied()).chain(self.hyper.iter().copied())
     }
 
     /// Appends all terms, each number rounded to f32 once.
@@ -299,7 +301,7 @@ impl Groups {
     /// A tensor's state: the slots of its rule, then those round it.
     pub fn slots_of(&self, tensor: usize) -> Vec<Slot> {
         let rule = self.rule_of(tensor);
-        rule.slots().into_iter().chain(self.wrappers.slots(rule.needs_look_ahead())).collect()
+        rule.slots().into_iter().chain(self.wrappers.slots(rule)).collect()
     }
 
     /// A tensor's slot, and its place among the fields of the rule's struct, behind which are the slots round it.
@@ -315,9 +317,9 @@ impl Groups {
         };
         let names = self.rule_of(tensor).names();
         let fields = if slot.extent == Extent::Tensor { names.tensor } else { names.state };
-        let behind = || Wrappers::SLOTS.iter().position(|name| *name == slot.name).map(|i| fields.len() + i);
+        let behind = || self.wrappers.place_of_slot(self.rule_of(tensor), name).map(|place| fields.len() + place);
         let place = fields.iter().position(|field| *field == name).or_else(behind);
-        Ok((*slot, place.expect("a slot is a field of the rule's struct, or round it")))
+        Ok((*slot, place.expect("a slot is a field of the rule's struct, or a wrapper's")))
     }
 
     /// Whether the group ascends.
@@ -477,8 +479,8 @@ impl Groups {
     ///
     /// # Errors
     /// As [`step`](Self::step).
-    pub fn moved(&self, clocks: &Clocks, to: Move, marked: impl Fn(usize) -> bool) -> Result<Records> {
-        let ahead = to == Move::LookAhead;
+    pub fn moved(&self, clocks: &Clocks, to: Moving, marked: impl Fn(usize) -> bool) -> Result<Records> {
+        let ahead = to == Moving::Rule(Move::LookAhead);
         let rules = self.all_scheduled(clocks.steps.saturating_add(ahead.into()).max(1))?;
         let record = |clock: &Clock| {
             let t = clock.t.saturating_add(ahead.into()).max(1);
@@ -487,8 +489,11 @@ impl Groups {
         let list = clocks.list().iter().map(record).collect();
         let moves = |tensor: usize| {
             let started = ahead || clocks.clock(tensor).started;
-            let of_all = matches!(to, Move::Swap | Move::Average);
-            marked(tensor) && started && (of_all || self.rule_of(tensor).moves().contains(&to))
+            let makes = match to {
+                Moving::Rule(to) => self.rule_of(tensor).moves().contains(&to),
+                Moving::Wrapper(..) => true,
+            };
+            marked(tensor) && started && makes
         };
         let of = (0..self.of.len()).map(|tensor| moves(tensor).then(|| clocks.of(tensor))).collect();
         Ok(Records { list, of })
@@ -498,24 +503,17 @@ impl Groups {
     fn record(&self, scheduled: Option<&dyn AnyRule>, clock: &mut Clock, step: bool) -> Record {
         let rule = scheduled.unwrap_or(&*self.list[clock.group].rule);
         let terms = self.terms(rule, clock, step);
-        let (common, hyper) = self.numbers(rule, clock, step);
-        Record { common, hyper, terms }
+        Record { terms, ..self.numbers(rule, &self.wrappers, clock, step) }
     }
 
-    fn numbers(&self, rule: &dyn AnyRule, clock: &mut Clock, step: bool) -> (Common<f64>, Vec<f64>) {
+    fn numbers(&self, rule: &dyn AnyRule, wrappers: &Wrappers, clock: &mut Clock, step: bool) -> Record {
         let ActiveGroup { maximize, lr_initial, .. } = &self.list[clock.group];
         let mut common = Common::new(*maximize, rule.weight_decay(), rule.lr(), *lr_initial);
         common.first = f64::from(step && !clock.started);
-        common.pull = if step { self.wrappers.pull(clock.t) } else { 0.0 };
-        if let Some(ema) = &self.wrappers.ema {
-            (common.ema, common.one_minus_ema) = (ema.decay, 1.0 - ema.decay);
-            common.ema_correction = self.wrappers.ema_correction(clock.t);
-        }
-        common.batches = self.wrappers.accumulate as f64;
-        common.limit = self.wrappers.clip.map_or(0.0, Clip::limit);
+        let wrapped = wrappers.numbers(clock.t, step);
         let mut hyper = Vec::new();
         rule.hyper(clock.t, &mut clock.carried, &mut hyper);
-        (common, hyper)
+        Record { common, wrapped, hyper, terms: vec![] }
     }
 
     /// The same with these numbers for the options that are written on the device; the rate of a group with one of its
@@ -523,11 +521,9 @@ impl Groups {
     fn numbers_on_device(&self, rule: &dyn AnyRule, clock: &Clock, step: bool, options: &[f64]) -> Vec<f64> {
         let group = &self.list[clock.group];
         let mut rule = rule.boxed();
-        let mut limit = None;
+        let mut wrappers = self.wrappers.clone();
         for (name, &number) in self.wrappers.on_device.iter().zip(options) {
-            if name == "clip" {
-                limit = Some(number);
-            } else if group.follows(name) {
+            if !wrappers.set_option(name, number) && group.follows(name) {
                 let (now, set) = (rule.number(name), group.rule.number(name));
                 // What a schedule makes of it now, to what is set.
                 let factor = now.zip(set).filter(|(_, set)| *set != 0.0).map_or(1.0, |(now, set)| now / set);
@@ -537,9 +533,7 @@ impl Groups {
                 }
             }
         }
-        let (mut common, hyper) = self.numbers(&*rule, &mut clock.clone(), step);
-        common.limit = limit.unwrap_or(common.limit);
-        common.values().into_iter().chain(hyper).collect()
+        self.numbers(&*rule, &wrappers, &mut clock.clone(), step).numbers().collect()
     }
 
     fn terms(&self, rule: &dyn AnyRule, clock: &Clock, step: bool) -> Vec<Vec<f64>> {
@@ -574,7 +568,7 @@ impl Groups {
         const KNOWN: [&str; 6] = ["lr", "weight_decay", "eps", "momentum", "alpha", "clip"];
         for (i, name) in self.wrappers.on_device.iter().enumerate() {
             let rule = self.rule(0);
-            let has = if name == "clip" { self.wrappers.clip.is_some() } else { rule.number(name).is_some() };
+            let has = self.wrappers.option(name).or(rule.number(name)).is_some();
             if !KNOWN.contains(&&name[..]) || self.wrappers.on_device[..i].contains(name) {
                 return refuse(format!("on_device[{i}]"), name, format!("one of {}, each once", KNOWN.join(", ")));
             }

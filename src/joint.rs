@@ -50,10 +50,10 @@ impl<'a> Joint<'a> {
             if !wrappers.measures() {
                 return refuse("norms", "are not measured; optimizers that step together need them");
             }
-            if wrappers.accumulate > 1 {
+            if wrappers.batches() > 1 {
                 return refuse("accumulate", "must be 1 where optimizers step together");
             }
-            if (wrappers.skips(), &wrappers.loss_scale) != (first.skips(), &first.loss_scale) {
+            if (wrappers.skips(), wrappers.loss_scale()) != (first.skips(), first.loss_scale()) {
                 return refuse("loss_scale", "and skip_nonfinite must be the same where optimizers step together");
             }
         }

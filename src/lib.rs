@@ -28,7 +28,8 @@ pub mod rules;
 mod schedule;
 pub mod shader;
 mod tensor;
-mod wrappers;
+pub mod wrapper;
+pub mod wrappers;
 
 pub use clock::{Clock, Clocks};
 pub use config::{Config, Group};
@@ -52,4 +53,4 @@ pub use schedule::{Closure, DecayShape, Mode, Plateau, PlateauState, Schedule, S
 pub use tensor::{ALIGNMENT, Access, BLOCK, DType, TensorSpec};
 #[cfg(feature = "gpu")]
 pub use wgpu;
-pub use wrappers::{AdaptiveClip, Clip, Ema, Lookahead, LossScale, Wrappers};
+pub use wrappers::{Accumulate, AdaptiveClip, Clip, Ema, Lookahead, LossScale, SkipNonfinite, Wrappers};

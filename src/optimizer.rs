@@ -15,7 +15,7 @@ use crate::report::{LossScaleState, StepReport};
 use crate::rule::{Carried, Move, Start};
 use crate::schedule::Scheduler;
 use crate::tensor::TensorSpec;
-use crate::wrappers::{Clip, Wrappers};
+use crate::wrappers::{Ema, Moving, Wrappers};
 
 /// An optimizer on the GPU: state, clocks, and the encoding of steps.
 ///
@@ -290,7 +290,7 @@ impl Optimizer {
         let slices: Vec<_> = (0..begun.len()).map(|i| begun[i].then(|| sums.slice_at(i))).collect();
         let all = begun.iter().all(|&begun| begun);
         let of_step = if all { Buffers::Arena(sums) } else { Buffers::Slices(slices) };
-        if self.batch + 1 < self.groups.wrappers().accumulate {
+        if self.batch + 1 < self.groups.wrappers().batches() {
             // Parameters that the step will not take are refused now.
             self.engine.bind(params, Work::Step(&of_step))?;
             self.engine.bind(&sums.into(), Work::Accumulate(grads))?;
@@ -331,7 +331,7 @@ impl Optimizer {
 
     /// Refuses what cannot be between the micro-batches of a step.
     fn between_steps(&self, what: &'static str) -> Result<()> {
-        between_steps(what, self.batch, self.groups.wrappers().accumulate)
+        between_steps(what, self.batch, self.groups.wrappers().batches())
     }
 
     /// The gradients to be cleared: buffer, first byte, bytes.
@@ -377,13 +377,13 @@ impl Optimizer {
         let params = params.into();
         self.take_reports()?;
         self.between_steps("look-ahead")?;
-        self.engine.bind(&params, Work::Move(Move::LookAhead))?;
+        self.engine.bind(&params, Work::Move(Moving::Rule(Move::LookAhead)))?;
         let present = self.groups.present(params.present());
         let moved =
             |i: usize| present.as_ref().is_none_or(|present| present[i]) && self.groups.rule_of(i).needs_look_ahead();
         let mut order = self.order.clone();
         order.look(self.needs_look_ahead(), (0..self.tensors.len()).map(moved).collect())?;
-        let choices = self.course.moved(|clocks| self.groups.moved(clocks, Move::LookAhead, moved))?;
+        let choices = self.course.moved(|clocks| self.groups.moved(clocks, Moving::Rule(Move::LookAhead), moved))?;
         self.commit_move(encoder, &choices, order)
     }
 
@@ -410,8 +410,9 @@ impl Optimizer {
         let params = params.into();
         self.take_reports()?;
         self.between_steps("evaluation")?;
-        self.bind_all(&params, Move::Evaluation)?;
-        let choices = self.course.moved(|clocks| self.groups.moved(clocks, Move::Evaluation, |_| true))?;
+        self.bind_all(&params, Moving::Rule(Move::Evaluation))?;
+        let choices =
+            self.course.moved(|clocks| self.groups.moved(clocks, Moving::Rule(Move::Evaluation), |_| true))?;
         let mut order = self.order.clone();
         order.evaluate(self.has_eval(), choices.clone())?;
         self.commit_move(encoder, &choices, order)
@@ -428,7 +429,7 @@ impl Optimizer {
     ) -> Result<EncodedStep> {
         let params = params.into();
         self.take_reports()?;
-        self.bind_all(&params, Move::Training)?;
+        self.bind_all(&params, Moving::Rule(Move::Training))?;
         let mut order = self.order.clone();
         let choices = order.train()?;
         self.commit_move(encoder, &choices, order)
@@ -451,9 +452,10 @@ impl Optimizer {
         self.take_reports()?;
         self.between_steps("swap")?;
         check_swap(&self.groups)?;
-        self.bind_all(&params, Move::Swap)?;
+        self.bind_all(&params, Moving::Wrapper("ema", Ema::SWAP))?;
         let mut order = self.order.clone();
-        let numbers = || self.course.moved(|clocks| self.groups.moved(clocks, Move::Swap, |_| true));
+        let numbers =
+            || self.course.moved(|clocks| self.groups.moved(clocks, Moving::Wrapper("ema", Ema::SWAP), |_| true));
         let choices = order.swap(numbers)?;
         self.commit_move(encoder, &choices, order)
     }
@@ -473,8 +475,9 @@ impl Optimizer {
         self.take_reports()?;
         check_ema(&self.groups)?;
         self.order.in_training("ema")?;
-        self.bind_all(&copy, Move::Average)?;
-        let choices = self.course.moved(|clocks| self.groups.moved(clocks, Move::Average, |_| true))?;
+        self.bind_all(&copy, Moving::Wrapper("ema", Ema::READ))?;
+        let choices =
+            self.course.moved(|clocks| self.groups.moved(clocks, Moving::Wrapper("ema", Ema::READ), |_| true))?;
         self.commit_move(encoder, &choices, self.order.clone())
     }
 
@@ -511,7 +514,7 @@ impl Optimizer {
     }
 
     /// Binds all parameters for a move.
-    fn bind_all(&mut self, params: &Buffers, to: Move) -> Result<()> {
+    fn bind_all(&mut self, params: &Buffers, to: Moving) -> Result<()> {
         self.engine.bind(params, Work::Move(to))?;
         match params.present().and_then(|present| present.iter().position(|present| !present)) {
             Some(i) => Err(Error::Slice {
@@ -881,10 +884,7 @@ impl Optimizer {
         let stepped = || (0..tensors.len()).filter(|&i| present[i]);
         let with_lines = stepped().filter(|&i| self.groups.rule_of(i).has_lines());
         let line_bytes = with_lines.filter_map(|i| self.groups.lines_of(i)).map(|lines| lines.bytes()).sum();
-        let measured = |grad: u64| match wrappers.clip {
-            Some(Clip::Adaptive(_)) => grad + 4,
-            _ => grad * u64::from(wrappers.measures()),
-        };
+        let measured = |grad: u64| grad * u64::from(wrappers.measures()) + 4 * u64::from(wrappers.measures_params());
         let bytes = stepped().map(|i| {
             let clock = self.course.hoped().clock(i);
             let wrapped = wrappers.bytes_per_element(clock.t.saturating_add(1), !clock.started);
@@ -915,11 +915,11 @@ impl Optimizer {
         let (params, grads) = (params.into(), grads.into());
         for to in [Move::LookAhead, Move::Evaluation, Move::Training] {
             if self.groups.have_move(to) {
-                self.engine.bind(&params, Work::Move(to))?;
+                self.engine.bind(&params, Work::Move(Moving::Rule(to)))?;
             }
         }
         if check_swap(&self.groups).is_ok() {
-            self.engine.bind(&params, Work::Move(Move::Swap))?;
+            self.engine.bind(&params, Work::Move(Moving::Wrapper("ema", Ema::SWAP)))?;
         }
         let sums = self.engine.accumulated();
         let of_step = sums.as_ref().map_or(grads.clone(), |sums| Buffers::Arena(sums));
@@ -1075,7 +1075,7 @@ impl Optimizer {
     fn take_reports(&mut self) -> Result<()> {
         self.take_news()?;
         let wrappers = self.groups.wrappers();
-        if (wrappers.skips() || wrappers.accumulate > 1) && self.undo.iter().any(|undo| undo.state.is_dropped()) {
+        if (wrappers.skips() || wrappers.batches() > 1) && self.undo.iter().any(|undo| undo.state.is_dropped()) {
             let message = "the encoder of an encoding was dropped; forget its token".into();
             return Err(Error::Order { what: "step", message });
         }
@@ -1114,7 +1114,7 @@ impl Optimizer {
             let applied = read("SKIPPED") == 0;
             let name = |&i: &usize| self.tensors[i].name.clone();
             let float = |word: u32| f64::from(f32::from_bits(word));
-            let (measures, scales) = (self.groups.wrappers().measures(), self.groups.wrappers().loss_scale.is_some());
+            let (measures, scales) = (self.groups.wrappers().measures(), self.groups.wrappers().loss_scale().is_some());
             let culprit = NonFinite::read(read("CULPRIT_KIND")).map(|kind| (name(&(read("CULPRIT") as usize)), kind));
             let all = words.filter(|_| measures).map(|words| Measured::<f32>::read(&words[ALL..]));
             let report = StepReport {
@@ -1188,7 +1188,7 @@ impl Optimizer {
     /// # Errors
     /// [`Error::Config`] without `loss_scale`.
     pub fn loss_scale_buffer(&self) -> Result<Slice<'_>> {
-        match self.groups.wrappers().loss_scale {
+        match self.groups.wrappers().loss_scale() {
             Some(_) => Ok(self.of_control(0, 1)),
             None => Err(Error::Config { path: "loss_scale".into(), message: "is not set; there is no scale".into() }),
         }

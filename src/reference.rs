@@ -9,10 +9,11 @@ use crate::error::{Error, Result, refuse};
 use crate::groups::{Groups, Records};
 use crate::parts;
 use crate::report::{LossScaleState, StepReport};
-use crate::rule::{Carried, Extent, Move, Precision, Slot, Start, Step};
+use crate::rule::{Around, Carried, Extent, Move, Precision, Slot, Start, Step};
 use crate::schedule::Scheduler;
 use crate::tensor::TensorSpec;
-use crate::wrappers::{Clip, Ema, LossScale, Wrappers};
+use crate::wrapper::Decided;
+use crate::wrappers::{self, Ema, LossScale, Moving, Wrappers};
 
 /// An optimizer on the CPU, with the semantics of [`Optimizer`](crate::Optimizer); but a look-ahead moves all tensors
 /// that need one and are not frozen.
@@ -64,7 +65,7 @@ impl<F: Precision> Reference<F> {
             order,
             elements,
             numbers,
-            scale: LossScaleState::new(groups.wrappers()),
+            scale: LossScaleState::new(groups.wrappers().loss_scale()),
             batch: 0,
             begun: vec![false; tensors.len()],
             attempts: 0,
@@ -98,9 +99,14 @@ impl<F: Precision> Reference<F> {
             }
             let len = |slot: &Slot| slot.extent.shape(&tensor.shape).iter().product();
             let slot = |name: &str| find(name).map_or(vec![], |slot| vec![start(slot); len(slot)]);
-            // Those round the rule are there, perhaps empty, so that a step finds them behind the rule's.
-            let fields = names.state.iter().copied().chain(Wrappers::SLOTS);
-            elements.push(fields.map(slot).collect());
+            // Each wrapper has one behind the rule's, perhaps empty, where a step finds it by its place in the registry.
+            let mut fields: Vec<Vec<F>> = names.state.iter().copied().map(slot).collect();
+            fields.resize(names.state.len() + wrappers::ALL.len(), vec![]);
+            for wrapped in groups.wrappers().slots(rule) {
+                let place = groups.wrappers().place_of_slot(rule, wrapped.name).expect("the slot of a wrapper");
+                fields[names.state.len() + place] = slot(wrapped.name);
+            }
+            elements.push(fields);
             let number = |name: &&str| find(name).map_or(F::zero(), start);
             numbers.push(names.tensor.iter().map(number).collect());
         }
@@ -168,7 +174,7 @@ impl<F: Precision> Reference<F> {
             Some(grad.iter().copied().collect::<Vec<F>>())
         };
         let grads: Vec<_> = grads.iter().enumerate().map(taken).collect();
-        let batches = self.groups.wrappers().accumulate;
+        let batches = self.groups.wrappers().batches();
         if batches == 1 {
             return self.whole_step(params, &grads);
         }
@@ -179,8 +185,9 @@ impl<F: Precision> Reference<F> {
         if self.batch < batches {
             return Ok(());
         }
-        let sums: Vec<Option<Vec<F>>> =
-            (0..grads.len()).map(|i| self.begun[i].then(|| self.elements[i][self.accumulated(i)].clone())).collect();
+        let sums: Vec<Option<Vec<F>>> = (0..grads.len())
+            .map(|i| self.begun[i].then(|| self.elements[i][self.slot_of(i, "accumulate")].clone()))
+            .collect();
         (self.batch, self.begun) = (0, vec![false; grads.len()]);
         let result = self.whole_step(params, &sums);
         if result.is_err() {
@@ -195,7 +202,7 @@ impl<F: Precision> Reference<F> {
         let skips = self.groups.wrappers().skips();
         for (i, grad) in grads.iter().enumerate() {
             let Some(grad) = grad else { continue };
-            let place = self.accumulated(i);
+            let place = self.slot_of(i, "accumulate");
             for (sum, &raw) in self.elements[i][place].iter_mut().zip(grad) {
                 let mut g = raw * unscale;
                 if skips && NonFinite::of(raw, g) == Some(NonFinite::TooLarge) {
@@ -209,9 +216,9 @@ impl<F: Precision> Reference<F> {
         self.batch += 1;
     }
 
-    /// Where a tensor's sum of micro-batches lies among its slots.
-    fn accumulated(&self, tensor: usize) -> usize {
-        self.elements[tensor].len() - 1
+    /// Where a wrapper's slot of a tensor lies among the tensor's slots.
+    fn slot_of(&self, tensor: usize, wrapper: &str) -> usize {
+        self.groups.rule_of(tensor).names().state.len() + wrappers::place(wrapper)
     }
 
     /// One step with these gradients, or sums of micro-batches.
@@ -225,7 +232,7 @@ impl<F: Precision> Reference<F> {
 
         let wrappers = self.groups.wrappers().clone();
         let LossScaleState { scale, .. } = self.scale;
-        let unscale = if wrappers.accumulate == 1 { 1.0 / scale } else { 1.0 };
+        let unscale = if wrappers.batches() == 1 { 1.0 / scale } else { 1.0 };
         let values: Vec<Vec<F>> = params.iter().map(|param| param.iter().copied().collect()).collect();
         let measured: Vec<Measured<F>> = match wrappers.measures() {
             true => {
@@ -237,7 +244,7 @@ impl<F: Precision> Reference<F> {
         let skipped = wrappers.skips() && all.kind.is_some();
         let looked = self.order.has_looked();
         self.order = order;
-        if let Some(options) = &wrappers.loss_scale {
+        if let Some(options) = wrappers.loss_scale() {
             self.scale = self.scale.after(options, skipped);
         }
         self.attempts += 1;
@@ -258,29 +265,37 @@ impl<F: Precision> Reference<F> {
         for (i, mut values) in values.into_iter().enumerate() {
             let (Some(grads), Some(record)) = (&grads[i], records.of(i)) else { continue };
             let rule = self.groups.rule_of(i);
-            let (own, round) = self.elements[i].split_at_mut(rule.names().state.len());
-            let [slow, ema, before, _] = round else { unreachable!("the slots round the rule, perhaps empty") };
+            let (own, slots) = self.elements[i].split_at_mut(rule.names().state.len());
             if !skipped {
-                let mut common = record.common.round();
-                common.unscale = F::of(unscale);
-                if let Some(clip) = wrappers.clip {
-                    [common.coarse, common.fine] = clip.factors(self.measured[i], all);
+                let factors = wrappers.clip().map_or([F::one(); 2], |clip| clip.factors(self.measured[i], all));
+                let numbers = wrappers.with_decided(&record.wrapped, |number| match number {
+                    Decided::Unscale => F::of(unscale),
+                    Decided::Coarse => factors[0],
+                    Decided::Fine => factors[1],
+                });
+                let setting = wrappers.setting(rule);
+                let mut hooks = Vec::new();
+                let mut on = wrappers.iter().zip(numbers).peekable();
+                for (entry, slot) in wrappers::ALL.iter().zip(slots) {
+                    let Some((wrapper, numbers)) = on.next_if(|(wrapper, _)| wrapper.name() == entry.name) else {
+                        continue;
+                    };
+                    if wrapper.takes_part(setting) {
+                        hooks.push(Around { wrapper: F::hooks(wrapper), numbers, counts: wrapper.counts(), slot });
+                    }
                 }
                 F::kernel(rule).step(Step {
-                    common,
+                    common: record.common.round(),
                     hyper: &record.hyper,
                     tensor: &mut self.numbers[i],
                     params: &mut values,
                     grads,
                     lines: self.groups.lines_of(i),
                     state: own,
-                    clipping: Clip::clipping(wrappers.clip),
-                    slow,
-                    ema,
-                    ema_is_param: wrappers.ema.is_some_and(|ema| !ema.debias),
+                    wrappers: hooks,
                 });
-            } else if looked && !before.is_empty() {
-                values.copy_from_slice(before);
+            } else if looked && rule.needs_look_ahead() {
+                values.copy_from_slice(&slots[wrappers::place("skip_nonfinite")]);
             }
             params[i].iter_mut().zip(values).for_each(|(place, value)| *place = value);
         }
@@ -297,10 +312,10 @@ impl<F: Precision> Reference<F> {
         let mut order = self.order.clone();
         self.between_steps("look-ahead")?;
         order.look(self.groups.have_move(Move::LookAhead), (0..params.len()).map(moved).collect())?;
-        let records = self.groups.moved(&self.clocks, Move::LookAhead, moved)?;
+        let records = self.groups.moved(&self.clocks, Moving::Rule(Move::LookAhead), moved)?;
         self.order = order;
         for (i, param) in params.iter().enumerate() {
-            let before = self.elements[i].len() - 2;
+            let before = self.slot_of(i, "skip_nonfinite");
             self.elements[i][before].iter_mut().zip(param).for_each(|(before, &p)| *before = p);
         }
         self.moved(Move::LookAhead, params, &records);
@@ -314,7 +329,7 @@ impl<F: Precision> Reference<F> {
     pub fn eval(&mut self, params: &mut [ArrayD<F>]) -> Result<()> {
         self.check("parameters", params.len(), |i| params[i].shape().to_vec())?;
         self.between_steps("evaluation")?;
-        let records = self.groups.moved(&self.clocks, Move::Evaluation, |_| true)?;
+        let records = self.groups.moved(&self.clocks, Moving::Rule(Move::Evaluation), |_| true)?;
         self.order.evaluate(self.has_eval(), records.clone())?;
         self.moved(Move::Evaluation, params, &records);
         Ok(())
@@ -349,29 +364,38 @@ impl<F: Precision> Reference<F> {
         self.check("parameters", params.len(), |i| params[i].shape().to_vec())?;
         self.between_steps("swap")?;
         check_swap(&self.groups)?;
-        let records = self.order.swap(|| self.groups.moved(&self.clocks, Move::Swap, |_| true))?;
-        for (i, param) in params.iter_mut().enumerate().filter(|(i, _)| records.of(*i).is_some()) {
-            let ema = self.elements[i].len() - 3;
-            param.iter_mut().zip(&mut self.elements[i][ema]).for_each(|(p, mean)| std::mem::swap(p, mean));
-        }
+        let to = Moving::Wrapper("ema", Ema::SWAP);
+        let records = self.order.swap(|| self.groups.moved(&self.clocks, to, |_| true))?;
+        self.move_by("ema", Ema::SWAP, params, &records);
         Ok(())
+    }
+
+    /// A wrapper's move.
+    fn move_by(&mut self, name: &str, to: usize, params: &mut [ArrayD<F>], records: &Records) {
+        let wrappers = self.groups.wrappers();
+        let Some((at, wrapper)) = wrappers.iter().enumerate().find(|(_, wrapper)| wrapper.name() == name) else {
+            return;
+        };
+        for (i, param) in params.iter_mut().enumerate() {
+            let Some(record) = records.of(i) else { continue };
+            let numbers = wrappers.with_decided(&record.wrapped, |_| F::one());
+            let slot = self.groups.rule_of(i).names().state.len() + wrappers::place(name);
+            let mut values: Vec<F> = param.iter().copied().collect();
+            F::hooks(wrapper).moved(to, &numbers[at], &mut values, &mut self.elements[i][slot]);
+            param.iter_mut().zip(values).for_each(|(place, value)| *place = value);
+        }
     }
 
     /// As [`Optimizer::ema_into`](crate::Optimizer::ema_into).
     ///
     /// # Errors
     /// [`Error::Order`], [`Error::Count`] or [`Error::Shape`].
-    pub fn ema_into(&self, params: &mut [ArrayD<F>]) -> Result<()> {
+    pub fn ema_into(&mut self, params: &mut [ArrayD<F>]) -> Result<()> {
         self.check("parameters", params.len(), |i| params[i].shape().to_vec())?;
         check_ema(&self.groups)?;
         self.order.in_training("ema")?;
-        let records = self.groups.moved(&self.clocks, Move::Average, |_| true)?;
-        for (i, param) in params.iter_mut().enumerate() {
-            let Some(record) = records.of(i) else { continue };
-            let correction = F::of(record.common.ema_correction);
-            let ema = self.elements[i].len() - 3;
-            param.iter_mut().zip(&self.elements[i][ema]).for_each(|(p, &mean)| *p = mean / correction);
-        }
+        let records = self.groups.moved(&self.clocks, Moving::Wrapper("ema", Ema::READ), |_| true)?;
+        self.move_by("ema", Ema::READ, params, &records);
         Ok(())
     }
 
@@ -411,7 +435,7 @@ impl<F: Precision> Reference<F> {
 
     /// Refuses what cannot be between the micro-batches of a step.
     fn between_steps(&self, what: &'static str) -> Result<()> {
-        between_steps(what, self.batch, self.groups.wrappers().accumulate)
+        between_steps(what, self.batch, self.groups.wrappers().batches())
     }
 
     /// Whether the parameters are evaluated elsewhere than they are trained.
@@ -626,8 +650,8 @@ impl<F: Precision> Reference<F> {
 /// A tensor's gradients, measured in the tree that the GPU uses.
 fn measure<F: Precision>(wrappers: &Wrappers, unscale: F, params: &[F], grads: Option<&[F]>) -> Measured<F> {
     let Some(grads) = grads else { return Measured::zero() };
-    let batches = F::of(wrappers.accumulate as f64);
-    let with_params = matches!(wrappers.clip, Some(Clip::Adaptive(_)));
+    let batches = F::of(wrappers.batches() as f64);
+    let with_params = wrappers.measures_params();
     parts::tree(Measured::zero(), Measured::combine, grads.len(), |i| {
         Measured::of(grads[i], grads[i] * unscale / batches, with_params.then(|| params[i]))
     })
@@ -643,7 +667,7 @@ pub(crate) fn between_steps(what: &'static str, batch: u64, batches: u64) -> Res
 
 /// Refuses what needs the mean of the parameters where there is none.
 pub(crate) fn check_ema(groups: &Groups) -> Result<()> {
-    match groups.wrappers().ema {
+    match groups.wrappers().ema() {
         Some(_) => Ok(()),
         None => {
             Err(Error::Config { path: "ema".into(), message: "is not set; there is no mean of the parameters".into() })
@@ -654,7 +678,7 @@ pub(crate) fn check_ema(groups: &Groups) -> Result<()> {
 /// Refuses to swap the parameters with a mean that is read otherwise than it is kept.
 pub(crate) fn check_swap(groups: &Groups) -> Result<()> {
     check_ema(groups)?;
-    match groups.wrappers().ema {
+    match groups.wrappers().ema() {
         Some(Ema { debias: true, .. }) => {
             refuse("ema.debias", true, "false to swap in place; ema_into copies the mean out")
         }
@@ -664,7 +688,7 @@ pub(crate) fn check_swap(groups: &Groups) -> Result<()> {
 
 /// Refuses a loss scale that no step leaves.
 pub(crate) fn check_scale(groups: &Groups, scale: LossScaleState) -> Result<()> {
-    let Some(LossScale { interval, .. }) = groups.wrappers().loss_scale else {
+    let Some(&LossScale { interval, .. }) = groups.wrappers().loss_scale() else {
         return Err(Error::Config { path: "loss_scale".into(), message: "is not set; there is no scale".into() });
     };
     LossScale::check_scale("scale", scale.scale)?;

@@ -1,7 +1,7 @@
 //! What a caller learns of steps that the device decides on: the report of a step, and the state of the loss scale.
 
 use crate::control::NonFinite;
-use crate::wrappers::{LossScale, Wrappers};
+use crate::wrappers::LossScale;
 
 /// The loss scale and how long it has held.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -14,8 +14,8 @@ pub struct LossScaleState {
 
 impl LossScaleState {
     /// The first one, 1 without loss scale.
-    pub fn new(wrappers: &Wrappers) -> Self {
-        Self { scale: wrappers.loss_scale.map_or(1.0, |scale| scale.init), good: 0 }
+    pub fn new(options: Option<&LossScale>) -> Self {
+        Self { scale: options.map_or(1.0, |options| options.init), good: 0 }
     }
 
     /// After a step.

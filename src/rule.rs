@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::error::{Error, Result, at_least_zero, refuse};
 use crate::lines::Lines;
 use crate::parts::{self, Combine, Real};
+use crate::wrapper::{AnyWrapper, WrapperKernel};
 
 /// What pulls parameters towards 0. JSON: `"none"` or an object of one field, `{"l2": 0.01}`.
 ///
@@ -289,10 +290,6 @@ pub enum Move {
     Evaluation,
     /// Back from there.
     Training,
-    /// To the running mean of the parameters, which takes their place, and back.
-    Swap,
-    /// To that mean as it is to be read; it stays.
-    Average,
 }
 
 /// A configuration that must be refused, as a row of the registry's tests.
@@ -440,47 +437,14 @@ numbers! {
         cautious,
         /// 1 in the step in which slots that start as the parameter take it, a tensor's first; else 0.
         first,
-        /// Lookahead's `alpha` in every `k`-th step, else 0.
-        pull,
-        /// The share of the old mean of the parameters in the new one.
-        ema,
-        /// The share of the parameter in it.
-        one_minus_ema,
-        /// What that mean is divided by where it is read.
-        ema_correction,
-        /// Micro-batches, of which the gradient is the sum.
-        batches,
-        /// The largest number of a gradient that is clipped by value; what one clipped by sign becomes.
-        limit,
-        /// One over the loss scale. This and the next two are known on the device alone.
-        unscale,
-        /// A power of two that brings gradients of a large norm near 1.
-        coarse,
-        /// What they are multiplied by then. Clipped by sign: 1 where they become signs, else 0.
-        fine,
     }
 }
 
 impl Common<f64> {
-    /// The numbers of a group whose scheduled rate is `lr` and whose configured one is `lr_initial`; those round the
-    /// rule change nothing.
+    /// The numbers of a group whose scheduled rate is `lr` and whose configured one is `lr_initial`.
     pub fn new(maximize: bool, decay: WeightDecay, lr: f64, lr_initial: f64) -> Self {
-        let mut common = Self {
-            direction: if maximize { -1.0 } else { 1.0 },
-            l2: 0.0,
-            decay: 0.0,
-            cautious: 0.0,
-            first: 0.0,
-            pull: 0.0,
-            ema: 0.0,
-            one_minus_ema: 0.0,
-            ema_correction: 1.0,
-            batches: 1.0,
-            limit: 0.0,
-            unscale: 1.0,
-            coarse: 1.0,
-            fine: 1.0,
-        };
+        let mut common =
+            Self { direction: if maximize { -1.0 } else { 1.0 }, l2: 0.0, decay: 0.0, cautious: 0.0, first: 0.0 };
         match decay {
             WeightDecay::L2(d) => common.l2 = d,
             WeightDecay::Decoupled(d) => common.decay = lr * d,
@@ -505,20 +469,6 @@ impl Common<f64> {
     }
 }
 
-/// How gradients that are too large are made smaller: the shader's `CLIP`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Clipping {
-    /// Not at all.
-    #[default]
-    Off,
-    /// Each number within `-limit..=limit`.
-    Value,
-    /// Times `coarse`, times `fine`.
-    Norm,
-    /// `limit*sign(g)` where `fine` is not 0.
-    Sign,
-}
-
 /// One tensor's step on the CPU.
 pub struct Step<'a, F> {
     /// Numbers of the skeleton.
@@ -535,14 +485,20 @@ pub struct Step<'a, F> {
     pub lines: Option<Lines>,
     /// Slots of elements, rows and columns, in the order of the rule's `State`; those that are off are empty.
     pub state: &'a mut [Vec<F>],
-    /// What becomes of gradients that are too large.
-    pub clipping: Clipping,
-    /// Lookahead's slow parameters; empty without.
-    pub slow: &'a mut [F],
-    /// The running mean of the parameters; empty without.
-    pub ema: &'a mut [F],
-    /// Whether it starts as the parameter.
-    pub ema_is_param: bool,
+    /// The wrappers whose hooks run, in the order of the registry.
+    pub wrappers: Vec<Around<'a, F>>,
+}
+
+/// A wrapper around a tensor's step.
+pub struct Around<'a, F> {
+    /// The wrapper.
+    pub wrapper: &'a dyn WrapperKernel<F>,
+    /// Its numbers.
+    pub numbers: Vec<F>,
+    /// Whether it counts elements before the update lands.
+    pub counts: bool,
+    /// Its slot; empty where it has none.
+    pub slot: &'a mut [F],
 }
 
 /// A rule's mathematics over whole tensors: the CPU reference of one precision.
@@ -553,44 +509,17 @@ pub trait Kernel<F> {
     fn moved(&self, to: Move, hyper: &[f64], params: &mut [F], state: &[Vec<F>]);
 }
 
-/// What the rule calls `g`: the gradient after the loss scale, the mean, the clip, maximize and L2 decay.
-fn prepare<F: Real>(common: &Common<F>, clipping: Clipping, p: F, raw: F) -> F {
-    let g = raw * common.unscale / common.batches;
-    let g = match clipping {
-        Clipping::Off => g,
-        // A NaN stays one.
-        Clipping::Value if g > common.limit => common.limit,
-        Clipping::Value if g < -common.limit => -common.limit,
-        Clipping::Value => g,
-        Clipping::Norm => g * common.coarse * common.fine,
-        Clipping::Sign if common.fine != F::zero() => common.limit * parts::sign(g),
-        Clipping::Sign => g,
-    };
+/// What the rule calls `g`: the gradient behind the wrappers' hooks, after maximize and L2 decay.
+fn prepare<F: Real>(common: &Common<F>, p: F, g: F) -> F {
     let g = common.direction * g;
     if common.l2 == F::zero() { g } else { g + common.l2 * p }
 }
 
-/// Whether the parameter must become NaN: its gradient is, or a norm that the gradient is multiplied by.
-fn is_lost<F: Real>(common: &Common<F>, clipping: Clipping, raw: F) -> bool {
-    raw.is_nan() || (clipping == Clipping::Norm && (raw.is_infinite() || common.fine.is_nan()))
-}
-
-/// Lookahead: the parameter after the update, and the slow one beside it (Zhang et al. 2019, Algorithm 1).
-fn pull_back<F: Real>(common: &Common<F>, before: F, after: F, slow: &mut F) -> F {
-    if common.first != F::zero() {
-        *slow = before;
-    }
-    if common.pull == F::zero() {
-        return after;
-    }
-    *slow = *slow + common.pull * (after - *slow);
-    *slow
-}
-
-/// The running mean of the parameters.
-fn average<F: Real>(common: &Common<F>, is_param: bool, before: F, after: F, mean: &mut F) {
-    let old = if is_param && common.first != F::zero() { before } else { *mean };
-    *mean = parts::ema(old, after, common.ema, common.one_minus_ema);
+/// The gradients behind the wrappers' hooks.
+fn behind<F: Real>(wrappers: &[Around<'_, F>], raw: &[F]) -> Vec<F> {
+    let mut g = raw.to_vec();
+    wrappers.iter().for_each(|around| around.wrapper.gradients(&around.numbers, &mut g));
+    g
 }
 
 /// What a field of a rule's `State` is.
@@ -676,8 +605,10 @@ fn hyper_of<R: Rule, F: Real>(hyper: &[f64]) -> R::Hyper<F> {
 
 impl<R: Rule, F: Real> Kernel<F> for R {
     fn step(&self, step: Step<'_, F>) {
-        let Step { common: c, hyper, tensor, params, grads, lines, state, clipping, slow, ema, ema_is_param } = step;
+        let Step { common: c, hyper, tensor, params, grads, lines, state, mut wrappers } = step;
         let h = hyper_of::<R, F>(hyper);
+        let mut raw = grads.to_vec();
+        let mut wrapped = behind(&wrappers, &raw);
         let mut k = R::Tensor::<F>::read(tensor);
         let mut loader = Loader::new(self, c.first != F::zero(), lines);
         let mut sums = [F::zero(); 2];
@@ -687,7 +618,7 @@ impl<R: Rule, F: Real> Kernel<F> for R {
             match pass {
                 Pass::Lines => {
                     let lines = lines.expect("a rule with rows and columns is for tensors that have them");
-                    line_sums = lines.sums(|i| self.measure_line(&h, prepare(&c, clipping, params[i], grads[i])));
+                    line_sums = lines.sums(|i| self.measure_line(&h, prepare(&c, params[i], wrapped[i])));
                 }
                 Pass::FinishLines => loader.finish_lines(self, &h, &line_sums, state),
                 Pass::Sums(given) => {
@@ -698,7 +629,7 @@ impl<R: Rule, F: Real> Kernel<F> for R {
                         |i| {
                             let p = params[i];
                             let mut s = loader.load::<R::State<F>>(state, i, p);
-                            let g = if given.grad { prepare(&c, clipping, p, grads[i]) } else { F::zero() };
+                            let g = if given.grad { prepare(&c, p, wrapped[i]) } else { F::zero() };
                             let numbers = self.measure(&h, &k, p, g, &mut s);
                             if given.stores {
                                 loader.store(&s, state, i);
@@ -711,25 +642,40 @@ impl<R: Rule, F: Real> Kernel<F> for R {
                 Pass::Finish if params.is_empty() => {}
                 Pass::Finish => self.finish(&h, sums, F::of(params.len() as f64), &mut k),
                 Pass::Apply => {
+                    // A rule that has stored its state in a pass of sums reads no gradient here, unless a wrapper does.
+                    if stored && !wrappers.iter().any(|around| around.counts) {
+                        raw = vec![F::zero(); grads.len()];
+                        wrapped = behind(&wrappers, &raw);
+                    }
+                    let prepared: Vec<F> = params.iter().zip(&wrapped).map(|(&p, &g)| prepare(&c, p, g)).collect();
+                    let mut states = Vec::with_capacity(params.len());
+                    let mut updates = Vec::with_capacity(params.len());
+                    for (i, &p) in params.iter().enumerate() {
+                        let mut s = loader.load::<R::State<F>>(state, i, p);
+                        updates.push(self.direction(&h, &k, p, prepared[i], &mut s));
+                        states.push(s);
+                    }
+                    for Around { wrapper, numbers, counts, .. } in &wrappers {
+                        let factor = if *counts { wrapper.factor(numbers, &prepared, &updates) } else { F::one() };
+                        wrapper.updates(numbers, factor, &prepared, &mut updates);
+                    }
+                    let mut lost: Vec<bool> = raw.iter().map(|raw| raw.is_nan()).collect();
+                    wrappers.iter().for_each(|around| around.wrapper.lose(&around.numbers, &raw, &mut lost));
+                    let before = params.to_vec();
                     for (i, p) in params.iter_mut().enumerate() {
-                        let mut s = loader.load::<R::State<F>>(state, i, *p);
-                        let raw = if stored { F::zero() } else { grads[i] };
-                        let u = self.direction(&h, &k, *p, prepare(&c, clipping, *p, raw), &mut s);
+                        let (u, s) = (updates[i], &mut states[i]);
                         let agree = parts::sign(u) == parts::sign(*p);
                         let decay = c.decay + if agree { c.cautious } else { F::zero() };
                         let u = if decay == F::zero() { u } else { decay * *p + u };
-                        let mut landed = self.land(&h, &k, *p, u, &mut s);
-                        if is_lost(&c, clipping, raw) {
-                            landed = F::nan();
-                        }
+                        let landed = self.land(&h, &k, *p, u, s);
+                        *p = if lost[i] { F::nan() } else { landed };
                         if !stored {
-                            loader.store(&s, state, i);
+                            loader.store(s, state, i);
                         }
-                        let after = slow.get_mut(i).map_or(landed, |slow| pull_back(&c, *p, landed, slow));
-                        if let Some(mean) = ema.get_mut(i) {
-                            average(&c, ema_is_param, *p, after, mean);
-                        }
-                        *p = after;
+                    }
+                    let first = c.first != F::zero();
+                    for Around { wrapper, numbers, slot, .. } in &mut wrappers {
+                        wrapper.land(numbers, first, &before, params, slot);
                     }
                 }
             }
@@ -911,17 +857,25 @@ impl<R: Rule> AnyRule for R {
 pub trait Precision: Real {
     /// The rule's mathematics in it.
     fn kernel(rule: &dyn AnyRule) -> &dyn Kernel<Self>;
+    /// The wrapper's.
+    fn hooks(wrapper: &dyn AnyWrapper) -> &dyn WrapperKernel<Self>;
 }
 
 impl Precision for f32 {
     fn kernel(rule: &dyn AnyRule) -> &dyn Kernel<Self> {
         rule
     }
+    fn hooks(wrapper: &dyn AnyWrapper) -> &dyn WrapperKernel<Self> {
+        wrapper
+    }
 }
 
 impl Precision for f64 {
     fn kernel(rule: &dyn AnyRule) -> &dyn Kernel<Self> {
         rule
+    }
+    fn hooks(wrapper: &dyn AnyWrapper) -> &dyn WrapperKernel<Self> {
+        wrapper
     }
 }
 

@@ -5,9 +5,10 @@ mod bindings;
 mod compose;
 mod constants;
 mod glue;
+mod hooks;
 mod walk;
 
-pub use bindings::{Binding, bindings, element_slots};
+pub use bindings::{Binding, bindings, element_slots, tensor_numbers};
 pub use compose::compose;
 pub use constants::Switches;
 pub use walk::{Skeleton, Walk};

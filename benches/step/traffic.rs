@@ -55,7 +55,7 @@ impl Load {
             Pass::Finish | Pass::FinishLines | Pass::Apply => None,
         });
         let late = !rule.stores_early();
-        let mean = u32::from(around.ema.is_some());
+        let mean = u32::from(around.ema().is_some());
         let (read, written) = (slots + mean, only(late) + mean);
         let update = Touch { param: true, grad: late, read, lands: true, written };
         let norms = Touch { param: false, grad: true, read: 0, lands: false, written: 0 };

@@ -183,10 +183,10 @@ fn optimizer(choice: &str) -> Result<(Config, bool)> {
 /// The same for a loss that is scaled: as `--loss-scale` says, else as the configuration does; where neither does, with
 /// gradients in f16.
 fn scaled(config: Config, grads: Grads, init: Option<f64>) -> Config {
-    let given = config.wrappers().loss_scale;
+    let given = config.wrappers().loss_scale().copied();
     match (init, given, grads) {
-        (Some(init), ..) => config.loss_scale(LossScale { init, ..given.unwrap_or_default() }),
-        (None, None, Grads::F16) => config.loss_scale(LossScale::default()),
+        (Some(init), ..) => config.wrap(LossScale { init, ..given.unwrap_or_default() }),
+        (None, None, Grads::F16) => config.wrap(LossScale::default()),
         _ => config,
     }
 }
@@ -250,7 +250,7 @@ mod tests {
             (own(), Grads::F16, None, Some(LossScale { init: 8.0, interval: 5, ..default })),
             (own(), Grads::F32, Some(4.0), Some(LossScale { init: 4.0, interval: 5, ..default })),
         ] {
-            assert_eq!(scaled(config, grads, init).wrappers().loss_scale, expected);
+            assert_eq!(scaled(config, grads, init).wrappers().loss_scale(), expected.as_ref());
         }
     }
 }

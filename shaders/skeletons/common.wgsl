@@ -1,17 +1,13 @@
 // What every walk does round a rule, once for all rules.
-// Twin: `Common` and `prepare` in src/rule.rs
+// Twin: `Common` in src/rule.rs
 
 // On where any group of the dispatch needs it; a group that does not has the number that changes nothing.
 override MAXIMIZE: bool = false;
 override L2: bool = false;
 override DECAY: bool = false;
 override CAUTIOUS: bool = false;
-override LOOKAHEAD: bool = false;
 override UNSCALE: bool = false; // gradients are those of a loss that was scaled
 override MEAN: bool = false; // gradients are sums of micro-batches
-override CLIP: u32 = 0u; // 0 off, 1 by value, 2 by a norm, 3 by sign
-override EMA: u32 = 0u; // a mean of the parameters: 0 off, 1 starts as the parameter, 2 starts at 0
-override RESTORES: bool = false; // a skipped step undoes its look-ahead
 override SKIPS: bool = false; // of micro-batches: one that no step can use stays so
 override NORM_PARAM: bool = false; // norms of the parameters, too
 
@@ -23,8 +19,10 @@ override SUM_GRAD: bool = true;
 override SUM_STATE: bool = false;
 override SUM_STORES: bool = false;
 
-// Outside a step: 0 to the look-ahead, 1 to evaluation, 2 back to training, 3 swap with the mean, 4 read the mean.
+// Outside a step: 0 to the look-ahead, 1 to evaluation, 2 back to training; higher ones are those of wrappers.
 override MOVE: u32 = 0u;
+const TO_LOOK_AHEAD: u32 = 0u;
+const TO_TRAINING: u32 = 2u;
 
 // On where a row ends within a vector of four. What lies behind the end may be another's or anything: it stays as it
 // was, and is in no sum.
@@ -46,15 +44,6 @@ struct Common {
     decay: f32,
     cautious: f32,
     first: f32, // 1 where slots that start as the parameter take it
-    pull: f32, // lookahead's alpha in every k-th step
-    ema: f32,
-    one_minus_ema: f32,
-    ema_correction: f32, // the mean of the parameters is read divided by it
-    batches: f32,
-    limit: f32, // of a clip by value or sign
-    unscale: f32, // one over the loss scale
-    coarse: f32, // what a clip by norm multiplies by: a power of two,
-    fine: f32, // and the rest; by sign, 1 where it clips
 }
 
 // One row of the table: a chunk; in walks over lines a tile, or lines of a matrix. One without elements does nothing.
@@ -88,34 +77,6 @@ fn quads(row: Row) -> u32 {
 // that to some); one whose bits have met this is not, so that no switch of a skeleton changes a bit.
 fn hidden_zero(row: Row) -> u32 {
     return row.len >> 31u;
-}
-
-// The gradient as the rule sees it.
-fn prepare(c: Common, p: f32, raw: f32) -> f32 {
-    var g = raw;
-    if (UNSCALE) {
-        g *= c.unscale;
-    }
-    if (MEAN) {
-        g /= c.batches;
-    }
-    if (CLIP == 1u) {
-        // Not clamp, which may drop a NaN.
-        g = select(select(g, -c.limit, g < -c.limit), c.limit, g > c.limit);
-    }
-    if (CLIP == 2u) {
-        g = g * c.coarse * c.fine;
-    }
-    if (CLIP == 3u && c.fine != 0.0) {
-        g = c.limit * sign(g);
-    }
-    if (MAXIMIZE) {
-        g *= c.direction;
-    }
-    if (L2) {
-        g += c.l2 * p;
-    }
-    return g;
 }
 
 // A record that no walk but `apply` looks at.

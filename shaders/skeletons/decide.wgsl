@@ -2,11 +2,6 @@
 // loss scale, and which numbers it has. Words of the step come from the host, words of control stay from step to step.
 // Twins: src/control.rs (decisions), src/course.rs (words)
 
-const CLIP_TENSOR: u32 = 1u;
-const CLIP_GLOBAL: u32 = 2u;
-const CLIP_ADAPTIVE: u32 = 3u;
-const CLIP_SIGN: u32 = 4u;
-
 const LEAVES: u32 = 256u;
 
 var<workgroup> leaves: array<Node, LEAVES>;
@@ -129,22 +124,16 @@ fn decide_on_step() {
     store_control(CONTROL_SCALE_USED, scale);
     store_control(CONTROL_UNSCALE, inverse(scale));
     store_control(CONTROL_SKIPPED, u32(is_skipped));
-    let interval = load_word(WORD_INTERVAL);
-    if (interval > 0u) {
-        let good = load_control(CONTROL_GOOD) + 1u;
-        let number = bitcast<f32>(scale);
-        if (is_skipped) {
-            let smaller = number * load_number(WORD_BACKOFF);
-            store_control(CONTROL_SCALE, bitcast<u32>(max(smaller, bitcast<f32>(0x33800000u)))); // 2^-24
-            store_control(CONTROL_GOOD, 0u);
-        } else if (good >= interval) {
-            let larger = number * load_number(WORD_GROWTH);
-            store_control(CONTROL_SCALE, bitcast<u32>(min(larger, 16777216.0)));
-            store_control(CONTROL_GOOD, 0u);
-        } else {
-            store_control(CONTROL_GOOD, good);
-        }
-    }
+    let next = wrapped_after(
+        bitcast<f32>(scale),
+        load_control(CONTROL_GOOD),
+        is_skipped,
+        load_number(WORD_GROWTH),
+        load_number(WORD_BACKOFF),
+        load_word(WORD_INTERVAL),
+    );
+    store_control(CONTROL_SCALE, next.x);
+    store_control(CONTROL_GOOD, next.y);
 }
 
 // Of a norm: the root of its squares, and the power of two that this was multiplied by.
@@ -165,41 +154,15 @@ fn norm_bits(measured: Node) -> u32 {
     return select(bits, not_finite, measured.kind >= 2u);
 }
 
-// What gradients are multiplied by: a power of two, and the rest.
+// What a tensor's gradients are multiplied by: a power of two, and the rest, as bits.
 fn factors_of(tensor: Node) -> vec2<u32> {
-    let clip = load_word(WORD_CLIP);
     var measured = tensor;
-    if (clip == CLIP_GLOBAL || clip == CLIP_SIGN) {
+    if (wrapped_takes_all()) {
         measured = load_all();
     }
-    let one = bitcast<u32>(1.0);
-    if (clip == 0u) {
-        return vec2<u32>(one, one);
-    }
     let root = root_of(measured.squares.xy);
-    let limit = load_limit();
-    if (clip == CLIP_SIGN) {
-        let exceeds = measured.kind == 2u || (measured.kind != 3u && root.x > limit * root.y);
-        return vec2<u32>(one, select(0u, one, exceeds));
-    }
-    if (measured.kind >= 2u) {
-        return vec2<u32>(one, select(0u, 0x7fc00000u, measured.kind == 3u));
-    }
-    var bound = limit;
-    var size = root.x + 1e-6;
-    if (clip == CLIP_ADAPTIVE) {
-        let of_params = root_of(measured.squares.zw);
-        bound = limit * at_least(of_params.x / of_params.y, load_number(WORD_CLIP_EPS));
-        size = at_least(root.x, 1e-6);
-    }
-    if (root.y == 1.0) {
-        let ratio = bound / size;
-        return vec2<u32>(one, select(bitcast<u32>(ratio), one, ratio >= 1.0));
-    }
-    if (bound * root.y >= root.x) {
-        return vec2<u32>(one, one);
-    }
-    return vec2<u32>(bitcast<u32>(root.y), bitcast<u32>(bound / root.x));
+    let of_params = root_of(measured.squares.zw);
+    return wrapped_factors(root, of_params, measured.kind, load_limit(), load_number(WORD_CLIP_EPS));
 }
 
 fn load_limit() -> f32 {

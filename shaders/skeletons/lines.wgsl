@@ -21,7 +21,8 @@ fn lines_of_tile(
     if (is_absent(record) || row.len == 0u) {
         return;
     }
-    let c = load_common(row.tensor, record);
+    let c = load_common(record);
+    let w = load_wrapped(row.tensor, record);
     let h = load_hyper(record);
     let width = row.state;
     let fours = (width + 3u) / 4u;
@@ -39,7 +40,7 @@ fn lines_of_tile(
         let across = 4u * four;
         var sums = vec4<f32>();
         for (var down = first; down < end; down += 1u) {
-            let numbers = measure_four(row, c, h, down * row.columns + across, width - across);
+            let numbers = measure_four(row, c, w, h, down * row.columns + across, width - across);
             of_rows[four * all_rows + down] = (numbers.x + numbers.y) + (numbers.z + numbers.w);
             sums += numbers;
         }
@@ -102,17 +103,17 @@ fn lines_of_tile(
 }
 
 // Of `count` elements of a row, four at most; 0 beyond.
-fn measure_four(row: Row, c: Common, h: Hyper, at: u32, count: u32) -> vec4<f32> {
+fn measure_four(row: Row, c: Common, w: Wrapped, h: Hyper, at: u32, count: u32) -> vec4<f32> {
     var p: vec4<f32>;
     if (L2) {
         p = load_param_four(row, at, count);
     }
     let g = load_grad_four(row, at, count);
     let measured = vec4<f32>(
-        measure_line(h, prepare(c, p.x, g.x)),
-        measure_line(h, prepare(c, p.y, g.y)),
-        measure_line(h, prepare(c, p.z, g.z)),
-        measure_line(h, prepare(c, p.w, g.w)),
+        measure_line(h, prepare(c, w, p.x, g.x)),
+        measure_line(h, prepare(c, w, p.y, g.y)),
+        measure_line(h, prepare(c, w, p.z, g.z)),
+        measure_line(h, prepare(c, w, p.w, g.w)),
     );
     let numbers = bitcast<vec4<f32>>(bitcast<vec4<u32>>(measured) ^ vec4<u32>(hidden_zero(row)));
     if (CROSSINGS) {

@@ -1,5 +1,5 @@
-// The parameters moved outside a step: ahead of the gradients, to evaluation, back to training; swapped with their
-// mean, or replaced by it.
+// The parameters are moved outside a step: ahead of the gradients, to evaluation, back to training, or as a wrapper
+// says.
 
 @compute @workgroup_size(LANES)
 fn move_all(
@@ -12,24 +12,22 @@ fn move_all(
     if (is_absent(record)) {
         return;
     }
-    let c = load_common(row.tensor, record);
+    let c = load_common(record);
+    let w = load_wrapped(row.tensor, record);
     let h = load_hyper(record);
     let end = quads(row);
     for (var q = lane; q < end; q += LANES) {
         let p = load_param(row, q);
-        if (MOVE == 3u) {
-            store_param(row, q, p, load_mean(row, q));
-            store_mean(row, q, p);
-        } else if (MOVE == 4u) {
-            store_param(row, q, p, load_mean(row, q) / c.ema_correction);
+        if (MOVE > TO_TRAINING) {
+            store_param(row, q, p, wrapped_moved(row, w, q, p));
         } else {
             var s0: State;
             var s1: State;
             var s2: State;
             var s3: State;
             load_state(row, c, q, p, &s0, &s1, &s2, &s3);
-            if (RESTORES) {
-                store_before(row, q, p);
+            if (MOVE == TO_LOOK_AHEAD) {
+                wrapped_looked_ahead(row, q, p);
             }
             store_param(row, q, p, vec4<f32>(
                 moved(h, p.x, &s0),

@@ -1,7 +1,7 @@
 // `measure` combined over a row: one partial a row.
 
 // What a leaf is seen with.
-struct Eyes { c: Common, h: Hyper, k: Tensor }
+struct Eyes { c: Common, w: Wrapped, h: Hyper, k: Tensor }
 
 @compute @workgroup_size(LANES)
 fn sums(
@@ -14,7 +14,8 @@ fn sums(
     if (is_absent(record) || row.len == 0u) {
         return;
     }
-    combine_row(row, Eyes(load_common(row.tensor, record), load_hyper(record), load_tensor(row.tensor)), lane);
+    let w = load_wrapped(row.tensor, record);
+    combine_row(row, Eyes(load_common(record), w, load_hyper(record), load_tensor(row.tensor)), lane);
     if (lane == 0u) {
         store_partial(row.partial, nodes[0]);
     }
@@ -23,6 +24,7 @@ fn sums(
 // 8 of a block's 256 quads. Eight leaves in a row read 64 adjacent quads.
 fn leaf_of(row: Row, eyes: Eyes, leaf: u32) -> Node {
     let c = eyes.c;
+    let w = eyes.w;
     let h = eyes.h;
     let k = eyes.k;
     let first = leaf / 8u * 64u;
@@ -38,10 +40,10 @@ fn leaf_of(row: Row, eyes: Eyes, leaf: u32) -> Node {
         if (SUM_GRAD) {
             let raw = load_grad(row, q);
             g = vec4<f32>(
-                prepare(c, p.x, raw.x),
-                prepare(c, p.y, raw.y),
-                prepare(c, p.z, raw.z),
-                prepare(c, p.w, raw.w),
+                prepare(c, w, p.x, raw.x),
+                prepare(c, w, p.y, raw.y),
+                prepare(c, w, p.z, raw.z),
+                prepare(c, w, p.w, raw.w),
             );
         }
         var s0: State;

@@ -14,10 +14,10 @@ use crate::lines::Lines;
 use crate::plan::{Bounds, Dispatch, Item, Place, Plan, SUM_WORDS, Span, Window, check_lines, pack, padded, plan};
 use crate::reference::check_len;
 use crate::report::LossScaleState;
-use crate::rule::{AnyRule, Extent, Move, Start, WeightDecay};
-use crate::shader::{self, Binding, Skeleton, Switches, Walk, element_slots};
+use crate::rule::{AnyRule, Extent, Start, WeightDecay};
+use crate::shader::{self, Binding, Skeleton, Switches, Walk, element_slots, tensor_numbers};
 use crate::tensor::{ALIGNMENT, Access, BLOCK, DType, TensorSpec};
-use crate::wrappers::{Clip, Wrappers};
+use crate::wrappers::{Moving, Wrappers};
 
 /// Placements of parameters and gradients that keep their tables and bind groups.
 const BOUND_MAX: usize = 8;
@@ -26,7 +26,7 @@ const BOUND_MAX: usize = 8;
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Work<'a, 'b> {
     Step(&'a Buffers<'b>),
-    Move(Move),
+    Move(Moving),
     /// A micro-batch added to the sums, which stand where parameters do.
     Accumulate(&'a Buffers<'b>),
 }
@@ -118,7 +118,7 @@ type BoundKey = (Where, BoundWork);
 #[derive(Debug, PartialEq)]
 enum BoundWork {
     Step(Where),
-    Move(Move),
+    Move(Moving),
     Accumulate(Where),
 }
 
@@ -202,7 +202,7 @@ impl Engine {
                 (state_pages, line_pages, scratch, control)
             })
             .await?;
-        let accumulated = match wrappers.accumulate {
+        let accumulated = match wrappers.batches() {
             1 => None,
             _ => Some(Arc::new(Arena::new_async(gpu, tensors).await?)),
         };
@@ -224,9 +224,12 @@ impl Engine {
             ring: Ring::default(),
             bound: Cache::new(BOUND_MAX),
         };
-        engine.write_control(0, &[(LossScaleState::new(wrappers).scale as f32).to_bits(), 1.0f32.to_bits()])?;
+        engine.write_control(
+            0,
+            &[(LossScaleState::new(wrappers.loss_scale()).scale as f32).to_bits(), 1.0f32.to_bits()],
+        )?;
         for (i, option) in wrappers.on_device.iter().enumerate() {
-            let number = if option == "clip" { wrappers.clip.map(Clip::limit) } else { groups.rule(0).number(option) };
+            let number = wrappers.option(option).or(groups.rule(0).number(option));
             engine.write_control(layout.options + i, &[(number.unwrap_or(0.0) as f32).to_bits()])?;
         }
         for i in 0..tensors.len() {
@@ -254,7 +257,7 @@ impl Engine {
             for i in 0..other.tensors.len() {
                 let slots = self.variants[self.variant_of[i]].slots;
                 copy(other.state_place(i), self.state_place(i), 4 * slots * padded(self.tensors[i].len_elements()));
-                let numbers = 4 * groups.rule_of(i).names().tensor.len() as u64;
+                let numbers = 4 * tensor_numbers(groups.rule_of(i), &self.wrappers) as u64;
                 let in_scratch = |engine: &'_ Self| engine.scratch.clone();
                 let (from, to) = (in_scratch(other), in_scratch(self));
                 let place = numbers * i as u64;
@@ -415,8 +418,8 @@ impl Engine {
         let tensors = if steps && self.accumulated.is_some() { &summed() } else { &self.tensors };
         let slices = Resolved::new(&self.gpu, tensors, params, grads)?;
         let takes_part = |variant: usize| match work {
-            Work::Step(_) | Work::Accumulate(_) | Work::Move(Move::Swap | Move::Average) => true,
-            Work::Move(to) => self.variants[variant].rule.moves().contains(&to),
+            Work::Step(_) | Work::Accumulate(_) | Work::Move(Moving::Wrapper(..)) => true,
+            Work::Move(Moving::Rule(to)) => self.variants[variant].rule.moves().contains(&to),
         };
         let items: Vec<Item> = (0..self.tensors.len())
             .filter(|&i| takes_part(self.variant_of[i]))
@@ -433,16 +436,17 @@ impl Engine {
                     grad_format: grad.map_or(DType::F32, |_| tensors[i].grad_dtype),
                     state: (variant.slots > 0 && !accumulates).then_some((self.state_places[i], variant.slots)),
                     lines: self.lines[i].filter(|_| steps).map(|lines| (self.line_places[i], lines)),
-                    partial_words: match steps && variant.rule.sums().next().is_some() {
+                    partial_words: match steps && sums(&*variant.rule, &self.wrappers) {
                         _ if measures => NORM_WORDS,
                         true => SUM_WORDS,
                         false => 0,
                     },
-                    sums: steps && variant.rule.sums().next().is_some(),
+                    sums: steps && sums(&*variant.rule, &self.wrappers),
                 })
             })
             .collect();
-        let numbers = (self.tensors.len() * self.variants.first().map_or(0, |v| v.rule.names().tensor.len())) as u64;
+        let numbers =
+            (self.tensors.len() * self.variants.first().map_or(0, |v| tensor_numbers(&*v.rule, &self.wrappers))) as u64;
         let plan = plan(&items, self.bounds, numbers)?;
         let made = self.gpu.scoped_now(|| {
             let mut binder = Binder::new(self, &plan, &slices.buffers);
@@ -460,7 +464,7 @@ impl Engine {
             .collect();
         let used = items.iter().map(|item| item.variant);
         let passes = used.map(|variant| self.variants[variant].rule.passes().len()).max().unwrap_or(0);
-        let passes = passes + usize::from(!measures.is_empty());
+        let passes = passes + usize::from(!measures.is_empty()) + 2 * usize::from(steps && self.wrappers.counts());
         let decides = decides.pop();
         Ok(Bound { table, measures, decides, calls, windows: plan.windows.len(), passes, scalar })
     }
@@ -494,7 +498,7 @@ impl Engine {
         let (slot, place) = groups.find_slot(i, &self.tensors[i].name, name)?;
         let rule = groups.rule_of(i);
         if slot.extent == Extent::Tensor {
-            let words = rule.names().tensor.len();
+            let words = tensor_numbers(rule, &self.wrappers);
             return Ok((self.scratch.as_ref(), vec![(4 * (i * words + place) as u64, 4)]));
         }
         if let (Some(lines), true) = (self.lines[i], slot.extent.is_line()) {
@@ -503,7 +507,7 @@ impl Engine {
             let piece = if slot.extent == Extent::Row { (offset, rows) } else { (offset + rows, columns) };
             return Ok((self.line_pages.get(buffer), vec![piece]));
         }
-        if let (true, Some(arena)) = (slot.name == Wrappers::ACCUMULATED.name, &self.accumulated) {
+        if let (true, Some(arena)) = (slot.name == "accumulated", &self.accumulated) {
             let slice = arena.slice_at(i);
             return Ok((Some(slice.buffer), if slice.size == 0 { vec![] } else { vec![(slice.offset, slice.size)] }));
         }
@@ -555,7 +559,9 @@ impl<'a> Binder<'a> {
     fn calls(&mut self, work: Work) -> Vec<Call> {
         let (engine, plan) = (self.engine, self.plan);
         let walks: Vec<_> = match work {
-            Work::Step(_) => engine.variants.iter().map(|variant| Walk::of_step(&*variant.rule)).collect(),
+            Work::Step(_) => {
+                engine.variants.iter().map(|variant| Walk::of_step(&*variant.rule, &engine.wrappers)).collect()
+            }
             Work::Move(to) => vec![vec![Walk::of_move(to)]; engine.variants.len()],
             Work::Accumulate(_) => vec![vec![Walk::new(Skeleton::Accumulate)]; engine.variants.len()],
         };
@@ -567,8 +573,16 @@ impl<'a> Binder<'a> {
                     let here = |walk: &&Walk| match walk.skeleton {
                         Skeleton::Lines => kind == 0,
                         Skeleton::FinishLines => kind == 1,
-                        Skeleton::Sums | Skeleton::Apply | Skeleton::Moves | Skeleton::Accumulate => kind == 2,
-                        Skeleton::Finish | Skeleton::Norms | Skeleton::FinishNorms | Skeleton::Decide => false,
+                        Skeleton::Sums
+                        | Skeleton::Counts
+                        | Skeleton::Apply
+                        | Skeleton::Moves
+                        | Skeleton::Accumulate => kind == 2,
+                        Skeleton::Finish
+                        | Skeleton::FinishCounts
+                        | Skeleton::Norms
+                        | Skeleton::FinishNorms
+                        | Skeleton::Decide => false,
                     };
                     if let Some(&walk) = walks[window.variant].get(stage).filter(here) {
                         calls.push(self.call(window.variant, walk, Some(window), &window.dispatches));
@@ -576,7 +590,7 @@ impl<'a> Binder<'a> {
                 }
             }
             for (variant, dispatches) in &plan.finishes {
-                let finishes = |walk: &&Walk| walk.skeleton == Skeleton::Finish;
+                let finishes = |walk: &&Walk| matches!(walk.skeleton, Skeleton::Finish | Skeleton::FinishCounts);
                 if let Some(&walk) = walks[*variant].get(stage).filter(finishes) {
                     calls.push(self.call(*variant, walk, None, dispatches));
                 }
@@ -656,6 +670,11 @@ fn run<'a>(encoder: &mut wgpu::CommandEncoder, slot: &Slot, calls: impl Iterator
     }
 }
 
+/// Whether chunks leave partial results of a rule's sums, or of a wrapper's counts.
+fn sums(rule: &dyn AnyRule, wrappers: &Wrappers) -> bool {
+    rule.sums().next().is_some() || wrappers.counts()
+}
+
 /// One workgroup.
 const ONCE: Dispatch = Dispatch { offset: 0, x: 1, y: 1 };
 
@@ -675,13 +694,13 @@ fn blocks(len: u64) -> impl Iterator<Item = (u64, u64, u64)> {
 /// Refuses a device that cannot bind what the shaders declare.
 fn check_limits(limits: &wgpu::Limits, variants: &[Variant], wrappers: &Wrappers) -> Result<()> {
     let skeletons = |rule: &dyn AnyRule| {
-        let walks = Walk::of_step(rule)
+        let walks = Walk::of_step(rule, wrappers)
             .into_iter()
             .map(|walk| walk.skeleton)
             .chain(rule.moves().iter().map(|_| Skeleton::Moves));
         let decides: &[_] =
             if wrappers.is_controlled() { &[Skeleton::Norms, Skeleton::FinishNorms, Skeleton::Decide] } else { &[] };
-        let accumulates = (wrappers.accumulate > 1).then_some(Skeleton::Accumulate);
+        let accumulates = (wrappers.batches() > 1).then_some(Skeleton::Accumulate);
         walks.chain(decides.iter().copied()).chain(accumulates).collect::<Vec<_>>()
     };
     let all = || {
@@ -761,14 +780,14 @@ fn variants(groups: &Groups, lanes: u32) -> (Vec<Variant>, Vec<usize>) {
 fn scratch_words(tensors: &[TensorSpec], groups: &Groups, lines: &[Option<Lines>], bounds: Bounds) -> u64 {
     let words = |(i, tensor): (usize, &TensorSpec)| {
         let rule = groups.rule_of(i);
-        let partial = match rule.sums().next().is_some() {
+        let partial = match sums(rule, groups.wrappers()) {
             _ if groups.wrappers().measures() => NORM_WORDS,
             true => SUM_WORDS,
             false => 0,
         };
         let partials = partial * tensor.len_elements().div_ceil(bounds.chunk_len());
         let of_matrix = |lines: Lines| lines.shares().iter().sum::<u64>().saturating_mul(lines.matrices);
-        (rule.names().tensor.len() as u64 + partials).saturating_add(lines[i].map_or(0, of_matrix))
+        (tensor_numbers(rule, groups.wrappers()) as u64 + partials).saturating_add(lines[i].map_or(0, of_matrix))
     };
     tensors.iter().enumerate().map(words).fold(0, u64::saturating_add)
 }

@@ -3,7 +3,7 @@
 
 use super::walk::Skeleton;
 use crate::rule::{AnyRule, Extent, Slot};
-use crate::wrappers::{Clip, Wrappers};
+use crate::wrappers::Wrappers;
 
 /// A storage buffer of a composed shader, in the order of the binding numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -56,28 +56,31 @@ impl Binding {
 
 /// The bindings that a rule's shader of this skeleton declares.
 pub fn bindings(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton) -> Vec<Binding> {
-    use Skeleton::{Accumulate, Apply, Decide, Finish, FinishLines, FinishNorms, Lines, Moves, Norms, Sums};
+    use Skeleton::{
+        Accumulate, Apply, Counts, Decide, Finish, FinishCounts, FinishLines, FinishNorms, Lines, Moves, Norms, Sums,
+    };
     let grads = match skeleton {
-        Lines | Sums | Norms | Accumulate => true,
-        Apply => !rule.stores_early(),
-        FinishLines | Finish | Moves | FinishNorms | Decide => false,
+        Lines | Sums | Counts | Norms | Accumulate => true,
+        // A wrapper that counts compares the update with the gradient.
+        Apply => !rule.stores_early() || wrappers.counts(),
+        FinishLines | Finish | FinishCounts | Moves | FinishNorms | Decide => false,
     };
     let params = match skeleton {
-        Lines | Sums | Apply | Moves | Accumulate => true,
-        Norms => matches!(wrappers.clip, Some(Clip::Adaptive(_))),
-        FinishLines | Finish | FinishNorms | Decide => false,
+        Lines | Sums | Counts | Apply | Moves | Accumulate => true,
+        Norms => wrappers.measures_params(),
+        FinishLines | Finish | FinishCounts | FinishNorms | Decide => false,
     };
     let scratch = match skeleton {
-        Lines | FinishLines | Sums | Finish | Norms | FinishNorms => true,
-        Apply => !rule.names().tensor.is_empty(),
+        Lines | FinishLines | Sums | Finish | Counts | FinishCounts | Norms | FinishNorms => true,
+        Apply => tensor_numbers(rule, wrappers) > 0,
         Moves | Decide | Accumulate => false,
     };
     let lines = match skeleton {
         Lines | FinishLines => true,
-        Sums | Apply => rule.has_lines(),
-        Finish | Moves | Norms | FinishNorms | Decide | Accumulate => false,
+        Sums | Counts | Apply => rule.has_lines(),
+        Finish | FinishCounts | Moves | Norms | FinishNorms | Decide | Accumulate => false,
     };
-    let state = matches!(skeleton, Sums | Apply | Moves) && !element_slots(rule, wrappers).is_empty();
+    let state = matches!(skeleton, Sums | Counts | Apply | Moves) && !element_slots(rule, wrappers).is_empty();
     let decides = matches!(skeleton, FinishNorms | Decide);
     // Once it is decided which records a step has, they come from there.
     let reads_control = wrappers.is_controlled() && !decides;
@@ -99,6 +102,12 @@ pub fn bindings(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton) -> 
 
 /// The slots of an element in the order in which a block holds them: the rule's, then those around it.
 pub fn element_slots(rule: &dyn AnyRule, wrappers: &Wrappers) -> Vec<Slot> {
-    let all = rule.slots().into_iter().chain(wrappers.slots(rule.needs_look_ahead()));
-    all.filter(|slot| slot.extent == Extent::Element && *slot != Wrappers::ACCUMULATED).collect()
+    let all = rule.slots().into_iter().chain(wrappers.slots_in_blocks(rule));
+    all.filter(|slot| slot.extent == Extent::Element).collect()
+}
+
+/// Numbers that a tensor has in the scratch buffer: those of the rule's `Tensor`, then the factor of a wrapper that
+/// counts.
+pub fn tensor_numbers(rule: &dyn AnyRule, wrappers: &Wrappers) -> usize {
+    rule.names().tensor.len() + usize::from(wrappers.counts())
 }

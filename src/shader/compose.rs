@@ -1,11 +1,13 @@
 //! A shader's whole text, composed from its pieces.
 //!
 //! WGSL's module scope has no order, so the pieces stand one behind the other: shared functions, codecs, one rule,
-//! defaults for the functions that the rule leaves out, the glue, and one skeleton. Numbers and choices are `override`
+//! defaults for the functions that the rule leaves out, the wrappers that have hooks in the walk, the glue, and one
+//! skeleton. Numbers and choices are `override`
 //! constants, which the host sets when it makes a pipeline.
 
 use super::bindings::{Binding, bindings};
 use super::glue::glue;
+use super::hooks::in_walk;
 use super::walk::Skeleton;
 use crate::rule::AnyRule;
 use crate::tensor::{Access, DType};
@@ -38,6 +40,9 @@ pub fn compose(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, acce
         for default in defaults(rule, skeleton) {
             piece(default);
         }
+    }
+    for wrapper in in_walk(rule, wrappers, skeleton) {
+        piece(wrapper.shader());
     }
     piece(include_str!("../../shaders/skeletons/common.wgsl"));
     piece(&glue(rule, wrappers, skeleton, access, grad));

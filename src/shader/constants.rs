@@ -1,10 +1,12 @@
 //! The `override` constants of a walk: the choices of a rule, of what is wrapped around it, and of a dispatch. One
 //! shader text serves them all, and a pipeline sets them.
 
+use super::hooks::in_walk;
 use super::walk::{Skeleton, Walk};
 use crate::parts::Combine;
 use crate::rule::AnyRule;
-use crate::wrappers::{Clip, Wrappers};
+use crate::wrapper::AnyWrapper;
+use crate::wrappers::Wrappers;
 
 /// The switches of `shaders/skeletons/common.wgsl` that the groups and tensors of a dispatch set. Each is on where any
 /// group needs it; one that does not has the number that changes nothing.
@@ -31,8 +33,8 @@ impl Switches {
     pub fn constants(&self, rule: &dyn AnyRule, wrappers: &Wrappers, walk: Walk) -> Vec<(&'static str, f64)> {
         let Walk { skeleton, sums, to } = walk;
         let is_batch = skeleton == Skeleton::Accumulate;
-        let scales = wrappers.loss_scale.is_some() && is_batch == (wrappers.accumulate > 1);
-        let with_params = matches!(wrappers.clip, Some(Clip::Adaptive(_)));
+        // Gradients are divided by the loss scale where they are first read.
+        let scales = wrappers.loss_scale().is_some() && is_batch == (wrappers.batches() > 1);
         let mut constants = if skeleton.knows_no_rule() { vec![] } else { rule.constants() };
         constants.extend(
             [
@@ -40,12 +42,10 @@ impl Switches {
                 ("L2", self.l2),
                 ("DECAY", self.decay),
                 ("CAUTIOUS", self.cautious),
-                ("LOOKAHEAD", wrappers.lookahead.is_some()),
                 ("UNSCALE", scales),
-                ("MEAN", wrappers.accumulate > 1),
-                ("RESTORES", wrappers.skips() && rule.needs_look_ahead()),
+                ("MEAN", wrappers.batches() > 1),
                 ("SKIPS", wrappers.skips()),
-                ("NORM_PARAM", with_params),
+                ("NORM_PARAM", wrappers.measures_params()),
                 ("TAILS", self.tails),
                 ("CROSSINGS", self.crossings),
                 ("BIT_MAX", sums.combine == Combine::BitMax),
@@ -57,13 +57,8 @@ impl Switches {
             ]
             .map(|(name, on)| (name, f64::from(on))),
         );
-        let ema = wrappers.ema.map_or(0, |ema| 1 + u8::from(ema.debias));
-        constants.extend([
-            ("CLIP", f64::from(Clip::clipping(wrappers.clip) as u8)),
-            ("EMA", ema.into()),
-            ("MOVE", f64::from(to as u8)),
-            ("LANES", self.lanes.into()),
-        ]);
+        constants.extend([("MOVE", to.number() as f64), ("LANES", self.lanes.into())]);
+        constants.extend(in_walk(rule, wrappers, skeleton).into_iter().flat_map(AnyWrapper::constants));
         constants
     }
 }

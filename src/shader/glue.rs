@@ -3,11 +3,13 @@
 
 use std::fmt::Write;
 
-use super::bindings::{Binding, bindings, element_slots};
+use super::bindings::{Binding, bindings, element_slots, tensor_numbers};
+use super::hooks::{hooks, in_walk};
 use super::walk::Skeleton;
 use crate::control::{CONTROL, MEASURED_WORDS, STAGES, WORDS};
 use crate::rule::{AnyRule, Common, Extent, Numbers, Slot, Start};
 use crate::tensor::{Access, DType};
+use crate::wrapper::Decided;
 use crate::wrappers::Wrappers;
 
 /// Declares the bindings and the functions that move elements through them.
@@ -40,16 +42,16 @@ pub(super) fn glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, 
         piece(&mut text, include_str!("../../shaders/glue/rows.wgsl"));
     }
     if skeleton.knows_no_rule() {
-        text.push_str(&decision_glue(wrappers, skeleton));
+        text.push_str(&decision_glue(rule, wrappers, skeleton));
     } else {
-        text.push_str(&record_glue(rule, wrappers.is_controlled()));
+        text.push_str(&record_glue(rule, wrappers, skeleton));
     }
     match skeleton {
         Skeleton::Lines => {
             text.push_str(&load_four("param", access, DType::F32));
             text.push_str(&load_four("grad", access, grad));
         }
-        Skeleton::Sums | Skeleton::Apply | Skeleton::Moves => {
+        Skeleton::Sums | Skeleton::Counts | Skeleton::Apply | Skeleton::Moves => {
             text.push_str(&load_elements("param", access, DType::F32));
             text.push_str(&store_params(access));
             text.push_str(&state_glue(rule, wrappers, skeleton));
@@ -68,7 +70,11 @@ pub(super) fn glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, 
             text.push_str(&load_words("grad", access, grad));
             text.push_str(if skeleton == Skeleton::Accumulate { store_params(access) } else { String::new() }.as_str());
         }
-        Skeleton::FinishLines | Skeleton::Finish | Skeleton::FinishNorms | Skeleton::Decide => {}
+        Skeleton::FinishLines
+        | Skeleton::Finish
+        | Skeleton::FinishCounts
+        | Skeleton::FinishNorms
+        | Skeleton::Decide => {}
     }
     let of_lines = matches!(skeleton, Skeleton::Lines | Skeleton::FinishLines);
     if bindings.contains(&Binding::Lines) {
@@ -82,13 +88,14 @@ pub(super) fn glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, 
         );
     }
     if !of_lines && !skeleton.knows_no_rule() {
-        text.push_str(&tensor_glue(rule, bindings.contains(&Binding::Scratch)));
+        text.push_str(&tensor_glue(rule, wrappers, bindings.contains(&Binding::Scratch)));
     }
     text
 }
 
 /// Where a tensor's numbers stand, and how they are read.
-fn record_glue(rule: &dyn AnyRule, is_controlled: bool) -> String {
+fn record_glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton) -> String {
+    let is_controlled = wrappers.is_controlled();
     let mut text = String::from("// Where the tensor's numbers stand in this step, or why it has none.\n");
     let source = if is_controlled { "control" } else { "clocks" };
     let (first, stride) = (CONTROL.len(), MEASURED_WORDS);
@@ -97,24 +104,24 @@ fn record_glue(rule: &dyn AnyRule, is_controlled: bool) -> String {
         false => "clocks[tensor]".into(),
     };
     text.push_str(&format!("fn load_record(tensor: u32) -> u32 {{\n    return {record};\n}}\n\n"));
-    let common = <Common<f32> as Numbers<f32>>::NAMES;
     let of_record = |i: usize| format!("        bitcast<f32>({source}[record + {i}u]),\n");
-    let of_common = |(i, name): (usize, &&str)| match (is_controlled, *name) {
-        (true, "unscale") => "        bitcast<f32>(control[1u]),\n".into(),
-        (true, "coarse") => format!("        bitcast<f32>(control[{}u + {stride}u * tensor]),\n", first + 1),
-        (true, "fine") => format!("        bitcast<f32>(control[{}u + {stride}u * tensor]),\n", first + 2),
-        _ => of_record(i),
+    let common = <Common<f32> as Numbers<f32>>::NAMES.len();
+    let fields: String = (0..common).map(of_record).collect();
+    text.push_str(&format!("fn load_common(record: u32) -> Common {{\n    return Common(\n{fields}    );\n}}\n\n"));
+    let before = common + wrappers.recorded().count();
+    let fields: String = (before..before + rule.names().hyper.len()).map(of_record).collect();
+    text.push_str(&format!("fn load_hyper(record: u32) -> Hyper {{\n    return Hyper(\n{fields}    );\n}}\n\n"));
+    let decided = |number| match (is_controlled, number) {
+        (false, _) => "1.0".into(),
+        (true, Decided::Unscale) => "bitcast<f32>(control[1u])".into(),
+        (true, Decided::Coarse) => format!("bitcast<f32>(control[{}u + {stride}u * tensor])", first + 1),
+        (true, Decided::Fine) => format!("bitcast<f32>(control[{}u + {stride}u * tensor])", first + 2),
     };
-    let fields: String = common.iter().enumerate().map(of_common).collect();
-    text.push_str(&format!(
-        "fn load_common(tensor: u32, record: u32) -> Common {{\n    return Common(\n{fields}    );\n}}\n\n"
-    ));
-    let fields: String = (common.len()..common.len() + rule.names().hyper.len()).map(of_record).collect();
-    text + &format!("fn load_hyper(record: u32) -> Hyper {{\n    return Hyper(\n{fields}    );\n}}\n\n")
+    text + &hooks(rule, wrappers, skeleton, source, decided)
 }
 
 /// The way to the step's words and to control.
-fn decision_glue(wrappers: &Wrappers, skeleton: Skeleton) -> String {
+fn decision_glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton) -> String {
     let mut text = String::new();
     let mut names = |prefix: &str, names: &[&str]| {
         for (i, name) in names.iter().enumerate().filter(|(_, name)| !name.is_empty()) {
@@ -149,7 +156,7 @@ fn decision_glue(wrappers: &Wrappers, skeleton: Skeleton) -> String {
     if matches!(skeleton, Skeleton::FinishNorms | Skeleton::Decide) {
         piece(&mut text, include_str!("../../shaders/glue/control.wgsl"));
     }
-    text
+    text + &hooks(rule, wrappers, skeleton, "control", |_| String::new())
 }
 
 /// Adds a text of `shaders/glue/`, and an empty line.
@@ -291,7 +298,7 @@ fn state_glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton) -> St
     }
     let mut load = format!("fn load_state(row: Row, c: Common, q: u32, p: vec4<f32>, {pointers}) {{\n");
     let mut store = format!("fn store_state(row: Row, q: u32, {values}) {{\n");
-    let stores = !(skeleton == Skeleton::Apply && rule.stores_early());
+    let stores = !(skeleton == Skeleton::Apply && rule.stores_early() || skeleton == Skeleton::Counts);
     let own = rule.slots().into_iter().filter(|slot| slot.extent == Extent::Element);
     for (i, Slot { name, start, .. }) in own.enumerate() {
         if i == 0 {
@@ -324,47 +331,54 @@ fn state_glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton) -> St
         }
     }
     let mut text = format!("{place}{load}}}\n\n{store}}}\n\n");
-    if matches!(skeleton, Skeleton::Apply | Skeleton::Moves) {
-        for (name, wanted) in [("slow", Wrappers::SLOW), ("mean", Wrappers::EMA), ("before", Wrappers::BEFORE)] {
-            text.push_str(&slot_glue(name, slots.iter().position(|slot| slot.name == wanted.name)));
+    for wrapper in in_walk(rule, wrappers, skeleton) {
+        let slot = wrapper.slot(wrappers.setting(rule)).map(|slot| slot.name);
+        if let Some(place) = slots.iter().position(|other| Some(other.name) == slot) {
+            text.push_str(&slot_glue(slots[place].name, place));
         }
     }
     text
 }
 
-/// The way to a slot round the rule; where there is none, it is 0 and stays so.
-fn slot_glue(name: &str, slot: Option<usize>) -> String {
-    let (load, store) = match slot {
-        None => ("    return vec4<f32>();".into(), String::new()),
-        Some(i) => {
-            let word = format!("states[at.first + {i}u * at.span]");
-            let place = "    let at = state_place(row, q);\n";
-            (format!("{place}    return decode_f32({word});"), format!("{place}    {word} = encode_f32(numbers);\n"))
-        }
-    };
+/// The way to a wrapper's slot, the one at this place among those of an element.
+fn slot_glue(name: &str, place: usize) -> String {
+    let word = format!("states[at.first + {place}u * at.span]");
+    let at = "    let at = state_place(row, q);\n";
     format!(
-        "fn load_{name}(row: Row, q: u32) -> vec4<f32> {{\n{load}\n}}
+        "fn load_{name}(row: Row, q: u32) -> vec4<f32> {{\n{at}    return decode_f32({word});\n}}
 
-fn store_{name}(row: Row, q: u32, numbers: vec4<f32>) {{\n{store}}}
+fn store_{name}(row: Row, q: u32, numbers: vec4<f32>) {{\n{at}    {word} = encode_f32(numbers);\n}}
 
 "
     )
 }
 
-fn tensor_glue(rule: &dyn AnyRule, bound: bool) -> String {
+fn tensor_glue(rule: &dyn AnyRule, wrappers: &Wrappers, bound: bool) -> String {
     let names = rule.names().tensor;
-    let count = names.len();
+    let count = tensor_numbers(rule, wrappers);
     let mut text = String::from("fn load_tensor(tensor: u32) -> Tensor {\n");
-    if bound && count > 0 {
+    if bound && !names.is_empty() {
         let number = |i| format!("        bitcast<f32>(scratch[{count}u * tensor + {i}u]),\n");
-        let numbers: String = (0..count).map(number).collect();
+        let numbers: String = (0..names.len()).map(number).collect();
         line(&mut text, format_args!("    return Tensor(\n{numbers}    );"));
     } else {
-        line(&mut text, format_args!("    return Tensor({});", vec!["0.0"; count.max(1)].join(", ")));
+        line(&mut text, format_args!("    return Tensor({});", vec!["0.0"; names.len().max(1)].join(", ")));
+    }
+    text.push_str("}\n\nfn load_factor(tensor: u32) -> f32 {\n");
+    match bound && wrappers.counts() {
+        true => {
+            line(&mut text, format_args!("    return bitcast<f32>(scratch[{count}u * tensor + {}u]);", names.len()))
+        }
+        false => line(&mut text, format_args!("    return 1.0;")),
     }
     text.push_str("}\n");
     if !bound {
         return text;
+    }
+    if wrappers.counts() {
+        text.push_str("\nfn store_factor(tensor: u32, factor: f32) {\n");
+        line(&mut text, format_args!("    scratch[{count}u * tensor + {}u] = bitcast<u32>(factor);", names.len()));
+        text.push_str("}\n");
     }
     text.push_str("\nfn store_tensor(tensor: u32, k: Tensor) {\n");
     for (i, name) in names.iter().enumerate() {

@@ -2,6 +2,7 @@
 //! must know. What a walk binds, and how it reads that, is in `bindings` and `glue`.
 
 use crate::rule::{AnyRule, Move, Pass, Sums};
+use crate::wrappers::{Moving, Wrappers};
 
 /// The text that makes a walk: one entry point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -15,6 +16,10 @@ pub enum Skeleton {
     Sums,
     /// One workgroup a tensor combines the chunks' results and calls `finish`.
     Finish,
+    /// One workgroup a chunk counts the chunk's elements for a wrapper, by what the rule is about to subtract.
+    Counts,
+    /// One workgroup a tensor adds the chunks' counts up, and the wrapper makes the tensor's factor of them.
+    FinishCounts,
     /// One workgroup a chunk updates the chunk's elements.
     Apply,
     /// One workgroup a chunk moves parameters outside a step. It binds no gradients.
@@ -40,11 +45,13 @@ struct Parts {
 
 impl Skeleton {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Lines,
         Self::FinishLines,
         Self::Sums,
         Self::Finish,
+        Self::Counts,
+        Self::FinishCounts,
         Self::Apply,
         Self::Moves,
         Self::Norms,
@@ -57,12 +64,13 @@ impl Skeleton {
         const PAIR: &str = include_str!("../../shaders/skeletons/pair.wgsl");
         const MEASURED: &str = include_str!("../../shaders/skeletons/measured.wgsl");
         const TREE: &str = include_str!("../../shaders/skeletons/tree.wgsl");
+        const PREPARE: &str = include_str!("../../shaders/skeletons/prepare.wgsl");
         const PARTIALS: &str = include_str!("../../shaders/skeletons/partials.wgsl");
         match self {
             Self::Lines => Parts {
                 name: "lines",
                 entry: "lines_of_tile",
-                base: &[],
+                base: &[PREPARE],
                 text: include_str!("../../shaders/skeletons/lines.wgsl"),
             },
             Self::FinishLines => Parts {
@@ -74,7 +82,7 @@ impl Skeleton {
             Self::Sums => Parts {
                 name: "sums",
                 entry: "sums",
-                base: &[PAIR, TREE],
+                base: &[PREPARE, PAIR, TREE],
                 text: include_str!("../../shaders/skeletons/sums.wgsl"),
             },
             Self::Finish => Parts {
@@ -83,10 +91,22 @@ impl Skeleton {
                 base: &[PAIR, PARTIALS],
                 text: include_str!("../../shaders/skeletons/finish.wgsl"),
             },
+            Self::Counts => Parts {
+                name: "counts",
+                entry: "counts",
+                base: &[PREPARE],
+                text: include_str!("../../shaders/skeletons/counts.wgsl"),
+            },
+            Self::FinishCounts => Parts {
+                name: "finish_counts",
+                entry: "finish_counts",
+                base: &[],
+                text: include_str!("../../shaders/skeletons/finish_counts.wgsl"),
+            },
             Self::Apply => Parts {
                 name: "apply",
                 entry: "apply",
-                base: &[],
+                base: &[PREPARE],
                 text: include_str!("../../shaders/skeletons/apply.wgsl"),
             },
             Self::Moves => Parts {
@@ -152,22 +172,22 @@ pub struct Walk {
     /// What a walk of sums measures, and what the walk behind it finishes; in other walks those over gradients.
     pub sums: Sums,
     /// Where a move takes the parameters; in other walks the look-ahead.
-    pub to: Move,
+    pub to: Moving,
 }
 
 impl Walk {
     /// A walk that measures nothing for a rule and moves nothing outside a step.
     pub const fn new(skeleton: Skeleton) -> Self {
-        Self { skeleton, sums: Sums::GRADS, to: Move::LookAhead }
+        Self { skeleton, sums: Sums::GRADS, to: Moving::Rule(Move::LookAhead) }
     }
 
     /// A move outside a step.
-    pub const fn of_move(to: Move) -> Self {
+    pub const fn of_move(to: Moving) -> Self {
         Self { to, ..Self::new(Skeleton::Moves) }
     }
 
     /// The walks of a step, in order.
-    pub fn of_step(rule: &dyn AnyRule) -> Vec<Self> {
+    pub fn of_step(rule: &dyn AnyRule, wrappers: &Wrappers) -> Vec<Self> {
         let mut last = Sums::GRADS;
         let walk = |pass| match pass {
             Pass::Lines => Self::new(Skeleton::Lines),
@@ -179,6 +199,11 @@ impl Walk {
             Pass::Finish => Self { sums: last, ..Self::new(Skeleton::Finish) },
             Pass::Apply => Self::new(Skeleton::Apply),
         };
-        rule.passes().into_iter().map(walk).collect()
+        let mut walks: Vec<_> = rule.passes().into_iter().map(walk).collect();
+        if wrappers.counts() {
+            let apply = walks.iter().position(|walk| walk.skeleton == Skeleton::Apply).unwrap_or(walks.len());
+            walks.splice(apply..apply, [Skeleton::Counts, Skeleton::FinishCounts].map(Self::new));
+        }
+        walks
     }
 }

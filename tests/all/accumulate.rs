@@ -7,7 +7,8 @@ use rand::rngs::StdRng;
 use serde_json::{Value, json};
 use wgpu_optim::rules::ALL;
 use wgpu_optim::{
-    Arena, Buffers, Clip, Config, DType, Ema, Gpu, Lookahead, LossScale, LossScaleState, NonFinite, Optimizer, Sgd,
+    Accumulate, Arena, Buffers, Clip, Config, DType, Ema, Gpu, Lookahead, LossScale, LossScaleState, NonFinite,
+    Optimizer, Sgd,
 };
 use wgpu_optim::{Slice, TensorSpec, wgpu};
 
@@ -30,7 +31,7 @@ fn the_mean_is_the_sum_in_order_divided_by_k() {
     for (k, odd) in [1u64, 2, 3, 7].into_iter().flat_map(|k| [(k, false), (k, true)]) {
         let rate_one = Config::from(Sgd { lr: 1.0, ..Sgd::default() });
         let list = mixed();
-        let mut twin = Twin::new(&gpu, &rate_one.accumulate(k), &list, 41);
+        let mut twin = Twin::new(&gpu, &rate_one.wrap(Accumulate(k)), &list, 41);
         if odd {
             twin = twin.at_odd_words();
         }
@@ -81,11 +82,11 @@ fn every_rule_takes_micro_batches() {
     for row in ALL {
         for (case, rule) in (row.cases)() {
             let config = Config::from(rule)
-                .accumulate(3)
-                .clip(Clip::GlobalNorm(20.0))
-                .loss_scale(LossScale { init: 8.0, ..LossScale::default() })
-                .lookahead(Lookahead { k: 2, alpha: 0.5 })
-                .ema(Ema { decay: 0.75, debias: false });
+                .wrap(Accumulate(3))
+                .wrap(Clip::GlobalNorm(20.0))
+                .wrap(LossScale { init: 8.0, ..LossScale::default() })
+                .wrap(Lookahead { k: 2, alpha: 0.5 })
+                .wrap(Ema { decay: 0.75, debias: false });
             let mut twin = Twin::new(&gpu, &config, &mixed(), 42);
             for batch in 0..9 {
                 let absent: &[&str] = if batch % 2 == 1 { &["t5"] } else { &[] };
@@ -381,7 +382,7 @@ fn micro_batches_may_lie_in_other_buffers_each_time() {
     let mut rng = StdRng::seed_from_u64(48);
     let batches = [(); 3].map(|()| [noise(&mut rng, 1030), noise(&mut rng, 5)]);
     let mut optimizer =
-        Optimizer::new(&gpu, &list, Config::from(Sgd { lr: 1.0, ..Sgd::default() }).accumulate(3)).unwrap();
+        Optimizer::new(&gpu, &list, Config::from(Sgd { lr: 1.0, ..Sgd::default() }).wrap(Accumulate(3))).unwrap();
     let params = Arena::new(&gpu, &list).unwrap();
     let mut encoder = gpu.device().create_command_encoder(&Default::default());
     for (i, [a, b]) in batches.iter().enumerate() {

@@ -178,7 +178,7 @@ fn schedules_that_mean_nothing_are_refused() {
         check(text, &Config::from_value(all).expect_err(text), text);
     }
     let nan = Lookahead { alpha: f64::NAN, ..Lookahead::default() };
-    let error = Config::from(AdamW::default()).lookahead(nan).groups(&tensors(&[3])).unwrap_err();
+    let error = Config::from(AdamW::default()).wrap(nan).groups(&tensors(&[3])).unwrap_err();
     check("alpha", &error, "lookahead.alpha is NaN, must be above 0 and at most 1");
 }
 
@@ -277,7 +277,7 @@ fn lookahead_moves_8_bytes_in_the_kth_step_and_4_in_the_first() {
     for row in ALL {
         let rule = (row.default)();
         let own = rule.bytes_per_element();
-        let config = Config::from(rule).lookahead(Lookahead { k: 3, ..Lookahead::default() });
+        let config = Config::from(rule).wrap(Lookahead { k: 3, ..Lookahead::default() });
         let mut twin = Twin::new(&gpu, &config, &tensors(&[1000]), 1);
         for extra in [4, 0, 8, 0, 0, 8, 0] {
             let report = twin.optimizer.plan(&twin.params, &twin.grads).unwrap();
@@ -291,7 +291,7 @@ fn lookahead_moves_8_bytes_in_the_kth_step_and_4_in_the_first() {
 #[test]
 fn lookahead_counts_the_steps_of_each_tensor() {
     let Some(gpu) = gpu("lookahead of tensors that sit out", 1) else { return };
-    let config = Config::from(Sgd { lr: 0.1, ..Sgd::default() }).lookahead(Lookahead { k: 2, alpha: 0.5 });
+    let config = Config::from(Sgd { lr: 0.1, ..Sgd::default() }).wrap(Lookahead { k: 2, alpha: 0.5 });
     let mut twin = Twin::new(&gpu, &config, &tensors(&SIZES), 1);
     for absent in [&["t3"][..], &[], &["t0", "t3"], &[], &["t17"], &[]] {
         let worst = twin.step_without(absent);
@@ -310,7 +310,7 @@ fn a_training_goes_on_with_the_same_bits() {
     let Some(gpu) = gpu("resumed trainings", ALL.len()) else { return };
     for row in ALL {
         let rule = (row.default)();
-        let mut config = Config::from(rule.clone()).lookahead(Lookahead { k: 3, alpha: 0.4 });
+        let mut config = Config::from(rule.clone()).wrap(Lookahead { k: 3, alpha: 0.4 });
         if rule.options().contains(&"lr") {
             config = config.schedule("lr", Schedule::Exponential { gamma: 0.7 });
         }
@@ -348,7 +348,7 @@ fn a_training_goes_on_with_the_same_bits() {
 #[test]
 fn a_count_set_before_the_first_step_leaves_slots_to_start_as_the_parameter() {
     let Some(gpu) = gpu("slots that start late", 1) else { return };
-    let config = Config::from(AdamW::default()).lookahead(Lookahead { k: 2, alpha: 0.5 });
+    let config = Config::from(AdamW::default()).wrap(Lookahead { k: 2, alpha: 0.5 });
     let mut twin = Twin::new(&gpu, &config, &tensors(&[5]), 1);
     for t in [7, 8] {
         twin.optimizer.set_t("t0", t).unwrap();

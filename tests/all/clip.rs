@@ -80,7 +80,7 @@ fn every_clip_matches_the_reference_round_every_rule() {
     for row in ALL {
         for clip in clips() {
             let what = format!("{} clipped by {}", row.name, clip.kind());
-            let mut twin = Twin::new(&gpu, &Config::from((row.default)()).clip(clip), &tensors, 31);
+            let mut twin = Twin::new(&gpu, &Config::from((row.default)()).wrap(clip), &tensors, 31);
             let mut branches = [false; 2];
             for factor in [1e-2, 1.0, 1e30, 1e-30, 0.0] {
                 let grads = loud(&mut twin, factor);
@@ -106,7 +106,7 @@ fn what_is_not_finite_matches_the_reference_round_every_rule() {
         for clip in clips() {
             for bad in [f32::NAN, f32::INFINITY] {
                 let what = format!("{} clipped by {} with {bad}", row.name, clip.kind());
-                let mut twin = Twin::new(&gpu, &Config::from((row.default)()).clip(clip), &tensors, 32);
+                let mut twin = Twin::new(&gpu, &Config::from((row.default)()).wrap(clip), &tensors, 32);
                 let mut grads = loud(&mut twin, 1.0);
                 grads[1][1027] = bad;
                 twin.give(grads, &[]);
@@ -131,7 +131,7 @@ fn landed(
     params: &[Vec<f32>],
     grads: &[Vec<f32>],
 ) -> Vec<Vec<f32>> {
-    let mut twin = Twin::new(gpu, &Config::from(Sgd { lr: 1.0, ..Sgd::default() }).clip(clip), tensors, 33);
+    let mut twin = Twin::new(gpu, &Config::from(Sgd { lr: 1.0, ..Sgd::default() }).wrap(clip), tensors, 33);
     for ((tensor, params), values) in tensors.iter().zip(params).zip(&mut twin.values) {
         twin.params.write(&tensor.name, params).unwrap();
         values.iter_mut().zip(params).for_each(|(place, &p)| *place = p);

@@ -69,7 +69,7 @@ fn every_rule_keeps_a_mean_of_its_parameters() {
     for row in ALL {
         for ((case, rule), debias) in (row.cases)().into_iter().flat_map(|case| [(case.clone(), false), (case, true)]) {
             let what = format!("{}/{case}, debias {debias}", row.name);
-            let mut twin = Twin::new(&gpu, &Config::from(rule).ema(Ema { decay: DECAY, debias }), &list, 51);
+            let mut twin = Twin::new(&gpu, &Config::from(rule).wrap(Ema { decay: DECAY, debias }), &list, 51);
             let read = |twin: &Twin, i: usize| twin.params.read_blocking(&list[i].name).unwrap();
             let mut means: Vec<_> = (0..list.len()).map(|i| Mean::new(&read(&twin, i), debias)).collect();
             // A look-ahead would have moved what sits out.
@@ -211,7 +211,7 @@ fn the_mean_is_of_what_lookahead_leaves() {
     let Some(gpu) = gpu("means of lookahead", 2) else { return };
     for debias in [false, true] {
         let config = config(json!({"optimizer": "sgd", "lr": 0.5, "ema": {"decay": DECAY, "debias": debias}}));
-        let mut twin = Twin::new(&gpu, &config.lookahead(Lookahead { k: 2, alpha: 0.5 }), &tensors(&[1030]), 55);
+        let mut twin = Twin::new(&gpu, &config.wrap(Lookahead { k: 2, alpha: 0.5 }), &tensors(&[1030]), 55);
         let mut mean = Mean::new(&twin.params.read_blocking("t0").unwrap(), debias);
         for _ in 0..5 {
             // Gradients below 1, so that parameters stay below 8.

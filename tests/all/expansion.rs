@@ -11,28 +11,28 @@ use naga::{Module, ShaderStage, StorageAccess, TypeInner};
 use wgpu_optim::rule::{AnyRule, Common, Move, Numbers};
 use wgpu_optim::rules::{self, ALL};
 use wgpu_optim::shader::{self, Skeleton, Switches, Walk, compose};
-use wgpu_optim::{Access, Clip, DType, Ema, Lookahead, LossScale, Wrappers};
+use wgpu_optim::wrapper::{AnyWrapper, WrapperEntry};
+use wgpu_optim::wrappers::{self, Moving};
+use wgpu_optim::{Access, DType, Wrappers};
 
 const ACCESSES: [Access; 2] = [Access::Vec4, Access::Scalar];
 const FORMATS: [DType; 2] = [DType::F32, DType::F16];
 
-/// What is wrapped round the rule, and what it is called: nothing, what needs slots, what the device decides, and all.
-fn wraps() -> [(&'static str, Wrappers); 4] {
-    let lookahead = Some(Lookahead::default());
-    let decided = Wrappers { loss_scale: Some(LossScale::default()), ..Wrappers::default() };
-    let all = Wrappers {
-        lookahead,
-        ema: Some(Ema { debias: true, ..Ema::default() }),
-        accumulate: 3,
-        clip: Some(Clip::Adaptive(wgpu_optim::AdaptiveClip::default())),
-        ..decided.clone()
-    };
-    [
-        ("", Wrappers::default()),
-        (", with slots", Wrappers { lookahead, ema: Some(Ema::default()), ..Wrappers::default() }),
-        (", decided", decided),
-        (", with all", all),
-    ]
+/// What is wrapped around every rule, and what it is called: nothing, the first case of every wrapper, and the same
+/// without micro-batches, since gradients are divided by the loss scale elsewhere with them.
+fn wraps() -> [(&'static str, Wrappers); 3] {
+    let first = |all: Wrappers, entry: &WrapperEntry| all.with((entry.cases)().swap_remove(0).1);
+    let all = wrappers::ALL.iter().fold(Wrappers::default(), first);
+    let at_once = all.clone().without("accumulate");
+    [("", Wrappers::default()), (", with all", all.completed()), (", at once", at_once.completed())]
+}
+
+/// Every case of every wrapper, alone.
+fn alone() -> Vec<(String, Wrappers)> {
+    let cases = wrappers::ALL.iter().flat_map(|entry| (entry.cases)().into_iter().map(|case| (entry.name, case)));
+    let wrap =
+        |(name, (case, wrapper))| (format!(", with {name} {case}"), Wrappers::default().with(wrapper).completed());
+    cases.map(wrap).collect()
 }
 
 /// One text, and all the cases that it is composed for.
@@ -58,9 +58,14 @@ fn shaders() -> Vec<Shader> {
             [(format!("{}/{case}", row.name), rule)].into_iter().chain(for_matrices)
         };
         for (case, rule) in (row.cases)().into_iter().flat_map(forms) {
-            let wraps = wraps().into_iter().flat_map(|wrap| walks.iter().map(move |walk| (wrap.clone(), walk)));
+            let alone = if row.name == ALL[0].name { alone() } else { vec![] };
+            let every = wraps().map(|(name, wrappers)| (name.to_string(), wrappers));
+            let wraps =
+                every.into_iter().chain(alone).flat_map(|wrap| walks.iter().map(move |walk| (wrap.clone(), walk)));
             for ((wrapped, around), &(skeleton, (access, grad))) in wraps {
-                if skeleton.knows_no_rule() && !around.is_controlled() && skeleton != Skeleton::Accumulate {
+                let is_decided = skeleton.knows_no_rule() && skeleton != Skeleton::Accumulate;
+                let counts = matches!(skeleton, Skeleton::Counts | Skeleton::FinishCounts);
+                if is_decided && !around.is_controlled() || counts && !around.counts() {
                     continue;
                 }
                 let text = compose(&*rule, &around, skeleton, access, grad);
@@ -83,10 +88,14 @@ fn shaders() -> Vec<Shader> {
 fn constants(rule: &dyn AnyRule, skeleton: Skeleton, around: &Wrappers) -> Vec<Vec<(&'static str, f64)>> {
     let walks: Vec<Walk> = match skeleton {
         Skeleton::Moves => {
-            [Move::LookAhead, Move::Evaluation, Move::Training, Move::Swap, Move::Average].map(Walk::of_move).into()
+            let of_rules = [Move::LookAhead, Move::Evaluation, Move::Training].map(Moving::Rule);
+            let of_wrapper = |wrapper: &dyn AnyWrapper| {
+                let name = wrapper.name();
+                (0..wrapper.moves().len()).map(move |to| Moving::Wrapper(name, to))
+            };
+            of_rules.into_iter().chain(around.iter().flat_map(of_wrapper)).map(Walk::of_move).collect()
         }
-        _ if skeleton.knows_no_rule() => vec![Walk::new(skeleton)],
-        _ => Walk::of_step(rule).into_iter().filter(|walk| walk.skeleton == skeleton).collect(),
+        _ => Walk::of_step(rule, around).into_iter().filter(|walk| walk.skeleton == skeleton).collect(),
     };
     let off = Switches { lanes: 8, ..Switches::default() };
     let switches = [
@@ -207,9 +216,9 @@ fn texts_are_those_in_the_folder() {
     files.sort();
     for file in files {
         let name = file.file_name().and_then(|name| name.to_str()).expect("a name of letters");
-        let (rule, skeleton, access, grad) = composed_for(name);
+        let (rule, skeleton, access, grad) = composed_for(name, &wraps()[1].1);
         kept.extend([skeleton.name(), access.name(), grad.name()]);
-        let [(_, plain), _, _, (_, all)] = wraps();
+        let [(_, plain), (_, all), _] = wraps();
         let around = if skeleton.knows_no_rule() { &all } else { &plain };
         let text = compose(&*rule, around, skeleton, access, grad);
         if update {
@@ -230,7 +239,7 @@ fn texts_are_those_in_the_folder() {
     assert!(missing.is_empty(), "tests/expansion/ keeps no text of {}", missing.join(", "));
 }
 
-fn composed_for(file: &str) -> (Box<dyn AnyRule>, Skeleton, Access, DType) {
+fn composed_for(file: &str, around: &Wrappers) -> (Box<dyn AnyRule>, Skeleton, Access, DType) {
     let parts: Vec<_> = file.split('.').collect();
     let (rule, skeleton, access, grad) = match parts[..] {
         [rule, skeleton, access, "wgsl"] => (rule, skeleton, access, "f32"),
@@ -244,7 +253,7 @@ fn composed_for(file: &str) -> (Box<dyn AnyRule>, Skeleton, Access, DType) {
     let grad =
         FORMATS.into_iter().find(|known| known.name() == grad).unwrap_or_else(|| panic!("{file}: no such format"));
     let rule = (row.default)();
-    let walks = |rule: &dyn AnyRule| Walk::of_step(rule).into_iter().any(|walk| walk.skeleton == skeleton);
+    let walks = |rule: &dyn AnyRule| Walk::of_step(rule, around).into_iter().any(|walk| walk.skeleton == skeleton);
     let for_matrices = rule.for_matrices().filter(|for_matrices| walks(&**for_matrices) && !walks(&*rule));
     (for_matrices.unwrap_or(rule), skeleton, access, grad)
 }

@@ -448,7 +448,7 @@ fn all_in(reference: &Reference<f32>) -> String {
 fn added_tensors_start_beside_others_that_go_on() {
     for row in ALL {
         let rule = (row.default)();
-        let mut config = Config::from(rule.clone()).lookahead(Lookahead { k: 2, alpha: 0.5 });
+        let mut config = Config::from(rule.clone()).wrap(Lookahead { k: 2, alpha: 0.5 });
         if rule.options().contains(&"lr") {
             config = config.schedule("lr", Schedule::Exponential { gamma: 0.7 });
         }

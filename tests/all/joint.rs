@@ -7,7 +7,9 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};
 use wgpu_optim::rules::ALL;
-use wgpu_optim::{Arena, Clip, Config, EncodedStep, Gpu, Joint, NonFinite, Optimizer, Result, TensorSpec};
+use wgpu_optim::{
+    Arena, Clip, Config, EncodedStep, Gpu, Joint, NonFinite, Optimizer, Result, SkipNonfinite, TensorSpec,
+};
 
 /// An optimizer with its buffers.
 struct One {
@@ -69,7 +71,7 @@ fn together_they_step_as_one() {
     let Some(gpu) = gpu("joint steps", 3 * ALL.len()) else { return };
     let sizes = [1030, 5, 3, 700];
     for (row, split) in ALL.iter().flat_map(|row| SPLITS.map(|split| (row, split))) {
-        let config = Config::from((row.default)()).clip(Clip::GlobalNorm(12.0)).skip_nonfinite(true);
+        let config = Config::from((row.default)()).wrap(Clip::GlobalNorm(12.0)).wrap(SkipNonfinite(true));
         let count = split.iter().map(|part| part.len()).sum();
         let list = tensors(&sizes[..count]);
         let mut whole = One::new(&gpu, &config, &list);

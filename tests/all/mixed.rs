@@ -20,7 +20,7 @@ const EPOCHS: usize = 5;
 /// The network after some epochs, its test accuracy, what became of each step, and the scale at the end.
 fn train(gpu: &Gpu, grads: DType, scale: Option<LossScale>) -> (Network, f32, Vec<StepReport>, Option<f64>) {
     let mut network = Network::new(gpu, &data::digits().unwrap(), 16, 0, grads).unwrap();
-    let config = scale.into_iter().fold(Config::from(AdamW { lr: 0.006, ..AdamW::default() }), Config::loss_scale);
+    let config = scale.into_iter().fold(Config::from(AdamW { lr: 0.006, ..AdamW::default() }), Config::wrap);
     let mut optimizer = Optimizer::new(gpu, &network.tensors, config).unwrap();
     if scale.is_some() {
         network.scale_loss(optimizer.loss_scale_buffer().unwrap());
@@ -77,7 +77,7 @@ fn gradients_in_f16_are_the_rounded_ones() {
     let gradients = |format: DType, scale: f64| {
         let data = data::digits().unwrap();
         let mut network = Network::new(&gpu, &data, 16, 0, format).unwrap();
-        let scaled = Config::from(AdamW::default()).loss_scale(LossScale { init: scale, ..LossScale::default() });
+        let scaled = Config::from(AdamW::default()).wrap(LossScale { init: scale, ..LossScale::default() });
         let optimizer = Optimizer::new(&gpu, &network.tensors, scaled).unwrap();
         network.scale_loss(optimizer.loss_scale_buffer().unwrap());
         let mut encoder = gpu.device().create_command_encoder(&Default::default());

@@ -84,7 +84,7 @@ fn fours() -> Vec<TensorSpec> {
 fn lookahead_matches_round_every_rule() {
     let Some(gpu) = gpu("lookahead", ALL.len()) else { return };
     for row in ALL {
-        let config = Config::from((row.default)()).lookahead(Lookahead { k: 2, alpha: 0.3 });
+        let config = Config::from((row.default)()).wrap(Lookahead { k: 2, alpha: 0.3 });
         let mut worst = Worst::default();
         let what = format!("{} with lookahead", row.name);
         run(&what, &mut worst, Twin::new(&gpu, &config, &all_tensors(), 6), 4);

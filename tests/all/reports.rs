@@ -249,7 +249,7 @@ fn a_backward_pass_binds_the_scale_and_no_host_hears_of_skips() {
     for row in ALL {
         // Both grow again, until the largest gradient does not bear it.
         let scale = LossScale { init: LossScale::MAX, growth: 2.0, backoff: 0.5, interval: 3 };
-        let mut scaled = Optimizer::new(&gpu, &list, Config::from((row.default)()).loss_scale(scale)).unwrap();
+        let mut scaled = Optimizer::new(&gpu, &list, Config::from((row.default)()).wrap(scale)).unwrap();
         let mut plain = Optimizer::new(&gpu, &list, Config::from((row.default)())).unwrap();
         let params = [(); 2].map(|()| Arena::new(&gpu, &list).unwrap());
         let start = noise(&mut rng, 130);

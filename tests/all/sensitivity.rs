@@ -11,9 +11,10 @@ use serde_json::{Map, Value};
 use wgpu_optim::rule::{AnyRule, Carried, Common, Kernel, Move, Names, Numbers, Pass, Row, Slot, Step, WeightDecay};
 use wgpu_optim::rules::ALL;
 use wgpu_optim::shader::{Walk, compose};
+use wgpu_optim::wrappers::{self, Moving};
 use wgpu_optim::{
-    Access, AdaptiveClip, Clip, Config, DType, Ema, Error, Gpu, Group, Joint, Lookahead, LossScale, Result, TensorSpec,
-    Tuning, Wrappers,
+    Access, Accumulate, AdaptiveClip, Clip, Config, DType, Ema, Error, Gpu, Group, Joint, Lookahead, LossScale, Result,
+    SkipNonfinite, TensorSpec, Tuning, Wrappers,
 };
 
 type Edit = Arc<dyn Fn(String) -> String + Send + Sync>;
@@ -167,11 +168,11 @@ fn judge_around(gpu: &Gpu, config: &Config) -> Verdict {
                 }
             });
             worst.ulps > bound(gpu) || !twin.agrees()
-        }) || (config.wrappers().ema.is_some() && twin.swap().ulps > bound(gpu))
+        }) || (config.wrappers().ema().is_some() && twin.swap().ulps > bound(gpu))
     };
     let twin = |seed| {
         let mut twin = Twin::new(gpu, config, &list, seed);
-        if matches!(config.wrappers().clip, Some(Clip::Adaptive(_))) {
+        if matches!(config.wrappers().clip(), Some(Clip::Adaptive(_))) {
             twin.values[1][[0]] = 1e15;
             let values: Vec<f32> = twin.values[1].iter().copied().collect();
             twin.params.write("t1", &values).expect("as many values as elements");
@@ -237,16 +238,19 @@ fn wrapped(edit: &Edit) -> Vec<Config> {
     let scale = LossScale { init: 4.0, growth: 2.0, backoff: 0.25, interval: 2 };
     let (mean, mean_of_0) = (Ema { decay: 0.75, debias: false }, Ema { decay: 0.75, debias: true });
     let lookahead = Lookahead { k: 2, alpha: 0.3 };
-    vec![
-        first().loss_scale(scale).clip(Clip::Value(0.5)).ema(mean).lookahead(lookahead),
-        first().skip_nonfinite(true).clip(Clip::GlobalNorm(1.0)).ema(mean_of_0),
-        first().loss_scale(scale).accumulate(2).ema(mean),
-        broken(looks).skip_nonfinite(true).maximize(true),
-        first().skip_nonfinite(true).clip(Clip::Adaptive(AdaptiveClip { clip: 1e-4, eps: 1e-3 })),
-        first().clip(Clip::Sign(5.0)).norms(true),
-        first().clip(Clip::TensorNorm(1.0)).on_device(["lr", "clip"]),
-        first().accumulate(2).skip_nonfinite(true).clip(Clip::GlobalNorm(1.0)),
-    ]
+    let mut configs = vec![
+        first().wrap(scale).wrap(Clip::Value(0.5)).wrap(mean).wrap(lookahead),
+        first().wrap(SkipNonfinite(true)).wrap(Clip::GlobalNorm(1.0)).wrap(mean_of_0),
+        first().wrap(scale).wrap(Accumulate(2)).wrap(mean),
+        broken(looks).wrap(SkipNonfinite(true)).maximize(true),
+        first().wrap(SkipNonfinite(true)).wrap(Clip::Adaptive(AdaptiveClip { clip: 1e-4, eps: 1e-3 })),
+        first().wrap(Clip::Sign(5.0)).norms(true),
+        first().wrap(Clip::TensorNorm(1.0)).on_device(["lr", "clip"]),
+        first().wrap(Accumulate(2)).wrap(SkipNonfinite(true)).wrap(Clip::GlobalNorm(1.0)),
+    ];
+    let cases = wrappers::ALL.iter().flat_map(|entry| (entry.cases)());
+    configs.extend(cases.map(|(_, wrapper)| first().wrap(wrapper)));
+    configs
 }
 
 /// Whether a break shows in any of those.
@@ -266,7 +270,7 @@ fn configs(row: &Row, edit: &Edit) -> Vec<Config> {
         let group = Group::new(["t1"]).set("weight_decay", decay).set("maximize", true).set("lr", 0.5);
         configs.push(Config::from(broken((row.default)())).group(group));
     }
-    configs.push(Config::from(broken((row.default)())).lookahead(Lookahead { k: 2, alpha: 0.3 }));
+    configs.push(Config::from(broken((row.default)())).wrap(Lookahead { k: 2, alpha: 0.3 }));
     configs
 }
 
@@ -345,8 +349,8 @@ fn a_dropped_statement_is_noticed() {
 fn touches(row: &Row, edit: &Edit) -> bool {
     let forms = |rule: Box<dyn AnyRule>| rule.for_matrices().into_iter().chain([rule]);
     (row.cases)().into_iter().flat_map(|(_, rule)| forms(rule)).any(|rule| {
-        let moves = rule.moves().iter().map(|&to| Walk::of_move(to));
-        Walk::of_step(&*rule).into_iter().chain(moves).any(|walk| {
+        let moves = rule.moves().iter().map(|&to| Walk::of_move(Moving::Rule(to)));
+        Walk::of_step(&*rule, &Wrappers::default()).into_iter().chain(moves).any(|walk| {
             let text = compose(&*rule, &Wrappers::default(), walk.skeleton, Access::Vec4, DType::F32);
             edit(text.clone()) != text
         })
@@ -373,12 +377,15 @@ fn a_dropped_statement_of_a_skeleton_is_noticed_by_some_rule() {
         include_str!("../../shaders/skeletons/sums.wgsl"),
         include_str!("../../shaders/skeletons/pair.wgsl"),
         include_str!("../../shaders/skeletons/finish.wgsl"),
+        include_str!("../../shaders/skeletons/counts.wgsl"),
+        include_str!("../../shaders/skeletons/finish_counts.wgsl"),
     ];
     // What is wrapped round a rule is looked at first where it may show there.
     let edits_of = |pieces: &[&str], around: bool| -> Vec<_> {
         pieces.iter().flat_map(|piece| drops(piece)).map(|(label, edit)| (label, edit, around)).collect()
     };
-    let edits = [edits_of(&around, true), edits_of(&pieces, false)].concat();
+    let of_wrappers: Vec<_> = wrappers::ALL.iter().map(|entry| entry.shader).collect();
+    let edits = [edits_of(&around, true), edits_of(&of_wrappers, true), edits_of(&pieces, false)].concat();
     let Some(gpu) = gpu("dropped statements of skeletons", edits.len()) else { return };
     // Few lanes and many walk differently.
     let gpus = [8, 256].map(|lanes| {

@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use wgpu_optim::rule::AnyRule;
 use wgpu_optim::rules::ALL;
 use wgpu_optim::{
-    Arena, Config, DType, Ema, Gpu, Lookahead, LossScale, LossScaleState, NonFinite, Optimizer, Schedule, StepReport,
-    TensorSpec,
+    Arena, Config, DType, Ema, Gpu, Lookahead, LossScale, LossScaleState, NonFinite, Optimizer, Schedule,
+    SkipNonfinite, StepReport, TensorSpec,
 };
 
 /// 2^63.
@@ -31,9 +31,9 @@ fn quick_scale() -> LossScale {
 /// The rule with a check alone, and with all that counts applied steps.
 fn both(rule: Box<dyn AnyRule>) -> [Config; 2] {
     let scheduled = rule.options().contains(&"lr");
-    let checked = Config::from(rule).skip_nonfinite(true);
-    let all = checked.clone().skip_nonfinite(false).loss_scale(quick_scale());
-    let all = all.lookahead(Lookahead { k: 2, alpha: 0.3 }).ema(Ema { decay: 0.75, debias: false });
+    let checked = Config::from(rule).wrap(SkipNonfinite(true));
+    let all = checked.clone().wrap(SkipNonfinite(false)).wrap(quick_scale());
+    let all = all.wrap(Lookahead { k: 2, alpha: 0.3 }).wrap(Ema { decay: 0.75, debias: false });
     let falling = Schedule::custom(|t| 1.0 / t as f64);
     [checked, if scheduled { all.schedule("lr", falling) } else { all }]
 }
@@ -235,12 +235,12 @@ fn padding_and_what_is_large_but_not_too_large_skip_nothing() {
     let mut twin = Twin::new(&gpu, &plain(), &few(), 35);
     let worst = twin.step_changed(&[], |_, values| values[4] = f32::from_bits(0x5eff_ffff));
     assert!(worst.ulps <= bound(&gpu) && twin.reference.report().unwrap().applied, "{}", worst.text);
-    let scaled = Config::from((ALL[0].default)()).loss_scale(LossScale { init: LossScale::MAX, ..quick_scale() });
+    let scaled = Config::from((ALL[0].default)()).wrap(LossScale { init: LossScale::MAX, ..quick_scale() });
     let mut twin = Twin::new(&gpu, &scaled, &few(), 35);
     let worst = twin.step_changed(&[], |_, values| values[4] = f32::from_bits(0x6aff_ffff));
     assert!(worst.ulps <= bound(&gpu) && twin.reference.report().unwrap().applied, "{}", worst.text);
     // Numbers that overflow as they are unscaled.
-    let scaled = Config::from((ALL[0].default)()).loss_scale(LossScale { init: 1.0 / LossScale::MAX, ..quick_scale() });
+    let scaled = Config::from((ALL[0].default)()).wrap(LossScale { init: 1.0 / LossScale::MAX, ..quick_scale() });
     let mut twin = Twin::new(&gpu, &scaled, &few(), 35);
     for bad in [f32::MAX, 2.0f32.powi(39)] {
         let worst = twin.step_changed(&[], |_, values| values[4] = bad);
@@ -592,7 +592,7 @@ fn the_scale_is_the_references_and_stays_a_power_of_two_within_its_bounds() {
         (1.0 / LossScale::MAX, 1024.0, 1.0 / 4096.0, 2, 2),
     ] {
         let scale = LossScale { init, growth, backoff, interval };
-        let mut twin = Twin::new(&gpu, &Config::from((ALL[0].default)()).loss_scale(scale), &tensors(&[5]), 47);
+        let mut twin = Twin::new(&gpu, &Config::from((ALL[0].default)()).wrap(scale), &tensors(&[5]), 47);
         let mut seen = Vec::new();
         for i in 0..60 {
             let bad = rng.random_range(0..bad) == 0;
@@ -613,7 +613,7 @@ fn the_scale_is_the_references_and_stays_a_power_of_two_within_its_bounds() {
     }
     // By hand: three good steps and growth, a bad one and back-off, by the defaults' factors.
     let scale = LossScale { interval: 3, ..LossScale::default() };
-    let mut twin = Twin::new(&gpu, &Config::from((ALL[0].default)()).loss_scale(scale), &tensors(&[5]), 47);
+    let mut twin = Twin::new(&gpu, &Config::from((ALL[0].default)()).wrap(scale), &tensors(&[5]), 47);
     let mut seen = Vec::new();
     for bad in [false, false, false, true, false, true, true] {
         twin.step_changed(&[], |_, values| values[0] = if bad { f32::INFINITY } else { 0.0 });
@@ -626,7 +626,7 @@ fn the_scale_is_the_references_and_stays_a_power_of_two_within_its_bounds() {
 #[test]
 fn a_scale_that_is_set_goes_on_as_one_that_was_reached() {
     let Some(gpu) = gpu("scales that are set", 1) else { return };
-    let config = Config::from((ALL[0].default)()).loss_scale(quick_scale());
+    let config = Config::from((ALL[0].default)()).wrap(quick_scale());
     let mut twin = Twin::new(&gpu, &config, &few(), 48);
     step(&mut twin, None, "before");
     let set = LossScaleState { scale: 1024.0, good: 1 };

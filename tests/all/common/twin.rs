@@ -6,7 +6,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use wgpu_optim::rule::Slot;
 use wgpu_optim::{
-    Arena, Buffers, Config, DType, Gpu, Groups, Optimizer, Reference, Slice, StepReport, TensorSpec, Wrappers, wgpu,
+    Arena, Buffers, Config, DType, Gpu, Groups, Optimizer, Reference, Slice, StepReport, TensorSpec, wgpu,
 };
 
 /// Both, with the same parameters, state and counts.
@@ -273,7 +273,7 @@ impl Twin {
             };
             note("param", self.params.read_blocking(name).expect("a readback"));
             for slot in self.optimizer.slots(name).expect("a known tensor") {
-                if slot != Wrappers::BEFORE.name {
+                if slot != "before_look_ahead" {
                     note(slot, self.optimizer.state_blocking(name, slot).expect("a readback"));
                 }
             }

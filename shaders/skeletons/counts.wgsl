@@ -1,0 +1,55 @@
+// A wrapper counts elements of a row by what the rule is about to subtract: one workgroup a row, one count a row. The
+// update itself comes later; nothing of an element is stored.
+
+var<workgroup> count: atomic<u32>;
+
+@compute @workgroup_size(LANES)
+fn counts(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let row = load_row(row_index(group, groups));
+    let record = load_record(row.tensor);
+    if (is_absent(record) || row.len == 0u) {
+        return;
+    }
+    let c = load_common(record);
+    let w = load_wrapped(row.tensor, record);
+    let h = load_hyper(record);
+    let k = load_tensor(row.tensor);
+    var found = 0u;
+    let end = quads(row);
+    for (var q = lane; q < end; q += LANES) {
+        let p = load_param(row, q);
+        let g = load_grad(row, q);
+        var s0: State;
+        var s1: State;
+        var s2: State;
+        var s3: State;
+        load_state(row, c, q, p, &s0, &s1, &s2, &s3);
+        let is_counted = vec4<bool>(
+            counts_one(c, w, h, k, p.x, g.x, &s0),
+            counts_one(c, w, h, k, p.y, g.y, &s1),
+            counts_one(c, w, h, k, p.z, g.z, &s2),
+            counts_one(c, w, h, k, p.w, g.w, &s3),
+        );
+        // What lies behind the end counts for nothing.
+        let is_inside = vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(row.len - 4u * q);
+        let ones = select(vec4<u32>(), vec4<u32>(1u), is_counted & is_inside);
+        found += (ones.x + ones.y) + (ones.z + ones.w);
+    }
+    atomicAdd(&count, found);
+    workgroupBarrier();
+    if (lane == 0u) {
+        store_partial(row.partial, vec2<u32>(atomicLoad(&count), 0u));
+    }
+}
+
+// Whether one element counts.
+fn counts_one(
+    c: Common, w: Wrapped, h: Hyper, k: Tensor, p: f32, raw: f32, s: ptr<function, State>,
+) -> bool {
+    let g = prepare(c, w, p, raw);
+    return wrapped_is_counted(w, g, direction(h, k, p, g, s));
+}

@@ -1,0 +1,24 @@
+// Slow parameters follow the fast ones, which return to them after every k-th step (Zhang et al. 2019, Algorithm 1).
+// Twin: src/wrappers/lookahead.rs
+
+struct LookaheadNumbers {
+    pull: f32, // alpha in every k-th step, else 0
+}
+
+// The slow parameters are read and written only where they must be.
+fn lookahead_landed(row: Row, n: LookaheadNumbers, first: bool, q: u32, before: vec4<f32>, after: vec4<f32>) -> vec4<f32> {
+    if (!first && n.pull == 0.0) {
+        return after;
+    }
+    var slow = before;
+    if (!first) {
+        slow = load_lookahead_slow(row, q);
+    }
+    var landed = after;
+    if (n.pull != 0.0) {
+        slow += n.pull * (after - slow);
+        landed = slow;
+    }
+    store_lookahead_slow(row, q, slow);
+    return landed;
+}

@@ -1,0 +1,23 @@
+// Gradients of a loss that was multiplied by a scale are divided by it (Micikevicius et al. 2018, section 3.2).
+// Twin: src/wrappers/loss_scale.rs
+
+struct LossScaleNumbers {
+    unscale: f32, // one over the scale, a power of two
+}
+
+fn loss_scale_gradient(n: LossScaleNumbers, g: f32) -> f32 {
+    return g * n.unscale;
+}
+
+// The bits of the scale after a step, and how many good steps it has held for.
+fn loss_scale_after(
+    scale: f32, good: u32, is_skipped: bool, growth: f32, backoff: f32, interval: u32,
+) -> vec2<u32> {
+    if (is_skipped) {
+        return vec2<u32>(bitcast<u32>(max(scale * backoff, bitcast<f32>(0x33800000u))), 0u); // 2^-24
+    }
+    if (good + 1u >= interval) {
+        return vec2<u32>(bitcast<u32>(min(scale * growth, 16777216.0)), 0u);
+    }
+    return vec2<u32>(bitcast<u32>(scale), good + 1u);
+}
