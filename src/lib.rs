@@ -12,6 +12,8 @@ mod error;
 #[cfg(feature = "gpu")]
 mod gpu;
 mod groups;
+#[cfg(feature = "gpu")]
+pub mod guide;
 pub mod init;
 #[cfg(feature = "gpu")]
 mod joint;

@@ -1,0 +1,63 @@
+//! Naming an optimizer and its options, and changing them.
+//!
+//! A [`Config`](crate::Config) holds a rule with its options, the parameter groups, the schedules, and the wrappers:
+//! what the optimizer does around the rule. You make one from a rule, or from JSON. Both ways give the same optimizer.
+//!
+//! ```
+//! use wgpu_optim::{AdamW, Config, WeightDecay};
+//!
+//! let from_json = Config::from_json(r#"{
+//!     "optimizer": "adamw", "preset": "keras", "lr": 0.002, "weight_decay": {"decoupled": 0.05}
+//! }"#)?;
+//! let from_rust: Config = AdamW { lr: 0.002, weight_decay: WeightDecay::Decoupled(0.05), ..AdamW::keras() }.into();
+//! assert_eq!(from_json.to_json()?, from_rust.to_json()?); // `to_json` writes every option with its value
+//! # Ok::<(), wgpu_optim::Error>(())
+//! ```
+//!
+//! Each option has its formula, bounds, default and source at its field in the documentation of the rule's type, for
+//! example [`AdamW`](crate::AdamW). A preset is a set of options: the defaults of another library, or those of the
+//! course notes that some of the formulas come from. Fields beside `"preset"` replace the preset's.
+//!
+//! An unknown field, a wrong type and a value outside its bounds are errors that name the field, the value and the bound:
+//!
+//! ```
+//! use wgpu_optim::Config;
+//!
+//! let error = Config::from_json(r#"{"optimizer": "adam", "beta2": 1.5}"#).unwrap_err();
+//! assert_eq!(error.to_string(), "beta2 is 1.5, must be at least 0 and below 1");
+//! ```
+//!
+//! # The fields around the rule
+//!
+//! | JSON | builder | page |
+//! |---|---|---|
+//! | `groups` | [`Config::group`](crate::Config::group) | [groups](super::groups) |
+//! | `schedule`, `schedules` | [`Config::schedule`](crate::Config::schedule) | [schedules](super::schedules) |
+//! | `clip` | [`Config::clip`](crate::Config::clip) | [clipping](super::clipping_and_mixed_precision) |
+//! | `skip_nonfinite` | [`Config::skip_nonfinite`](crate::Config::skip_nonfinite) | the same |
+//! | `loss_scale` | [`Config::loss_scale`](crate::Config::loss_scale) | the same |
+//! | `norms` | [`Config::norms`](crate::Config::norms) | the same |
+//! | `on_device` | [`Config::on_device`](crate::Config::on_device) | the same |
+//! | `accumulate` | [`Config::accumulate`](crate::Config::accumulate) | [micro-batches](super::micro_batches) |
+//! | `ema` | [`Config::ema`](crate::Config::ema) | [ema](super::ema) |
+//! | `lookahead` | [`Config::lookahead`](crate::Config::lookahead) | the same |
+//! | `maximize` | [`Config::maximize`](crate::Config::maximize) | with `true` a step ascends: the rule sees the negated gradient |
+//!
+//! # Changing an option between steps
+//!
+//! The optimizer takes a changed option from the next encoded step on. It rebuilds nothing, so you may change options
+//! in every step. You cannot change options that only say where state starts, such as `initial_v`.
+//!
+//! ```
+//! use wgpu_optim::{AdamW, Config, Group, Reference, TensorSpec};
+//!
+//! let tensors = [TensorSpec::f32("head.w", [2, 3]), TensorSpec::f32("body.w", [3, 3])];
+//! let config = Config::from(AdamW::default()).group(Group::new(["head.*"]).set("lr", 0.01));
+//! let mut optimizer = Reference::<f32>::new(&config, &tensors)?;
+//!
+//! optimizer.set_lr(5e-4)?; // half of the default rate: the group, which has ten times that rate, keeps its ratio
+//! assert_eq!(optimizer.group_value(0, "lr")?, 0.005);
+//! optimizer.set("beta1", 0.85)?; // at the top level, and in every group without a value of its own
+//! optimizer.set_group(0, "lr", 1e-4)?; // in one group, counted from 0
+//! # Ok::<(), wgpu_optim::Error>(())
+//! ```

@@ -1,0 +1,20 @@
+//! The shaders without wgpu.
+//!
+//! With `default-features = false` the crate does not depend on wgpu. It then gives shader texts, chunk tables, the words
+//! of each step and the CPU reference to backends that bring a GPU layer of their own, in any language that WGSL can be
+//! translated to.
+//!
+//! ```
+//! use wgpu_optim::shader::{Skeleton, bindings, compose};
+//! use wgpu_optim::{Access, AdamW, DType, Wrappers};
+//!
+//! let (rule, wrappers) = (AdamW::default(), Wrappers::default());
+//! let text = compose(&rule, &wrappers, Skeleton::Apply, Access::Vec4, DType::F32);
+//! assert!(text.contains("fn apply("));
+//! for binding in bindings(&rule, &wrappers, Skeleton::Apply) {
+//!     println!("{binding:?} at {:?}", binding.place());
+//! }
+//! ```
+//!
+//! `cargo run --example print_wgsl -- adamw apply vec4`, in a clone of the repository, prints the same shader. The
+//! repository's `ARCHITECTURE.md` says what each buffer holds, byte by byte.
