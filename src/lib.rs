@@ -1,4 +1,4 @@
-#![cfg_attr(feature = "gpu", doc = include_str!("../README.md"))]
+#![cfg_attr(feature = "gpu", doc = include_str!("crate_page.md"))]
 #![cfg_attr(not(feature = "gpu"), doc = "Shader texts, chunk tables and the CPU reference, without wgpu.")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

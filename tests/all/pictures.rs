@@ -1,20 +1,23 @@
-//! The pictures of docs/pictures: those that the examples draw and the README shows, whole and small.
+//! The pictures of docs/pictures: those that the examples draw and the drawings of the documents, shown, whole and small.
 
 use std::fs;
 use std::path::Path;
 
-const PICTURES: [&str; 7] = [
+const PICTURES: [&str; 9] = [
     "clipping.png",
     "convergence.png",
     "decay.png",
+    "idea.svg",
     "landscapes.gif",
     "landscapes.png",
     "learning_rates.png",
     "schedules.png",
+    "step.svg",
 ];
 
 /// Bytes.
 const PNG_LIMIT: usize = 200_000;
+const SVG_LIMIT: usize = 20_000;
 const GIF_LIMIT: usize = 1_000_000;
 
 #[test]
@@ -27,15 +30,18 @@ fn the_pictures_are_there_and_small() {
     found.sort();
     assert_eq!(found, PICTURES, "docs/pictures; `cargo xtask pictures` draws them");
 
-    let readme = fs::read_to_string(root.join("README.md")).unwrap();
+    let documents = ["README.md", "ARCHITECTURE.md", "docs/pictures.md"];
+    let documents = documents.map(|name| fs::read_to_string(root.join(name)).unwrap());
     for name in PICTURES {
         let bytes = fs::read(root.join("docs/pictures").join(name)).unwrap();
-        let (start, end, limit) = match name.ends_with(".gif") {
-            true => (&b"GIF89a"[..], &b";"[..], GIF_LIMIT),
-            false => (&b"\x89PNG\r\n\x1a\n"[..], &b"IEND\xaeB`\x82"[..], PNG_LIMIT),
+        let (start, end, limit) = match Path::new(name).extension().and_then(|end| end.to_str()) {
+            Some("gif") => (&b"GIF89a"[..], &b";"[..], GIF_LIMIT),
+            Some("svg") => (&b"<svg "[..], &b"</svg>\n"[..], SVG_LIMIT),
+            _ => (&b"\x89PNG\r\n\x1a\n"[..], &b"IEND\xaeB`\x82"[..], PNG_LIMIT),
         };
         assert!(bytes.starts_with(start) && bytes.ends_with(end), "{name} is no picture, or cut short");
         assert!(bytes.len() <= limit, "{name} has {} bytes, more than {limit}", bytes.len());
-        assert!(readme.contains(&format!("](docs/pictures/{name})")), "README.md does not show {name}");
+        let shown = |text: &String| text.contains(&format!("pictures/{name})"));
+        assert!(documents.iter().any(shown), "no document shows {name}");
     }
 }

@@ -1,18 +1,30 @@
-//! The documents say what is: the README's table of optimizers is the registry's, every link leads somewhere, and every
-//! file is on ARCHITECTURE.md's map.
+//! The documents say what is: the README's table of optimizers is the registry's, the crate's page is the README, every
+//! link leads somewhere, every file is on ARCHITECTURE.md's map, and the package is small.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use wgpu_optim::rule::{Extent, Row, Slot};
 use wgpu_optim::rules::ALL;
-use wgpu_optim::{Config, WeightDecay};
 
 const BEGIN: &str = "<!-- optimizers: begin -->\n";
 const END: &str = "<!-- optimizers: end -->";
 
-const DOCUMENTS: [&str; 7] = [
+/// The most lines of the README, and the most bytes of the package.
+const README_LINES: usize = 250;
+const PACKAGE_BYTES: u64 = 600_000;
+
+/// The crate's page: the README as rustdoc shows it, pictures included.
+const CRATE_PAGE: &str = "src/crate_page.md";
+
+/// Where docs.rs shows a file of the package.
+const SOURCE: &str = "https://docs.rs/crate/wgpu-optim/latest/source";
+
+const DOCUMENTS: [&str; 10] = [
     "README.md",
+    "docs/benchmarks.md",
+    "docs/commands.md",
+    "docs/pictures.md",
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
@@ -22,29 +34,55 @@ const DOCUMENTS: [&str; 7] = [
 ];
 
 #[test]
-fn the_table_of_optimizers_is_the_registrys() {
+fn the_table_of_optimizers_and_the_crates_page_are_up_to_date() {
     let readme = read("README.md");
     let (head, rest) = readme.split_once(BEGIN).expect("README.md has the line <!-- optimizers: begin -->");
     let (found, tail) = rest.split_once(END).expect("README.md has the line <!-- optimizers: end -->");
     let expected = table();
+    let page = crate_page(&format!("{head}{BEGIN}{expected}{END}{tail}"));
     if std::env::var("UPDATE").as_deref() == Ok("1") {
         std::fs::write(root("README.md"), format!("{head}{BEGIN}{expected}{END}{tail}")).unwrap();
+        std::fs::write(root(CRATE_PAGE), page).unwrap();
         return;
     }
     assert!(
         found == expected,
         "README.md's table of optimizers is not the registry's; `UPDATE=1 cargo xtask test readme::` writes it:\n{expected}"
     );
+    assert!(
+        read(CRATE_PAGE) == page,
+        "{CRATE_PAGE} is not README.md as rustdoc is to show it; `UPDATE=1 cargo xtask test readme::` writes it"
+    );
 }
 
 #[test]
-fn configurations_in_the_readme_are_sound() {
-    let readme = read("README.md");
-    let blocks: Vec<_> = readme.split("```json\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
-    assert!(blocks.len() > 1, "README.md has blocks of JSON");
-    for block in blocks {
-        Config::from_json(block).unwrap_or_else(|error| panic!("{error}, in README.md's\n{block}"));
-    }
+fn the_readme_is_short() {
+    let lines = read("README.md").lines().count();
+    assert!(
+        lines <= README_LINES,
+        "README.md has {lines} lines, more than {README_LINES}; docs/ and src/guide/ have room"
+    );
+}
+
+/// Cargo packs the crate as it would to publish it, without building it. The package has what its users need to read and
+/// to build, and is small.
+#[test]
+fn the_package_is_small() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = std::process::Command::new(env!("CARGO"))
+        .args(["package", "--package", "wgpu-optim", "--no-verify", "--allow-dirty", "--offline", "--target-dir"])
+        .arg(folder.path())
+        .current_dir(root(""))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "cargo package:\n{}", String::from_utf8_lossy(&output.stderr));
+    let packages = files(&folder.path().join("package"));
+    let package = packages.iter().find(|file| file.extension().is_some_and(|end| end == "crate"));
+    let bytes = package.expect("cargo writes one file that ends in .crate").metadata().unwrap().len();
+    assert!(
+        bytes <= PACKAGE_BYTES,
+        "the package has {bytes} bytes, more than {PACKAGE_BYTES}: see `include` in Cargo.toml"
+    );
 }
 
 #[test]
@@ -79,8 +117,8 @@ fn every_file_is_on_the_map() {
         for file in files(&root(folder)) {
             let name = file.strip_prefix(root("")).unwrap().to_str().unwrap().replace('\\', "/");
             let source = [".rs", ".wgsl"].iter().any(|end| name.ends_with(end));
-            // Rules and their composed texts are named by their folders, so that a new one needs no line there.
-            let named = ["/rules/", "/expansion/"].iter().any(|folder| name.contains(folder));
+            // Rules, their composed texts and pages of the guide are named by their folders, so that a new one needs no line.
+            let named = ["/rules/", "/expansion/", "/guide/"].iter().any(|folder| name.contains(folder));
             if source && !named && !map.contains(&format!("`{name}`")) {
                 missing.push(name);
             }
@@ -98,13 +136,11 @@ fn the_walk_through_shows_the_files_as_they_are() {
 }
 
 fn table() -> String {
-    let general = WeightDecay::GENERAL.join("`, `");
     let rows: String = ALL.iter().map(line).collect();
     format!(
-        "| `\"optimizer\"` | update and source | state | bytes | passes | same numbers as | presets | weight decay |\n\
-         |---|---|---|---|---|---|---|---|\n\
-         {rows}\n\
-         General weight decay: `{general}`.\n"
+        "| `\"optimizer\"` | update and source | state | bytes | same numbers as |\n\
+         |---|---|---|---|---|\n\
+         {rows}"
     )
 }
 
@@ -113,18 +149,14 @@ fn line(row: &Row) -> String {
     let cases: Vec<_> = (row.cases)().into_iter().map(|(_, rule)| rule).collect();
     let for_matrices: Vec<_> = std::iter::once(&default).chain(&cases).filter_map(|rule| rule.for_matrices()).collect();
     let all = || std::iter::once(&default).chain(&cases).chain(&for_matrices);
-    let presets: Vec<_> = (row.presets)().iter().map(|(name, _)| format!("`{name}`")).collect();
-    let decays =
-        if row.decays == WeightDecay::GENERAL { "general".into() } else { format!("`{}`", row.decays.join("`, `")) };
+    let bytes = range(all().map(|rule| rule.bytes_per_element() as usize));
+    let passes = range(all().map(|rule| rule.passes().len()));
     let cells = [
         format!("`{}`", row.name),
         row.summary.into(),
         state(&default.slots(), all().flat_map(|rule| rule.slots())),
-        range(all().map(|rule| rule.bytes_per_element() as usize)),
-        range(all().map(|rule| rule.passes().len())),
+        if passes == "1" { bytes } else { format!("{bytes} in {passes} passes") },
         sources(row.name),
-        presets.join(", "),
-        decays,
     ];
     format!("| {} |\n", cells.join(" | "))
 }
@@ -172,6 +204,51 @@ fn range(numbers: impl Iterator<Item = usize>) -> String {
         (Some(only), _) => only.to_string(),
         _ => unreachable!("the default options are one"),
     }
+}
+
+/// The README as rustdoc is to show it: pictures are part of the page, so that it needs no network; pages of the guide are
+/// modules; other files of the package are where docs.rs shows them, and what the package lacks has no link.
+fn crate_page(readme: &str) -> String {
+    let manifest = read("Cargo.toml");
+    let (_, include) = manifest.split_once("\ninclude = [").expect("Cargo.toml lists what the package includes");
+    let include: Vec<_> = include.split_once(']').expect("a list").0.split('"').skip(1).step_by(2).collect();
+    let packed = |path: &str| include.iter().any(|entry| format!("/{path}").starts_with(entry.trim_end_matches('*')));
+    let mut page = String::new();
+    let mut rest = readme;
+    while let Some((before, after)) = rest.split_once("](") {
+        let (target, after) = after.split_once(')').expect("a link ends");
+        rest = after;
+        let open = before.rfind('[').expect("a link starts");
+        let (text, label) = (&before[..open], &before[open + 1..]);
+        let module = target.strip_prefix("src/").and_then(|path| path.strip_suffix(".rs"));
+        page += text;
+        page += &match (text.ends_with('!'), module) {
+            (true, _) => format!("[{label}]({})", data_uri(target)),
+            (_, Some(module)) => format!("[{label}](crate::{})", module.replace('/', "::")),
+            _ if target.starts_with('#') || target.contains("://") => format!("[{label}]({target})"),
+            _ if packed(target) => format!("[{label}]({SOURCE}/{target})"),
+            _ => label.to_string(),
+        };
+    }
+    page += rest;
+    let comment = |line: &&str| !line.starts_with("<!--");
+    page.lines().filter(comment).map(|line| line.to_string() + "\n").collect()
+}
+
+/// A picture as the address of itself.
+fn data_uri(picture: &str) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let kind = if picture.ends_with(".svg") { "svg+xml" } else { "png" };
+    let bytes = std::fs::read(root(picture)).unwrap_or_else(|error| panic!("{picture}: {error}"));
+    let mut text = format!("data:image/{kind};base64,");
+    for three in bytes.chunks(3) {
+        let word = three.iter().enumerate().fold(0, |word, (i, &byte)| word | u32::from(byte) << (16 - 8 * i));
+        for i in 0..4 {
+            let digit = DIGITS[(word >> (18 - 6 * i)) as usize % 64] as char;
+            text.push(if i <= three.len() { digit } else { '=' });
+        }
+    }
+    text
 }
 
 /// The text without its blocks of code.
