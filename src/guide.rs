@@ -2,7 +2,7 @@
 //!
 //! | page | what it answers |
 //! |---|---|
-//! | [configuration] | How do I name an optimizer and its options, in JSON and in Rust? How do I change an option later? |
+//! | [configuration] | How do I name an optimizer and its options, and change an option later? |
 //! | [groups] | How do I give some tensors other options than the rest, freeze tensors, or add new ones? |
 //! | [schedules] | How does the learning rate, or another option, follow the steps or a metric? |
 //! | [clipping_and_mixed_precision] | How do I clip gradients, skip bad steps, and train with gradients in f16? |

@@ -4,15 +4,37 @@
 //!
 //! | what | read | set |
 //! |---|---|---|
-//! | the configuration, as you made it | [`Config::to_json`](crate::Config::to_json) | [`Config::from_json`](crate::Config::from_json) |
-//! | parameters | [`Arena::read`](crate::Arena::read) | [`Arena::write`](crate::Arena::write) |
-//! | state, by tensor and slot | [`slots`](crate::Optimizer::slots), [`state`](crate::Optimizer::state) | [`set_state`](crate::Optimizer::set_state) |
-//! | a tensor's count of applied steps | [`t`](crate::Optimizer::t) | [`set_t`](crate::Optimizer::set_t) |
-//! | what a rule carries beside it | [`carried`](crate::Optimizer::carried) | [`set_carried`](crate::Optimizer::set_carried), after `set_t` |
-//! | the optimizer's count of applied steps | [`steps`](crate::Optimizer::steps) | [`set_steps`](crate::Optimizer::set_steps) |
-//! | plateaus of schedules | [`scheduler`](crate::Optimizer::scheduler), [`group_scheduler`](crate::Optimizer::group_scheduler) | [`Scheduler::set_state`](crate::Scheduler::set_state) |
-//! | the loss scale | [`loss_scale`](crate::Optimizer::loss_scale) | [`set_loss_scale`](crate::Optimizer::set_loss_scale) |
-//! | early stopping | [`BestParams::monitor`](crate::BestParams::monitor), [`params`](crate::BestParams::params) | [`BestParams::resume`](crate::BestParams::resume) |
+//! | the configuration, as you made it | [`Config::to_json`] | [`Config::from_json`] |
+//! | parameters | [`Arena::read`] | [`Arena::write`] |
+//! | state, by tensor and slot | [`slots`], [`state`] | [`set_state`] |
+//! | a tensor's count of applied steps | [`t`] | [`set_t`] |
+//! | what a rule carries beside it | [`carried`] | [`set_carried`], after `set_t` |
+//! | the optimizer's count of applied steps | [`steps`] | [`set_steps`] |
+//! | plateaus of schedules | [`scheduler`], [`group_scheduler`] | [`Scheduler::set_state`] |
+//! | the loss scale | [`loss_scale`] | [`set_loss_scale`] |
+//! | early stopping | [`BestParams::monitor`], [`BestParams::params`] | [`BestParams::resume`] |
+//!
+//! [`Config::to_json`]: crate::Config::to_json
+//! [`Config::from_json`]: crate::Config::from_json
+//! [`Arena::read`]: crate::Arena::read
+//! [`Arena::write`]: crate::Arena::write
+//! [`slots`]: crate::Optimizer::slots
+//! [`state`]: crate::Optimizer::state
+//! [`set_state`]: crate::Optimizer::set_state
+//! [`t`]: crate::Optimizer::t
+//! [`set_t`]: crate::Optimizer::set_t
+//! [`carried`]: crate::Optimizer::carried
+//! [`set_carried`]: crate::Optimizer::set_carried
+//! [`steps`]: crate::Optimizer::steps
+//! [`set_steps`]: crate::Optimizer::set_steps
+//! [`scheduler`]: crate::Optimizer::scheduler
+//! [`group_scheduler`]: crate::Optimizer::group_scheduler
+//! [`Scheduler::set_state`]: crate::Scheduler::set_state
+//! [`loss_scale`]: crate::Optimizer::loss_scale
+//! [`set_loss_scale`]: crate::Optimizer::set_loss_scale
+//! [`BestParams::monitor`]: crate::BestParams::monitor
+//! [`BestParams::params`]: crate::BestParams::params
+//! [`BestParams::resume`]: crate::BestParams::resume
 //!
 //! Options that you changed with `set`, `set_lr` or `set_group` are not in the `Config`, nor are frozen tensors: set
 //! them again. Save between steps, not between micro-batches or between a look-ahead and its step.
@@ -54,5 +76,5 @@
 //! # Ok::<(), Error>(())
 //! ```
 //!
-//! On the GPU the calls are the same, but that [`Optimizer::state`](crate::Optimizer::state) waits for the device: it is
-//! `async`, and [`state_blocking`](crate::Optimizer::state_blocking) blocks.
+//! On the GPU the calls are the same, but that [`Optimizer::state`](crate::Optimizer::state) waits for the device: it
+//! is `async`, and [`state_blocking`](crate::Optimizer::state_blocking) blocks.

@@ -27,13 +27,14 @@
 //! # Clips
 //!
 //! `clip` is `{"value": c}`, `{"tensor_norm": c}`, `{"global_norm": c}`, `{"adaptive": {"clip": c, "eps": e}}` or
-//! `{"sign": c}`; [`Clip`](crate::Clip) has the formulas. The optimizer clips the mean gradient of a step, divided by the
-//! loss scale. A clip by value costs nothing. The others read the gradients once more, and `adaptive` the parameters,
-//! too.
+//! `{"sign": c}`; [`Clip`](crate::Clip) has the formulas. The optimizer clips the mean gradient of a step, divided by
+//! the loss scale. A clip by value costs nothing. The others read the gradients once more, and `adaptive` the
+//! parameters, too.
 //!
-//! All clips but that by value need norms, and `"norms": true` measures them without a clip. [`Optimizer::norms`](crate::Optimizer::norms)
-//! reads them back in f64; [`norms_buffer`](crate::Optimizer::norms_buffer) names where they are on the device. Sums of
-//! squares do not overflow: a billion of f32's largest numbers have a finite norm.
+//! All clips but that by value need norms, and `"norms": true` measures them without a clip.
+//! [`Optimizer::norms`](crate::Optimizer::norms) reads them back in f64;
+//! [`norms_buffer`](crate::Optimizer::norms_buffer) names where they are on the device. Sums of squares do not
+//! overflow: a billion of f32's largest numbers have a finite norm.
 //!
 //! # Skipping bad steps
 //!
@@ -73,9 +74,9 @@
 //! }
 //! ```
 //!
-//! Where steps may be skipped, an encoder that you drop must be [undone](crate::Optimizer::undo), and at most 1023 steps
-//! may be in flight. The number is about ten where each step has other tensors, or where a rule carries a number from
-//! step to step and the rate changes in each: every outcome of the steps in flight is then a state of its own.
+//! Where steps may be skipped, an encoder that you drop must be [undone](crate::Optimizer::undo), and at most 1023
+//! steps may be in flight. The number is about ten where each step has other tensors, or where a rule carries a number
+//! from step to step and the rate changes in each: every outcome of the steps in flight is then a state of its own.
 //!
 //! # Several optimizers, one norm, one decision
 //!

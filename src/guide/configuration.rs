@@ -18,7 +18,8 @@
 //! example [`AdamW`](crate::AdamW). A preset is a set of options: the defaults of another library, or those of the
 //! course notes that some of the formulas come from. Fields beside `"preset"` replace the preset's.
 //!
-//! An unknown field, a wrong type and a value outside its bounds are errors that name the field, the value and the bound:
+//! An unknown field, a wrong type and a value outside its bounds are errors. They name the field, the value and the
+//! bound:
 //!
 //! ```
 //! use wgpu_optim::Config;
@@ -29,19 +30,32 @@
 //!
 //! # The fields around the rule
 //!
-//! | JSON | builder | page |
+//! | JSON | in Rust | page |
 //! |---|---|---|
-//! | `groups` | [`Config::group`](crate::Config::group) | [groups](super::groups) |
-//! | `schedule`, `schedules` | [`Config::schedule`](crate::Config::schedule) | [schedules](super::schedules) |
-//! | `clip` | [`Config::clip`](crate::Config::clip) | [clipping](super::clipping_and_mixed_precision) |
-//! | `skip_nonfinite` | [`Config::skip_nonfinite`](crate::Config::skip_nonfinite) | the same |
-//! | `loss_scale` | [`Config::loss_scale`](crate::Config::loss_scale) | the same |
-//! | `norms` | [`Config::norms`](crate::Config::norms) | the same |
-//! | `on_device` | [`Config::on_device`](crate::Config::on_device) | the same |
-//! | `accumulate` | [`Config::accumulate`](crate::Config::accumulate) | [micro-batches](super::micro_batches) |
-//! | `ema` | [`Config::ema`](crate::Config::ema) | [ema](super::ema) |
-//! | `lookahead` | [`Config::lookahead`](crate::Config::lookahead) | the same |
-//! | `maximize` | [`Config::maximize`](crate::Config::maximize) | with `true` a step ascends: the rule sees the negated gradient |
+//! | `groups` | [`Config::group`] | [groups](super::groups) |
+//! | `schedule`, `schedules` | [`Config::schedule`] | [schedules](super::schedules) |
+//! | `clip` | [`Config::wrap`] with a [`Clip`] | [clipping](super::clipping_and_mixed_precision) |
+//! | `skip_nonfinite` | with [`SkipNonfinite`] | the same |
+//! | `loss_scale` | with a [`LossScale`] | the same |
+//! | `norms` | [`Config::norms`] | the same |
+//! | `on_device` | [`Config::on_device`] | the same |
+//! | `accumulate` | with [`Accumulate`] | [micro-batches](super::micro_batches) |
+//! | `ema` | with an [`Ema`] | [ema](super::ema) |
+//! | `lookahead` | with a [`Lookahead`] | the same |
+//! | `maximize` | [`Config::maximize`] | a step ascends: the rule sees `-g` |
+//!
+//! [`Config::group`]: crate::Config::group
+//! [`Config::schedule`]: crate::Config::schedule
+//! [`Config::wrap`]: crate::Config::wrap
+//! [`Config::norms`]: crate::Config::norms
+//! [`Config::on_device`]: crate::Config::on_device
+//! [`Config::maximize`]: crate::Config::maximize
+//! [`Clip`]: crate::Clip
+//! [`SkipNonfinite`]: crate::SkipNonfinite
+//! [`LossScale`]: crate::LossScale
+//! [`Accumulate`]: crate::Accumulate
+//! [`Ema`]: crate::Ema
+//! [`Lookahead`]: crate::Lookahead
 //!
 //! # Changing an option between steps
 //!

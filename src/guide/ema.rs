@@ -4,8 +4,8 @@
 //!
 //! With `"ema": {"decay": 0.999}` each applied step also updates a running mean of the parameters, within the dispatch
 //! of the rule. [`Ema`](crate::Ema) has the formula. [`Optimizer::swap_ema`](crate::Optimizer::swap_ema) puts the mean
-//! where the parameters are, so that you can evaluate the model with it, and the next call puts the parameters back, bit
-//! for bit. Between the two calls a step is an error.
+//! where the parameters are, so that you can evaluate the model with it, and the next call puts the parameters back,
+//! bit for bit. Between the two calls a step is an error.
 //!
 //! ```
 //! use ndarray::arr1;
@@ -23,18 +23,18 @@
 //! # Ok::<(), wgpu_optim::Error>(())
 //! ```
 //!
-//! [`Optimizer::ema_into`](crate::Optimizer::ema_into) copies the mean into other buffers instead. With `"debias": true`
-//! only the copy is allowed, since what is read then differs from what is stored.
+//! [`Optimizer::ema_into`](crate::Optimizer::ema_into) copies the mean into other buffers instead. With `"debias":
+//! true` only the copy is allowed, since what is read then differs from what is stored.
 //!
 //! # Lookahead
 //!
-//! [`Lookahead`](crate::Lookahead) (Zhang et al. 2019) wraps any rule: after every `k`-th step of a tensor it pulls slow
-//! parameters towards the parameters, and the parameters return to them. It is part of the rule's dispatch.
+//! [`Lookahead`](crate::Lookahead) (Zhang et al. 2019) wraps any rule: after every `k`-th step of a tensor it pulls
+//! slow parameters towards the parameters, and the parameters return to them. It is part of the rule's dispatch.
 //!
 //! ```
 //! use wgpu_optim::{AdamW, Config, Lookahead};
 //!
-//! let config = Config::from(AdamW::default()).lookahead(Lookahead { k: 5, alpha: 0.5 });
+//! let config = Config::from(AdamW::default()).wrap(Lookahead { k: 5, alpha: 0.5 });
 //! let same = Config::from_json(r#"{"optimizer": "adamw", "lookahead": {"k": 5, "alpha": 0.5}}"#)?;
 //! assert_eq!(config.to_json()?, same.to_json()?);
 //! # Ok::<(), wgpu_optim::Error>(())

@@ -29,11 +29,11 @@
 //! # Ok::<(), wgpu_optim::Error>(())
 //! ```
 //!
-//! All groups share one dispatch as long as one pipeline serves them: groups may differ in every number, and in
-//! whether they maximize. Groups that differ in a choice, such as `amsgrad`, take a pipeline each.
+//! All groups share one dispatch as long as one pipeline serves them: groups may differ in every number, and in whether
+//! they maximize. Groups that differ in a choice, such as `amsgrad`, take a pipeline each.
 //!
-//! A group may have a `schedule` and `schedules` of its own ([`Group::schedule`](crate::Group::schedule)), which replace
-//! those of the top level for the same option.
+//! A group may have a `schedule` and `schedules` of its own ([`Group::schedule`](crate::Group::schedule)), which
+//! replace those of the top level for the same option.
 //!
 //! # Freezing
 //!
@@ -61,7 +61,7 @@
 //! # Tensors that are added later
 //!
 //! [`Optimizer::add`](crate::Optimizer::add) gives a running optimizer more tensors, and
-//! [`add_group`](crate::Optimizer::add_group) a group of more tensors. The new tensors start at `t = 0` with the options
-//! of now; the state of the others stays. From then on parameters and gradients are those of all tensors. Ask again for
-//! every buffer that the optimizer named before, such as
+//! [`add_group`](crate::Optimizer::add_group) a group of more tensors. The new tensors start at `t = 0` with the
+//! options of now; the state of the others stays. From then on parameters and gradients are those of all tensors. Ask
+//! again for every buffer that the optimizer named before, such as
 //! [`loss_scale_buffer`](crate::Optimizer::loss_scale_buffer): the optimizer has moved it.

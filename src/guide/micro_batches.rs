@@ -19,12 +19,12 @@
 //! ```
 //!
 //! * A tensor needs a gradient in one of the calls at least to take part in the step.
-//! * A clip, a norm and the loss scale work on the mean, and the optimizer decides once a step whether to skip it.
-//!   With `skip_nonfinite` or a loss scale, a gradient of 2^63 or more makes the sum infinite, so that later
-//!   micro-batches cannot hide it.
+//! * A clip, a norm and the loss scale work on the mean, and the optimizer decides once a step whether to skip it. With
+//!   `skip_nonfinite` or a loss scale, a gradient of 2^63 or more makes the sum infinite, so that later micro-batches
+//!   cannot hide it.
 //! * You cannot freeze tensors, swap in the mean of the parameters, or evaluate between the micro-batches of a step.
-//! * The sums take 4 bytes a parameter ([`Memory::accumulated`](crate::Memory)), and each call moves 8 bytes a parameter
-//!   besides reading the gradient.
+//! * The sums take 4 bytes a parameter ([`Memory::accumulated`](crate::Memory)), and each call moves 8 bytes a
+//!   parameter besides reading the gradient.
 //!
 //! With [`Optimizer::clear_grads`](crate::Optimizer::clear_grads) each call sets the gradients to zero once it has read
 //! them, for backward passes that add to what is there. Their buffers need `COPY_DST` usage.

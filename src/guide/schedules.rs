@@ -25,10 +25,11 @@
 //! ```
 //!
 //! [`Schedule`](crate::Schedule) lists all kinds with their formulas. They nest at will: `warmup` and `sequence` take
-//! other schedules. Schedules follow the applied steps of the optimizer, so a step that the device skips does not count.
-//! A closure has no JSON: set it again where you read the rest.
+//! other schedules. Schedules follow the applied steps of the optimizer, so a step that the device skips does not
+//! count. A closure has no JSON: set it again where you read the rest.
 //!
-//! If a schedule leads an option out of its bounds, the step returns an error that names the option, and changes nothing.
+//! If a schedule leads an option out of its bounds, the step returns an error that names the option, and changes
+//! nothing.
 //!
 //! # Plateaus
 //!

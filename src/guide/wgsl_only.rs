@@ -1,8 +1,8 @@
 //! The shaders without wgpu.
 //!
-//! With `default-features = false` the crate does not depend on wgpu. It then gives shader texts, chunk tables, the words
-//! of each step and the CPU reference to backends that bring a GPU layer of their own, in any language that WGSL can be
-//! translated to.
+//! With `default-features = false` the crate does not depend on wgpu. It then gives shader texts, chunk tables, the
+//! words of each step and the CPU reference to backends that bring a GPU layer of their own, in any language that WGSL
+//! can be translated to.
 //!
 //! ```
 //! use wgpu_optim::shader::{Skeleton, bindings, compose};

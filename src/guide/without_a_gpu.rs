@@ -1,9 +1,9 @@
 //! Any optimizer on the CPU.
 //!
 //! [`Reference`](crate::Reference) runs the same optimizers over arrays of `ndarray`, in f32 or f64. The tests hold the
-//! GPU against it. It takes the same [`Config`](crate::Config), groups, schedules and wrappers, and its methods have the
-//! names of those of [`Optimizer`](crate::Optimizer). It differs in one point: its `look_ahead` moves all tensors that
-//! need one and are not frozen.
+//! GPU against it. It takes the same [`Config`](crate::Config), groups, schedules and wrappers, and its methods have
+//! the names of those of [`Optimizer`](crate::Optimizer). It differs in one point: its `look_ahead` moves all tensors
+//! that need one and are not frozen.
 //!
 //! ```
 //! use ndarray::arr1;

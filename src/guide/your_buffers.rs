@@ -2,12 +2,12 @@
 //!
 //! # Slices of your buffers
 //!
-//! Wherever the crate takes an [`Arena`](crate::Arena), it also takes one [`Slice`](crate::Slice) a tensor, in the order
-//! that you gave the tensors in at creation. The optimizer works where the bytes lie and copies nothing. Buffers need
-//! `STORAGE` usage. Parameters and gradients must lie in different buffers.
+//! Wherever the crate takes an [`Arena`](crate::Arena), it also takes one [`Slice`](crate::Slice) a tensor, in the
+//! order that you gave the tensors in at creation. The optimizer works where the bytes lie and copies nothing. Buffers
+//! need `STORAGE` usage. Parameters and gradients must lie in different buffers.
 //!
-//! A tensor without a gradient in a step is left alone: it does not decay, and its count of steps stays. Give `None` for
-//! its slice, or [`Arena::without`](crate::Arena::without) in place of the arena.
+//! A tensor without a gradient in a step is left alone: it does not decay, and its count of steps stays. Give `None`
+//! for its slice, or [`Arena::without`](crate::Arena::without) in place of the arena.
 //!
 //! ```no_run
 //! use wgpu_optim::wgpu::{Buffer, CommandEncoder};
@@ -26,14 +26,14 @@
 //! ```
 //!
 //! A slice that starts at a multiple of 16 bytes, with no other parameter in its last 16 bytes, takes the fast kernel.
-//! One that starts at another multiple of 4 takes a slower one;
-//! [`StepPlan::scalar_tensors`](crate::StepPlan) names the tensors that do.
+//! One that starts at another multiple of 4 takes a slower one; [`StepPlan::scalar_tensors`](crate::StepPlan) names the
+//! tensors that do.
 //!
 //! # Gradients in f16
 //!
-//! The optimizer reads gradients in f16 as they are. Say so of each tensor, and make the arena of the gradients for what
-//! [`TensorSpec::grad_spec`](crate::TensorSpec::grad_spec) gives. Slices of such gradients hold two bytes an element and
-//! start at a multiple of 4, for the fast kernel of 8. Parameters and state stay in f32.
+//! The optimizer reads gradients in f16 as they are. Say so of each tensor, and make the arena of the gradients for
+//! what [`TensorSpec::grad_spec`](crate::TensorSpec::grad_spec) gives. Slices of such gradients hold two bytes an
+//! element and start at a multiple of 4, for the fast kernel of 8. Parameters and state stay in f32.
 //!
 //! ```
 //! use wgpu_optim::{DType, TensorSpec};
@@ -70,5 +70,6 @@
 //!
 //! A step takes one dispatch a pass and window. A rule has one pass; three if it needs a norm of each tensor before its
 //! update; Adafactor has five for matrices. A window is a set of tensors that the device can bind at once. Tensors in
-//! one arena share a window as far as the device's largest binding reaches; tensors in a buffer each need a window each.
-//! [`Gpu::with_tuning`](crate::Gpu::with_tuning) chooses how the work is cut up, which changes no bit of the results.
+//! one arena share a window as far as the device's largest binding reaches; tensors in a buffer each need a window
+//! each. [`Gpu::with_tuning`](crate::Gpu::with_tuning) chooses how the work is cut up, which changes no bit of the
+//! results.
