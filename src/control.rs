@@ -1,8 +1,10 @@
-//! What is decided before a step: whether it is skipped, how its gradients are clipped, what becomes of the loss scale.
+//! What is measured of gradients before a step, and what a clip makes of it: norms that do not overflow, the kinds of
+//! numbers that no step can use, and the factors that gradients are multiplied by.
 //!
 //! Twins: `shaders/skeletons/norms.wgsl`, `shaders/skeletons/decide.wgsl`.
 
 use crate::parts::Real;
+use crate::words::measured;
 
 /// What is wrong with a gradient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -16,7 +18,7 @@ pub enum NonFinite {
 }
 
 impl NonFinite {
-    /// That of a gradient as it lies in memory, and unscaled and averaged.
+    /// What is wrong with a gradient, given as it lies in memory, and unscaled and averaged.
     pub fn of<F: Real>(raw: F, g: F) -> Option<Self> {
         if raw.is_nan() || g.is_nan() {
             Some(Self::NaN)
@@ -29,7 +31,7 @@ impl NonFinite {
         }
     }
 
-    /// The shader's number, 0 for none.
+    /// From the shader's number, which is 0 for a gradient that a step can use.
     pub fn read(number: u32) -> Option<Self> {
         [None, Some(Self::TooLarge), Some(Self::Infinite), Some(Self::NaN)][number.min(3) as usize]
     }
@@ -41,19 +43,20 @@ pub const TOO_LARGE: f64 = 9_223_372_036_854_775_808.0;
 /// Gradients below 2^32 are multiplied by this before they are squared.
 const SMALL: f64 = 32_768.0; // 2^15
 
-/// Others by this, 2^-80. Then no sum of 2^30 squares overflows, nor does the square of 2^-78 underflow.
+/// Larger gradients are multiplied by this, 2^-80. Then no sum of 2^30 squares overflows, and the square of 2^-78 does
+/// not underflow.
 const LARGE: f64 = 8.271_806_125_530_277e-25;
 
-/// 2^-95: twice it leads from the unit of one sum to that of the other.
+/// 2^-95. The sum of small squares is multiplied by this twice where it is added to the sum of large ones.
 const BETWEEN: f64 = 2.524_354_896_707_238e-29;
 
 /// Sums of squares in f32 that hold 2^30 times the square of f32's largest number: of those below 2^32, in units of
 /// 2^-30, and of the others, in units of 2^160.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Squares<F> {
-    /// Of numbers below 2^32.
+    /// The sum over numbers below 2^32.
     pub small: F,
-    /// Of the others.
+    /// The sum over the other numbers.
     pub large: F,
 }
 
@@ -74,7 +77,7 @@ impl<F: Real> Squares<F> {
         Self { small: self.small + other.small, large: self.large + other.large }
     }
 
-    /// The root, and the power of two that it was multiplied by.
+    /// The norm multiplied by a power of two, and that power.
     pub(crate) fn root(self) -> (F, F) {
         if self.large == F::zero() {
             (self.small.sqrt() * F::of(1.0 / SMALL), F::one())
@@ -93,35 +96,38 @@ impl<F: Real> Squares<F> {
 /// What is known of a tensor's gradients, or of all together.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Measured<F> {
-    /// Of the gradients.
+    /// Sums of squares of the gradients.
     pub grads: Squares<F>,
-    /// Of the parameters, where the clip asks for them.
+    /// Sums of squares of the parameters, where the clip asks for them.
     pub params: Squares<F>,
-    /// The worst kind found.
+    /// The worst kind of gradient found.
     pub kind: Option<NonFinite>,
 }
 
 impl<F: Real> Measured<F> {
-    /// Nothing.
+    /// What is known where there are no gradients.
     pub fn zero() -> Self {
         let none = Squares { small: F::zero(), large: F::zero() };
         Self { grads: none, params: none, kind: None }
     }
 
-    /// One element: a gradient as it lies in memory, unscaled and averaged, and its parameter.
+    /// What is known of one element: a gradient as it lies in memory, unscaled and averaged, and its parameter.
     pub fn of(raw: F, g: F, p: Option<F>) -> Self {
         let params = p.map_or(Self::zero().params, Squares::of);
         Self { grads: Squares::of(g), params, kind: NonFinite::of(raw, g) }
     }
 
-    /// As the device keeps it: four sums of squares, the kind.
+    /// From the words of the table [`measured`].
     pub fn read(words: &[u32]) -> Self {
-        let number = |i: usize| F::of(f32::from_bits(words[i]).into());
-        let squares = |i: usize| Squares { small: number(i), large: number(i + 1) };
-        Self { grads: squares(0), params: squares(2), kind: NonFinite::read(words[4]) }
+        let number = |at: usize| F::of(f32::from_bits(words[at]).into());
+        Self {
+            grads: Squares { small: number(measured::GRADS_SMALL), large: number(measured::GRADS_LARGE) },
+            params: Squares { small: number(measured::PARAMS_SMALL), large: number(measured::PARAMS_LARGE) },
+            kind: NonFinite::read(words[measured::KIND]),
+        }
     }
 
-    /// Both.
+    /// What is known of the elements of both.
     pub fn combine(self, other: Self) -> Self {
         Self {
             grads: self.grads.combine(other.grads),
@@ -139,65 +145,6 @@ impl<F: Real> Measured<F> {
         }
     }
 }
-
-/// The first words of a step whose update is decided on the device, by name; behind them is one word a tensor: whether
-/// it has a gradient.
-pub const WORDS: [&str; 19] = [
-    "TENSORS",
-    "STAGES",
-    "WORLDS",        // where the table of worlds is
-    "RECORDS",       // where records go in control
-    "RECORD_LEN",    // words of one
-    "NORMS",         // where norms go in control: of all, then of each tensor
-    "BEFORE",        // the number of the step before
-    "AFTER",         // of this one
-    "CLIP_LIMIT",    // f32
-    "CLIP_EPS",      // f32
-    "CLIP_OPTION",   // which option written on the device the limit is
-    "SKIPS",         // whether it may
-    "INTERVAL",      // of the loss scale; 0 without
-    "GROWTH",        // f32
-    "BACKOFF",       // f32
-    "BATCHES",       // f32
-    "OPTIONS",       // where those written on the device are in control
-    "OPTIONS_COUNT", // how many
-    "OTHERS",        // optimizers that share the decision
-];
-
-/// The first words of control, by name; behind them are those of the tensors.
-pub const CONTROL: [&str; 64] = {
-    let mut names = [""; 64];
-    names[0] = "SCALE"; // f32, of the coming loss
-    names[1] = "UNSCALE"; // f32, of the step's gradients
-    names[2] = "GOOD";
-    names[3] = "SKIPPED"; // 1; 2 where the step ran out of turn
-    names[4] = "SCALE_USED"; // f32, of the step's gradients
-    names[ALL] = "ALL"; // four sums of squares, and the worst kind
-    names[SEQUENCE] = "SEQUENCE"; // the number of the step
-    names[11] = "WORLD";
-    names[12] = "CULPRIT";
-    names[13] = "CULPRIT_KIND";
-    names[OTHERS] = "OTHERS"; // the same five of each that shares the decision
-    names
-};
-
-/// Words of a tensor in control: its record, `coarse`, `fine`, four sums of squares, the kind.
-pub const MEASURED_WORDS: usize = 8;
-
-/// Words of a partial result of norms.
-pub const NORM_WORDS: u64 = 5;
-
-/// What `decide` does, a bit each.
-pub const STAGES: [&str; 4] = ["MEASURE", "DECIDE", "SELECT", "ADVANCE"];
-
-/// Where all gradients measured are.
-pub const ALL: usize = 5;
-
-/// Where the number of the step is; what is before it was decided of all gradients.
-pub const SEQUENCE: usize = 10;
-
-/// Where others' measured gradients are.
-pub const OTHERS: usize = 32;
 
 #[cfg(test)]
 mod tests {

@@ -1,36 +1,37 @@
-//! The course of a training where the device decides which steps are applied.
+//! The course of a training where the device decides which steps are applied: the states that the clocks may be in, and
+//! the words of a step that tell the device of them.
 //!
-//! The host never waits to learn it. It keeps every state that the clocks may be in, the worlds, and sends the numbers
-//! of each with the step; the device knows which one it is, by its number. A report that comes later leaves fewer.
-//! Twin: `shaders/skeletons/decide.wgsl`.
+//! The host never waits to learn which steps were applied. It keeps every state that the clocks may be in, called a
+//! world, and sends the numbers of each world with the step. The device knows by its number which world is the true
+//! one. A report, which comes later, tells the host which worlds have become impossible. Twin:
+//! `shaders/skeletons/decide.wgsl`.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::clock::Clocks;
-use crate::control::{CONTROL, MEASURED_WORDS, WORDS};
 use crate::error::{Error, Result};
-use crate::groups::{ABSENT, Groups, Records};
+use crate::groups::{Groups, Records};
 use crate::rule::{Common, Numbers};
-use crate::tensor::ALIGNMENT;
+use crate::words::{ABSENT, Layout, step, world};
 use crate::wrappers::{AdaptiveClip, Clip, Wrappers};
 
-/// Worlds that may be possible at once: one more than steps that have not reported, where all tensors take part in each
-/// and what rules carry is set by schedules alone; else up to twice as many with each step.
+/// Worlds that may be possible at once. Where all tensors take part in each step, and schedules alone set what rules
+/// carry, there is one world more than steps that have not reported. Else each such step may double their number.
 const WORLDS_MAX: usize = 1024;
 
 /// All states that the clocks may be in.
 #[derive(Clone, Debug)]
 pub(crate) struct Course {
-    /// By the number that the device knows each by. Some may be impossible by now.
+    /// The worlds, each at the number that the device knows it by. Some may be impossible by now.
     worlds: Arc<Vec<Clocks>>,
     /// Steps that have not reported, the oldest first.
     pending: VecDeque<Arc<Choice>>,
-    /// Which world was true before the oldest of them.
+    /// The world that was true before the oldest step that has not reported.
     settled: u32,
     /// Steps that have reported.
     reported: u64,
-    /// Whether one has since the worlds were listed, so that some may be impossible.
+    /// Whether a step has reported since the worlds were listed, so that some may be impossible.
     learnt: bool,
 }
 
@@ -41,7 +42,7 @@ struct Choice {
     skipped: Vec<u32>,
 }
 
-/// The numbers of a step or a move in each world that is possible, and where it leads.
+/// The numbers of a step or a move in each world that is possible, and the worlds that it leads to.
 #[derive(Clone, Debug)]
 pub(crate) struct Choices {
     pub(crate) records: Vec<Option<Records>>,
@@ -85,7 +86,7 @@ impl Course {
         possible
     }
 
-    /// Takes a step of the tensors present in every world. One that is `certain` is applied.
+    /// Takes a step of the tensors that are present, in every world. A step that is `certain` is applied.
     ///
     /// # Errors
     /// [`Error::Field`] where a schedule leads a number out of its bounds, [`Error::Order`] where too many steps have
@@ -166,89 +167,48 @@ impl Course {
 }
 
 impl Choices {
-    /// The only records that there are.
+    /// The records of the only world, where the device decides nothing.
     pub(crate) fn only(&self) -> &Records {
         self.records.iter().flatten().next().expect("some world is possible")
     }
 }
 
-/// Where things lie in control, in words.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Layout {
-    tensors: usize,
-    record: usize,
-    /// The norm of all gradients, then of each tensor's.
-    pub(crate) norms: usize,
-    /// Options that are written on the device.
-    pub(crate) options: usize,
-    records: usize,
-}
-
-impl Layout {
-    pub(crate) fn new(groups: &Groups) -> Self {
-        Self::new_of(groups.of().len(), groups)
-    }
-
-    /// The layout of the first so many tensors.
-    pub(crate) fn new_of(tensors: usize, groups: &Groups) -> Self {
-        // What the caller may bind stands on 256 bytes.
-        let align = |words: usize| words.next_multiple_of(ALIGNMENT as usize / 4);
-        let norms = align(CONTROL.len() + MEASURED_WORDS * tensors);
-        let options = align(norms + 1 + tensors);
-        let records = align(options + groups.wrappers().on_device.len());
-        let recorded = groups.wrappers().recorded().count();
-        let record = <Common<f64> as Numbers<f64>>::NAMES.len() + recorded + groups.rule(0).names().hyper.len();
-        Self { tensors, record, norms, options, records }
-    }
-
-    /// All of it, with a record for every tensor.
-    pub(crate) fn words(&self) -> usize {
-        self.records + self.record * self.tensors.max(1)
-    }
-
-    /// Where the words of a tensor start.
-    pub(crate) fn of_tensor(tensor: usize) -> usize {
-        CONTROL.len() + MEASURED_WORDS * tensor
-    }
+/// Where things stand in control for the first so many tensors of these groups.
+pub(crate) fn layout(tensors: usize, groups: &Groups) -> Layout {
+    let recorded = groups.wrappers().recorded().count();
+    let record = <Common<f64> as Numbers<f64>>::NAMES.len() + recorded + groups.rule(0).names().hyper.len();
+    Layout::new(tensors, groups.wrappers().on_device.len(), record)
 }
 
 /// What the walk `decide` is to do.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Task {
-    /// Bits of [`STAGES`](crate::control::STAGES).
+    /// Bits of [`stage`](crate::words::stage).
     pub(crate) stages: u32,
-    /// The number of the step before, and of this one.
+    /// The number of the step before this one, and of this one.
     pub(crate) sequence: [u32; 2],
-    /// Optimizers that share the decision.
+    /// How many other optimizers share the decision.
     pub(crate) others: u32,
 }
 
 impl Task {
-    pub(crate) const MEASURE: u32 = 1;
-    pub(crate) const DECIDE: u32 = 2;
-    pub(crate) const SELECT: u32 = 4;
-    pub(crate) const ADVANCE: u32 = 8;
-
     /// Sets another task in words that were made for one.
     pub(crate) fn set(words: &mut [u32], stages: u32, others: u32) {
-        words[place("STAGES")] = stages;
-        words[place("OTHERS")] = others;
+        words[step::STAGES] = stages;
+        words[step::OTHERS] = others;
     }
-}
-
-fn place(name: &str) -> usize {
-    WORDS.iter().position(|known| *known == name).expect("a word of that name")
 }
 
 /// What the walk `decide` reads.
 pub(crate) fn words(groups: &Groups, layout: &Layout, choices: &Choices, present: &[bool], task: Task) -> Vec<u32> {
-    let wrappers = groups.wrappers();
-    let mut words = vec![0; WORDS.len()];
+    let mut words = vec![0; step::LEN];
+    write_head(&mut words, groups.wrappers(), layout, task);
     words.extend(present.iter().map(|&present| if present { 0 } else { ABSENT }));
     let table = words.len();
+    words[step::WORLDS] = table as u32;
     words.resize(table + choices.records.len(), 0);
     let mut map: Option<(&[Option<usize>], u32)> = None;
-    for (world, records) in choices.records.iter().enumerate() {
+    for (number, records) in choices.records.iter().enumerate() {
         let Some(records) = records else { continue };
         let clock_of = match map {
             Some((known, place)) if known == records.map() => place,
@@ -259,20 +219,21 @@ pub(crate) fn words(groups: &Groups, layout: &Layout, choices: &Choices, present
                 place
             }
         };
-        words[table + world] = words.len() as u32;
-        let led = |to: &[u32]| to.get(world).copied().unwrap_or(0);
-        words.extend([led(&choices.choice.applied), led(&choices.choice.skipped)]);
-        words.extend([records.list().len() as u32, clock_of]);
+        words[table + number] = words.len() as u32;
+        let led = |to: &[u32]| to.get(number).copied().unwrap_or(0);
+        let mut head = [0; world::LEN];
+        head[world::APPLIED] = led(&choices.choice.applied);
+        head[world::SKIPPED] = led(&choices.choice.skipped);
+        head[world::CLOCKS] = records.list().len() as u32;
+        head[world::CLOCK_OF] = clock_of;
+        words.extend(head);
         records.list().iter().for_each(|record| record.push_terms(&mut words));
-    }
-    let header = head(wrappers, layout, task);
-    for (name, word) in header.into_iter().chain([("WORLDS", table as u32)]) {
-        words[place(name)] = word;
     }
     words
 }
 
-fn head(wrappers: &Wrappers, layout: &Layout, task: Task) -> Vec<(&'static str, u32)> {
+/// Writes the words of a step that do not depend on worlds.
+fn write_head(words: &mut [u32], wrappers: &Wrappers, layout: &Layout, task: Task) {
     let bits = |number: f64| (number as f32).to_bits();
     let limit = wrappers.clip().map_or(0.0, Clip::limit);
     let eps = match wrappers.clip() {
@@ -280,28 +241,30 @@ fn head(wrappers: &Wrappers, layout: &Layout, task: Task) -> Vec<(&'static str, 
         _ => 0.0,
     };
     let option = wrappers.on_device.iter().position(|option| option == "clip");
-    let mut head = vec![
-        ("TENSORS", layout.tensors as u32),
-        ("STAGES", task.stages),
-        ("RECORDS", layout.records as u32),
-        ("RECORD_LEN", layout.record as u32),
-        ("NORMS", layout.norms as u32),
-        ("BEFORE", task.sequence[0]),
-        ("AFTER", task.sequence[1]),
-        ("CLIP_LIMIT", bits(limit)),
-        ("CLIP_EPS", bits(eps)),
-        ("CLIP_OPTION", option.map_or(ABSENT, |option| option as u32)),
-        ("SKIPS", wrappers.skips().into()),
-        ("BATCHES", bits(wrappers.batches() as f64)),
-        ("OPTIONS", layout.options as u32),
-        ("OPTIONS_COUNT", wrappers.on_device.len() as u32),
-        ("OTHERS", task.others),
-    ];
-    if let Some(scale) = wrappers.loss_scale() {
-        let growth = [("GROWTH", bits(scale.growth)), ("BACKOFF", bits(scale.backoff))];
-        head.extend(growth.into_iter().chain([("INTERVAL", scale.interval as u32)]));
+    for (word, value) in [
+        (step::TENSORS, layout.tensors as u32),
+        (step::STAGES, task.stages),
+        (step::RECORDS, layout.records as u32),
+        (step::RECORD_LEN, layout.record as u32),
+        (step::NORMS, layout.norms as u32),
+        (step::BEFORE, task.sequence[0]),
+        (step::AFTER, task.sequence[1]),
+        (step::CLIP_LIMIT, bits(limit)),
+        (step::CLIP_EPS, bits(eps)),
+        (step::CLIP_OPTION, option.map_or(ABSENT, |option| option as u32)),
+        (step::SKIPS, wrappers.skips().into()),
+        (step::BATCHES, bits(wrappers.batches() as f64)),
+        (step::OPTIONS, layout.options as u32),
+        (step::OPTIONS_COUNT, wrappers.on_device.len() as u32),
+        (step::OTHERS, task.others),
+    ] {
+        words[word] = value;
     }
-    head
+    if let Some(scale) = wrappers.loss_scale() {
+        words[step::GROWTH] = bits(scale.growth);
+        words[step::BACKOFF] = bits(scale.backoff);
+        words[step::INTERVAL] = scale.interval as u32;
+    }
 }
 
 #[cfg(test)]

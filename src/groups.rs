@@ -8,10 +8,8 @@ use crate::lines::Lines;
 use crate::rule::{AnyRule, Common, Extent, Move, Slot, WeightDecay};
 use crate::schedule::Scheduler;
 use crate::tensor::TensorSpec;
+use crate::words::ABSENT;
 use crate::wrappers::{Moving, Wrappers};
-
-/// In the map of records: the tensor has no part in this step.
-pub(crate) const ABSENT: u32 = u32::MAX;
 
 /// A group at work: its rule with the options of this moment.
 #[derive(Clone, Debug)]
@@ -115,8 +113,8 @@ pub struct Record {
     pub wrapped: Vec<f64>,
     /// The rule's, in the order of its `Hyper`.
     pub hyper: Vec<f64>,
-    /// All of them as a polynomial in the options that are written on the device, of the first degree in each: bit `i` of a
-    /// term's place says whether it has option `i`. Empty where there are none.
+    /// All of them as a polynomial in the options that are written on the device, of the first degree in each: bit `i`
+    /// of a term's place says whether it has option `i`. Empty where there are none.
     pub terms: Vec<Vec<f64>>,
 }
 

@@ -4,6 +4,7 @@ use crate::course::Task;
 use crate::error::{Error, Result};
 use crate::gpu::{Buffers, Slot};
 use crate::optimizer::{EncodedStep, Encoding, Optimizer};
+use crate::words::{OTHERS_MOST, stage};
 
 /// One optimizer's part of a step that several take together.
 #[derive(Debug)]
@@ -36,7 +37,7 @@ impl<'a> Joint<'a> {
     /// what skips a step or in the loss scale; [`Error::Count`] for none, or for more than seven; [`Error::OtherGpu`];
     /// else as [`Optimizer::encode`]. Nothing is encoded then.
     pub fn encode(encoder: &mut wgpu::CommandEncoder, steps: &mut [Joint<'_>]) -> Result<Vec<EncodedStep>> {
-        const MOST: usize = 7;
+        const MOST: usize = OTHERS_MOST + 1;
         if steps.is_empty() || steps.len() > MOST {
             return Err(Error::Count { what: "optimizers that step together", found: steps.len(), expected: MOST });
         }
@@ -60,11 +61,11 @@ impl<'a> Joint<'a> {
         let others = steps.len() as u32 - 1;
         let prepare = |(i, step): (usize, &mut Joint<'_>)| {
             let mut work = step.optimizer.prepare(&step.params, &step.grads)?;
-            let decides = if i == 0 { Task::DECIDE } else { 0 };
+            let decides = if i == 0 { stage::DECIDE } else { 0 };
             let words = &mut work.words[0];
-            Task::set(words, Task::MEASURE, 0);
+            Task::set(words, stage::MEASURE, 0);
             let measures = step.optimizer.write(words)?;
-            Task::set(words, decides | Task::SELECT | Task::ADVANCE, if i == 0 { others } else { 0 });
+            Task::set(words, decides | stage::SELECT | stage::ADVANCE, if i == 0 { others } else { 0 });
             let decides = step.optimizer.write(words)?;
             Ok(Part { work, measures, decides, receipt: step.optimizer.reserve_receipt()? })
         };

@@ -30,6 +30,7 @@ pub mod rules;
 mod schedule;
 pub mod shader;
 mod tensor;
+pub mod words;
 pub mod wrapper;
 pub mod wrappers;
 

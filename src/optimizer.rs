@@ -1,20 +1,22 @@
 //! The public stepper.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::clock::{Clocks, Order};
 use crate::config::{Config, Group};
-use crate::control::{ALL, CONTROL, Measured, NORM_WORDS, NonFinite, OTHERS, SEQUENCE};
-use crate::course::{self, Choices, Course, Layout, Task};
+use crate::control::{Measured, NonFinite};
+use crate::course::{self, Choices, Course, Task};
 use crate::error::{Error, Result};
 use crate::gpu::{Arena, Buffers, Engine, Gpu, Guard, News, Receipt, Reports, Slice, Slot, StepState, Work};
-use crate::groups::{ABSENT, Groups};
+use crate::groups::Groups;
 use crate::reference::{between_steps, check_carried, check_ema, check_scale, check_swap, find};
 use crate::report::{LossScaleState, StepReport};
 use crate::rule::{Carried, Move, Start};
 use crate::schedule::Scheduler;
 use crate::tensor::TensorSpec;
+use crate::words::{ABSENT, Layout, OUT_OF_TURN, control, measured, stage, tensor};
 use crate::wrappers::{Ema, Moving, Wrappers};
 
 /// An optimizer on the GPU: state, clocks, and the encoding of steps.
@@ -148,7 +150,7 @@ impl Optimizer {
         Ok(Self {
             id: IDS.fetch_add(1, Ordering::Relaxed),
             tensors: tensors.to_vec(),
-            layout: Layout::new(&groups),
+            layout: course::layout(tensors.len(), &groups),
             course: Course::new(Clocks::new(groups.of())),
             groups,
             order: Order::default(),
@@ -223,20 +225,25 @@ impl Optimizer {
 
     /// Takes the loss scale of another optimizer, before anything is measured.
     pub(crate) fn take_scale(&self, encoder: &mut wgpu::CommandEncoder, other: &Self) {
-        let words = 3; // the scale, its inverse, and how long it has held
-        encoder.copy_buffer_to_buffer(other.control(), 0, self.control(), 0, 4 * words);
+        // The scale, one over it, and how long it has held.
+        self.copy_words(encoder, other, control::SCALE..control::SKIPPED, control::SCALE);
     }
 
     /// Tells another optimizer, which decides, what was measured here.
     pub(crate) fn tell(&self, encoder: &mut wgpu::CommandEncoder, other: &Self, place: usize) {
-        let bytes = 4 * NORM_WORDS;
-        let to = 4 * OTHERS as u64 + bytes * place as u64;
-        encoder.copy_buffer_to_buffer(self.control(), 4 * ALL as u64, other.control(), to, bytes);
+        let to = control::OTHERS + measured::LEN * place;
+        other.copy_words(encoder, self, control::ALL..control::ALL + measured::LEN, to);
     }
 
     /// Takes over what another optimizer has decided.
     pub(crate) fn follow(&self, encoder: &mut wgpu::CommandEncoder, other: &Self) {
-        encoder.copy_buffer_to_buffer(other.control(), 0, self.control(), 0, 4 * SEQUENCE as u64);
+        self.copy_words(encoder, other, control::SCALE..control::SEQUENCE, control::SCALE);
+    }
+
+    /// Copies words of another optimizer's control to a place in this one's.
+    fn copy_words(&self, encoder: &mut wgpu::CommandEncoder, other: &Self, words: Range<usize>, to: usize) {
+        let (from, bytes) = (4 * words.start as u64, 4 * words.len() as u64);
+        encoder.copy_buffer_to_buffer(other.control(), from, self.control(), 4 * to as u64, bytes);
     }
 
     fn control(&self) -> &wgpu::Buffer {
@@ -269,9 +276,9 @@ impl Optimizer {
             course.report(true);
         }
         let sequence = [self.place_of(&self.course), self.place_of(&course)];
-        let mut stages = Task::DECIDE | Task::SELECT | Task::ADVANCE;
+        let mut stages = stage::DECIDE | stage::SELECT | stage::ADVANCE;
         if self.groups.wrappers().measures() {
-            stages |= Task::MEASURE;
+            stages |= stage::MEASURE;
         }
         let words = self.words(&choices, present, Task { stages, sequence, others: 0 });
         let without_gradient = (0..present.len()).filter(|&i| !present[i]).collect();
@@ -319,7 +326,7 @@ impl Optimizer {
     /// The words of a move.
     fn words_of_move(&self, choices: &Choices) -> Vec<u32> {
         let now = self.place_of(&self.course);
-        let task = Task { stages: Task::SELECT, sequence: [now, now], others: 0 };
+        let task = Task { stages: stage::SELECT, sequence: [now, now], others: 0 };
         self.words(choices, &vec![true; self.tensors.len()], task)
     }
 
@@ -530,9 +537,9 @@ impl Optimizer {
     /// have been dropped without being submitted.
     ///
     /// # Errors
-    /// [`Error::EncodedStep`] for another optimizer's token, one that is not the latest, one whose encoder was submitted or
-    /// is there still, or, where no step may be skipped, one from before [`set_t`](Self::set_t), `set_carried` or
-    /// `set_steps`.
+    /// [`Error::EncodedStep`] for another optimizer's token, one that is not the latest, one whose encoder was
+    /// submitted or is there still, or, where no step may be skipped, one from before [`set_t`](Self::set_t),
+    /// `set_carried` or `set_steps`.
     pub fn undo(&mut self, token: EncodedStep) -> Result<()> {
         let refuse = |message: &str| Err(Error::EncodedStep { message: message.into() });
         if token.optimizer != self.id {
@@ -686,8 +693,8 @@ impl Optimizer {
     /// the top level, once all submitted work is done. They start as at creation, at `t = 0`, with the options of now;
     /// schedules go on where they are. State, `t` and what is carried of the others stay. From now on parameters and
     /// gradients are those of all. The state is copied to larger buffers: for a moment the device holds it twice. What
-    /// [`loss_scale_buffer`](Self::loss_scale_buffer), [`norms_buffer`](Self::norms_buffer) and [`on_device`](Self::on_device)
-    /// name is elsewhere then: ask again, and bind it anew.
+    /// [`loss_scale_buffer`](Self::loss_scale_buffer), [`norms_buffer`](Self::norms_buffer) and
+    /// [`on_device`](Self::on_device) name is elsewhere then: ask again, and bind it anew.
     ///
     /// # Errors
     /// [`Error::TensorTwice`] for a name that is there already; [`Error::Group`] for a tensor that two groups match;
@@ -751,7 +758,8 @@ impl Optimizer {
         engine.take_over(&groups, &self.engine)?;
         self.course.change(|clocks| clocks.add(&groups.of()[from..]));
         self.begun.resize(all.len(), false);
-        (self.layout, self.engine, self.tensors, self.groups) = (Layout::new(&groups), engine, all, groups);
+        (self.layout, self.engine, self.tensors, self.groups) =
+            (course::layout(all.len(), &groups), engine, all, groups);
         self.undo.clear();
         Ok(())
     }
@@ -1103,26 +1111,24 @@ impl Optimizer {
                     News::None | News::Dropped => break,
                 },
             };
-            let read = |name: &str| {
-                let place = CONTROL.iter().position(|known| *known == name).expect("a word of that name");
-                words.map_or(0, |words| words[place])
-            };
-            if read("SKIPPED") > 1 {
+            let read = |word: usize| words.map_or(0, |words| words[word]);
+            if read(control::SKIPPED) == OUT_OF_TURN {
                 let message = format!("step {} ran out of the order of encoding; nothing fits any more", waiting.step);
                 return Err(Error::Order { what: "step", message });
             }
-            let applied = read("SKIPPED") == 0;
+            let applied = read(control::SKIPPED) == 0;
             let name = |&i: &usize| self.tensors[i].name.clone();
             let float = |word: u32| f64::from(f32::from_bits(word));
             let (measures, scales) = (self.groups.wrappers().measures(), self.groups.wrappers().loss_scale().is_some());
-            let culprit = NonFinite::read(read("CULPRIT_KIND")).map(|kind| (name(&(read("CULPRIT") as usize)), kind));
-            let all = words.filter(|_| measures).map(|words| Measured::<f32>::read(&words[ALL..]));
+            let culprit = NonFinite::read(read(control::CULPRIT_KIND))
+                .map(|kind| (name(&(read(control::CULPRIT) as usize)), kind));
+            let all = words.filter(|_| measures).map(|words| Measured::<f32>::read(&words[control::ALL..]));
             let report = StepReport {
                 step: waiting.step,
                 applied,
                 without_gradient: waiting.without_gradient.iter().map(name).collect(),
                 norm: all.map(Measured::norm),
-                scale: if scales { float(read("SCALE_USED")) } else { 1.0 },
+                scale: if scales { float(read(control::SCALE_USED)) } else { 1.0 },
                 culprit,
             };
             if self.groups.wrappers().skips() {
@@ -1159,10 +1165,10 @@ impl Optimizer {
 
     async fn read_norms(&self, wait: bool) -> Result<Norms> {
         self.check_norms()?;
-        let words = self.engine.read_control(0, Layout::of_tensor(self.tensors.len()), wait).await?;
+        let words = self.engine.read_control(control::SCALE, Layout::of_tensor(self.tensors.len()), wait).await?;
         let norm = |first: usize| Measured::<f32>::read(&words[first..]).norm();
-        let tensors = (0..self.tensors.len()).map(|i| norm(Layout::of_tensor(i) + 3)).collect();
-        Ok(Norms { all: norm(ALL), tensors })
+        let tensors = (0..self.tensors.len()).map(|i| norm(Layout::of_tensor(i) + tensor::MEASURED)).collect();
+        Ok(Norms { all: norm(control::ALL), tensors })
     }
 
     fn check_norms(&self) -> Result<()> {
@@ -1179,7 +1185,7 @@ impl Optimizer {
     /// [`Error::Config`] where they are not measured.
     pub fn norms_buffer(&self) -> Result<Slice<'_>> {
         self.check_norms()?;
-        Ok(self.of_control(self.layout.norms, 1 + self.tensors.len()))
+        Ok(self.of_control(self.layout.norms, self.layout.norms_len()))
     }
 
     /// The loss scale on the device, one f32, to be bound by the caller's backward pass: what it multiplies the loss
@@ -1189,7 +1195,7 @@ impl Optimizer {
     /// [`Error::Config`] without `loss_scale`.
     pub fn loss_scale_buffer(&self) -> Result<Slice<'_>> {
         match self.groups.wrappers().loss_scale() {
-            Some(_) => Ok(self.of_control(0, 1)),
+            Some(_) => Ok(self.of_control(control::SCALE, 1)),
             None => Err(Error::Config { path: "loss_scale".into(), message: "is not set; there is no scale".into() }),
         }
     }
@@ -1232,8 +1238,8 @@ impl Optimizer {
 
     async fn read_scale(&self, wait: bool) -> Result<LossScaleState> {
         self.loss_scale_buffer()?;
-        let words = self.engine.read_control(0, 3, wait).await?;
-        Ok(LossScaleState { scale: f32::from_bits(words[0]).into(), good: words[2] })
+        let words = self.engine.read_control(control::SCALE, control::LEN, wait).await?;
+        Ok(LossScaleState { scale: f32::from_bits(words[control::SCALE]).into(), good: words[control::GOOD] })
     }
 
     /// Sets the loss scale, before any work that is not yet submitted, as when a training is resumed.
@@ -1244,8 +1250,8 @@ impl Optimizer {
     pub fn set_loss_scale(&mut self, scale: LossScaleState) -> Result<()> {
         self.between_steps("set_loss_scale")?;
         check_scale(&self.groups, scale)?;
-        self.engine.write_control(0, &[(scale.scale as f32).to_bits()])?;
-        self.engine.write_control(2, &[scale.good])
+        self.engine.write_control(control::SCALE, &[(scale.scale as f32).to_bits()])?;
+        self.engine.write_control(control::GOOD, &[scale.good])
     }
 }
 

@@ -99,7 +99,8 @@ impl<F: Precision> Reference<F> {
             }
             let len = |slot: &Slot| slot.extent.shape(&tensor.shape).iter().product();
             let slot = |name: &str| find(name).map_or(vec![], |slot| vec![start(slot); len(slot)]);
-            // Each wrapper has one behind the rule's, perhaps empty, where a step finds it by its place in the registry.
+            // Each wrapper has one behind the rule's, perhaps empty, where a step finds it by its place in the
+            // registry.
             let mut fields: Vec<Vec<F>> = names.state.iter().copied().map(slot).collect();
             fields.resize(names.state.len() + wrappers::ALL.len(), vec![]);
             for wrapped in groups.wrappers().slots(rule) {

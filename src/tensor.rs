@@ -93,7 +93,8 @@ impl TensorSpec {
     /// ```
     /// use wgpu_optim::{DType, TensorSpec};
     ///
-    /// let tensors = [TensorSpec::f32("w", [128, 784]), TensorSpec::f32("b", [128])].map(|t| t.with_grad_dtype(DType::F16));
+    /// let tensors = [TensorSpec::f32("w", [128, 784]), TensorSpec::f32("b", [128])];
+    /// let tensors = tensors.map(|tensor| tensor.with_grad_dtype(DType::F16));
     /// // What an arena of their gradients is made for.
     /// let of_grads = tensors.each_ref().map(TensorSpec::grad_spec);
     /// assert_eq!([tensors[1].size_bytes(), of_grads[1].size_bytes()], [512, 256]);

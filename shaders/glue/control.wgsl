@@ -1,4 +1,4 @@
-// The words that stay on the device from one dispatch to the next.
+// The way to the words that stay on the device from one dispatch to the next.
 
 fn load_control(at: u32) -> u32 {
     return control[at];
@@ -9,17 +9,22 @@ fn store_control(at: u32, word: u32) {
 }
 
 fn load_node(at: u32) -> Node {
-    let squares = vec4<u32>(control[at], control[at + 1u], control[at + 2u], control[at + 3u]);
-    return Node(bitcast<vec4<f32>>(squares), control[at + 4u]);
+    let squares = vec4<u32>(
+        control[at + MEASURED_GRADS_SMALL],
+        control[at + MEASURED_GRADS_LARGE],
+        control[at + MEASURED_PARAMS_SMALL],
+        control[at + MEASURED_PARAMS_LARGE],
+    );
+    return Node(bitcast<vec4<f32>>(squares), control[at + MEASURED_KIND]);
 }
 
 fn store_node(at: u32, node: Node) {
     let squares = bitcast<vec4<u32>>(node.squares);
-    control[at] = squares.x;
-    control[at + 1u] = squares.y;
-    control[at + 2u] = squares.z;
-    control[at + 3u] = squares.w;
-    control[at + 4u] = node.kind;
+    control[at + MEASURED_GRADS_SMALL] = squares.x;
+    control[at + MEASURED_GRADS_LARGE] = squares.y;
+    control[at + MEASURED_PARAMS_SMALL] = squares.z;
+    control[at + MEASURED_PARAMS_LARGE] = squares.w;
+    control[at + MEASURED_KIND] = node.kind;
 }
 
 fn load_all() -> Node {
@@ -30,27 +35,29 @@ fn store_all(node: Node) {
     store_node(CONTROL_ALL, node);
 }
 
+// Option `i` of those that are written on the device.
 fn load_option(i: u32) -> f32 {
-    return bitcast<f32>(control[clocks[WORD_OPTIONS] + i]);
+    return bitcast<f32>(control[clocks[STEP_OPTIONS] + i]);
 }
 
+// What the other optimizer `i` has measured of all its gradients.
 fn load_other(i: u32) -> Node {
-    return load_node(CONTROL_OTHERS + 5u * i);
+    return load_node(CONTROL_OTHERS + MEASURED_WORDS * i);
 }
 
 fn load_measured(tensor: u32) -> Node {
-    return load_node(FIRST_TENSOR + TENSOR_WORDS * tensor + 3u);
+    return load_node(of_tensor(tensor) + TENSOR_MEASURED);
 }
 
 fn store_measured(tensor: u32, node: Node) {
-    store_node(FIRST_TENSOR + TENSOR_WORDS * tensor + 3u, node);
+    store_node(of_tensor(tensor) + TENSOR_MEASURED, node);
 }
 
 fn store_record(tensor: u32, record: u32) {
-    control[FIRST_TENSOR + TENSOR_WORDS * tensor] = record;
+    control[of_tensor(tensor) + TENSOR_RECORD] = record;
 }
 
 fn store_factors(tensor: u32, factors: vec2<u32>) {
-    control[FIRST_TENSOR + TENSOR_WORDS * tensor + 1u] = factors.x;
-    control[FIRST_TENSOR + TENSOR_WORDS * tensor + 2u] = factors.y;
+    control[of_tensor(tensor) + TENSOR_COARSE] = factors.x;
+    control[of_tensor(tensor) + TENSOR_FINE] = factors.y;
 }

@@ -1,17 +1,22 @@
 // Loads what four elements of a chunk see of their rows and columns.
-fn load_lines(row: Row, q: u32, rows: ptr<function, vec4<f32>>, columns: ptr<function, vec4<f32>>) {
-    let across = row.left + 4u * q;
-    let down = divide(across, row.columns);
-    let matrix = divide(row.top + down, row.rows);
-    let column = across - down * row.columns;
-    var at = vec4<u32>(row.seen + down, row.lines + matrix * row.columns, column, row.top + down - matrix * row.rows);
+fn load_lines(chunk: Chunk, q: u32, rows: ptr<function, vec4<f32>>, columns: ptr<function, vec4<f32>>) {
+    let across = chunk.left + 4u * q;
+    let down = divide(across, chunk.columns);
+    let matrix = divide(chunk.top + down, chunk.rows);
+    let column = across - down * chunk.columns;
+    var at = vec4<u32>(
+        chunk.seen_rows + down,
+        chunk.column_numbers + matrix * chunk.columns,
+        column,
+        chunk.top + down - matrix * chunk.rows,
+    );
     if (CROSSINGS) {
         let a = load_crossing(at);
-        at = next_crossing(row, at, 4u * q + 1u);
+        at = next_crossing(chunk, at, 4u * q + 1u);
         let b = load_crossing(at);
-        at = next_crossing(row, at, 4u * q + 2u);
+        at = next_crossing(chunk, at, 4u * q + 2u);
         let d = load_crossing(at);
-        at = next_crossing(row, at, 4u * q + 3u);
+        at = next_crossing(chunk, at, 4u * q + 3u);
         let e = load_crossing(at);
         *rows = vec4<f32>(a.x, b.x, d.x, e.x);
         *columns = vec4<f32>(a.y, b.y, d.y, e.y);
@@ -22,16 +27,17 @@ fn load_lines(row: Row, q: u32, rows: ptr<function, vec4<f32>>, columns: ptr<fun
     }
 }
 
-// Where an element's row and its matrix's columns are, and the element's column and row in the matrix.
+// The numbers of an element's row and column. The places in `at` are: the row's number and the first column's number in
+// the bound lines, then the element's column and row in its matrix.
 fn load_crossing(at: vec4<u32>) -> vec2<f32> {
     return vec2<f32>(load_line(at.x), load_line(at.y + at.z));
 }
 
-// The same of the next element, `i`; behind the end the last stays.
-fn next_crossing(row: Row, at: vec4<u32>, i: u32) -> vec4<u32> {
+// The places of the next element, `i`. Behind the end of the chunk the last element's stay.
+fn next_crossing(chunk: Chunk, at: vec4<u32>, i: u32) -> vec4<u32> {
     let next = at + vec4<u32>(0u, 0u, 1u, 0u);
     let below = vec4<u32>(at.x + 1u, at.y, 0u, at.w + 1u);
-    let behind = vec4<u32>(at.x + 1u, at.y + row.columns, 0u, 0u);
-    let moved_down = select(below, behind, at.w + 1u == row.rows);
-    return select(at, select(next, moved_down, next.z == row.columns), i < row.len);
+    let behind = vec4<u32>(at.x + 1u, at.y + chunk.columns, 0u, 0u);
+    let moved_down = select(below, behind, at.w + 1u == chunk.rows);
+    return select(at, select(next, moved_down, next.z == chunk.columns), i < chunk.len);
 }

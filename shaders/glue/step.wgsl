@@ -9,9 +9,9 @@ fn load_number(at: u32) -> f32 {
 
 // Whether the tensor has a gradient in this step.
 fn is_present(tensor: u32) -> bool {
-    return clocks[FIRST_PRESENT + tensor] != ABSENT;
+    return clocks[STEP_WORDS + tensor] != ABSENT;
 }
 
 fn load_batches() -> f32 {
-    return load_number(WORD_BATCHES);
+    return load_number(STEP_BATCHES);
 }

@@ -1,4 +1,4 @@
-// The update of every element: one workgroup a row.
+// Updates every element: one workgroup a chunk.
 
 @compute @workgroup_size(LANES)
 fn apply(
@@ -6,36 +6,36 @@ fn apply(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let row = load_row(row_index(group, groups));
-    let record = load_record(row.tensor);
+    let chunk = load_entry(entry_index(group, groups));
+    let record = load_record(chunk.tensor);
     if (RESTORES && record == UNDONE) {
-        restore(row, lane);
+        restore(chunk, lane);
     }
     if (is_absent(record)) {
         return;
     }
     let c = load_common(record);
-    let w = load_wrapped(row.tensor, record);
-    let factor = load_factor(row.tensor);
+    let w = load_wrapped(chunk.tensor, record);
+    let factor = load_factor(chunk.tensor);
     let h = load_hyper(record);
-    let k = load_tensor(row.tensor);
-    let end = quads(row);
+    let k = load_tensor(chunk.tensor);
+    let end = quads(chunk.len);
     for (var q = lane; q < end; q += LANES) {
-        let p = load_param(row, q);
-        let g = load_grad(row, q);
+        let p = load_param(chunk, q);
+        let g = load_grad(chunk, q);
         var s0: State;
         var s1: State;
         var s2: State;
         var s3: State;
-        load_state(row, c, q, p, &s0, &s1, &s2, &s3);
+        load_state(chunk, c, q, p, &s0, &s1, &s2, &s3);
         let updated = vec4<f32>(
             update(c, w, factor, h, k, p.x, g.x, &s0),
             update(c, w, factor, h, k, p.y, g.y, &s1),
             update(c, w, factor, h, k, p.z, g.z, &s2),
             update(c, w, factor, h, k, p.w, g.w, &s3),
         );
-        store_param(row, q, p, wrapped_landed(row, w, c.first != 0.0, q, p, updated));
-        store_state(row, q, s0, s1, s2, s3);
+        store_param(chunk, q, p, wrapped_landed(chunk, w, c.first != 0.0, q, p, updated));
+        store_state(chunk, q, s0, s1, s2, s3);
     }
 }
 
@@ -52,16 +52,17 @@ fn update(
         u += c.decay * p;
     }
     let landed = land(h, k, p, u, s);
-    // min, max and sign drop a NaN; the parameter must not look plausible then.
+    // min, max and sign may drop a NaN, and the parameter would look plausible. So the bits of a lost gradient replace
+    // it.
     let bits = bitcast<u32>(raw);
     return select(landed, bitcast<f32>(bits | 0x7fc00000u), wrapped_is_lost(w, bits));
 }
 
-// Back to where the parameters stood before the look-ahead.
-fn restore(row: Row, lane: u32) {
-    let end = quads(row);
+// Puts the parameters back to where they stood before the look-ahead.
+fn restore(chunk: Chunk, lane: u32) {
+    let end = quads(chunk.len);
     for (var q = lane; q < end; q += LANES) {
-        let p = load_param(row, q);
-        store_param(row, q, p, wrapped_skipped(row, q, p));
+        let p = load_param(chunk, q);
+        store_param(chunk, q, p, wrapped_skipped(chunk, q, p));
     }
 }

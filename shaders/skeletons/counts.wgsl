@@ -1,5 +1,5 @@
-// A wrapper counts elements of a row by what the rule is about to subtract: one workgroup a row, one count a row. The
-// update itself comes later; nothing of an element is stored.
+// A wrapper counts elements of a chunk by what the rule is about to subtract: one workgroup a chunk, one count a chunk.
+// The update itself comes later; nothing of an element is stored.
 
 var<workgroup> count: atomic<u32>;
 
@@ -9,25 +9,25 @@ fn counts(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let row = load_row(row_index(group, groups));
-    let record = load_record(row.tensor);
-    if (is_absent(record) || row.len == 0u) {
+    let chunk = load_entry(entry_index(group, groups));
+    let record = load_record(chunk.tensor);
+    if (is_absent(record) || chunk.len == 0u) {
         return;
     }
     let c = load_common(record);
-    let w = load_wrapped(row.tensor, record);
+    let w = load_wrapped(chunk.tensor, record);
     let h = load_hyper(record);
-    let k = load_tensor(row.tensor);
+    let k = load_tensor(chunk.tensor);
     var found = 0u;
-    let end = quads(row);
+    let end = quads(chunk.len);
     for (var q = lane; q < end; q += LANES) {
-        let p = load_param(row, q);
-        let g = load_grad(row, q);
+        let p = load_param(chunk, q);
+        let g = load_grad(chunk, q);
         var s0: State;
         var s1: State;
         var s2: State;
         var s3: State;
-        load_state(row, c, q, p, &s0, &s1, &s2, &s3);
+        load_state(chunk, c, q, p, &s0, &s1, &s2, &s3);
         let is_counted = vec4<bool>(
             counts_one(c, w, h, k, p.x, g.x, &s0),
             counts_one(c, w, h, k, p.y, g.y, &s1),
@@ -35,14 +35,14 @@ fn counts(
             counts_one(c, w, h, k, p.w, g.w, &s3),
         );
         // What lies behind the end counts for nothing.
-        let is_inside = vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(row.len - 4u * q);
+        let is_inside = vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(chunk.len - 4u * q);
         let ones = select(vec4<u32>(), vec4<u32>(1u), is_counted & is_inside);
         found += (ones.x + ones.y) + (ones.z + ones.w);
     }
     atomicAdd(&count, found);
     workgroupBarrier();
     if (lane == 0u) {
-        store_partial(row.partial, vec2<u32>(atomicLoad(&count), 0u));
+        store_partial(chunk.partial, vec2<u32>(atomicLoad(&count), 0u));
     }
 }
 

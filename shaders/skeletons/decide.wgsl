@@ -1,5 +1,6 @@
-// What is decided before a step, by one workgroup: whether it is skipped, what its gradients are multiplied by, the
-// loss scale, and which numbers it has. Words of the step come from the host, words of control stay from step to step.
+// Decides before a step, with one workgroup: whether the step is skipped, what its gradients are multiplied by, what
+// becomes of the loss scale, and which numbers the step has. The host wrote the words of the step; the words of control
+// stay on the device from step to step.
 // Twins: src/control.rs (decisions), src/course.rs (words)
 
 const LEAVES: u32 = 256u;
@@ -9,11 +10,11 @@ var<workgroup> culprits: array<u32, LEAVES>;
 
 @compute @workgroup_size(LANES)
 fn decide_step(@builtin(local_invocation_index) lane: u32) {
-    let tensors = load_word(WORD_TENSORS);
-    let stages = load_word(WORD_STAGES);
-    // Encoders that run in another order than they were encoded in, or one that is missing: nothing fits any more, and
-    // nothing that comes later either.
-    let is_lost = load_control(CONTROL_SEQUENCE) != load_word(WORD_BEFORE);
+    let tensors = load_word(STEP_TENSORS);
+    let stages = load_word(STEP_STAGES);
+    // Where encoders run in another order than they were encoded in, or one is missing, this step does not fit what is
+    // on the device, nor does any later one.
+    let is_lost = load_control(CONTROL_SEQUENCE) != load_word(STEP_BEFORE);
     let world = load_control(CONTROL_WORLD);
     if ((stages & STAGE_MEASURE) != 0u) {
         measure_all(tensors, lane);
@@ -29,23 +30,23 @@ fn decide_step(@builtin(local_invocation_index) lane: u32) {
         return;
     }
     if (is_lost) {
-        // Its block may not be there.
+        // The step may have no words of the world that is true, so it looks at none.
         for (var tensor = lane; tensor < tensors; tensor += LANES) {
             store_record(tensor, ABSENT);
         }
         if (lane == 0u) {
-            store_control(CONTROL_SKIPPED, 2u);
+            store_control(CONTROL_SKIPPED, OUT_OF_TURN);
             store_control(CONTROL_SEQUENCE, ABSENT);
         }
         return;
     }
     let advances = (stages & STAGE_ADVANCE) != 0u;
     let is_skipped = advances && load_control(CONTROL_SKIPPED) != 0u;
-    let block = load_word(load_word(WORD_WORLDS) + world);
-    let clocks = load_word(block + 2u);
-    let clock_of = load_word(block + 3u);
-    let len = load_word(WORD_RECORD_LEN);
-    let records = load_word(WORD_RECORDS);
+    let block = load_word(load_word(STEP_WORLDS) + world);
+    let clocks = load_word(block + WORLD_CLOCKS);
+    let clock_of = load_word(block + WORLD_CLOCK_OF);
+    let len = load_word(STEP_RECORD_LEN);
+    let records = load_word(STEP_RECORDS);
     for (var tensor = lane; tensor < tensors; tensor += LANES) {
         let clock = load_word(clock_of + tensor);
         var record = records + clock * len;
@@ -61,18 +62,18 @@ fn decide_step(@builtin(local_invocation_index) lane: u32) {
         }
     }
     for (var i = lane; i < clocks * len; i += LANES) {
-        store_control(records + i, bitcast<u32>(number(block + 4u, i, len)));
+        store_control(records + i, bitcast<u32>(number(block + WORLD_WORDS, i, len)));
     }
     if (lane == 0u && advances) {
-        store_control(load_word(WORD_NORMS), norm_bits(load_all()));
-        store_control(CONTROL_WORLD, load_word(block + select(0u, 1u, is_skipped)));
-        store_control(CONTROL_SEQUENCE, load_word(WORD_AFTER));
+        store_control(load_word(STEP_NORMS) + NORMS_ALL, norm_bits(load_all()));
+        store_control(CONTROL_WORLD, load_word(block + select(WORLD_APPLIED, WORLD_SKIPPED, is_skipped)));
+        store_control(CONTROL_SEQUENCE, load_word(STEP_AFTER));
     }
 }
 
-// The gradients of all tensors as one, and the norm of each.
+// Combines what was measured of the tensors, and stores the norm of each.
 fn measure_all(tensors: u32, lane: u32) {
-    let norms = load_word(WORD_NORMS);
+    let norms = load_word(STEP_NORMS);
     for (var leaf = lane; leaf < LEAVES; leaf += LANES) {
         var node = Node();
         var culprit = ABSENT;
@@ -87,7 +88,7 @@ fn measure_all(tensors: u32, lane: u32) {
                 culprit = min(culprit, tensor);
             }
             node = combine(node, measured);
-            store_control(norms + 1u + tensor, norm_bits(measured));
+            store_control(norms + NORMS_WORDS + tensor, norm_bits(measured));
         }
         leaves[leaf] = node;
         culprits[leaf] = culprit;
@@ -114,12 +115,12 @@ fn measure_all(tensors: u32, lane: u32) {
 
 fn decide_on_step() {
     var all = load_all();
-    // Those of other optimizers that share the decision.
-    for (var i = 0u; i < load_word(WORD_OTHERS); i += 1u) {
+    // Other optimizers that share the decision have left here what they measured.
+    for (var i = 0u; i < load_word(STEP_OTHERS); i += 1u) {
         all = combine(all, load_other(i));
     }
     store_all(all);
-    let is_skipped = load_word(WORD_SKIPS) != 0u && all.kind != 0u;
+    let is_skipped = load_word(STEP_SKIPS) != 0u && all.kind != 0u;
     let scale = load_control(CONTROL_SCALE);
     store_control(CONTROL_SCALE_USED, scale);
     store_control(CONTROL_UNSCALE, inverse(scale));
@@ -128,22 +129,23 @@ fn decide_on_step() {
         bitcast<f32>(scale),
         load_control(CONTROL_GOOD),
         is_skipped,
-        load_number(WORD_GROWTH),
-        load_number(WORD_BACKOFF),
-        load_word(WORD_INTERVAL),
+        load_number(STEP_GROWTH),
+        load_number(STEP_BACKOFF),
+        load_word(STEP_INTERVAL),
     );
     store_control(CONTROL_SCALE, next.x);
     store_control(CONTROL_GOOD, next.y);
 }
 
-// Of a norm: the root of its squares, and the power of two that this was multiplied by.
+// Returns the norm that two sums of squares stand for, multiplied by a power of two, and that power.
 fn root_of(squares: vec2<f32>) -> vec2<f32> {
     if (squares.y == 0.0) {
         return vec2<f32>(sqrt(squares.x) * bitcast<f32>(0x38000000u), 1.0); // 2^-15
     }
     let between = bitcast<f32>(0x10000000u); // 2^-95
-    // The bits meet a 0 that no compiler knows: one that multiplies the constants first, as Mesa's, finds 2^-190, 0.
-    let half_way = bitcast<u32>(squares.x * between) ^ (load_word(WORD_TENSORS) >> 31u);
+    // A compiler that multiplied the two constants first, as Mesa's does, would find 2^-190, which is 0 in f32. It
+    // cannot here, since the bits of the first product are combined with a 0 that no compiler knows.
+    let half_way = bitcast<u32>(squares.x * between) ^ (load_word(STEP_TENSORS) >> 31u);
     return vec2<f32>(sqrt(squares.y + bitcast<f32>(half_way) * between), bitcast<f32>(0x17800000u)); // 2^-80
 }
 
@@ -154,7 +156,7 @@ fn norm_bits(measured: Node) -> u32 {
     return select(bits, not_finite, measured.kind >= 2u);
 }
 
-// What a tensor's gradients are multiplied by: a power of two, and the rest, as bits.
+// Returns what a tensor's gradients are multiplied by, as bits: first a power of two, then another number.
 fn factors_of(tensor: Node) -> vec2<u32> {
     var measured = tensor;
     if (wrapped_takes_all()) {
@@ -162,25 +164,26 @@ fn factors_of(tensor: Node) -> vec2<u32> {
     }
     let root = root_of(measured.squares.xy);
     let of_params = root_of(measured.squares.zw);
-    return wrapped_factors(root, of_params, measured.kind, load_limit(), load_number(WORD_CLIP_EPS));
+    return wrapped_factors(root, of_params, measured.kind, load_limit(), load_number(STEP_CLIP_EPS));
 }
 
 fn load_limit() -> f32 {
-    let option = load_word(WORD_CLIP_OPTION);
+    let option = load_word(STEP_CLIP_OPTION);
     if (option == ABSENT) {
-        return load_number(WORD_CLIP_LIMIT);
+        return load_number(STEP_CLIP_LIMIT);
     }
     return load_option(option);
 }
 
-// Number `i` of the records: a polynomial in the options that are written on the device, of the first degree in each.
+// Returns number `i` of the records. It is a polynomial in the options that are written on the device, of the first
+// degree in each; `first` is where its coefficients start.
 fn number(first: u32, i: u32, len: u32) -> f32 {
-    let options = load_word(WORD_OPTIONS_COUNT);
+    let options = load_word(STEP_OPTIONS_COUNT);
     let terms = 1u << options;
     var sum = load_number(first + i / len * len * terms + i % len);
     for (var term = 1u; term < terms; term += 1u) {
         var product = load_number(first + (i / len * terms + term) * len + i % len);
-        // What is absent from the polynomial must not meet an infinite option.
+        // An option that is infinite must not be multiplied by a coefficient of 0.
         if (product != 0.0) {
             for (var option = 0u; option < options; option += 1u) {
                 if ((term & (1u << option)) != 0u) {

@@ -1,4 +1,4 @@
-// `finish` of a tensor's combined partials: one workgroup a tensor.
+// Combines the partial results of a tensor's chunks and calls `finish`: one workgroup a tensor.
 
 @compute @workgroup_size(LANES)
 fn finish_tensor(
@@ -6,15 +6,15 @@ fn finish_tensor(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let row = load_row(row_index(group, groups));
-    let record = load_record(row.tensor);
-    if (is_absent(record) || row.len == 0u) {
+    let sums = load_entry(entry_index(group, groups));
+    let record = load_record(sums.tensor);
+    if (is_absent(record) || sums.len == 0u) {
         return;
     }
-    combine_partials(row, lane);
+    combine_partials(sums, lane);
     if (lane == 0u) {
-        var k = load_tensor(row.tensor);
-        finish(load_hyper(record), bitcast<vec2<f32>>(load_partial(row.partial)), f32(row.len), &k);
-        store_tensor(row.tensor, k);
+        var k = load_tensor(sums.tensor);
+        finish(load_hyper(record), bitcast<vec2<f32>>(load_partial(sums.partial)), f32(sums.len), &k);
+        store_tensor(sums.tensor, k);
     }
 }

@@ -1,4 +1,4 @@
-// A tensor's gradients measured as a whole: one workgroup a tensor.
+// Combines what was measured of a tensor's chunks, and keeps it in control: one workgroup a tensor.
 
 @compute @workgroup_size(LANES)
 fn finish_norms(
@@ -6,12 +6,12 @@ fn finish_norms(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let row = load_row(row_index(group, groups));
-    if (!is_present(row.tensor) || row.len == 0u) {
+    let sums = load_entry(entry_index(group, groups));
+    if (!is_present(sums.tensor) || sums.len == 0u) {
         return;
     }
-    combine_partials(row, lane);
+    combine_partials(sums, lane);
     if (lane == 0u) {
-        store_measured(row.tensor, load_partial(row.partial));
+        store_measured(sums.tensor, load_partial(sums.partial));
     }
 }

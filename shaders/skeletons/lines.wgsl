@@ -1,12 +1,14 @@
-// `measure_line` added up over rows and columns: one workgroup a tile. Small matrices lie in a tile whole, and are
-// finished; tiles of others leave shares to `finish_lines`.
+// Adds `measure_line` up over rows and columns: one workgroup a tile. A tile holds small matrices whole, and the
+// workgroup finishes their lines; of a large matrix it leaves the tile's shares to `finish_lines`.
 // Twin: src/lines.rs
 
 const SMALL: u32 = 2048u; // elements of matrices that a tile holds whole
 const NUMBERS: u32 = 2048u;
 const STRIP: u32 = 8u; // rows
 
-// Over four elements of a row: by column, then by row. Over the rows of a strip: by strip, then by column.
+// `of_rows` has the sums over four elements of a row: for each four from left to right, one number a row of the tile.
+// `of_columns` has the sums over the rows of a strip: for each strip from top to bottom, one number a column of the
+// tile.
 var<workgroup> of_rows: array<f32, NUMBERS>;
 var<workgroup> of_columns: array<f32, NUMBERS>;
 
@@ -16,19 +18,19 @@ fn lines_of_tile(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let row = load_row(row_index(group, groups));
-    let record = load_record(row.tensor);
-    if (is_absent(record) || row.len == 0u) {
+    let tile = load_entry(entry_index(group, groups));
+    let record = load_record(tile.tensor);
+    if (is_absent(record) || tile.len == 0u) {
         return;
     }
     let c = load_common(record);
-    let w = load_wrapped(row.tensor, record);
+    let w = load_wrapped(tile.tensor, record);
     let h = load_hyper(record);
-    let width = row.state;
+    let width = tile.width;
     let fours = (width + 3u) / 4u;
-    let all_rows = divide(row.len, width);
-    let small = row.rows <= SMALL && row.columns <= SMALL && row.rows * row.columns <= SMALL;
-    let high = select(all_rows, row.rows, small);
+    let all_rows = divide(tile.len, width);
+    let small = tile.rows <= SMALL && tile.columns <= SMALL && tile.rows * tile.columns <= SMALL;
+    let high = select(all_rows, tile.rows, small);
     let matrices = divide(all_rows, high);
     let strips = (high + STRIP - 1u) / STRIP;
     for (var task = lane; task < matrices * strips * fours; task += LANES) {
@@ -40,7 +42,7 @@ fn lines_of_tile(
         let across = 4u * four;
         var sums = vec4<f32>();
         for (var down = first; down < end; down += 1u) {
-            let numbers = measure_four(row, c, w, h, down * row.columns + across, width - across);
+            let numbers = measure_four(tile, c, w, h, down * tile.columns + across, width - across);
             of_rows[four * all_rows + down] = (numbers.x + numbers.y) + (numbers.z + numbers.w);
             sums += numbers;
         }
@@ -67,7 +69,7 @@ fn lines_of_tile(
             }
             sum += part;
         }
-        leave(h, small, row.partial + i, sum, row.columns);
+        leave(h, small, tile.row_sums + i, sum, tile.columns);
     }
     for (var i = lane; i < matrices * width; i += LANES) {
         let matrix = divide(i, width);
@@ -80,7 +82,7 @@ fn lines_of_tile(
             }
             sum += part;
         }
-        leave(h, small, row.lines + i, sum, row.rows);
+        leave(h, small, tile.column_sums + i, sum, tile.rows);
     }
     if (!small) {
         return;
@@ -91,38 +93,38 @@ fn lines_of_tile(
         for (var n = 0u; n < high; n += 16u) {
             var part = 0.0;
             for (var i = n; i < min(n + 16u, high); i += 1u) {
-                part += load_line(row.partial + first + i);
+                part += load_line(tile.row_sums + first + i);
             }
             sum += part;
         }
         let mean = sum / f32(high);
         for (var i = first; i < first + high; i += 1u) {
-            store_line(row.seen + i, finish_row(h, load_line(row.partial + i), mean));
+            store_line(tile.seen_rows + i, finish_row(h, load_line(tile.row_sums + i), mean));
         }
     }
 }
 
-// Of `count` elements of a row, four at most; 0 beyond.
-fn measure_four(row: Row, c: Common, w: Wrapped, h: Hyper, at: u32, count: u32) -> vec4<f32> {
+// What `measure_line` makes of `count` elements of a row, four at most; behind them it is 0.
+fn measure_four(tile: Tile, c: Common, w: Wrapped, h: Hyper, at: u32, count: u32) -> vec4<f32> {
     var p: vec4<f32>;
     if (L2) {
-        p = load_param_four(row, at, count);
+        p = load_param_four(tile, at, count);
     }
-    let g = load_grad_four(row, at, count);
+    let g = load_grad_four(tile, at, count);
     let measured = vec4<f32>(
         measure_line(h, prepare(c, w, p.x, g.x)),
         measure_line(h, prepare(c, w, p.y, g.y)),
         measure_line(h, prepare(c, w, p.z, g.z)),
         measure_line(h, prepare(c, w, p.w, g.w)),
     );
-    let numbers = bitcast<vec4<f32>>(bitcast<vec4<u32>>(measured) ^ vec4<u32>(hidden_zero(row)));
+    let numbers = bitcast<vec4<f32>>(bitcast<vec4<u32>>(measured) ^ vec4<u32>(hidden_zero(tile.len)));
     if (CROSSINGS) {
         return select(vec4<f32>(), numbers, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(count));
     }
     return numbers;
 }
 
-// The sum over a line, or over what of it lies in the tile.
+// Finishes a line of a small matrix with the sum over it; of a large one, stores the sum over the part in the tile.
 fn leave(h: Hyper, small: bool, at: u32, sum: f32, len: u32) {
     if (small) {
         store_line(at, finish_line(h, sum, f32(len), load_line(at)));

@@ -7,29 +7,29 @@ fn move_all(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let row = load_row(row_index(group, groups));
-    let record = load_record(row.tensor);
+    let chunk = load_entry(entry_index(group, groups));
+    let record = load_record(chunk.tensor);
     if (is_absent(record)) {
         return;
     }
     let c = load_common(record);
-    let w = load_wrapped(row.tensor, record);
+    let w = load_wrapped(chunk.tensor, record);
     let h = load_hyper(record);
-    let end = quads(row);
+    let end = quads(chunk.len);
     for (var q = lane; q < end; q += LANES) {
-        let p = load_param(row, q);
+        let p = load_param(chunk, q);
         if (MOVE > TO_TRAINING) {
-            store_param(row, q, p, wrapped_moved(row, w, q, p));
+            store_param(chunk, q, p, wrapped_moved(chunk, w, q, p));
         } else {
             var s0: State;
             var s1: State;
             var s2: State;
             var s3: State;
-            load_state(row, c, q, p, &s0, &s1, &s2, &s3);
+            load_state(chunk, c, q, p, &s0, &s1, &s2, &s3);
             if (MOVE == TO_LOOK_AHEAD) {
-                wrapped_looked_ahead(row, q, p);
+                wrapped_looked_ahead(chunk, q, p);
             }
-            store_param(row, q, p, vec4<f32>(
+            store_param(chunk, q, p, vec4<f32>(
                 moved(h, p.x, &s0),
                 moved(h, p.y, &s1),
                 moved(h, p.z, &s2),

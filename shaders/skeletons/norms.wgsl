@@ -1,6 +1,6 @@
-// Gradients measured, before anything is done with them: one partial a row.
+// Measures the gradients as they lie in memory, unscaled and averaged: one workgroup and one partial result a chunk.
 
-// What a leaf is seen with.
+// The numbers that `leaf_of` divides gradients by.
 struct Eyes { unscale: f32, batches: f32 }
 
 @compute @workgroup_size(LANES)
@@ -9,74 +9,74 @@ fn norms(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let row = load_row(row_index(group, groups));
-    if (!is_present(row.tensor) || row.len == 0u) {
+    let chunk = load_entry(entry_index(group, groups));
+    if (!is_present(chunk.tensor) || chunk.len == 0u) {
         return;
     }
-    combine_row(row, Eyes(load_unscale(), load_batches()), lane);
+    combine_chunk(chunk, Eyes(load_unscale(), load_batches()), lane);
     if (lane == 0u) {
-        store_partial(row.partial, nodes[0]);
+        store_partial(chunk.partial, nodes[0]);
     }
 }
 
-// 8 of a block's 256 quads. Eight leaves in a row read 64 adjacent quads. Nearly all leaves hold small numbers alone,
-// for which one sum does; others are gone through again, with all that is to be known.
-fn leaf_of(row: Row, eyes: Eyes, leaf: u32) -> Node {
+// A leaf is 8 of a block's 256 quads. Eight successive leaves take turns over 64 adjacent quads. Nearly every leaf
+// holds only numbers below 2^32, whose squares one sum holds; a leaf that does not is read again by `large_leaf_of`.
+fn leaf_of(chunk: Chunk, eyes: Eyes, leaf: u32) -> Node {
     let first = leaf / 8u * 64u + leaf % 8u;
-    let end = min(leaf / 8u * 64u + 64u, quads(row));
-    let zero = vec4<u32>(hidden_zero(row));
+    let end = min(leaf / 8u * 64u + 64u, quads(chunk.len));
+    let zero = vec4<u32>(hidden_zero(chunk.len));
     let unit = 32768.0 * select(1.0, eyes.unscale, UNSCALE); // both are powers of two
     var of_grads = 0.0;
     var of_params = 0.0;
     for (var q = first; q < end; q += 8u) {
-        var g = bitcast<vec4<f32>>(words_of(row, q)) * unit;
+        var g = bitcast<vec4<f32>>(words_of(chunk, q)) * unit;
         if (MEAN) {
             g /= eyes.batches;
         }
         of_grads += sum_of(g * g, zero);
         if (NORM_PARAM) {
-            let p = param_of(row, q) * 32768.0;
+            let p = param_of(chunk, q) * 32768.0;
             of_params += sum_of(p * p, zero);
         }
     }
-    // A number of 2^32 has a square of 2^94 in these units; one that is not finite has one that is not.
+    // In these units the square of 2^32 is 2^94, and the square of a number that is not finite is not finite either.
     let sizes = bitcast<vec2<u32>>(vec2<f32>(of_grads, of_params)) & SIZE.xy;
     if (max(sizes.x, sizes.y) < 0x6e800000u) {
         return Node(vec4<f32>(of_grads, 0.0, of_params, 0.0), 0u);
     }
-    return large_leaf_of(row, eyes, first, end);
+    return large_leaf_of(chunk, eyes, first, end);
 }
 
 const SIZE = vec4<u32>(0x7fffffffu);
 
-fn words_of(row: Row, q: u32) -> vec4<u32> {
-    let words = load_grad_words(row, q);
+fn words_of(chunk: Chunk, q: u32) -> vec4<u32> {
+    let words = load_grad_words(chunk, q);
     if (TAILS) {
         // Padding may hold anything.
-        return select(vec4<u32>(), words, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(row.len - 4u * q));
+        return select(vec4<u32>(), words, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(chunk.len - 4u * q));
     }
     return words;
 }
 
-fn param_of(row: Row, q: u32) -> vec4<f32> {
-    let p = load_param(row, q);
+fn param_of(chunk: Chunk, q: u32) -> vec4<f32> {
+    let p = load_param(chunk, q);
     if (TAILS) {
-        return select(vec4<f32>(), p, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(row.len - 4u * q));
+        return select(vec4<f32>(), p, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(chunk.len - 4u * q));
     }
     return p;
 }
 
-// Hidden, so that no square is contracted with a sum.
+// The squares go through bits that no compiler can trace, so that none contracts a square with the sum.
 fn sum_of(squares: vec4<f32>, zero: vec4<u32>) -> f32 {
     let a = bitcast<vec4<f32>>(bitcast<vec4<u32>>(squares) ^ zero);
     return (a.x + a.y) + (a.z + a.w);
 }
 
-fn large_leaf_of(row: Row, eyes: Eyes, first: u32, end: u32) -> Node {
-    let zero = vec4<u32>(hidden_zero(row));
+fn large_leaf_of(chunk: Chunk, eyes: Eyes, first: u32, end: u32) -> Node {
+    let zero = vec4<u32>(hidden_zero(chunk.len));
     var node = Node();
     for (var q = first; q < end; q += 8u) {
-        let words = words_of(row, q);
+        let words = words_of(chunk, q);
         var g = bitcast<vec4<f32>>(words);
         if (UNSCALE) {
             g *= eyes.unscale;
@@ -84,14 +84,14 @@ fn large_leaf_of(row: Row, eyes: Eyes, first: u32, end: u32) -> Node {
         if (MEAN) {
             g /= eyes.batches;
         }
-        // The bits decide: comparisons of floats may take it that there is no NaN.
+        // The kinds are found by bits, since a compiler may take it that no float is NaN.
         let raw = words & SIZE;
         let bits = (bitcast<vec4<u32>>(g) ^ zero) & SIZE;
         let kinds = vec4<u32>(bits >= vec4<u32>(0x5f000000u)) + vec4<u32>(raw >= vec4<u32>(0x7f800000u))
             + vec4<u32>(raw > vec4<u32>(0x7f800000u));
         var squares = vec4<f32>(squares_of(g, bits, zero), 0.0, 0.0);
         if (NORM_PARAM) {
-            let p = param_of(row, q);
+            let p = param_of(chunk, q);
             squares = vec4<f32>(squares.xy, squares_of(p, (bitcast<vec4<u32>>(p) ^ zero) & SIZE, zero));
         }
         node = combine(node, Node(squares, max(max(kinds.x, kinds.y), max(kinds.z, kinds.w))));
@@ -99,7 +99,8 @@ fn large_leaf_of(row: Row, eyes: Eyes, first: u32, end: u32) -> Node {
     return node;
 }
 
-// Of four numbers, given their bits without the sign. Those that are not finite count nothing: the kind tells of them.
+// The two sums of squares of four numbers, given their bits without the sign. A number that is not finite adds nothing
+// to them; its kind tells of it.
 fn squares_of(x: vec4<f32>, bits: vec4<u32>, zero: vec4<u32>) -> vec2<f32> {
     let is_large = bits >= vec4<u32>(0x4f800000u);
     let is_finite = bits < vec4<u32>(0x7f800000u);

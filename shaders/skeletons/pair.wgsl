@@ -1,9 +1,9 @@
-// Partial results of a rule's sums.
+// What the walks over a rule's sums combine: two numbers, as bits.
 // Twin: `Combine` in src/parts.rs
 
 alias Node = vec2<u32>;
 
-// Two partial results of a sums pass as one.
+// Makes one partial result of two.
 fn combine(a: Node, b: Node) -> Node {
     if (BIT_MAX) {
         return max(a & vec2<u32>(0x7fffffffu), b & vec2<u32>(0x7fffffffu));

@@ -1,6 +1,6 @@
-// `measure` combined over a row: one partial a row.
+// Combines `measure` over the elements of a chunk: one workgroup and one partial result a chunk.
 
-// What a leaf is seen with.
+// The numbers that `leaf_of` needs to see an element as the rule does.
 struct Eyes { c: Common, w: Wrapped, h: Hyper, k: Tensor }
 
 @compute @workgroup_size(LANES)
@@ -9,36 +9,36 @@ fn sums(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let row = load_row(row_index(group, groups));
-    let record = load_record(row.tensor);
-    if (is_absent(record) || row.len == 0u) {
+    let chunk = load_entry(entry_index(group, groups));
+    let record = load_record(chunk.tensor);
+    if (is_absent(record) || chunk.len == 0u) {
         return;
     }
-    let w = load_wrapped(row.tensor, record);
-    combine_row(row, Eyes(load_common(record), w, load_hyper(record), load_tensor(row.tensor)), lane);
+    let w = load_wrapped(chunk.tensor, record);
+    combine_chunk(chunk, Eyes(load_common(record), w, load_hyper(record), load_tensor(chunk.tensor)), lane);
     if (lane == 0u) {
-        store_partial(row.partial, nodes[0]);
+        store_partial(chunk.partial, nodes[0]);
     }
 }
 
-// 8 of a block's 256 quads. Eight leaves in a row read 64 adjacent quads.
-fn leaf_of(row: Row, eyes: Eyes, leaf: u32) -> Node {
+// A leaf is 8 of a block's 256 quads. Eight successive leaves take turns over 64 adjacent quads.
+fn leaf_of(chunk: Chunk, eyes: Eyes, leaf: u32) -> Node {
     let c = eyes.c;
     let w = eyes.w;
     let h = eyes.h;
     let k = eyes.k;
     let first = leaf / 8u * 64u;
-    let end = min(first + 64u, quads(row));
-    let zero = hidden_zero(row);
+    let end = min(first + 64u, quads(chunk.len));
+    let zero = hidden_zero(chunk.len);
     var node = Node(0u, 0u);
     for (var q = first + leaf % 8u; q < end; q += 8u) {
         var p: vec4<f32>;
         if (SUM_PARAM || L2) {
-            p = load_param(row, q);
+            p = load_param(chunk, q);
         }
         var g: vec4<f32>;
         if (SUM_GRAD) {
-            let raw = load_grad(row, q);
+            let raw = load_grad(chunk, q);
             g = vec4<f32>(
                 prepare(c, w, p.x, raw.x),
                 prepare(c, w, p.y, raw.y),
@@ -51,21 +51,21 @@ fn leaf_of(row: Row, eyes: Eyes, leaf: u32) -> Node {
         var s2: State;
         var s3: State;
         if (SUM_STATE) {
-            load_state(row, c, q, p, &s0, &s1, &s2, &s3);
+            load_state(chunk, c, q, p, &s0, &s1, &s2, &s3);
         }
         let a = hidden(measure(h, k, p.x, g.x, &s0), zero);
         var b = hidden(measure(h, k, p.y, g.y, &s1), zero);
         var d = hidden(measure(h, k, p.z, g.z, &s2), zero);
         var e = hidden(measure(h, k, p.w, g.w, &s3), zero);
         if (SUM_STORES) {
-            store_state(row, q, s0, s1, s2, s3);
+            store_state(chunk, q, s0, s1, s2, s3);
         }
         if (TAILS) {
-            // Padding may hold anything, so what lies behind the end is dropped as bits.
+            // Padding may hold anything, so the numbers of elements behind the end are replaced as bits.
             let none = Node(0u, 0u);
-            b = select(none, b, 4u * q + 1u < row.len);
-            d = select(none, d, 4u * q + 2u < row.len);
-            e = select(none, e, 4u * q + 3u < row.len);
+            b = select(none, b, 4u * q + 1u < chunk.len);
+            d = select(none, d, 4u * q + 2u < chunk.len);
+            e = select(none, e, 4u * q + 3u < chunk.len);
         }
         node = combine(node, combine(combine(a, b), combine(d, e)));
     }

@@ -1,5 +1,5 @@
-// What is seen of the elements of a row, combined over each of its blocks and then over the row. A block has 32 leaves;
-// the tree is that of `parts::tree` in src/parts.rs, whatever the row's length.
+// Combines what `leaf_of` saw of a chunk's elements over each block, and then over the chunk. A block has 32 leaves.
+// The tree is that of `parts::tree` in src/parts.rs, however long the chunk is.
 
 const LEAVES: u32 = 256u; // of eight blocks
 const NODES: u32 = 64u; // of eight blocks, each of four leaves
@@ -7,22 +7,23 @@ const NODES: u32 = 64u; // of eight blocks, each of four leaves
 var<workgroup> leaves: array<Node, LEAVES>;
 var<workgroup> nodes: array<Node, NODES>;
 
-// Leaves it in the first of the nodes, for lane 0.
-fn combine_row(row: Row, eyes: Eyes, lane: u32) {
-    // Of a block's 32 leaves, 16 are added to the others and 8 of these to the rest: within a lane where lanes are few.
+// Leaves the result in the first of the nodes, where lane 0 may read it.
+fn combine_chunk(chunk: Chunk, eyes: Eyes, lane: u32) {
+    // The first two levels of the tree make 8 nodes of a block's 32 leaves. Where lanes are few, one lane makes a node
+    // of its four leaves itself.
     if (LANES <= NODES) {
         for (var node = lane; node < NODES; node += LANES) {
             let leaf = node / 8u * 32u + node % 8u;
-            // In the order of memory.
-            let a = leaf_of(row, eyes, leaf);
-            let b = leaf_of(row, eyes, leaf + 8u);
-            let d = leaf_of(row, eyes, leaf + 16u);
-            let e = leaf_of(row, eyes, leaf + 24u);
+            // The leaves are read in the order in which they lie in memory.
+            let a = leaf_of(chunk, eyes, leaf);
+            let b = leaf_of(chunk, eyes, leaf + 8u);
+            let d = leaf_of(chunk, eyes, leaf + 16u);
+            let e = leaf_of(chunk, eyes, leaf + 24u);
             nodes[node] = combine(combine(a, d), combine(b, e));
         }
     } else {
         for (var leaf = lane; leaf < LEAVES; leaf += LANES) {
-            leaves[leaf] = leaf_of(row, eyes, leaf);
+            leaves[leaf] = leaf_of(chunk, eyes, leaf);
         }
         workgroupBarrier();
         for (var node = lane; node < NODES; node += LANES) {

@@ -12,20 +12,20 @@ struct EmaNumbers {
 }
 
 // In a tensor's first step a mean that starts as the parameter is not read.
-fn ema_landed(row: Row, n: EmaNumbers, first: bool, q: u32, before: vec4<f32>, after: vec4<f32>) -> vec4<f32> {
+fn ema_landed(chunk: Chunk, n: EmaNumbers, first: bool, q: u32, before: vec4<f32>, after: vec4<f32>) -> vec4<f32> {
     var mean = before;
     if (EMA_DEBIAS || !first) {
-        mean = load_ema(row, q);
+        mean = load_ema(chunk, q);
     }
-    store_ema(row, q, n.keep * mean + n.take * after);
+    store_ema(chunk, q, n.keep * mean + n.take * after);
     return after;
 }
 
 // A swap puts the mean where the parameters are and keeps these in its place; another move reads the mean.
-fn ema_moved(row: Row, n: EmaNumbers, to: u32, q: u32, p: vec4<f32>) -> vec4<f32> {
-    let mean = load_ema(row, q);
+fn ema_moved(chunk: Chunk, n: EmaNumbers, to: u32, q: u32, p: vec4<f32>) -> vec4<f32> {
+    let mean = load_ema(chunk, q);
     if (to == EMA_SWAP) {
-        store_ema(row, q, p);
+        store_ema(chunk, q, p);
         return mean;
     }
     return mean / n.correction;

@@ -6,19 +6,21 @@ struct LookaheadNumbers {
 }
 
 // The slow parameters are read and written only where they must be.
-fn lookahead_landed(row: Row, n: LookaheadNumbers, first: bool, q: u32, before: vec4<f32>, after: vec4<f32>) -> vec4<f32> {
+fn lookahead_landed(
+    chunk: Chunk, n: LookaheadNumbers, first: bool, q: u32, before: vec4<f32>, after: vec4<f32>,
+) -> vec4<f32> {
     if (!first && n.pull == 0.0) {
         return after;
     }
     var slow = before;
     if (!first) {
-        slow = load_lookahead_slow(row, q);
+        slow = load_lookahead_slow(chunk, q);
     }
     var landed = after;
     if (n.pull != 0.0) {
         slow += n.pull * (after - slow);
         landed = slow;
     }
-    store_lookahead_slow(row, q, slow);
+    store_lookahead_slow(chunk, q, slow);
     return landed;
 }

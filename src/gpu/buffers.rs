@@ -9,8 +9,8 @@ use crate::tensor::TensorSpec;
 ///
 /// The buffer needs `STORAGE` usage. A slice that starts at a multiple of 16 bytes takes the vec4 kernel; one that
 /// starts at a multiple of 4, or whose last word of 16 bytes another parameter shares or the buffer cuts off, takes the
-/// scalar one ([`StepPlan::scalar_tensors`](crate::StepPlan)). Bytes outside the slice keep their values. Of a gradient in
-/// f16 a multiple of 8 bytes suffices for the vec4 kernel; the other half of its last word may hold anything.
+/// scalar one ([`StepPlan::scalar_tensors`](crate::StepPlan)). Bytes outside the slice keep their values. Of a gradient
+/// in f16 a multiple of 8 bytes suffices for the vec4 kernel; the other half of its last word may hold anything.
 #[derive(Clone, Copy, Debug)]
 pub struct Slice<'a> {
     /// The buffer.

@@ -6,17 +6,17 @@ use std::sync::Arc;
 use super::pipelines::{Fresh, Shader, of_group};
 use super::ring::{Guard, Ring, Slot};
 use super::{Arena, Buffers, Cache, Gpu, Made, Piece, floats};
-use crate::control::{CONTROL, NORM_WORDS};
-use crate::course::Layout;
+use crate::course;
 use crate::error::{Error, Result};
 use crate::groups::Groups;
 use crate::lines::Lines;
-use crate::plan::{Bounds, Dispatch, Item, Place, Plan, SUM_WORDS, Span, Window, check_lines, pack, padded, plan};
+use crate::plan::{Bounds, Dispatch, Item, Place, Plan, Span, Window, check_lines, pack, padded, plan};
 use crate::reference::check_len;
 use crate::report::LossScaleState;
 use crate::rule::{AnyRule, Extent, Start, WeightDecay};
 use crate::shader::{self, Binding, Skeleton, Switches, Walk, element_slots, tensor_numbers};
 use crate::tensor::{ALIGNMENT, Access, BLOCK, DType, TensorSpec};
+use crate::words::{NORM_WORDS, SUM_WORDS, control};
 use crate::wrappers::{Moving, Wrappers};
 
 /// Placements of parameters and gradients that keep their tables and bind groups.
@@ -187,7 +187,7 @@ impl Engine {
             sizes.iter().filter(|&&size| size > 0).map(|&size| create(label, size)).collect()
         };
         let wrappers = groups.wrappers();
-        let layout = Layout::new(groups);
+        let layout = course::layout(tensors.len(), groups);
         let control_bytes = if wrappers.is_controlled() { 4 * layout.words() as u64 } else { 0 };
         if control_bytes > binding_bytes {
             let limit = "max_storage_buffer_binding_size";
@@ -224,10 +224,8 @@ impl Engine {
             ring: Ring::default(),
             bound: Cache::new(BOUND_MAX),
         };
-        engine.write_control(
-            0,
-            &[(LossScaleState::new(wrappers.loss_scale()).scale as f32).to_bits(), 1.0f32.to_bits()],
-        )?;
+        engine.write_control(control::SCALE, &[(LossScaleState::new(wrappers.loss_scale()).scale as f32).to_bits()])?;
+        engine.write_control(control::UNSCALE, &[1.0f32.to_bits()])?;
         for (i, option) in wrappers.on_device.iter().enumerate() {
             let number = wrappers.option(option).or(groups.rule(0).number(option));
             engine.write_control(layout.options + i, &[(number.unwrap_or(0.0) as f32).to_bits()])?;
@@ -265,12 +263,11 @@ impl Engine {
                 let bytes = self.lines[i].map_or(0, |lines| 4 * lines.words());
                 copy(other.line_place(i), self.line_place(i), bytes);
             }
-            let (from, to) = (Layout::new_of(other.tensors.len(), groups), Layout::new(groups));
-            let control = |engine: &'_ Self| engine.control.clone();
-            if let (Some(old), Some(new)) = (control(other), control(self)) {
-                copy(Some((&old, 0)), Some((&new, 0)), 4 * CONTROL.len() as u64);
+            let [from, to] = [other, self].map(|engine| course::layout(engine.tensors.len(), groups));
+            if let (Some(old), Some(new)) = (&other.control, &self.control) {
+                copy(Some((old, 0)), Some((new, 0)), 4 * control::LEN as u64);
                 let options = 4 * self.wrappers.on_device.len() as u64;
-                copy(Some((&old, 4 * from.options as u64)), Some((&new, 4 * to.options as u64)), options);
+                copy(Some((old, 4 * from.options as u64)), Some((new, 4 * to.options as u64)), options);
             }
             self.gpu.queue().submit([encoder.finish()]);
         })

@@ -1,13 +1,11 @@
-//! What the device tells of a step, once it gets round to it.
+//! What the device tells of a step, once it has run it.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Gpu;
 use crate::error::{Error, Result};
-
-/// Words of a report: the first of control.
-pub(crate) const REPORT_WORDS: usize = 16;
+use crate::words::REPORT_WORDS;
 
 /// Small buffers that are read back, each of one step at a time.
 #[derive(Debug, Default)]

@@ -14,7 +14,7 @@ pub enum Binding {
     Grads,
     /// Group 0, binding 2, `read_write`: a window of a state page.
     State,
-    /// Group 0, binding 3, `read`, dynamic offset: rows of the chunk table.
+    /// Group 0, binding 3, `read`, dynamic offset: entries of the chunk table.
     Tables,
     /// Group 0, binding 4, `read_write`: numbers of the tensors, then partial results.
     Scratch,
@@ -100,7 +100,7 @@ pub fn bindings(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton) -> 
     .collect()
 }
 
-/// The slots of an element in the order in which a block holds them: the rule's, then those around it.
+/// The slots of an element in the order in which a block holds them: the rule's, then the wrappers'.
 pub fn element_slots(rule: &dyn AnyRule, wrappers: &Wrappers) -> Vec<Slot> {
     let all = rule.slots().into_iter().chain(wrappers.slots_in_blocks(rule));
     all.filter(|slot| slot.extent == Extent::Element).collect()

@@ -8,8 +8,8 @@ use crate::rule::AnyRule;
 use crate::wrapper::AnyWrapper;
 use crate::wrappers::Wrappers;
 
-/// The switches of `shaders/skeletons/common.wgsl` that the groups and tensors of a dispatch set. Each is on where any
-/// group needs it; one that does not has the number that changes nothing.
+/// The switches of `shaders/skeletons/common.wgsl` that depend on the groups and tensors of a dispatch. Each is on
+/// where any group needs it; a group that does not need it has the number that changes nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Switches {
     /// Some group ascends.
@@ -20,7 +20,7 @@ pub struct Switches {
     pub decay: bool,
     /// Some group decays cautiously.
     pub cautious: bool,
-    /// A row ends within a vector of four.
+    /// Some chunk or tile ends within a vector of four.
     pub tails: bool,
     /// Four elements may lie in several rows of a matrix.
     pub crossings: bool,

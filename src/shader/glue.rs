@@ -6,9 +6,9 @@ use std::fmt::Write;
 use super::bindings::{Binding, bindings, element_slots, tensor_numbers};
 use super::hooks::{hooks, in_walk};
 use super::walk::Skeleton;
-use crate::control::{CONTROL, MEASURED_WORDS, STAGES, WORDS};
 use crate::rule::{AnyRule, Common, Extent, Numbers, Slot, Start};
 use crate::tensor::{Access, DType};
+use crate::words::{self, Chunk, LinesOfMatrix, TensorSums, Tile};
 use crate::wrapper::Decided;
 use crate::wrappers::Wrappers;
 
@@ -38,9 +38,7 @@ pub(super) fn glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, 
         );
     }
     text.push('\n');
-    if bindings.contains(&Binding::Tables) {
-        piece(&mut text, include_str!("../../shaders/glue/rows.wgsl"));
-    }
+    text.push_str(&shared_words(rule, wrappers, skeleton));
     if skeleton.knows_no_rule() {
         text.push_str(&decision_glue(rule, wrappers, skeleton));
     } else {
@@ -57,14 +55,16 @@ pub(super) fn glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, 
             text.push_str(&state_glue(rule, wrappers, skeleton));
             match bindings.contains(&Binding::Grads) {
                 true => text.push_str(&load_elements("grad", access, grad)),
-                false => text.push_str("fn load_grad(row: Row, q: u32) -> vec4<f32> {\n    return vec4<f32>();\n}\n\n"),
+                false => {
+                    text.push_str("fn load_grad(chunk: Chunk, q: u32) -> vec4<f32> {\n    return vec4<f32>();\n}\n\n")
+                }
             }
         }
         Skeleton::Norms | Skeleton::Accumulate => {
             match bindings.contains(&Binding::Params) {
                 true => text.push_str(&load_elements("param", access, DType::F32)),
                 false => {
-                    text.push_str("fn load_param(row: Row, q: u32) -> vec4<f32> {\n    return vec4<f32>();\n}\n\n")
+                    text.push_str("fn load_param(chunk: Chunk, q: u32) -> vec4<f32> {\n    return vec4<f32>();\n}\n\n")
                 }
             }
             text.push_str(&load_words("grad", access, grad));
@@ -93,17 +93,52 @@ pub(super) fn glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, 
     text
 }
 
+/// The constants and structs of the words that this walk shares with the host: only those that it names.
+fn shared_words(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton) -> String {
+    use Skeleton::{
+        Accumulate, Apply, Counts, Decide, Finish, FinishCounts, FinishLines, FinishNorms, Lines, Moves, Norms, Sums,
+    };
+    let entry = match skeleton {
+        Sums | Counts | Apply | Moves | Norms | Accumulate => words::entry::<Chunk>(),
+        Finish | FinishCounts | FinishNorms => words::entry::<TensorSums>(),
+        Lines => words::entry::<Tile>(),
+        FinishLines => words::entry::<LinesOfMatrix>(),
+        Decide => String::new(),
+    };
+    let has_sums = match skeleton {
+        Sums | Finish | Counts | FinishCounts => true,
+        Apply => tensor_numbers(rule, wrappers) > 0,
+        _ => false,
+    };
+    let measures = matches!(skeleton, Norms | FinishNorms | Decide);
+    let mut text = words::marks();
+    for (declared, constants) in [
+        (wrappers.is_controlled() || measures, words::constants("CONTROL", words::control::WORDS, words::control::LEN)),
+        (wrappers.is_controlled() || measures, words::constants("TENSOR", words::tensor::WORDS, words::tensor::LEN)),
+        (measures, words::constants("STEP", words::step::WORDS, words::step::LEN)),
+        (measures, words::constants("MEASURED", words::measured::WORDS, words::measured::LEN)),
+        (skeleton == Decide, words::constants("NORMS", words::norms::WORDS, words::norms::LEN)),
+        (skeleton == Decide, words::constants("WORLD", words::world::WORDS, words::world::LEN)),
+        (skeleton == Decide, words::stages()),
+        (has_sums, words::constants("SUM", words::sum::WORDS, words::sum::LEN)),
+        (skeleton != Decide, entry),
+    ] {
+        text.push_str(if declared { &constants } else { "" });
+    }
+    text
+}
+
 /// Where a tensor's numbers stand, and how they are read.
 fn record_glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton) -> String {
+    let mut text = String::new();
     let is_controlled = wrappers.is_controlled();
-    let mut text = String::from("// Where the tensor's numbers stand in this step, or why it has none.\n");
     let source = if is_controlled { "control" } else { "clocks" };
-    let (first, stride) = (CONTROL.len(), MEASURED_WORDS);
-    let record = match is_controlled {
-        true => format!("control[{first}u + {stride}u * tensor]"),
-        false => "clocks[tensor]".into(),
-    };
-    text.push_str(&format!("fn load_record(tensor: u32) -> u32 {{\n    return {record};\n}}\n\n"));
+    if is_controlled {
+        piece(&mut text, include_str!("../../shaders/glue/of_tensor.wgsl"));
+        piece(&mut text, include_str!("../../shaders/glue/decided_record.wgsl"));
+    } else {
+        piece(&mut text, include_str!("../../shaders/glue/record.wgsl"));
+    }
     let of_record = |i: usize| format!("        bitcast<f32>({source}[record + {i}u]),\n");
     let common = <Common<f32> as Numbers<f32>>::NAMES.len();
     let fields: String = (0..common).map(of_record).collect();
@@ -111,51 +146,38 @@ fn record_glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton) -> S
     let before = common + wrappers.recorded().count();
     let fields: String = (before..before + rule.names().hyper.len()).map(of_record).collect();
     text.push_str(&format!("fn load_hyper(record: u32) -> Hyper {{\n    return Hyper(\n{fields}    );\n}}\n\n"));
-    let decided = |number| match (is_controlled, number) {
-        (false, _) => "1.0".into(),
-        (true, Decided::Unscale) => "bitcast<f32>(control[1u])".into(),
-        (true, Decided::Coarse) => format!("bitcast<f32>(control[{}u + {stride}u * tensor])", first + 1),
-        (true, Decided::Fine) => format!("bitcast<f32>(control[{}u + {stride}u * tensor])", first + 2),
+    let decided = |number| {
+        let word = match (is_controlled, number) {
+            (false, _) => return "1.0".into(),
+            (true, Decided::Unscale) => "CONTROL_UNSCALE",
+            (true, Decided::Coarse) => "of_tensor(tensor) + TENSOR_COARSE",
+            (true, Decided::Fine) => "of_tensor(tensor) + TENSOR_FINE",
+        };
+        format!("bitcast<f32>(control[{word}])")
     };
     text + &hooks(rule, wrappers, skeleton, source, decided)
 }
 
-/// The way to the step's words and to control.
+/// The way to the step's words and to control, in walks that know no rule.
 fn decision_glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton) -> String {
     let mut text = String::new();
-    let mut names = |prefix: &str, names: &[&str]| {
-        for (i, name) in names.iter().enumerate().filter(|(_, name)| !name.is_empty()) {
-            line(&mut text, format_args!("const {prefix}_{name}: u32 = {i}u;"));
+    let mut add = |wanted: bool, file: &str| {
+        if wanted {
+            piece(&mut text, file);
         }
     };
-    names("WORD", &WORDS);
-    names("CONTROL", &CONTROL);
-    for (i, name) in STAGES.iter().enumerate() {
-        line(&mut text, format_args!("const STAGE_{name}: u32 = {}u;", 1 << i));
-    }
-    text.push_str(&format!("const FIRST_TENSOR: u32 = {}u;\n", CONTROL.len()));
-    text.push_str(&format!("const TENSOR_WORDS: u32 = {MEASURED_WORDS}u;\n"));
-    line(&mut text, format_args!("const FIRST_PRESENT: u32 = {}u;\n", WORDS.len()));
-    piece(
-        &mut text,
-        match skeleton {
-            Skeleton::Accumulate => include_str!("../../shaders/glue/batches.wgsl"),
-            _ => include_str!("../../shaders/glue/step.wgsl"),
-        },
+    let decides = matches!(skeleton, Skeleton::FinishNorms | Skeleton::Decide);
+    let sums = skeleton == Skeleton::Accumulate;
+    add(sums, include_str!("../../shaders/glue/batches.wgsl"));
+    add(!sums, include_str!("../../shaders/glue/step.wgsl"));
+    add(wrappers.is_controlled(), include_str!("../../shaders/glue/unscale.wgsl"));
+    add(!wrappers.is_controlled(), include_str!("../../shaders/glue/no_unscale.wgsl"));
+    add(
+        matches!(skeleton, Skeleton::Norms | Skeleton::FinishNorms),
+        include_str!("../../shaders/glue/norm_partials.wgsl"),
     );
-    piece(
-        &mut text,
-        match wrappers.is_controlled() {
-            true => include_str!("../../shaders/glue/unscale.wgsl"),
-            false => include_str!("../../shaders/glue/no_unscale.wgsl"),
-        },
-    );
-    if matches!(skeleton, Skeleton::Norms | Skeleton::FinishNorms) {
-        piece(&mut text, include_str!("../../shaders/glue/norm_partials.wgsl"));
-    }
-    if matches!(skeleton, Skeleton::FinishNorms | Skeleton::Decide) {
-        piece(&mut text, include_str!("../../shaders/glue/control.wgsl"));
-    }
+    add(decides, include_str!("../../shaders/glue/of_tensor.wgsl"));
+    add(decides, include_str!("../../shaders/glue/control.wgsl"));
     text + &hooks(rule, wrappers, skeleton, "control", |_| String::new())
 }
 
@@ -169,7 +191,7 @@ fn line(text: &mut String, arguments: std::fmt::Arguments<'_>) {
     writeln!(text, "{arguments}").expect("a string takes any text");
 }
 
-/// The two words or four that hold the elements at the four places of `i`.
+/// An expression of the words that hold the elements at the four places of `i`: four of f32, two of f16.
 fn picked(what: &str, access: Access, format: DType) -> String {
     let words = ["x", "y", "z", "w"].map(|field| match (format, access) {
         (DType::F32, Access::Vec4) => format!("{what}s[i.{field} / 4u][i.{field} % 4u]"),
@@ -184,12 +206,12 @@ fn picked(what: &str, access: Access, format: DType) -> String {
     }
 }
 
-/// `load_param`, `load_grad`: four elements.
+/// `load_param` or `load_grad`: loads four elements of a chunk.
 fn load_elements(what: &str, access: Access, format: DType) -> String {
     load_quad(&format!("load_{what}"), what, access, format, &format!("decode_{format}"), "vec4<f32>")
 }
 
-/// `load_grad_words`: four elements as words of f32, whose bits no conversion has touched.
+/// `load_grad_words`: loads four elements of a chunk as words of f32, before any arithmetic has touched them.
 fn load_words(what: &str, access: Access, format: DType) -> String {
     let widen = match format {
         DType::F32 => "",
@@ -201,15 +223,15 @@ fn load_words(what: &str, access: Access, format: DType) -> String {
 fn load_quad(name: &str, what: &str, access: Access, format: DType, decode: &str, four: &str) -> String {
     match access {
         Access::Vec4 => format!(
-            "fn {name}(row: Row, q: u32) -> {four} {{
-    return {decode}({what}s[row.{what} / 4u + q]);
+            "fn {name}(chunk: Chunk, q: u32) -> {four} {{
+    return {decode}({what}s[chunk.{what} / 4u + q]);
 }}
 
 "
         ),
         Access::Scalar => format!(
-            "fn {name}(row: Row, q: u32) -> {four} {{
-    let i = row.{what} + vec4<u32>(4u * q) + min(vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(row.len - 1u - 4u * q));
+            "fn {name}(chunk: Chunk, q: u32) -> {four} {{
+    let i = chunk.{what} + vec4<u32>(4u * q) + min(vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(chunk.len - 1u - 4u * q));
     return {decode}({});
 }}
 
@@ -219,20 +241,21 @@ fn load_quad(name: &str, what: &str, access: Access, format: DType, decode: &str
     }
 }
 
-/// `count` elements of a row of a matrix, from its element `at`; behind the last it is repeated.
+/// `load_param_four` or `load_grad_four`: loads `count` elements of a row of a matrix, from the tile's element `at`,
+/// and repeats the last one behind them.
 fn load_four(what: &str, access: Access, format: DType) -> String {
     let whole = match access {
         Access::Vec4 => {
             format!(
-                "    if (!CROSSINGS) {{\n        return decode_{format}({what}s[(row.{what} + at) / 4u]);\n    }}\n"
+                "    if (!CROSSINGS) {{\n        return decode_{format}({what}s[(tile.{what} + at) / 4u]);\n    }}\n"
             )
         }
         Access::Scalar => String::new(),
     };
     let picked = picked(what, access, format);
     format!(
-        "fn load_{what}_four(row: Row, at: u32, count: u32) -> vec4<f32> {{
-{whole}    let i = row.{what} + vec4<u32>(at) + min(vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(count - 1u));
+        "fn load_{what}_four(tile: Tile, at: u32, count: u32) -> vec4<f32> {{
+{whole}    let i = tile.{what} + vec4<u32>(at) + min(vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(count - 1u));
     return decode_{format}({picked});
 }}
 
@@ -242,21 +265,21 @@ fn load_four(what: &str, access: Access, format: DType) -> String {
 
 fn store_params(access: Access) -> String {
     match access {
-        Access::Vec4 => "fn store_param(row: Row, q: u32, old: vec4<f32>, p: vec4<f32>) {
+        Access::Vec4 => "fn store_param(chunk: Chunk, q: u32, old: vec4<f32>, p: vec4<f32>) {
     var stored = p;
     if (TAILS) {
-        stored = select(old, p, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(row.len - 4u * q));
+        stored = select(old, p, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(chunk.len - 4u * q));
     }
-    params[row.param / 4u + q] = encode_f32(stored);
+    params[chunk.param / 4u + q] = encode_f32(stored);
 }
 
 "
         .into(),
         Access::Scalar => {
             let mut text = String::from(
-                "fn store_param(row: Row, q: u32, old: vec4<f32>, p: vec4<f32>) {
+                "fn store_param(chunk: Chunk, q: u32, old: vec4<f32>, p: vec4<f32>) {
     let words = encode_f32(p);
-    let i = row.param + 4u * q;
+    let i = chunk.param + 4u * q;
     params[i] = words.x;
 ",
             );
@@ -264,7 +287,7 @@ fn store_params(access: Access) -> String {
                 line(
                     &mut text,
                     format_args!(
-                        "    if (4u * q + {n}u < row.len) {{
+                        "    if (4u * q + {n}u < chunk.len) {{
         params[i + {n}u] = words.{field};
     }}"
                     ),
@@ -275,35 +298,35 @@ fn store_params(access: Access) -> String {
     }
 }
 
-/// State is stored block by block, all slots of a block side by side.
+/// The way to the state, which is stored block by block: all slots of a block stand one behind the other.
 fn state_glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton) -> String {
     let slots = element_slots(rule, wrappers);
     let lanes = ["s0", "s1", "s2", "s3"];
     let pointers = lanes.map(|s| format!("{s}: ptr<function, State>")).join(", ");
     let values = lanes.map(|s| format!("{s}: State")).join(", ");
-    let mut place = String::from("fn state_place(row: Row, q: u32) -> Place {\n");
+    let mut place = String::from("fn state_place(chunk: Chunk, q: u32) -> Place {\n");
     match slots.len() {
         0 => place.push_str("    return Place(0u, 0u);\n}\n\n"),
-        1 => place.push_str("    return Place(row.state + q, 0u);\n}\n\n"),
+        1 => place.push_str("    return Place(chunk.state + q, 0u);\n}\n\n"),
         count => {
             let others = count - 1;
             place.push_str(&format!(
                 "    let inside = q % BLOCK_QUADS;
-    return Place(row.state + {count}u * q - {others}u * inside, min(BLOCK_QUADS, quads(row) - (q - inside)));
+    return Place(chunk.state + {count}u * q - {others}u * inside, min(BLOCK_QUADS, quads(chunk.len) - (q - inside)));
 }}
 
 "
             ));
         }
     }
-    let mut load = format!("fn load_state(row: Row, c: Common, q: u32, p: vec4<f32>, {pointers}) {{\n");
-    let mut store = format!("fn store_state(row: Row, q: u32, {values}) {{\n");
+    let mut load = format!("fn load_state(chunk: Chunk, c: Common, q: u32, p: vec4<f32>, {pointers}) {{\n");
+    let mut store = format!("fn store_state(chunk: Chunk, q: u32, {values}) {{\n");
     let stores = !(skeleton == Skeleton::Apply && rule.stores_early() || skeleton == Skeleton::Counts);
     let own = rule.slots().into_iter().filter(|slot| slot.extent == Extent::Element);
     for (i, Slot { name, start, .. }) in own.enumerate() {
         if i == 0 {
-            load.push_str("    let at = state_place(row, q);\n");
-            store.push_str(if stores { "    let at = state_place(row, q);\n" } else { "" });
+            load.push_str("    let at = state_place(chunk, q);\n");
+            store.push_str(if stores { "    let at = state_place(chunk, q);\n" } else { "" });
         }
         let loaded = format!("decode_f32(states[at.first + {i}u * at.span])");
         match start {
@@ -321,7 +344,7 @@ fn state_glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton) -> St
     }
     if rule.has_lines() && skeleton != Skeleton::Moves {
         load.push_str(
-            "    var rows: vec4<f32>;\n    var columns: vec4<f32>;\n    load_lines(row, q, &rows, &columns);\n",
+            "    var rows: vec4<f32>;\n    var columns: vec4<f32>;\n    load_lines(chunk, q, &rows, &columns);\n",
         );
         for Slot { name, extent, .. } in rule.slots().into_iter().filter(|slot| slot.extent.is_line()) {
             let numbers = if extent == Extent::Row { "rows" } else { "columns" };
@@ -340,14 +363,14 @@ fn state_glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton) -> St
     text
 }
 
-/// The way to a wrapper's slot, the one at this place among those of an element.
+/// The way to a wrapper's slot, which has this place among the slots of an element.
 fn slot_glue(name: &str, place: usize) -> String {
     let word = format!("states[at.first + {place}u * at.span]");
-    let at = "    let at = state_place(row, q);\n";
+    let at = "    let at = state_place(chunk, q);\n";
     format!(
-        "fn load_{name}(row: Row, q: u32) -> vec4<f32> {{\n{at}    return decode_f32({word});\n}}
+        "fn load_{name}(chunk: Chunk, q: u32) -> vec4<f32> {{\n{at}    return decode_f32({word});\n}}
 
-fn store_{name}(row: Row, q: u32, numbers: vec4<f32>) {{\n{at}    {word} = encode_f32(numbers);\n}}
+fn store_{name}(chunk: Chunk, q: u32, numbers: vec4<f32>) {{\n{at}    {word} = encode_f32(numbers);\n}}
 
 "
     )

@@ -87,31 +87,31 @@ const HOOKS: [Hook; 12] = {
         Hook {
             name: "landed",
             skeletons: &[Apply],
-            head: "fn wrapped_landed(\n    row: Row, w: Wrapped, first: bool, q: u32, before: vec4<f32>, \
+            head: "fn wrapped_landed(\n    chunk: Chunk, w: Wrapped, first: bool, q: u32, before: vec4<f32>, \
                    after: vec4<f32>,\n) -> vec4<f32> {\n    var landed = after;",
-            call: "    landed = NAME_landed(row, w.NAME, first, q, before, landed);",
+            call: "    landed = NAME_landed(chunk, w.NAME, first, q, before, landed);",
             tail: "    return landed;\n}",
         },
         Hook {
             name: "skipped",
             skeletons: &[Apply],
-            head: "fn wrapped_skipped(row: Row, q: u32, stands: vec4<f32>) -> vec4<f32> {\n    var p = stands;",
-            call: "    p = NAME_skipped(row, q);",
+            head: "fn wrapped_skipped(chunk: Chunk, q: u32, stands: vec4<f32>) -> vec4<f32> {\n    var p = stands;",
+            call: "    p = NAME_skipped(chunk, q);",
             tail: "    return p;\n}",
         },
         Hook {
             name: "looked_ahead",
             skeletons: &[Moves],
-            head: "fn wrapped_looked_ahead(row: Row, q: u32, before: vec4<f32>) {",
-            call: "    NAME_looked_ahead(row, q, before);",
+            head: "fn wrapped_looked_ahead(chunk: Chunk, q: u32, before: vec4<f32>) {",
+            call: "    NAME_looked_ahead(chunk, q, before);",
             tail: "}",
         },
         Hook {
             name: "moved",
             skeletons: &[Moves],
-            head: "fn wrapped_moved(row: Row, w: Wrapped, q: u32, stands: vec4<f32>) -> vec4<f32> {\n    \
+            head: "fn wrapped_moved(chunk: Chunk, w: Wrapped, q: u32, stands: vec4<f32>) -> vec4<f32> {\n    \
                    var p = stands;",
-            call: "    p = NAME_moved(row, w.NAME, MOVE - MOVE_0u, q, p);",
+            call: "    p = NAME_moved(chunk, w.NAME, MOVE - MOVE_0u, q, p);",
             tail: "    return p;\n}",
         },
     ]

@@ -412,8 +412,8 @@ fn a_dropped_statement_of_a_skeleton_is_noticed_by_some_rule() {
 fn a_skipped_last_element_is_noticed() {
     break_all("skipped elements", |_| {
         [
-            ("the last quad", "(row.len + 3u) / 4u", "(row.len + 2u) / 4u"),
-            ("the last row's end", "Row(a.x, a.y,", "Row(a.x, a.y - min(a.y, 1u),"),
+            ("the last quad", "(len + 3u) / 4u", "(len + 2u) / 4u"),
+            ("the last chunk's end", "Chunk(a.x, a.y,", "Chunk(a.x, a.y - min(a.y, 1u),"),
             ("the first lane", "var q = lane;", "var q = max(lane, 1u);"),
         ]
         .map(|(label, from, to)| (label.to_string(), replacing(from.into(), to.into())))

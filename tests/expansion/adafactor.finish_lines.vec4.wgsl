@@ -90,47 +90,44 @@ fn moved(h: Hyper, p: f32, s: ptr<function, State>) -> f32 {
     return p;
 }
 
-// What every walk does round a rule, once for all rules.
-// Twin: `Common` and `prepare` in src/rule.rs
+// What every walk does around a rule, whatever the rule.
+// Twin: `Common` in src/rule.rs
 
-// On where any group of the dispatch needs it; a group that does not has the number that changes nothing.
+// Each switch is on where any group of the dispatch needs it. A group that does not need it has the number that changes
+// nothing.
 override MAXIMIZE: bool = false;
 override L2: bool = false;
 override DECAY: bool = false;
 override CAUTIOUS: bool = false;
-override LOOKAHEAD: bool = false;
 override UNSCALE: bool = false; // gradients are those of a loss that was scaled
 override MEAN: bool = false; // gradients are sums of micro-batches
-override CLIP: u32 = 0u; // 0 off, 1 by value, 2 by a norm, 3 by sign
-override EMA: u32 = 0u; // a mean of the parameters: 0 off, 1 starts as the parameter, 2 starts at 0
-override RESTORES: bool = false; // a skipped step undoes its look-ahead
-override SKIPS: bool = false; // of micro-batches: one that no step can use stays so
-override NORM_PARAM: bool = false; // norms of the parameters, too
+override SKIPS: bool = false; // `accumulate` keeps a gradient that no step can use recognisable in the sum
+override NORM_PARAM: bool = false; // `norms` measures the parameters too
 
-// Of a pass of sums: takes the largest absolute value, by its bits; what `measure` is given; whether it stores state.
-override BIT_MAX: bool = false;
-override SUM_PAIR: bool = true; // the second number counts
-override SUM_PARAM: bool = false;
-override SUM_GRAD: bool = true;
-override SUM_STATE: bool = false;
-override SUM_STORES: bool = false;
+// These say what a walk of sums does.
+override BIT_MAX: bool = false; // it takes the largest absolute value, by its bits, and adds nothing up
+override SUM_PAIR: bool = true; // the second number of `measure` counts
+override SUM_PARAM: bool = false; // `measure` is given the parameter
+override SUM_GRAD: bool = true; // `measure` is given the gradient
+override SUM_STATE: bool = false; // `measure` is given the state
+override SUM_STORES: bool = false; // the state that `measure` leaves is stored
 
-// Outside a step: 0 to the look-ahead, 1 to evaluation, 2 back to training, 3 swap with the mean, 4 read the mean.
+// Where a move outside a step leads: 0 to the look-ahead, 1 to evaluation, 2 back to training; higher ones are those of
+// wrappers.
 override MOVE: u32 = 0u;
+const TO_LOOK_AHEAD: u32 = 0u;
+const TO_TRAINING: u32 = 2u;
 
-// On where a row ends within a vector of four. What lies behind the end may be another's or anything: it stays as it
-// was, and is in no sum.
+// On where a chunk or tile ends within a vector of four. The words behind the end may belong to another tensor or hold
+// anything: a walk leaves them as they were, and adds them to no sum.
 override TAILS: bool = true;
 
-// On where matrices have a number of columns that is no multiple of four: four elements may lie in several rows.
+// On where the columns of a matrix are not a multiple of four in number, so that four elements may lie in several rows.
 override CROSSINGS: bool = true;
 
-// Of a workgroup. A processor runs them eight by eight, each eight to their end, and wants one eight.
+// Lanes of a workgroup. A GPU takes 256. A processor that runs shaders in software takes eight lanes at a time through
+// the whole shader, so one eight a workgroup is fastest there.
 override LANES: u32 = 256u;
-
-const BLOCK_QUADS: u32 = 256u; // a block is 1024 elements
-const ABSENT: u32 = 0xffffffffu; // for a record: no gradient in this step, or the step is skipped
-const UNDONE: u32 = 0xfffffffeu; // the step is skipped, and its look-ahead undone
 
 struct Common {
     direction: f32,
@@ -138,79 +135,29 @@ struct Common {
     decay: f32,
     cautious: f32,
     first: f32, // 1 where slots that start as the parameter take it
-    pull: f32, // lookahead's alpha in every k-th step
-    ema: f32,
-    one_minus_ema: f32,
-    ema_correction: f32, // the mean of the parameters is read divided by it
-    batches: f32,
-    limit: f32, // of a clip by value or sign
-    unscale: f32, // one over the loss scale
-    coarse: f32, // what a clip by norm multiplies by: a power of two,
-    fine: f32, // and the rest; by sign, 1 where it clips
-}
-
-// One row of the table: a chunk; in walks over lines a tile, or lines of a matrix. One without elements does nothing.
-struct Row {
-    tensor: u32,
-    len: u32, // elements, or lines in `finish_lines`
-    param: u32, // offsets into the bound windows: elements (in `finish` and `finish_lines`, the number of partials),
-    grad: u32, // elements (in `finish`, from a partial to the next, in `finish_lines` from a share to the line's next),
-    state: u32, // vectors of four (in `lines`, the width of the tile),
-    partial: u32, // words: partials; in `lines` the rows, or the shares in them
-    lines: u32, // words: the first matrix's columns; in `lines` the columns, or their shares; in `finish_lines` lines
-    seen: u32, // words: what is seen of the first element's row
-    rows: u32, // of a matrix
-    columns: u32,
-    top: u32, // the first element's place in its matrix (in `finish_lines` 0 for rows, 1 for columns)
-    left: u32,
 }
 
 // Vectors of four in the bound window of state: an element's first slot, and from one slot to the next.
 struct Place { first: u32, span: u32 }
 
-fn row_index(group: vec3<u32>, groups: vec3<u32>) -> u32 {
+// The place of a workgroup's entry in the table.
+fn entry_index(group: vec3<u32>, groups: vec3<u32>) -> u32 {
     return group.y * groups.x + group.x;
 }
 
-fn quads(row: Row) -> u32 {
-    return (row.len + 3u) / 4u;
+// Vectors of four that hold so many elements.
+fn quads(len: u32) -> u32 {
+    return (len + 3u) / 4u;
 }
 
-// 0, which no compiler knows. A product that goes straight into a sum may be contracted with it (Mesa's llvmpipe does
-// that to some); one whose bits have met this is not, so that no switch of a skeleton changes a bit.
-fn hidden_zero(row: Row) -> u32 {
-    return row.len >> 31u;
+// Returns 0 for every length that there is, which no compiler knows. A compiler may contract a product with the sum
+// that it goes straight into, as Mesa's llvmpipe does with some, and rounds otherwise then. It cannot where the
+// product's bits are combined with this number before, so no switch of a skeleton changes a bit.
+fn hidden_zero(len: u32) -> u32 {
+    return len >> 31u;
 }
 
-// The gradient as the rule sees it.
-fn prepare(c: Common, p: f32, raw: f32) -> f32 {
-    var g = raw;
-    if (UNSCALE) {
-        g *= c.unscale;
-    }
-    if (MEAN) {
-        g /= c.batches;
-    }
-    if (CLIP == 1u) {
-        // Not clamp, which may drop a NaN.
-        g = select(select(g, -c.limit, g < -c.limit), c.limit, g > c.limit);
-    }
-    if (CLIP == 2u) {
-        g = g * c.coarse * c.fine;
-    }
-    if (CLIP == 3u && c.fine != 0.0) {
-        g = c.limit * sign(g);
-    }
-    if (MAXIMIZE) {
-        g *= c.direction;
-    }
-    if (L2) {
-        g += c.l2 * p;
-    }
-    return g;
-}
-
-// A record that no walk but `apply` looks at.
+// Whether the tensor sits this step out. `apply` looks at UNDONE before.
 fn is_absent(record: u32) -> bool {
     return record >= UNDONE;
 }
@@ -222,25 +169,50 @@ fn is_absent(record: u32) -> bool {
 @group(0) @binding(5) var<storage, read_write> lines: array<f32>;
 @group(1) @binding(0) var<storage, read> clocks: array<u32>;
 
-fn load_row(i: u32) -> Row {
-    let a = tables[3u * i];
-    let b = tables[3u * i + 1u];
-    let c = tables[3u * i + 2u];
-    return Row(a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w, c.x, c.y, c.z, c.w);
+const BLOCK_QUADS: u32 = 256u; // vectors of four in a block
+const ABSENT: u32 = 0xffffffffu; // for a record: the tensor is not in this step
+const UNDONE: u32 = 0xfffffffeu; // the step is skipped, and its look-ahead undone
+const OUT_OF_TURN: u32 = 2u; // for a step that is skipped
+
+// All rows of a matrix, or some of its columns, which one workgroup finishes.
+struct LinesOfMatrix {
+    tensor: u32, // the tensor's place in the list
+    len: u32, // rows or columns
+    are_columns: u32, // 0 for rows, 1 for columns
+    shares: u32, // how many tiles have a share in each line
+    stride: u32, // words from one tile's shares to the next tile's
+    share: u32, // where the first tile's shares stand in scratch
+    numbers: u32, // where the lines' numbers stand in the bound lines
+    seen_rows: u32, // where what elements see of the rows stands in the bound lines
+    rows: u32, // rows of the matrix
+    columns: u32, // columns of the matrix
 }
 
-// Where the tensor's numbers stand in this step, or why it has none.
+// Entry `i` of the table.
+fn load_entry(i: u32) -> LinesOfMatrix {
+    let a = tables[3u * i + 0u];
+    let b = tables[3u * i + 1u];
+    let c = tables[3u * i + 2u];
+    return LinesOfMatrix(a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w, c.x, c.y);
+}
+
+// Where the tensor's numbers stand in this step, as the host wrote it, or why the tensor has none.
 fn load_record(tensor: u32) -> u32 {
     return clocks[tensor];
 }
 
-fn load_common(tensor: u32, record: u32) -> Common {
+fn load_common(record: u32) -> Common {
     return Common(
         bitcast<f32>(clocks[record + 0u]),
         bitcast<f32>(clocks[record + 1u]),
         bitcast<f32>(clocks[record + 2u]),
         bitcast<f32>(clocks[record + 3u]),
         bitcast<f32>(clocks[record + 4u]),
+    );
+}
+
+fn load_hyper(record: u32) -> Hyper {
+    return Hyper(
         bitcast<f32>(clocks[record + 5u]),
         bitcast<f32>(clocks[record + 6u]),
         bitcast<f32>(clocks[record + 7u]),
@@ -248,24 +220,10 @@ fn load_common(tensor: u32, record: u32) -> Common {
         bitcast<f32>(clocks[record + 9u]),
         bitcast<f32>(clocks[record + 10u]),
         bitcast<f32>(clocks[record + 11u]),
-        bitcast<f32>(clocks[record + 12u]),
-        bitcast<f32>(clocks[record + 13u]),
     );
 }
 
-fn load_hyper(record: u32) -> Hyper {
-    return Hyper(
-        bitcast<f32>(clocks[record + 14u]),
-        bitcast<f32>(clocks[record + 15u]),
-        bitcast<f32>(clocks[record + 16u]),
-        bitcast<f32>(clocks[record + 17u]),
-        bitcast<f32>(clocks[record + 18u]),
-        bitcast<f32>(clocks[record + 19u]),
-        bitcast<f32>(clocks[record + 20u]),
-    );
-}
-
-// x / by where the quotient is small: processors divide floats side by side, integers one by one.
+// Returns x / by, where the quotient is small. A processor divides several floats at once, but integers one by one.
 fn divide(x: u32, by: u32) -> u32 {
     var quotient = u32(i32(f32(i32(x)) / f32(i32(by))));
     quotient -= select(0u, 1u, quotient * by > x);
@@ -291,8 +249,9 @@ fn store_share(at: u32, sum: f32) {
 }
 
 
-// The shares that tiles have in a line added up, and `finish_line`: one workgroup for all rows of a matrix, which then
-// see their mean, and one for some of its columns.
+// Adds up the shares that tiles have in each line of a large matrix, and calls `finish_line` with the sum. One
+// workgroup takes all rows of a matrix and, since it knows their mean, calls `finish_row` too; others take some columns
+// each.
 // Twin: src/lines.rs
 
 const LEAVES: u32 = 256u;
@@ -305,19 +264,19 @@ fn finish_lines(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let row = load_row(row_index(group, groups));
-    let record = load_record(row.tensor);
-    if (is_absent(record) || row.len == 0u) {
+    let run = load_entry(entry_index(group, groups));
+    let record = load_record(run.tensor);
+    if (is_absent(record) || run.len == 0u) {
         return;
     }
     let h = load_hyper(record);
-    let are_rows = row.top == 0u;
-    let len = f32(select(row.rows, row.columns, are_rows));
+    let are_rows = run.are_columns == 0u;
+    let len = f32(select(run.rows, run.columns, are_rows));
     for (var leaf = lane; leaf < LEAVES; leaf += LANES) {
         var sum = 0.0;
-        for (var i = leaf; i < row.len; i += LEAVES) {
-            let number = finish_line(h, add_up_shares(row, i), len, load_line(row.lines + i));
-            store_line(row.lines + i, number);
+        for (var i = leaf; i < run.len; i += LEAVES) {
+            let number = finish_line(h, add_up_shares(run, i), len, load_line(run.numbers + i));
+            store_line(run.numbers + i, number);
             sum += number;
         }
         leaves[leaf] = sum;
@@ -332,24 +291,24 @@ fn finish_lines(
         }
     }
     workgroupBarrier();
-    let mean = leaves[0] / f32(row.rows);
-    // A lane has stored the rows that it reads.
+    let mean = leaves[0] / f32(run.rows);
+    // Each lane reads only rows that it has stored itself.
     for (var leaf = lane; leaf < LEAVES; leaf += LANES) {
-        for (var i = leaf; i < row.len; i += LEAVES) {
-            store_line(row.seen + i, finish_row(h, load_line(row.lines + i), mean));
+        for (var i = leaf; i < run.len; i += LEAVES) {
+            store_line(run.seen_rows + i, finish_row(h, load_line(run.numbers + i), mean));
         }
     }
 }
 
-// Sixteen by sixteen, then these.
-fn add_up_shares(row: Row, line: u32) -> f32 {
-    let count = row.param;
-    let step = row.grad;
+// Adds up sixteen shares at a time, then the sums of the sixteens.
+fn add_up_shares(run: LinesOfMatrix, line: u32) -> f32 {
+    let count = run.shares;
+    let stride = run.stride;
     var sum = 0.0;
     for (var n = 0u; n < count; n += 16u) {
         var part = 0.0;
         for (var i = n; i < min(n + 16u, count); i += 1u) {
-            part += load_share(row.partial + i * step + line);
+            part += load_share(run.share + i * stride + line);
         }
         sum += part;
     }

@@ -90,47 +90,44 @@ fn moved(h: Hyper, p: f32, s: ptr<function, State>) -> f32 {
     return p;
 }
 
-// What every walk does round a rule, once for all rules.
-// Twin: `Common` and `prepare` in src/rule.rs
+// What every walk does around a rule, whatever the rule.
+// Twin: `Common` in src/rule.rs
 
-// On where any group of the dispatch needs it; a group that does not has the number that changes nothing.
+// Each switch is on where any group of the dispatch needs it. A group that does not need it has the number that changes
+// nothing.
 override MAXIMIZE: bool = false;
 override L2: bool = false;
 override DECAY: bool = false;
 override CAUTIOUS: bool = false;
-override LOOKAHEAD: bool = false;
 override UNSCALE: bool = false; // gradients are those of a loss that was scaled
 override MEAN: bool = false; // gradients are sums of micro-batches
-override CLIP: u32 = 0u; // 0 off, 1 by value, 2 by a norm, 3 by sign
-override EMA: u32 = 0u; // a mean of the parameters: 0 off, 1 starts as the parameter, 2 starts at 0
-override RESTORES: bool = false; // a skipped step undoes its look-ahead
-override SKIPS: bool = false; // of micro-batches: one that no step can use stays so
-override NORM_PARAM: bool = false; // norms of the parameters, too
+override SKIPS: bool = false; // `accumulate` keeps a gradient that no step can use recognisable in the sum
+override NORM_PARAM: bool = false; // `norms` measures the parameters too
 
-// Of a pass of sums: takes the largest absolute value, by its bits; what `measure` is given; whether it stores state.
-override BIT_MAX: bool = false;
-override SUM_PAIR: bool = true; // the second number counts
-override SUM_PARAM: bool = false;
-override SUM_GRAD: bool = true;
-override SUM_STATE: bool = false;
-override SUM_STORES: bool = false;
+// These say what a walk of sums does.
+override BIT_MAX: bool = false; // it takes the largest absolute value, by its bits, and adds nothing up
+override SUM_PAIR: bool = true; // the second number of `measure` counts
+override SUM_PARAM: bool = false; // `measure` is given the parameter
+override SUM_GRAD: bool = true; // `measure` is given the gradient
+override SUM_STATE: bool = false; // `measure` is given the state
+override SUM_STORES: bool = false; // the state that `measure` leaves is stored
 
-// Outside a step: 0 to the look-ahead, 1 to evaluation, 2 back to training, 3 swap with the mean, 4 read the mean.
+// Where a move outside a step leads: 0 to the look-ahead, 1 to evaluation, 2 back to training; higher ones are those of
+// wrappers.
 override MOVE: u32 = 0u;
+const TO_LOOK_AHEAD: u32 = 0u;
+const TO_TRAINING: u32 = 2u;
 
-// On where a row ends within a vector of four. What lies behind the end may be another's or anything: it stays as it
-// was, and is in no sum.
+// On where a chunk or tile ends within a vector of four. The words behind the end may belong to another tensor or hold
+// anything: a walk leaves them as they were, and adds them to no sum.
 override TAILS: bool = true;
 
-// On where matrices have a number of columns that is no multiple of four: four elements may lie in several rows.
+// On where the columns of a matrix are not a multiple of four in number, so that four elements may lie in several rows.
 override CROSSINGS: bool = true;
 
-// Of a workgroup. A processor runs them eight by eight, each eight to their end, and wants one eight.
+// Lanes of a workgroup. A GPU takes 256. A processor that runs shaders in software takes eight lanes at a time through
+// the whole shader, so one eight a workgroup is fastest there.
 override LANES: u32 = 256u;
-
-const BLOCK_QUADS: u32 = 256u; // a block is 1024 elements
-const ABSENT: u32 = 0xffffffffu; // for a record: no gradient in this step, or the step is skipped
-const UNDONE: u32 = 0xfffffffeu; // the step is skipped, and its look-ahead undone
 
 struct Common {
     direction: f32,
@@ -138,79 +135,29 @@ struct Common {
     decay: f32,
     cautious: f32,
     first: f32, // 1 where slots that start as the parameter take it
-    pull: f32, // lookahead's alpha in every k-th step
-    ema: f32,
-    one_minus_ema: f32,
-    ema_correction: f32, // the mean of the parameters is read divided by it
-    batches: f32,
-    limit: f32, // of a clip by value or sign
-    unscale: f32, // one over the loss scale
-    coarse: f32, // what a clip by norm multiplies by: a power of two,
-    fine: f32, // and the rest; by sign, 1 where it clips
-}
-
-// One row of the table: a chunk; in walks over lines a tile, or lines of a matrix. One without elements does nothing.
-struct Row {
-    tensor: u32,
-    len: u32, // elements, or lines in `finish_lines`
-    param: u32, // offsets into the bound windows: elements (in `finish` and `finish_lines`, the number of partials),
-    grad: u32, // elements (in `finish`, from a partial to the next, in `finish_lines` from a share to the line's next),
-    state: u32, // vectors of four (in `lines`, the width of the tile),
-    partial: u32, // words: partials; in `lines` the rows, or the shares in them
-    lines: u32, // words: the first matrix's columns; in `lines` the columns, or their shares; in `finish_lines` lines
-    seen: u32, // words: what is seen of the first element's row
-    rows: u32, // of a matrix
-    columns: u32,
-    top: u32, // the first element's place in its matrix (in `finish_lines` 0 for rows, 1 for columns)
-    left: u32,
 }
 
 // Vectors of four in the bound window of state: an element's first slot, and from one slot to the next.
 struct Place { first: u32, span: u32 }
 
-fn row_index(group: vec3<u32>, groups: vec3<u32>) -> u32 {
+// The place of a workgroup's entry in the table.
+fn entry_index(group: vec3<u32>, groups: vec3<u32>) -> u32 {
     return group.y * groups.x + group.x;
 }
 
-fn quads(row: Row) -> u32 {
-    return (row.len + 3u) / 4u;
+// Vectors of four that hold so many elements.
+fn quads(len: u32) -> u32 {
+    return (len + 3u) / 4u;
 }
 
-// 0, which no compiler knows. A product that goes straight into a sum may be contracted with it (Mesa's llvmpipe does
-// that to some); one whose bits have met this is not, so that no switch of a skeleton changes a bit.
-fn hidden_zero(row: Row) -> u32 {
-    return row.len >> 31u;
+// Returns 0 for every length that there is, which no compiler knows. A compiler may contract a product with the sum
+// that it goes straight into, as Mesa's llvmpipe does with some, and rounds otherwise then. It cannot where the
+// product's bits are combined with this number before, so no switch of a skeleton changes a bit.
+fn hidden_zero(len: u32) -> u32 {
+    return len >> 31u;
 }
 
-// The gradient as the rule sees it.
-fn prepare(c: Common, p: f32, raw: f32) -> f32 {
-    var g = raw;
-    if (UNSCALE) {
-        g *= c.unscale;
-    }
-    if (MEAN) {
-        g /= c.batches;
-    }
-    if (CLIP == 1u) {
-        // Not clamp, which may drop a NaN.
-        g = select(select(g, -c.limit, g < -c.limit), c.limit, g > c.limit);
-    }
-    if (CLIP == 2u) {
-        g = g * c.coarse * c.fine;
-    }
-    if (CLIP == 3u && c.fine != 0.0) {
-        g = c.limit * sign(g);
-    }
-    if (MAXIMIZE) {
-        g *= c.direction;
-    }
-    if (L2) {
-        g += c.l2 * p;
-    }
-    return g;
-}
-
-// A record that no walk but `apply` looks at.
+// Whether the tensor sits this step out. `apply` looks at UNDONE before.
 fn is_absent(record: u32) -> bool {
     return record >= UNDONE;
 }
@@ -224,25 +171,50 @@ fn is_absent(record: u32) -> bool {
 @group(0) @binding(5) var<storage, read_write> lines: array<f32>;
 @group(1) @binding(0) var<storage, read> clocks: array<u32>;
 
-fn load_row(i: u32) -> Row {
-    let a = tables[3u * i];
-    let b = tables[3u * i + 1u];
-    let c = tables[3u * i + 2u];
-    return Row(a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w, c.x, c.y, c.z, c.w);
+const BLOCK_QUADS: u32 = 256u; // vectors of four in a block
+const ABSENT: u32 = 0xffffffffu; // for a record: the tensor is not in this step
+const UNDONE: u32 = 0xfffffffeu; // the step is skipped, and its look-ahead undone
+const OUT_OF_TURN: u32 = 2u; // for a step that is skipped
+
+// A part of a matrix, or several whole matrices where these are small. One workgroup takes it.
+struct Tile {
+    tensor: u32, // the tensor's place in the list
+    len: u32, // elements
+    param: u32, // elements of the bound parameters before the first
+    grad: u32, // elements of the bound gradients before the first
+    width: u32, // elements of a row that lie in the tile
+    row_sums: u32, // where the sums over rows go: to the bound lines where matrices are small, else to scratch, as shares
+    column_sums: u32, // where the sums over columns go, likewise
+    seen_rows: u32, // where what elements see of the rows stands in the bound lines, where matrices are small
+    rows: u32, // rows of a matrix
+    columns: u32, // columns of a matrix
 }
 
-// Where the tensor's numbers stand in this step, or why it has none.
+// Entry `i` of the table.
+fn load_entry(i: u32) -> Tile {
+    let a = tables[3u * i + 0u];
+    let b = tables[3u * i + 1u];
+    let c = tables[3u * i + 2u];
+    return Tile(a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w, c.x, c.y);
+}
+
+// Where the tensor's numbers stand in this step, as the host wrote it, or why the tensor has none.
 fn load_record(tensor: u32) -> u32 {
     return clocks[tensor];
 }
 
-fn load_common(tensor: u32, record: u32) -> Common {
+fn load_common(record: u32) -> Common {
     return Common(
         bitcast<f32>(clocks[record + 0u]),
         bitcast<f32>(clocks[record + 1u]),
         bitcast<f32>(clocks[record + 2u]),
         bitcast<f32>(clocks[record + 3u]),
         bitcast<f32>(clocks[record + 4u]),
+    );
+}
+
+fn load_hyper(record: u32) -> Hyper {
+    return Hyper(
         bitcast<f32>(clocks[record + 5u]),
         bitcast<f32>(clocks[record + 6u]),
         bitcast<f32>(clocks[record + 7u]),
@@ -250,40 +222,43 @@ fn load_common(tensor: u32, record: u32) -> Common {
         bitcast<f32>(clocks[record + 9u]),
         bitcast<f32>(clocks[record + 10u]),
         bitcast<f32>(clocks[record + 11u]),
-        bitcast<f32>(clocks[record + 12u]),
-        bitcast<f32>(clocks[record + 13u]),
     );
 }
 
-fn load_hyper(record: u32) -> Hyper {
-    return Hyper(
-        bitcast<f32>(clocks[record + 14u]),
-        bitcast<f32>(clocks[record + 15u]),
-        bitcast<f32>(clocks[record + 16u]),
-        bitcast<f32>(clocks[record + 17u]),
-        bitcast<f32>(clocks[record + 18u]),
-        bitcast<f32>(clocks[record + 19u]),
-        bitcast<f32>(clocks[record + 20u]),
+// Hooks of wrappers, in the order in which they run.
+
+struct Wrapped {
+    unused: f32,
+}
+
+fn load_wrapped(tensor: u32, record: u32) -> Wrapped {
+    return Wrapped(
+        0.0,
     );
 }
 
-fn load_param_four(row: Row, at: u32, count: u32) -> vec4<f32> {
+fn wrapped_gradient(w: Wrapped, raw: f32) -> f32 {
+    var g = raw;
+    return g;
+}
+
+fn load_param_four(tile: Tile, at: u32, count: u32) -> vec4<f32> {
     if (!CROSSINGS) {
-        return decode_f32(params[(row.param + at) / 4u]);
+        return decode_f32(params[(tile.param + at) / 4u]);
     }
-    let i = row.param + vec4<u32>(at) + min(vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(count - 1u));
+    let i = tile.param + vec4<u32>(at) + min(vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(count - 1u));
     return decode_f32(vec4<u32>(params[i.x / 4u][i.x % 4u], params[i.y / 4u][i.y % 4u], params[i.z / 4u][i.z % 4u], params[i.w / 4u][i.w % 4u]));
 }
 
-fn load_grad_four(row: Row, at: u32, count: u32) -> vec4<f32> {
+fn load_grad_four(tile: Tile, at: u32, count: u32) -> vec4<f32> {
     if (!CROSSINGS) {
-        return decode_f32(grads[(row.grad + at) / 4u]);
+        return decode_f32(grads[(tile.grad + at) / 4u]);
     }
-    let i = row.grad + vec4<u32>(at) + min(vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(count - 1u));
+    let i = tile.grad + vec4<u32>(at) + min(vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(count - 1u));
     return decode_f32(vec4<u32>(grads[i.x / 4u][i.x % 4u], grads[i.y / 4u][i.y % 4u], grads[i.z / 4u][i.z % 4u], grads[i.w / 4u][i.w % 4u]));
 }
 
-// x / by where the quotient is small: processors divide floats side by side, integers one by one.
+// Returns x / by, where the quotient is small. A processor divides several floats at once, but integers one by one.
 fn divide(x: u32, by: u32) -> u32 {
     var quotient = u32(i32(f32(i32(x)) / f32(i32(by))));
     quotient -= select(0u, 1u, quotient * by > x);
@@ -309,15 +284,31 @@ fn store_share(at: u32, sum: f32) {
 }
 
 
-// `measure_line` added up over rows and columns: one workgroup a tile. Small matrices lie in a tile whole, and are
-// finished; tiles of others leave shares to `finish_lines`.
+// The gradient as the rule sees it: behind the wrappers' hooks, after maximize and L2 decay.
+// Twin: `prepare` in src/rule.rs
+
+fn prepare(c: Common, w: Wrapped, p: f32, raw: f32) -> f32 {
+    var g = wrapped_gradient(w, raw);
+    if (MAXIMIZE) {
+        g *= c.direction;
+    }
+    if (L2) {
+        g += c.l2 * p;
+    }
+    return g;
+}
+
+// Adds `measure_line` up over rows and columns: one workgroup a tile. A tile holds small matrices whole, and the
+// workgroup finishes their lines; of a large matrix it leaves the tile's shares to `finish_lines`.
 // Twin: src/lines.rs
 
 const SMALL: u32 = 2048u; // elements of matrices that a tile holds whole
 const NUMBERS: u32 = 2048u;
 const STRIP: u32 = 8u; // rows
 
-// Over four elements of a row: by column, then by row. Over the rows of a strip: by strip, then by column.
+// `of_rows` has the sums over four elements of a row: for each four from left to right, one number a row of the tile.
+// `of_columns` has the sums over the rows of a strip: for each strip from top to bottom, one number a column of the
+// tile.
 var<workgroup> of_rows: array<f32, NUMBERS>;
 var<workgroup> of_columns: array<f32, NUMBERS>;
 
@@ -327,18 +318,19 @@ fn lines_of_tile(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let row = load_row(row_index(group, groups));
-    let record = load_record(row.tensor);
-    if (is_absent(record) || row.len == 0u) {
+    let tile = load_entry(entry_index(group, groups));
+    let record = load_record(tile.tensor);
+    if (is_absent(record) || tile.len == 0u) {
         return;
     }
-    let c = load_common(row.tensor, record);
+    let c = load_common(record);
+    let w = load_wrapped(tile.tensor, record);
     let h = load_hyper(record);
-    let width = row.state;
+    let width = tile.width;
     let fours = (width + 3u) / 4u;
-    let all_rows = divide(row.len, width);
-    let small = row.rows <= SMALL && row.columns <= SMALL && row.rows * row.columns <= SMALL;
-    let high = select(all_rows, row.rows, small);
+    let all_rows = divide(tile.len, width);
+    let small = tile.rows <= SMALL && tile.columns <= SMALL && tile.rows * tile.columns <= SMALL;
+    let high = select(all_rows, tile.rows, small);
     let matrices = divide(all_rows, high);
     let strips = (high + STRIP - 1u) / STRIP;
     for (var task = lane; task < matrices * strips * fours; task += LANES) {
@@ -350,7 +342,7 @@ fn lines_of_tile(
         let across = 4u * four;
         var sums = vec4<f32>();
         for (var down = first; down < end; down += 1u) {
-            let numbers = measure_four(row, c, h, down * row.columns + across, width - across);
+            let numbers = measure_four(tile, c, w, h, down * tile.columns + across, width - across);
             of_rows[four * all_rows + down] = (numbers.x + numbers.y) + (numbers.z + numbers.w);
             sums += numbers;
         }
@@ -377,7 +369,7 @@ fn lines_of_tile(
             }
             sum += part;
         }
-        leave(h, small, row.partial + i, sum, row.columns);
+        leave(h, small, tile.row_sums + i, sum, tile.columns);
     }
     for (var i = lane; i < matrices * width; i += LANES) {
         let matrix = divide(i, width);
@@ -390,7 +382,7 @@ fn lines_of_tile(
             }
             sum += part;
         }
-        leave(h, small, row.lines + i, sum, row.rows);
+        leave(h, small, tile.column_sums + i, sum, tile.rows);
     }
     if (!small) {
         return;
@@ -401,38 +393,38 @@ fn lines_of_tile(
         for (var n = 0u; n < high; n += 16u) {
             var part = 0.0;
             for (var i = n; i < min(n + 16u, high); i += 1u) {
-                part += load_line(row.partial + first + i);
+                part += load_line(tile.row_sums + first + i);
             }
             sum += part;
         }
         let mean = sum / f32(high);
         for (var i = first; i < first + high; i += 1u) {
-            store_line(row.seen + i, finish_row(h, load_line(row.partial + i), mean));
+            store_line(tile.seen_rows + i, finish_row(h, load_line(tile.row_sums + i), mean));
         }
     }
 }
 
-// Of `count` elements of a row, four at most; 0 beyond.
-fn measure_four(row: Row, c: Common, h: Hyper, at: u32, count: u32) -> vec4<f32> {
+// What `measure_line` makes of `count` elements of a row, four at most; behind them it is 0.
+fn measure_four(tile: Tile, c: Common, w: Wrapped, h: Hyper, at: u32, count: u32) -> vec4<f32> {
     var p: vec4<f32>;
     if (L2) {
-        p = load_param_four(row, at, count);
+        p = load_param_four(tile, at, count);
     }
-    let g = load_grad_four(row, at, count);
+    let g = load_grad_four(tile, at, count);
     let measured = vec4<f32>(
-        measure_line(h, prepare(c, p.x, g.x)),
-        measure_line(h, prepare(c, p.y, g.y)),
-        measure_line(h, prepare(c, p.z, g.z)),
-        measure_line(h, prepare(c, p.w, g.w)),
+        measure_line(h, prepare(c, w, p.x, g.x)),
+        measure_line(h, prepare(c, w, p.y, g.y)),
+        measure_line(h, prepare(c, w, p.z, g.z)),
+        measure_line(h, prepare(c, w, p.w, g.w)),
     );
-    let numbers = bitcast<vec4<f32>>(bitcast<vec4<u32>>(measured) ^ vec4<u32>(hidden_zero(row)));
+    let numbers = bitcast<vec4<f32>>(bitcast<vec4<u32>>(measured) ^ vec4<u32>(hidden_zero(tile.len)));
     if (CROSSINGS) {
         return select(vec4<f32>(), numbers, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(count));
     }
     return numbers;
 }
 
-// The sum over a line, or over what of it lies in the tile.
+// Finishes a line of a small matrix with the sum over it; of a large one, stores the sum over the part in the tile.
 fn leave(h: Hyper, small: bool, at: u32, sum: f32, len: u32) {
     if (small) {
         store_line(at, finish_line(h, sum, f32(len), load_line(at)));

@@ -18,47 +18,138 @@ fn at_least(x: f32, bound: f32) -> f32 {
     return select(x, bound, x < bound);
 }
 
-// What every walk does round a rule, once for all rules.
-// Twin: `Common` and `prepare` in src/rule.rs
+// Gradients of a loss that was multiplied by a scale are divided by it (Micikevicius et al. 2018, section 3.2).
+// Twin: src/wrappers/loss_scale.rs
 
-// On where any group of the dispatch needs it; a group that does not has the number that changes nothing.
+struct LossScaleNumbers {
+    unscale: f32, // one over the scale, a power of two
+}
+
+fn loss_scale_gradient(n: LossScaleNumbers, g: f32) -> f32 {
+    return g * n.unscale;
+}
+
+// The bits of the scale after a step, and how many good steps it has held for.
+fn loss_scale_after(
+    scale: f32, good: u32, is_skipped: bool, growth: f32, backoff: f32, interval: u32,
+) -> vec2<u32> {
+    if (is_skipped) {
+        return vec2<u32>(bitcast<u32>(max(scale * backoff, bitcast<f32>(0x33800000u))), 0u); // 2^-24
+    }
+    if (good + 1u >= interval) {
+        return vec2<u32>(bitcast<u32>(min(scale * growth, 16777216.0)), 0u);
+    }
+    return vec2<u32>(bitcast<u32>(scale), good + 1u);
+}
+
+// Gradients that are too large become smaller (Pascanu et al. 2013, Algorithm 1; Brock et al. 2021, section 4).
+// Twin: src/wrappers/clip.rs
+
+const CLIP_VALUE: u32 = 1u;
+const CLIP_TENSOR_NORM: u32 = 2u;
+const CLIP_GLOBAL_NORM: u32 = 3u;
+const CLIP_ADAPTIVE: u32 = 4u;
+const CLIP_SIGN: u32 = 5u;
+
+override CLIP_KIND: u32 = CLIP_VALUE;
+
+struct ClipNumbers {
+    limit: f32, // the largest number of a gradient that is clipped by value; what one clipped by sign becomes
+    coarse: f32, // by a norm: a power of two that brings gradients of a large norm near 1,
+    fine: f32, // and what they are multiplied by then; by sign: 1 where the clip acts
+}
+
+fn clip_gradient(n: ClipNumbers, g: f32) -> f32 {
+    if (CLIP_KIND == CLIP_VALUE) {
+        // Not clamp, which may drop a NaN.
+        return select(select(g, -n.limit, g < -n.limit), n.limit, g > n.limit);
+    }
+    if (CLIP_KIND == CLIP_SIGN) {
+        return select(g, n.limit * sign(g), n.fine != 0.0);
+    }
+    return g * n.coarse * n.fine;
+}
+
+// An infinite norm makes 0 of every gradient but the infinite ones, which must not look plausible; a norm that is NaN
+// reaches every element.
+fn clip_is_lost(n: ClipNumbers, raw: u32) -> bool {
+    let by_norm = CLIP_KIND != CLIP_VALUE && CLIP_KIND != CLIP_SIGN;
+    return by_norm && ((raw & 0x7fffffffu) > 0x7f7fffffu || is_nan(n.fine));
+}
+
+// Whether all gradients together decide, not those of each tensor.
+fn clip_takes_all() -> bool {
+    return CLIP_KIND == CLIP_GLOBAL_NORM || CLIP_KIND == CLIP_SIGN;
+}
+
+// `coarse` and `fine` of a tensor, as bits. A root is a norm and the power of two that it was multiplied by; `worst` is
+// the worst kind of number among the gradients: 2 for infinity, 3 for NaN.
+fn clip_factors(root: vec2<f32>, of_params: vec2<f32>, worst: u32, limit: f32, eps: f32) -> vec2<u32> {
+    let one = bitcast<u32>(1.0);
+    if (CLIP_KIND == CLIP_VALUE) {
+        return vec2<u32>(one, one);
+    }
+    if (CLIP_KIND == CLIP_SIGN) {
+        let exceeds = worst == 2u || (worst != 3u && root.x > limit * root.y);
+        return vec2<u32>(one, select(0u, one, exceeds));
+    }
+    if (worst >= 2u) {
+        return vec2<u32>(one, select(0u, 0x7fc00000u, worst == 3u));
+    }
+    var bound = limit;
+    var size = root.x + 1e-6;
+    if (CLIP_KIND == CLIP_ADAPTIVE) {
+        bound = limit * at_least(of_params.x / of_params.y, eps);
+        size = at_least(root.x, 1e-6);
+    }
+    if (root.y == 1.0) {
+        let ratio = bound / size;
+        return vec2<u32>(one, select(bitcast<u32>(ratio), one, ratio >= 1.0));
+    }
+    if (bound * root.y >= root.x) {
+        return vec2<u32>(one, one);
+    }
+    return vec2<u32>(bitcast<u32>(root.y), bitcast<u32>(bound / root.x));
+}
+
+// What every walk does around a rule, whatever the rule.
+// Twin: `Common` in src/rule.rs
+
+// Each switch is on where any group of the dispatch needs it. A group that does not need it has the number that changes
+// nothing.
 override MAXIMIZE: bool = false;
 override L2: bool = false;
 override DECAY: bool = false;
 override CAUTIOUS: bool = false;
-override LOOKAHEAD: bool = false;
 override UNSCALE: bool = false; // gradients are those of a loss that was scaled
 override MEAN: bool = false; // gradients are sums of micro-batches
-override CLIP: u32 = 0u; // 0 off, 1 by value, 2 by a norm, 3 by sign
-override EMA: u32 = 0u; // a mean of the parameters: 0 off, 1 starts as the parameter, 2 starts at 0
-override RESTORES: bool = false; // a skipped step undoes its look-ahead
-override SKIPS: bool = false; // of micro-batches: one that no step can use stays so
-override NORM_PARAM: bool = false; // norms of the parameters, too
+override SKIPS: bool = false; // `accumulate` keeps a gradient that no step can use recognisable in the sum
+override NORM_PARAM: bool = false; // `norms` measures the parameters too
 
-// Of a pass of sums: takes the largest absolute value, by its bits; what `measure` is given; whether it stores state.
-override BIT_MAX: bool = false;
-override SUM_PAIR: bool = true; // the second number counts
-override SUM_PARAM: bool = false;
-override SUM_GRAD: bool = true;
-override SUM_STATE: bool = false;
-override SUM_STORES: bool = false;
+// These say what a walk of sums does.
+override BIT_MAX: bool = false; // it takes the largest absolute value, by its bits, and adds nothing up
+override SUM_PAIR: bool = true; // the second number of `measure` counts
+override SUM_PARAM: bool = false; // `measure` is given the parameter
+override SUM_GRAD: bool = true; // `measure` is given the gradient
+override SUM_STATE: bool = false; // `measure` is given the state
+override SUM_STORES: bool = false; // the state that `measure` leaves is stored
 
-// Outside a step: 0 to the look-ahead, 1 to evaluation, 2 back to training, 3 swap with the mean, 4 read the mean.
+// Where a move outside a step leads: 0 to the look-ahead, 1 to evaluation, 2 back to training; higher ones are those of
+// wrappers.
 override MOVE: u32 = 0u;
+const TO_LOOK_AHEAD: u32 = 0u;
+const TO_TRAINING: u32 = 2u;
 
-// On where a row ends within a vector of four. What lies behind the end may be another's or anything: it stays as it
-// was, and is in no sum.
+// On where a chunk or tile ends within a vector of four. The words behind the end may belong to another tensor or hold
+// anything: a walk leaves them as they were, and adds them to no sum.
 override TAILS: bool = true;
 
-// On where matrices have a number of columns that is no multiple of four: four elements may lie in several rows.
+// On where the columns of a matrix are not a multiple of four in number, so that four elements may lie in several rows.
 override CROSSINGS: bool = true;
 
-// Of a workgroup. A processor runs them eight by eight, each eight to their end, and wants one eight.
+// Lanes of a workgroup. A GPU takes 256. A processor that runs shaders in software takes eight lanes at a time through
+// the whole shader, so one eight a workgroup is fastest there.
 override LANES: u32 = 256u;
-
-const BLOCK_QUADS: u32 = 256u; // a block is 1024 elements
-const ABSENT: u32 = 0xffffffffu; // for a record: no gradient in this step, or the step is skipped
-const UNDONE: u32 = 0xfffffffeu; // the step is skipped, and its look-ahead undone
 
 struct Common {
     direction: f32,
@@ -66,79 +157,29 @@ struct Common {
     decay: f32,
     cautious: f32,
     first: f32, // 1 where slots that start as the parameter take it
-    pull: f32, // lookahead's alpha in every k-th step
-    ema: f32,
-    one_minus_ema: f32,
-    ema_correction: f32, // the mean of the parameters is read divided by it
-    batches: f32,
-    limit: f32, // of a clip by value or sign
-    unscale: f32, // one over the loss scale
-    coarse: f32, // what a clip by norm multiplies by: a power of two,
-    fine: f32, // and the rest; by sign, 1 where it clips
-}
-
-// One row of the table: a chunk; in walks over lines a tile, or lines of a matrix. One without elements does nothing.
-struct Row {
-    tensor: u32,
-    len: u32, // elements, or lines in `finish_lines`
-    param: u32, // offsets into the bound windows: elements (in `finish` and `finish_lines`, the number of partials),
-    grad: u32, // elements (in `finish`, from a partial to the next, in `finish_lines` from a share to the line's next),
-    state: u32, // vectors of four (in `lines`, the width of the tile),
-    partial: u32, // words: partials; in `lines` the rows, or the shares in them
-    lines: u32, // words: the first matrix's columns; in `lines` the columns, or their shares; in `finish_lines` lines
-    seen: u32, // words: what is seen of the first element's row
-    rows: u32, // of a matrix
-    columns: u32,
-    top: u32, // the first element's place in its matrix (in `finish_lines` 0 for rows, 1 for columns)
-    left: u32,
 }
 
 // Vectors of four in the bound window of state: an element's first slot, and from one slot to the next.
 struct Place { first: u32, span: u32 }
 
-fn row_index(group: vec3<u32>, groups: vec3<u32>) -> u32 {
+// The place of a workgroup's entry in the table.
+fn entry_index(group: vec3<u32>, groups: vec3<u32>) -> u32 {
     return group.y * groups.x + group.x;
 }
 
-fn quads(row: Row) -> u32 {
-    return (row.len + 3u) / 4u;
+// Vectors of four that hold so many elements.
+fn quads(len: u32) -> u32 {
+    return (len + 3u) / 4u;
 }
 
-// 0, which no compiler knows. A product that goes straight into a sum may be contracted with it (Mesa's llvmpipe does
-// that to some); one whose bits have met this is not, so that no switch of a skeleton changes a bit.
-fn hidden_zero(row: Row) -> u32 {
-    return row.len >> 31u;
+// Returns 0 for every length that there is, which no compiler knows. A compiler may contract a product with the sum
+// that it goes straight into, as Mesa's llvmpipe does with some, and rounds otherwise then. It cannot where the
+// product's bits are combined with this number before, so no switch of a skeleton changes a bit.
+fn hidden_zero(len: u32) -> u32 {
+    return len >> 31u;
 }
 
-// The gradient as the rule sees it.
-fn prepare(c: Common, p: f32, raw: f32) -> f32 {
-    var g = raw;
-    if (UNSCALE) {
-        g *= c.unscale;
-    }
-    if (MEAN) {
-        g /= c.batches;
-    }
-    if (CLIP == 1u) {
-        // Not clamp, which may drop a NaN.
-        g = select(select(g, -c.limit, g < -c.limit), c.limit, g > c.limit);
-    }
-    if (CLIP == 2u) {
-        g = g * c.coarse * c.fine;
-    }
-    if (CLIP == 3u && c.fine != 0.0) {
-        g = c.limit * sign(g);
-    }
-    if (MAXIMIZE) {
-        g *= c.direction;
-    }
-    if (L2) {
-        g += c.l2 * p;
-    }
-    return g;
-}
-
-// A record that no walk but `apply` looks at.
+// Whether the tensor sits this step out. `apply` looks at UNDONE before.
 fn is_absent(record: u32) -> bool {
     return record >= UNDONE;
 }
@@ -148,44 +189,71 @@ fn is_absent(record: u32) -> bool {
 @group(0) @binding(6) var<storage, read_write> control: array<u32>;
 @group(1) @binding(0) var<storage, read> clocks: array<u32>;
 
-const WORD_TENSORS: u32 = 0u;
-const WORD_STAGES: u32 = 1u;
-const WORD_WORLDS: u32 = 2u;
-const WORD_RECORDS: u32 = 3u;
-const WORD_RECORD_LEN: u32 = 4u;
-const WORD_NORMS: u32 = 5u;
-const WORD_BEFORE: u32 = 6u;
-const WORD_AFTER: u32 = 7u;
-const WORD_CLIP: u32 = 8u;
-const WORD_CLIP_LIMIT: u32 = 9u;
-const WORD_CLIP_EPS: u32 = 10u;
-const WORD_CLIP_OPTION: u32 = 11u;
-const WORD_SKIPS: u32 = 12u;
-const WORD_INTERVAL: u32 = 13u;
-const WORD_GROWTH: u32 = 14u;
-const WORD_BACKOFF: u32 = 15u;
-const WORD_BATCHES: u32 = 16u;
-const WORD_OPTIONS: u32 = 17u;
-const WORD_OPTIONS_COUNT: u32 = 18u;
-const WORD_OTHERS: u32 = 19u;
-const CONTROL_SCALE: u32 = 0u;
-const CONTROL_UNSCALE: u32 = 1u;
-const CONTROL_GOOD: u32 = 2u;
-const CONTROL_SKIPPED: u32 = 3u;
-const CONTROL_SCALE_USED: u32 = 4u;
-const CONTROL_ALL: u32 = 5u;
-const CONTROL_SEQUENCE: u32 = 10u;
-const CONTROL_WORLD: u32 = 11u;
-const CONTROL_CULPRIT: u32 = 12u;
-const CONTROL_CULPRIT_KIND: u32 = 13u;
-const CONTROL_OTHERS: u32 = 32u;
+const BLOCK_QUADS: u32 = 256u; // vectors of four in a block
+const ABSENT: u32 = 0xffffffffu; // for a record: the tensor is not in this step
+const UNDONE: u32 = 0xfffffffeu; // the step is skipped, and its look-ahead undone
+const OUT_OF_TURN: u32 = 2u; // for a step that is skipped
+
+const CONTROL_SCALE: u32 = 0u; // f32: what the coming loss is multiplied by. The caller may bind it, so it is the first word.
+const CONTROL_UNSCALE: u32 = 1u; // f32: one over the loss scale of the step's gradients.
+const CONTROL_GOOD: u32 = 2u; // Good steps since the loss scale changed last.
+const CONTROL_SKIPPED: u32 = 3u; // 0 where the step is applied, 1 where it is skipped, `OUT_OF_TURN` where it ran out of order.
+const CONTROL_SCALE_USED: u32 = 4u; // f32: the loss scale of the step's gradients.
+const CONTROL_ALL: u32 = 5u; // What was measured of all gradients together.
+const CONTROL_SEQUENCE: u32 = 10u; // The number of the step that ran last.
+const CONTROL_WORLD: u32 = 11u; // Which of the worlds that the host knows is the true one.
+const CONTROL_CULPRIT: u32 = 12u; // The first tensor whose gradient no step can use, or `ABSENT`.
+const CONTROL_CULPRIT_KIND: u32 = 13u; // The worst kind of number in that gradient.
+const CONTROL_OTHERS: u32 = 14u; // What was measured of all gradients of each other optimizer that shares the decision.
+const CONTROL_WORDS: u32 = 44u;
+
+const TENSOR_RECORD: u32 = 0u; // Where the tensor's record starts in control, or `ABSENT`, or `UNDONE`.
+const TENSOR_COARSE: u32 = 1u; // f32: a clip multiplies the tensor's gradients by this power of two first,
+const TENSOR_FINE: u32 = 2u; // f32: and by this number then.
+const TENSOR_MEASURED: u32 = 3u; // What was measured of the tensor's gradients.
+const TENSOR_WORDS: u32 = 8u;
+
+const STEP_TENSORS: u32 = 0u; // How many tensors there are.
+const STEP_STAGES: u32 = 1u; // What the walk `decide` does: bits of `stage`.
+const STEP_WORLDS: u32 = 2u; // Where the table of worlds stands in the step: for each world where its words stand.
+const STEP_RECORDS: u32 = 3u; // Where records stand in control.
+const STEP_RECORD_LEN: u32 = 4u; // Words of a record.
+const STEP_NORMS: u32 = 5u; // Where norms stand in control.
+const STEP_BEFORE: u32 = 6u; // The number of the step that must have run last.
+const STEP_AFTER: u32 = 7u; // The number of this step.
+const STEP_CLIP_LIMIT: u32 = 8u; // f32: the clip's limit.
+const STEP_CLIP_EPS: u32 = 9u; // f32: the least norm of parameters that an adaptive clip reckons with.
+const STEP_CLIP_OPTION: u32 = 10u; // Which option written on the device the clip's limit is, or `ABSENT`.
+const STEP_SKIPS: u32 = 11u; // Whether a step may be skipped.
+const STEP_INTERVAL: u32 = 12u; // Good steps after which the loss scale grows; 0 without loss scale.
+const STEP_GROWTH: u32 = 13u; // f32: what the loss scale grows by.
+const STEP_BACKOFF: u32 = 14u; // f32: what the loss scale shrinks by.
+const STEP_BATCHES: u32 = 15u; // f32: micro-batches of a step.
+const STEP_OPTIONS: u32 = 16u; // Where the options that are written on the device stand in control.
+const STEP_OPTIONS_COUNT: u32 = 17u; // How many such options there are.
+const STEP_OTHERS: u32 = 18u; // How many other optimizers share the decision.
+const STEP_WORDS: u32 = 19u;
+
+const MEASURED_GRADS_SMALL: u32 = 0u; // f32: the sum of squares of the gradients below 2^32.
+const MEASURED_GRADS_LARGE: u32 = 1u; // f32: the sum of squares of the other gradients.
+const MEASURED_PARAMS_SMALL: u32 = 2u; // f32: the sum of squares of the parameters below 2^32.
+const MEASURED_PARAMS_LARGE: u32 = 3u; // f32: the sum of squares of the other parameters.
+const MEASURED_KIND: u32 = 4u; // The worst kind of gradient: 0 where all are fit for use, else a number of `NonFinite`.
+const MEASURED_WORDS: u32 = 5u;
+
+const NORMS_ALL: u32 = 0u; // f32: the norm of all gradients.
+const NORMS_WORDS: u32 = 1u;
+
+const WORLD_APPLIED: u32 = 0u; // The world that is true next where the step is applied.
+const WORLD_SKIPPED: u32 = 1u; // The world that is true next where the step is skipped.
+const WORLD_CLOCKS: u32 = 2u; // How many clocks there are.
+const WORLD_CLOCK_OF: u32 = 3u; // Where the step says which clock each tensor has: one word a tensor, `ABSENT` for a tensor that sits out.
+const WORLD_WORDS: u32 = 4u;
+
 const STAGE_MEASURE: u32 = 1u;
 const STAGE_DECIDE: u32 = 2u;
 const STAGE_SELECT: u32 = 4u;
 const STAGE_ADVANCE: u32 = 8u;
-const FIRST_TENSOR: u32 = 64u;
-const TENSOR_WORDS: u32 = 8u;
-const FIRST_PRESENT: u32 = 20u;
 
 // A word of the step, which the host wrote.
 fn load_word(at: u32) -> u32 {
@@ -198,11 +266,11 @@ fn load_number(at: u32) -> f32 {
 
 // Whether the tensor has a gradient in this step.
 fn is_present(tensor: u32) -> bool {
-    return clocks[FIRST_PRESENT + tensor] != ABSENT;
+    return clocks[STEP_WORDS + tensor] != ABSENT;
 }
 
 fn load_batches() -> f32 {
-    return load_number(WORD_BATCHES);
+    return load_number(STEP_BATCHES);
 }
 
 // Given the bits of a power of two, returns the bits of one over it, exactly.
@@ -215,7 +283,12 @@ fn load_unscale() -> f32 {
     return bitcast<f32>(inverse(control[CONTROL_SCALE]));
 }
 
-// The words that stay on the device from one dispatch to the next.
+// Where the words of a tensor start in control.
+fn of_tensor(tensor: u32) -> u32 {
+    return CONTROL_WORDS + TENSOR_WORDS * tensor;
+}
+
+// The way to the words that stay on the device from one dispatch to the next.
 
 fn load_control(at: u32) -> u32 {
     return control[at];
@@ -226,17 +299,22 @@ fn store_control(at: u32, word: u32) {
 }
 
 fn load_node(at: u32) -> Node {
-    let squares = vec4<u32>(control[at], control[at + 1u], control[at + 2u], control[at + 3u]);
-    return Node(bitcast<vec4<f32>>(squares), control[at + 4u]);
+    let squares = vec4<u32>(
+        control[at + MEASURED_GRADS_SMALL],
+        control[at + MEASURED_GRADS_LARGE],
+        control[at + MEASURED_PARAMS_SMALL],
+        control[at + MEASURED_PARAMS_LARGE],
+    );
+    return Node(bitcast<vec4<f32>>(squares), control[at + MEASURED_KIND]);
 }
 
 fn store_node(at: u32, node: Node) {
     let squares = bitcast<vec4<u32>>(node.squares);
-    control[at] = squares.x;
-    control[at + 1u] = squares.y;
-    control[at + 2u] = squares.z;
-    control[at + 3u] = squares.w;
-    control[at + 4u] = node.kind;
+    control[at + MEASURED_GRADS_SMALL] = squares.x;
+    control[at + MEASURED_GRADS_LARGE] = squares.y;
+    control[at + MEASURED_PARAMS_SMALL] = squares.z;
+    control[at + MEASURED_PARAMS_LARGE] = squares.w;
+    control[at + MEASURED_KIND] = node.kind;
 }
 
 fn load_all() -> Node {
@@ -247,38 +325,65 @@ fn store_all(node: Node) {
     store_node(CONTROL_ALL, node);
 }
 
+// Option `i` of those that are written on the device.
 fn load_option(i: u32) -> f32 {
-    return bitcast<f32>(control[clocks[WORD_OPTIONS] + i]);
+    return bitcast<f32>(control[clocks[STEP_OPTIONS] + i]);
 }
 
+// What the other optimizer `i` has measured of all its gradients.
 fn load_other(i: u32) -> Node {
-    return load_node(CONTROL_OTHERS + 5u * i);
+    return load_node(CONTROL_OTHERS + MEASURED_WORDS * i);
 }
 
 fn load_measured(tensor: u32) -> Node {
-    return load_node(FIRST_TENSOR + TENSOR_WORDS * tensor + 3u);
+    return load_node(of_tensor(tensor) + TENSOR_MEASURED);
 }
 
 fn store_measured(tensor: u32, node: Node) {
-    store_node(FIRST_TENSOR + TENSOR_WORDS * tensor + 3u, node);
+    store_node(of_tensor(tensor) + TENSOR_MEASURED, node);
 }
 
 fn store_record(tensor: u32, record: u32) {
-    control[FIRST_TENSOR + TENSOR_WORDS * tensor] = record;
+    control[of_tensor(tensor) + TENSOR_RECORD] = record;
 }
 
 fn store_factors(tensor: u32, factors: vec2<u32>) {
-    control[FIRST_TENSOR + TENSOR_WORDS * tensor + 1u] = factors.x;
-    control[FIRST_TENSOR + TENSOR_WORDS * tensor + 2u] = factors.y;
+    control[of_tensor(tensor) + TENSOR_COARSE] = factors.x;
+    control[of_tensor(tensor) + TENSOR_FINE] = factors.y;
+}
+
+// Hooks of wrappers, in the order in which they run.
+
+fn wrapped_takes_all() -> bool {
+    var all = false;
+    all |= clip_takes_all();
+    return all;
+}
+
+fn wrapped_factors(
+    root: vec2<f32>, of_params: vec2<f32>, worst: u32, limit: f32, eps: f32,
+) -> vec2<u32> {
+    var factors = vec2<u32>(bitcast<u32>(1.0));
+    factors = clip_factors(root, of_params, worst, limit, eps);
+    return factors;
+}
+
+fn wrapped_after(
+    scale: f32, good: u32, is_skipped: bool, growth: f32, backoff: f32, interval: u32,
+) -> vec2<u32> {
+    var next = vec2<u32>(bitcast<u32>(scale), good);
+    next = loss_scale_after(scale, good, is_skipped, growth, backoff, interval);
+    return next;
 }
 
 
-// What is known of the gradients of a tensor, or of a part of one.
+// What the walks over gradients combine: what is known of the gradients of a tensor, or of a part of one.
 // Twin: `Measured` in src/control.rs
 
 struct Node {
-    // Sums of squares: of gradients below 2^32 times 2^15, of the others times 2^-80; the same of parameters. Then 2^30
-    // of f32's largest numbers do not overflow.
+    // Four sums of squares. The first is of gradients below 2^32, each multiplied by 2^15; the second is of the others,
+    // each multiplied by 2^-80. The third and fourth are the same of parameters. So the squares of 2^30 of f32's
+    // largest numbers do not overflow.
     squares: vec4<f32>,
     kind: u32, // the worst: 0 none, 1 of 2^63 or more, 2 infinite, 3 NaN
 }
@@ -287,14 +392,10 @@ fn combine(a: Node, b: Node) -> Node {
     return Node(a.squares + b.squares, max(a.kind, b.kind));
 }
 
-// What is decided before a step, by one workgroup: whether it is skipped, what its gradients are multiplied by, the
-// loss scale, and which numbers it has. Words of the step come from the host, words of control stay from step to step.
+// Decides before a step, with one workgroup: whether the step is skipped, what its gradients are multiplied by, what
+// becomes of the loss scale, and which numbers the step has. The host wrote the words of the step; the words of control
+// stay on the device from step to step.
 // Twins: src/control.rs (decisions), src/course.rs (words)
-
-const CLIP_TENSOR: u32 = 1u;
-const CLIP_GLOBAL: u32 = 2u;
-const CLIP_ADAPTIVE: u32 = 3u;
-const CLIP_SIGN: u32 = 4u;
 
 const LEAVES: u32 = 256u;
 
@@ -303,11 +404,11 @@ var<workgroup> culprits: array<u32, LEAVES>;
 
 @compute @workgroup_size(LANES)
 fn decide_step(@builtin(local_invocation_index) lane: u32) {
-    let tensors = load_word(WORD_TENSORS);
-    let stages = load_word(WORD_STAGES);
-    // Encoders that run in another order than they were encoded in, or one that is missing: nothing fits any more, and
-    // nothing that comes later either.
-    let is_lost = load_control(CONTROL_SEQUENCE) != load_word(WORD_BEFORE);
+    let tensors = load_word(STEP_TENSORS);
+    let stages = load_word(STEP_STAGES);
+    // Where encoders run in another order than they were encoded in, or one is missing, this step does not fit what is
+    // on the device, nor does any later one.
+    let is_lost = load_control(CONTROL_SEQUENCE) != load_word(STEP_BEFORE);
     let world = load_control(CONTROL_WORLD);
     if ((stages & STAGE_MEASURE) != 0u) {
         measure_all(tensors, lane);
@@ -323,23 +424,23 @@ fn decide_step(@builtin(local_invocation_index) lane: u32) {
         return;
     }
     if (is_lost) {
-        // Its block may not be there.
+        // The step may have no words of the world that is true, so it looks at none.
         for (var tensor = lane; tensor < tensors; tensor += LANES) {
             store_record(tensor, ABSENT);
         }
         if (lane == 0u) {
-            store_control(CONTROL_SKIPPED, 2u);
+            store_control(CONTROL_SKIPPED, OUT_OF_TURN);
             store_control(CONTROL_SEQUENCE, ABSENT);
         }
         return;
     }
     let advances = (stages & STAGE_ADVANCE) != 0u;
     let is_skipped = advances && load_control(CONTROL_SKIPPED) != 0u;
-    let block = load_word(load_word(WORD_WORLDS) + world);
-    let clocks = load_word(block + 2u);
-    let clock_of = load_word(block + 3u);
-    let len = load_word(WORD_RECORD_LEN);
-    let records = load_word(WORD_RECORDS);
+    let block = load_word(load_word(STEP_WORLDS) + world);
+    let clocks = load_word(block + WORLD_CLOCKS);
+    let clock_of = load_word(block + WORLD_CLOCK_OF);
+    let len = load_word(STEP_RECORD_LEN);
+    let records = load_word(STEP_RECORDS);
     for (var tensor = lane; tensor < tensors; tensor += LANES) {
         let clock = load_word(clock_of + tensor);
         var record = records + clock * len;
@@ -355,18 +456,18 @@ fn decide_step(@builtin(local_invocation_index) lane: u32) {
         }
     }
     for (var i = lane; i < clocks * len; i += LANES) {
-        store_control(records + i, bitcast<u32>(number(block + 4u, i, len)));
+        store_control(records + i, bitcast<u32>(number(block + WORLD_WORDS, i, len)));
     }
     if (lane == 0u && advances) {
-        store_control(load_word(WORD_NORMS), norm_bits(load_all()));
-        store_control(CONTROL_WORLD, load_word(block + select(0u, 1u, is_skipped)));
-        store_control(CONTROL_SEQUENCE, load_word(WORD_AFTER));
+        store_control(load_word(STEP_NORMS) + NORMS_ALL, norm_bits(load_all()));
+        store_control(CONTROL_WORLD, load_word(block + select(WORLD_APPLIED, WORLD_SKIPPED, is_skipped)));
+        store_control(CONTROL_SEQUENCE, load_word(STEP_AFTER));
     }
 }
 
-// The gradients of all tensors as one, and the norm of each.
+// Combines what was measured of the tensors, and stores the norm of each.
 fn measure_all(tensors: u32, lane: u32) {
-    let norms = load_word(WORD_NORMS);
+    let norms = load_word(STEP_NORMS);
     for (var leaf = lane; leaf < LEAVES; leaf += LANES) {
         var node = Node();
         var culprit = ABSENT;
@@ -381,7 +482,7 @@ fn measure_all(tensors: u32, lane: u32) {
                 culprit = min(culprit, tensor);
             }
             node = combine(node, measured);
-            store_control(norms + 1u + tensor, norm_bits(measured));
+            store_control(norms + NORMS_WORDS + tensor, norm_bits(measured));
         }
         leaves[leaf] = node;
         culprits[leaf] = culprit;
@@ -408,42 +509,37 @@ fn measure_all(tensors: u32, lane: u32) {
 
 fn decide_on_step() {
     var all = load_all();
-    // Those of other optimizers that share the decision.
-    for (var i = 0u; i < load_word(WORD_OTHERS); i += 1u) {
+    // Other optimizers that share the decision have left here what they measured.
+    for (var i = 0u; i < load_word(STEP_OTHERS); i += 1u) {
         all = combine(all, load_other(i));
     }
     store_all(all);
-    let is_skipped = load_word(WORD_SKIPS) != 0u && all.kind != 0u;
+    let is_skipped = load_word(STEP_SKIPS) != 0u && all.kind != 0u;
     let scale = load_control(CONTROL_SCALE);
     store_control(CONTROL_SCALE_USED, scale);
     store_control(CONTROL_UNSCALE, inverse(scale));
     store_control(CONTROL_SKIPPED, u32(is_skipped));
-    let interval = load_word(WORD_INTERVAL);
-    if (interval > 0u) {
-        let good = load_control(CONTROL_GOOD) + 1u;
-        let number = bitcast<f32>(scale);
-        if (is_skipped) {
-            let smaller = number * load_number(WORD_BACKOFF);
-            store_control(CONTROL_SCALE, bitcast<u32>(max(smaller, bitcast<f32>(0x33800000u)))); // 2^-24
-            store_control(CONTROL_GOOD, 0u);
-        } else if (good >= interval) {
-            let larger = number * load_number(WORD_GROWTH);
-            store_control(CONTROL_SCALE, bitcast<u32>(min(larger, 16777216.0)));
-            store_control(CONTROL_GOOD, 0u);
-        } else {
-            store_control(CONTROL_GOOD, good);
-        }
-    }
+    let next = wrapped_after(
+        bitcast<f32>(scale),
+        load_control(CONTROL_GOOD),
+        is_skipped,
+        load_number(STEP_GROWTH),
+        load_number(STEP_BACKOFF),
+        load_word(STEP_INTERVAL),
+    );
+    store_control(CONTROL_SCALE, next.x);
+    store_control(CONTROL_GOOD, next.y);
 }
 
-// Of a norm: the root of its squares, and the power of two that this was multiplied by.
+// Returns the norm that two sums of squares stand for, multiplied by a power of two, and that power.
 fn root_of(squares: vec2<f32>) -> vec2<f32> {
     if (squares.y == 0.0) {
         return vec2<f32>(sqrt(squares.x) * bitcast<f32>(0x38000000u), 1.0); // 2^-15
     }
     let between = bitcast<f32>(0x10000000u); // 2^-95
-    // The bits meet a 0 that no compiler knows: one that multiplies the constants first, as Mesa's, finds 2^-190, 0.
-    let half_way = bitcast<u32>(squares.x * between) ^ (load_word(WORD_TENSORS) >> 31u);
+    // A compiler that multiplied the two constants first, as Mesa's does, would find 2^-190, which is 0 in f32. It
+    // cannot here, since the bits of the first product are combined with a 0 that no compiler knows.
+    let half_way = bitcast<u32>(squares.x * between) ^ (load_word(STEP_TENSORS) >> 31u);
     return vec2<f32>(sqrt(squares.y + bitcast<f32>(half_way) * between), bitcast<f32>(0x17800000u)); // 2^-80
 }
 
@@ -454,59 +550,34 @@ fn norm_bits(measured: Node) -> u32 {
     return select(bits, not_finite, measured.kind >= 2u);
 }
 
-// What gradients are multiplied by: a power of two, and the rest.
+// Returns what a tensor's gradients are multiplied by, as bits: first a power of two, then another number.
 fn factors_of(tensor: Node) -> vec2<u32> {
-    let clip = load_word(WORD_CLIP);
     var measured = tensor;
-    if (clip == CLIP_GLOBAL || clip == CLIP_SIGN) {
+    if (wrapped_takes_all()) {
         measured = load_all();
     }
-    let one = bitcast<u32>(1.0);
-    if (clip == 0u) {
-        return vec2<u32>(one, one);
-    }
     let root = root_of(measured.squares.xy);
-    let limit = load_limit();
-    if (clip == CLIP_SIGN) {
-        let exceeds = measured.kind == 2u || (measured.kind != 3u && root.x > limit * root.y);
-        return vec2<u32>(one, select(0u, one, exceeds));
-    }
-    if (measured.kind >= 2u) {
-        return vec2<u32>(one, select(0u, 0x7fc00000u, measured.kind == 3u));
-    }
-    var bound = limit;
-    var size = root.x + 1e-6;
-    if (clip == CLIP_ADAPTIVE) {
-        let of_params = root_of(measured.squares.zw);
-        bound = limit * at_least(of_params.x / of_params.y, load_number(WORD_CLIP_EPS));
-        size = at_least(root.x, 1e-6);
-    }
-    if (root.y == 1.0) {
-        let ratio = bound / size;
-        return vec2<u32>(one, select(bitcast<u32>(ratio), one, ratio >= 1.0));
-    }
-    if (bound * root.y >= root.x) {
-        return vec2<u32>(one, one);
-    }
-    return vec2<u32>(bitcast<u32>(root.y), bitcast<u32>(bound / root.x));
+    let of_params = root_of(measured.squares.zw);
+    return wrapped_factors(root, of_params, measured.kind, load_limit(), load_number(STEP_CLIP_EPS));
 }
 
 fn load_limit() -> f32 {
-    let option = load_word(WORD_CLIP_OPTION);
+    let option = load_word(STEP_CLIP_OPTION);
     if (option == ABSENT) {
-        return load_number(WORD_CLIP_LIMIT);
+        return load_number(STEP_CLIP_LIMIT);
     }
     return load_option(option);
 }
 
-// Number `i` of the records: a polynomial in the options that are written on the device, of the first degree in each.
+// Returns number `i` of the records. It is a polynomial in the options that are written on the device, of the first
+// degree in each; `first` is where its coefficients start.
 fn number(first: u32, i: u32, len: u32) -> f32 {
-    let options = load_word(WORD_OPTIONS_COUNT);
+    let options = load_word(STEP_OPTIONS_COUNT);
     let terms = 1u << options;
     var sum = load_number(first + i / len * len * terms + i % len);
     for (var term = 1u; term < terms; term += 1u) {
         var product = load_number(first + (i / len * terms + term) * len + i % len);
-        // What is absent from the polynomial must not meet an infinite option.
+        // An option that is infinite must not be multiplied by a coefficient of 0.
         if (product != 0.0) {
             for (var option = 0u; option < options; option += 1u) {
                 if ((term & (1u << option)) != 0u) {

@@ -28,47 +28,44 @@ fn encode_f32(numbers: vec4<f32>) -> vec4<u32> {
     return bitcast<vec4<u32>>(numbers);
 }
 
-// What every walk does round a rule, once for all rules.
-// Twin: `Common` and `prepare` in src/rule.rs
+// What every walk does around a rule, whatever the rule.
+// Twin: `Common` in src/rule.rs
 
-// On where any group of the dispatch needs it; a group that does not has the number that changes nothing.
+// Each switch is on where any group of the dispatch needs it. A group that does not need it has the number that changes
+// nothing.
 override MAXIMIZE: bool = false;
 override L2: bool = false;
 override DECAY: bool = false;
 override CAUTIOUS: bool = false;
-override LOOKAHEAD: bool = false;
 override UNSCALE: bool = false; // gradients are those of a loss that was scaled
 override MEAN: bool = false; // gradients are sums of micro-batches
-override CLIP: u32 = 0u; // 0 off, 1 by value, 2 by a norm, 3 by sign
-override EMA: u32 = 0u; // a mean of the parameters: 0 off, 1 starts as the parameter, 2 starts at 0
-override RESTORES: bool = false; // a skipped step undoes its look-ahead
-override SKIPS: bool = false; // of micro-batches: one that no step can use stays so
-override NORM_PARAM: bool = false; // norms of the parameters, too
+override SKIPS: bool = false; // `accumulate` keeps a gradient that no step can use recognisable in the sum
+override NORM_PARAM: bool = false; // `norms` measures the parameters too
 
-// Of a pass of sums: takes the largest absolute value, by its bits; what `measure` is given; whether it stores state.
-override BIT_MAX: bool = false;
-override SUM_PAIR: bool = true; // the second number counts
-override SUM_PARAM: bool = false;
-override SUM_GRAD: bool = true;
-override SUM_STATE: bool = false;
-override SUM_STORES: bool = false;
+// These say what a walk of sums does.
+override BIT_MAX: bool = false; // it takes the largest absolute value, by its bits, and adds nothing up
+override SUM_PAIR: bool = true; // the second number of `measure` counts
+override SUM_PARAM: bool = false; // `measure` is given the parameter
+override SUM_GRAD: bool = true; // `measure` is given the gradient
+override SUM_STATE: bool = false; // `measure` is given the state
+override SUM_STORES: bool = false; // the state that `measure` leaves is stored
 
-// Outside a step: 0 to the look-ahead, 1 to evaluation, 2 back to training, 3 swap with the mean, 4 read the mean.
+// Where a move outside a step leads: 0 to the look-ahead, 1 to evaluation, 2 back to training; higher ones are those of
+// wrappers.
 override MOVE: u32 = 0u;
+const TO_LOOK_AHEAD: u32 = 0u;
+const TO_TRAINING: u32 = 2u;
 
-// On where a row ends within a vector of four. What lies behind the end may be another's or anything: it stays as it
-// was, and is in no sum.
+// On where a chunk or tile ends within a vector of four. The words behind the end may belong to another tensor or hold
+// anything: a walk leaves them as they were, and adds them to no sum.
 override TAILS: bool = true;
 
-// On where matrices have a number of columns that is no multiple of four: four elements may lie in several rows.
+// On where the columns of a matrix are not a multiple of four in number, so that four elements may lie in several rows.
 override CROSSINGS: bool = true;
 
-// Of a workgroup. A processor runs them eight by eight, each eight to their end, and wants one eight.
+// Lanes of a workgroup. A GPU takes 256. A processor that runs shaders in software takes eight lanes at a time through
+// the whole shader, so one eight a workgroup is fastest there.
 override LANES: u32 = 256u;
-
-const BLOCK_QUADS: u32 = 256u; // a block is 1024 elements
-const ABSENT: u32 = 0xffffffffu; // for a record: no gradient in this step, or the step is skipped
-const UNDONE: u32 = 0xfffffffeu; // the step is skipped, and its look-ahead undone
 
 struct Common {
     direction: f32,
@@ -76,137 +73,116 @@ struct Common {
     decay: f32,
     cautious: f32,
     first: f32, // 1 where slots that start as the parameter take it
-    pull: f32, // lookahead's alpha in every k-th step
-    ema: f32,
-    one_minus_ema: f32,
-    ema_correction: f32, // the mean of the parameters is read divided by it
-    batches: f32,
-    limit: f32, // of a clip by value or sign
-    unscale: f32, // one over the loss scale
-    coarse: f32, // what a clip by norm multiplies by: a power of two,
-    fine: f32, // and the rest; by sign, 1 where it clips
-}
-
-// One row of the table: a chunk; in walks over lines a tile, or lines of a matrix. One without elements does nothing.
-struct Row {
-    tensor: u32,
-    len: u32, // elements, or lines in `finish_lines`
-    param: u32, // offsets into the bound windows: elements (in `finish` and `finish_lines`, the number of partials),
-    grad: u32, // elements (in `finish`, from a partial to the next, in `finish_lines` from a share to the line's next),
-    state: u32, // vectors of four (in `lines`, the width of the tile),
-    partial: u32, // words: partials; in `lines` the rows, or the shares in them
-    lines: u32, // words: the first matrix's columns; in `lines` the columns, or their shares; in `finish_lines` lines
-    seen: u32, // words: what is seen of the first element's row
-    rows: u32, // of a matrix
-    columns: u32,
-    top: u32, // the first element's place in its matrix (in `finish_lines` 0 for rows, 1 for columns)
-    left: u32,
 }
 
 // Vectors of four in the bound window of state: an element's first slot, and from one slot to the next.
 struct Place { first: u32, span: u32 }
 
-fn row_index(group: vec3<u32>, groups: vec3<u32>) -> u32 {
+// The place of a workgroup's entry in the table.
+fn entry_index(group: vec3<u32>, groups: vec3<u32>) -> u32 {
     return group.y * groups.x + group.x;
 }
 
-fn quads(row: Row) -> u32 {
-    return (row.len + 3u) / 4u;
+// Vectors of four that hold so many elements.
+fn quads(len: u32) -> u32 {
+    return (len + 3u) / 4u;
 }
 
-// 0, which no compiler knows. A product that goes straight into a sum may be contracted with it (Mesa's llvmpipe does
-// that to some); one whose bits have met this is not, so that no switch of a skeleton changes a bit.
-fn hidden_zero(row: Row) -> u32 {
-    return row.len >> 31u;
+// Returns 0 for every length that there is, which no compiler knows. A compiler may contract a product with the sum
+// that it goes straight into, as Mesa's llvmpipe does with some, and rounds otherwise then. It cannot where the
+// product's bits are combined with this number before, so no switch of a skeleton changes a bit.
+fn hidden_zero(len: u32) -> u32 {
+    return len >> 31u;
 }
 
-// The gradient as the rule sees it.
-fn prepare(c: Common, p: f32, raw: f32) -> f32 {
-    var g = raw;
-    if (UNSCALE) {
-        g *= c.unscale;
-    }
-    if (MEAN) {
-        g /= c.batches;
-    }
-    if (CLIP == 1u) {
-        // Not clamp, which may drop a NaN.
-        g = select(select(g, -c.limit, g < -c.limit), c.limit, g > c.limit);
-    }
-    if (CLIP == 2u) {
-        g = g * c.coarse * c.fine;
-    }
-    if (CLIP == 3u && c.fine != 0.0) {
-        g = c.limit * sign(g);
-    }
-    if (MAXIMIZE) {
-        g *= c.direction;
-    }
-    if (L2) {
-        g += c.l2 * p;
-    }
-    return g;
-}
-
-// A record that no walk but `apply` looks at.
+// Whether the tensor sits this step out. `apply` looks at UNDONE before.
 fn is_absent(record: u32) -> bool {
     return record >= UNDONE;
 }
 
 // Glue: bindings, and the way between them and the rule's structs.
 
-@group(0) @binding(0) var<storage, read_write> params: array<vec4<u32>>;
 @group(0) @binding(1) var<storage, read> grads: array<vec4<u32>>;
 @group(0) @binding(3) var<storage, read> tables: array<vec4<u32>>;
 @group(0) @binding(4) var<storage, read_write> scratch: array<u32>;
 @group(0) @binding(6) var<storage, read> control: array<u32>;
 @group(1) @binding(0) var<storage, read> clocks: array<u32>;
 
-fn load_row(i: u32) -> Row {
-    let a = tables[3u * i];
-    let b = tables[3u * i + 1u];
-    let c = tables[3u * i + 2u];
-    return Row(a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w, c.x, c.y, c.z, c.w);
+const BLOCK_QUADS: u32 = 256u; // vectors of four in a block
+const ABSENT: u32 = 0xffffffffu; // for a record: the tensor is not in this step
+const UNDONE: u32 = 0xfffffffeu; // the step is skipped, and its look-ahead undone
+const OUT_OF_TURN: u32 = 2u; // for a step that is skipped
+
+const CONTROL_SCALE: u32 = 0u; // f32: what the coming loss is multiplied by. The caller may bind it, so it is the first word.
+const CONTROL_UNSCALE: u32 = 1u; // f32: one over the loss scale of the step's gradients.
+const CONTROL_GOOD: u32 = 2u; // Good steps since the loss scale changed last.
+const CONTROL_SKIPPED: u32 = 3u; // 0 where the step is applied, 1 where it is skipped, `OUT_OF_TURN` where it ran out of order.
+const CONTROL_SCALE_USED: u32 = 4u; // f32: the loss scale of the step's gradients.
+const CONTROL_ALL: u32 = 5u; // What was measured of all gradients together.
+const CONTROL_SEQUENCE: u32 = 10u; // The number of the step that ran last.
+const CONTROL_WORLD: u32 = 11u; // Which of the worlds that the host knows is the true one.
+const CONTROL_CULPRIT: u32 = 12u; // The first tensor whose gradient no step can use, or `ABSENT`.
+const CONTROL_CULPRIT_KIND: u32 = 13u; // The worst kind of number in that gradient.
+const CONTROL_OTHERS: u32 = 14u; // What was measured of all gradients of each other optimizer that shares the decision.
+const CONTROL_WORDS: u32 = 44u;
+
+const TENSOR_RECORD: u32 = 0u; // Where the tensor's record starts in control, or `ABSENT`, or `UNDONE`.
+const TENSOR_COARSE: u32 = 1u; // f32: a clip multiplies the tensor's gradients by this power of two first,
+const TENSOR_FINE: u32 = 2u; // f32: and by this number then.
+const TENSOR_MEASURED: u32 = 3u; // What was measured of the tensor's gradients.
+const TENSOR_WORDS: u32 = 8u;
+
+const STEP_TENSORS: u32 = 0u; // How many tensors there are.
+const STEP_STAGES: u32 = 1u; // What the walk `decide` does: bits of `stage`.
+const STEP_WORLDS: u32 = 2u; // Where the table of worlds stands in the step: for each world where its words stand.
+const STEP_RECORDS: u32 = 3u; // Where records stand in control.
+const STEP_RECORD_LEN: u32 = 4u; // Words of a record.
+const STEP_NORMS: u32 = 5u; // Where norms stand in control.
+const STEP_BEFORE: u32 = 6u; // The number of the step that must have run last.
+const STEP_AFTER: u32 = 7u; // The number of this step.
+const STEP_CLIP_LIMIT: u32 = 8u; // f32: the clip's limit.
+const STEP_CLIP_EPS: u32 = 9u; // f32: the least norm of parameters that an adaptive clip reckons with.
+const STEP_CLIP_OPTION: u32 = 10u; // Which option written on the device the clip's limit is, or `ABSENT`.
+const STEP_SKIPS: u32 = 11u; // Whether a step may be skipped.
+const STEP_INTERVAL: u32 = 12u; // Good steps after which the loss scale grows; 0 without loss scale.
+const STEP_GROWTH: u32 = 13u; // f32: what the loss scale grows by.
+const STEP_BACKOFF: u32 = 14u; // f32: what the loss scale shrinks by.
+const STEP_BATCHES: u32 = 15u; // f32: micro-batches of a step.
+const STEP_OPTIONS: u32 = 16u; // Where the options that are written on the device stand in control.
+const STEP_OPTIONS_COUNT: u32 = 17u; // How many such options there are.
+const STEP_OTHERS: u32 = 18u; // How many other optimizers share the decision.
+const STEP_WORDS: u32 = 19u;
+
+const MEASURED_GRADS_SMALL: u32 = 0u; // f32: the sum of squares of the gradients below 2^32.
+const MEASURED_GRADS_LARGE: u32 = 1u; // f32: the sum of squares of the other gradients.
+const MEASURED_PARAMS_SMALL: u32 = 2u; // f32: the sum of squares of the parameters below 2^32.
+const MEASURED_PARAMS_LARGE: u32 = 3u; // f32: the sum of squares of the other parameters.
+const MEASURED_KIND: u32 = 4u; // The worst kind of gradient: 0 where all are fit for use, else a number of `NonFinite`.
+const MEASURED_WORDS: u32 = 5u;
+
+// Adjacent elements of a tensor, which one workgroup takes.
+struct Chunk {
+    tensor: u32, // the tensor's place in the list
+    len: u32, // elements
+    param: u32, // elements of the bound parameters before the first
+    grad: u32, // elements of the bound gradients before the first
+    state: u32, // vectors of four of the bound state before the first
+    partial: u32, // where the chunk's partial result stands in scratch
+    column_numbers: u32, // where the columns of the first element's matrix stand in the bound lines
+    seen_rows: u32, // where what elements see of the first element's row stands in the bound lines
+    rows: u32, // rows of a matrix
+    columns: u32, // columns of a matrix
+    top: u32, // the first element's row in its matrix
+    left: u32, // the first element's column in its matrix
 }
 
-const WORD_TENSORS: u32 = 0u;
-const WORD_STAGES: u32 = 1u;
-const WORD_WORLDS: u32 = 2u;
-const WORD_RECORDS: u32 = 3u;
-const WORD_RECORD_LEN: u32 = 4u;
-const WORD_NORMS: u32 = 5u;
-const WORD_BEFORE: u32 = 6u;
-const WORD_AFTER: u32 = 7u;
-const WORD_CLIP: u32 = 8u;
-const WORD_CLIP_LIMIT: u32 = 9u;
-const WORD_CLIP_EPS: u32 = 10u;
-const WORD_CLIP_OPTION: u32 = 11u;
-const WORD_SKIPS: u32 = 12u;
-const WORD_INTERVAL: u32 = 13u;
-const WORD_GROWTH: u32 = 14u;
-const WORD_BACKOFF: u32 = 15u;
-const WORD_BATCHES: u32 = 16u;
-const WORD_OPTIONS: u32 = 17u;
-const WORD_OPTIONS_COUNT: u32 = 18u;
-const WORD_OTHERS: u32 = 19u;
-const CONTROL_SCALE: u32 = 0u;
-const CONTROL_UNSCALE: u32 = 1u;
-const CONTROL_GOOD: u32 = 2u;
-const CONTROL_SKIPPED: u32 = 3u;
-const CONTROL_SCALE_USED: u32 = 4u;
-const CONTROL_ALL: u32 = 5u;
-const CONTROL_SEQUENCE: u32 = 10u;
-const CONTROL_WORLD: u32 = 11u;
-const CONTROL_CULPRIT: u32 = 12u;
-const CONTROL_CULPRIT_KIND: u32 = 13u;
-const CONTROL_OTHERS: u32 = 32u;
-const STAGE_MEASURE: u32 = 1u;
-const STAGE_DECIDE: u32 = 2u;
-const STAGE_SELECT: u32 = 4u;
-const STAGE_ADVANCE: u32 = 8u;
-const FIRST_TENSOR: u32 = 64u;
-const TENSOR_WORDS: u32 = 8u;
-const FIRST_PRESENT: u32 = 20u;
+// Entry `i` of the table.
+fn load_entry(i: u32) -> Chunk {
+    let a = tables[3u * i + 0u];
+    let b = tables[3u * i + 1u];
+    let c = tables[3u * i + 2u];
+    return Chunk(a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w, c.x, c.y, c.z, c.w);
+}
 
 // A word of the step, which the host wrote.
 fn load_word(at: u32) -> u32 {
@@ -219,11 +195,11 @@ fn load_number(at: u32) -> f32 {
 
 // Whether the tensor has a gradient in this step.
 fn is_present(tensor: u32) -> bool {
-    return clocks[FIRST_PRESENT + tensor] != ABSENT;
+    return clocks[STEP_WORDS + tensor] != ABSENT;
 }
 
 fn load_batches() -> f32 {
-    return load_number(WORD_BATCHES);
+    return load_number(STEP_BATCHES);
 }
 
 // Given the bits of a power of two, returns the bits of one over it, exactly.
@@ -236,36 +212,43 @@ fn load_unscale() -> f32 {
     return bitcast<f32>(inverse(control[CONTROL_SCALE]));
 }
 
-// A partial result of the walk that measures gradients.
+// The way to a partial result of the walk that measures gradients.
+
 fn load_partial(at: u32) -> Node {
-    let squares = vec4<u32>(scratch[at], scratch[at + 1u], scratch[at + 2u], scratch[at + 3u]);
-    return Node(bitcast<vec4<f32>>(squares), scratch[at + 4u]);
+    let squares = vec4<u32>(
+        scratch[at + MEASURED_GRADS_SMALL],
+        scratch[at + MEASURED_GRADS_LARGE],
+        scratch[at + MEASURED_PARAMS_SMALL],
+        scratch[at + MEASURED_PARAMS_LARGE],
+    );
+    return Node(bitcast<vec4<f32>>(squares), scratch[at + MEASURED_KIND]);
 }
 
 fn store_partial(at: u32, node: Node) {
     let squares = bitcast<vec4<u32>>(node.squares);
-    scratch[at] = squares.x;
-    scratch[at + 1u] = squares.y;
-    scratch[at + 2u] = squares.z;
-    scratch[at + 3u] = squares.w;
-    scratch[at + 4u] = node.kind;
+    scratch[at + MEASURED_GRADS_SMALL] = squares.x;
+    scratch[at + MEASURED_GRADS_LARGE] = squares.y;
+    scratch[at + MEASURED_PARAMS_SMALL] = squares.z;
+    scratch[at + MEASURED_PARAMS_LARGE] = squares.w;
+    scratch[at + MEASURED_KIND] = node.kind;
 }
 
-fn load_param(row: Row, q: u32) -> vec4<f32> {
-    return decode_f32(params[row.param / 4u + q]);
+fn load_param(chunk: Chunk, q: u32) -> vec4<f32> {
+    return vec4<f32>();
 }
 
-fn load_grad_words(row: Row, q: u32) -> vec4<u32> {
-    return (grads[row.grad / 4u + q]);
+fn load_grad_words(chunk: Chunk, q: u32) -> vec4<u32> {
+    return (grads[chunk.grad / 4u + q]);
 }
 
 
-// What is known of the gradients of a tensor, or of a part of one.
+// What the walks over gradients combine: what is known of the gradients of a tensor, or of a part of one.
 // Twin: `Measured` in src/control.rs
 
 struct Node {
-    // Sums of squares: of gradients below 2^32 times 2^15, of the others times 2^-80; the same of parameters. Then 2^30
-    // of f32's largest numbers do not overflow.
+    // Four sums of squares. The first is of gradients below 2^32, each multiplied by 2^15; the second is of the others,
+    // each multiplied by 2^-80. The third and fourth are the same of parameters. So the squares of 2^30 of f32's
+    // largest numbers do not overflow.
     squares: vec4<f32>,
     kind: u32, // the worst: 0 none, 1 of 2^63 or more, 2 infinite, 3 NaN
 }
@@ -274,8 +257,8 @@ fn combine(a: Node, b: Node) -> Node {
     return Node(a.squares + b.squares, max(a.kind, b.kind));
 }
 
-// What is seen of the elements of a row, combined over each of its blocks and then over the row. A block has 32 leaves;
-// the tree is that of `parts::tree` in src/parts.rs, whatever the row's length.
+// Combines what `leaf_of` saw of a chunk's elements over each block, and then over the chunk. A block has 32 leaves.
+// The tree is that of `parts::tree` in src/parts.rs, however long the chunk is.
 
 const LEAVES: u32 = 256u; // of eight blocks
 const NODES: u32 = 64u; // of eight blocks, each of four leaves
@@ -283,22 +266,23 @@ const NODES: u32 = 64u; // of eight blocks, each of four leaves
 var<workgroup> leaves: array<Node, LEAVES>;
 var<workgroup> nodes: array<Node, NODES>;
 
-// Leaves it in the first of the nodes, for lane 0.
-fn combine_row(row: Row, eyes: Eyes, lane: u32) {
-    // Of a block's 32 leaves, 16 are added to the others and 8 of these to the rest: within a lane where lanes are few.
+// Leaves the result in the first of the nodes, where lane 0 may read it.
+fn combine_chunk(chunk: Chunk, eyes: Eyes, lane: u32) {
+    // The first two levels of the tree make 8 nodes of a block's 32 leaves. Where lanes are few, one lane makes a node
+    // of its four leaves itself.
     if (LANES <= NODES) {
         for (var node = lane; node < NODES; node += LANES) {
             let leaf = node / 8u * 32u + node % 8u;
-            // In the order of memory.
-            let a = leaf_of(row, eyes, leaf);
-            let b = leaf_of(row, eyes, leaf + 8u);
-            let d = leaf_of(row, eyes, leaf + 16u);
-            let e = leaf_of(row, eyes, leaf + 24u);
+            // The leaves are read in the order in which they lie in memory.
+            let a = leaf_of(chunk, eyes, leaf);
+            let b = leaf_of(chunk, eyes, leaf + 8u);
+            let d = leaf_of(chunk, eyes, leaf + 16u);
+            let e = leaf_of(chunk, eyes, leaf + 24u);
             nodes[node] = combine(combine(a, d), combine(b, e));
         }
     } else {
         for (var leaf = lane; leaf < LEAVES; leaf += LANES) {
-            leaves[leaf] = leaf_of(row, eyes, leaf);
+            leaves[leaf] = leaf_of(chunk, eyes, leaf);
         }
         workgroupBarrier();
         for (var node = lane; node < NODES; node += LANES) {
@@ -323,9 +307,9 @@ fn combine_row(row: Row, eyes: Eyes, lane: u32) {
     }
 }
 
-// Gradients measured, before anything is done with them: one partial a row.
+// Measures the gradients as they lie in memory, unscaled and averaged: one workgroup and one partial result a chunk.
 
-// What a leaf is seen with.
+// The numbers that `leaf_of` divides gradients by.
 struct Eyes { unscale: f32, batches: f32 }
 
 @compute @workgroup_size(LANES)
@@ -334,74 +318,74 @@ fn norms(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let row = load_row(row_index(group, groups));
-    if (!is_present(row.tensor) || row.len == 0u) {
+    let chunk = load_entry(entry_index(group, groups));
+    if (!is_present(chunk.tensor) || chunk.len == 0u) {
         return;
     }
-    combine_row(row, Eyes(load_unscale(), load_batches()), lane);
+    combine_chunk(chunk, Eyes(load_unscale(), load_batches()), lane);
     if (lane == 0u) {
-        store_partial(row.partial, nodes[0]);
+        store_partial(chunk.partial, nodes[0]);
     }
 }
 
-// 8 of a block's 256 quads. Eight leaves in a row read 64 adjacent quads. Nearly all leaves hold small numbers alone,
-// for which one sum does; others are gone through again, with all that is to be known.
-fn leaf_of(row: Row, eyes: Eyes, leaf: u32) -> Node {
+// A leaf is 8 of a block's 256 quads. Eight successive leaves take turns over 64 adjacent quads. Nearly every leaf
+// holds only numbers below 2^32, whose squares one sum holds; a leaf that does not is read again by `large_leaf_of`.
+fn leaf_of(chunk: Chunk, eyes: Eyes, leaf: u32) -> Node {
     let first = leaf / 8u * 64u + leaf % 8u;
-    let end = min(leaf / 8u * 64u + 64u, quads(row));
-    let zero = vec4<u32>(hidden_zero(row));
+    let end = min(leaf / 8u * 64u + 64u, quads(chunk.len));
+    let zero = vec4<u32>(hidden_zero(chunk.len));
     let unit = 32768.0 * select(1.0, eyes.unscale, UNSCALE); // both are powers of two
     var of_grads = 0.0;
     var of_params = 0.0;
     for (var q = first; q < end; q += 8u) {
-        var g = bitcast<vec4<f32>>(words_of(row, q)) * unit;
+        var g = bitcast<vec4<f32>>(words_of(chunk, q)) * unit;
         if (MEAN) {
             g /= eyes.batches;
         }
         of_grads += sum_of(g * g, zero);
         if (NORM_PARAM) {
-            let p = param_of(row, q) * 32768.0;
+            let p = param_of(chunk, q) * 32768.0;
             of_params += sum_of(p * p, zero);
         }
     }
-    // A number of 2^32 has a square of 2^94 in these units; one that is not finite has one that is not.
+    // In these units the square of 2^32 is 2^94, and the square of a number that is not finite is not finite either.
     let sizes = bitcast<vec2<u32>>(vec2<f32>(of_grads, of_params)) & SIZE.xy;
     if (max(sizes.x, sizes.y) < 0x6e800000u) {
         return Node(vec4<f32>(of_grads, 0.0, of_params, 0.0), 0u);
     }
-    return large_leaf_of(row, eyes, first, end);
+    return large_leaf_of(chunk, eyes, first, end);
 }
 
 const SIZE = vec4<u32>(0x7fffffffu);
 
-fn words_of(row: Row, q: u32) -> vec4<u32> {
-    let words = load_grad_words(row, q);
+fn words_of(chunk: Chunk, q: u32) -> vec4<u32> {
+    let words = load_grad_words(chunk, q);
     if (TAILS) {
         // Padding may hold anything.
-        return select(vec4<u32>(), words, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(row.len - 4u * q));
+        return select(vec4<u32>(), words, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(chunk.len - 4u * q));
     }
     return words;
 }
 
-fn param_of(row: Row, q: u32) -> vec4<f32> {
-    let p = load_param(row, q);
+fn param_of(chunk: Chunk, q: u32) -> vec4<f32> {
+    let p = load_param(chunk, q);
     if (TAILS) {
-        return select(vec4<f32>(), p, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(row.len - 4u * q));
+        return select(vec4<f32>(), p, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(chunk.len - 4u * q));
     }
     return p;
 }
 
-// Hidden, so that no square is contracted with a sum.
+// The squares go through bits that no compiler can trace, so that none contracts a square with the sum.
 fn sum_of(squares: vec4<f32>, zero: vec4<u32>) -> f32 {
     let a = bitcast<vec4<f32>>(bitcast<vec4<u32>>(squares) ^ zero);
     return (a.x + a.y) + (a.z + a.w);
 }
 
-fn large_leaf_of(row: Row, eyes: Eyes, first: u32, end: u32) -> Node {
-    let zero = vec4<u32>(hidden_zero(row));
+fn large_leaf_of(chunk: Chunk, eyes: Eyes, first: u32, end: u32) -> Node {
+    let zero = vec4<u32>(hidden_zero(chunk.len));
     var node = Node();
     for (var q = first; q < end; q += 8u) {
-        let words = words_of(row, q);
+        let words = words_of(chunk, q);
         var g = bitcast<vec4<f32>>(words);
         if (UNSCALE) {
             g *= eyes.unscale;
@@ -409,14 +393,14 @@ fn large_leaf_of(row: Row, eyes: Eyes, first: u32, end: u32) -> Node {
         if (MEAN) {
             g /= eyes.batches;
         }
-        // The bits decide: comparisons of floats may take it that there is no NaN.
+        // The kinds are found by bits, since a compiler may take it that no float is NaN.
         let raw = words & SIZE;
         let bits = (bitcast<vec4<u32>>(g) ^ zero) & SIZE;
         let kinds = vec4<u32>(bits >= vec4<u32>(0x5f000000u)) + vec4<u32>(raw >= vec4<u32>(0x7f800000u))
             + vec4<u32>(raw > vec4<u32>(0x7f800000u));
         var squares = vec4<f32>(squares_of(g, bits, zero), 0.0, 0.0);
         if (NORM_PARAM) {
-            let p = param_of(row, q);
+            let p = param_of(chunk, q);
             squares = vec4<f32>(squares.xy, squares_of(p, (bitcast<vec4<u32>>(p) ^ zero) & SIZE, zero));
         }
         node = combine(node, Node(squares, max(max(kinds.x, kinds.y), max(kinds.z, kinds.w))));
@@ -424,7 +408,8 @@ fn large_leaf_of(row: Row, eyes: Eyes, first: u32, end: u32) -> Node {
     return node;
 }
 
-// Of four numbers, given their bits without the sign. Those that are not finite count nothing: the kind tells of them.
+// The two sums of squares of four numbers, given their bits without the sign. A number that is not finite adds nothing
+// to them; its kind tells of it.
 fn squares_of(x: vec4<f32>, bits: vec4<u32>, zero: vec4<u32>) -> vec2<f32> {
     let is_large = bits >= vec4<u32>(0x4f800000u);
     let is_finite = bits < vec4<u32>(0x7f800000u);

@@ -83,47 +83,44 @@ fn moved(h: Hyper, p: f32, s: ptr<function, State>) -> f32 {
     return p;
 }
 
-// What every walk does round a rule, once for all rules.
-// Twin: `Common` and `prepare` in src/rule.rs
+// What every walk does around a rule, whatever the rule.
+// Twin: `Common` in src/rule.rs
 
-// On where any group of the dispatch needs it; a group that does not has the number that changes nothing.
+// Each switch is on where any group of the dispatch needs it. A group that does not need it has the number that changes
+// nothing.
 override MAXIMIZE: bool = false;
 override L2: bool = false;
 override DECAY: bool = false;
 override CAUTIOUS: bool = false;
-override LOOKAHEAD: bool = false;
 override UNSCALE: bool = false; // gradients are those of a loss that was scaled
 override MEAN: bool = false; // gradients are sums of micro-batches
-override CLIP: u32 = 0u; // 0 off, 1 by value, 2 by a norm, 3 by sign
-override EMA: u32 = 0u; // a mean of the parameters: 0 off, 1 starts as the parameter, 2 starts at 0
-override RESTORES: bool = false; // a skipped step undoes its look-ahead
-override SKIPS: bool = false; // of micro-batches: one that no step can use stays so
-override NORM_PARAM: bool = false; // norms of the parameters, too
+override SKIPS: bool = false; // `accumulate` keeps a gradient that no step can use recognisable in the sum
+override NORM_PARAM: bool = false; // `norms` measures the parameters too
 
-// Of a pass of sums: takes the largest absolute value, by its bits; what `measure` is given; whether it stores state.
-override BIT_MAX: bool = false;
-override SUM_PAIR: bool = true; // the second number counts
-override SUM_PARAM: bool = false;
-override SUM_GRAD: bool = true;
-override SUM_STATE: bool = false;
-override SUM_STORES: bool = false;
+// These say what a walk of sums does.
+override BIT_MAX: bool = false; // it takes the largest absolute value, by its bits, and adds nothing up
+override SUM_PAIR: bool = true; // the second number of `measure` counts
+override SUM_PARAM: bool = false; // `measure` is given the parameter
+override SUM_GRAD: bool = true; // `measure` is given the gradient
+override SUM_STATE: bool = false; // `measure` is given the state
+override SUM_STORES: bool = false; // the state that `measure` leaves is stored
 
-// Outside a step: 0 to the look-ahead, 1 to evaluation, 2 back to training, 3 swap with the mean, 4 read the mean.
+// Where a move outside a step leads: 0 to the look-ahead, 1 to evaluation, 2 back to training; higher ones are those of
+// wrappers.
 override MOVE: u32 = 0u;
+const TO_LOOK_AHEAD: u32 = 0u;
+const TO_TRAINING: u32 = 2u;
 
-// On where a row ends within a vector of four. What lies behind the end may be another's or anything: it stays as it
-// was, and is in no sum.
+// On where a chunk or tile ends within a vector of four. The words behind the end may belong to another tensor or hold
+// anything: a walk leaves them as they were, and adds them to no sum.
 override TAILS: bool = true;
 
-// On where matrices have a number of columns that is no multiple of four: four elements may lie in several rows.
+// On where the columns of a matrix are not a multiple of four in number, so that four elements may lie in several rows.
 override CROSSINGS: bool = true;
 
-// Of a workgroup. A processor runs them eight by eight, each eight to their end, and wants one eight.
+// Lanes of a workgroup. A GPU takes 256. A processor that runs shaders in software takes eight lanes at a time through
+// the whole shader, so one eight a workgroup is fastest there.
 override LANES: u32 = 256u;
-
-const BLOCK_QUADS: u32 = 256u; // a block is 1024 elements
-const ABSENT: u32 = 0xffffffffu; // for a record: no gradient in this step, or the step is skipped
-const UNDONE: u32 = 0xfffffffeu; // the step is skipped, and its look-ahead undone
 
 struct Common {
     direction: f32,
@@ -131,79 +128,29 @@ struct Common {
     decay: f32,
     cautious: f32,
     first: f32, // 1 where slots that start as the parameter take it
-    pull: f32, // lookahead's alpha in every k-th step
-    ema: f32,
-    one_minus_ema: f32,
-    ema_correction: f32, // the mean of the parameters is read divided by it
-    batches: f32,
-    limit: f32, // of a clip by value or sign
-    unscale: f32, // one over the loss scale
-    coarse: f32, // what a clip by norm multiplies by: a power of two,
-    fine: f32, // and the rest; by sign, 1 where it clips
-}
-
-// One row of the table: a chunk; in walks over lines a tile, or lines of a matrix. One without elements does nothing.
-struct Row {
-    tensor: u32,
-    len: u32, // elements, or lines in `finish_lines`
-    param: u32, // offsets into the bound windows: elements (in `finish` and `finish_lines`, the number of partials),
-    grad: u32, // elements (in `finish`, from a partial to the next, in `finish_lines` from a share to the line's next),
-    state: u32, // vectors of four (in `lines`, the width of the tile),
-    partial: u32, // words: partials; in `lines` the rows, or the shares in them
-    lines: u32, // words: the first matrix's columns; in `lines` the columns, or their shares; in `finish_lines` lines
-    seen: u32, // words: what is seen of the first element's row
-    rows: u32, // of a matrix
-    columns: u32,
-    top: u32, // the first element's place in its matrix (in `finish_lines` 0 for rows, 1 for columns)
-    left: u32,
 }
 
 // Vectors of four in the bound window of state: an element's first slot, and from one slot to the next.
 struct Place { first: u32, span: u32 }
 
-fn row_index(group: vec3<u32>, groups: vec3<u32>) -> u32 {
+// The place of a workgroup's entry in the table.
+fn entry_index(group: vec3<u32>, groups: vec3<u32>) -> u32 {
     return group.y * groups.x + group.x;
 }
 
-fn quads(row: Row) -> u32 {
-    return (row.len + 3u) / 4u;
+// Vectors of four that hold so many elements.
+fn quads(len: u32) -> u32 {
+    return (len + 3u) / 4u;
 }
 
-// 0, which no compiler knows. A product that goes straight into a sum may be contracted with it (Mesa's llvmpipe does
-// that to some); one whose bits have met this is not, so that no switch of a skeleton changes a bit.
-fn hidden_zero(row: Row) -> u32 {
-    return row.len >> 31u;
+// Returns 0 for every length that there is, which no compiler knows. A compiler may contract a product with the sum
+// that it goes straight into, as Mesa's llvmpipe does with some, and rounds otherwise then. It cannot where the
+// product's bits are combined with this number before, so no switch of a skeleton changes a bit.
+fn hidden_zero(len: u32) -> u32 {
+    return len >> 31u;
 }
 
-// The gradient as the rule sees it.
-fn prepare(c: Common, p: f32, raw: f32) -> f32 {
-    var g = raw;
-    if (UNSCALE) {
-        g *= c.unscale;
-    }
-    if (MEAN) {
-        g /= c.batches;
-    }
-    if (CLIP == 1u) {
-        // Not clamp, which may drop a NaN.
-        g = select(select(g, -c.limit, g < -c.limit), c.limit, g > c.limit);
-    }
-    if (CLIP == 2u) {
-        g = g * c.coarse * c.fine;
-    }
-    if (CLIP == 3u && c.fine != 0.0) {
-        g = c.limit * sign(g);
-    }
-    if (MAXIMIZE) {
-        g *= c.direction;
-    }
-    if (L2) {
-        g += c.l2 * p;
-    }
-    return g;
-}
-
-// A record that no walk but `apply` looks at.
+// Whether the tensor sits this step out. `apply` looks at UNDONE before.
 fn is_absent(record: u32) -> bool {
     return record >= UNDONE;
 }
@@ -214,25 +161,48 @@ fn is_absent(record: u32) -> bool {
 @group(0) @binding(4) var<storage, read_write> scratch: array<u32>;
 @group(1) @binding(0) var<storage, read> clocks: array<u32>;
 
-fn load_row(i: u32) -> Row {
-    let a = tables[3u * i];
-    let b = tables[3u * i + 1u];
-    let c = tables[3u * i + 2u];
-    return Row(a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w, c.x, c.y, c.z, c.w);
+const BLOCK_QUADS: u32 = 256u; // vectors of four in a block
+const ABSENT: u32 = 0xffffffffu; // for a record: the tensor is not in this step
+const UNDONE: u32 = 0xfffffffeu; // the step is skipped, and its look-ahead undone
+const OUT_OF_TURN: u32 = 2u; // for a step that is skipped
+
+const SUM_FIRST: u32 = 0u; // f32: the first number of `measure`, combined.
+const SUM_SECOND: u32 = 1u; // f32: the second number of `measure`, combined.
+const SUM_WORDS: u32 = 2u;
+
+// A tensor whose chunks have left partial results, which one workgroup combines.
+struct TensorSums {
+    tensor: u32, // the tensor's place in the list
+    len: u32, // elements
+    partials: u32, // how many partial results there are
+    stride: u32, // words from one partial result to the next
+    partial: u32, // where the first partial result stands in scratch
 }
 
-// Where the tensor's numbers stand in this step, or why it has none.
+// Entry `i` of the table.
+fn load_entry(i: u32) -> TensorSums {
+    let a = tables[3u * i + 0u];
+    let b = tables[3u * i + 1u];
+    return TensorSums(a.x, a.y, a.z, a.w, b.x);
+}
+
+// Where the tensor's numbers stand in this step, as the host wrote it, or why the tensor has none.
 fn load_record(tensor: u32) -> u32 {
     return clocks[tensor];
 }
 
-fn load_common(tensor: u32, record: u32) -> Common {
+fn load_common(record: u32) -> Common {
     return Common(
         bitcast<f32>(clocks[record + 0u]),
         bitcast<f32>(clocks[record + 1u]),
         bitcast<f32>(clocks[record + 2u]),
         bitcast<f32>(clocks[record + 3u]),
         bitcast<f32>(clocks[record + 4u]),
+    );
+}
+
+fn load_hyper(record: u32) -> Hyper {
+    return Hyper(
         bitcast<f32>(clocks[record + 5u]),
         bitcast<f32>(clocks[record + 6u]),
         bitcast<f32>(clocks[record + 7u]),
@@ -241,20 +211,6 @@ fn load_common(tensor: u32, record: u32) -> Common {
         bitcast<f32>(clocks[record + 10u]),
         bitcast<f32>(clocks[record + 11u]),
         bitcast<f32>(clocks[record + 12u]),
-        bitcast<f32>(clocks[record + 13u]),
-    );
-}
-
-fn load_hyper(record: u32) -> Hyper {
-    return Hyper(
-        bitcast<f32>(clocks[record + 14u]),
-        bitcast<f32>(clocks[record + 15u]),
-        bitcast<f32>(clocks[record + 16u]),
-        bitcast<f32>(clocks[record + 17u]),
-        bitcast<f32>(clocks[record + 18u]),
-        bitcast<f32>(clocks[record + 19u]),
-        bitcast<f32>(clocks[record + 20u]),
-        bitcast<f32>(clocks[record + 21u]),
     );
 }
 
@@ -265,27 +221,32 @@ fn load_tensor(tensor: u32) -> Tensor {
     );
 }
 
+fn load_factor(tensor: u32) -> f32 {
+    return 1.0;
+}
+
 fn store_tensor(tensor: u32, k: Tensor) {
     scratch[2u * tensor + 0u] = bitcast<u32>(k.v);
     scratch[2u * tensor + 1u] = bitcast<u32>(k.scale);
 }
 
-// A partial result of a rule's sums: two numbers as bits.
+// The way to a partial result of a rule's sums: two numbers, as bits.
+
 fn load_partial(at: u32) -> vec2<u32> {
-    return vec2<u32>(scratch[at], scratch[at + 1u]);
+    return vec2<u32>(scratch[at + SUM_FIRST], scratch[at + SUM_SECOND]);
 }
 
 fn store_partial(at: u32, numbers: vec2<u32>) {
-    scratch[at] = numbers.x;
-    scratch[at + 1u] = numbers.y;
+    scratch[at + SUM_FIRST] = numbers.x;
+    scratch[at + SUM_SECOND] = numbers.y;
 }
 
-// Partial results of a rule's sums.
+// What the walks over a rule's sums combine: two numbers, as bits.
 // Twin: `Combine` in src/parts.rs
 
 alias Node = vec2<u32>;
 
-// Two partial results of a sums pass as one.
+// Makes one partial result of two.
 fn combine(a: Node, b: Node) -> Node {
     if (BIT_MAX) {
         return max(a & vec2<u32>(0x7fffffffu), b & vec2<u32>(0x7fffffffu));
@@ -293,21 +254,21 @@ fn combine(a: Node, b: Node) -> Node {
     return bitcast<vec2<u32>>(bitcast<vec2<f32>>(a) + bitcast<vec2<f32>>(b));
 }
 
-// A tensor's partials combined in a binary tree over their index. Leaves it in the first.
+// Combines a tensor's partial results in a binary tree over their places, and leaves the result in the first one.
 
-fn combine_partials(row: Row, lane: u32) {
-    let count = row.param;
-    let step = row.grad;
+fn combine_partials(sums: TensorSums, lane: u32) {
+    let count = sums.partials;
+    let step = sums.stride;
     for (var stride = 1u; stride < count; stride *= 2u) {
         for (var i = 2u * stride * lane; i + stride < count; i += 2u * stride * LANES) {
-            let at = row.partial + step * i;
+            let at = sums.partial + step * i;
             store_partial(at, combine(load_partial(at), load_partial(at + step * stride)));
         }
         storageBarrier();
     }
 }
 
-// `finish` of a tensor's combined partials: one workgroup a tensor.
+// Combines the partial results of a tensor's chunks and calls `finish`: one workgroup a tensor.
 
 @compute @workgroup_size(LANES)
 fn finish_tensor(
@@ -315,16 +276,16 @@ fn finish_tensor(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let row = load_row(row_index(group, groups));
-    let record = load_record(row.tensor);
-    if (is_absent(record) || row.len == 0u) {
+    let sums = load_entry(entry_index(group, groups));
+    let record = load_record(sums.tensor);
+    if (is_absent(record) || sums.len == 0u) {
         return;
     }
-    combine_partials(row, lane);
+    combine_partials(sums, lane);
     if (lane == 0u) {
-        var k = load_tensor(row.tensor);
-        finish(load_hyper(record), bitcast<vec2<f32>>(load_partial(row.partial)), f32(row.len), &k);
-        store_tensor(row.tensor, k);
+        var k = load_tensor(sums.tensor);
+        finish(load_hyper(record), bitcast<vec2<f32>>(load_partial(sums.partial)), f32(sums.len), &k);
+        store_tensor(sums.tensor, k);
     }
 }
 

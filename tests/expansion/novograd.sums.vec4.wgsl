@@ -83,47 +83,44 @@ fn moved(h: Hyper, p: f32, s: ptr<function, State>) -> f32 {
     return p;
 }
 
-// What every walk does round a rule, once for all rules.
-// Twin: `Common` and `prepare` in src/rule.rs
+// What every walk does around a rule, whatever the rule.
+// Twin: `Common` in src/rule.rs
 
-// On where any group of the dispatch needs it; a group that does not has the number that changes nothing.
+// Each switch is on where any group of the dispatch needs it. A group that does not need it has the number that changes
+// nothing.
 override MAXIMIZE: bool = false;
 override L2: bool = false;
 override DECAY: bool = false;
 override CAUTIOUS: bool = false;
-override LOOKAHEAD: bool = false;
 override UNSCALE: bool = false; // gradients are those of a loss that was scaled
 override MEAN: bool = false; // gradients are sums of micro-batches
-override CLIP: u32 = 0u; // 0 off, 1 by value, 2 by a norm, 3 by sign
-override EMA: u32 = 0u; // a mean of the parameters: 0 off, 1 starts as the parameter, 2 starts at 0
-override RESTORES: bool = false; // a skipped step undoes its look-ahead
-override SKIPS: bool = false; // of micro-batches: one that no step can use stays so
-override NORM_PARAM: bool = false; // norms of the parameters, too
+override SKIPS: bool = false; // `accumulate` keeps a gradient that no step can use recognisable in the sum
+override NORM_PARAM: bool = false; // `norms` measures the parameters too
 
-// Of a pass of sums: takes the largest absolute value, by its bits; what `measure` is given; whether it stores state.
-override BIT_MAX: bool = false;
-override SUM_PAIR: bool = true; // the second number counts
-override SUM_PARAM: bool = false;
-override SUM_GRAD: bool = true;
-override SUM_STATE: bool = false;
-override SUM_STORES: bool = false;
+// These say what a walk of sums does.
+override BIT_MAX: bool = false; // it takes the largest absolute value, by its bits, and adds nothing up
+override SUM_PAIR: bool = true; // the second number of `measure` counts
+override SUM_PARAM: bool = false; // `measure` is given the parameter
+override SUM_GRAD: bool = true; // `measure` is given the gradient
+override SUM_STATE: bool = false; // `measure` is given the state
+override SUM_STORES: bool = false; // the state that `measure` leaves is stored
 
-// Outside a step: 0 to the look-ahead, 1 to evaluation, 2 back to training, 3 swap with the mean, 4 read the mean.
+// Where a move outside a step leads: 0 to the look-ahead, 1 to evaluation, 2 back to training; higher ones are those of
+// wrappers.
 override MOVE: u32 = 0u;
+const TO_LOOK_AHEAD: u32 = 0u;
+const TO_TRAINING: u32 = 2u;
 
-// On where a row ends within a vector of four. What lies behind the end may be another's or anything: it stays as it
-// was, and is in no sum.
+// On where a chunk or tile ends within a vector of four. The words behind the end may belong to another tensor or hold
+// anything: a walk leaves them as they were, and adds them to no sum.
 override TAILS: bool = true;
 
-// On where matrices have a number of columns that is no multiple of four: four elements may lie in several rows.
+// On where the columns of a matrix are not a multiple of four in number, so that four elements may lie in several rows.
 override CROSSINGS: bool = true;
 
-// Of a workgroup. A processor runs them eight by eight, each eight to their end, and wants one eight.
+// Lanes of a workgroup. A GPU takes 256. A processor that runs shaders in software takes eight lanes at a time through
+// the whole shader, so one eight a workgroup is fastest there.
 override LANES: u32 = 256u;
-
-const BLOCK_QUADS: u32 = 256u; // a block is 1024 elements
-const ABSENT: u32 = 0xffffffffu; // for a record: no gradient in this step, or the step is skipped
-const UNDONE: u32 = 0xfffffffeu; // the step is skipped, and its look-ahead undone
 
 struct Common {
     direction: f32,
@@ -131,79 +128,29 @@ struct Common {
     decay: f32,
     cautious: f32,
     first: f32, // 1 where slots that start as the parameter take it
-    pull: f32, // lookahead's alpha in every k-th step
-    ema: f32,
-    one_minus_ema: f32,
-    ema_correction: f32, // the mean of the parameters is read divided by it
-    batches: f32,
-    limit: f32, // of a clip by value or sign
-    unscale: f32, // one over the loss scale
-    coarse: f32, // what a clip by norm multiplies by: a power of two,
-    fine: f32, // and the rest; by sign, 1 where it clips
-}
-
-// One row of the table: a chunk; in walks over lines a tile, or lines of a matrix. One without elements does nothing.
-struct Row {
-    tensor: u32,
-    len: u32, // elements, or lines in `finish_lines`
-    param: u32, // offsets into the bound windows: elements (in `finish` and `finish_lines`, the number of partials),
-    grad: u32, // elements (in `finish`, from a partial to the next, in `finish_lines` from a share to the line's next),
-    state: u32, // vectors of four (in `lines`, the width of the tile),
-    partial: u32, // words: partials; in `lines` the rows, or the shares in them
-    lines: u32, // words: the first matrix's columns; in `lines` the columns, or their shares; in `finish_lines` lines
-    seen: u32, // words: what is seen of the first element's row
-    rows: u32, // of a matrix
-    columns: u32,
-    top: u32, // the first element's place in its matrix (in `finish_lines` 0 for rows, 1 for columns)
-    left: u32,
 }
 
 // Vectors of four in the bound window of state: an element's first slot, and from one slot to the next.
 struct Place { first: u32, span: u32 }
 
-fn row_index(group: vec3<u32>, groups: vec3<u32>) -> u32 {
+// The place of a workgroup's entry in the table.
+fn entry_index(group: vec3<u32>, groups: vec3<u32>) -> u32 {
     return group.y * groups.x + group.x;
 }
 
-fn quads(row: Row) -> u32 {
-    return (row.len + 3u) / 4u;
+// Vectors of four that hold so many elements.
+fn quads(len: u32) -> u32 {
+    return (len + 3u) / 4u;
 }
 
-// 0, which no compiler knows. A product that goes straight into a sum may be contracted with it (Mesa's llvmpipe does
-// that to some); one whose bits have met this is not, so that no switch of a skeleton changes a bit.
-fn hidden_zero(row: Row) -> u32 {
-    return row.len >> 31u;
+// Returns 0 for every length that there is, which no compiler knows. A compiler may contract a product with the sum
+// that it goes straight into, as Mesa's llvmpipe does with some, and rounds otherwise then. It cannot where the
+// product's bits are combined with this number before, so no switch of a skeleton changes a bit.
+fn hidden_zero(len: u32) -> u32 {
+    return len >> 31u;
 }
 
-// The gradient as the rule sees it.
-fn prepare(c: Common, p: f32, raw: f32) -> f32 {
-    var g = raw;
-    if (UNSCALE) {
-        g *= c.unscale;
-    }
-    if (MEAN) {
-        g /= c.batches;
-    }
-    if (CLIP == 1u) {
-        // Not clamp, which may drop a NaN.
-        g = select(select(g, -c.limit, g < -c.limit), c.limit, g > c.limit);
-    }
-    if (CLIP == 2u) {
-        g = g * c.coarse * c.fine;
-    }
-    if (CLIP == 3u && c.fine != 0.0) {
-        g = c.limit * sign(g);
-    }
-    if (MAXIMIZE) {
-        g *= c.direction;
-    }
-    if (L2) {
-        g += c.l2 * p;
-    }
-    return g;
-}
-
-// A record that no walk but `apply` looks at.
+// Whether the tensor sits this step out. `apply` looks at UNDONE before.
 fn is_absent(record: u32) -> bool {
     return record >= UNDONE;
 }
@@ -217,25 +164,56 @@ fn is_absent(record: u32) -> bool {
 @group(0) @binding(4) var<storage, read_write> scratch: array<u32>;
 @group(1) @binding(0) var<storage, read> clocks: array<u32>;
 
-fn load_row(i: u32) -> Row {
-    let a = tables[3u * i];
-    let b = tables[3u * i + 1u];
-    let c = tables[3u * i + 2u];
-    return Row(a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w, c.x, c.y, c.z, c.w);
+const BLOCK_QUADS: u32 = 256u; // vectors of four in a block
+const ABSENT: u32 = 0xffffffffu; // for a record: the tensor is not in this step
+const UNDONE: u32 = 0xfffffffeu; // the step is skipped, and its look-ahead undone
+const OUT_OF_TURN: u32 = 2u; // for a step that is skipped
+
+const SUM_FIRST: u32 = 0u; // f32: the first number of `measure`, combined.
+const SUM_SECOND: u32 = 1u; // f32: the second number of `measure`, combined.
+const SUM_WORDS: u32 = 2u;
+
+// Adjacent elements of a tensor, which one workgroup takes.
+struct Chunk {
+    tensor: u32, // the tensor's place in the list
+    len: u32, // elements
+    param: u32, // elements of the bound parameters before the first
+    grad: u32, // elements of the bound gradients before the first
+    state: u32, // vectors of four of the bound state before the first
+    partial: u32, // where the chunk's partial result stands in scratch
+    column_numbers: u32, // where the columns of the first element's matrix stand in the bound lines
+    seen_rows: u32, // where what elements see of the first element's row stands in the bound lines
+    rows: u32, // rows of a matrix
+    columns: u32, // columns of a matrix
+    top: u32, // the first element's row in its matrix
+    left: u32, // the first element's column in its matrix
 }
 
-// Where the tensor's numbers stand in this step, or why it has none.
+// Entry `i` of the table.
+fn load_entry(i: u32) -> Chunk {
+    let a = tables[3u * i + 0u];
+    let b = tables[3u * i + 1u];
+    let c = tables[3u * i + 2u];
+    return Chunk(a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w, c.x, c.y, c.z, c.w);
+}
+
+// Where the tensor's numbers stand in this step, as the host wrote it, or why the tensor has none.
 fn load_record(tensor: u32) -> u32 {
     return clocks[tensor];
 }
 
-fn load_common(tensor: u32, record: u32) -> Common {
+fn load_common(record: u32) -> Common {
     return Common(
         bitcast<f32>(clocks[record + 0u]),
         bitcast<f32>(clocks[record + 1u]),
         bitcast<f32>(clocks[record + 2u]),
         bitcast<f32>(clocks[record + 3u]),
         bitcast<f32>(clocks[record + 4u]),
+    );
+}
+
+fn load_hyper(record: u32) -> Hyper {
+    return Hyper(
         bitcast<f32>(clocks[record + 5u]),
         bitcast<f32>(clocks[record + 6u]),
         bitcast<f32>(clocks[record + 7u]),
@@ -244,41 +222,44 @@ fn load_common(tensor: u32, record: u32) -> Common {
         bitcast<f32>(clocks[record + 10u]),
         bitcast<f32>(clocks[record + 11u]),
         bitcast<f32>(clocks[record + 12u]),
-        bitcast<f32>(clocks[record + 13u]),
     );
 }
 
-fn load_hyper(record: u32) -> Hyper {
-    return Hyper(
-        bitcast<f32>(clocks[record + 14u]),
-        bitcast<f32>(clocks[record + 15u]),
-        bitcast<f32>(clocks[record + 16u]),
-        bitcast<f32>(clocks[record + 17u]),
-        bitcast<f32>(clocks[record + 18u]),
-        bitcast<f32>(clocks[record + 19u]),
-        bitcast<f32>(clocks[record + 20u]),
-        bitcast<f32>(clocks[record + 21u]),
+// Hooks of wrappers, in the order in which they run.
+
+struct Wrapped {
+    unused: f32,
+}
+
+fn load_wrapped(tensor: u32, record: u32) -> Wrapped {
+    return Wrapped(
+        0.0,
     );
 }
 
-fn load_param(row: Row, q: u32) -> vec4<f32> {
-    return decode_f32(params[row.param / 4u + q]);
+fn wrapped_gradient(w: Wrapped, raw: f32) -> f32 {
+    var g = raw;
+    return g;
 }
 
-fn store_param(row: Row, q: u32, old: vec4<f32>, p: vec4<f32>) {
+fn load_param(chunk: Chunk, q: u32) -> vec4<f32> {
+    return decode_f32(params[chunk.param / 4u + q]);
+}
+
+fn store_param(chunk: Chunk, q: u32, old: vec4<f32>, p: vec4<f32>) {
     var stored = p;
     if (TAILS) {
-        stored = select(old, p, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(row.len - 4u * q));
+        stored = select(old, p, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(chunk.len - 4u * q));
     }
-    params[row.param / 4u + q] = encode_f32(stored);
+    params[chunk.param / 4u + q] = encode_f32(stored);
 }
 
-fn state_place(row: Row, q: u32) -> Place {
-    return Place(row.state + q, 0u);
+fn state_place(chunk: Chunk, q: u32) -> Place {
+    return Place(chunk.state + q, 0u);
 }
 
-fn load_state(row: Row, c: Common, q: u32, p: vec4<f32>, s0: ptr<function, State>, s1: ptr<function, State>, s2: ptr<function, State>, s3: ptr<function, State>) {
-    let at = state_place(row, q);
+fn load_state(chunk: Chunk, c: Common, q: u32, p: vec4<f32>, s0: ptr<function, State>, s1: ptr<function, State>, s2: ptr<function, State>, s3: ptr<function, State>) {
+    let at = state_place(chunk, q);
     let m = decode_f32(states[at.first + 0u * at.span]);
     (*s0).m = m.x;
     (*s1).m = m.y;
@@ -286,13 +267,13 @@ fn load_state(row: Row, c: Common, q: u32, p: vec4<f32>, s0: ptr<function, State
     (*s3).m = m.w;
 }
 
-fn store_state(row: Row, q: u32, s0: State, s1: State, s2: State, s3: State) {
-    let at = state_place(row, q);
+fn store_state(chunk: Chunk, q: u32, s0: State, s1: State, s2: State, s3: State) {
+    let at = state_place(chunk, q);
     states[at.first + 0u * at.span] = encode_f32(vec4<f32>(s0.m, s1.m, s2.m, s3.m));
 }
 
-fn load_grad(row: Row, q: u32) -> vec4<f32> {
-    return decode_f32(grads[row.grad / 4u + q]);
+fn load_grad(chunk: Chunk, q: u32) -> vec4<f32> {
+    return decode_f32(grads[chunk.grad / 4u + q]);
 }
 
 fn load_tensor(tensor: u32) -> Tensor {
@@ -302,27 +283,46 @@ fn load_tensor(tensor: u32) -> Tensor {
     );
 }
 
+fn load_factor(tensor: u32) -> f32 {
+    return 1.0;
+}
+
 fn store_tensor(tensor: u32, k: Tensor) {
     scratch[2u * tensor + 0u] = bitcast<u32>(k.v);
     scratch[2u * tensor + 1u] = bitcast<u32>(k.scale);
 }
 
-// A partial result of a rule's sums: two numbers as bits.
+// The way to a partial result of a rule's sums: two numbers, as bits.
+
 fn load_partial(at: u32) -> vec2<u32> {
-    return vec2<u32>(scratch[at], scratch[at + 1u]);
+    return vec2<u32>(scratch[at + SUM_FIRST], scratch[at + SUM_SECOND]);
 }
 
 fn store_partial(at: u32, numbers: vec2<u32>) {
-    scratch[at] = numbers.x;
-    scratch[at + 1u] = numbers.y;
+    scratch[at + SUM_FIRST] = numbers.x;
+    scratch[at + SUM_SECOND] = numbers.y;
 }
 
-// Partial results of a rule's sums.
+// The gradient as the rule sees it: behind the wrappers' hooks, after maximize and L2 decay.
+// Twin: `prepare` in src/rule.rs
+
+fn prepare(c: Common, w: Wrapped, p: f32, raw: f32) -> f32 {
+    var g = wrapped_gradient(w, raw);
+    if (MAXIMIZE) {
+        g *= c.direction;
+    }
+    if (L2) {
+        g += c.l2 * p;
+    }
+    return g;
+}
+
+// What the walks over a rule's sums combine: two numbers, as bits.
 // Twin: `Combine` in src/parts.rs
 
 alias Node = vec2<u32>;
 
-// Two partial results of a sums pass as one.
+// Makes one partial result of two.
 fn combine(a: Node, b: Node) -> Node {
     if (BIT_MAX) {
         return max(a & vec2<u32>(0x7fffffffu), b & vec2<u32>(0x7fffffffu));
@@ -330,8 +330,8 @@ fn combine(a: Node, b: Node) -> Node {
     return bitcast<vec2<u32>>(bitcast<vec2<f32>>(a) + bitcast<vec2<f32>>(b));
 }
 
-// What is seen of the elements of a row, combined over each of its blocks and then over the row. A block has 32 leaves;
-// the tree is that of `parts::tree` in src/parts.rs, whatever the row's length.
+// Combines what `leaf_of` saw of a chunk's elements over each block, and then over the chunk. A block has 32 leaves.
+// The tree is that of `parts::tree` in src/parts.rs, however long the chunk is.
 
 const LEAVES: u32 = 256u; // of eight blocks
 const NODES: u32 = 64u; // of eight blocks, each of four leaves
@@ -339,22 +339,23 @@ const NODES: u32 = 64u; // of eight blocks, each of four leaves
 var<workgroup> leaves: array<Node, LEAVES>;
 var<workgroup> nodes: array<Node, NODES>;
 
-// Leaves it in the first of the nodes, for lane 0.
-fn combine_row(row: Row, eyes: Eyes, lane: u32) {
-    // Of a block's 32 leaves, 16 are added to the others and 8 of these to the rest: within a lane where lanes are few.
+// Leaves the result in the first of the nodes, where lane 0 may read it.
+fn combine_chunk(chunk: Chunk, eyes: Eyes, lane: u32) {
+    // The first two levels of the tree make 8 nodes of a block's 32 leaves. Where lanes are few, one lane makes a node
+    // of its four leaves itself.
     if (LANES <= NODES) {
         for (var node = lane; node < NODES; node += LANES) {
             let leaf = node / 8u * 32u + node % 8u;
-            // In the order of memory.
-            let a = leaf_of(row, eyes, leaf);
-            let b = leaf_of(row, eyes, leaf + 8u);
-            let d = leaf_of(row, eyes, leaf + 16u);
-            let e = leaf_of(row, eyes, leaf + 24u);
+            // The leaves are read in the order in which they lie in memory.
+            let a = leaf_of(chunk, eyes, leaf);
+            let b = leaf_of(chunk, eyes, leaf + 8u);
+            let d = leaf_of(chunk, eyes, leaf + 16u);
+            let e = leaf_of(chunk, eyes, leaf + 24u);
             nodes[node] = combine(combine(a, d), combine(b, e));
         }
     } else {
         for (var leaf = lane; leaf < LEAVES; leaf += LANES) {
-            leaves[leaf] = leaf_of(row, eyes, leaf);
+            leaves[leaf] = leaf_of(chunk, eyes, leaf);
         }
         workgroupBarrier();
         for (var node = lane; node < NODES; node += LANES) {
@@ -379,10 +380,10 @@ fn combine_row(row: Row, eyes: Eyes, lane: u32) {
     }
 }
 
-// `measure` combined over a row: one partial a row.
+// Combines `measure` over the elements of a chunk: one workgroup and one partial result a chunk.
 
-// What a leaf is seen with.
-struct Eyes { c: Common, h: Hyper, k: Tensor }
+// The numbers that `leaf_of` needs to see an element as the rule does.
+struct Eyes { c: Common, w: Wrapped, h: Hyper, k: Tensor }
 
 @compute @workgroup_size(LANES)
 fn sums(
@@ -390,39 +391,41 @@ fn sums(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let row = load_row(row_index(group, groups));
-    let record = load_record(row.tensor);
-    if (is_absent(record) || row.len == 0u) {
+    let chunk = load_entry(entry_index(group, groups));
+    let record = load_record(chunk.tensor);
+    if (is_absent(record) || chunk.len == 0u) {
         return;
     }
-    combine_row(row, Eyes(load_common(row.tensor, record), load_hyper(record), load_tensor(row.tensor)), lane);
+    let w = load_wrapped(chunk.tensor, record);
+    combine_chunk(chunk, Eyes(load_common(record), w, load_hyper(record), load_tensor(chunk.tensor)), lane);
     if (lane == 0u) {
-        store_partial(row.partial, nodes[0]);
+        store_partial(chunk.partial, nodes[0]);
     }
 }
 
-// 8 of a block's 256 quads. Eight leaves in a row read 64 adjacent quads.
-fn leaf_of(row: Row, eyes: Eyes, leaf: u32) -> Node {
+// A leaf is 8 of a block's 256 quads. Eight successive leaves take turns over 64 adjacent quads.
+fn leaf_of(chunk: Chunk, eyes: Eyes, leaf: u32) -> Node {
     let c = eyes.c;
+    let w = eyes.w;
     let h = eyes.h;
     let k = eyes.k;
     let first = leaf / 8u * 64u;
-    let end = min(first + 64u, quads(row));
-    let zero = hidden_zero(row);
+    let end = min(first + 64u, quads(chunk.len));
+    let zero = hidden_zero(chunk.len);
     var node = Node(0u, 0u);
     for (var q = first + leaf % 8u; q < end; q += 8u) {
         var p: vec4<f32>;
         if (SUM_PARAM || L2) {
-            p = load_param(row, q);
+            p = load_param(chunk, q);
         }
         var g: vec4<f32>;
         if (SUM_GRAD) {
-            let raw = load_grad(row, q);
+            let raw = load_grad(chunk, q);
             g = vec4<f32>(
-                prepare(c, p.x, raw.x),
-                prepare(c, p.y, raw.y),
-                prepare(c, p.z, raw.z),
-                prepare(c, p.w, raw.w),
+                prepare(c, w, p.x, raw.x),
+                prepare(c, w, p.y, raw.y),
+                prepare(c, w, p.z, raw.z),
+                prepare(c, w, p.w, raw.w),
             );
         }
         var s0: State;
@@ -430,21 +433,21 @@ fn leaf_of(row: Row, eyes: Eyes, leaf: u32) -> Node {
         var s2: State;
         var s3: State;
         if (SUM_STATE) {
-            load_state(row, c, q, p, &s0, &s1, &s2, &s3);
+            load_state(chunk, c, q, p, &s0, &s1, &s2, &s3);
         }
         let a = hidden(measure(h, k, p.x, g.x, &s0), zero);
         var b = hidden(measure(h, k, p.y, g.y, &s1), zero);
         var d = hidden(measure(h, k, p.z, g.z, &s2), zero);
         var e = hidden(measure(h, k, p.w, g.w, &s3), zero);
         if (SUM_STORES) {
-            store_state(row, q, s0, s1, s2, s3);
+            store_state(chunk, q, s0, s1, s2, s3);
         }
         if (TAILS) {
-            // Padding may hold anything, so what lies behind the end is dropped as bits.
+            // Padding may hold anything, so the numbers of elements behind the end are replaced as bits.
             let none = Node(0u, 0u);
-            b = select(none, b, 4u * q + 1u < row.len);
-            d = select(none, d, 4u * q + 2u < row.len);
-            e = select(none, e, 4u * q + 3u < row.len);
+            b = select(none, b, 4u * q + 1u < chunk.len);
+            d = select(none, d, 4u * q + 2u < chunk.len);
+            e = select(none, e, 4u * q + 3u < chunk.len);
         }
         node = combine(node, combine(combine(a, b), combine(d, e)));
     }

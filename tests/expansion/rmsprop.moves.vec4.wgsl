@@ -94,47 +94,44 @@ fn land(h: Hyper, k: Tensor, p: f32, u: f32, s: ptr<function, State>) -> f32 {
     return p - u;
 }
 
-// What every walk does round a rule, once for all rules.
-// Twin: `Common` and `prepare` in src/rule.rs
+// What every walk does around a rule, whatever the rule.
+// Twin: `Common` in src/rule.rs
 
-// On where any group of the dispatch needs it; a group that does not has the number that changes nothing.
+// Each switch is on where any group of the dispatch needs it. A group that does not need it has the number that changes
+// nothing.
 override MAXIMIZE: bool = false;
 override L2: bool = false;
 override DECAY: bool = false;
 override CAUTIOUS: bool = false;
-override LOOKAHEAD: bool = false;
 override UNSCALE: bool = false; // gradients are those of a loss that was scaled
 override MEAN: bool = false; // gradients are sums of micro-batches
-override CLIP: u32 = 0u; // 0 off, 1 by value, 2 by a norm, 3 by sign
-override EMA: u32 = 0u; // a mean of the parameters: 0 off, 1 starts as the parameter, 2 starts at 0
-override RESTORES: bool = false; // a skipped step undoes its look-ahead
-override SKIPS: bool = false; // of micro-batches: one that no step can use stays so
-override NORM_PARAM: bool = false; // norms of the parameters, too
+override SKIPS: bool = false; // `accumulate` keeps a gradient that no step can use recognisable in the sum
+override NORM_PARAM: bool = false; // `norms` measures the parameters too
 
-// Of a pass of sums: takes the largest absolute value, by its bits; what `measure` is given; whether it stores state.
-override BIT_MAX: bool = false;
-override SUM_PAIR: bool = true; // the second number counts
-override SUM_PARAM: bool = false;
-override SUM_GRAD: bool = true;
-override SUM_STATE: bool = false;
-override SUM_STORES: bool = false;
+// These say what a walk of sums does.
+override BIT_MAX: bool = false; // it takes the largest absolute value, by its bits, and adds nothing up
+override SUM_PAIR: bool = true; // the second number of `measure` counts
+override SUM_PARAM: bool = false; // `measure` is given the parameter
+override SUM_GRAD: bool = true; // `measure` is given the gradient
+override SUM_STATE: bool = false; // `measure` is given the state
+override SUM_STORES: bool = false; // the state that `measure` leaves is stored
 
-// Outside a step: 0 to the look-ahead, 1 to evaluation, 2 back to training, 3 swap with the mean, 4 read the mean.
+// Where a move outside a step leads: 0 to the look-ahead, 1 to evaluation, 2 back to training; higher ones are those of
+// wrappers.
 override MOVE: u32 = 0u;
+const TO_LOOK_AHEAD: u32 = 0u;
+const TO_TRAINING: u32 = 2u;
 
-// On where a row ends within a vector of four. What lies behind the end may be another's or anything: it stays as it
-// was, and is in no sum.
+// On where a chunk or tile ends within a vector of four. The words behind the end may belong to another tensor or hold
+// anything: a walk leaves them as they were, and adds them to no sum.
 override TAILS: bool = true;
 
-// On where matrices have a number of columns that is no multiple of four: four elements may lie in several rows.
+// On where the columns of a matrix are not a multiple of four in number, so that four elements may lie in several rows.
 override CROSSINGS: bool = true;
 
-// Of a workgroup. A processor runs them eight by eight, each eight to their end, and wants one eight.
+// Lanes of a workgroup. A GPU takes 256. A processor that runs shaders in software takes eight lanes at a time through
+// the whole shader, so one eight a workgroup is fastest there.
 override LANES: u32 = 256u;
-
-const BLOCK_QUADS: u32 = 256u; // a block is 1024 elements
-const ABSENT: u32 = 0xffffffffu; // for a record: no gradient in this step, or the step is skipped
-const UNDONE: u32 = 0xfffffffeu; // the step is skipped, and its look-ahead undone
 
 struct Common {
     direction: f32,
@@ -142,79 +139,29 @@ struct Common {
     decay: f32,
     cautious: f32,
     first: f32, // 1 where slots that start as the parameter take it
-    pull: f32, // lookahead's alpha in every k-th step
-    ema: f32,
-    one_minus_ema: f32,
-    ema_correction: f32, // the mean of the parameters is read divided by it
-    batches: f32,
-    limit: f32, // of a clip by value or sign
-    unscale: f32, // one over the loss scale
-    coarse: f32, // what a clip by norm multiplies by: a power of two,
-    fine: f32, // and the rest; by sign, 1 where it clips
-}
-
-// One row of the table: a chunk; in walks over lines a tile, or lines of a matrix. One without elements does nothing.
-struct Row {
-    tensor: u32,
-    len: u32, // elements, or lines in `finish_lines`
-    param: u32, // offsets into the bound windows: elements (in `finish` and `finish_lines`, the number of partials),
-    grad: u32, // elements (in `finish`, from a partial to the next, in `finish_lines` from a share to the line's next),
-    state: u32, // vectors of four (in `lines`, the width of the tile),
-    partial: u32, // words: partials; in `lines` the rows, or the shares in them
-    lines: u32, // words: the first matrix's columns; in `lines` the columns, or their shares; in `finish_lines` lines
-    seen: u32, // words: what is seen of the first element's row
-    rows: u32, // of a matrix
-    columns: u32,
-    top: u32, // the first element's place in its matrix (in `finish_lines` 0 for rows, 1 for columns)
-    left: u32,
 }
 
 // Vectors of four in the bound window of state: an element's first slot, and from one slot to the next.
 struct Place { first: u32, span: u32 }
 
-fn row_index(group: vec3<u32>, groups: vec3<u32>) -> u32 {
+// The place of a workgroup's entry in the table.
+fn entry_index(group: vec3<u32>, groups: vec3<u32>) -> u32 {
     return group.y * groups.x + group.x;
 }
 
-fn quads(row: Row) -> u32 {
-    return (row.len + 3u) / 4u;
+// Vectors of four that hold so many elements.
+fn quads(len: u32) -> u32 {
+    return (len + 3u) / 4u;
 }
 
-// 0, which no compiler knows. A product that goes straight into a sum may be contracted with it (Mesa's llvmpipe does
-// that to some); one whose bits have met this is not, so that no switch of a skeleton changes a bit.
-fn hidden_zero(row: Row) -> u32 {
-    return row.len >> 31u;
+// Returns 0 for every length that there is, which no compiler knows. A compiler may contract a product with the sum
+// that it goes straight into, as Mesa's llvmpipe does with some, and rounds otherwise then. It cannot where the
+// product's bits are combined with this number before, so no switch of a skeleton changes a bit.
+fn hidden_zero(len: u32) -> u32 {
+    return len >> 31u;
 }
 
-// The gradient as the rule sees it.
-fn prepare(c: Common, p: f32, raw: f32) -> f32 {
-    var g = raw;
-    if (UNSCALE) {
-        g *= c.unscale;
-    }
-    if (MEAN) {
-        g /= c.batches;
-    }
-    if (CLIP == 1u) {
-        // Not clamp, which may drop a NaN.
-        g = select(select(g, -c.limit, g < -c.limit), c.limit, g > c.limit);
-    }
-    if (CLIP == 2u) {
-        g = g * c.coarse * c.fine;
-    }
-    if (CLIP == 3u && c.fine != 0.0) {
-        g = c.limit * sign(g);
-    }
-    if (MAXIMIZE) {
-        g *= c.direction;
-    }
-    if (L2) {
-        g += c.l2 * p;
-    }
-    return g;
-}
-
-// A record that no walk but `apply` looks at.
+// Whether the tensor sits this step out. `apply` looks at UNDONE before.
 fn is_absent(record: u32) -> bool {
     return record >= UNDONE;
 }
@@ -226,65 +173,98 @@ fn is_absent(record: u32) -> bool {
 @group(0) @binding(3) var<storage, read> tables: array<vec4<u32>>;
 @group(1) @binding(0) var<storage, read> clocks: array<u32>;
 
-fn load_row(i: u32) -> Row {
-    let a = tables[3u * i];
-    let b = tables[3u * i + 1u];
-    let c = tables[3u * i + 2u];
-    return Row(a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w, c.x, c.y, c.z, c.w);
+const BLOCK_QUADS: u32 = 256u; // vectors of four in a block
+const ABSENT: u32 = 0xffffffffu; // for a record: the tensor is not in this step
+const UNDONE: u32 = 0xfffffffeu; // the step is skipped, and its look-ahead undone
+const OUT_OF_TURN: u32 = 2u; // for a step that is skipped
+
+// Adjacent elements of a tensor, which one workgroup takes.
+struct Chunk {
+    tensor: u32, // the tensor's place in the list
+    len: u32, // elements
+    param: u32, // elements of the bound parameters before the first
+    grad: u32, // elements of the bound gradients before the first
+    state: u32, // vectors of four of the bound state before the first
+    partial: u32, // where the chunk's partial result stands in scratch
+    column_numbers: u32, // where the columns of the first element's matrix stand in the bound lines
+    seen_rows: u32, // where what elements see of the first element's row stands in the bound lines
+    rows: u32, // rows of a matrix
+    columns: u32, // columns of a matrix
+    top: u32, // the first element's row in its matrix
+    left: u32, // the first element's column in its matrix
 }
 
-// Where the tensor's numbers stand in this step, or why it has none.
+// Entry `i` of the table.
+fn load_entry(i: u32) -> Chunk {
+    let a = tables[3u * i + 0u];
+    let b = tables[3u * i + 1u];
+    let c = tables[3u * i + 2u];
+    return Chunk(a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w, c.x, c.y, c.z, c.w);
+}
+
+// Where the tensor's numbers stand in this step, as the host wrote it, or why the tensor has none.
 fn load_record(tensor: u32) -> u32 {
     return clocks[tensor];
 }
 
-fn load_common(tensor: u32, record: u32) -> Common {
+fn load_common(record: u32) -> Common {
     return Common(
         bitcast<f32>(clocks[record + 0u]),
         bitcast<f32>(clocks[record + 1u]),
         bitcast<f32>(clocks[record + 2u]),
         bitcast<f32>(clocks[record + 3u]),
         bitcast<f32>(clocks[record + 4u]),
-        bitcast<f32>(clocks[record + 5u]),
-        bitcast<f32>(clocks[record + 6u]),
-        bitcast<f32>(clocks[record + 7u]),
-        bitcast<f32>(clocks[record + 8u]),
-        bitcast<f32>(clocks[record + 9u]),
-        bitcast<f32>(clocks[record + 10u]),
-        bitcast<f32>(clocks[record + 11u]),
-        bitcast<f32>(clocks[record + 12u]),
-        bitcast<f32>(clocks[record + 13u]),
     );
 }
 
 fn load_hyper(record: u32) -> Hyper {
     return Hyper(
-        bitcast<f32>(clocks[record + 14u]),
-        bitcast<f32>(clocks[record + 15u]),
-        bitcast<f32>(clocks[record + 16u]),
-        bitcast<f32>(clocks[record + 17u]),
-        bitcast<f32>(clocks[record + 18u]),
+        bitcast<f32>(clocks[record + 5u]),
+        bitcast<f32>(clocks[record + 6u]),
+        bitcast<f32>(clocks[record + 7u]),
+        bitcast<f32>(clocks[record + 8u]),
+        bitcast<f32>(clocks[record + 9u]),
     );
 }
 
-fn load_param(row: Row, q: u32) -> vec4<f32> {
-    return decode_f32(params[row.param / 4u + q]);
+// Hooks of wrappers, in the order in which they run.
+
+struct Wrapped {
+    unused: f32,
 }
 
-fn store_param(row: Row, q: u32, old: vec4<f32>, p: vec4<f32>) {
+fn load_wrapped(tensor: u32, record: u32) -> Wrapped {
+    return Wrapped(
+        0.0,
+    );
+}
+
+fn wrapped_looked_ahead(chunk: Chunk, q: u32, before: vec4<f32>) {
+}
+
+fn wrapped_moved(chunk: Chunk, w: Wrapped, q: u32, stands: vec4<f32>) -> vec4<f32> {
+    var p = stands;
+    return p;
+}
+
+fn load_param(chunk: Chunk, q: u32) -> vec4<f32> {
+    return decode_f32(params[chunk.param / 4u + q]);
+}
+
+fn store_param(chunk: Chunk, q: u32, old: vec4<f32>, p: vec4<f32>) {
     var stored = p;
     if (TAILS) {
-        stored = select(old, p, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(row.len - 4u * q));
+        stored = select(old, p, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(chunk.len - 4u * q));
     }
-    params[row.param / 4u + q] = encode_f32(stored);
+    params[chunk.param / 4u + q] = encode_f32(stored);
 }
 
-fn state_place(row: Row, q: u32) -> Place {
-    return Place(row.state + q, 0u);
+fn state_place(chunk: Chunk, q: u32) -> Place {
+    return Place(chunk.state + q, 0u);
 }
 
-fn load_state(row: Row, c: Common, q: u32, p: vec4<f32>, s0: ptr<function, State>, s1: ptr<function, State>, s2: ptr<function, State>, s3: ptr<function, State>) {
-    let at = state_place(row, q);
+fn load_state(chunk: Chunk, c: Common, q: u32, p: vec4<f32>, s0: ptr<function, State>, s1: ptr<function, State>, s2: ptr<function, State>, s3: ptr<function, State>) {
+    let at = state_place(chunk, q);
     let v = decode_f32(states[at.first + 0u * at.span]);
     (*s0).v = v.x;
     (*s1).v = v.y;
@@ -292,33 +272,12 @@ fn load_state(row: Row, c: Common, q: u32, p: vec4<f32>, s0: ptr<function, State
     (*s3).v = v.w;
 }
 
-fn store_state(row: Row, q: u32, s0: State, s1: State, s2: State, s3: State) {
-    let at = state_place(row, q);
+fn store_state(chunk: Chunk, q: u32, s0: State, s1: State, s2: State, s3: State) {
+    let at = state_place(chunk, q);
     states[at.first + 0u * at.span] = encode_f32(vec4<f32>(s0.v, s1.v, s2.v, s3.v));
 }
 
-fn load_slow(row: Row, q: u32) -> vec4<f32> {
-    return vec4<f32>();
-}
-
-fn store_slow(row: Row, q: u32, numbers: vec4<f32>) {
-}
-
-fn load_mean(row: Row, q: u32) -> vec4<f32> {
-    return vec4<f32>();
-}
-
-fn store_mean(row: Row, q: u32, numbers: vec4<f32>) {
-}
-
-fn load_before(row: Row, q: u32) -> vec4<f32> {
-    return vec4<f32>();
-}
-
-fn store_before(row: Row, q: u32, numbers: vec4<f32>) {
-}
-
-fn load_grad(row: Row, q: u32) -> vec4<f32> {
+fn load_grad(chunk: Chunk, q: u32) -> vec4<f32> {
     return vec4<f32>();
 }
 
@@ -326,8 +285,12 @@ fn load_tensor(tensor: u32) -> Tensor {
     return Tensor(0.0);
 }
 
-// The parameters moved outside a step: ahead of the gradients, to evaluation, back to training; swapped with their
-// mean, or replaced by it.
+fn load_factor(tensor: u32) -> f32 {
+    return 1.0;
+}
+
+// The parameters are moved outside a step: ahead of the gradients, to evaluation, back to training, or as a wrapper
+// says.
 
 @compute @workgroup_size(LANES)
 fn move_all(
@@ -335,31 +298,29 @@ fn move_all(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let row = load_row(row_index(group, groups));
-    let record = load_record(row.tensor);
+    let chunk = load_entry(entry_index(group, groups));
+    let record = load_record(chunk.tensor);
     if (is_absent(record)) {
         return;
     }
-    let c = load_common(row.tensor, record);
+    let c = load_common(record);
+    let w = load_wrapped(chunk.tensor, record);
     let h = load_hyper(record);
-    let end = quads(row);
+    let end = quads(chunk.len);
     for (var q = lane; q < end; q += LANES) {
-        let p = load_param(row, q);
-        if (MOVE == 3u) {
-            store_param(row, q, p, load_mean(row, q));
-            store_mean(row, q, p);
-        } else if (MOVE == 4u) {
-            store_param(row, q, p, load_mean(row, q) / c.ema_correction);
+        let p = load_param(chunk, q);
+        if (MOVE > TO_TRAINING) {
+            store_param(chunk, q, p, wrapped_moved(chunk, w, q, p));
         } else {
             var s0: State;
             var s1: State;
             var s2: State;
             var s3: State;
-            load_state(row, c, q, p, &s0, &s1, &s2, &s3);
-            if (RESTORES) {
-                store_before(row, q, p);
+            load_state(chunk, c, q, p, &s0, &s1, &s2, &s3);
+            if (MOVE == TO_LOOK_AHEAD) {
+                wrapped_looked_ahead(chunk, q, p);
             }
-            store_param(row, q, p, vec4<f32>(
+            store_param(chunk, q, p, vec4<f32>(
                 moved(h, p.x, &s0),
                 moved(h, p.y, &s1),
                 moved(h, p.z, &s2),

@@ -1,0 +1,510 @@
+//! Every word that the host and the shaders share, by name: the words of a step, the words that stay on the device, the
+//! partial results, and the entries of the chunk table. Only descriptions of such words may live here.
+//!
+//! From one description come the offsets in Rust and the constants and structs in WGSL, so an offset is written nowhere
+//! else. A table below is a list of names, each with its number of words; a name's offset is the sum of the numbers
+//! before it. `LEN` is the number of words of the whole table.
+
+use std::fmt::Write;
+
+use crate::tensor::{ALIGNMENT, BLOCK};
+
+/// A name of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Word {
+    /// The name, in capitals.
+    pub name: &'static str,
+    /// Words before it.
+    pub at: usize,
+    /// What stands there.
+    pub doc: &'static str,
+}
+
+/// Declares a table of words as a module: a constant for each name, `LEN`, and the list that WGSL is generated from.
+macro_rules! table {
+    ($(#[doc = $about:literal])+ $table:ident { $(#[doc = $doc:literal] $name:ident: $len:expr,)+ }) => {
+        $(#[doc = $about])+
+        pub mod $table {
+            use crate::words::Word;
+
+            #[repr(C)]
+            #[expect(non_snake_case, reason = "only the offsets of the fields are used")]
+            struct Layout {
+                $($name: [u32; $len],)+
+            }
+
+            $(
+                #[doc = $doc]
+                pub const $name: usize = std::mem::offset_of!(Layout, $name) / 4;
+            )+
+
+            /// Words of the table.
+            pub const LEN: usize = size_of::<Layout>() / 4;
+
+            /// All names, in order.
+            pub const WORDS: &[Word] = &[$(Word { name: stringify!($name), at: $name, doc: $doc }),+];
+        }
+    };
+}
+
+table! {
+    /// What a shader has measured of gradients, and of parameters where the clip asks for them. Each sum of squares
+    /// stands in two numbers, so that none overflows: `Squares` in `src/control.rs`.
+    measured {
+        /// f32: the sum of squares of the gradients below 2^32.
+        GRADS_SMALL: 1,
+        /// f32: the sum of squares of the other gradients.
+        GRADS_LARGE: 1,
+        /// f32: the sum of squares of the parameters below 2^32.
+        PARAMS_SMALL: 1,
+        /// f32: the sum of squares of the other parameters.
+        PARAMS_LARGE: 1,
+        /// The worst kind of gradient: 0 where all are fit for use, else a number of `NonFinite`.
+        KIND: 1,
+    }
+}
+
+table! {
+    /// A partial result of a rule's sums.
+    sum {
+        /// f32: the first number of `measure`, combined.
+        FIRST: 1,
+        /// f32: the second number of `measure`, combined.
+        SECOND: 1,
+    }
+}
+
+table! {
+    /// The first words of control: what stays on the device from step to step. Behind them stand the words of each
+    /// tensor. A report is a copy of the words before `OTHERS`.
+    control {
+        /// f32: what the coming loss is multiplied by. The caller may bind it, so it is the first word.
+        SCALE: 1,
+        /// f32: one over the loss scale of the step's gradients.
+        UNSCALE: 1,
+        /// Good steps since the loss scale changed last.
+        GOOD: 1,
+        /// 0 where the step is applied, 1 where it is skipped, `OUT_OF_TURN` where it ran out of order.
+        SKIPPED: 1,
+        /// f32: the loss scale of the step's gradients.
+        SCALE_USED: 1,
+        /// What was measured of all gradients together.
+        ALL: crate::words::measured::LEN,
+        /// The number of the step that ran last.
+        SEQUENCE: 1,
+        /// Which of the worlds that the host knows is the true one.
+        WORLD: 1,
+        /// The first tensor whose gradient no step can use, or `ABSENT`.
+        CULPRIT: 1,
+        /// The worst kind of number in that gradient.
+        CULPRIT_KIND: 1,
+        /// What was measured of all gradients of each other optimizer that shares the decision.
+        OTHERS: crate::words::measured::LEN * crate::words::OTHERS_MOST,
+    }
+}
+
+table! {
+    /// The words of one tensor in control.
+    tensor {
+        /// Where the tensor's record starts in control, or `ABSENT`, or `UNDONE`.
+        RECORD: 1,
+        /// f32: a clip multiplies the tensor's gradients by this power of two first,
+        COARSE: 1,
+        /// f32: and by this number then.
+        FINE: 1,
+        /// What was measured of the tensor's gradients.
+        MEASURED: crate::words::measured::LEN,
+    }
+}
+
+table! {
+    /// The first of the norms in control. Behind it stands the norm of each tensor's gradients.
+    norms {
+        /// f32: the norm of all gradients.
+        ALL: 1,
+    }
+}
+
+table! {
+    /// The first words of a step whose update is decided on the device. Behind them stands one word a tensor: 0 where
+    /// the tensor has a gradient, else `ABSENT`.
+    step {
+        /// How many tensors there are.
+        TENSORS: 1,
+        /// What the walk `decide` does: bits of `stage`.
+        STAGES: 1,
+        /// Where the table of worlds stands in the step: for each world where its words stand.
+        WORLDS: 1,
+        /// Where records stand in control.
+        RECORDS: 1,
+        /// Words of a record.
+        RECORD_LEN: 1,
+        /// Where norms stand in control.
+        NORMS: 1,
+        /// The number of the step that must have run last.
+        BEFORE: 1,
+        /// The number of this step.
+        AFTER: 1,
+        /// f32: the clip's limit.
+        CLIP_LIMIT: 1,
+        /// f32: the least norm of parameters that an adaptive clip reckons with.
+        CLIP_EPS: 1,
+        /// Which option written on the device the clip's limit is, or `ABSENT`.
+        CLIP_OPTION: 1,
+        /// Whether a step may be skipped.
+        SKIPS: 1,
+        /// Good steps after which the loss scale grows; 0 without loss scale.
+        INTERVAL: 1,
+        /// f32: what the loss scale grows by.
+        GROWTH: 1,
+        /// f32: what the loss scale shrinks by.
+        BACKOFF: 1,
+        /// f32: micro-batches of a step.
+        BATCHES: 1,
+        /// Where the options that are written on the device stand in control.
+        OPTIONS: 1,
+        /// How many such options there are.
+        OPTIONS_COUNT: 1,
+        /// How many other optimizers share the decision.
+        OTHERS: 1,
+    }
+}
+
+table! {
+    /// The first words of one world in a step: a state that the clocks may be in. Behind them stand the numbers of each
+    /// clock's record.
+    world {
+        /// The world that is true next where the step is applied.
+        APPLIED: 1,
+        /// The world that is true next where the step is skipped.
+        SKIPPED: 1,
+        /// How many clocks there are.
+        CLOCKS: 1,
+        /// Where the step says which clock each tensor has: one word a tensor, `ABSENT` for a tensor that sits out.
+        CLOCK_OF: 1,
+    }
+}
+
+/// What the walk `decide` does, a bit each.
+pub mod stage {
+    /// It adds up what was measured of the tensors.
+    pub const MEASURE: u32 = 1;
+    /// It decides whether the step is skipped, and moves the loss scale.
+    pub const DECIDE: u32 = 2;
+    /// It picks the records of the true world.
+    pub const SELECT: u32 = 4;
+    /// It moves on to the next world.
+    pub const ADVANCE: u32 = 8;
+}
+
+/// Optimizers that may share a decision, beside the one that decides.
+pub const OTHERS_MOST: usize = 6;
+
+/// Stands for a record: the tensor has no gradient in this step, or the step is skipped.
+pub const ABSENT: u32 = 0xffff_ffff;
+
+/// Stands for a record: the step is skipped, and its look-ahead is undone.
+pub const UNDONE: u32 = 0xffff_fffe;
+
+/// In `control::SKIPPED`: the step ran out of the order of encoding.
+pub const OUT_OF_TURN: u32 = 2;
+
+/// Words of a report.
+pub const REPORT_WORDS: usize = control::OTHERS;
+
+/// Words of a partial result of the walk that measures gradients.
+pub const NORM_WORDS: u64 = measured::LEN as u64;
+
+/// Words of a partial result of a rule's sums.
+pub const SUM_WORDS: u64 = sum::LEN as u64;
+
+/// Words of an entry of the chunk table, whatever walk reads it.
+pub const ENTRY_WORDS: usize = 12;
+
+/// An entry of the chunk table: what one workgroup works on. One with `len` 0 asks for nothing.
+pub trait Entry: Copy {
+    /// The struct's name.
+    const NAME: &'static str;
+    /// What the struct is.
+    const DOC: &'static str;
+    /// Fields in order, and what each says.
+    const FIELDS: &'static [(&'static str, &'static str)];
+
+    /// As it stands in the table.
+    fn words(self) -> [u32; ENTRY_WORDS];
+
+    /// From the table.
+    fn read(words: [u32; ENTRY_WORDS]) -> Self;
+}
+
+/// Declares the entries of one kind of table.
+macro_rules! entry {
+    ($(#[doc = $about:literal])+ $entry:ident { $($(#[doc = $doc:literal])+ $field:ident,)+ }) => {
+        $(#[doc = $about])+
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct $entry {
+            $($(#[doc = $doc])+ pub $field: u64,)+
+        }
+
+        impl Entry for $entry {
+            const NAME: &'static str = stringify!($entry);
+            const DOC: &'static str = concat!($($about),+);
+            const FIELDS: &'static [(&'static str, &'static str)] = &[$((stringify!($field), concat!($($doc),+))),+];
+
+            fn words(self) -> [u32; ENTRY_WORDS] {
+                let mut words = [0; ENTRY_WORDS];
+                for (word, field) in words.iter_mut().zip([$(self.$field),+]) {
+                    *word = field as u32;
+                }
+                words
+            }
+
+            fn read(words: [u32; ENTRY_WORDS]) -> Self {
+                let mut words = words.into_iter().map(u64::from);
+                Self { $($field: words.next().unwrap_or(0)),+ }
+            }
+        }
+
+        const _: () = assert!($entry::FIELDS.len() <= ENTRY_WORDS);
+    };
+}
+
+entry! {
+    /// Adjacent elements of a tensor, which one workgroup takes.
+    Chunk {
+        /// the tensor's place in the list
+        tensor,
+        /// elements
+        len,
+        /// elements of the bound parameters before the first
+        param,
+        /// elements of the bound gradients before the first
+        grad,
+        /// vectors of four of the bound state before the first
+        state,
+        /// where the chunk's partial result stands in scratch
+        partial,
+        /// where the columns of the first element's matrix stand in the bound lines
+        column_numbers,
+        /// where what elements see of the first element's row stands in the bound lines
+        seen_rows,
+        /// rows of a matrix
+        rows,
+        /// columns of a matrix
+        columns,
+        /// the first element's row in its matrix
+        top,
+        /// the first element's column in its matrix
+        left,
+    }
+}
+
+entry! {
+    /// A tensor whose chunks have left partial results, which one workgroup combines.
+    TensorSums {
+        /// the tensor's place in the list
+        tensor,
+        /// elements
+        len,
+        /// how many partial results there are
+        partials,
+        /// words from one partial result to the next
+        stride,
+        /// where the first partial result stands in scratch
+        partial,
+    }
+}
+
+entry! {
+    /// A part of a matrix, or several whole matrices where these are small. One workgroup takes it.
+    Tile {
+        /// the tensor's place in the list
+        tensor,
+        /// elements
+        len,
+        /// elements of the bound parameters before the first
+        param,
+        /// elements of the bound gradients before the first
+        grad,
+        /// elements of a row that lie in the tile
+        width,
+        /// where the sums over rows go: to the bound lines where matrices are small, else to scratch, as shares
+        row_sums,
+        /// where the sums over columns go, likewise
+        column_sums,
+        /// where what elements see of the rows stands in the bound lines, where matrices are small
+        seen_rows,
+        /// rows of a matrix
+        rows,
+        /// columns of a matrix
+        columns,
+    }
+}
+
+entry! {
+    /// All rows of a matrix, or some of its columns, which one workgroup finishes.
+    LinesOfMatrix {
+        /// the tensor's place in the list
+        tensor,
+        /// rows or columns
+        len,
+        /// 0 for rows, 1 for columns
+        are_columns,
+        /// how many tiles have a share in each line
+        shares,
+        /// words from one tile's shares to the next tile's
+        stride,
+        /// where the first tile's shares stand in scratch
+        share,
+        /// where the lines' numbers stand in the bound lines
+        numbers,
+        /// where what elements see of the rows stands in the bound lines
+        seen_rows,
+        /// rows of the matrix
+        rows,
+        /// columns of the matrix
+        columns,
+    }
+}
+
+/// Where things stand in control, in words.
+#[derive(Clone, Copy, Debug)]
+pub struct Layout {
+    /// How many tensors there are.
+    pub tensors: usize,
+    /// Words of a record.
+    pub record: usize,
+    /// Where the norms start.
+    pub norms: usize,
+    /// Where the options that are written on the device start.
+    pub options: usize,
+    /// Where the records start.
+    pub records: usize,
+}
+
+impl Layout {
+    /// Control of so many tensors, with so many options written on the device, and so many words a record. What the
+    /// caller may bind starts at a multiple of [`ALIGNMENT`].
+    pub fn new(tensors: usize, options: usize, record: usize) -> Self {
+        let align = |words: usize| words.next_multiple_of(ALIGNMENT as usize / 4);
+        let norms = align(Self::of_tensor(tensors));
+        let first_option = align(norms + norms::LEN + tensors);
+        Self { tensors, record, norms, options: first_option, records: align(first_option + options) }
+    }
+
+    /// All words, with a record for every tensor.
+    pub fn words(&self) -> usize {
+        self.records + self.record * self.tensors.max(1)
+    }
+
+    /// Where the words of a tensor start.
+    pub fn of_tensor(tensor: usize) -> usize {
+        control::LEN + tensor::LEN * tensor
+    }
+
+    /// Norms that there are: of all gradients, and of each tensor's.
+    pub fn norms_len(&self) -> usize {
+        norms::LEN + self.tensors
+    }
+}
+
+const _: () = assert!(control::SCALE == 0, "the loss scale is bound alone, and bindings start on 256 bytes");
+
+/// WGSL: the constants of a table, each with the prefix before its name, and the table's length.
+pub fn constants(prefix: &str, words: &[Word], len: usize) -> String {
+    let mut text = String::new();
+    for Word { name, at, doc } in words {
+        line(&mut text, format_args!("const {prefix}_{name}: u32 = {at}u; //{doc}"));
+    }
+    line(&mut text, format_args!("const {prefix}_WORDS: u32 = {len}u;\n"));
+    text
+}
+
+/// WGSL: the bits of [`stage`].
+pub fn stages() -> String {
+    let stages = [
+        ("MEASURE", stage::MEASURE),
+        ("DECIDE", stage::DECIDE),
+        ("SELECT", stage::SELECT),
+        ("ADVANCE", stage::ADVANCE),
+    ];
+    let mut text = String::new();
+    for (name, bit) in stages {
+        line(&mut text, format_args!("const STAGE_{name}: u32 = {bit}u;"));
+    }
+    text + "\n"
+}
+
+/// WGSL: the constants that every walk knows.
+pub fn marks() -> String {
+    let mut text = String::new();
+    line(&mut text, format_args!("const BLOCK_QUADS: u32 = {}u; // vectors of four in a block", BLOCK / 4));
+    line(&mut text, format_args!("const ABSENT: u32 = {ABSENT:#x}u; // for a record: the tensor is not in this step"));
+    line(
+        &mut text,
+        format_args!("const UNDONE: u32 = {UNDONE:#x}u; // the step is skipped, and its look-ahead undone"),
+    );
+    line(&mut text, format_args!("const OUT_OF_TURN: u32 = {OUT_OF_TURN}u; // for a step that is skipped\n"));
+    text
+}
+
+/// WGSL: the struct of an entry of the chunk table, and `load_entry`.
+pub fn entry<E: Entry>() -> String {
+    let mut text = String::new();
+    line(&mut text, format_args!("//{}", E::DOC));
+    line(&mut text, format_args!("struct {} {{", E::NAME));
+    for (field, doc) in E::FIELDS {
+        line(&mut text, format_args!("    {field}: u32, //{doc}"));
+    }
+    let vectors = ENTRY_WORDS / 4;
+    line(&mut text, format_args!("}}\n\n// Entry `i` of the table.\nfn load_entry(i: u32) -> {} {{", E::NAME));
+    let names = ["a", "b", "c"];
+    for (v, name) in names.iter().enumerate().take(E::FIELDS.len().div_ceil(4)) {
+        line(&mut text, format_args!("    let {name} = tables[{vectors}u * i + {v}u];"));
+    }
+    let word = |i: usize| format!("{}.{}", names[i / 4], ["x", "y", "z", "w"][i % 4]);
+    let words: Vec<_> = (0..E::FIELDS.len()).map(word).collect();
+    line(&mut text, format_args!("    return {}({});\n}}\n", E::NAME, words.join(", ")));
+    text
+}
+
+fn line(text: &mut String, arguments: std::fmt::Arguments<'_>) {
+    writeln!(text, "{arguments}").expect("a string takes any text");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_a_table_stand_one_behind_the_other() {
+        assert_eq!((control::SCALE, control::ALL, control::SEQUENCE), (0, 5, 5 + measured::LEN));
+        assert_eq!(control::LEN, control::OTHERS + OTHERS_MOST * measured::LEN);
+        assert_eq!(tensor::LEN, 3 + measured::LEN);
+        let text = constants("SUM", sum::WORDS, sum::LEN);
+        assert!(
+            text.contains("const SUM_SECOND: u32 = 1u; //") && text.contains("const SUM_WORDS: u32 = 2u;"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn an_entry_is_read_as_it_was_written() {
+        let tile = Tile { tensor: 1, len: 2, width: 3, columns: 4, ..Tile::default() };
+        assert_eq!(Tile::read(tile.words()), tile);
+        let text = entry::<TensorSums>();
+        assert!(text.contains("let b = tables[3u * i + 1u];") && !text.contains("let c"), "{text}");
+        assert!(text.contains("return TensorSums(a.x, a.y, a.z, a.w, b.x);"), "{text}");
+    }
+
+    #[test]
+    fn what_the_caller_binds_starts_on_256_bytes() {
+        for (tensors, options) in [(0, 0), (1, 1), (1000, 5)] {
+            let layout = Layout::new(tensors, options, 17);
+            for start in [layout.norms, layout.options, layout.records] {
+                assert_eq!(start % (ALIGNMENT as usize / 4), 0);
+            }
+            assert!(layout.norms >= Layout::of_tensor(tensors) && layout.options >= layout.norms + layout.norms_len());
+        }
+    }
+}
