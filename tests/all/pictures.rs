@@ -3,10 +3,11 @@
 use std::fs;
 use std::path::Path;
 
-const PICTURES: [&str; 9] = [
+const PICTURES: [&str; 10] = [
     "clipping.png",
     "convergence.png",
     "decay.png",
+    "hooks.svg",
     "idea.svg",
     "landscapes.gif",
     "landscapes.png",
