@@ -1,4 +1,4 @@
-// rmsprop / moves / param f32, vec4. Composed by wgpu-optim 0.1.0.
+// rmsprop / moves / param f32, vec4. Composed by wgpu-optim 0.2.0.
 
 // Shared vocabulary of the rules: pure functions of numbers.
 // Twin: src/parts.rs

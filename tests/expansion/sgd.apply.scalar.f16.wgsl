@@ -1,4 +1,4 @@
-// sgd / apply / param f32, grad f16, scalar. Composed by wgpu-optim 0.1.0.
+// sgd / apply / param f32, grad f16, scalar. Composed by wgpu-optim 0.2.0.
 
 // Shared vocabulary of the rules: pure functions of numbers.
 // Twin: src/parts.rs
