@@ -16,23 +16,17 @@
 //! What the device computes is held against the formulas, computed by hand in f64: each loss and gradient, and each
 //! step from the gradient that it had. It fails where one is off.
 //!
-//! `cargo run --release --example clipping -- --lr 0.5 --thresholds 0.1,0.5,2`
-
-#[path = "landscapes/contour.rs"]
-mod contour;
-#[path = "pictures/draw.rs"]
-mod draw;
-#[path = "pictures/kernel.rs"]
-mod kernel;
+//! `cargo run --release --manifest-path crates/pictures/Cargo.toml --bin clipping -- --lr 0.5 --thresholds 0.1,0.5,2`
 
 use clap::{Parser, value_parser};
-use draw::{Area, Out, Result, anchored, legend, pen, text};
-use kernel::Kernel;
 use plotters::prelude::*;
 use plotters::style::text_anchor::HPos;
 use std::ops::Range;
 use std::process::ExitCode;
 use wgpu_optim::{Arena, Clip, Config, Gpu, Optimizer, Sgd, Slice, TensorSpec, wgpu};
+use wgpu_optim_pictures::draw::{Area, Out, Result, anchored, legend, pen, text};
+use wgpu_optim_pictures::kernel::Kernel;
+use wgpu_optim_pictures::{contour, draw};
 
 /// Draws the way of two parameters at a cliff without a clip and with several, and checks each step by hand.
 #[derive(Parser)]

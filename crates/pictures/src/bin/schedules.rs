@@ -1,18 +1,15 @@
 //! Draws every schedule: the factor on the learning rate over a hundred steps.
 //!
-//! `cargo run --example schedules -- --out target/pictures`
-
-#[path = "pictures/draw.rs"]
-#[allow(dead_code)] // what only curves with a key need
-mod draw;
+//! `cargo run --release --manifest-path crates/pictures/Cargo.toml --bin schedules -- --out target/pictures`
 
 use clap::Parser;
-use draw::{Area, Out, Result, anchored, pen, text};
 use plotters::prelude::*;
 use plotters::style::text_anchor::HPos;
 use serde_json::{Value, json};
 use std::process::ExitCode;
 use wgpu_optim::{Schedule, Scheduler};
+use wgpu_optim_pictures::draw;
+use wgpu_optim_pictures::draw::{Area, Out, Result, anchored, pen, text};
 
 /// Draws every schedule.
 #[derive(Parser)]

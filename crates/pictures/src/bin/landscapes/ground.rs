@@ -1,9 +1,9 @@
 //! The landscapes on the GPU: what they look like, and how optimizers go down them.
 
-use crate::draw::Result;
-use crate::kernel::Kernel;
 use std::ops::Range;
 use wgpu_optim::{Arena, Config, Gpu, Group, Optimizer, Slice, TensorSpec, wgpu};
+use wgpu_optim_pictures::draw::Result;
+use wgpu_optim_pictures::kernel::Kernel;
 
 const WGSL: &str = include_str!("landscapes.wgsl");
 

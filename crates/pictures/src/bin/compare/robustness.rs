@@ -1,9 +1,9 @@
 //! How much an optimizer minds its learning rate: the network of the demo, trained anew with each.
 
 use crate::data::Data;
-use crate::draw::Result;
 use crate::network::Network;
 use wgpu_optim::{Config, DType, Gpu, Optimizer, wgpu};
+use wgpu_optim_pictures::draw::Result;
 
 const BATCH: usize = 64;
 /// How often every training image is seen, always in the same order.

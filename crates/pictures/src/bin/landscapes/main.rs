@@ -1,27 +1,21 @@
 //! The paths of optimizers down five landscapes, as pictures and as an animation. Gradients and steps are computed on
 //! the GPU; each path is a tensor of two elements.
 //!
-//! `cargo run --release --example landscapes -- --out target/pictures`
+//! `cargo run --release --manifest-path crates/pictures/Cargo.toml --bin landscapes -- --out target/pictures`
 
 mod animation;
-mod contour;
-#[path = "../pictures/draw.rs"]
-mod draw;
 mod ground;
-#[path = "../pictures/kernel.rs"]
-mod kernel;
-#[path = "../pictures/optimizers.rs"]
-mod optimizers;
 
 use clap::{Parser, value_parser};
-use draw::{Area, Out, Result, anchored, legend, pen, text};
 use ground::{LANDSCAPES, Landscape, Path};
-use optimizers::Contestant;
 use plotters::prelude::*;
 use plotters::style::text_anchor::HPos;
 use resvg::tiny_skia::Pixmap;
 use std::process::ExitCode;
 use wgpu_optim::Gpu;
+use wgpu_optim_pictures::draw::{Area, Out, Result, anchored, legend, pen, text};
+use wgpu_optim_pictures::optimizers::Contestant;
+use wgpu_optim_pictures::{contour, draw, optimizers};
 
 /// Draws the paths of optimizers down five landscapes, each at the learning rate that comes down soonest.
 #[derive(Parser)]

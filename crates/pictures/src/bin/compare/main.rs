@@ -8,31 +8,26 @@
 //! about the rate. Logistic regression is too good-natured to tell: the second picture trains the network of the demo
 //! with those in colour, and the program says what it shows.
 //!
-//! `cargo run --release --example compare -- --out target/pictures`
+//! `cargo run --release --manifest-path crates/pictures/Cargo.toml --bin compare -- --out target/pictures`
 
-#[path = "../train_digits/data.rs"]
+#[path = "../../../../../examples/train_digits/data.rs"]
 #[allow(dead_code)] // the reader of MNIST
 mod data;
-#[path = "../pictures/draw.rs"]
-mod draw;
-#[path = "../pictures/kernel.rs"]
-mod kernel;
-#[path = "../train_digits/network.rs"]
+#[path = "../../../../../examples/train_digits/network.rs"]
 #[allow(dead_code)] // the shuffling, the loss scale, and all of the score but the accuracy
 mod network;
-#[path = "../pictures/optimizers.rs"]
-mod optimizers;
 mod regression;
 mod robustness;
 
 use clap::Parser;
-use draw::{Area, Out, Result, anchored, legend, pen, text};
 use plotters::prelude::*;
 use plotters::style::text_anchor::HPos;
 use regression::{BATCH, EVERY, Models, Score};
 use robustness::{Bench, EPOCHS};
 use std::process::ExitCode;
 use wgpu_optim::Gpu;
+use wgpu_optim_pictures::draw::{Area, Out, Result, anchored, legend, pen, text};
+use wgpu_optim_pictures::{draw, optimizers};
 
 /// Compares optimizers at logistic regression of handwritten digits.
 #[derive(Parser)]

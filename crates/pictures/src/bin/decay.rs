@@ -12,21 +12,17 @@
 //! constant rate is too much for it and it is thrown out of the minimum again, unless its rate decays, too. Then try
 //! `--decay 1`, which stops the exponential one at its first step, or `--lr 0.1`, at which nothing needs to decay.
 //!
-//! `cargo run --release --example decay -- --lr 0.45 --decay 0.1 --start 3`
-
-#[path = "pictures/draw.rs"]
-mod draw;
-#[path = "pictures/kernel.rs"]
-mod kernel;
+//! `cargo run --release --manifest-path crates/pictures/Cargo.toml --bin decay -- --lr 0.45 --decay 0.1 --start 3`
 
 use clap::{Parser, value_parser};
-use draw::{Area, Out, Result, anchored, legend, pen, text};
-use kernel::Kernel;
 use plotters::prelude::*;
 use plotters::style::text_anchor::HPos;
 use serde_json::{Value, json};
 use std::process::ExitCode;
 use wgpu_optim::{Arena, Config, Gpu, Optimizer, Slice, TensorSpec, wgpu};
+use wgpu_optim_pictures::draw;
+use wgpu_optim_pictures::draw::{Area, Out, Result, anchored, legend, pen, text};
+use wgpu_optim_pictures::kernel::Kernel;
 
 /// Draws the way of one weight under RMSProp and under decaying learning rates, and checks each step by its equation.
 #[derive(Parser)]

@@ -1,11 +1,11 @@
 //! Logistic regression of the digits on the GPU, for many models at once.
 
 use crate::data::Data;
-use crate::draw::Result;
-use crate::kernel::Kernel;
 use rand::{RngExt, SeedableRng, rngs::Xoshiro256PlusPlus};
 use std::time::Instant;
 use wgpu_optim::{Arena, Config, Gpu, Group, Optimizer, Slice, TensorSpec, wgpu};
+use wgpu_optim_pictures::draw::Result;
+use wgpu_optim_pictures::kernel::Kernel;
 
 const WGSL: &str = include_str!("softmax.wgsl");
 

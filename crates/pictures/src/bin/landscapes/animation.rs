@@ -1,7 +1,7 @@
 //! Frames to an animated GIF.
 
-use crate::draw::{Palette, Result};
 use resvg::tiny_skia::Pixmap;
+use wgpu_optim_pictures::draw::{Palette, Result};
 
 /// Frames of one size, each shown so many hundredths of a second and the last one for three seconds, again and again.
 /// After the first frame, each holds only what differs from the one before.
