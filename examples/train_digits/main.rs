@@ -21,8 +21,8 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 #[derive(Parser)]
 struct Options {
     /// An optimizer's name, with a learning rate for these digits that falls in a straight line to zero, or FILE.json
-    /// with an optimizer's configuration, taken as it stands. The name sgd means momentum 0.9
-    #[arg(long, value_name = "NAME|FILE.json", default_value = "adamw")]
+    /// with an optimizer's configuration, taken as it stands. The names of recipes.json stand for what is there
+    #[arg(long, value_name = "NAME|FILE.json", default_value_t = usual())]
     optimizer: String,
     /// How often every training image is seen
     #[arg(long, default_value_t = 30, value_parser = value_parser!(u32).range(1..))]
@@ -66,15 +66,9 @@ impl Grads {
     }
 }
 
-/// What a bare name stands for: rates found by trying a few on several splits of the digits.
-const RECIPES: [&str; 6] = [
-    r#"{"optimizer": "sgd", "lr": 0.1, "momentum": 0.9}"#,
-    r#"{"optimizer": "adagrad", "lr": 0.05}"#,
-    r#"{"optimizer": "rmsprop", "lr": 0.004}"#,
-    r#"{"optimizer": "adam", "lr": 0.006}"#,
-    r#"{"optimizer": "adamw", "lr": 0.006}"#,
-    r#"{"optimizer": "novograd", "lr": 0.03}"#,
-];
+/// What a bare name stands for: configurations with rates found by trying a few on several splits of the digits. The
+/// first one is the default.
+const RECIPES: &str = include_str!("recipes.json");
 
 /// Batches in one submit: enough that submitting costs little, few enough for the bar to move.
 const BATCHES_A_SUBMIT: usize = 64;
@@ -162,6 +156,15 @@ fn run(options: Options) -> Result<()> {
     Ok(())
 }
 
+fn recipes() -> Vec<serde_json::Value> {
+    serde_json::from_str(RECIPES).expect("recipes.json is a list of configurations")
+}
+
+/// The optimizer of the first recipe.
+fn usual() -> String {
+    recipes()[0]["optimizer"].as_str().expect("a name").into()
+}
+
 /// The configuration that `--optimizer` means, and whether its learning rate is to fall.
 fn optimizer(choice: &str) -> Result<(Config, bool)> {
     if choice.ends_with(".json") {
@@ -169,11 +172,8 @@ fn optimizer(choice: &str) -> Result<(Config, bool)> {
         let config = Config::from_json(&text).map_err(|error| format!("--optimizer {choice}: {error}"))?;
         return Ok((config, false));
     }
-    for recipe in RECIPES {
-        let config = Config::from_json(recipe)?;
-        if config.name() == choice {
-            return Ok((config, true));
-        }
+    if let Some(recipe) = recipes().into_iter().find(|recipe| recipe["optimizer"] == choice) {
+        return Ok((Config::from_value(recipe)?, true));
     }
     // No recipe: the rule's own defaults.
     let config = Config::from_value(serde_json::json!({ "optimizer": choice }));
@@ -237,6 +237,13 @@ fn step_seconds(gpu: &Gpu, network: &Network, optimizer: &mut Optimizer) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_recipe_is_a_configuration() {
+        for recipe in recipes() {
+            Config::from_value(recipe.clone()).unwrap_or_else(|error| panic!("{recipe}: {error}"));
+        }
+    }
 
     #[test]
     fn the_loss_is_scaled_as_the_options_say_then_the_configuration() {

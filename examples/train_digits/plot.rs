@@ -120,7 +120,8 @@ fn panel(svg: &mut String, label: &str, scores: &[Score], curves: [Curve; 2], to
 fn ticks([low, high]: [f32; 2], least: f32) -> Vec<(f32, usize)> {
     let rough = (high - low) / 10.0;
     let power = 10f32.powf(rough.log10().floor());
-    let step = [1.0, 2.0, 5.0, 10.0].map(|of| of * power).into_iter().find(|step| *step >= rough).unwrap_or(rough);
+    let step =
+        [1.0, 2.0, 5.0, 10.0].map(|of| of * power).into_iter().find(|step| *step >= 0.999 * rough).unwrap_or(rough);
     let step = step.max(least);
     let digits = (-step.log10().floor()).max(0.0) as usize;
     let (first, last) = ((low / step).ceil() as i64, (high / step).floor() as i64);

@@ -1,131 +1,261 @@
-//! What a step moves and how often it walks: the table of the plan, rule by rule.
+//! What a step moves and how often it walks: the plan beside the shaders' texts, and what wrappers add.
 
-use crate::common::gpu;
+use std::collections::{BTreeMap, HashMap};
+
+use crate::common::{gpu, say};
+use crate::languages::parse;
+use naga::back::{PipelineConstants, pipeline_constants::process_overrides};
+use naga::valid::{FunctionInfo, ModuleInfo};
+use naga::{Block, Expression, Function, Handle, Literal, LocalVariable, Module, ShaderStage, Statement};
 use serde_json::{Value, json};
-use wgpu_optim::{Arena, Config, DType, Optimizer, TensorSpec, rules};
+use wgpu_optim::rule::AnyRule;
+use wgpu_optim::rules::ALL;
+use wgpu_optim::shader::{Switches, Walk, compose};
+use wgpu_optim::{Access, Arena, Config, DType, Gpu, Optimizer, StepPlan, TensorSpec, WeightDecay, Wrappers};
 
-/// A rule's default options, or those of one of its cases: bytes of a parameter, passes.
-const TABLE: [(&str, &str, u64, usize); 30] = [
-    ("sgd", "", 12, 1),
-    ("sgd", "momentum", 20, 1),
-    ("adagrad", "", 20, 1),
-    ("adadelta", "", 28, 1),
-    ("rmsprop", "", 20, 1),
-    ("rmsprop", "momentum", 28, 1),
-    ("rmsprop", "centered", 36, 1),
-    ("adam", "", 28, 1),
-    ("adam", "amsgrad", 36, 1),
-    ("adamw", "", 28, 1),
-    ("adamax", "", 28, 1),
-    ("nadam", "", 28, 1),
-    ("radam", "", 28, 1),
-    ("novograd", "", 24, 3),
-    ("lion", "", 20, 1),
-    ("signum", "", 20, 1),
-    ("signum", "plain", 12, 1),
-    ("lamb", "", 40, 3),
-    ("lars", "", 28, 3),
-    ("adan", "", 44, 1),
-    ("adabelief", "", 28, 1),
-    ("yogi", "", 28, 1),
-    ("adopt", "", 28, 1),
-    ("ademamix", "", 36, 1),
-    ("asgd", "", 20, 1),
-    ("rprop", "", 28, 1),
-    ("schedule_free", "", 28, 1),
-    ("adafactor", "", 24, 5),
-    ("novograd", "linf", 24, 3),
-    ("sgd", "average_nesterov", 20, 1),
-];
+/// Buffers of which each element has a number, as the texts call them.
+const PER_ELEMENT: [&str; 3] = ["params", "grads", "states"];
 
-#[test]
-fn bytes_and_passes_are_those_of_the_table() {
-    let Some(gpu) = gpu("bytes and passes", TABLE.len()) else { return };
-    let missing: Vec<_> =
-        rules::ALL.iter().map(|row| row.name).filter(|name| !TABLE.iter().any(|r| r.0 == *name)).collect();
-    assert!(missing.is_empty(), "the table lacks {missing:?}");
-    let tensors = [TensorSpec::f32("w", [300, 70]), TensorSpec::f32("k", [8, 5, 3, 3])];
-    let elements: u64 = tensors.iter().map(TensorSpec::len_elements).sum();
-    for (name, case, bytes, passes) in TABLE {
-        let row = rules::find(name).unwrap_or_else(|| panic!("there is no rule {name}"));
-        let of_case = || (row.cases)().into_iter().find(|(known, _)| *known == case);
-        let rule = if case.is_empty() { (row.default)() } else { of_case().expect(case).1 };
-        let [params, grads] = [Arena::new(&gpu, &tensors), Arena::new(&gpu, &tensors)].map(Result::unwrap);
-        let mut optimizer = Optimizer::new(&gpu, &tensors, Config::from(rule)).unwrap();
-        let report = optimizer.plan(&params, &grads).unwrap();
-        let found = (report.bytes, report.passes, report.windows, report.dispatches);
-        assert_eq!(found, (bytes * elements, passes, 1, passes), "{name} {case}: bytes, passes, windows, dispatches");
+/// What a walk loads and stores of each element, counted in its text as naga has it once the host's constants are set.
+struct Traffic<'a> {
+    module: &'a Module,
+    info: &'a ModuleInfo,
+    bytes: u64,
+}
+
+/// Truth values that the host's constants decide, in the variables by which naga writes `&&` and `||`.
+type Known = HashMap<Handle<LocalVariable>, bool>;
+
+fn truth(module: &Module, function: &Function, known: &Known, condition: Handle<Expression>) -> Option<bool> {
+    match function.expressions[condition] {
+        Expression::Literal(Literal::Bool(value)) => Some(value),
+        Expression::Constant(constant) => match module.global_expressions[module.constants[constant].init] {
+            Expression::Literal(Literal::Bool(value)) => Some(value),
+            _ => None,
+        },
+        Expression::Load { pointer } => match function.expressions[pointer] {
+            Expression::LocalVariable(variable) => known.get(&variable).copied(),
+            _ => None,
+        },
+        _ => None,
     }
 }
 
-#[test]
-fn a_gradient_in_f16_is_two_bytes_each_time_it_is_read() {
-    // Of a parameter whose gradient is in f16.
-    let table = [("sgd", 10), ("adam", 26), ("novograd", 20), ("lars", 24), ("lamb", 38), ("adafactor", 18)];
-    let Some(gpu) = gpu("bytes of f16", table.len()) else { return };
-    let tensors = [TensorSpec::f32("w", [300, 70]).with_grad_dtype(DType::F16), TensorSpec::f32("k", [8, 5, 3, 3])];
-    for (name, bytes) in table {
-        let whole = TABLE.iter().find(|row| row.0 == name && row.1.is_empty()).expect(name).2;
-        let params = Arena::new(&gpu, &tensors).unwrap();
-        let grads = Arena::new(&gpu, &tensors.each_ref().map(TensorSpec::grad_spec)).unwrap();
-        let mut optimizer =
-            Optimizer::new(&gpu, &tensors, Config::from((rules::find(name).expect(name).default)())).unwrap();
-        let report = optimizer.plan(&params, &grads).unwrap();
-        assert_eq!((report.bytes, report.windows), (bytes * 300 * 70 + whole * 360, 2), "{name}");
+impl Traffic<'_> {
+    /// Bytes of each element that a step of this rule reads and writes, by its walks' texts.
+    fn of_step(what: &str, rule: &dyn AnyRule, grad: DType) -> u64 {
+        let wrappers = Wrappers::default();
+        let switches =
+            Switches { l2: matches!(rule.weight_decay(), WeightDecay::L2(_)), lanes: 256, ..Switches::default() };
+        let walk = |walk: Walk| {
+            // Walks that finish sums take one tensor or line at a time, whose numbers are beside those of elements.
+            if walk.skeleton.name().starts_with("finish") {
+                return 0;
+            }
+            let (module, info) = parse(what, &compose(rule, &wrappers, walk.skeleton, Access::Vec4, grad));
+            let constants = switches.constants(rule, &wrappers, walk).into_iter();
+            let constants: PipelineConstants = constants.map(|(name, value)| (name.to_string(), value)).collect();
+            let entry = Some((ShaderStage::Compute, walk.skeleton.entry()));
+            let (module, info) = process_overrides(&module, &info, entry, &constants).expect(what);
+            let mut traffic = Traffic { module: &module, info: &info, bytes: 0 };
+            traffic.function(&module.entry_points[0].function, info.get_entry_point(0));
+            // The others take four elements at a time, and each four once.
+            traffic.bytes / 4
+        };
+        Walk::of_step(rule, &wrappers).into_iter().map(walk).sum()
+    }
+
+    /// Adds what a function moves, each statement once.
+    fn function(&mut self, function: &Function, info: &FunctionInfo) {
+        self.block(function, info, &function.body, &mut Known::new());
+    }
+
+    /// The same of a block; whether it returns on every way.
+    fn block(&mut self, function: &Function, info: &FunctionInfo, block: &Block, known: &mut Known) -> bool {
+        for statement in block {
+            let returns = match statement {
+                Statement::Emit(range) => {
+                    for expression in range.clone() {
+                        if let Expression::Load { pointer } = function.expressions[expression] {
+                            self.moved(function, info, pointer, expression);
+                        }
+                    }
+                    false
+                }
+                Statement::Store { pointer, value } => {
+                    self.moved(function, info, *pointer, *value);
+                    if let Expression::LocalVariable(variable) = function.expressions[*pointer] {
+                        match truth(self.module, function, known, *value) {
+                            Some(value) => known.insert(variable, value),
+                            None => known.remove(&variable),
+                        };
+                    }
+                    false
+                }
+                Statement::Block(inner) => self.block(function, info, inner, known),
+                Statement::If { condition, accept, reject } => match truth(self.module, function, known, *condition) {
+                    Some(true) => self.block(function, info, accept, known),
+                    Some(false) => self.block(function, info, reject, known),
+                    None => {
+                        let either = [accept, reject].map(|way| self.block(function, info, way, &mut known.clone()));
+                        known.clear();
+                        either == [true, true]
+                    }
+                },
+                Statement::Switch { cases, .. } => {
+                    known.clear();
+                    for case in cases {
+                        self.block(function, info, &case.body, &mut Known::new());
+                    }
+                    false
+                }
+                Statement::Loop { body, continuing, .. } => {
+                    known.clear();
+                    self.block(function, info, body, &mut Known::new());
+                    self.block(function, info, continuing, &mut Known::new());
+                    false
+                }
+                Statement::Call { function: called, .. } => {
+                    self.function(&self.module.functions[*called], &self.info[*called]);
+                    false
+                }
+                Statement::Return { .. } => true,
+                _ => false,
+            };
+            if returns {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Adds the bytes of a value that is loaded from or stored to a buffer with a number for each element.
+    fn moved(
+        &mut self,
+        function: &Function,
+        info: &FunctionInfo,
+        pointer: Handle<Expression>,
+        value: Handle<Expression>,
+    ) {
+        let mut root = pointer;
+        let global = loop {
+            match function.expressions[root] {
+                Expression::Access { base, .. } | Expression::AccessIndex { base, .. } => root = base,
+                Expression::GlobalVariable(global) => break global,
+                _ => return,
+            }
+        };
+        let name = self.module.global_variables[global].name.as_deref().unwrap_or_default();
+        if PER_ELEMENT.contains(&name) {
+            self.bytes += u64::from(info[value].ty.inner_with(&self.module.types).size(self.module.to_ctx()));
+        }
     }
 }
 
-#[test]
-fn below_rank_2_a_factored_rule_has_a_number_an_element() {
-    let Some(gpu) = gpu("bytes below rank 2", 1) else { return };
-    let tensors = [TensorSpec::f32("b", [1000])];
-    let arena = Arena::new(&gpu, &tensors).unwrap();
-    let grads = Arena::new(&gpu, &tensors).unwrap();
-    let mut optimizer =
-        Optimizer::new(&gpu, &tensors, Config::from_json(r#"{"optimizer": "adafactor"}"#).unwrap()).unwrap();
-    assert_eq!(optimizer.plan(&arena, &grads).unwrap().bytes, 32 * 1000);
+/// Each rule with its default options, and with those of each case.
+fn rules() -> Vec<(String, Box<dyn AnyRule>)> {
+    let all = ALL.iter().flat_map(|row| {
+        let default = ("default options", (row.default)());
+        [default].into_iter().chain((row.cases)()).map(|(case, rule)| (format!("{}, {case}", row.name), rule))
+    });
+    all.collect()
 }
 
-/// Bytes of a parameter, passes: of Adam with 28 and SGD with 12, and what is round them.
+fn plan(gpu: &Gpu, config: Config, tensors: &[TensorSpec]) -> wgpu_optim::Result<StepPlan> {
+    let grads: Vec<_> = tensors.iter().map(TensorSpec::grad_spec).collect();
+    let (params, grads) = (Arena::new(gpu, tensors)?, Arena::new(gpu, &grads)?);
+    Optimizer::new(gpu, tensors, config)?.plan(&params, &grads)
+}
+
+/// Matrices, and a tensor below rank 2, for which a rule may have another form.
+fn shapes() -> [Vec<TensorSpec>; 2] {
+    [vec![TensorSpec::f32("w", [300, 70]), TensorSpec::f32("k", [8, 5, 3, 3])], vec![TensorSpec::f32("b", [1000])]]
+}
+
 #[test]
-fn what_is_round_a_rule_moves_what_it_must() {
-    let table: [(&str, Value, u64, usize); 15] = [
-        ("adam", json!({"clip": {"value": 1}, "on_device": ["lr"]}), 28, 1),
+fn the_plan_has_the_bytes_of_the_texts_and_their_walks() {
+    let rules = rules();
+    let Some(gpu) = gpu("bytes and passes", 4 * rules.len()) else { return };
+    let mut counted = BTreeMap::new();
+    for (what, rule) in &rules {
+        for (tensors, matrices) in shapes().into_iter().zip([true, false]) {
+            for dtype in [DType::F32, DType::F16] {
+                let what = format!("{what}, matrices: {matrices}, gradients in {dtype}");
+                let tensors: Vec<_> = tensors.iter().map(|tensor| tensor.clone().with_grad_dtype(dtype)).collect();
+                let elements: u64 = tensors.iter().map(TensorSpec::len_elements).sum();
+                let form = rule.for_matrices().filter(|_| matrices).unwrap_or_else(|| rule.clone());
+                let bytes = Traffic::of_step(&what, &*form, dtype);
+                let walks = Walk::of_step(&*form, &Wrappers::default()).len();
+                let plan = plan(&gpu, Config::from(rule.clone()), &tensors).unwrap();
+                let found = (plan.bytes, plan.passes, plan.windows, plan.dispatches);
+                assert_eq!(found, (bytes * elements, walks, 1, walks), "{what}: bytes, passes, windows, dispatches");
+                *counted.entry(bytes).or_insert(0) += 1;
+            }
+        }
+    }
+    let counted: Vec<_> = counted.iter().map(|(bytes, cases)| format!("{cases} of {bytes} B")).collect();
+    say(&format!("bytes a parameter, by texts: {}", counted.join(", ")));
+    assert!(counted.len() > 5, "rules differ in what they move");
+}
+
+#[test]
+fn gradients_in_f16_beside_those_in_f32_are_counted_each() {
+    let Some(gpu) = gpu("bytes of two formats", ALL.len()) else { return };
+    for row in ALL {
+        let plan = |tensors: &[TensorSpec]| plan(&gpu, Config::from((row.default)()), tensors).unwrap();
+        let [half, whole] =
+            [TensorSpec::f32("w", [300, 70]).with_grad_dtype(DType::F16), TensorSpec::f32("k", [8, 5, 3, 3])];
+        let both = plan(&[half.clone(), whole.clone()]);
+        assert_eq!((both.bytes, both.windows), (plan(&[half]).bytes + plan(&[whole]).bytes, 2), "{}", row.name);
+    }
+}
+
+/// What a wrapper adds, whatever the rule: bytes of a parameter in the first step, and passes.
+#[test]
+fn what_is_around_a_rule_moves_what_it_must() {
+    let table: [(Value, u64, usize); 13] = [
+        (json!({"clip": {"value": 1}}), 0, 0),
         // One read of the gradients; what is unscaled and checked is what is measured.
-        ("adam", json!({"clip": {"global_norm": 1}, "loss_scale": {}, "skip_nonfinite": true}), 32, 2),
-        ("adam", json!({"clip": {"global_norm": 1}}), 32, 2),
-        ("adam", json!({"clip": {"tensor_norm": 1}}), 32, 2),
-        ("adam", json!({"clip": {"sign": 1}}), 32, 2),
-        ("adam", json!({"loss_scale": {}}), 32, 2),
-        ("adam", json!({"norms": true}), 32, 2),
+        (json!({"clip": {"global_norm": 1}, "loss_scale": {}, "skip_nonfinite": true}), 4, 1),
+        (json!({"clip": {"global_norm": 1}}), 4, 1),
+        (json!({"clip": {"tensor_norm": 1}}), 4, 1),
+        (json!({"clip": {"sign": 1}}), 4, 1),
+        (json!({"loss_scale": {}}), 4, 1),
+        (json!({"norms": true}), 4, 1),
         // The parameters, too.
-        ("adam", json!({"clip": {"adaptive": {}}}), 36, 2),
+        (json!({"clip": {"adaptive": {}}}), 8, 1),
         // In the first step the mean is not read; with debias it is.
-        ("adam", json!({"ema": {}}), 32, 1),
-        ("adam", json!({"ema": {"debias": true}}), 36, 1),
+        (json!({"ema": {}}), 4, 0),
+        (json!({"ema": {"debias": true}}), 8, 0),
         // A gradient and a sum read, a sum written; the step reads the sum.
-        ("sgd", json!({"accumulate": 2}), 12 + 12, 2),
-        ("sgd", json!({"accumulate": 2, "clip": {"global_norm": 1}}), 16 + 12, 3),
-        ("sgd", json!({"ema": {}, "lookahead": {}}), 20, 1),
-        ("novograd", json!({"clip": {"global_norm": 1}}), 28, 4),
-        ("sgd", json!({"clip": {"global_norm": 1}, "ema": {}}), 20, 2),
+        (json!({"accumulate": 2}), 12, 1),
+        (json!({"accumulate": 2, "clip": {"global_norm": 1}}), 16, 2),
+        (json!({"ema": {}, "lookahead": {}}), 8, 0),
     ];
-    let Some(gpu) = gpu("bytes round rules", table.len()) else { return };
+    let Some(gpu) = gpu("bytes around rules", table.len() * ALL.len()) else { return };
     let tensors = [TensorSpec::f32("w", [300, 70]), TensorSpec::f32("b", [1001])];
     let elements: u64 = tensors.iter().map(TensorSpec::len_elements).sum();
-    for (name, fields, bytes, passes) in table {
-        let mut value = json!({"optimizer": name});
-        value.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
-        let config = Config::from_value(value).unwrap();
+    let mut wrapped = 0;
+    for row in ALL {
+        let alone = plan(&gpu, Config::from((row.default)()), &tensors).unwrap();
+        for (fields, bytes, passes) in &table {
+            let mut value = json!({"optimizer": row.name});
+            value.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+            // A rule may refuse a wrapper: tests/all/rejects.rs holds how.
+            let Ok(config) = Config::from_value(value) else { continue };
+            let found = plan(&gpu, config, &tensors).unwrap();
+            let expected = (alone.bytes + bytes * elements, alone.passes + passes);
+            assert_eq!((found.bytes, found.passes), expected, "{}, {fields}", row.name);
+            wrapped += 1;
+        }
+        // From the second step on the mean is read and written.
+        let Ok(config) = Config::from_value(json!({"optimizer": row.name, "ema": {}})) else { continue };
         let [params, grads] = [Arena::new(&gpu, &tensors), Arena::new(&gpu, &tensors)].map(Result::unwrap);
         let mut optimizer = Optimizer::new(&gpu, &tensors, config).unwrap();
-        let report = optimizer.plan(&params, &grads).unwrap();
-        assert_eq!((report.bytes, report.passes), (bytes * elements, passes), "{name}, {fields}");
+        optimizer.step(&params, &grads).unwrap();
+        assert_eq!(optimizer.plan(&params, &grads).unwrap().bytes, alone.bytes + 8 * elements, "{}", row.name);
     }
-    // From the second step on the mean is read and written.
-    let [params, grads] = [Arena::new(&gpu, &tensors), Arena::new(&gpu, &tensors)].map(Result::unwrap);
-    let mut optimizer =
-        Optimizer::new(&gpu, &tensors, Config::from_value(json!({"optimizer": "adam", "ema": {}})).unwrap()).unwrap();
-    optimizer.step(&params, &grads).unwrap();
-    assert_eq!(optimizer.plan(&params, &grads).unwrap().bytes, 36 * elements);
+    let most = table.len() * ALL.len();
+    say(&format!("bytes around rules: {wrapped} of {most} pairs"));
+    assert!(wrapped * 10 > most * 9, "wrappers go around most rules");
 }

@@ -42,7 +42,7 @@ const NEIGHBOURS: [(&str, &str, &[&str]); 15] = [
 const NAMES_WGPU: [&str; 4] = ["gpu", "gpu/*", "optimizer", "joint"];
 
 /// Tests that walk over the registry: a new optimizer changes none of them.
-const WALKS: [&str; 4] = ["expansion", "parity", "properties", "sensitivity"];
+const WALKS: [&str; 6] = ["bytes", "expansion", "golden", "parity", "properties", "sensitivity"];
 
 const COLUMNS: usize = 120;
 
@@ -277,7 +277,8 @@ fn optimizers_named(files: &[File]) -> Vec<String> {
     let names = optimizers(files);
     let walks = |path: &str| {
         let test = path.strip_prefix("tests/all/").and_then(|name| name.strip_suffix(".rs"));
-        test.is_some_and(|name| WALKS.contains(&name) || name.starts_with("common/"))
+        let demo = path.starts_with("examples/train_digits/") && path.ends_with(".rs");
+        demo || test.is_some_and(|name| WALKS.contains(&name) || name.starts_with("common/"))
     };
     files
         .iter()
@@ -298,8 +299,8 @@ fn optimizers_named(files: &[File]) -> Vec<String> {
 fn the_registry_alone_names_optimizers() {
     assert!(optimizers(&repository()).len() >= 2 * wgpu_optim::rules::ALL.len(), "the registry's list was not found");
     hold(
-        "Outside src/rules.rs and src/rules/, neither the library nor a test that walks over the registry names an \
-         optimizer: adding one is two files and two lines.\nAsk the row or the rule for what differs (src/rule.rs), or \
+        "Outside src/rules.rs and src/rules/, neither the library nor the demo nor a test that walks over the registry \
+         names an optimizer: adding one is two files and two lines.\nAsk the row or the rule for what differs (src/rule.rs), or \
          add a case to the rule.",
         optimizers_named(&repository()),
     );

@@ -4,22 +4,26 @@
 mod vulkan;
 
 use std::process::{Command, ExitCode, ExitStatus};
+use std::time::Instant;
 
 const HELP: &str = "\
-Sees to it that there is a GPU to run on, then runs:
+Sees to it that there is a GPU to run on, builds, runs, and says how long each took:
 
-  cargo xtask demo [ARGS]     train on handwritten digits     cargo run --release --example train_digits -- ARGS
+  cargo xtask demo [ARGS]     train on handwritten digits     cargo run --example train_digits -- ARGS
   cargo xtask test [ARGS]     every test                      cargo test --workspace ARGS
   cargo xtask bench [ARGS]    time every optimizer            cargo bench --bench step -- ARGS
-  cargo xtask pictures        draw those of docs/pictures     cargo run --release --example NAME -- --out docs/pictures
+  cargo xtask pictures        draw those of docs/pictures     each program of crates/pictures
 
-ARGS may follow a `--`: `cargo xtask bench -- --quick`, `cargo xtask demo -- --help`.
+ARGS may follow a `--`: `cargo xtask bench -- --quick`, `cargo xtask demo -- --help`. `cargo xtask test parity::` runs
+the tests of one module of tests/all.
 
   --no-install    go on without looking for a GPU (Linux only; elsewhere nothing is ever installed)";
 
 const MANIFEST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
 const PICTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/pictures");
-/// The examples that draw.
+/// The workspace of the programs that draw.
+const DRAWING: [&str; 2] = ["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/pictures/Cargo.toml")];
+/// The programs that draw.
 const DRAW: [&str; 5] = ["landscapes", "compare", "decay", "clipping", "schedules"];
 
 fn main() -> ExitCode {
@@ -36,21 +40,21 @@ fn main() -> ExitCode {
 #[derive(Debug, PartialEq)]
 enum Ask {
     Help,
-    /// Calls of cargo, one after the other.
+    /// Calls of cargo, one after the other, each with the name of its stage.
     Run {
-        cargo: Vec<Vec<String>>,
+        stages: Vec<(&'static str, Vec<String>)>,
         set_up: bool,
     },
 }
 
 impl Ask {
     fn run(self) -> Result<ExitCode, String> {
-        let (calls, set_up) = match self {
+        let (stages, set_up) = match self {
             Ask::Help => {
                 println!("{HELP}");
                 return Ok(ExitCode::SUCCESS);
             }
-            Ask::Run { cargo, set_up } => (cargo, set_up),
+            Ask::Run { stages, set_up } => (stages, set_up),
         };
         #[cfg(target_os = "linux")]
         if set_up {
@@ -59,9 +63,11 @@ impl Ask {
         #[cfg(not(target_os = "linux"))]
         let _ = set_up; // the system brings its own driver
         let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
-        for args in calls {
+        for (stage, args) in stages {
+            let start = Instant::now();
             let status = Command::new(&cargo).args(args).status();
             let status = status.map_err(|e| format!("cargo could not be started: {e}"))?;
+            eprintln!("xtask: {stage} took {:.0} s", start.elapsed().as_secs_f64());
             if !status.success() {
                 return Ok(exit_code(status));
             }
@@ -77,40 +83,62 @@ fn exit_code(status: ExitStatus) -> ExitCode {
 
 fn parse(args: Vec<String>) -> Result<Ask, String> {
     let mut args = args.into_iter();
-    let (cargo, keep_dashes): (&[&str], _) = match args.next().as_deref() {
+    let (build, run): (&[&str], &[&str]) = match args.next().as_deref() {
         None | Some("help" | "--help" | "-h") => return Ok(Ask::Help),
-        Some("demo") => (&["run", "--release", "--example", "train_digits", "--manifest-path", MANIFEST, "--"], false),
-        // What follows a `--` is for the test harness, not for cargo.
-        Some("test") => (&["test", "--workspace", "--manifest-path", MANIFEST], true),
-        Some("bench") => (&["bench", "--bench", "step", "--manifest-path", MANIFEST, "--"], false),
+        Some("demo") => (&["build", "--example", "train_digits"], &["run", "--quiet", "--example", "train_digits"]),
+        Some("test") => return Ok(test(args)),
+        Some("bench") => (&["bench", "--no-run", "--bench", "step"], &["bench", "--quiet", "--bench", "step"]),
         Some("pictures") => return pictures(args.collect()),
         Some(other) => return Err(format!("`{other}` is none of demo, test, bench, pictures\n\n{HELP}")),
     };
-    let mut cargo: Vec<String> = cargo.iter().map(|&arg| arg.into()).collect();
-    let (mut set_up, mut dashes) = (true, false);
-    for arg in args {
-        match arg.as_str() {
-            "--no-install" if !dashes => set_up = false,
-            "--" if !dashes => {
-                dashes = true;
-                if keep_dashes {
-                    cargo.push(arg);
-                }
-            }
-            _ => cargo.push(arg),
-        }
+    let (own, rest, set_up) = split(args);
+    let run = [&call(run, &[]), &["--".into()][..], &own, &rest].concat();
+    Ok(Ask::Run { stages: vec![("the build", call(build, &[])), ("the run", run)], set_up })
+}
+
+/// The arguments before a first `--` and those behind it; and whether to look for a GPU, which `--no-install` before it
+/// forbids.
+fn split(args: impl Iterator<Item = String>) -> (Vec<String>, Vec<String>, bool) {
+    let mut own: Vec<String> = args.collect();
+    let rest = match own.iter().position(|arg| arg == "--") {
+        Some(dashes) => own.split_off(dashes).split_off(1),
+        None => vec![],
+    };
+    let all = own.len();
+    own.retain(|arg| arg != "--no-install");
+    let set_up = own.len() == all;
+    (own, rest, set_up)
+}
+
+/// A call of cargo on this workspace, with more arguments.
+fn call(args: &[&str], more: &[String]) -> Vec<String> {
+    let words = args.iter().chain(&["--manifest-path", MANIFEST]).map(|&arg| arg.into());
+    words.chain(more.iter().cloned()).collect()
+}
+
+/// What stands before a `--` is for cargo, what is behind it for the test harness.
+fn test(args: impl Iterator<Item = String>) -> Ask {
+    let (own, rest, set_up) = split(args);
+    let mut run = call(&["test", "--workspace"], &own);
+    if !rest.is_empty() {
+        run.extend(["--".into()].into_iter().chain(rest));
     }
-    Ok(Ask::Run { cargo: vec![cargo], set_up })
+    let mut stages = vec![("the run", run)];
+    // Cargo takes `--no-run` once, and not for the tests in docs.
+    if !own.iter().any(|arg| ["--no-run", "--doc", "--help", "-h"].contains(&&arg[..])) {
+        stages.insert(0, ("the build", call(&["test", "--workspace", "--no-run"], &own)));
+    }
+    Ask::Run { stages, set_up }
 }
 
 fn pictures(args: Vec<String>) -> Result<Ask, String> {
     if let Some(arg) = args.iter().find(|arg| *arg != "--no-install") {
-        return Err(format!("`{arg}`: pictures takes no arguments; the examples {} do", DRAW.join(", ")));
+        return Err(format!("`{arg}`: pictures takes no arguments; the programs {} do", DRAW.join(", ")));
     }
-    let draw = |name: &str| {
-        ["run", "--release", "--manifest-path", MANIFEST, "--example", name, "--", "--out", PICTURES].map(String::from)
-    };
-    Ok(Ask::Run { cargo: DRAW.map(|name| draw(name).into()).into(), set_up: args.is_empty() })
+    let of = |words: &[&str], name: &[&str]| [words, &DRAWING, name].concat().into_iter().map(String::from).collect();
+    let draw = |name| (name, of(&["run", "--quiet", "--release"], &["--bin", name, "--", "--out", PICTURES]));
+    let stages = [("the build", of(&["build", "--release"], &[]))].into_iter().chain(DRAW.map(draw));
+    Ok(Ask::Run { stages: stages.collect(), set_up: args.is_empty() })
 }
 
 #[cfg(test)]
@@ -119,9 +147,10 @@ mod tests {
 
     fn asked(line: &str) -> (String, bool) {
         match parse(line.split_whitespace().map(String::from).collect()) {
-            Ok(Ask::Run { cargo, set_up }) => {
-                let calls: Vec<_> = cargo.iter().map(|args| args.join(" ")).collect();
-                (calls.join("\n").replace(MANIFEST, "M").replace(PICTURES, "P"), set_up)
+            Ok(Ask::Run { stages, set_up }) => {
+                let calls: Vec<_> = stages.iter().map(|(stage, args)| format!("{stage}: {}", args.join(" "))).collect();
+                let calls = calls.join("\n").replace(&DRAWING.join(" "), "D");
+                (calls.replace(MANIFEST, "M").replace(PICTURES, "P"), set_up)
             }
             other => panic!("{line:?} gave {other:?}"),
         }
@@ -129,25 +158,36 @@ mod tests {
 
     #[test]
     fn arguments_reach_what_they_are_meant_for() {
-        let bench = "bench --bench step --manifest-path M --";
+        let bench = "the build: bench --no-run --bench step --manifest-path M\n\
+                     the run: bench --quiet --bench step --manifest-path M --";
         assert_eq!(asked("bench"), (bench.into(), true));
         assert_eq!(asked("bench -- --json out.json"), (format!("{bench} --json out.json"), true));
         assert_eq!(asked("bench --json out.json"), (format!("{bench} --json out.json"), true));
 
-        let demo = "run --release --example train_digits --manifest-path M --";
+        let demo = "the build: build --example train_digits --manifest-path M\n\
+                    the run: run --quiet --example train_digits --manifest-path M --";
         assert_eq!(asked("demo --no-install --epochs 3"), (format!("{demo} --epochs 3"), false));
         assert_eq!(asked("demo -- --no-install"), (format!("{demo} --no-install"), true));
 
         let test = "test --workspace --manifest-path M";
-        assert_eq!(asked("test parity:: -- --nocapture"), (format!("{test} parity:: -- --nocapture"), true));
+        let build = "test --workspace --no-run --manifest-path M";
+        assert_eq!(
+            asked("test parity:: -- --nocapture"),
+            (format!("the build: {build} parity::\nthe run: {test} parity:: -- --nocapture"), true)
+        );
+        assert_eq!(asked("test --doc"), (format!("the run: {test} --doc"), true));
+        assert_eq!(asked("test --no-install"), (format!("the build: {build}\nthe run: {test}"), false));
     }
 
     #[test]
-    fn pictures_are_drawn_by_each_example_in_turn() {
+    fn pictures_are_drawn_by_each_program_in_turn() {
         let (calls, set_up) = asked("pictures");
         let calls: Vec<_> = calls.lines().collect();
-        assert_eq!((calls.len(), set_up), (DRAW.len(), true));
-        assert_eq!(calls[0], "run --release --manifest-path M --example landscapes -- --out P");
+        assert_eq!((calls.len(), set_up), (1 + DRAW.len(), true));
+        assert_eq!(
+            calls[..2],
+            ["the build: build --release D", "landscapes: run --quiet --release D --bin landscapes -- --out P"]
+        );
         assert!(!asked("pictures --no-install").1);
     }
 
