@@ -3,10 +3,11 @@
 use std::fs;
 use std::path::Path;
 
-const PICTURES: [&str; 10] = [
+const PICTURES: [&str; 11] = [
     "clipping.png",
     "convergence.png",
     "decay.png",
+    "floors.svg",
     "hooks.svg",
     "idea.svg",
     "landscapes.gif",
