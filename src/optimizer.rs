@@ -900,8 +900,10 @@ impl Optimizer {
             let grad = tensors[i].grad_dtype.size_bytes();
             // Sums of micro-batches are in f32: one is read and written, and read again by the step.
             let (of_step, accumulated) = if accumulates.0 > 0 { (4, 8 + grad) } else { (grad, 0) };
-            let saved = rule.grad_reads() * (4 - of_step);
-            tensors[i].len_elements() * (rule.bytes_per_element() - saved + wrapped + measured(of_step) + accumulated)
+            let counts = wrappers.counts();
+            let saved = rule.grad_reads(counts) * (4 - of_step);
+            tensors[i].len_elements()
+                * (rule.bytes_per_element(counts) - saved + wrapped + measured(of_step) + accumulated)
         });
         Ok(StepPlan {
             passes: bound.passes + accumulates.0,

@@ -322,6 +322,8 @@ pub trait Rule:
     const ELEMENTWISE: bool = true;
     /// Whether parameters without decay stay where they are while all gradients are 0.
     const RESTS: bool = true;
+    /// Whether an element's update may be dropped: not where an average of the parameters goes with it.
+    const MASKABLE: bool = true;
 
     /// Numbers of a group at one `t`.
     type Hyper<F: Real>: Numbers<F>;
@@ -704,6 +706,8 @@ pub trait AnyRule: Any + Kernel<f32> + Kernel<f64> + Debug + Send + Sync {
     fn elementwise(&self) -> bool;
     /// [`Rule::RESTS`].
     fn rests(&self) -> bool;
+    /// [`Rule::MASKABLE`].
+    fn is_maskable(&self) -> bool;
     /// Names of `Hyper`, `State` and `Tensor`.
     fn names(&self) -> Names;
     /// [`Rule::check`], and the decay's own bounds.
@@ -775,6 +779,9 @@ impl<R: Rule> AnyRule for R {
     }
     fn rests(&self) -> bool {
         R::RESTS
+    }
+    fn is_maskable(&self) -> bool {
+        R::MASKABLE
     }
     fn names(&self) -> Names {
         Names {
@@ -942,19 +949,20 @@ impl dyn AnyRule {
         self.sums().any(|sums| sums.stores)
     }
 
-    /// How often a step reads each gradient.
-    pub fn grad_reads(&self) -> u64 {
+    /// How often a step reads each gradient; `counts` says whether a wrapper counts elements before the update lands.
+    pub fn grad_reads(&self, counts: bool) -> u64 {
         let reads = |pass: &Pass| match pass {
             Pass::Sums(sums) => sums.grad,
             Pass::Lines => true,
             Pass::Finish | Pass::FinishLines => false,
-            Pass::Apply => !self.stores_early(),
+            Pass::Apply => counts || !self.stores_early(),
         };
-        self.passes().iter().filter(|pass| reads(pass)).count() as u64
+        self.passes().iter().filter(|pass| reads(pass)).count() as u64 + u64::from(counts)
     }
 
-    /// Bytes that a step reads and writes of each element in f32; numbers of rows and columns are beside them.
-    pub fn bytes_per_element(&self) -> u64 {
+    /// Bytes that a step reads and writes of each element in f32; numbers of rows and columns are beside them. `counts`
+    /// says whether a wrapper counts elements before the update lands, from all that the update reads.
+    pub fn bytes_per_element(&self, counts: bool) -> u64 {
         let slots = self.slots().iter().filter(|slot| slot.extent == Extent::Element).count() as u64;
         let l2 = matches!(self.weight_decay(), WeightDecay::L2(_));
         let numbers = |pass| match pass {
@@ -963,10 +971,11 @@ impl dyn AnyRule {
             }
             Pass::Lines => 1 + u64::from(l2),
             Pass::Finish | Pass::FinishLines => 0,
-            Pass::Apply if self.stores_early() => 2 + slots,
+            Pass::Apply if self.stores_early() => 2 + u64::from(counts) + slots,
             Pass::Apply => 3 + 2 * slots,
         };
-        4 * self.passes().into_iter().map(numbers).sum::<u64>()
+        let counted = if counts { 2 + slots } else { 0 };
+        4 * (self.passes().into_iter().map(numbers).sum::<u64>() + counted)
     }
 }
 

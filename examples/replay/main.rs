@@ -111,9 +111,9 @@ impl Inputs {
         let source = format!("wgpu-optim {} on {device}", env!("CARGO_PKG_VERSION"));
         println!("{}, {} steps, by {source}", run.config.name(), recording.steps);
         replayed.write(out, recording, source)?;
-        Ok(expected.as_ref().is_none_or(|expected| {
-            print_table(&expected.compare(recording, replayed, Tolerance::F32, run.config.takes_signs()))
-        }))
+        Ok(expected
+            .as_ref()
+            .is_none_or(|expected| print_table(&expected.compare(recording, replayed, Tolerance::F32, &run.config))))
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use half::f16;
 use safetensors::tensor::{SafeTensors, TensorView};
 use safetensors::{Dtype, serialize_to_file};
-use wgpu_optim::DType;
+use wgpu_optim::{Config, DType};
 
 pub type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -215,15 +215,18 @@ impl Expected {
         })
     }
 
-    /// Every kept step of every tensor that is expected, tensor by tensor. With `takes_signs` a rounding may have
-    /// turned a sign, which moves an element far: one in 500 may be outside, and in any tensor one.
+    /// Every kept step of every tensor that is expected, tensor by tensor. Where a rounding can turn a sign, which moves
+    /// an element far, one element in 500 may be outside, and in any tensor one. Where a wrapper counts elements, such a
+    /// sign changes the count by one, and with it every element: the count is taken as half the elements.
     pub fn compare<F: Number>(
         &self,
         recording: &Recording,
         replayed: &Replayed<F>,
         tolerance: Tolerance,
-        takes_signs: bool,
+        config: &Config,
     ) -> Vec<Comparison> {
+        let counts = config.wrappers().counts();
+        let takes_signs = counts || config.takes_signs();
         let mut comparisons = Vec::new();
         for expected in &self.tensors {
             let tensor = &recording.tensors[expected.index];
@@ -233,8 +236,9 @@ impl Expected {
                 let param = nth(&expected.param, kept, elements);
                 let own = expected.f32.as_ref().map_or(0.0, |f32| largest(distances(nth(f32, kept, elements), param)));
                 let rounding = step as f64 * tolerance.rounding * largest(param.iter().map(|value| value.abs()));
-                let moved = tolerance.moved * largest(distances(param, &tensor.param));
-                let bound = f64::max(tolerance.own * own, rounding + moved);
+                let moved = largest(distances(param, &tensor.param));
+                let own = if counts { own.max(2.0 * moved / elements.max(1) as f64) } else { own };
+                let bound = f64::max(tolerance.own * own, rounding + tolerance.moved * moved);
                 comparisons.push(Comparison {
                     tensor: tensor.name.clone(),
                     step,

@@ -39,6 +39,11 @@ fn counts(
         let ones = select(vec4<u32>(), vec4<u32>(1u), is_counted & is_inside);
         found += (ones.x + ones.y) + (ones.z + ones.w);
     }
+    // Nobody else sets it to 0.
+    if (lane == 0u) {
+        atomicStore(&count, 0u);
+    }
+    workgroupBarrier();
     atomicAdd(&count, found);
     workgroupBarrier();
     if (lane == 0u) {

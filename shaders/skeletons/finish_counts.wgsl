@@ -17,6 +17,11 @@ fn finish_counts(
     for (var i = lane; i < sums.partials; i += LANES) {
         found += load_partial(sums.partial + sums.stride * i).x;
     }
+    // Nobody else sets it to 0.
+    if (lane == 0u) {
+        atomicStore(&count, 0u);
+    }
+    workgroupBarrier();
     atomicAdd(&count, found);
     workgroupBarrier();
     if (lane == 0u) {

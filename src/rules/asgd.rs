@@ -55,6 +55,7 @@ impl Rule for Asgd {
     const SUMMARY: &'static str = "fading rate, and the average of the parameters beside it (Polyak and Juditsky 1992)";
     const SHADER: &'static str = include_str!("../../shaders/rules/asgd.wgsl");
     const RESTS: bool = false;
+    const MASKABLE: bool = false;
 
     type Hyper<F: Real> = Hyper<F>;
     type State<F: Real> = State<F>;

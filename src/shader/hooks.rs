@@ -15,7 +15,7 @@ struct Hook {
     skeletons: &'static [Skeleton],
     /// The start of the function that calls it for every wrapper.
     head: &'static str,
-    /// One of its lines; `NAME` stands for the wrapper, `MOVE_0` for the number of its first move.
+    /// One of its lines; `NAME` stands for the wrapper, whose numbers are left out where it has none, and `MOVE_0` for the number of its first move.
     call: &'static str,
     /// The end of it.
     tail: &'static str,
@@ -129,7 +129,9 @@ impl Hook {
         let mut text = format!("{}\n", self.head);
         for wrapper in wrappers.iter().filter(|wrapper| self.is_of(**wrapper)) {
             let first_move = Moving::first_of(wrapper.name()).to_string();
-            let call = self.call.replace("NAME", wrapper.name()).replace("MOVE_0", &first_move);
+            let numbers = if wrapper.fields().is_empty() { "" } else { "w.NAME, " };
+            let call =
+                self.call.replace("w.NAME, ", numbers).replace("NAME", wrapper.name()).replace("MOVE_0", &first_move);
             writeln!(text, "{call}").expect("a string takes any text");
         }
         format!("{text}{}\n\n", self.tail)

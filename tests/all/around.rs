@@ -276,7 +276,7 @@ fn lookahead_moves_8_bytes_in_the_kth_step_and_4_in_the_first() {
     let Some(gpu) = gpu("lookahead's bytes", ALL.len()) else { return };
     for row in ALL {
         let rule = (row.default)();
-        let own = rule.bytes_per_element();
+        let own = rule.bytes_per_element(false);
         let config = Config::from(rule).wrap(Lookahead { k: 3, ..Lookahead::default() });
         let mut twin = Twin::new(&gpu, &config, &tensors(&[1000]), 1);
         for extra in [4, 0, 8, 0, 0, 8, 0] {

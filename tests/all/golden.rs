@@ -78,7 +78,7 @@ fn replay_all<F: Number>(
         let run = Run::read(&golden(&format!("{case}.json")), recording).unwrap();
         let expected = Expected::read(&golden(&format!("{case}.expected.safetensors")), recording).unwrap();
         let replayed = replay(&run, recording).unwrap_or_else(|error| panic!("{case} on {on}: {error}"));
-        let comparisons = expected.compare(recording, &replayed, tolerance(&case), run.config.takes_signs());
+        let comparisons = expected.compare(recording, &replayed, tolerance(&case), &run.config);
         let largest = comparisons.iter().map(Comparison::share).fold(0.0, f64::max);
         println!("{case} on {on}: {:.3} of the bound", largest);
         for c in comparisons.iter().filter(|c| !c.passes()) {

@@ -3,7 +3,7 @@
 use crate::common::twin::{Twin, Worst, all_tensors, bound, tensors};
 use crate::common::{gpu, say};
 use wgpu_optim::rules::ALL;
-use wgpu_optim::{Config, DType, Group, Lookahead, TensorSpec};
+use wgpu_optim::{Config, DType, Group, TensorSpec, wrappers};
 
 fn run(what: &str, worst: &mut Worst, mut twin: Twin, steps: usize) {
     for step in 1..=steps {
@@ -81,15 +81,28 @@ fn fours() -> Vec<TensorSpec> {
 }
 
 #[test]
-fn lookahead_matches_round_every_rule() {
-    let Some(gpu) = gpu("lookahead", ALL.len()) else { return };
-    for row in ALL {
-        let config = Config::from((row.default)()).wrap(Lookahead { k: 2, alpha: 0.3 });
-        let mut worst = Worst::default();
-        let what = format!("{} with lookahead", row.name);
-        run(&what, &mut worst, Twin::new(&gpu, &config, &all_tensors(), 6), 4);
-        run(&what, &mut worst, Twin::new(&gpu, &config, &all_tensors(), 7).midway(1000), 2);
-        say(&format!("parity {what}: worst {} ulp", worst.ulps));
+fn every_wrapper_matches_around_every_rule() {
+    let cases: Vec<_> =
+        wrappers::ALL.iter().flat_map(|entry| (entry.cases)().into_iter().map(|case| (entry.name, case))).collect();
+    let Some(gpu) = gpu("wrappers", cases.len() * ALL.len()) else { return };
+    let list = tensors(&[1, 5, 1030, 9001]);
+    for (name, (case, wrapper)) in cases {
+        let (mut worst, mut refused) = (Worst::default(), vec![]);
+        for row in ALL {
+            let config = Config::from((row.default)()).wrap(wrapper.clone());
+            if config.groups(&list).is_err() {
+                refused.push(row.name);
+                continue;
+            }
+            let what = format!("{} in {name} {case}", row.name);
+            run(&what, &mut worst, Twin::new(&gpu, &config, &list, 6), 6);
+            run(&what, &mut worst, Twin::new(&gpu, &config, &list, 7).midway(1000), 3);
+        }
+        say(&format!(
+            "parity of {name} {case} around {} rules: worst {} ulp; refused: {refused:?}",
+            ALL.len(),
+            worst.ulps
+        ));
     }
 }
 

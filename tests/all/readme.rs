@@ -149,7 +149,7 @@ fn line(row: &Row) -> String {
     let cases: Vec<_> = (row.cases)().into_iter().map(|(_, rule)| rule).collect();
     let for_matrices: Vec<_> = std::iter::once(&default).chain(&cases).filter_map(|rule| rule.for_matrices()).collect();
     let all = || std::iter::once(&default).chain(&cases).chain(&for_matrices);
-    let bytes = range(all().map(|rule| rule.bytes_per_element() as usize));
+    let bytes = range(all().map(|rule| rule.bytes_per_element(false) as usize));
     let passes = range(all().map(|rule| rule.passes().len()));
     let cells = [
         format!("`{}`", row.name),

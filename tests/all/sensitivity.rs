@@ -62,6 +62,9 @@ impl AnyRule for Broken {
     fn rests(&self) -> bool {
         self.rule.rests()
     }
+    fn is_maskable(&self) -> bool {
+        self.rule.is_maskable()
+    }
     fn names(&self) -> Names {
         self.rule.names()
     }

@@ -6,11 +6,12 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Modules from the ground up. A module uses those of lower floors, and of its own only [`NEIGHBOURS`].
-const FLOORS: [&[&str]; 10] = [
+const FLOORS: [&[&str]; 11] = [
     &["error", "tensor", "words", "parts", "lines"],
-    &["rule", "options", "schedule", "init"],
-    &["wrappers"],
-    &["rules", "rules/*", "plan", "plan/*", "clock", "control", "report", "early_stopping"],
+    &["rule", "wrapper", "options", "schedule", "init"],
+    &["control"],
+    &["wrappers", "wrappers/*"],
+    &["rules", "rules/*", "plan", "plan/*", "clock", "report", "early_stopping"],
     &["groups", "shader", "shader/*"],
     &["config", "course"],
     &["reference", "gpu", "gpu/*"],
@@ -20,7 +21,10 @@ const FLOORS: [&[&str]; 10] = [
 ];
 
 /// Who uses whom on one floor, and which items; none listed means all.
-const NEIGHBOURS: [(&str, &str, &[&str]); 15] = [
+const NEIGHBOURS: [(&str, &str, &[&str]); 17] = [
+    ("rule", "wrapper", &["AnyWrapper", "WrapperKernel"]),
+    ("wrapper", "rule", &[]),
+    ("wrappers", "wrappers/*", &[]),
     ("tensor", "error", &[]),
     ("words", "tensor", &["ALIGNMENT", "BLOCK"]),
     ("parts", "tensor", &["BLOCK"]),
@@ -29,7 +33,6 @@ const NEIGHBOURS: [(&str, &str, &[&str]); 15] = [
     ("plan", "plan/*", &[]),
     ("plan/*", "plan", &[]),
     ("plan/*", "plan/*", &[]),
-    ("report", "control", &["NonFinite"]),
     ("shader", "shader/*", &[]),
     ("shader/*", "shader", &[]),
     ("shader/*", "shader/*", &[]),
