@@ -10,6 +10,7 @@ use crate::wrapper::Wrapper;
 use crate::wrapper::{AnyWrapper, Decided, Setting, WrapperEntry, sealed::Registered};
 
 mod accumulate;
+mod cautious_update;
 mod clip;
 mod ema;
 mod lookahead;
@@ -31,6 +32,7 @@ all![
     loss_scale::LossScale,
     accumulate::Accumulate,
     clip::Clip,
+    cautious_update::CautiousUpdate,
     lookahead::Lookahead,
     ema::Ema,
     skip_nonfinite::SkipNonfinite,
