@@ -47,7 +47,7 @@ pub use init::{Fan, Fans, Init, WeightLayout};
 pub use joint::Joint;
 #[cfg(feature = "gpu")]
 pub use optimizer::{EncodedStep, Memory, Norms, Optimizer, StepPlan};
-pub use options::{EpsPlacement, MomentumForm, Nesterov};
+pub use options::{EpsPlacement, MomentumForm, Nesterov, RootEps};
 pub use reference::Reference;
 pub use report::{LossScaleState, StepReport};
 pub use rule::{Precision, WeightDecay};

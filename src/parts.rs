@@ -11,6 +11,8 @@ pub trait Real: ndarray::NdFloat {
     fn of(value: f64) -> Self;
     /// The number in f64, exact.
     fn f64(self) -> f64;
+    /// The angle of the point `(x, y)` with `x` at least 0, from -pi/2 to pi/2; 0 for the origin.
+    fn angle(y: Self, x: Self) -> Self;
 }
 
 impl Real for f32 {
@@ -19,6 +21,9 @@ impl Real for f32 {
     }
     fn f64(self) -> f64 {
         f64::from(self)
+    }
+    fn angle(y: Self, x: Self) -> Self {
+        angle(y, x)
     }
 }
 
@@ -29,6 +34,28 @@ impl Real for f64 {
     fn f64(self) -> f64 {
         self
     }
+    fn angle(y: Self, x: Self) -> Self {
+        y.atan2(x)
+    }
+}
+
+/// [`Real::angle`] in f32, by the operations of the shader, since `atan` of a device is any number near it: the
+/// arctangent of a number up to `tan(pi/8)` by a polynomial (Cephes, `atanf`: within 2e-8), other angles from that.
+fn angle(y: f32, x: f32) -> f32 {
+    let size = y.abs();
+    if size == 0.0 {
+        return y;
+    }
+    let is_steep = size > x;
+    let ratio = if is_steep { x / size } else { size / x };
+    let is_wide = ratio > 0.414_213_57;
+    let t = if is_wide { (ratio - 1.0) / (ratio + 1.0) } else { ratio };
+    let z = t * t;
+    let tail = ((0.080_537_45 * z - 0.138_776_85) * z + 0.199_777_11) * z - 0.333_329_5;
+    let near = tail * z * t + t;
+    let part = if is_wide { near + std::f32::consts::FRAC_PI_4 } else { near };
+    let angle = if is_steep { std::f32::consts::FRAC_PI_2 - part } else { part };
+    if y < 0.0 { -angle } else { angle }
 }
 
 /// `keep * old + take * new`. Both weights come from the host: `1 - f32(0.999)` is off by 1.3e-5.
@@ -66,6 +93,18 @@ pub fn clamp<F: Real>(x: F, low: F, high: F) -> F {
 /// from 1. On the host alone.
 pub fn correction(beta: f64, t: u64) -> f64 {
     -(t as f64 * beta.ln()).exp_m1()
+}
+
+/// `(from+1)^s + ... + to^s`, term by term at first, then by Euler and Maclaurin's formula. On the host alone.
+pub fn sum_of_powers(from: u64, to: u64, s: f64) -> f64 {
+    let middle = to.min(from.max(1000));
+    let head: f64 = (from + 1..=middle).map(|n| (n as f64).powf(s)).sum();
+    let whole = |n: u64| {
+        let n = n as f64;
+        let third = s * (s - 1.0) * (s - 2.0) * n.powf(s - 3.0);
+        n.powf(s + 1.0) / (s + 1.0) + n.powf(s) / 2.0 + s * n.powf(s - 1.0) / 12.0 - third / 720.0
+    };
+    if middle < to { head + (whole(to) - whole(middle)) } else { head }
 }
 
 /// The number, or the bound where it is below; a NaN stays one.

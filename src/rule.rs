@@ -403,6 +403,11 @@ pub trait Rule:
     }
     /// From the combined numbers to the tensor's own.
     fn finish<F: Real>(&self, _h: &Self::Hyper<F>, _sums: [F; 2], _len: F, _k: &mut Self::Tensor<F>) {}
+    /// What the tensor's numbers multiply its learning rate by. Every decay but L2 follows the rate, so the skeleton
+    /// multiplies it by this.
+    fn decay_rate<F: Real>(&self, _h: &Self::Hyper<F>, _k: &Self::Tensor<F>) -> F {
+        F::one()
+    }
     /// What is subtracted from `p`, the learning rate included. `g` is the prepared gradient.
     fn direction<F: Real>(&self, h: &Self::Hyper<F>, k: &Self::Tensor<F>, p: F, g: F, s: &mut Self::State<F>) -> F;
     /// The new parameter; `u` is what is subtracted, the decay included.
@@ -664,11 +669,12 @@ impl<R: Rule, F: Real> Kernel<F> for R {
                     let mut lost: Vec<bool> = raw.iter().map(|raw| raw.is_nan()).collect();
                     wrappers.iter().for_each(|around| around.wrapper.lose(&around.numbers, &raw, &mut lost));
                     let before = params.to_vec();
+                    let rate = self.decay_rate(&h, &k);
                     for (i, p) in params.iter_mut().enumerate() {
                         let (u, s) = (updates[i], &mut states[i]);
                         let agree = parts::sign(u) == parts::sign(*p);
                         let decay = c.decay + if agree { c.cautious } else { F::zero() };
-                        let u = if decay == F::zero() { u } else { decay * *p + u };
+                        let u = if decay == F::zero() { u } else { decay * rate * *p + u };
                         let landed = self.land(&h, &k, *p, u, s);
                         *p = if lost[i] { F::nan() } else { landed };
                         if !stored {

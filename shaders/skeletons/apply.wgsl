@@ -47,9 +47,9 @@ fn update(
     var u = wrapped_update(w, factor, g, direction(h, k, p, g, s));
     // Decay and update are added before they meet p: forming 1 - lr*d in f32 costs the replay tolerance.
     if (CAUTIOUS) {
-        u += select(c.decay, c.decay + c.cautious, sign(u) == sign(p)) * p;
+        u += select(c.decay, c.decay + c.cautious, sign(u) == sign(p)) * decay_rate(h, k) * p;
     } else if (DECAY) {
-        u += c.decay * p;
+        u += c.decay * decay_rate(h, k) * p;
     }
     let landed = land(h, k, p, u, s);
     // min, max and sign may drop a NaN, and the parameter would look plausible. So the bits of a lost gradient replace

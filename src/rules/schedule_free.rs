@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Result, above_zero, below_one, refuse};
+use crate::error::{Result, above_zero, below_one};
+use crate::options::FreeWeights;
 use crate::parts::{Real, correction, ema};
 use crate::rule::{Carried, Move, Reject, Rule, Slot, WeightDecay, numbers, options};
 
@@ -83,9 +84,9 @@ numbers! {
 }
 
 impl ScheduleFree {
-    /// The rate of step `t`.
-    fn warm_lr(&self, t: u64) -> f64 {
-        if t < self.warmup_steps { self.lr * (t as f64 / self.warmup_steps as f64) } else { self.lr }
+    fn weights(&self) -> FreeWeights {
+        let &Self { lr, warmup_steps, weight_lr_power, r, .. } = self;
+        FreeWeights { lr, warmup_steps, weight_lr_power, r }
     }
 }
 
@@ -106,13 +107,7 @@ impl Rule for ScheduleFree {
         above_zero("beta1", self.beta1)?;
         below_one("beta2", self.beta2)?;
         above_zero("eps", self.eps)?;
-        // Beyond, weights leave the range of f64.
-        for (field, power) in [("weight_lr_power", self.weight_lr_power), ("r", self.r)] {
-            if !(0.0..=16.0).contains(&power) {
-                return refuse(field, power, "at least 0 and at most 16");
-            }
-        }
-        Ok(())
+        self.weights().check()
     }
 
     fn slots(&self) -> Vec<Slot> {
@@ -124,13 +119,7 @@ impl Rule for ScheduleFree {
     }
 
     fn hyper(&self, t: u64, carried: &mut Carried) -> Hyper<f64> {
-        let [max_lr, weights] = if t == 1 { [0.0; 2] } else { *carried };
-        let lr = self.warm_lr(t);
-        let max_lr = lr.max(max_lr);
-        let weight = (t as f64).powf(self.r) * max_lr.powf(self.weight_lr_power);
-        let weights = weights + weight;
-        *carried = [max_lr, weights];
-        let c = if weights == 0.0 { 0.0 } else { weight / weights };
+        let (lr, c) = self.weights().step(t, carried);
         Hyper {
             beta2: self.beta2,
             one_minus_beta2: 1.0 - self.beta2,
@@ -146,15 +135,7 @@ impl Rule for ScheduleFree {
     }
 
     fn carried(&self, t: u64) -> Carried {
-        if t == 0 {
-            return Carried::default();
-        }
-        // Both the weights of warm-up and those after it are powers of the step.
-        let warm = t.min(self.warmup_steps);
-        let slope = self.lr / self.warmup_steps.max(1) as f64;
-        let growing = slope.powf(self.weight_lr_power) * sum_of_powers(0, warm, self.r + self.weight_lr_power);
-        let full = self.lr.powf(self.weight_lr_power) * sum_of_powers(warm, t, self.r);
-        [self.warm_lr(t), growing + full]
+        self.weights().carried(t)
     }
 
     fn direction<F: Real>(&self, h: &Hyper<F>, _k: &(), p: F, g: F, s: &mut State<F>) -> F {
@@ -204,16 +185,4 @@ impl Rule for ScheduleFree {
             },
         ]
     }
-}
-
-/// `(from+1)^s + ... + to^s`, term by term at first, then by Euler and Maclaurin's formula.
-fn sum_of_powers(from: u64, to: u64, s: f64) -> f64 {
-    let middle = to.min(from.max(1000));
-    let head: f64 = (from + 1..=middle).map(|n| (n as f64).powf(s)).sum();
-    let whole = |n: u64| {
-        let n = n as f64;
-        let third = s * (s - 1.0) * (s - 2.0) * n.powf(s - 3.0);
-        n.powf(s + 1.0) / (s + 1.0) + n.powf(s) / 2.0 + s * n.powf(s - 1.0) / 12.0 - third / 720.0
-    };
-    if middle < to { head + (whole(to) - whole(middle)) } else { head }
 }

@@ -2,7 +2,7 @@
 //! which the state buffer holds them.
 
 use super::walk::Skeleton;
-use crate::rule::{AnyRule, Extent, Slot};
+use crate::rule::{AnyRule, Extent, Pass, Slot};
 use crate::wrappers::Wrappers;
 
 /// A storage buffer of a composed shader, in the order of the binding numbers.
@@ -106,8 +106,9 @@ pub fn element_slots(rule: &dyn AnyRule, wrappers: &Wrappers) -> Vec<Slot> {
     all.filter(|slot| slot.extent == Extent::Element).collect()
 }
 
-/// Numbers that a tensor has in the scratch buffer: those of the rule's `Tensor`, then the factor of a wrapper that
-/// counts.
+/// Numbers that a tensor has in the scratch buffer: those of the rule's `Tensor`, where a pass finishes them, then the
+/// factor of a wrapper that counts.
 pub fn tensor_numbers(rule: &dyn AnyRule, wrappers: &Wrappers) -> usize {
-    rule.names().tensor.len() + usize::from(wrappers.counts())
+    let own = if rule.passes().contains(&Pass::Finish) { rule.names().tensor.len() } else { 0 };
+    own + usize::from(wrappers.counts())
 }

@@ -62,6 +62,7 @@ fn defaults(rule: &dyn AnyRule, skeleton: Skeleton) -> Vec<&'static str> {
         ("struct Tensor ", include_str!("../../shaders/defaults/Tensor.wgsl")),
         ("fn measure(", include_str!("../../shaders/defaults/measure.wgsl")),
         ("fn finish(", include_str!("../../shaders/defaults/finish.wgsl")),
+        ("fn decay_rate(", include_str!("../../shaders/defaults/decay_rate.wgsl")),
         ("fn land(", include_str!("../../shaders/defaults/land.wgsl")),
         ("fn moved(", include_str!("../../shaders/defaults/moved.wgsl")),
     ];

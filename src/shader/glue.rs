@@ -380,7 +380,8 @@ fn tensor_glue(rule: &dyn AnyRule, wrappers: &Wrappers, bound: bool) -> String {
     let names = rule.names().tensor;
     let count = tensor_numbers(rule, wrappers);
     let mut text = String::from("fn load_tensor(tensor: u32) -> Tensor {\n");
-    if bound && !names.is_empty() {
+    let own = count - usize::from(wrappers.counts());
+    if bound && own > 0 {
         let number = |i| format!("        bitcast<f32>(scratch[{count}u * tensor + {i}u]),\n");
         let numbers: String = (0..names.len()).map(number).collect();
         line(&mut text, format_args!("    return Tensor(\n{numbers}    );"));
@@ -389,9 +390,7 @@ fn tensor_glue(rule: &dyn AnyRule, wrappers: &Wrappers, bound: bool) -> String {
     }
     text.push_str("}\n\nfn load_factor(tensor: u32) -> f32 {\n");
     match bound && wrappers.counts() {
-        true => {
-            line(&mut text, format_args!("    return bitcast<f32>(scratch[{count}u * tensor + {}u]);", names.len()))
-        }
+        true => line(&mut text, format_args!("    return bitcast<f32>(scratch[{count}u * tensor + {own}u]);")),
         false => line(&mut text, format_args!("    return 1.0;")),
     }
     text.push_str("}\n");
@@ -400,11 +399,11 @@ fn tensor_glue(rule: &dyn AnyRule, wrappers: &Wrappers, bound: bool) -> String {
     }
     if wrappers.counts() {
         text.push_str("\nfn store_factor(tensor: u32, factor: f32) {\n");
-        line(&mut text, format_args!("    scratch[{count}u * tensor + {}u] = bitcast<u32>(factor);", names.len()));
+        line(&mut text, format_args!("    scratch[{count}u * tensor + {own}u] = bitcast<u32>(factor);"));
         text.push_str("}\n");
     }
     text.push_str("\nfn store_tensor(tensor: u32, k: Tensor) {\n");
-    for (i, name) in names.iter().enumerate() {
+    for (i, name) in names.iter().take(own).enumerate() {
         line(&mut text, format_args!("    scratch[{count}u * tensor + {i}u] = bitcast<u32>(k.{name});"));
     }
     text.push_str("}\n\n");
