@@ -22,7 +22,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use wgpu_optim::{Arena, Config, Gpu, Optimizer, TensorSpec, Wrappers, rules, wgpu};
 
 use clock::{Clock, Patience, median};
-use report::{Row, StepPlan};
+use report::{Report, Row};
 use shapes::List;
 use traffic::{Load, Traffic};
 
@@ -83,7 +83,7 @@ fn run(options: &Options) -> Result<()> {
     })?;
     drop(probe);
 
-    let mut report = StepPlan::new(&gpu, clock.name());
+    let mut report = Report::new(&gpu, clock.name());
     println!("{}", report.head());
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} {elapsed}")?;
     let bar = ProgressBar::new((lists.len() * subjects.len()) as u64).with_style(style);

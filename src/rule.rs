@@ -99,7 +99,8 @@ impl<F> Numbers<F> for () {
     fn write(&self, _: &mut [F]) {}
 }
 
-/// Declares a struct of numbers, generic over f32 and f64, and its [`Numbers`].
+/// Declares a struct of numbers, generic over f32 and f64, and its [`Numbers`](crate::rule::Numbers).
+#[macro_export]
 macro_rules! numbers {
     ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident),+ $(,)? }) => {
         $(#[$doc])*
@@ -118,10 +119,10 @@ macro_rules! numbers {
         }
     };
 }
-pub(crate) use numbers;
 
-/// The methods of [`Rule`] that hand out options: the numeric ones, `lr` among them; behind the semicolon the decay and
+/// The methods of [`Rule`](crate::rule::Rule) that hand out options: the numeric ones, `lr` among them; behind the semicolon the decay and
 /// perhaps some `Option<f64>`, which may be none.
+#[macro_export]
 macro_rules! options {
     ($($field:ident),+; weight_decay $(, $optional:ident)*) => {
         const OPTIONS: &'static [&'static str] =
@@ -143,7 +144,7 @@ macro_rules! options {
         }
     };
 }
-pub(crate) use options;
+pub use crate::{numbers, options};
 
 /// What one number of a state slot stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -292,7 +293,8 @@ pub enum Move {
     Training,
 }
 
-/// A configuration that must be refused, as a row of the registry's tests.
+/// A configuration that must be refused, as an entry of the registry's tests.
+#[cfg(feature = "proof")]
 #[derive(Clone, Copy, Debug)]
 pub struct Reject {
     /// The rule's fields in JSON.
@@ -426,8 +428,10 @@ pub trait Rule:
     }
     /// Options that parity, properties and expansion run, each with a name. Every option is on in one of them, and
     /// one has every term loud: defaults hide terms.
+    #[cfg(feature = "proof")]
     fn cases() -> Vec<(&'static str, Self)>;
     /// Options that must be refused.
+    #[cfg(feature = "proof")]
     fn rejects() -> Vec<Reject>;
 }
 
@@ -751,6 +755,7 @@ pub trait AnyRule: Any + Kernel<f32> + Kernel<f64> + Debug + Send + Sync {
     /// [`Error::Config`] for an unknown field or a wrong type, [`Error::Field`] for a bad value.
     fn with(&self, fields: &serde_json::Map<String, serde_json::Value>) -> Result<Box<dyn AnyRule>>;
     /// The last word on a composed shader. For a harness that breaks shaders on purpose.
+    #[cfg(feature = "proof")]
     #[doc(hidden)]
     fn revise(&self, text: String) -> String {
         text
@@ -994,9 +999,9 @@ impl Clone for Box<dyn AnyRule> {
 /// Rules with a name each.
 pub type Named = Vec<(&'static str, Box<dyn AnyRule>)>;
 
-/// A row of the registry: what is known of a rule without options.
+/// An entry of the registry: what is known of a rule without options.
 #[derive(Clone, Copy)]
-pub struct Row {
+pub struct RuleEntry {
     /// [`Rule::NAME`].
     pub name: &'static str,
     /// [`Rule::SUMMARY`].
@@ -1010,13 +1015,15 @@ pub struct Row {
     /// [`Rule::presets`].
     pub presets: fn() -> Named,
     /// [`Rule::cases`].
+    #[cfg(feature = "proof")]
     pub cases: fn() -> Named,
     /// [`Rule::rejects`].
+    #[cfg(feature = "proof")]
     pub rejects: fn() -> Vec<Reject>,
 }
 
-impl Row {
-    /// The row of a rule.
+impl RuleEntry {
+    /// The entry of a rule.
     pub const fn of<R: Rule>() -> Self {
         fn boxed<R: Rule>(named: Vec<(&'static str, R)>) -> Named {
             named.into_iter().map(|(name, rule)| (name, Box::new(rule) as Box<dyn AnyRule>)).collect()
@@ -1031,14 +1038,16 @@ impl Row {
             decays: R::DECAYS,
             default: || Box::new(R::default()),
             presets: || boxed(R::presets()),
+            #[cfg(feature = "proof")]
             cases: || boxed(R::cases()),
+            #[cfg(feature = "proof")]
             rejects: R::rejects,
         }
     }
 }
 
-impl Debug for Row {
+impl Debug for RuleEntry {
     fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Row").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("RuleEntry").field("name", &self.name).finish_non_exhaustive()
     }
 }

@@ -1,6 +1,6 @@
 //! The registry: a `mod` line and an entry in `all!` for each optimizer.
 
-use crate::rule::Row;
+use crate::rule::RuleEntry;
 
 mod adabelief;
 mod adadelta;
@@ -31,7 +31,7 @@ macro_rules! all {
         $(pub use $file::$rule;)+
 
         /// Every optimizer there is. Configuration, tests, bench and the README's table walk over it.
-        pub static ALL: &[Row] = &[$(Row::of::<$rule>()),+];
+        pub static ALL: &[RuleEntry] = &[$(RuleEntry::of::<$rule>()),+];
     };
 }
 
@@ -70,6 +70,6 @@ pub use novograd::{Norm, NovoGradInit};
 pub use radam::{RAdamEps, Unrectified};
 
 /// The row of that name.
-pub fn find(name: &str) -> Option<&'static Row> {
+pub fn find(name: &str) -> Option<&'static RuleEntry> {
     ALL.iter().find(|row| row.name == name)
 }

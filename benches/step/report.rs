@@ -7,7 +7,7 @@ use wgpu_optim::Gpu;
 
 /// One run of the bench: the JSON that `--json` writes.
 #[derive(Serialize)]
-pub struct StepPlan {
+pub struct Report {
     pub adapter: String,
     pub driver: String,
     pub cpu: String,
@@ -41,11 +41,11 @@ pub struct Row {
     pub dispatches: usize,
 }
 
-impl StepPlan {
-    pub fn new(gpu: &Gpu, clock: &'static str) -> StepPlan {
+impl Report {
+    pub fn new(gpu: &Gpu, clock: &'static str) -> Report {
         let info = gpu.adapter_info();
         let arguments = std::env::args().skip(1).filter(|arg| arg != "--bench").map(|arg| format!(" {arg}"));
-        StepPlan {
+        Report {
             adapter: format!("{} ({})", info.name, info.backend),
             driver: format!("{} {}", info.driver, info.driver_info).trim().into(),
             cpu: cpu(),
@@ -57,7 +57,7 @@ impl StepPlan {
     }
 
     pub fn head(&self) -> String {
-        let StepPlan { adapter, driver, cpu, clock, .. } = self;
+        let Report { adapter, driver, cpu, clock, .. } = self;
         format!("{adapter}, {driver}; {cpu}; by {clock}\n\n{}", Row::HEAD)
     }
 }

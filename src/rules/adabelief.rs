@@ -4,7 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, above_zero, at_least_zero, below_one};
 use crate::parts::{Real, correction, ema};
-use crate::rule::{Carried, Reject, Rule, Slot, WeightDecay, numbers, options};
+#[cfg(feature = "proof")]
+use crate::rule::Reject;
+use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
 
 /// AdaBelief: Adam, with the gradient's distance from its running mean in place of the gradient under the root.
 ///
@@ -98,6 +100,7 @@ impl Rule for AdaBelief {
         h.step * s.m / (s.s.sqrt() * h.correction2 + h.eps)
     }
 
+    #[cfg(feature = "proof")]
     fn cases() -> Vec<(&'static str, Self)> {
         let loud =
             Self { lr: 0.02, beta1: 0.8, beta2: 0.95, eps: 0.1, eps_root: 0.3, weight_decay: WeightDecay::L2(0.2) };
@@ -108,6 +111,7 @@ impl Rule for AdaBelief {
         ]
     }
 
+    #[cfg(feature = "proof")]
     fn rejects() -> Vec<Reject> {
         vec![
             Reject { json: r#"{"beta1": 1}"#, error: "beta1 is 1, must be at least 0 and below 1" },

@@ -4,7 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, above_zero, below_one};
 use crate::parts::{Real, ema};
-use crate::rule::{Carried, Reject, Rule, Slot, WeightDecay, numbers, options};
+#[cfg(feature = "proof")]
+use crate::rule::Reject;
+use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
 
 /// Adadelta: the gradient over the root of its mean square, times the root of the mean square of the steps so far.
 ///
@@ -81,11 +83,13 @@ impl Rule for Adadelta {
         vec![("keras", Self::keras())]
     }
 
+    #[cfg(feature = "proof")]
     fn cases() -> Vec<(&'static str, Self)> {
         let loud = Self { lr: 0.7, rho: 0.8, eps: 0.1, weight_decay: WeightDecay::L2(0.2) };
         vec![("default", Self::default()), ("loud", loud)]
     }
 
+    #[cfg(feature = "proof")]
     fn rejects() -> Vec<Reject> {
         vec![
             Reject { json: r#"{"rho": 1}"#, error: "rho is 1, must be at least 0 and below 1" },

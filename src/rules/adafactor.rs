@@ -4,7 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, above_zero, refuse};
 use crate::parts::{Real, at_least, ema};
-use crate::rule::{AnyRule, Carried, Pass, Reject, Rule, Slot, Sums, WeightDecay, numbers, options};
+#[cfg(feature = "proof")]
+use crate::rule::Reject;
+use crate::rule::{AnyRule, Carried, Pass, Rule, Slot, Sums, WeightDecay, numbers, options};
 
 /// Adafactor. See [`AdafactorForm`].
 pub type Adafactor = AdafactorForm<false>;
@@ -166,6 +168,7 @@ impl<const FACTORED: bool> Rule for AdafactorForm<FACTORED> {
         k.scale * g / at_least(Self::square(h, g, s), h.floor).sqrt()
     }
 
+    #[cfg(feature = "proof")]
     fn cases() -> Vec<(&'static str, Self)> {
         let loud = Self {
             lr: 0.3,
@@ -184,6 +187,7 @@ impl<const FACTORED: bool> Rule for AdafactorForm<FACTORED> {
         ]
     }
 
+    #[cfg(feature = "proof")]
     fn rejects() -> Vec<Reject> {
         vec![
             Reject {

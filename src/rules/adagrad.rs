@@ -5,7 +5,9 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Result, above_zero, at_least_zero};
 use crate::options::EpsPlacement;
 use crate::parts::Real;
-use crate::rule::{Carried, Reject, Rule, Slot, WeightDecay, numbers, options};
+#[cfg(feature = "proof")]
+use crate::rule::Reject;
+use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
 
 /// AdaGrad: the step shrinks with the sum of squared gradients so far.
 ///
@@ -89,6 +91,7 @@ impl Rule for Adagrad {
         }
     }
 
+    #[cfg(feature = "proof")]
     fn cases() -> Vec<(&'static str, Self)> {
         let loud = Self {
             lr: 0.05,
@@ -105,6 +108,7 @@ impl Rule for Adagrad {
         ]
     }
 
+    #[cfg(feature = "proof")]
     fn rejects() -> Vec<Reject> {
         vec![
             Reject { json: r#"{"eps": 0}"#, error: "eps is 0, must be above 0 and finite in f32" },

@@ -4,7 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, above_zero, below_one, refuse};
 use crate::parts::{Real, correction, ema, max};
-use crate::rule::{Carried, Reject, Rule, Slot, WeightDecay, numbers, options};
+#[cfg(feature = "proof")]
+use crate::rule::Reject;
+use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
 
 /// Adam, without decay unless one is given. See [`AdamFamily`].
 pub type Adam = AdamFamily<false>;
@@ -206,6 +208,7 @@ impl<const DECOUPLED: bool> Rule for AdamFamily<DECOUPLED> {
         vec![("seeds", Self::seeds()), ("keras", Self::keras()), ("burn", Self::burn())]
     }
 
+    #[cfg(feature = "proof")]
     fn cases() -> Vec<(&'static str, Self)> {
         let loud = Self {
             lr: 0.02,
@@ -233,6 +236,7 @@ impl<const DECOUPLED: bool> Rule for AdamFamily<DECOUPLED> {
         ]
     }
 
+    #[cfg(feature = "proof")]
     fn rejects() -> Vec<Reject> {
         vec![
             Reject { json: r#"{"beta1": 1}"#, error: "beta1 is 1, must be at least 0 and below 1" },

@@ -4,7 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, above_zero, below_one};
 use crate::parts::{Real, correction, ema, max};
-use crate::rule::{Carried, Reject, Rule, Slot, WeightDecay, numbers, options};
+#[cfg(feature = "proof")]
+use crate::rule::Reject;
+use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
 
 /// Adamax: Adam with the largest gradient so far, fading, in place of the root of the mean square.
 ///
@@ -130,6 +132,7 @@ impl Rule for Adamax {
         vec![("keras", Self::keras())]
     }
 
+    #[cfg(feature = "proof")]
     fn cases() -> Vec<(&'static str, Self)> {
         let loud =
             Self { lr: 0.02, beta1: 0.8, beta2: 0.7, eps: 0.1, weight_decay: WeightDecay::L2(0.2), ..Self::default() };
@@ -140,6 +143,7 @@ impl Rule for Adamax {
         ]
     }
 
+    #[cfg(feature = "proof")]
     fn rejects() -> Vec<Reject> {
         vec![
             Reject { json: r#"{"beta1": 1}"#, error: "beta1 is 1, must be at least 0 and below 1" },

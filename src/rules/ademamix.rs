@@ -4,7 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, above_zero, at_least_zero, below_one};
 use crate::parts::{Real, correction, ema};
-use crate::rule::{Carried, Reject, Rule, Slot, WeightDecay, numbers, options};
+#[cfg(feature = "proof")]
+use crate::rule::Reject;
+use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
 
 /// AdEMAMix: Adam with a second, slow mean of gradients beside the fast one.
 ///
@@ -115,6 +117,7 @@ impl Rule for AdEmaMix {
         (h.step1 * s.m1 + h.step2 * s.m2) / (s.v.sqrt() * h.correction2 + h.eps)
     }
 
+    #[cfg(feature = "proof")]
     fn cases() -> Vec<(&'static str, Self)> {
         let loud = Self {
             lr: 0.02,
@@ -132,6 +135,7 @@ impl Rule for AdEmaMix {
         ]
     }
 
+    #[cfg(feature = "proof")]
     fn rejects() -> Vec<Reject> {
         vec![
             Reject { json: r#"{"beta1": 1}"#, error: "beta1 is 1, must be at least 0 and below 1" },

@@ -4,7 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, above_zero, below_one};
 use crate::parts::{Real, clamp, ema, max};
-use crate::rule::{Carried, Reject, Rule, Slot, WeightDecay, numbers, options};
+#[cfg(feature = "proof")]
+use crate::rule::Reject;
+use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
 
 /// ADOPT: momentum of gradients over the root of the mean square of those before them.
 ///
@@ -92,6 +94,7 @@ impl Rule for Adopt {
         h.lr * s.m
     }
 
+    #[cfg(feature = "proof")]
     fn cases() -> Vec<(&'static str, Self)> {
         let loud =
             Self { lr: 0.02, beta1: 0.8, beta2: 0.7, eps: 0.5, clip_update: true, weight_decay: WeightDecay::L2(0.2) };
@@ -103,6 +106,7 @@ impl Rule for Adopt {
         ]
     }
 
+    #[cfg(feature = "proof")]
     fn rejects() -> Vec<Reject> {
         vec![
             Reject { json: r#"{"beta1": 1}"#, error: "beta1 is 1, must be at least 0 and below 1" },

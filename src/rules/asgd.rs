@@ -4,7 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, at_least_zero};
 use crate::parts::Real;
-use crate::rule::{Carried, Reject, Rule, Slot, WeightDecay, numbers, options};
+#[cfg(feature = "proof")]
+use crate::rule::Reject;
+use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
 
 /// Averaged SGD: descent with a fading rate and a pull towards 0, and beside it the average of the parameters.
 ///
@@ -98,6 +100,7 @@ impl Rule for Asgd {
         landed
     }
 
+    #[cfg(feature = "proof")]
     fn cases() -> Vec<(&'static str, Self)> {
         let loud = Self { lr: 0.1, lambd: 0.3, alpha: 0.9, t0: 3.0, weight_decay: WeightDecay::L2(0.2) };
         vec![
@@ -107,6 +110,7 @@ impl Rule for Asgd {
         ]
     }
 
+    #[cfg(feature = "proof")]
     fn rejects() -> Vec<Reject> {
         vec![
             Reject { json: r#"{"lambd": -0.1}"#, error: "lambd is -0.1, must be at least 0 and finite" },

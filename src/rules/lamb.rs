@@ -4,7 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, above_zero, at_least_zero, below_one, refuse};
 use crate::parts::{Real, clamp, correction, ema};
-use crate::rule::{Carried, Pass, Reject, Rule, Slot, Sums, WeightDecay, numbers, options};
+#[cfg(feature = "proof")]
+use crate::rule::Reject;
+use crate::rule::{Carried, Pass, Rule, Slot, Sums, WeightDecay, numbers, options};
 
 /// LAMB: Adam's update, made as long as the parameters of its tensor.
 ///
@@ -178,6 +180,7 @@ impl Rule for Lamb {
         k.rate * Self::adam(h, p, s.m, s.v)
     }
 
+    #[cfg(feature = "proof")]
     fn cases() -> Vec<(&'static str, Self)> {
         let loud = Self {
             lr: 0.05,
@@ -199,6 +202,7 @@ impl Rule for Lamb {
         ]
     }
 
+    #[cfg(feature = "proof")]
     fn rejects() -> Vec<Reject> {
         vec![
             Reject { json: r#"{"beta1": 1}"#, error: "beta1 is 1, must be at least 0 and below 1" },

@@ -5,7 +5,9 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Result, above_zero, at_least_zero, below_one, refuse};
 use crate::options::{MomentumForm, Nesterov};
 use crate::parts::{Real, ema, min};
-use crate::rule::{Carried, Pass, Reject, Rule, Slot, Sums, WeightDecay, numbers, options};
+#[cfg(feature = "proof")]
+use crate::rule::Reject;
+use crate::rule::{Carried, Pass, Rule, Slot, Sums, WeightDecay, numbers, options};
 
 /// LARS: momentum of gradients that are scaled by the norms of their tensor.
 ///
@@ -202,6 +204,7 @@ impl Rule for Lars {
         h.step * s.b
     }
 
+    #[cfg(feature = "proof")]
     fn cases() -> Vec<(&'static str, Self)> {
         let loud = Self {
             lr: 0.3,
@@ -228,6 +231,7 @@ impl Rule for Lars {
         ]
     }
 
+    #[cfg(feature = "proof")]
     fn rejects() -> Vec<Reject> {
         vec![
             Reject { json: r#"{"momentum": 1}"#, error: "momentum is 1, must be at least 0 and below 1" },

@@ -4,7 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, below_one};
 use crate::parts::{Real, ema, sign};
-use crate::rule::{Carried, Reject, Rule, Slot, WeightDecay, numbers, options};
+#[cfg(feature = "proof")]
+use crate::rule::Reject;
+use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
 
 /// Lion: the sign of a mean of gradient and momentum; the momentum itself takes the gradient more slowly.
 ///
@@ -87,6 +89,7 @@ impl Rule for Lion {
         vec![("keras", Self::keras())]
     }
 
+    #[cfg(feature = "proof")]
     fn cases() -> Vec<(&'static str, Self)> {
         let loud = Self { lr: 0.05, beta1: 0.6, beta2: 0.7, weight_decay: WeightDecay::L2(0.2) };
         vec![
@@ -96,6 +99,7 @@ impl Rule for Lion {
         ]
     }
 
+    #[cfg(feature = "proof")]
     fn rejects() -> Vec<Reject> {
         vec![
             Reject { json: r#"{"beta1": 1}"#, error: "beta1 is 1, must be at least 0 and below 1" },

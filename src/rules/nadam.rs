@@ -4,7 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, above_zero, at_least_zero, below_one};
 use crate::parts::{Real, correction, ema};
-use crate::rule::{Carried, Reject, Rule, Slot, WeightDecay, numbers, options};
+#[cfg(feature = "proof")]
+use crate::rule::Reject;
+use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
 
 /// NAdam: Adam with Nesterov's momentum, whose weight `mu` grows from step to step.
 ///
@@ -134,6 +136,7 @@ impl Rule for NAdam {
         vec![("keras", Self::keras())]
     }
 
+    #[cfg(feature = "proof")]
     fn cases() -> Vec<(&'static str, Self)> {
         let loud = Self {
             lr: 0.02,
@@ -146,6 +149,7 @@ impl Rule for NAdam {
         vec![("default", Self::default()), ("loud", loud)]
     }
 
+    #[cfg(feature = "proof")]
     fn rejects() -> Vec<Reject> {
         vec![
             Reject { json: r#"{"beta1": 1}"#, error: "beta1 is 1, must be at least 0 and below 1" },

@@ -5,7 +5,9 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Result, above_zero, below_one, refuse};
 use crate::options::EpsPlacement;
 use crate::parts::{Combine, Real, correction, ema};
-use crate::rule::{Carried, Pass, Reject, Rule, Slot, Sums, WeightDecay, numbers, options};
+#[cfg(feature = "proof")]
+use crate::rule::Reject;
+use crate::rule::{Carried, Pass, Rule, Slot, Sums, WeightDecay, numbers, options};
 
 /// NovoGrad: the gradient over the running norm of its tensor, then momentum.
 ///
@@ -202,6 +204,7 @@ impl Rule for NovoGrad {
         vec![("optax", Self::optax())]
     }
 
+    #[cfg(feature = "proof")]
     fn cases() -> Vec<(&'static str, Self)> {
         let loud = Self {
             lr: 0.05,
@@ -223,6 +226,7 @@ impl Rule for NovoGrad {
         ]
     }
 
+    #[cfg(feature = "proof")]
     fn rejects() -> Vec<Reject> {
         vec![
             Reject { json: r#"{"beta2": 1.5}"#, error: "beta2 is 1.5, must be at least 0 and below 1" },

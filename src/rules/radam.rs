@@ -4,7 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, above_zero, below_one, refuse};
 use crate::parts::{Real, correction, ema};
-use crate::rule::{Carried, Reject, Rule, Slot, WeightDecay, numbers, options};
+#[cfg(feature = "proof")]
+use crate::rule::Reject;
+use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
 
 /// RAdam: Adam whose steps are scaled by how much is known of the mean square, and do without it at first.
 ///
@@ -181,6 +183,7 @@ impl Rule for RAdam {
         vec![("paper", Self::paper()), ("optax", Self::optax())]
     }
 
+    #[cfg(feature = "proof")]
     fn cases() -> Vec<(&'static str, Self)> {
         let loud =
             Self { lr: 0.02, beta1: 0.8, beta2: 0.95, eps: 0.1, weight_decay: WeightDecay::L2(0.2), ..Self::default() };
@@ -200,6 +203,7 @@ impl Rule for RAdam {
         ]
     }
 
+    #[cfg(feature = "proof")]
     fn rejects() -> Vec<Reject> {
         vec![
             Reject { json: r#"{"beta1": 1}"#, error: "beta1 is 1, must be at least 0 and below 1" },

@@ -5,7 +5,9 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Result, above_zero, at_least_zero, below_one, refuse};
 use crate::options::{EpsPlacement, MomentumForm, Nesterov};
 use crate::parts::{Real, ema, max};
-use crate::rule::{Carried, Move, Reject, Rule, Slot, WeightDecay, numbers, options};
+#[cfg(feature = "proof")]
+use crate::rule::Reject;
+use crate::rule::{Carried, Move, Rule, Slot, WeightDecay, numbers, options};
 
 /// RMSProp: the gradient over the root of its running mean square, plain, centered, with momentum.
 ///
@@ -182,6 +184,7 @@ impl Rule for RmsProp {
         vec![("tensorflow", Self::tensorflow()), ("seeds", Self::seeds())]
     }
 
+    #[cfg(feature = "proof")]
     fn cases() -> Vec<(&'static str, Self)> {
         let inside = Self { eps_placement: EpsPlacement::Inside, ..Self::seeds() };
         let momentum = Self { alpha: 0.9, momentum: 0.8, eps: 1e-3, ..Self::default() };
@@ -199,6 +202,7 @@ impl Rule for RmsProp {
         ]
     }
 
+    #[cfg(feature = "proof")]
     fn rejects() -> Vec<Reject> {
         vec![
             Reject { json: r#"{"alpha": 1}"#, error: "alpha is 1, must be at least 0 and below 1" },

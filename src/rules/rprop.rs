@@ -4,7 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, above_zero, at_least_zero, below_one, refuse};
 use crate::parts::{Real, clamp, sign};
-use crate::rule::{Carried, Reject, Rule, Slot, WeightDecay, numbers};
+#[cfg(feature = "proof")]
+use crate::rule::Reject;
+use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers};
 
 /// Rprop: a step size for each element, which grows while its gradient keeps its sign. For gradients of a whole data
 /// set, not of batches.
@@ -122,11 +124,13 @@ impl Rule for Rprop {
         sign(kept) * s.step
     }
 
+    #[cfg(feature = "proof")]
     fn cases() -> Vec<(&'static str, Self)> {
         let loud = Self { lr: 0.1, eta_minus: 0.3, eta_plus: 1.7, step_min: 0.05, step_max: 2.0, ..Self::default() };
         vec![("default", Self::default()), ("loud", loud)]
     }
 
+    #[cfg(feature = "proof")]
     fn rejects() -> Vec<Reject> {
         vec![
             Reject { json: r#"{"lr": -0.1}"#, error: "lr is -0.1, must be at least 0 and finite" },

@@ -5,7 +5,9 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Result, above_zero, below_one};
 use crate::options::FreeWeights;
 use crate::parts::{Real, correction, ema};
-use crate::rule::{Carried, Move, Reject, Rule, Slot, WeightDecay, numbers, options};
+#[cfg(feature = "proof")]
+use crate::rule::Reject;
+use crate::rule::{Carried, Move, Rule, Slot, WeightDecay, numbers, options};
 
 /// Schedule-free AdamW: steps of Adam without momentum, and a running mean of the points they reach in place of a
 /// schedule.
@@ -151,6 +153,7 @@ impl Rule for ScheduleFree {
         p + part * (s.z - p)
     }
 
+    #[cfg(feature = "proof")]
     fn cases() -> Vec<(&'static str, Self)> {
         let loud = Self {
             lr: 0.05,
@@ -168,6 +171,7 @@ impl Rule for ScheduleFree {
         ]
     }
 
+    #[cfg(feature = "proof")]
     fn rejects() -> Vec<Reject> {
         vec![
             Reject { json: r#"{"beta1": 1}"#, error: "beta1 is 1, must be at least 0 and below 1" },

@@ -5,7 +5,9 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Result, below_one, refuse};
 use crate::options::{MomentumForm, Nesterov};
 use crate::parts::{Real, ema};
-use crate::rule::{Carried, Move, Reject, Rule, Slot, WeightDecay, numbers, options};
+#[cfg(feature = "proof")]
+use crate::rule::Reject;
+use crate::rule::{Carried, Move, Rule, Slot, WeightDecay, numbers, options};
 
 /// Stochastic gradient descent, plain or with one of three kinds of momentum.
 ///
@@ -134,6 +136,7 @@ impl Rule for Sgd {
         p + h.momentum * s.v
     }
 
+    #[cfg(feature = "proof")]
     fn cases() -> Vec<(&'static str, Self)> {
         let momentum = Self { lr: 0.05, momentum: 0.9, ..Self::default() };
         let velocity = Self { form: MomentumForm::Velocity, ..momentum.clone() };
@@ -152,6 +155,7 @@ impl Rule for Sgd {
         ]
     }
 
+    #[cfg(feature = "proof")]
     fn rejects() -> Vec<Reject> {
         vec![
             Reject { json: r#"{"lr": -0.1}"#, error: "lr is -0.1, must be at least 0 and finite" },

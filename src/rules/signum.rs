@@ -4,7 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, below_one};
 use crate::parts::{Real, ema, sign};
-use crate::rule::{Carried, Reject, Rule, Slot, WeightDecay, numbers, options};
+#[cfg(feature = "proof")]
+use crate::rule::Reject;
+use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
 
 /// Signum: the sign of a running mean of gradients; of the gradient itself with `momentum = 0` (signSGD).
 ///
@@ -73,11 +75,13 @@ impl Rule for Signum {
         h.lr * sign(s.m)
     }
 
+    #[cfg(feature = "proof")]
     fn cases() -> Vec<(&'static str, Self)> {
         let loud = Self { lr: 0.05, momentum: 0.7, weight_decay: WeightDecay::L2(0.2) };
         vec![("default", Self::default()), ("plain", Self { momentum: 0.0, ..loud.clone() }), ("loud", loud)]
     }
 
+    #[cfg(feature = "proof")]
     fn rejects() -> Vec<Reject> {
         vec![
             Reject { json: r#"{"momentum": 1}"#, error: "momentum is 1, must be at least 0 and below 1" },

@@ -4,7 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, above_zero, at_least_zero, below_one};
 use crate::parts::{Real, correction, ema, sign};
-use crate::rule::{Carried, Reject, Rule, Slot, WeightDecay, numbers, options};
+#[cfg(feature = "proof")]
+use crate::rule::Reject;
+use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
 
 /// Yogi: Adam, with a `v` that moves towards the gradient's square by steps that do not grow with their distance.
 ///
@@ -103,6 +105,7 @@ impl Rule for Yogi {
         h.step * s.m / (s.v.sqrt() * h.correction2 + h.eps)
     }
 
+    #[cfg(feature = "proof")]
     fn cases() -> Vec<(&'static str, Self)> {
         let loud = Self {
             lr: 0.02,
@@ -119,6 +122,7 @@ impl Rule for Yogi {
         ]
     }
 
+    #[cfg(feature = "proof")]
     fn rejects() -> Vec<Reject> {
         vec![
             Reject { json: r#"{"beta1": 1}"#, error: "beta1 is 1, must be at least 0 and below 1" },

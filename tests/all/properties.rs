@@ -11,7 +11,7 @@ use wgpu_optim::{Arena, Config, Gpu, Optimizer, TensorSpec};
 
 /// Every case of every row, with its name.
 fn cases() -> Vec<(String, Box<dyn AnyRule>)> {
-    let of = |row: &wgpu_optim::rule::Row| {
+    let of = |row: &wgpu_optim::rule::RuleEntry| {
         let name = row.name;
         (row.cases)().into_iter().map(move |(case, rule)| (format!("{name}/{case}"), rule))
     };

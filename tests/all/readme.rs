@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use wgpu_optim::rule::{Extent, Row, Slot};
+use wgpu_optim::rule::{Extent, RuleEntry, Slot};
 use wgpu_optim::rules::ALL;
 
 const BEGIN: &str = "<!-- optimizers: begin -->\n";
@@ -144,7 +144,7 @@ fn table() -> String {
     )
 }
 
-fn line(row: &Row) -> String {
+fn line(row: &RuleEntry) -> String {
     let default = (row.default)();
     let cases: Vec<_> = (row.cases)().into_iter().map(|(_, rule)| rule).collect();
     let for_matrices: Vec<_> = std::iter::once(&default).chain(&cases).filter_map(|rule| rule.for_matrices()).collect();

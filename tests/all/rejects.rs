@@ -5,7 +5,7 @@ use crate::common::still::check;
 use crate::common::twin::{Twin, tensors};
 use ndarray::{ArrayD, IxDyn};
 use serde_json::{Map, Value, json};
-use wgpu_optim::rule::{AnyRule, Extent, Row};
+use wgpu_optim::rule::{AnyRule, Extent, RuleEntry};
 use wgpu_optim::rules::ALL;
 use wgpu_optim::wgpu::{self, BufferUsages};
 use wgpu_optim::{Adagrad, Adam, AdamW, Arena, Buffers, Config, Error, Gpu, Group, NovoGrad, Optimizer, Reference};
@@ -43,7 +43,7 @@ fn every_rule_refuses_what_it_lists() {
 }
 
 /// Every option of every rule, with its default.
-fn options() -> impl Iterator<Item = (&'static Row, String, Value)> {
+fn options() -> impl Iterator<Item = (&'static RuleEntry, String, Value)> {
     ALL.iter().flat_map(|row| (row.default)().to_json().into_iter().map(move |(name, value)| (row, name, value)))
 }
 

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use crate::common::twin::{Twin, bound, tensors};
 use crate::common::{gpu, say};
 use serde_json::{Map, Value};
-use wgpu_optim::rule::{AnyRule, Carried, Common, Kernel, Move, Names, Numbers, Pass, Row, Slot, Step, WeightDecay};
+use wgpu_optim::rule::{
+    AnyRule, Carried, Common, Kernel, Move, Names, Numbers, Pass, RuleEntry, Slot, Step, WeightDecay,
+};
 use wgpu_optim::rules::ALL;
 use wgpu_optim::shader::{Walk, compose};
 use wgpu_optim::wrappers::{self, Moving};
@@ -265,7 +267,7 @@ fn shows_around(gpus: &[Gpu], edit: &Edit) -> bool {
 }
 
 /// The cases of a row, and one in which groups of every decay meet ascent.
-fn configs(row: &Row, edit: &Edit) -> Vec<Config> {
+fn configs(row: &RuleEntry, edit: &Edit) -> Vec<Config> {
     let broken = |rule| Box::new(Broken { rule, edit: edit.clone() }) as Box<dyn AnyRule>;
     let mut configs: Vec<Config> = (row.cases)().into_iter().map(|(_, rule)| broken(rule).into()).collect();
     for &kind in row.decays {
@@ -278,7 +280,7 @@ fn configs(row: &Row, edit: &Edit) -> Vec<Config> {
 }
 
 /// Breaks every rule with the edits that `edits` finds in its text, and counts what was noticed.
-fn break_all(what: &str, edits: impl Fn(&Row) -> Vec<(String, Edit)>) {
+fn break_all(what: &str, edits: impl Fn(&RuleEntry) -> Vec<(String, Edit)>) {
     let Some(gpu) = gpu(what, ALL.len()) else { return };
     for row in ALL {
         let mut missed = Vec::new();
@@ -349,7 +351,7 @@ fn a_dropped_statement_is_noticed() {
 }
 
 /// Whether an edit changes a shader of any of a row's cases.
-fn touches(row: &Row, edit: &Edit) -> bool {
+fn touches(row: &RuleEntry, edit: &Edit) -> bool {
     let forms = |rule: Box<dyn AnyRule>| rule.for_matrices().into_iter().chain([rule]);
     (row.cases)().into_iter().flat_map(|(_, rule)| forms(rule)).any(|rule| {
         let moves = rule.moves().iter().map(|&to| Walk::of_move(Moving::Rule(to)));
