@@ -13,6 +13,7 @@ mod ademamix;
 mod adopt;
 mod asgd;
 mod lamb;
+mod laprop;
 mod lars;
 mod lion;
 mod nadam;
@@ -55,6 +56,7 @@ all![
     yogi::Yogi,
     adopt::Adopt,
     ademamix::AdEmaMix,
+    laprop::LaProp,
     asgd::Asgd,
     rprop::Rprop,
     adafactor::Adafactor,
