@@ -7,6 +7,7 @@ mod adadelta;
 mod adafactor;
 mod adagrad;
 mod adam;
+mod adam_atan2;
 mod adamax;
 mod adan;
 mod ademamix;
@@ -57,6 +58,7 @@ all![
     adopt::Adopt,
     ademamix::AdEmaMix,
     laprop::LaProp,
+    adam_atan2::AdamAtan2,
     asgd::Asgd,
     rprop::Rprop,
     adafactor::Adafactor,
