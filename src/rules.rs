@@ -23,6 +23,7 @@ mod radam;
 mod rmsprop;
 mod rprop;
 mod schedule_free;
+mod schedule_free_sgd;
 mod sgd;
 mod signum;
 mod yogi;
@@ -63,6 +64,7 @@ all![
     rprop::Rprop,
     adafactor::Adafactor,
     schedule_free::ScheduleFree,
+    schedule_free_sgd::ScheduleFreeSgd,
 ];
 
 pub use adafactor::AdafactorForm;

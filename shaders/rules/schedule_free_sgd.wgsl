@@ -1,0 +1,24 @@
+// Schedule-free SGD: plain steps, and a running mean of the points they reach (Defazio et al. 2024, equations 1 to 3).
+// Twin: src/rules/schedule_free_sgd.rs
+
+struct Hyper {
+    inside: f32,
+    c: f32, // how far the parameter goes towards z
+    step_y: f32, // what of x is subtracted from the parameter
+    step_z: f32, // what of x is subtracted from z
+    evaluation: f32, // how far the parameter goes towards z to be evaluated
+    training: f32, // how far it goes from there to be trained
+}
+struct State { z: f32 }
+
+fn direction(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> f32 {
+    let z = (*s).z;
+    let x = g + h.inside * p;
+    (*s).z = z - h.step_z * x;
+    return h.c * (p - z) + h.step_y * x;
+}
+
+fn moved(h: Hyper, p: f32, s: ptr<function, State>) -> f32 {
+    let part = select(h.training, h.evaluation, MOVE == 1u);
+    return p + part * ((*s).z - p);
+}

@@ -1,0 +1,152 @@
+//! Schedule-free SGD. Twin: `shaders/rules/schedule_free_sgd.wgsl`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Result, above_zero, below_one};
+use crate::options::FreeWeights;
+use crate::parts::Real;
+#[cfg(feature = "proof")]
+use crate::rule::Reject;
+use crate::rule::{Carried, Move, Rule, Slot, WeightDecay, numbers, options};
+
+/// Schedule-free SGD: plain steps, and a running mean of the points they reach in place of a schedule.
+///
+/// The parameters hold `y`, where gradients are computed; slot `z` is where plain steps lead. With
+/// `slr = lr*min(1, t/warmup_steps)`, `weight = t^r * max_lr^weight_lr_power` (`max_lr` the largest `slr` so far) and
+/// `c = weight/W` (`W` the sum of weights so far; 0 while that is 0): `x = g + d*y` with [`WeightDecay::Inside`],
+/// `y <- y + c*(z-y) + slr*(beta1*(1-c)-1)*x`, and then `z -= slr*x`. Slot `z`, which starts as the parameter; carries
+/// `max_lr` and `W`.
+///
+/// The trained model is the mean `x = y + (1-1/beta1)*(z-y)`: `Optimizer::eval` moves the parameters there,
+/// `Optimizer::train` moves them back, `y = x + (1-beta1)*(z-x)`.
+///
+/// Source: Defazio et al. 2024, equations 1 to 3. Defaults are the authors', whose `momentum` is `beta1`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ScheduleFreeSgd {
+    /// Learning rate, at least 0. Default 1.
+    pub lr: f64,
+    /// How far `y` is from `z` on the way to the mean; above 0 and below 1. Default 0.9.
+    pub beta1: f64,
+    /// Steps in which the rate grows to `lr`. Default 0.
+    pub warmup_steps: u64,
+    /// Power of the rate in a step's weight, at least 0 and at most 16. Default 2.
+    pub weight_lr_power: f64,
+    /// Power of `t` in a step's weight, at least 0 and at most 16. Default 0.
+    pub r: f64,
+    /// None (default) or `Inside`.
+    pub weight_decay: WeightDecay,
+}
+
+impl Default for ScheduleFreeSgd {
+    fn default() -> Self {
+        Self { lr: 1.0, beta1: 0.9, warmup_steps: 0, weight_lr_power: 2.0, r: 0.0, weight_decay: WeightDecay::None }
+    }
+}
+
+numbers! {
+    /// Numbers of a group at one `t`.
+    Hyper {
+        inside,
+        /// How far `y` goes towards `z`.
+        c,
+        /// What of `x` is subtracted from `y`.
+        step_y,
+        /// What of `x` is subtracted from `z`.
+        step_z,
+        /// How far `y` goes towards `z` to be evaluated.
+        evaluation,
+        /// How far it goes from there to be trained.
+        training,
+    }
+}
+numbers! {
+    /// The sequence of plain steps.
+    State { z }
+}
+
+impl ScheduleFreeSgd {
+    fn weights(&self) -> FreeWeights {
+        let &Self { lr, warmup_steps, weight_lr_power, r, .. } = self;
+        FreeWeights { lr, warmup_steps, weight_lr_power, r }
+    }
+}
+
+impl Rule for ScheduleFreeSgd {
+    const NAME: &'static str = "schedule_free_sgd";
+    const SUMMARY: &'static str = "plain steps and a mean of where they lead, no schedule (Defazio et al. 2024)";
+    const SHADER: &'static str = include_str!("../../shaders/rules/schedule_free_sgd.wgsl");
+    const DECAYS: &'static [&'static str] = &["none", "inside"];
+
+    type Hyper<F: Real> = Hyper<F>;
+    type State<F: Real> = State<F>;
+    type Tensor<F: Real> = ();
+
+    options!(lr, beta1, weight_lr_power, r; weight_decay);
+
+    fn check(&self) -> Result<()> {
+        below_one("beta1", self.beta1)?;
+        above_zero("beta1", self.beta1)?;
+        self.weights().check()
+    }
+
+    fn slots(&self) -> Vec<Slot> {
+        vec![Slot::element("z").starting_as_param()]
+    }
+
+    fn moves(&self) -> &'static [Move] {
+        &[Move::Evaluation, Move::Training]
+    }
+
+    fn hyper(&self, t: u64, carried: &mut Carried) -> Hyper<f64> {
+        let (lr, c) = self.weights().step(t, carried);
+        Hyper {
+            inside: self.weight_decay.amount(),
+            c,
+            step_y: lr * (1.0 - self.beta1 * (1.0 - c)),
+            step_z: lr,
+            evaluation: 1.0 - 1.0 / self.beta1,
+            training: 1.0 - self.beta1,
+        }
+    }
+
+    fn carried(&self, t: u64) -> Carried {
+        self.weights().carried(t)
+    }
+
+    fn direction<F: Real>(&self, h: &Hyper<F>, _k: &(), p: F, g: F, s: &mut State<F>) -> F {
+        let x = g + h.inside * p;
+        let u = h.c * (p - s.z) + h.step_y * x;
+        s.z -= h.step_z * x;
+        u
+    }
+
+    fn moved<F: Real>(to: Move, h: &Hyper<F>, p: F, s: &State<F>) -> F {
+        let part = if to == Move::Evaluation { h.evaluation } else { h.training };
+        p + part * (s.z - p)
+    }
+
+    #[cfg(feature = "proof")]
+    fn cases() -> Vec<(&'static str, Self)> {
+        let loud = Self { lr: 0.05, beta1: 0.7, weight_decay: WeightDecay::Inside(0.3), ..Self::default() };
+        vec![
+            ("default", Self::default()),
+            ("warm_up", Self { warmup_steps: 4, weight_lr_power: 1.5, r: 0.5, ..loud.clone() }),
+            ("warming_up", Self { warmup_steps: 2000, r: 2.0, ..loud.clone() }),
+            ("loud", loud),
+        ]
+    }
+
+    #[cfg(feature = "proof")]
+    fn rejects() -> Vec<Reject> {
+        vec![
+            Reject { json: r#"{"beta1": 1}"#, error: "beta1 is 1, must be at least 0 and below 1" },
+            Reject { json: r#"{"beta1": 0}"#, error: "beta1 is 0, must be above 0 and finite in f32" },
+            Reject { json: r#"{"r": 17}"#, error: "r is 17, must be at least 0 and at most 16" },
+            Reject {
+                json: r#"{"weight_decay": {"decoupled": 0.1}}"#,
+                error: "weight_decay is {\"decoupled\": 0.1}, must be one of none, inside for schedule_free_sgd",
+            },
+        ]
+    }
+}
