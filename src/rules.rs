@@ -17,6 +17,7 @@ mod lamb;
 mod laprop;
 mod lars;
 mod lion;
+mod mars;
 mod nadam;
 mod novograd;
 mod radam;
@@ -60,6 +61,7 @@ all![
     ademamix::AdEmaMix,
     laprop::LaProp,
     adam_atan2::AdamAtan2,
+    mars::Mars,
     asgd::Asgd,
     rprop::Rprop,
     adafactor::Adafactor,
