@@ -712,7 +712,7 @@ pub trait AnyRule: Any + Kernel<f32> + Kernel<f64> + Debug + Send + Sync {
     fn shader(&self) -> &'static str;
     /// [`Rule::TAKES_SIGNS`].
     fn takes_signs(&self) -> bool;
-    /// [`Rule::ELEMENTWISE`].
+    /// [`Rule::ELEMENTWISE`], and no number of the tensor goes into it.
     fn elementwise(&self) -> bool;
     /// [`Rule::RESTS`].
     fn rests(&self) -> bool;
@@ -786,7 +786,7 @@ impl<R: Rule> AnyRule for R {
         R::TAKES_SIGNS
     }
     fn elementwise(&self) -> bool {
-        R::ELEMENTWISE
+        R::ELEMENTWISE && !Rule::passes(self).contains(&Pass::Finish)
     }
     fn rests(&self) -> bool {
         R::RESTS
