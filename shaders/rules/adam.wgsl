@@ -1,9 +1,10 @@
 // Adam and AdamW (Kingma and Ba 2015, Algorithm 1; Loshchilov and Hutter 2019, Algorithm 2; AMSGrad: Reddi et al. 2018,
-// Algorithm 2).
+// Algorithm 2; clipped updates: Wortsman et al. 2023, Algorithm 2).
 // Twin: src/rules/adam.rs
 
 override EPS_INSIDE: bool = false;
 override AMSGRAD: u32 = 0u; // 0 off, 1 raw, 2 corrected
+override RMS_CLIP: bool = false; // the rate of a tensor falls where its update is large
 
 struct Hyper {
     beta1: f32,
@@ -13,8 +14,25 @@ struct Hyper {
     step: f32, // lr over the first bias correction
     correction2: f32, // what v or its root is multiplied by
     eps: f32,
+    correction_v: f32, // what v is multiplied by
+    eps_squared: f32,
+    rms: f32, // the root mean square of gradients over v above which the rate falls
 }
 struct State { m: f32, v: f32, vmax: f32 }
+struct Tensor { scale: f32 } // what the rate is multiplied by
+
+fn measure(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> vec2<f32> {
+    let v = ema((*s).v, g * g, h.beta2, h.one_minus_beta2);
+    return vec2<f32>(g * g / at_least(v * h.correction_v, h.eps_squared), 0.0);
+}
+
+fn finish(h: Hyper, sums: vec2<f32>, len: f32, k: ptr<function, Tensor>) {
+    (*k).scale = 1.0 / at_least(sqrt(sums.x / len) / h.rms, 1.0);
+}
+
+fn decay_rate(h: Hyper, k: Tensor) -> f32 {
+    return select(1.0, k.scale, RMS_CLIP);
+}
 
 fn direction(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> f32 {
     let m = ema((*s).m, g, h.beta1, h.one_minus_beta1);
@@ -33,8 +51,12 @@ fn direction(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> f3
         v = max((*s).vmax, v);
         (*s).vmax = v;
     }
-    if (EPS_INSIDE) {
-        return h.step * m / sqrt(v * h.correction2 + h.eps);
+    var step = h.step;
+    if (RMS_CLIP) {
+        step *= k.scale;
     }
-    return h.step * m / (sqrt(v) * h.correction2 + h.eps);
+    if (EPS_INSIDE) {
+        return step * m / sqrt(v * h.correction2 + h.eps);
+    }
+    return step * m / (sqrt(v) * h.correction2 + h.eps);
 }

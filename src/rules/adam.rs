@@ -3,10 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, above_zero, below_one, refuse};
-use crate::parts::{Real, correction, ema, max};
+use crate::parts::{Real, at_least, correction, ema, max};
 #[cfg(feature = "proof")]
 use crate::rule::Reject;
-use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
+use crate::rule::{Carried, Pass, Rule, Slot, Sums, WeightDecay, numbers, options};
 
 /// Adam, without decay unless one is given. See [`AdamFamily`].
 pub type Adam = AdamFamily<false>;
@@ -18,9 +18,13 @@ pub type AdamW = AdamFamily<true>;
 ///
 /// `m = beta1*m + (1-beta1)*g; v = beta2*v + (1-beta2)*g^2; mh = m/(1-beta1^t); vh = v/(1-beta2^t)`, and
 /// `p -= lr*mh/(sqrt(vh) + eps)`; [`AdamEps`] names the other places for eps, [`Amsgrad`] the running maximum of `v`.
-/// Slots `m`, `v`, and `vmax` with AMSGrad. The parameter `DECOUPLED` only chooses the default of `weight_decay`.
+/// Slots `m`, `v`, and `vmax` with AMSGrad.
 ///
-/// Sources: Kingma and Ba 2015, Algorithm 1; Loshchilov and Hutter 2019, Algorithm 2; Reddi et al. 2018, Algorithm 2.
+/// With `update_rms_clip = c` the rate of a tensor is `lr/max(1, R/c)` in a step where `R = sqrt(mean(g^2/max(vh, eps^2)))`
+/// over the tensor; every decay but L2 follows this rate. It takes three passes. The parameter `DECOUPLED` only chooses the default of `weight_decay`.
+///
+/// Sources: Kingma and Ba 2015, Algorithm 1; Loshchilov and Hutter 2019, Algorithm 2; Reddi et al. 2018, Algorithm 2;
+/// Wortsman et al. 2023, arXiv 2304.13013, Algorithm 2 (StableAdamW).
 /// Defaults are PyTorch's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, bound = "")]
@@ -39,6 +43,9 @@ pub struct AdamFamily<const DECOUPLED: bool> {
     pub amsgrad: Amsgrad,
     /// Default true.
     pub bias_correction: bool,
+    /// The root mean square of a tensor's gradients over their mean squares above which its rate falls: above 0 in f32,
+    /// without AMSGrad, with an eps of at least 1.1e-19. Default none; the source takes 1.
+    pub update_rms_clip: Option<f64>,
     /// Any general kind. Default none for [`Adam`], `Decoupled(0.01)` for [`AdamW`].
     pub weight_decay: WeightDecay,
 }
@@ -79,6 +86,7 @@ impl<const DECOUPLED: bool> Default for AdamFamily<DECOUPLED> {
             eps_placement: AdamEps::Outside,
             amsgrad: Amsgrad::Off,
             bias_correction: true,
+            update_rms_clip: None,
             weight_decay: if DECOUPLED { WeightDecay::Decoupled(0.01) } else { WeightDecay::None },
         }
     }
@@ -117,11 +125,20 @@ numbers! {
         /// What `v` (eps inside, corrected AMSGrad) or its root is multiplied by.
         correction2,
         eps,
+        /// What `v` is multiplied by where the update is clipped.
+        correction_v,
+        eps_squared,
+        /// The root mean square above which the rate falls.
+        rms,
     }
 }
 numbers! {
     /// The moments, and the largest second one.
     State { m, v, vmax }
+}
+numbers! {
+    /// What the rate is multiplied by where the update is clipped.
+    Tensor { scale }
 }
 
 impl<const DECOUPLED: bool> Rule for AdamFamily<DECOUPLED> {
@@ -135,9 +152,9 @@ impl<const DECOUPLED: bool> Rule for AdamFamily<DECOUPLED> {
 
     type Hyper<F: Real> = Hyper<F>;
     type State<F: Real> = State<F>;
-    type Tensor<F: Real> = ();
+    type Tensor<F: Real> = Tensor<F>;
 
-    options!(lr, beta1, beta2, eps; weight_decay);
+    options!(lr, beta1, beta2, eps; weight_decay, update_rms_clip);
 
     fn check(&self) -> Result<()> {
         below_one("beta1", self.beta1)?;
@@ -146,6 +163,15 @@ impl<const DECOUPLED: bool> Rule for AdamFamily<DECOUPLED> {
         if self.eps_placement == AdamEps::Hat && self.amsgrad == Amsgrad::Corrected {
             return refuse("amsgrad", "corrected", "off or raw with eps_placement hat");
         }
+        let Some(clip) = self.update_rms_clip else { return Ok(()) };
+        above_zero("update_rms_clip", clip)?;
+        if self.amsgrad != Amsgrad::Off {
+            return refuse("update_rms_clip", clip, "left out with amsgrad");
+        }
+        // Its square is a divisor in f32.
+        if self.eps < 1.1e-19 {
+            return refuse("eps", self.eps, "at least 1.1e-19 with update_rms_clip");
+        }
         Ok(())
     }
 
@@ -153,6 +179,7 @@ impl<const DECOUPLED: bool> Rule for AdamFamily<DECOUPLED> {
         vec![
             ("EPS_INSIDE", f64::from(self.eps_placement == AdamEps::Inside)),
             ("AMSGRAD", f64::from(self.amsgrad as u8)),
+            ("RMS_CLIP", f64::from(self.update_rms_clip.is_some())),
         ]
     }
 
@@ -162,6 +189,13 @@ impl<const DECOUPLED: bool> Rule for AdamFamily<DECOUPLED> {
             slots.push(Slot::element("vmax").nonnegative());
         }
         slots
+    }
+
+    fn passes(&self) -> Vec<Pass> {
+        match self.update_rms_clip {
+            None => vec![Pass::Apply],
+            Some(_) => vec![Pass::Sums(Sums { state: true, ..Sums::GRADS }), Pass::Finish, Pass::Apply],
+        }
     }
 
     fn hyper(&self, t: u64, _carried: &mut Carried) -> Hyper<f64> {
@@ -180,10 +214,27 @@ impl<const DECOUPLED: bool> Rule for AdamFamily<DECOUPLED> {
             step,
             correction2,
             eps: self.eps,
+            correction_v: 1.0 / bc2,
+            // Where nothing needs it, eps may be written on the device, which a square could not follow.
+            eps_squared: if self.update_rms_clip.is_some() { self.eps * self.eps } else { 0.0 },
+            rms: self.update_rms_clip.unwrap_or(1.0),
         }
     }
 
-    fn direction<F: Real>(&self, h: &Hyper<F>, _k: &(), _p: F, g: F, s: &mut State<F>) -> F {
+    fn measure<F: Real>(&self, h: &Hyper<F>, _k: &Tensor<F>, _p: F, g: F, s: &mut State<F>) -> [F; 2] {
+        let v = ema(s.v, g * g, h.beta2, h.one_minus_beta2);
+        [g * g / at_least(v * h.correction_v, h.eps_squared), F::zero()]
+    }
+
+    fn finish<F: Real>(&self, h: &Hyper<F>, sums: [F; 2], len: F, k: &mut Tensor<F>) {
+        k.scale = F::one() / at_least((sums[0] / len).sqrt() / h.rms, F::one());
+    }
+
+    fn decay_rate<F: Real>(&self, _h: &Hyper<F>, k: &Tensor<F>) -> F {
+        if self.update_rms_clip.is_some() { k.scale } else { F::one() }
+    }
+
+    fn direction<F: Real>(&self, h: &Hyper<F>, k: &Tensor<F>, _p: F, g: F, s: &mut State<F>) -> F {
         s.m = ema(s.m, g, h.beta1, h.one_minus_beta1);
         s.v = ema(s.v, g * g, h.beta2, h.one_minus_beta2);
         let v = match self.amsgrad {
@@ -198,9 +249,10 @@ impl<const DECOUPLED: bool> Rule for AdamFamily<DECOUPLED> {
             }
         };
         let correction2 = if self.amsgrad == Amsgrad::Corrected { F::one() } else { h.correction2 };
+        let step = if self.update_rms_clip.is_some() { h.step * k.scale } else { h.step };
         match self.eps_placement {
-            AdamEps::Inside => h.step * s.m / (v * correction2 + h.eps).sqrt(),
-            AdamEps::Outside | AdamEps::Hat => h.step * s.m / (v.sqrt() * correction2 + h.eps),
+            AdamEps::Inside => step * s.m / (v * correction2 + h.eps).sqrt(),
+            AdamEps::Outside | AdamEps::Hat => step * s.m / (v.sqrt() * correction2 + h.eps),
         }
     }
 
@@ -232,6 +284,7 @@ impl<const DECOUPLED: bool> Rule for AdamFamily<DECOUPLED> {
             ("independent", Self { weight_decay: WeightDecay::Independent(0.01), ..loud.clone() }),
             ("cautious", Self { weight_decay: WeightDecay::Cautious(0.3), ..inside.clone() }),
             ("inside", inside),
+            ("update_rms_clip", Self { update_rms_clip: Some(0.4), eps: 1e-3, ..loud.clone() }),
             ("loud", loud),
         ]
     }
@@ -245,6 +298,18 @@ impl<const DECOUPLED: bool> Rule for AdamFamily<DECOUPLED> {
             Reject {
                 json: r#"{"amsgrad": "corrected", "eps_placement": "hat"}"#,
                 error: "amsgrad is corrected, must be off or raw with eps_placement hat",
+            },
+            Reject {
+                json: r#"{"update_rms_clip": 0}"#,
+                error: "update_rms_clip is 0, must be above 0 and finite in f32",
+            },
+            Reject {
+                json: r#"{"update_rms_clip": 1, "amsgrad": "raw"}"#,
+                error: "update_rms_clip is 1, must be left out with amsgrad",
+            },
+            Reject {
+                json: r#"{"update_rms_clip": 1, "eps": 1e-20}"#,
+                error: "eps is 1e-20, must be at least 1.1e-19 with update_rms_clip",
             },
         ]
     }
