@@ -8,6 +8,10 @@ use serde::{Deserialize, Serialize, Serializer, ser};
 
 use crate::error::{Result, above_zero, at_least_zero, below_one, refuse};
 
+mod plateau;
+
+pub use plateau::{Mode, Plateau, PlateauState};
+
 /// A factor on a learning rate, or on another number, at applied step `t`, counted from 1.
 ///
 /// Below, `i = t-1` and `q = min(i, total)/total`; after `total` the last value holds. Counts are at least 1, numbers
@@ -192,45 +196,6 @@ pub enum DecayShape {
     Cosine,
     /// `1 - sqrt(q)` (Hägele et al. 2024).
     Sqrt,
-}
-
-/// Which metric is better. JSON: `"min"`, `"max"`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Mode {
-    /// The smaller, as of a loss.
-    #[default]
-    Min,
-    /// The larger, as of an accuracy.
-    Max,
-}
-
-/// A factor that starts at 1 and goes down when a metric no longer gets better: PyTorch's `ReduceLROnPlateau`.
-///
-/// Better means `metric < best*(1-threshold)`, or `metric > best*(1+threshold)` for max: meant for metrics that are not
-/// negative. After more than `patience` worse ones in a row the factor is multiplied by `factor`, not below `min`; the
-/// next `cooldown` metrics are not counted.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Plateau {
-    /// At least 0 and below 1. Default 0.1.
-    pub factor: f64,
-    /// Worse metrics in a row that are borne; may be 0. Default 10.
-    pub patience: u64,
-    /// Relative to the best metric, at least 0. Default 1e-4.
-    pub threshold: f64,
-    /// Metrics that are not counted after a change; may be 0. Default 0.
-    pub cooldown: u64,
-    /// The least factor, at most 1. Default 0.
-    pub min: f64,
-    /// Default min.
-    pub mode: Mode,
-}
-
-impl Default for Plateau {
-    fn default() -> Self {
-        Self { factor: 0.1, patience: 10, threshold: 1e-4, cooldown: 0, min: 0.0, mode: Mode::Min }
-    }
 }
 
 /// A function of `t` in a [`Schedule::Custom`]. Equal to its clones alone.
@@ -496,77 +461,6 @@ fn one_cycle_turns(total: u64, warmup_fraction: f64) -> (f64, f64) {
 
 fn at_most_one(field: &str, value: f64) -> Result<()> {
     if (0.0..=1.0).contains(&value) { Ok(()) } else { refuse(field, value, "at least 0 and at most 1") }
-}
-
-impl Mode {
-    /// Whether `a` is better than `b`.
-    pub(crate) fn better(self, a: f64, b: f64) -> bool {
-        match self {
-            Self::Min => a < b,
-            Self::Max => a > b,
-        }
-    }
-
-    /// What every number is better than.
-    pub(crate) fn worst(self) -> f64 {
-        match self {
-            Self::Min => f64::INFINITY,
-            Self::Max => f64::NEG_INFINITY,
-        }
-    }
-
-    /// Refuses what is no number, and what nothing could ever be better than.
-    pub(crate) fn check(self, metric: f64) -> Result<()> {
-        if metric.is_nan() {
-            return refuse("metric", metric, "a number");
-        }
-        match self {
-            Self::Min if metric == f64::NEG_INFINITY => refuse("metric", metric, "above -inf with mode min"),
-            Self::Max if metric == f64::INFINITY => refuse("metric", metric, "below inf with mode max"),
-            _ => Ok(()),
-        }
-    }
-}
-
-/// Where a [`Plateau`] stands.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PlateauState {
-    /// The factor now.
-    pub factor: f64,
-    /// The best metric; none before the first.
-    pub best: Option<f64>,
-    /// Worse metrics in a row.
-    pub worse: u64,
-    /// Coming metrics that are not counted.
-    pub cooldown: u64,
-}
-
-impl PlateauState {
-    const START: Self = Self { factor: 1.0, best: None, worse: 0, cooldown: 0 };
-
-    fn feed(&mut self, plateau: &Plateau, metric: f64) {
-        let best = self.best.unwrap_or(plateau.mode.worst());
-        let threshold = match plateau.mode {
-            Mode::Min => best * (1.0 - plateau.threshold),
-            Mode::Max => best * (1.0 + plateau.threshold),
-        };
-        if plateau.mode.better(metric, threshold) {
-            self.best = Some(metric);
-            self.worse = 0;
-        } else {
-            self.worse = self.worse.saturating_add(1);
-        }
-        if self.cooldown > 0 {
-            self.cooldown -= 1;
-            self.worse = 0;
-        }
-        if self.worse > plateau.patience {
-            self.factor = (self.factor * plateau.factor).max(plateau.min);
-            self.cooldown = plateau.cooldown;
-            self.worse = 0;
-        }
-    }
 }
 
 /// A checked [`Schedule`] at work, with the state of its plateaus.

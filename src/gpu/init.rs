@@ -246,7 +246,7 @@ impl<'a> Work<'a> {
             let ([key0, key1], [stream0, stream1]) = (self.key, self.stream);
             let record = [
                 [key0, key1, stream0, stream1],
-                [quad, start, len as u32, draw.kind as u32],
+                [quad, start, len as u32, draw.distribution as u32],
                 [draw.first, draw.span, 0, scale],
                 [base, low, high, 0],
             ];

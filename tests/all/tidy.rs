@@ -8,7 +8,7 @@ use std::path::Path;
 /// Modules from the ground up. A module uses those of lower floors, and of its own only [`NEIGHBOURS`].
 const FLOORS: [&[&str]; 11] = [
     &["error", "tensor", "words", "parts", "lines"],
-    &["rule", "wrapper", "options", "schedule", "init"],
+    &["rule", "wrapper", "options", "schedule", "schedule/*", "init", "init/*"],
     &["control"],
     &["wrappers", "wrappers/*"],
     &["rules", "rules/*", "plan", "plan/*", "clock", "report", "early_stopping"],
@@ -21,7 +21,7 @@ const FLOORS: [&[&str]; 11] = [
 ];
 
 /// Who uses whom on one floor, and which items; none listed means all.
-const NEIGHBOURS: [(&str, &str, &[&str]); 17] = [
+const NEIGHBOURS: &[(&str, &str, &[&str])] = &[
     ("rule", "wrapper", &["AnyWrapper", "WrapperKernel"]),
     ("wrapper", "rule", &[]),
     ("wrappers", "wrappers/*", &[]),
@@ -33,6 +33,9 @@ const NEIGHBOURS: [(&str, &str, &[&str]); 17] = [
     ("plan", "plan/*", &[]),
     ("plan/*", "plan", &[]),
     ("plan/*", "plan/*", &[]),
+    ("schedule", "schedule/*", &[]),
+    ("init", "init/*", &[]),
+    ("init/*", "init/*", &[]),
     ("shader", "shader/*", &[]),
     ("shader/*", "shader", &[]),
     ("shader/*", "shader/*", &[]),
@@ -61,6 +64,8 @@ impl File {
         let module = self.path.strip_prefix("src/")?.strip_suffix(".rs")?;
         Some(match module.split_once('/') {
             Some(("rules", _)) => "rules/*",
+            Some(("schedule", _)) => "schedule/*",
+            Some(("init", _)) => "init/*",
             Some(("gpu", _)) => "gpu/*",
             Some(("shader", _)) => "shader/*",
             Some(("plan", _)) => "plan/*",
