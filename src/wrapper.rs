@@ -334,6 +334,12 @@ impl<W: Wrapper> AnyWrapper for W {
     }
 }
 
+/// A wrapper that was read from JSON, or what is wrong with that.
+pub type Read = std::result::Result<Box<dyn AnyWrapper>, serde_path_to_error::Error<serde_json::Error>>;
+
+/// Wrappers with a name each.
+pub type Named = Vec<(&'static str, Box<dyn AnyWrapper>)>;
+
 /// An entry of the registry: what is known of a wrapper without options.
 #[derive(Clone, Copy)]
 pub struct WrapperEntry {
@@ -346,12 +352,12 @@ pub struct WrapperEntry {
     /// [`Wrapper::MOVES`].
     pub moves: &'static [&'static str],
     /// Reads the options from JSON.
-    pub read: fn(Value) -> std::result::Result<Box<dyn AnyWrapper>, serde_path_to_error::Error<serde_json::Error>>,
+    pub read: fn(Value) -> Read,
     /// [`Wrapper::off`] in JSON.
     pub off: fn() -> Option<Value>,
     /// [`Wrapper::cases`].
     #[cfg(feature = "proof")]
-    pub cases: fn() -> Vec<(&'static str, Box<dyn AnyWrapper>)>,
+    pub cases: fn() -> Named,
     /// [`Wrapper::rejects`].
     #[cfg(feature = "proof")]
     pub rejects: fn() -> Vec<Reject>,

@@ -98,8 +98,7 @@ impl Wrappers {
         let wrapper = wrapper.into();
         self.list.retain(|other| other.name() != wrapper.name());
         if !wrapper.is_off() {
-            let behind = |other: &Box<dyn AnyWrapper>| place(other.name()) > place(wrapper.name());
-            let at = self.list.iter().position(behind).unwrap_or(self.list.len());
+            let at = self.list.partition_point(|other| place(other.name()) < place(wrapper.name()));
             self.list.insert(at, wrapper);
         }
         self
