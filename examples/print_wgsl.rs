@@ -5,9 +5,10 @@ use clap::builder::PossibleValuesParser;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use serde_json::{Map, Value};
+use wgpu_optim::backend::Access;
 use wgpu_optim::rules::ALL;
 use wgpu_optim::shader::{Skeleton, compose};
-use wgpu_optim::{Access, Config, DType};
+use wgpu_optim::{Config, DType};
 
 const ACCESSES: [Access; 2] = [Access::Vec4, Access::Scalar];
 const FORMATS: [DType; 2] = [DType::F32, DType::F16];

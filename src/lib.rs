@@ -2,6 +2,7 @@
 #![cfg_attr(not(feature = "gpu"), doc = "Shader texts, chunk tables and the CPU reference, without wgpu.")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+pub mod backend;
 mod clock;
 mod config;
 mod control;
@@ -17,12 +18,14 @@ pub mod guide;
 pub mod init;
 #[cfg(feature = "gpu")]
 mod joint;
-pub mod lines;
+mod lines;
 #[cfg(feature = "gpu")]
 mod optimizer;
 mod options;
 pub mod parts;
-pub mod plan;
+mod plan;
+#[cfg(all(feature = "gpu", feature = "proof"))]
+pub mod proof;
 mod reference;
 mod report;
 pub mod rule;
@@ -30,18 +33,16 @@ pub mod rules;
 mod schedule;
 pub mod shader;
 mod tensor;
-pub mod words;
+mod words;
 pub mod wrapper;
 pub mod wrappers;
 
-pub use clock::{Clock, Clocks};
 pub use config::{Config, Group};
 pub use control::NonFinite;
 pub use early_stopping::{EarlyStopping, Monitor, Verdict};
 pub use error::{Error, Result};
 #[cfg(feature = "gpu")]
 pub use gpu::{Arena, ArenaSubset, BestParams, Buffers, Counts, Gpu, Slice, Tuning, required_limits};
-pub use groups::{Groups, Record, Records};
 pub use init::{Fan, Fans, Init, WeightLayout};
 #[cfg(feature = "gpu")]
 pub use joint::Joint;
@@ -50,10 +51,10 @@ pub use optimizer::{EncodedStep, Memory, Norms, Optimizer, StepPlan};
 pub use options::{EpsPlacement, MomentumForm, Nesterov, RootEps};
 pub use reference::Reference;
 pub use report::{LossScaleState, StepReport};
-pub use rule::{Precision, WeightDecay};
+pub use rule::WeightDecay;
 pub use rules::*;
 pub use schedule::{Closure, DecayShape, Mode, Plateau, PlateauState, Schedule, Scheduler, Stage};
-pub use tensor::{ALIGNMENT, Access, BLOCK, DType, TensorSpec};
+pub use tensor::{DType, TensorSpec};
 #[cfg(feature = "gpu")]
 pub use wgpu;
 pub use wrappers::{Accumulate, AdaptiveClip, Clip, Ema, Lookahead, LossScale, SkipNonfinite, Wrappers};

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use ndarray::ArrayD;
 use serde_json::Value;
-use wgpu_optim::{Arena, Config, Gpu, Optimizer, Precision, Reference, TensorSpec};
+use wgpu_optim::backend::Precision;
+use wgpu_optim::{Arena, Config, Gpu, Optimizer, Reference, TensorSpec};
 
 use super::recording::{Recorded, Recording, Replayed, Result, Slot, refuse};
 

@@ -5,8 +5,9 @@
 //! can be translated to.
 //!
 //! ```
+//! use wgpu_optim::backend::Access;
 //! use wgpu_optim::shader::{Skeleton, bindings, compose};
-//! use wgpu_optim::{Access, AdamW, DType, Wrappers};
+//! use wgpu_optim::{AdamW, DType, Wrappers};
 //!
 //! let (rule, wrappers) = (AdamW::default(), Wrappers::default());
 //! let text = compose(&rule, &wrappers, Skeleton::Apply, Access::Vec4, DType::F32);
@@ -18,3 +19,4 @@
 //!
 //! `cargo run --example print_wgsl -- adamw apply vec4`, in a clone of the repository, prints the same shader. The
 //! repository's `ARCHITECTURE.md` says what each buffer holds, byte by byte.
+//! [`backend`](crate::backend) holds the plans, clocks and records that such a backend needs besides.

@@ -1,9 +1,9 @@
 //! What is wrapped round every rule: schedules, lookahead, moves to evaluation. On the GPU and on the reference.
 
 use crate::common::gpu;
-use crate::common::still::check;
 use crate::common::twin::{SIZES, Twin, bound, tensors};
 use serde_json::{Value, json};
+use wgpu_optim::proof::check;
 use wgpu_optim::rule::Move;
 use wgpu_optim::rules::ALL;
 use wgpu_optim::{AdamW, Config, Error, Group, Lookahead, Schedule, Sgd};

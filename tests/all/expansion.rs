@@ -8,12 +8,13 @@ use crate::languages::{parse, write_all};
 use naga::back::{PipelineConstants, pipeline_constants::process_overrides};
 use naga::valid::ModuleInfo;
 use naga::{Module, ShaderStage, StorageAccess, TypeInner};
+use wgpu_optim::backend::Access;
 use wgpu_optim::rule::{AnyRule, Common, Move, Numbers};
 use wgpu_optim::rules::{self, ALL};
 use wgpu_optim::shader::{self, Skeleton, Switches, Walk, compose};
 use wgpu_optim::wrapper::{AnyWrapper, WrapperEntry};
 use wgpu_optim::wrappers::{self, Moving};
-use wgpu_optim::{Access, DType, Wrappers};
+use wgpu_optim::{DType, Wrappers};
 
 const ACCESSES: [Access; 2] = [Access::Vec4, Access::Scalar];
 const FORMATS: [DType; 2] = [DType::F32, DType::F16];

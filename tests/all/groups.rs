@@ -2,12 +2,12 @@
 //! are added, on the reference.
 
 use crate::common::gpu;
-use crate::common::still::check;
 use crate::common::twin::{Twin, bound, noise, tensors};
 use ndarray::{ArrayD, arr1};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};
+use wgpu_optim::proof::check;
 use wgpu_optim::rule::Move;
 use wgpu_optim::rules::ALL;
 use wgpu_optim::{

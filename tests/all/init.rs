@@ -1,13 +1,13 @@
 //! Initialisers: the GPU has the CPU's bits, values follow their distributions, orthogonal tensors are, and nothing else
 //! is touched.
 
-use crate::common::still::check;
 use crate::common::{device, gpu};
 use crate::languages::{parse, write_all};
 use naga::ShaderStage;
 use naga::back::pipeline_constants::process_overrides;
 use serde_json::json;
 use wgpu_optim::init::{FILL, ORTHOGONAL, philox, stream};
+use wgpu_optim::proof::check;
 use wgpu_optim::wgpu::{self, BufferUsages};
 use wgpu_optim::{Arena, Fan, Fans, Gpu, Init, Slice, TensorSpec, Tuning, WeightLayout};
 

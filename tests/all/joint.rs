@@ -1,11 +1,11 @@
 //! Several optimizers that share one norm and one decision.
 
-use crate::common::still::check;
 use crate::common::twin::{noise, tensors};
 use crate::common::{device, gpu};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};
+use wgpu_optim::proof::check;
 use wgpu_optim::rules::ALL;
 use wgpu_optim::{
     Arena, Clip, Config, EncodedStep, Gpu, Joint, NonFinite, Optimizer, Result, SkipNonfinite, TensorSpec,

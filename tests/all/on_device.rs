@@ -1,11 +1,11 @@
 //! Options that a kernel of the caller's writes.
 
-use crate::common::still::check;
 use crate::common::twin::{Twin, noise, tensors, ulps};
 use crate::common::{gpu, say};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};
+use wgpu_optim::proof::check;
 use wgpu_optim::rules::ALL;
 use wgpu_optim::{Arena, Config, Gpu, Optimizer, TensorSpec, WeightDecay, wgpu};
 

@@ -1,22 +1,9 @@
 //! The GPU against the f32 reference: every rule and case, every size, parameters and every slot, every element.
 
-use crate::common::twin::{Twin, Worst, all_tensors, bound, tensors};
+use crate::common::twin::{Twin, Worst, all_tensors, fours, parity, tensors};
 use crate::common::{gpu, say};
 use wgpu_optim::rules::ALL;
 use wgpu_optim::{Config, DType, Group, TensorSpec, wrappers};
-
-fn run(what: &str, worst: &mut Worst, mut twin: Twin, steps: usize) {
-    for step in 1..=steps {
-        let found = twin.step();
-        assert!(found.ulps <= bound(&twin.gpu), "{what}, step {step}: {} ulp: {}", found.ulps, found.text);
-        worst.join(found);
-    }
-    if twin.optimizer.has_eval() {
-        let found = twin.evaluate();
-        assert!(found.ulps <= bound(&twin.gpu), "{what}, evaluation: {} ulp: {}", found.ulps, found.text);
-        worst.join(found);
-    }
-}
 
 #[test]
 fn every_case_matches_the_reference() {
@@ -25,12 +12,8 @@ fn every_case_matches_the_reference() {
     let Some(gpu) = gpu("parity", cases.len()) else { return };
     for (name, case, rule) in cases {
         let config = Config::from(rule);
-        let mut worst = Worst::default();
         let what = format!("{name}/{case}");
-        run(&what, &mut worst, Twin::new(&gpu, &config, &all_tensors(), 1), 3);
-        run(&what, &mut worst, Twin::new(&gpu, &config, &all_tensors(), 2).midway(1000), 2);
-        // Without the code for what ends within four elements.
-        run(&what, &mut worst, Twin::new(&gpu, &config, &fours(), 3).midway(10), 2);
+        let worst = parity(&what, &gpu, &config);
         say(&format!("parity {what}: worst {} ulp", worst.ulps));
     }
 }
@@ -49,11 +32,11 @@ fn f16_gradients_match() {
             let config = Config::from(rule);
             let mut worst = Worst::default();
             let what = format!("{}/{case} with gradients in f16", row.name);
-            run(&what, &mut worst, Twin::new(&gpu, &config, &all, 8), 2);
+            worst.join(Twin::new(&gpu, &config, &all, 8).run(&what, 2));
             let mut odd = Twin::new(&gpu, &config, &all, 9).midway(1000).at_odd_words();
             assert_eq!(odd.count_scalar(), all.len(), "{what}");
-            run(&what, &mut worst, odd, 2);
-            run(&what, &mut worst, Twin::new(&gpu, &config, &fours, 10).midway(10), 2);
+            worst.join(odd.run(&what, 2));
+            worst.join(Twin::new(&gpu, &config, &fours, 10).midway(10).run(&what, 2));
             say(&format!("parity {what}: worst {} ulp", worst.ulps));
         }
     }
@@ -68,16 +51,10 @@ fn gradients_of_both_formats_match_in_one_optimizer() {
         let mut worst = Worst::default();
         let what = format!("{} with gradients of both formats", row.name);
         let config = Config::from((row.default)());
-        run(&what, &mut worst, Twin::new(&gpu, &config, &tensors, 11), 2);
-        run(&what, &mut worst, Twin::new(&gpu, &config, &tensors, 12).at_odd_words(), 1);
+        worst.join(Twin::new(&gpu, &config, &tensors, 11).run(&what, 2));
+        worst.join(Twin::new(&gpu, &config, &tensors, 12).at_odd_words().run(&what, 1));
         say(&format!("parity {what}: worst {} ulp", worst.ulps));
     }
-}
-
-/// Tensors whose ends and whose rows' ends are at multiples of four elements.
-fn fours() -> Vec<TensorSpec> {
-    let shapes: [&[usize]; 8] = [&[4], &[256], &[8192], &[4, 4], &[50, 2, 8], &[2, 35, 68], &[40, 300], &[4100, 4]];
-    shapes.iter().enumerate().map(|(i, &shape)| TensorSpec::f32(format!("f{i}"), shape)).collect()
 }
 
 #[test]
@@ -95,8 +72,8 @@ fn every_wrapper_matches_around_every_rule() {
                 continue;
             }
             let what = format!("{} in {name} {case}", row.name);
-            run(&what, &mut worst, Twin::new(&gpu, &config, &list, 6), 6);
-            run(&what, &mut worst, Twin::new(&gpu, &config, &list, 7).midway(1000), 3);
+            worst.join(Twin::new(&gpu, &config, &list, 6).run(&what, 6));
+            worst.join(Twin::new(&gpu, &config, &list, 7).midway(1000).run(&what, 3));
         }
         say(&format!(
             "parity of {name} {case} around {} rules: worst {} ulp; refused: {refused:?}",
@@ -122,8 +99,7 @@ fn every_decay_and_direction_match_in_one_dispatch() {
         let mut twin = Twin::new(&gpu, &config.group(up), tensors, 3).midway(7);
         let report = twin.optimizer.plan(&twin.params, &twin.grads).unwrap();
         assert_eq!((report.variants, report.windows), (1, 1), "{}", row.name);
-        let mut worst = Worst::default();
-        run(&format!("{} in groups", row.name), &mut worst, twin, 2);
+        let worst = twin.run(&format!("{} in groups", row.name), 2);
         say(&format!("parity {} in groups of rank {}: worst {} ulp", row.name, tensors[0].shape.len(), worst.ulps));
     }
 }

@@ -1,10 +1,10 @@
 //! Every bad input is an error that names field or tensor, value and bound, and nothing has moved then.
 
 use crate::common::gpu;
-use crate::common::still::check;
 use crate::common::twin::{Twin, tensors};
 use ndarray::{ArrayD, IxDyn};
 use serde_json::{Map, Value, json};
+use wgpu_optim::proof::check;
 use wgpu_optim::rule::{AnyRule, Extent, RuleEntry};
 use wgpu_optim::rules::ALL;
 use wgpu_optim::wgpu::{self, BufferUsages};

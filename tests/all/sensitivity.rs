@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::common::twin::{Twin, bound, tensors};
 use crate::common::{gpu, say};
 use serde_json::{Map, Value};
+use wgpu_optim::backend::Access;
 use wgpu_optim::rule::{
     AnyRule, Carried, Common, Kernel, Move, Names, Numbers, Pass, RuleEntry, Slot, Step, WeightDecay,
 };
@@ -15,7 +16,7 @@ use wgpu_optim::rules::ALL;
 use wgpu_optim::shader::{Walk, compose};
 use wgpu_optim::wrappers::{self, Moving};
 use wgpu_optim::{
-    Access, Accumulate, AdaptiveClip, Clip, Config, DType, Ema, Error, Gpu, Group, Joint, Lookahead, LossScale, Result,
+    Accumulate, AdaptiveClip, Clip, Config, DType, Ema, Error, Gpu, Group, Joint, Lookahead, LossScale, Result,
     SkipNonfinite, TensorSpec, Tuning, Wrappers,
 };
 

@@ -2,13 +2,13 @@
 
 use std::collections::HashSet;
 
-use crate::common::still::check;
 use crate::common::twin::{Twin, Worst, all_tensors, bound, noise, same, tensors};
 use crate::common::{device, gpu, say};
 use ndarray::ArrayD;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
+use wgpu_optim::proof::check;
 use wgpu_optim::rule::AnyRule;
 use wgpu_optim::rules::ALL;
 use wgpu_optim::{

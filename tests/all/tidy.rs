@@ -16,8 +16,8 @@ const FLOORS: [&[&str]; 11] = [
     &["config", "course"],
     &["reference", "gpu", "gpu/*"],
     &["optimizer"],
-    &["joint"],
-    &["lib", "guide", "guide/*"],
+    &["joint", "proof"],
+    &["lib", "backend", "guide", "guide/*"],
 ];
 
 /// Who uses whom on one floor, and which items; none listed means all.
@@ -45,7 +45,7 @@ const NEIGHBOURS: &[(&str, &str, &[&str])] = &[
 ];
 
 /// Modules that may name wgpu: the rest must build without it.
-const NAMES_WGPU: [&str; 4] = ["gpu", "gpu/*", "optimizer", "joint"];
+const NAMES_WGPU: [&str; 5] = ["gpu", "gpu/*", "optimizer", "joint", "proof"];
 
 /// Tests that walk over the registry: a new optimizer changes none of them.
 const WALKS: [&str; 6] = ["bytes", "expansion", "golden", "parity", "properties", "sensitivity"];
@@ -234,7 +234,7 @@ fn wgpu_named(files: &[File]) -> Vec<String> {
 #[test]
 fn only_the_host_layer_names_wgpu() {
     hold(
-        "Only src/gpu.rs, src/gpu/, src/optimizer.rs and src/joint.rs name wgpu: the texts, the plans and the reference must build \
+        "Only src/gpu.rs, src/gpu/, src/optimizer.rs, src/joint.rs and src/proof.rs name wgpu: the texts, the plans and the reference must build \
          without it (`--no-default-features`).\nPass plain numbers in, as `plan::Bounds` does.",
         wgpu_named(&repository()),
     );

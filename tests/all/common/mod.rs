@@ -1,11 +1,10 @@
 //! What the tests share.
 
-pub mod still;
-pub mod twin;
+pub use wgpu_optim::proof::{self as twin, read};
 
 use std::io::Write;
 
-use wgpu_optim::{Error, Gpu, Slice, wgpu};
+use wgpu_optim::{Error, Gpu, wgpu};
 
 /// The first adapter. Without one `cases` cases of `what` are skipped, which one line says even where the test harness
 /// captures output; with `REQUIRE_GPU=1` that fails.
@@ -39,18 +38,6 @@ pub fn device(gpu: &Gpu, change: impl Fn(&mut wgpu::Limits)) -> (wgpu::Device, w
 /// Prints a line that the test harness does not capture.
 pub fn say(line: &str) {
     writeln!(std::io::stderr(), "{line}").expect("stderr is open");
-}
-
-/// All of a slice, as f32.
-pub fn read(gpu: &Gpu, slice: Slice) -> Vec<f32> {
-    let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-    let staging = create(gpu, slice.size, usage);
-    let mut encoder = gpu.device().create_command_encoder(&Default::default());
-    encoder.copy_buffer_to_buffer(slice.buffer, slice.offset, &staging, 0, slice.size);
-    gpu.queue().submit([encoder.finish()]);
-    staging.slice(..).map_async(wgpu::MapMode::Read, |result| result.expect("a mapping"));
-    gpu.device().poll(wgpu::PollType::wait_indefinitely()).expect("a poll");
-    bytemuck::pod_collect_to_vec(&staging.slice(..).get_mapped_range().expect("a mapped range"))
 }
 
 /// A buffer of so many bytes.

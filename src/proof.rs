@@ -1,23 +1,69 @@
-//! An optimizer on the GPU beside its f32 reference.
+//! The parity harness: an optimizer on the GPU beside its f32 reference. It comes with the feature `proof`.
+//!
+//! A rule is written twice, in Rust and in WGSL. [`parity`] runs both over tensors of every size and shape at which the
+//! work is cut up, and compares every parameter and every number of the state. This crate's tests hold each of its own
+//! rules to it; whoever writes a rule outside the crate does the same, as `examples/your_own_rule.rs` shows.
+//!
+//! Nothing here returns an error: what goes wrong is a panic, as in a test.
+//!
+//! ```no_run
+//! use wgpu_optim::{Config, Gpu, Sgd, proof};
+//!
+//! let gpu = Gpu::request_blocking()?;
+//! let worst = proof::parity("sgd", &gpu, &Config::from(Sgd { momentum: 0.9, ..Sgd::default() }));
+//! println!("the GPU differs from the reference by at most {} ulp", worst.ulps);
+//! # Ok::<(), wgpu_optim::Error>(())
+//! ```
+
+use std::fmt::Debug;
 
 use half::f16;
 use ndarray::ArrayD;
-use rand::rngs::StdRng;
+pub use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use wgpu_optim::rule::Slot;
-use wgpu_optim::{
-    Arena, Buffers, Config, DType, Gpu, Groups, Optimizer, Reference, Slice, StepReport, TensorSpec, wgpu,
-};
 
-/// Both, with the same parameters, state and counts.
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::gpu::{Arena, Buffers, Gpu, Slice};
+use crate::groups::Groups;
+use crate::optimizer::Optimizer;
+use crate::reference::Reference;
+use crate::report::StepReport;
+use crate::rule::Slot;
+use crate::tensor::{DType, TensorSpec};
+
+/// Runs a configuration on the GPU beside its f32 reference and returns the largest difference found: three steps from
+/// the start and two from a random state at `t = 1000`, over [tensors of every size and shape](all_tensors); two over
+/// tensors of whole vectors of four; and a move to evaluation and back, where the rule has one.
+///
+/// # Panics
+/// Where the configuration is refused, and where a number differs by more than [`bound`]: the text starts with `what`
+/// and names the tensor, the element and both numbers.
+pub fn parity(what: &str, gpu: &Gpu, config: &Config) -> Worst {
+    let mut worst = Twin::new(gpu, config, &all_tensors(), 1).run(what, 3);
+    worst.join(Twin::new(gpu, config, &all_tensors(), 2).midway(1000).run(what, 2));
+    // Without the code for what ends within four elements.
+    worst.join(Twin::new(gpu, config, &fours(), 3).midway(10).run(what, 2));
+    worst
+}
+
+/// An optimizer on the GPU and its reference, with the same parameters, state and counts.
 pub struct Twin {
+    /// The device.
     pub gpu: Gpu,
+    /// The tensors that both step.
     pub tensors: Vec<TensorSpec>,
+    /// The optimizer on the GPU.
     pub optimizer: Optimizer,
+    /// The same on the CPU.
     pub reference: Reference<f32>,
+    /// The GPU's parameters.
     pub params: Arena,
+    /// The GPU's gradients, unless they lie [at odd words](Self::at_odd_words).
     pub grads: Arena,
+    /// The reference's parameters.
     pub values: Vec<ArrayD<f32>>,
+    /// Where random gradients come from.
     pub rng: StdRng,
     groups: Groups,
     /// In place of the arena: a buffer of gradients, and where each starts.
@@ -29,7 +75,9 @@ pub struct Twin {
 /// The largest difference found, in units in the last place of the larger of the numbers before and after.
 #[derive(Clone, Debug, Default)]
 pub struct Worst {
+    /// The difference.
     pub ulps: f64,
+    /// What differs: the tensor, the element and both numbers.
     pub text: String,
 }
 
@@ -42,7 +90,7 @@ impl Worst {
     }
 }
 
-/// Sizes round every boundary: of a vector of four, a workgroup, a block, a chunk.
+/// Sizes around every boundary: of a vector of four, a workgroup, a block, a chunk.
 pub const SIZES: [usize; 20] =
     [0, 1, 2, 3, 4, 5, 255, 256, 257, 1023, 1024, 1025, 4095, 4096, 4097, 8191, 8192, 8193, 20_000, 3];
 
@@ -68,6 +116,12 @@ pub const SHAPES: [&[usize]; 13] = [
 pub fn all_tensors() -> Vec<TensorSpec> {
     let shaped = SHAPES.iter().enumerate().map(|(i, &shape)| TensorSpec::f32(format!("m{i}"), shape));
     tensors(&SIZES).into_iter().chain(shaped).collect()
+}
+
+/// Tensors whose ends and whose rows' ends are at multiples of four elements.
+pub fn fours() -> Vec<TensorSpec> {
+    let shapes: [&[usize]; 8] = [&[4], &[256], &[8192], &[4, 4], &[50, 2, 8], &[2, 35, 68], &[40, 300], &[4100, 4]];
+    shapes.iter().enumerate().map(|(i, &shape)| TensorSpec::f32(format!("f{i}"), shape)).collect()
 }
 
 /// Tensors of these sizes, named `t0`, `t1`, ...
@@ -127,6 +181,9 @@ fn write_grad(gpu: &Gpu, slice: Slice, format: DType, values: Vec<f32>) -> Vec<f
 
 impl Twin {
     /// Random parameters, state at its start, NaN in every padding.
+    ///
+    /// # Panics
+    /// Where the configuration or the tensors are refused.
     pub fn new(gpu: &Gpu, config: &Config, tensors: &[TensorSpec], seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let params = Arena::new(gpu, tensors).expect("parameters");
@@ -199,6 +256,25 @@ impl Twin {
             self.reference.set_t(&tensor.name, t).expect("a known tensor");
         }
         self
+    }
+
+    /// So many steps of both, and a move to evaluation and back where the rule has one; the worst difference in all.
+    ///
+    /// # Panics
+    /// Where a number differs by more than [`bound`]; the text starts with `what`.
+    pub fn run(&mut self, what: &str, steps: usize) -> Worst {
+        let (bound, mut worst) = (bound(&self.gpu), Worst::default());
+        for step in 1..=steps {
+            let found = self.step();
+            assert!(found.ulps <= bound, "{what}, step {step}: {} ulp: {}", found.ulps, found.text);
+            worst.join(found);
+        }
+        if self.optimizer.has_eval() {
+            let found = self.evaluate();
+            assert!(found.ulps <= bound, "{what}, evaluation: {} ulp: {}", found.ulps, found.text);
+            worst.join(found);
+        }
+        worst
     }
 
     /// One step of both with random gradients, and the worst difference after it.
@@ -292,7 +368,7 @@ impl Twin {
         let close = |a: f64, b: f64| a == b || (a.is_nan() && b.is_nan()) || (a / b - 1.0).abs() < 1e-6;
         let told = reports.last().is_none_or(|report| reference.report().is_some_and(|known| same(report, known)));
         let scale = optimizer.loss_scale_blocking().is_ok_and(|scale| scale != reference.loss_scale());
-        let norms = optimizer.norms_buffer().map_or(vec![], |slice| super::read(&self.gpu, slice));
+        let norms = optimizer.norms_buffer().map_or(vec![], |slice| read(&self.gpu, slice));
         let mut known = reference.report().and_then(|report| report.norm).into_iter().collect::<Vec<_>>();
         known.extend(self.tensors.iter().map(|tensor| reference.norm(&tensor.name).expect("a known tensor")));
         let told_later = optimizer.norms_blocking().map_or(vec![], |norms| [vec![norms.all], norms.tensors].concat());
@@ -355,6 +431,47 @@ impl Twin {
         }
         worst
     }
+
+    /// Calls, checks the error's text, and that no byte of parameters, gradients and state and no `t` has changed.
+    pub fn refuses<T: Debug>(&mut self, what: &str, text: &str, call: impl FnOnce(&mut Self) -> Result<T>) {
+        let before = self.everything();
+        match call(self) {
+            Ok(value) => panic!("{what}: accepted, with {value:?}; expected: {text}"),
+            Err(error) => check(what, &error, text),
+        }
+        for (before, after) in before.iter().zip(self.everything()) {
+            assert!(*before == after, "{what}: {} has changed", after.0);
+        }
+    }
+
+    /// Every number on the GPU as bits, and the counts of steps.
+    fn everything(&self) -> Vec<(String, Vec<u32>)> {
+        let mut all = Vec::new();
+        for tensor in &self.tensors {
+            let name = &tensor.name[..];
+            let mut note = |what: &str, values: Vec<f32>| {
+                all.push((format!("{what} of {name}"), values.into_iter().map(f32::to_bits).collect()));
+            };
+            note("parameter", self.params.read_blocking(name).expect("a readback"));
+            note("gradient", self.grads.read_blocking(name).expect("a readback"));
+            for slot in self.optimizer.slots(name).expect("a known tensor") {
+                note(slot, self.optimizer.state_blocking(name, slot).expect("a readback"));
+            }
+            let t = self.optimizer.t(name).expect("a known tensor");
+            all.push((format!("t of {name}"), vec![t as u32, (t >> 32) as u32]));
+        }
+        all
+    }
+}
+
+/// The error's text is `text`, or begins with it where it ends in `...`.
+pub fn check(what: &str, error: &Error, text: &str) {
+    let found = error.to_string();
+    let same = match text.strip_suffix("...") {
+        Some(start) => found.starts_with(start),
+        None => found == text,
+    };
+    assert!(same, "{what}:\n  found    {found}\n  expected {text}");
 }
 
 /// Whether two reports are the same; the norm to rounding, as devices may differ from the CPU.
@@ -375,7 +492,7 @@ pub fn same(a: &StepReport, b: &StepReport) -> bool {
 /// software adapter is held to it. Elsewhere WGSL allows 2.5 for a division, about 4.5 for a root, and a fused
 /// multiply-add anywhere.
 pub fn bound(gpu: &Gpu) -> f64 {
-    if gpu.adapter_info().device_type == wgpu_optim::wgpu::DeviceType::Cpu { 0.0 } else { 8.0 }
+    if gpu.adapter_info().device_type == wgpu::DeviceType::Cpu { 0.0 } else { 8.0 }
 }
 
 /// The distance in units in the last place of the larger of `expected` and `before`.
@@ -387,4 +504,17 @@ pub fn ulps(found: f32, expected: f32, before: f32) -> f64 {
     let ulp = f64::from(f32::from_bits(scale.to_bits() + 1)) - f64::from(scale);
     let distance = (f64::from(found) - f64::from(expected)).abs() / ulp;
     if distance.is_nan() { f64::INFINITY } else { distance }
+}
+
+/// All numbers of a slice, as f32, once all work that was submitted has run.
+pub fn read(gpu: &Gpu, slice: Slice) -> Vec<f32> {
+    let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+    let descriptor = wgpu::BufferDescriptor { label: None, size: slice.size, usage, mapped_at_creation: false };
+    let staging = gpu.device().create_buffer(&descriptor);
+    let mut encoder = gpu.device().create_command_encoder(&Default::default());
+    encoder.copy_buffer_to_buffer(slice.buffer, slice.offset, &staging, 0, slice.size);
+    gpu.queue().submit([encoder.finish()]);
+    staging.slice(..).map_async(wgpu::MapMode::Read, |result| result.expect("a mapping"));
+    gpu.device().poll(wgpu::PollType::wait_indefinitely()).expect("a poll");
+    bytemuck::pod_collect_to_vec(&staging.slice(..).get_mapped_range().expect("a mapped range"))
 }

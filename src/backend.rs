@@ -1,0 +1,80 @@
+//! What a backend without wgpu needs: which dispatches a step takes, over which buffers, and the words that the shaders
+//! read. Only re-exports may live here.
+//!
+//! [`Optimizer`](crate::Optimizer) does with wgpu what this module lets you do with any other GPU layer. Three things
+//! happen, each as often as it must:
+//!
+//! 1. Once: [`compose`](crate::shader::compose) gives the text of each walk, [`bindings`](crate::shader::bindings) the
+//!    buffers that it binds.
+//! 2. For each placement of parameters and gradients: [`plan::plan`] cuts the tensors into chunks and gives the chunk
+//!    table and the dispatches over it.
+//! 3. For each step: [`Groups::step`] advances the [`Clocks`] and gives the step's [`Records`], whose words the shaders
+//!    read.
+//!
+//! ```
+//! use wgpu_optim::backend::plan::{Bounds, Item, Place, plan};
+//! use wgpu_optim::backend::{Access, Clocks};
+//! use wgpu_optim::shader::{Skeleton, compose};
+//! use wgpu_optim::{AdamW, Config, DType, TensorSpec};
+//!
+//! let tensors = [TensorSpec::f32("weight", [300, 10]), TensorSpec::f32("bias", [10])];
+//! let config = Config::from(AdamW::default());
+//! let groups = config.groups(&tensors)?;
+//!
+//! // Once. The backend compiles this text, for example by way of SPIR-V.
+//! let text = compose(config.rule(), config.wrappers(), Skeleton::Apply, Access::Vec4, DType::F32);
+//! assert!(text.contains("fn apply("));
+//!
+//! // For each placement. All parameters lie in buffer 0, all gradients in buffer 1, the state in buffer 2: the bias
+//! // 12032 bytes behind the weight, or 12288 numbers of each slot.
+//! let mut items = Vec::new();
+//! for (tensor, spec) in tensors.iter().enumerate() {
+//!     let offset = 12032 * tensor as u64;
+//!     let slots = groups.slots_of(tensor).len() as u64;
+//!     items.push(Item {
+//!         tensor,
+//!         len: spec.len_elements(),
+//!         variant: 0,
+//!         access: Access::Vec4,
+//!         param: Place { buffer: 0, offset },
+//!         grad: Some(Place { buffer: 1, offset }),
+//!         grad_format: DType::F32,
+//!         state: Some((Place { buffer: 2, offset: 4 * slots * 3072 * tensor as u64 }, slots)),
+//!         lines: None,
+//!         partial_words: 0,
+//!         sums: false,
+//!     });
+//! }
+//! let bounds = Bounds::new(128 << 20, 65535, 8, 2);
+//! let plan = plan(&items, bounds, 0)?;
+//! assert_eq!((plan.windows.len(), plan.windows[0].dispatches.len()), (1, 1)); // both tensors, one dispatch
+//!
+//! // For each step. The backend uploads these words.
+//! let mut clocks = Clocks::new(groups.of());
+//! let records = groups.step(&mut clocks, None)?;
+//! assert_eq!(clocks.clock(0).t, 1);
+//! assert!(records.of(1).is_some() && records.words().len() > tensors.len());
+//! # Ok::<(), wgpu_optim::Error>(())
+//! ```
+//!
+//! The repository's `ARCHITECTURE.md` says what each buffer holds, and its `shaders/README.md` how a text is composed.
+
+pub use crate::clock::{Clock, Clocks};
+pub use crate::groups::{Groups, Record, Records};
+pub use crate::rule::Precision;
+pub use crate::tensor::{ALIGNMENT, Access, BLOCK};
+
+/// Tensors as matrices: how their rows and columns are summed, in the order of the GPU.
+pub mod lines {
+    pub use crate::lines::*;
+}
+
+/// Plans: which dispatches a step needs, over which buffers.
+pub mod plan {
+    pub use crate::plan::*;
+}
+
+/// Every word that the host and the shaders share, by name.
+pub mod words {
+    pub use crate::words::*;
+}
