@@ -180,8 +180,11 @@ pub enum Error {
 /// `Result` with this crate's error.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Refuses a value with its field and bound.
-pub(crate) fn refuse<T>(field: impl Into<String>, value: impl ToString, bound: impl Into<String>) -> Result<T> {
+/// Refuses a value: the error names field, value and bound.
+///
+/// # Errors
+/// Always [`Error::Field`].
+pub fn refuse<T>(field: impl Into<String>, value: impl ToString, bound: impl Into<String>) -> Result<T> {
     let mut value = value.to_string();
     // Rust writes 1e-60 with all its zeros.
     if let Ok(number) = value.parse::<f64>() {
@@ -194,17 +197,26 @@ pub(crate) fn refuse<T>(field: impl Into<String>, value: impl ToString, bound: i
 }
 
 /// `value` must be at least 0 and finite, also after rounding to f32.
-pub(crate) fn at_least_zero(field: &str, value: f64) -> Result<()> {
+///
+/// # Errors
+/// [`Error::Field`], naming field, value and bound.
+pub fn at_least_zero(field: &str, value: f64) -> Result<()> {
     if value >= 0.0 && (value as f32).is_finite() { Ok(()) } else { refuse(field, value, "at least 0 and finite") }
 }
 
 /// `value` must be at least 0 and below 1, also after rounding to f32.
-pub(crate) fn below_one(field: &str, value: f64) -> Result<()> {
+///
+/// # Errors
+/// [`Error::Field`], naming field, value and bound.
+pub fn below_one(field: &str, value: f64) -> Result<()> {
     if value >= 0.0 && (value as f32) < 1.0 { Ok(()) } else { refuse(field, value, "at least 0 and below 1") }
 }
 
 /// `value` must be above 0 and finite, also after rounding to f32.
-pub(crate) fn above_zero(field: &str, value: f64) -> Result<()> {
+///
+/// # Errors
+/// [`Error::Field`], naming field, value and bound.
+pub fn above_zero(field: &str, value: f64) -> Result<()> {
     let rounded = value as f32;
     if rounded > 0.0 && rounded.is_finite() { Ok(()) } else { refuse(field, value, "above 0 and finite in f32") }
 }

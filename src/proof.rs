@@ -29,7 +29,7 @@ use crate::groups::Groups;
 use crate::optimizer::Optimizer;
 use crate::reference::Reference;
 use crate::report::StepReport;
-use crate::rule::Slot;
+use crate::rule::{AnyRule, Reject, Rule, Slot};
 use crate::tensor::{DType, TensorSpec};
 
 /// Runs a configuration on the GPU beside its f32 reference and returns the largest difference found: three steps from
@@ -44,6 +44,30 @@ pub fn parity(what: &str, gpu: &Gpu, config: &Config) -> Worst {
     worst.join(Twin::new(gpu, config, &all_tensors(), 2).midway(1000).run(what, 2));
     // Without the code for what ends within four elements.
     worst.join(Twin::new(gpu, config, &fours(), 3).midway(10).run(what, 2));
+    worst
+}
+
+/// Holds a rule to what it signs, and returns the largest difference found: [`parity`] of the default options and of
+/// every case, and each of its rejects refused with the whole text of its error.
+///
+/// # Panics
+/// As [`parity`]; where options are accepted that must be refused, or refused with another text; and where there is no
+/// case beside the default, since defaults hide terms.
+pub fn check_rule<R: Rule>(gpu: &Gpu) -> Worst {
+    let (name, cases) = (R::NAME, R::cases());
+    assert!(cases.iter().any(|(_, rule)| *rule != R::default()), "{name}: no case beside the default");
+    let mut worst = parity(name, gpu, &R::default().into());
+    for (case, rule) in cases {
+        worst.join(parity(&format!("{name}/{case}"), gpu, &rule.into()));
+    }
+    for Reject { json, error } in R::rejects() {
+        let what = format!("{name} with {json}");
+        let fields: serde_json::Map<_, _> = serde_json::from_str(json).expect("a reject's JSON is an object");
+        match AnyRule::with(&R::default(), &fields) {
+            Ok(rule) => panic!("{what}: accepted, with {rule:?}; expected: {error}"),
+            Err(found) => check(&what, &found, error),
+        }
+    }
     worst
 }
 
