@@ -57,11 +57,14 @@
 //! # Ok::<(), wgpu_optim::Error>(())
 //! ```
 //!
+//! A backend may also run rules on a CPU of its own: [`Kernel`] is a rule's [`Step`] over a whole tensor, in f32 or f64.
+//! [`traffic`] counts the bytes that a step moves.
+//!
 //! The repository's `ARCHITECTURE.md` says what each buffer holds, and its `shaders/README.md` how a text is composed.
 
 pub use crate::clock::{Clock, Clocks};
 pub use crate::groups::{Groups, Record, Records};
-pub use crate::rule::Precision;
+pub use crate::rule::kernel::{Around, Common, Kernel, Precision, Step};
 pub use crate::tensor::{ALIGNMENT, Access, BLOCK};
 
 /// Tensors as matrices: how their rows and columns are summed, in the order of the GPU.
@@ -72,6 +75,11 @@ pub mod lines {
 /// Plans: which dispatches a step needs, over which buffers.
 pub mod plan {
     pub use crate::plan::*;
+}
+
+/// The one model of bytes: what the walks of a step read and write of each element.
+pub mod traffic {
+    pub use crate::traffic::*;
 }
 
 /// Every word that the host and the shaders share, by name.

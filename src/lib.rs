@@ -8,6 +8,7 @@ mod config;
 mod control;
 #[cfg(feature = "gpu")]
 mod course;
+mod decay;
 mod early_stopping;
 mod error;
 #[cfg(feature = "gpu")]
@@ -33,6 +34,7 @@ pub mod rules;
 mod schedule;
 pub mod shader;
 mod tensor;
+mod traffic;
 mod words;
 pub mod wrapper;
 pub mod wrappers;

@@ -89,13 +89,6 @@ impl Lines {
         if self.is_small() { [0, 0] } else { [across.saturating_mul(self.rows), down.saturating_mul(self.columns)] }
     }
 
-    /// Bytes of the lines' numbers and shares that a step with one pass of sums reads and writes.
-    pub fn bytes(&self) -> u64 {
-        let [rows, columns] = self.counts();
-        let shares = self.matrices.saturating_mul(self.shares().iter().sum());
-        4 * (5 * rows + 4 * columns + 2 * shares)
-    }
-
     /// An element's row among all of them.
     pub fn row_of(&self, i: usize) -> usize {
         i / self.columns as usize

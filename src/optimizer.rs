@@ -16,6 +16,7 @@ use crate::report::{LossScaleState, StepReport};
 use crate::rule::{Carried, Move, Start};
 use crate::schedule::Scheduler;
 use crate::tensor::TensorSpec;
+use crate::traffic;
 use crate::words::{ABSENT, Layout, OUT_OF_TURN, control, measured, stage, tensor};
 use crate::wrappers::{Ema, Moving, Wrappers};
 
@@ -891,19 +892,11 @@ impl Optimizer {
         let bound = self.engine.bind(&params, Work::Step(&of_step))?;
         let stepped = || (0..tensors.len()).filter(|&i| present[i]);
         let with_lines = stepped().filter(|&i| self.groups.rule_of(i).has_lines());
-        let line_bytes = with_lines.filter_map(|i| self.groups.lines_of(i)).map(|lines| lines.bytes()).sum();
-        let measured = |grad: u64| grad * u64::from(wrappers.measures()) + 4 * u64::from(wrappers.measures_params());
+        let line_bytes = with_lines.filter_map(|i| self.groups.lines_of(i)).map(|lines| traffic::line_bytes(&lines));
         let bytes = stepped().map(|i| {
-            let clock = self.course.hoped().clock(i);
-            let wrapped = wrappers.bytes_per_element(clock.t.saturating_add(1), !clock.started);
-            let rule = self.groups.rule_of(i);
-            let grad = tensors[i].grad_dtype.size_bytes();
-            // Sums of micro-batches are in f32: one is read and written, and read again by the step.
-            let (of_step, accumulated) = if accumulates.0 > 0 { (4, 8 + grad) } else { (grad, 0) };
-            let counts = wrappers.counts();
-            let saved = rule.grad_reads(counts) * (4 - of_step);
-            tensors[i].len_elements()
-                * (rule.bytes_per_element(counts) - saved + wrapped + measured(of_step) + accumulated)
+            let (clock, grad) = (self.course.hoped().clock(i), tensors[i].grad_dtype);
+            let (t, first) = (clock.t.saturating_add(1), !clock.started);
+            tensors[i].len_elements() * traffic::step_bytes(self.groups.rule_of(i), &wrappers, grad, t, first)
         });
         Ok(StepPlan {
             passes: bound.passes + accumulates.0,
@@ -911,7 +904,7 @@ impl Optimizer {
             dispatches: bound.dispatches() + accumulates.1,
             variants,
             bytes: bytes.sum(),
-            line_bytes,
+            line_bytes: line_bytes.sum(),
             scalar_tensors: bound.scalar.iter().map(|&i| tensors[i].name.clone()).collect(),
         })
     }

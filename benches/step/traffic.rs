@@ -1,8 +1,9 @@
 //! The same-traffic kernel: the bytes of a rule without its arithmetic, in the fastest walk there is
 //! for them. What share of its speed a rule reaches says what tables and arithmetic cost.
 
-use wgpu_optim::rule::{AnyRule, Extent, Pass, Sums};
-use wgpu_optim::{Config, Gpu, TensorSpec, Wrappers, wgpu};
+use wgpu_optim::backend::traffic::{Touch, measured, of_rule};
+use wgpu_optim::rule::{AnyRule, Extent};
+use wgpu_optim::{Config, DType, Gpu, TensorSpec, Wrappers, wgpu};
 
 use crate::Result;
 use crate::clock::{Clock, Patience, Work, median};
@@ -15,19 +16,6 @@ pub struct Load {
     /// Passes before the update, each of which leaves a number a workgroup.
     pub sums: Vec<Touch>,
     pub update: Touch,
-}
-
-/// What one pass reads and writes of each element.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Touch {
-    pub param: bool,
-    pub grad: bool,
-    /// Slots read.
-    pub read: u32,
-    /// Whether the parameter is written.
-    pub lands: bool,
-    /// Slots written.
-    pub written: u32,
 }
 
 impl Load {
@@ -45,30 +33,16 @@ impl Load {
     /// That of a rule over so many elements, with a mean of the parameters or their gradients measured.
     pub fn of(rule: &dyn AnyRule, around: &Wrappers, elements: u64) -> Load {
         let slots = rule.slots().iter().filter(|slot| slot.extent == Extent::Element).count() as u32;
-        let only = |touched: bool| if touched { slots } else { 0 };
-        let sums = rule.passes().into_iter().filter_map(|pass| match pass {
-            Pass::Lines => Some(Touch { param: false, grad: true, read: 0, lands: false, written: 0 }),
-            Pass::Sums(Sums { param, grad, state, stores, .. }) => {
-                let (read, written) = (only(state), only(stores));
-                Some(Touch { param, grad, read, lands: false, written })
-            }
-            Pass::Finish | Pass::FinishLines | Pass::Apply => None,
-        });
-        let late = !rule.stores_early();
         let mean = u32::from(around.ema().is_some());
-        let (read, written) = (slots + mean, only(late) + mean);
-        let update = Touch { param: true, grad: late, read, lands: true, written };
-        let norms = Touch { param: false, grad: true, read: 0, lands: false, written: 0 };
-        let sums = around.measures().then_some(norms).into_iter().chain(sums).collect();
+        let mut sums: Vec<_> = measured(around).into_iter().chain(of_rule(rule, around.counts())).collect();
+        let update = sums.pop().expect("the last walk is the update");
+        let update = Touch { read: update.read + mean, written: update.written + mean, ..update };
         Load { elements, slots: slots + mean, sums, update }
     }
 
     pub fn bytes(&self) -> u64 {
         let touches = self.sums.iter().chain([&self.update]);
-        let numbers = touches.map(|&Touch { param, grad, read, lands, written }| {
-            u64::from(param) + u64::from(grad) + u64::from(lands) + u64::from(read) + u64::from(written)
-        });
-        4 * self.elements * numbers.sum::<u64>()
+        self.elements * touches.map(|touch| touch.bytes(DType::F32)).sum::<u64>()
     }
 }
 

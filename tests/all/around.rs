@@ -3,6 +3,7 @@
 use crate::common::gpu;
 use crate::common::twin::{SIZES, Twin, bound, tensors};
 use serde_json::{Value, json};
+use wgpu_optim::backend::traffic;
 use wgpu_optim::proof::check;
 use wgpu_optim::rule::Move;
 use wgpu_optim::rules::ALL;
@@ -276,7 +277,7 @@ fn lookahead_moves_8_bytes_in_the_kth_step_and_4_in_the_first() {
     let Some(gpu) = gpu("lookahead's bytes", ALL.len()) else { return };
     for row in ALL {
         let rule = (row.default)();
-        let own = rule.bytes_per_element(false);
+        let own = traffic::rule_bytes(&*rule);
         let config = Config::from(rule).wrap(Lookahead { k: 3, ..Lookahead::default() });
         let mut twin = Twin::new(&gpu, &config, &tensors(&[1000]), 1);
         for extra in [4, 0, 8, 0, 0, 8, 0] {

@@ -8,10 +8,11 @@ use naga::back::{PipelineConstants, pipeline_constants::process_overrides};
 use naga::valid::{FunctionInfo, ModuleInfo};
 use naga::{Block, Expression, Function, Handle, Literal, LocalVariable, Module, ShaderStage, Statement};
 use serde_json::{Value, json};
+use wgpu_optim::backend::Access;
 use wgpu_optim::rule::AnyRule;
 use wgpu_optim::rules::ALL;
 use wgpu_optim::shader::{Switches, Walk, compose};
-use wgpu_optim::{Access, Arena, Config, DType, Gpu, Optimizer, StepPlan, TensorSpec, WeightDecay, Wrappers};
+use wgpu_optim::{Arena, Config, DType, Gpu, Optimizer, StepPlan, TensorSpec, WeightDecay, Wrappers};
 
 /// Buffers of which each element has a number, as the texts call them.
 const PER_ELEMENT: [&str; 3] = ["params", "grads", "states"];

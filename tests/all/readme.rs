@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use wgpu_optim::backend::traffic;
 use wgpu_optim::rule::{Extent, RuleEntry, Slot};
 use wgpu_optim::rules::ALL;
 
@@ -149,7 +150,7 @@ fn line(row: &RuleEntry) -> String {
     let cases: Vec<_> = (row.cases)().into_iter().map(|(_, rule)| rule).collect();
     let for_matrices: Vec<_> = std::iter::once(&default).chain(&cases).filter_map(|rule| rule.for_matrices()).collect();
     let all = || std::iter::once(&default).chain(&cases).chain(&for_matrices);
-    let bytes = range(all().map(|rule| rule.bytes_per_element(false) as usize));
+    let bytes = range(all().map(|rule| traffic::rule_bytes(&**rule) as usize));
     let passes = range(all().map(|rule| rule.passes().len()));
     let cells = [
         format!("`{}`", row.name),

@@ -8,10 +8,8 @@ use std::sync::Arc;
 use crate::common::twin::{Twin, bound, tensors};
 use crate::common::{gpu, say};
 use serde_json::{Map, Value};
-use wgpu_optim::backend::Access;
-use wgpu_optim::rule::{
-    AnyRule, Carried, Common, Kernel, Move, Names, Numbers, Pass, RuleEntry, Slot, Step, WeightDecay,
-};
+use wgpu_optim::backend::{Access, Common, Kernel, Step};
+use wgpu_optim::rule::{AnyRule, Carried, Move, Names, Numbers, Pass, RuleEntry, Slot, WeightDecay};
 use wgpu_optim::rules::ALL;
 use wgpu_optim::shader::{Walk, compose};
 use wgpu_optim::wrappers::{self, Moving};

@@ -7,11 +7,11 @@ use std::path::Path;
 
 /// Modules from the ground up. A module uses those of lower floors, and of its own only [`NEIGHBOURS`].
 const FLOORS: [&[&str]; 11] = [
-    &["error", "tensor", "words", "parts", "lines"],
-    &["rule", "wrapper", "options", "schedule", "schedule/*", "init", "init/*"],
+    &["error", "tensor", "words", "parts", "lines", "decay"],
+    &["rule", "rule/*", "wrapper", "options", "schedule", "schedule/*", "init", "init/*"],
     &["control"],
     &["wrappers", "wrappers/*"],
-    &["rules", "rules/*", "plan", "plan/*", "clock", "report", "early_stopping"],
+    &["rules", "rules/*", "plan", "plan/*", "clock", "report", "early_stopping", "traffic"],
     &["groups", "shader", "shader/*"],
     &["config", "course"],
     &["reference", "gpu", "gpu/*"],
@@ -22,7 +22,9 @@ const FLOORS: [&[&str]; 11] = [
 
 /// Who uses whom on one floor, and which items; none listed means all.
 const NEIGHBOURS: &[(&str, &str, &[&str])] = &[
-    ("rule", "wrapper", &["AnyWrapper", "WrapperKernel"]),
+    ("rule", "rule/*", &[]),
+    ("rule/*", "rule", &[]),
+    ("rule/*", "wrapper", &["AnyWrapper", "WrapperKernel"]),
     ("wrapper", "rule", &[]),
     ("wrappers", "wrappers/*", &[]),
     ("tensor", "error", &[]),
@@ -63,6 +65,7 @@ impl File {
     fn module(&self) -> Option<&str> {
         let module = self.path.strip_prefix("src/")?.strip_suffix(".rs")?;
         Some(match module.split_once('/') {
+            Some(("rule", _)) => "rule/*",
             Some(("rules", _)) => "rules/*",
             Some(("schedule", _)) => "schedule/*",
             Some(("init", _)) => "init/*",

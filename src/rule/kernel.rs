@@ -1,0 +1,302 @@
+//! The CPU executor: it runs a rule's passes over whole tensors, as the walks do on the GPU, in f32 or f64.
+
+use super::{AnyRule, Extent, Move, Numbers, Pass, Rule, Slot, Start, numbers};
+use crate::decay::WeightDecay;
+use crate::lines::Lines;
+use crate::parts::{self, Real};
+use crate::wrapper::{AnyWrapper, WrapperKernel};
+
+numbers! {
+    /// Numbers of a group and clock that the skeleton uses round any rule.
+    Common {
+        /// -1 to ascend, else 1.
+        direction,
+        /// `d` of the L2 penalty.
+        l2,
+        /// What is multiplied by `p` and subtracted with the update.
+        decay,
+        /// The same, where update and parameter have one sign.
+        cautious,
+        /// 1 in the step in which slots that start as the parameter take it, a tensor's first; else 0.
+        first,
+    }
+}
+
+impl Common<f64> {
+    /// The numbers of a group whose scheduled rate is `lr` and whose configured one is `lr_initial`.
+    pub fn new(maximize: bool, decay: WeightDecay, lr: f64, lr_initial: f64) -> Self {
+        let mut common =
+            Self { direction: if maximize { -1.0 } else { 1.0 }, l2: 0.0, decay: 0.0, cautious: 0.0, first: 0.0 };
+        match decay {
+            WeightDecay::L2(d) => common.l2 = d,
+            WeightDecay::Decoupled(d) => common.decay = lr * d,
+            WeightDecay::Independent(d) => common.decay = d * lr / lr_initial,
+            WeightDecay::Cautious(d) => common.cautious = lr * d,
+            // The rule's own business.
+            WeightDecay::None | WeightDecay::InsideMoment(_) | WeightDecay::Inside(_) | WeightDecay::Proximal(_) => {}
+        }
+        common
+    }
+
+    /// The numbers in the order of their names.
+    pub fn values(&self) -> Vec<f64> {
+        let mut values = vec![0.0; <Self as Numbers<f64>>::NAMES.len()];
+        self.write(&mut values);
+        values
+    }
+
+    /// Each number rounded once.
+    pub fn round<F: Real>(&self) -> Common<F> {
+        Common::read(&self.values().into_iter().map(F::of).collect::<Vec<_>>())
+    }
+}
+
+/// One tensor's step on the CPU.
+pub struct Step<'a, F> {
+    /// Numbers of the skeleton.
+    pub common: Common<F>,
+    /// Numbers of the rule, in f64.
+    pub hyper: &'a [f64],
+    /// The tensor's own numbers.
+    pub tensor: &'a mut [F],
+    /// Parameters, updated in place.
+    pub params: &'a mut [F],
+    /// Gradients.
+    pub grads: &'a [F],
+    /// The tensor as matrices, where it has them.
+    pub lines: Option<Lines>,
+    /// Slots of elements, rows and columns, in the order of the rule's `State`; those that are off are empty.
+    pub state: &'a mut [Vec<F>],
+    /// The wrappers whose hooks run, in the order of the registry.
+    pub wrappers: Vec<Around<'a, F>>,
+}
+
+/// A wrapper around a tensor's step.
+pub struct Around<'a, F> {
+    /// The wrapper.
+    pub wrapper: &'a dyn WrapperKernel<F>,
+    /// Its numbers.
+    pub numbers: Vec<F>,
+    /// Whether it counts elements before the update lands.
+    pub counts: bool,
+    /// Its slot; empty where it has none.
+    pub slot: &'a mut [F],
+}
+
+/// A rule's mathematics over whole tensors: the CPU reference of one precision.
+pub trait Kernel<F> {
+    /// All passes of one step.
+    fn step(&self, step: Step<'_, F>);
+    /// A move outside a step.
+    fn moved(&self, to: Move, hyper: &[f64], params: &mut [F], state: &[Vec<F>]);
+}
+
+/// What the rule calls `g`: the gradient behind the wrappers' hooks, after maximize and L2 decay.
+fn prepare<F: Real>(common: &Common<F>, p: F, g: F) -> F {
+    let g = common.direction * g;
+    if common.l2 == F::zero() { g } else { g + common.l2 * p }
+}
+
+/// The gradients behind the wrappers' hooks.
+fn behind<F: Real>(wrappers: &[Around<'_, F>], raw: &[F]) -> Vec<F> {
+    let mut g = raw.to_vec();
+    wrappers.iter().for_each(|around| around.wrapper.gradients(&around.numbers, &mut g));
+    g
+}
+
+/// What a field of a rule's `State` is.
+#[derive(Clone, Copy, PartialEq)]
+enum Field {
+    Element,
+    StartsAsParam,
+    Row,
+    Column,
+}
+
+/// The way between the slots of a tensor and the state of an element.
+struct Loader<F> {
+    fields: Vec<Field>,
+    first: bool,
+    lines: Option<Lines>,
+    /// What elements see of their rows.
+    rows: Vec<F>,
+    buffer: Vec<F>,
+}
+
+impl<F: Real> Loader<F> {
+    fn new<R: Rule>(rule: &R, first: bool, lines: Option<Lines>) -> Self {
+        let slots = Rule::slots(rule);
+        let field = |name: &&str| match slots.iter().find(|slot| slot.name == *name) {
+            Some(Slot { extent: Extent::Row, .. }) => Field::Row,
+            Some(Slot { extent: Extent::Column, .. }) => Field::Column,
+            Some(Slot { start: Start::Param, .. }) => Field::StartsAsParam,
+            _ => Field::Element,
+        };
+        let fields: Vec<_> = <R::State<F> as Numbers<F>>::NAMES.iter().map(field).collect();
+        let buffer = vec![F::zero(); fields.len()];
+        Self { fields, first, lines, rows: vec![], buffer }
+    }
+
+    fn load<S: Numbers<F>>(&mut self, state: &[Vec<F>], i: usize, p: F) -> S {
+        for ((number, slot), field) in self.buffer.iter_mut().zip(state).zip(&self.fields) {
+            *number = match (field, self.lines) {
+                (Field::Row, Some(lines)) => self.rows[lines.row_of(i)],
+                (Field::Column, Some(lines)) => slot[lines.column_of(i)],
+                (Field::StartsAsParam, _) if self.first && i < slot.len() => p,
+                _ => slot.get(i).copied().unwrap_or(F::zero()),
+            };
+        }
+        S::read(&self.buffer)
+    }
+
+    fn store<S: Numbers<F>>(&mut self, values: &S, state: &mut [Vec<F>], i: usize) {
+        values.write(&mut self.buffer);
+        for ((number, slot), field) in self.buffer.iter().zip(state).zip(&self.fields) {
+            if let (Some(place), Field::Element | Field::StartsAsParam) = (slot.get_mut(i), field) {
+                *place = *number;
+            }
+        }
+    }
+
+    /// From the sums over rows and columns to their numbers.
+    fn finish_lines<R: Rule>(&mut self, rule: &R, h: &R::Hyper<F>, sums: &[Vec<F>; 2], state: &mut [Vec<F>]) {
+        let lines = self.lines.expect("a rule with rows and columns is for tensors that have them");
+        for (field, slot) in self.fields.iter().zip(state) {
+            let (sums, len) = match field {
+                Field::Row => (&sums[0], lines.columns),
+                Field::Column => (&sums[1], lines.rows),
+                Field::Element | Field::StartsAsParam => continue,
+            };
+            for (number, &sum) in slot.iter_mut().zip(sums) {
+                *number = rule.finish_line(h, sum, F::of(len as f64), *number);
+            }
+            if *field == Field::Row {
+                let of_matrix = |rows: &[F]| {
+                    let mean = lines.mean(rows);
+                    rows.iter().map(|&row| rule.finish_row(h, row, mean)).collect::<Vec<_>>()
+                };
+                self.rows = slot.chunks(lines.rows as usize).flat_map(of_matrix).collect();
+            }
+        }
+    }
+}
+
+fn hyper_of<R: Rule, F: Real>(hyper: &[f64]) -> R::Hyper<F> {
+    R::Hyper::<F>::read(&hyper.iter().map(|&number| F::of(number)).collect::<Vec<_>>())
+}
+
+impl<R: Rule, F: Real> Kernel<F> for R {
+    fn step(&self, step: Step<'_, F>) {
+        let Step { common: c, hyper, tensor, params, grads, lines, state, mut wrappers } = step;
+        let h = hyper_of::<R, F>(hyper);
+        let mut raw = grads.to_vec();
+        let mut wrapped = behind(&wrappers, &raw);
+        let mut k = R::Tensor::<F>::read(tensor);
+        let mut loader = Loader::new(self, c.first != F::zero(), lines);
+        let mut sums = [F::zero(); 2];
+        let mut line_sums = [vec![], vec![]];
+        let mut stored = false;
+        for pass in self.passes() {
+            match pass {
+                Pass::Lines => {
+                    let lines = lines.expect("a rule with rows and columns is for tensors that have them");
+                    line_sums = lines.sums(|i| self.measure_line(&h, prepare(&c, params[i], wrapped[i])));
+                }
+                Pass::FinishLines => loader.finish_lines(self, &h, &line_sums, state),
+                Pass::Sums(given) => {
+                    sums = parts::tree(
+                        [F::zero(); 2],
+                        |a, b| given.combine.of(a, b),
+                        params.len(),
+                        |i| {
+                            let p = params[i];
+                            let mut s = loader.load::<R::State<F>>(state, i, p);
+                            let g = if given.grad { prepare(&c, p, wrapped[i]) } else { F::zero() };
+                            let numbers = self.measure(&h, &k, p, g, &mut s);
+                            if given.stores {
+                                loader.store(&s, state, i);
+                            }
+                            if given.pair { numbers } else { [numbers[0], F::zero()] }
+                        },
+                    );
+                    stored |= given.stores;
+                }
+                Pass::Finish if params.is_empty() => {}
+                Pass::Finish => self.finish(&h, sums, F::of(params.len() as f64), &mut k),
+                Pass::Apply => {
+                    // A rule that has stored its state in a pass of sums reads no gradient here, unless a wrapper does.
+                    if stored && !wrappers.iter().any(|around| around.counts) {
+                        raw = vec![F::zero(); grads.len()];
+                        wrapped = behind(&wrappers, &raw);
+                    }
+                    let prepared: Vec<F> = params.iter().zip(&wrapped).map(|(&p, &g)| prepare(&c, p, g)).collect();
+                    let mut states = Vec::with_capacity(params.len());
+                    let mut updates = Vec::with_capacity(params.len());
+                    for (i, &p) in params.iter().enumerate() {
+                        let mut s = loader.load::<R::State<F>>(state, i, p);
+                        updates.push(self.direction(&h, &k, p, prepared[i], &mut s));
+                        states.push(s);
+                    }
+                    for Around { wrapper, numbers, counts, .. } in &wrappers {
+                        let factor = if *counts { wrapper.factor(numbers, &prepared, &updates) } else { F::one() };
+                        wrapper.updates(numbers, factor, &prepared, &mut updates);
+                    }
+                    let mut lost: Vec<bool> = raw.iter().map(|raw| raw.is_nan()).collect();
+                    wrappers.iter().for_each(|around| around.wrapper.lose(&around.numbers, &raw, &mut lost));
+                    let before = params.to_vec();
+                    let rate = self.decay_rate(&h, &k);
+                    for (i, p) in params.iter_mut().enumerate() {
+                        let (u, s) = (updates[i], &mut states[i]);
+                        let agree = parts::sign(u) == parts::sign(*p);
+                        let decay = c.decay + if agree { c.cautious } else { F::zero() };
+                        let u = if decay == F::zero() { u } else { decay * rate * *p + u };
+                        let landed = self.land(&h, &k, *p, u, s);
+                        *p = if lost[i] { F::nan() } else { landed };
+                        if !stored {
+                            loader.store(s, state, i);
+                        }
+                    }
+                    let first = c.first != F::zero();
+                    for Around { wrapper, numbers, slot, .. } in &mut wrappers {
+                        wrapper.land(numbers, first, &before, params, slot);
+                    }
+                }
+            }
+        }
+        k.write(tensor);
+    }
+
+    fn moved(&self, to: Move, hyper: &[f64], params: &mut [F], state: &[Vec<F>]) {
+        let h = hyper_of::<R, F>(hyper);
+        let mut loader = Loader::new(self, false, None);
+        for (i, p) in params.iter_mut().enumerate() {
+            *p = R::moved(to, &h, *p, &loader.load::<R::State<F>>(state, i, *p));
+        }
+    }
+}
+
+/// The arithmetic of a reference: f32, as on the GPU, or f64.
+pub trait Precision: Real {
+    /// The rule's mathematics in it.
+    fn kernel(rule: &dyn AnyRule) -> &dyn Kernel<Self>;
+    /// The wrapper's.
+    fn hooks(wrapper: &dyn AnyWrapper) -> &dyn WrapperKernel<Self>;
+}
+
+impl Precision for f32 {
+    fn kernel(rule: &dyn AnyRule) -> &dyn Kernel<Self> {
+        rule
+    }
+    fn hooks(wrapper: &dyn AnyWrapper) -> &dyn WrapperKernel<Self> {
+        wrapper
+    }
+}
+
+impl Precision for f64 {
+    fn kernel(rule: &dyn AnyRule) -> &dyn Kernel<Self> {
+        rule
+    }
+    fn hooks(wrapper: &dyn AnyWrapper) -> &dyn WrapperKernel<Self> {
+        wrapper
+    }
+}

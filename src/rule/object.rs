@@ -1,0 +1,245 @@
+//! A rule as an object: the same contract as [`Rule`] without its types. Only what follows from `Rule` may live here.
+
+use std::any::Any;
+use std::fmt::Debug;
+
+use super::{Carried, Kernel, Move, Numbers, Pass, Rule, Slot, Sums};
+use crate::decay::WeightDecay;
+use crate::error::{Error, Result, at_least_zero, refuse};
+
+/// A rule as an object: what the registry, the config, the reference and the engine know of it.
+pub trait AnyRule: Any + Kernel<f32> + Kernel<f64> + Debug + Send + Sync {
+    /// [`Rule::NAME`].
+    fn name(&self) -> &'static str;
+    /// [`Rule::SHADER`].
+    fn shader(&self) -> &'static str;
+    /// [`Rule::TAKES_SIGNS`].
+    fn takes_signs(&self) -> bool;
+    /// [`Rule::ELEMENTWISE`], and no number of the tensor goes into it.
+    fn elementwise(&self) -> bool;
+    /// [`Rule::RESTS`].
+    fn rests(&self) -> bool;
+    /// [`Rule::MASKABLE`].
+    fn is_maskable(&self) -> bool;
+    /// Names of `Hyper`, `State` and `Tensor`.
+    fn names(&self) -> Names;
+    /// [`Rule::check`], and the decay's own bounds.
+    ///
+    /// # Errors
+    /// [`Error::Field`], naming field, value and bound.
+    fn check(&self) -> Result<()>;
+    /// [`Rule::OPTIONS`].
+    fn options(&self) -> &'static [&'static str];
+    /// [`Rule::lr`].
+    fn lr(&self) -> f64;
+    /// [`Rule::weight_decay`].
+    fn weight_decay(&self) -> WeightDecay;
+    /// [`Rule::option`].
+    fn option(&mut self, name: &str) -> Option<&mut f64>;
+    /// [`Rule::constants`].
+    fn constants(&self) -> Vec<(&'static str, f64)>;
+    /// [`Rule::slots`].
+    fn slots(&self) -> Vec<Slot>;
+    /// [`Rule::passes`].
+    fn passes(&self) -> Vec<Pass>;
+    /// [`Rule::for_matrices`].
+    fn for_matrices(&self) -> Option<Box<dyn AnyRule>>;
+    /// [`Rule::moves`].
+    fn moves(&self) -> &'static [Move];
+    /// [`Rule::hyper`] appended to `numbers`.
+    fn hyper(&self, t: u64, carried: &mut Carried, numbers: &mut Vec<f64>);
+    /// [`Rule::carried`].
+    fn carried(&self, t: u64) -> Carried;
+    /// The options in JSON, all of them.
+    fn to_json(&self) -> serde_json::Map<String, serde_json::Value>;
+    /// The same rule with these fields in place of its own.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for an unknown field or a wrong type, [`Error::Field`] for a bad value.
+    fn with(&self, fields: &serde_json::Map<String, serde_json::Value>) -> Result<Box<dyn AnyRule>>;
+    /// The last word on a composed shader. For a harness that breaks shaders on purpose.
+    #[cfg(feature = "proof")]
+    #[doc(hidden)]
+    fn revise(&self, text: String) -> String {
+        text
+    }
+    /// A copy.
+    fn boxed(&self) -> Box<dyn AnyRule>;
+}
+
+/// The field names of a rule's structs of numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Names {
+    /// Of `Hyper`.
+    pub hyper: &'static [&'static str],
+    /// Of `State`.
+    pub state: &'static [&'static str],
+    /// Of `Tensor`; empty for none.
+    pub tensor: &'static [&'static str],
+}
+
+impl<R: Rule> AnyRule for R {
+    fn name(&self) -> &'static str {
+        R::NAME
+    }
+    fn shader(&self) -> &'static str {
+        R::SHADER
+    }
+    fn takes_signs(&self) -> bool {
+        R::TAKES_SIGNS
+    }
+    fn elementwise(&self) -> bool {
+        R::ELEMENTWISE && !Rule::passes(self).contains(&Pass::Finish)
+    }
+    fn rests(&self) -> bool {
+        R::RESTS
+    }
+    fn is_maskable(&self) -> bool {
+        R::MASKABLE
+    }
+    fn names(&self) -> Names {
+        Names {
+            hyper: <R::Hyper<f64> as Numbers<f64>>::NAMES,
+            state: <R::State<f64> as Numbers<f64>>::NAMES,
+            tensor: <R::Tensor<f64> as Numbers<f64>>::NAMES,
+        }
+    }
+    fn check(&self) -> Result<()> {
+        let decay = Rule::weight_decay(self);
+        if !R::DECAYS.contains(&decay.kind()) {
+            let bound = format!("one of {} for {}", R::DECAYS.join(", "), R::NAME);
+            return refuse("weight_decay", decay, bound);
+        }
+        at_least_zero(&format!("weight_decay.{}", decay.kind()), decay.amount())?;
+        at_least_zero("lr", Rule::lr(self))?;
+        Rule::check(self)
+    }
+    fn options(&self) -> &'static [&'static str] {
+        R::OPTIONS
+    }
+    fn lr(&self) -> f64 {
+        Rule::lr(self)
+    }
+    fn weight_decay(&self) -> WeightDecay {
+        Rule::weight_decay(self)
+    }
+    fn option(&mut self, name: &str) -> Option<&mut f64> {
+        Rule::option(self, name)
+    }
+    fn constants(&self) -> Vec<(&'static str, f64)> {
+        Rule::constants(self)
+    }
+    fn slots(&self) -> Vec<Slot> {
+        Rule::slots(self)
+    }
+    fn passes(&self) -> Vec<Pass> {
+        Rule::passes(self)
+    }
+    fn for_matrices(&self) -> Option<Box<dyn AnyRule>> {
+        Rule::for_matrices(self)
+    }
+    fn moves(&self) -> &'static [Move] {
+        Rule::moves(self)
+    }
+    fn hyper(&self, t: u64, carried: &mut Carried, numbers: &mut Vec<f64>) {
+        let start = numbers.len();
+        numbers.resize(start + <R::Hyper<f64> as Numbers<f64>>::NAMES.len(), 0.0);
+        Rule::hyper(self, t, carried).write(&mut numbers[start..]);
+    }
+    fn carried(&self, t: u64) -> Carried {
+        Rule::carried(self, t)
+    }
+    fn to_json(&self) -> serde_json::Map<String, serde_json::Value> {
+        match serde_json::to_value(self) {
+            Ok(serde_json::Value::Object(fields)) => fields,
+            other => unreachable!("a rule's options are an object: {other:?}"),
+        }
+    }
+    fn with(&self, fields: &serde_json::Map<String, serde_json::Value>) -> Result<Box<dyn AnyRule>> {
+        if let Some(decay) = fields.get("weight_decay") {
+            // serde's text would be "expected string or map".
+            if decay != "none" && decay.as_object().is_none_or(|kinds| kinds.len() != 1) {
+                return refuse("weight_decay", decay, r#""none" or an object of one field, as {"l2": 0.01}"#);
+            }
+        }
+        let mut all = AnyRule::to_json(self);
+        all.extend(fields.iter().map(|(name, value)| (name.clone(), value.clone())));
+        let rule: R = serde_path_to_error::deserialize(serde_json::Value::Object(all))
+            .map_err(|error| Error::Config { path: error.path().to_string(), message: error.inner().to_string() })?;
+        AnyRule::check(&rule)?;
+        Ok(Box::new(rule))
+    }
+    fn boxed(&self) -> Box<dyn AnyRule> {
+        Box::new(self.clone())
+    }
+}
+
+impl dyn AnyRule {
+    /// Whether each step needs a look-ahead before its gradients are computed.
+    pub fn needs_look_ahead(&self) -> bool {
+        self.moves().contains(&Move::LookAhead)
+    }
+
+    /// One of its options. A decay of kind none has no number.
+    pub fn number(&self, name: &str) -> Option<f64> {
+        self.boxed().option(name).copied()
+    }
+
+    /// Whether this is one of its [`options`](AnyRule::options); else the text that says so.
+    pub(crate) fn check_option(&self, name: &str) -> std::result::Result<(), String> {
+        let (options, rule) = (self.options(), self.name());
+        let known = || format!("is not an option that may change; those of {rule} are {}", options.join(", "));
+        if options.contains(&name) { Ok(()) } else { Err(known()) }
+    }
+
+    /// The same rule with other numbers for some of its [`options`](AnyRule::options); `weight_decay` keeps its kind.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a field that is no such option, [`Error::Field`] for a value outside its bound or one that
+    /// would need another pipeline or other state.
+    pub fn with_options(&self, options: &[(&str, f64)]) -> Result<Box<dyn AnyRule>> {
+        let mut rule = self.boxed();
+        for &(name, value) in options {
+            if !value.is_finite() {
+                return refuse(name, value, "finite");
+            }
+            self.check_option(name).map_err(|message| Error::Config { path: name.into(), message })?;
+            match rule.option(name) {
+                Some(option) => *option = value,
+                None => return refuse(name, value, "left alone where it is none"),
+            }
+        }
+        rule.check()?;
+        if rule.constants() != self.constants() || rule.slots() != self.slots() {
+            let (names, values): (Vec<_>, Vec<_>) =
+                options.iter().map(|(name, value)| (*name, value.to_string())).unzip();
+            let bound = "a value that needs no other pipeline or state than at creation";
+            return refuse(names.join(", "), values.join(", "), bound);
+        }
+        Ok(rule)
+    }
+
+    /// Whether it has numbers of rows and columns.
+    pub fn has_lines(&self) -> bool {
+        self.slots().iter().any(|slot| slot.extent.is_line())
+    }
+
+    /// The passes of sums.
+    pub fn sums(&self) -> impl Iterator<Item = Sums> {
+        self.passes().into_iter().filter_map(|pass| match pass {
+            Pass::Sums(sums) => Some(sums),
+            _ => None,
+        })
+    }
+
+    /// Whether a pass of sums stores the state.
+    pub fn stores_early(&self) -> bool {
+        self.sums().any(|sums| sums.stores)
+    }
+}
+
+impl Clone for Box<dyn AnyRule> {
+    fn clone(&self) -> Self {
+        self.boxed()
+    }
+}

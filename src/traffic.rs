@@ -1,0 +1,96 @@
+//! The one model of bytes: what the walks of a step read and write of each element. The plan, the bench and the README's
+//! table count with it. Only counts of bytes may live here.
+
+use crate::decay::WeightDecay;
+use crate::lines::Lines;
+use crate::rule::{AnyRule, Extent, Pass, Sums};
+use crate::tensor::DType;
+use crate::wrappers::Wrappers;
+
+/// What one walk reads and writes of each element. A gradient takes the bytes of its format, any other number 4.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Touch {
+    /// Whether the walk reads the parameter.
+    pub param: bool,
+    /// Whether the walk reads the gradient.
+    pub grad: bool,
+    /// Numbers of the state that the walk reads.
+    pub read: u32,
+    /// Whether the walk writes the parameter.
+    pub lands: bool,
+    /// Numbers of the state that the walk writes.
+    pub written: u32,
+}
+
+impl Touch {
+    /// The walk that adds the gradients of a micro-batch: it reads a gradient and a sum, and writes the sum.
+    pub const ACCUMULATE: Self = Self { param: false, grad: true, read: 1, lands: false, written: 1 };
+
+    /// Bytes of each element.
+    pub fn bytes(&self, grad: DType) -> u64 {
+        let numbers = u64::from(self.param) + u64::from(self.lands) + u64::from(self.read) + u64::from(self.written);
+        4 * numbers + u64::from(self.grad) * grad.size_bytes()
+    }
+}
+
+/// The walk that measures gradients, and parameters where a clip compares them, if a wrapper asks for it.
+pub fn measured(wrappers: &Wrappers) -> Option<Touch> {
+    wrappers.measures().then(|| Touch { param: wrappers.measures_params(), grad: true, ..Touch::default() })
+}
+
+/// The walks of a rule over elements, in the order of the step; the last one is the update. `counts` says whether a
+/// wrapper [counts](crate::wrapper::Wrapper::counts) elements before the update lands, from all that the update reads.
+pub fn of_rule(rule: &dyn AnyRule, counts: bool) -> Vec<Touch> {
+    let slots = rule.slots().iter().filter(|slot| slot.extent == Extent::Element).count() as u32;
+    let l2 = matches!(rule.weight_decay(), WeightDecay::L2(_));
+    let only = |touched: bool| if touched { slots } else { 0 };
+    let late = !rule.stores_early();
+    let mut touches = Vec::new();
+    for pass in rule.passes() {
+        match pass {
+            Pass::Lines => touches.push(Touch { param: l2, grad: true, ..Touch::default() }),
+            Pass::Sums(Sums { param, grad, state, stores, .. }) => touches.push(Touch {
+                param: param || (l2 && grad),
+                grad,
+                read: only(state),
+                lands: false,
+                written: only(stores),
+            }),
+            Pass::Finish | Pass::FinishLines => {}
+            Pass::Apply => {
+                if counts {
+                    touches.push(Touch { param: true, grad: true, read: slots, ..Touch::default() });
+                }
+                let (grad, written) = (counts || late, only(late));
+                touches.push(Touch { param: true, grad, read: slots, lands: true, written });
+            }
+        }
+    }
+    touches
+}
+
+/// Bytes that a step reads and writes of each element in f32 with the rule alone; numbers of rows and columns are beside
+/// them.
+pub fn rule_bytes(rule: &dyn AnyRule) -> u64 {
+    of_rule(rule, false).iter().map(|touch| touch.bytes(DType::F32)).sum()
+}
+
+/// Bytes that step `t` of a tensor, counted from 1, reads and writes of each element. `grad` is the format of its
+/// gradients; `first` says whether the step is the tensor's first, in which slots that start as the parameter are not
+/// read.
+pub fn step_bytes(rule: &dyn AnyRule, wrappers: &Wrappers, grad: DType, t: u64, first: bool) -> u64 {
+    // Sums of micro-batches are in f32, and the step reads them in the gradients' place.
+    let accumulates = wrappers.batches() > 1;
+    let of_step = if accumulates { DType::F32 } else { grad };
+    let touches = measured(wrappers).into_iter().chain(of_rule(rule, wrappers.counts()));
+    let accumulated = if accumulates { Touch::ACCUMULATE.bytes(grad) } else { 0 };
+    touches.map(|touch| touch.bytes(of_step)).sum::<u64>() + accumulated + wrappers.bytes_per_element(t, first)
+}
+
+/// Bytes of the numbers of a tensor's rows and columns, and of the tiles' shares in them, that a step with one pass over
+/// lines reads and writes.
+pub fn line_bytes(lines: &Lines) -> u64 {
+    let [rows, columns] = lines.counts();
+    let shares = lines.matrices.saturating_mul(lines.shares().iter().sum());
+    4 * (5 * rows + 4 * columns + 2 * shares)
+}
