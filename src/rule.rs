@@ -57,8 +57,8 @@ macro_rules! numbers {
     };
 }
 
-/// The methods of [`Rule`](crate::rule::Rule) that hand out options: the numeric ones, `lr` among them; behind the semicolon the decay and
-/// perhaps some `Option<f64>`, which may be none.
+/// The methods of [`Rule`](crate::rule::Rule) that hand out options: the numeric ones, `lr` among them; behind the
+/// semicolon the decay, and perhaps some `Option<f64>`, which may be none.
 #[macro_export]
 macro_rules! options {
     ($($field:ident),+; weight_decay $(, $optional:ident)*) => {

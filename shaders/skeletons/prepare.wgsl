@@ -4,7 +4,7 @@
 fn prepare(c: Common, w: Wrapped, p: f32, raw: f32) -> f32 {
     var g = wrapped_gradient(w, raw);
     if (MAXIMIZE) {
-        g *= c.direction;
+        g *= c.sign;
     }
     if (L2) {
         g += c.l2 * p;

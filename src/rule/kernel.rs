@@ -10,7 +10,7 @@ numbers! {
     /// Numbers of a group and clock that the skeleton uses round any rule.
     Common {
         /// -1 to ascend, else 1.
-        direction,
+        sign,
         /// `d` of the L2 penalty.
         l2,
         /// What is multiplied by `p` and subtracted with the update.
@@ -26,7 +26,7 @@ impl Common<f64> {
     /// The numbers of a group whose scheduled rate is `lr` and whose configured one is `lr_initial`.
     pub fn new(maximize: bool, decay: WeightDecay, lr: f64, lr_initial: f64) -> Self {
         let mut common =
-            Self { direction: if maximize { -1.0 } else { 1.0 }, l2: 0.0, decay: 0.0, cautious: 0.0, first: 0.0 };
+            Self { sign: if maximize { -1.0 } else { 1.0 }, l2: 0.0, decay: 0.0, cautious: 0.0, first: 0.0 };
         match decay {
             WeightDecay::L2(d) => common.l2 = d,
             WeightDecay::Decoupled(d) => common.decay = lr * d,
@@ -93,7 +93,7 @@ pub trait Kernel<F> {
 
 /// What the rule calls `g`: the gradient behind the wrappers' hooks, after maximize and L2 decay.
 fn prepare<F: Real>(common: &Common<F>, p: F, g: F) -> F {
-    let g = common.direction * g;
+    let g = common.sign * g;
     if common.l2 == F::zero() { g } else { g + common.l2 * p }
 }
 

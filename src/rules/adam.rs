@@ -93,8 +93,8 @@ impl<const DECOUPLED: bool> Default for AdamFamily<DECOUPLED> {
 }
 
 impl<const DECOUPLED: bool> AdamFamily<DECOUPLED> {
-    /// The course notes': eps inside the root.
-    pub fn seeds() -> Self {
+    /// The numbers of a course's notes on optimizers: eps stands inside the root. JSON also reads the name `seeds`.
+    pub fn course_notes() -> Self {
         Self { eps_placement: AdamEps::Inside, ..Self::default() }
     }
 
@@ -257,7 +257,7 @@ impl<const DECOUPLED: bool> Rule for AdamFamily<DECOUPLED> {
     }
 
     fn presets() -> Vec<(&'static str, Self)> {
-        vec![("seeds", Self::seeds()), ("keras", Self::keras()), ("burn", Self::burn())]
+        vec![("course_notes", Self::course_notes()), ("keras", Self::keras()), ("burn", Self::burn())]
     }
 
     #[cfg(feature = "proof")]

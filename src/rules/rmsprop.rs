@@ -75,8 +75,9 @@ impl RmsProp {
         }
     }
 
-    /// The course notes': `lr=1e-3, alpha=0.9`, eps inside the root.
-    pub fn seeds() -> Self {
+    /// The numbers of a course's notes on optimizers: `lr=1e-3, alpha=0.9`, eps inside the root. JSON also reads the name
+    /// `seeds`.
+    pub fn course_notes() -> Self {
         Self { lr: 1e-3, alpha: 0.9, eps_placement: EpsPlacement::Inside, ..Self::default() }
     }
 }
@@ -181,12 +182,12 @@ impl Rule for RmsProp {
     }
 
     fn presets() -> Vec<(&'static str, Self)> {
-        vec![("tensorflow", Self::tensorflow()), ("seeds", Self::seeds())]
+        vec![("tensorflow", Self::tensorflow()), ("course_notes", Self::course_notes())]
     }
 
     #[cfg(feature = "proof")]
     fn cases() -> Vec<(&'static str, Self)> {
-        let inside = Self { eps_placement: EpsPlacement::Inside, ..Self::seeds() };
+        let inside = Self { eps_placement: EpsPlacement::Inside, ..Self::course_notes() };
         let momentum = Self { alpha: 0.9, momentum: 0.8, eps: 1e-3, ..Self::default() };
         let velocity = Self { form: MomentumForm::Velocity, initial_v: 1.0, ..momentum.clone() };
         let simplified = Nesterov::Simplified;

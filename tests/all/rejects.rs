@@ -87,6 +87,16 @@ fn short(value: f64) -> String {
 }
 
 #[test]
+fn a_preset_is_read_by_its_old_name() {
+    for optimizer in ["adam", "adamw", "rmsprop"] {
+        let [old, new] = ["seeds", "course_notes"].map(|preset| {
+            Config::from_value(json!({"optimizer": optimizer, "preset": preset})).unwrap().to_json().unwrap()
+        });
+        assert_eq!(old, new, "{optimizer}");
+    }
+}
+
+#[test]
 fn a_configuration_says_what_is_wrong_with_it() {
     for (json, text) in [
         ("", "configuration: JSON: EOF while parsing a value at line 1 column 0"),
@@ -97,7 +107,7 @@ fn a_configuration_says_what_is_wrong_with_it() {
         (r#"["adam"]"#, "configuration: JSON: invalid type: sequence, expected a map"),
         ("{}", "configuration: optimizer: is missing"),
         (r#"{"optimizer": 5}"#, "configuration: optimizer: invalid type: integer `5`, expected a string"),
-        (r#"{"optimizer": "adam", "preset": "x"}"#, "preset is x, must be one of seeds, keras, burn for adam"),
+        (r#"{"optimizer": "adam", "preset": "x"}"#, "preset is x, must be one of course_notes, keras, burn for adam"),
         (r#"{"optimizer": "sgd", "preset": "x"}"#, "preset is x, must be left out for sgd"),
         (
             r#"{"optimizer": "sgd", "beta1": 0.9}"#,

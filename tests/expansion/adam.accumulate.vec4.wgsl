@@ -68,7 +68,7 @@ override CROSSINGS: bool = true;
 override LANES: u32 = 256u;
 
 struct Common {
-    direction: f32,
+    sign: f32, // -1 to ascend, else 1
     l2: f32,
     decay: f32,
     cautious: f32,

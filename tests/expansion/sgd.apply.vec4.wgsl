@@ -118,7 +118,7 @@ override CROSSINGS: bool = true;
 override LANES: u32 = 256u;
 
 struct Common {
-    direction: f32,
+    sign: f32, // -1 to ascend, else 1
     l2: f32,
     decay: f32,
     cautious: f32,
@@ -291,7 +291,7 @@ fn load_factor(tensor: u32) -> f32 {
 fn prepare(c: Common, w: Wrapped, p: f32, raw: f32) -> f32 {
     var g = wrapped_gradient(w, raw);
     if (MAXIMIZE) {
-        g *= c.direction;
+        g *= c.sign;
     }
     if (L2) {
         g += c.l2 * p;

@@ -1,6 +1,6 @@
 //! Exploding gradients on a cliff, and clips that tame them.
 //!
-//! The task is "Exercise: Clipping" of the course notes on optimizers that the presets named `seeds` come from: clip
+//! The task is "Exercise: Clipping" of the course notes on optimizers that the presets named `course_notes` come from: clip
 //! exploding gradients, `g = u*sign(g)` where the norm exceeds a threshold `u`, and try learning rates and thresholds.
 //! The notes give no function and no numbers; their picture of a cliff is that of Goodfellow et al. 2016 (section
 //! 8.2.4), after Pascanu et al. 2013 (section 2.3): the loss of a recurrent network of one unit. From `x = 0.5` it does

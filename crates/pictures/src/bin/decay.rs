@@ -1,7 +1,7 @@
 //! RMSProp against decay of the learning rate, on one weight.
 //!
 //! The task is the last one, "RMS Prop vs Learning rate decay", of the course notes on optimizers that the presets
-//! named `seeds` come from: choose a learning rate, a rate of decay and where the weight starts; see on its landscape
+//! named `course_notes` come from: choose a learning rate, a rate of decay and where the weight starts; see on its landscape
 //! how soon each strategy brings it to a minimum; then change the numbers, and see whether the updates are what the
 //! equations say. So this example draws the weight's way under each strategy, and holds every step of the GPU against
 //! the equation, computed by hand in f64: it fails where one is not.
