@@ -16,8 +16,8 @@ fn at_least(x: f32, bound: f32) -> f32 {
     return select(x, bound, x < bound);
 }
 
-// The angle of the point (x, y) with x at least 0, from -pi/2 to pi/2; 0 for the origin. The built-in atan of a device is
-// any number near it.
+// The angle of the point (x, y) with x at least 0, from -pi/2 to pi/2; 0 for the origin. The built-in atan of a device
+// is any number near it.
 fn angle(y: f32, x: f32) -> f32 {
     let size = abs(y);
     if (size == 0.0) {

@@ -57,8 +57,8 @@
 //! # Ok::<(), wgpu_optim::Error>(())
 //! ```
 //!
-//! A backend may also run rules on a CPU of its own: [`Kernel`] is a rule's [`Step`] over a whole tensor, in f32 or f64.
-//! [`traffic`] counts the bytes that a step moves.
+//! A backend may also run rules on a CPU of its own: [`Kernel`] is a rule's [`Step`] over a whole tensor, in f32 or
+//! f64. [`traffic`] counts the bytes that a step moves.
 //!
 //! The repository's `ARCHITECTURE.md` says what each buffer holds, and its `shaders/README.md` how a text is composed.
 

@@ -384,8 +384,8 @@ impl Twin {
         all
     }
 
-    /// Whether all that is told of the last step is what the reference tells, counts of steps included; the norms on the
-    /// device to rounding. An error is told, too.
+    /// Whether all that is told of the last step is what the reference tells, counts of steps included; the norms on
+    /// the device to rounding. An error is told, too.
     pub fn agrees(&mut self) -> bool {
         let (Ok(()), Ok(reports)) = (self.optimizer.settle_blocking(), self.optimizer.reports()) else { return false };
         let (optimizer, reference) = (&self.optimizer, &self.reference);
@@ -512,8 +512,8 @@ pub fn same(a: &StepReport, b: &StepReport) -> bool {
 
 /// Units in the last place that a step from a random state may differ by.
 ///
-/// Measured on Mesa's llvmpipe, over Vulkan: 0 for every case (no contraction, division and root rounded correctly), so a
-/// software adapter is held to it. Elsewhere WGSL allows 2.5 for a division, about 4.5 for a root, and a fused
+/// Measured on Mesa's llvmpipe, over Vulkan: 0 for every case (no contraction, division and root rounded correctly), so
+/// a software adapter is held to it. Elsewhere WGSL allows 2.5 for a division, about 4.5 for a root, and a fused
 /// multiply-add anywhere.
 pub fn bound(gpu: &Gpu) -> f64 {
     if gpu.adapter_info().device_type == wgpu::DeviceType::Cpu { 0.0 } else { 8.0 }

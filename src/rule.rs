@@ -1,6 +1,6 @@
-//! What an optimizer signs: the trait [`Rule`], and what it names: slots, passes, sums, moves, and the macros that declare
-//! numbers and options. What follows from the contract is in `src/rule/`: a rule as an object, the CPU executor, and an
-//! entry of the registry.
+//! What an optimizer signs: the trait [`Rule`], and what it names: slots, passes, sums, moves, and the macros that
+//! declare numbers and options. What follows from the contract is in `src/rule/`: a rule as an object, the CPU
+//! executor, and an entry of the registry.
 
 use std::fmt::Debug;
 

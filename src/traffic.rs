@@ -1,5 +1,5 @@
-//! The one model of bytes: what the walks of a step read and write of each element. The plan, the bench and the README's
-//! table count with it. Only counts of bytes may live here.
+//! The one model of bytes: what the walks of a step read and write of each element. The plan, the bench and the
+//! README's table count with it. Only counts of bytes may live here.
 
 use crate::decay::WeightDecay;
 use crate::lines::Lines;
@@ -69,8 +69,8 @@ pub fn of_rule(rule: &dyn AnyRule, counts: bool) -> Vec<Touch> {
     touches
 }
 
-/// Bytes that a step reads and writes of each element in f32 with the rule alone; numbers of rows and columns are beside
-/// them.
+/// Bytes that a step reads and writes of each element in f32 with the rule alone; numbers of rows and columns are
+/// beside them.
 pub fn rule_bytes(rule: &dyn AnyRule) -> u64 {
     of_rule(rule, false).iter().map(|touch| touch.bytes(DType::F32)).sum()
 }
@@ -87,8 +87,8 @@ pub fn step_bytes(rule: &dyn AnyRule, wrappers: &Wrappers, grad: DType, t: u64, 
     touches.map(|touch| touch.bytes(of_step)).sum::<u64>() + accumulated + wrappers.bytes_per_element(t, first)
 }
 
-/// Bytes of the numbers of a tensor's rows and columns, and of the tiles' shares in them, that a step with one pass over
-/// lines reads and writes.
+/// Bytes of the numbers of a tensor's rows and columns, and of the tiles' shares in them, that a step with one pass
+/// over lines reads and writes.
 pub fn line_bytes(lines: &Lines) -> u64 {
     let [rows, columns] = lines.counts();
     let shares = lines.matrices.saturating_mul(lines.shares().iter().sum());

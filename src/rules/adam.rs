@@ -20,8 +20,9 @@ pub type AdamW = AdamFamily<true>;
 /// `p -= lr*mh/(sqrt(vh) + eps)`; [`AdamEps`] names the other places for eps, [`Amsgrad`] the running maximum of `v`.
 /// Slots `m`, `v`, and `vmax` with AMSGrad.
 ///
-/// With `update_rms_clip = c` the rate of a tensor is `lr/max(1, R/c)` in a step where `R = sqrt(mean(g^2/max(vh, eps^2)))`
-/// over the tensor; every decay but L2 follows this rate. It takes three passes. The parameter `DECOUPLED` only chooses the default of `weight_decay`.
+/// With `update_rms_clip = c` the rate of a tensor is `lr/max(1, R/c)` in a step, where
+/// `R = sqrt(mean(g^2/max(vh, eps^2)))` over the tensor; every decay but L2 follows this rate. A step then takes three
+/// passes. The parameter `DECOUPLED` only chooses the default of `weight_decay`.
 ///
 /// Sources: Kingma and Ba 2015, Algorithm 1; Loshchilov and Hutter 2019, Algorithm 2; Reddi et al. 2018, Algorithm 2;
 /// Wortsman et al. 2023, arXiv 2304.13013, Algorithm 2 (StableAdamW).

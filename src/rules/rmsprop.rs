@@ -75,8 +75,8 @@ impl RmsProp {
         }
     }
 
-    /// The numbers of a course's notes on optimizers: `lr=1e-3, alpha=0.9`, eps inside the root. JSON also reads the name
-    /// `seeds`.
+    /// The numbers of a course's notes on optimizers: `lr=1e-3, alpha=0.9`, eps inside the root. JSON also reads the
+    /// name `seeds`.
     pub fn course_notes() -> Self {
         Self { lr: 1e-3, alpha: 0.9, eps_placement: EpsPlacement::Inside, ..Self::default() }
     }

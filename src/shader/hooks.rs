@@ -15,7 +15,8 @@ struct Hook {
     skeletons: &'static [Skeleton],
     /// The start of the function that calls it for every wrapper.
     head: &'static str,
-    /// One of its lines; `NAME` stands for the wrapper, whose numbers are left out where it has none, and `MOVE_0` for the number of its first move.
+    /// One of its lines; `NAME` stands for the wrapper, whose numbers are left out where it has none, and `MOVE_0` for
+    /// the number of its first move.
     call: &'static str,
     /// The end of it.
     tail: &'static str,
