@@ -314,11 +314,11 @@ fn paths(area: &Area, kind: &str, ways: &[&Way]) -> Result<()> {
         }
     }
     let free = &ways[0].places;
-    if let (Some(&(x, y)), [u, v]) = (inside(free).last().and_then(|line| line.last()), free[free.len() - 1]) {
-        if !(w.contains(&u) && b.contains(&v)) {
-            let to = EmptyElement::at((x, y));
-            chart.draw_series([to + Text::new(format!("to {u:.0}, {v:.0}"), (-24, 18), anchored(22, HPos::Right))])?;
-        }
+    if let (Some(&(x, y)), [u, v]) = (inside(free).last().and_then(|line| line.last()), free[free.len() - 1])
+        && !(w.contains(&u) && b.contains(&v))
+    {
+        let to = EmptyElement::at((x, y));
+        chart.draw_series([to + Text::new(format!("to {u:.0}, {v:.0}"), (-24, 18), anchored(22, HPos::Right))])?;
     }
     let start = free[0];
     let ring = EmptyElement::at((start[0], start[1])) + Circle::new((0, 0), 9, WHITE.filled());
