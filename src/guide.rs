@@ -13,6 +13,7 @@
 //! | [your_buffers] | How do I keep my own buffers and encoders, and what does a step cost? |
 //! | [initialisers] | How do I set the first values of the parameters? |
 //! | [without_a_gpu] | How do I run an optimizer on the CPU, in f32 or f64? |
+//! | [your_own_rule] | How do I write a rule that the crate does not have? |
 //! | [wgsl_only] | How do I use the shaders from a backend that does not use wgpu? |
 //!
 //! Where a program needs no GPU, it runs on [`Reference`](crate::Reference), which has the methods of
@@ -30,3 +31,4 @@ pub mod schedules;
 pub mod wgsl_only;
 pub mod without_a_gpu;
 pub mod your_buffers;
+pub mod your_own_rule;
