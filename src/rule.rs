@@ -81,7 +81,7 @@ macro_rules! options {
         }
     };
 }
-pub use crate::{numbers, options};
+pub use {numbers, options};
 
 /// What one number of a state slot stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

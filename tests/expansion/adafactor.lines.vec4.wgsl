@@ -18,6 +18,28 @@ fn at_least(x: f32, bound: f32) -> f32 {
     return select(x, bound, x < bound);
 }
 
+// The angle of the point (x, y) with x at least 0, from -pi/2 to pi/2; 0 for the origin. The built-in atan of a device
+// is any number near it.
+fn angle(y: f32, x: f32) -> f32 {
+    let size = abs(y);
+    if (size == 0.0) {
+        return y;
+    }
+    let is_steep = size > x;
+    let ratio = select(size, x, is_steep) / select(x, size, is_steep);
+    let is_wide = ratio > 0.41421357;
+    var t = ratio;
+    if (is_wide) {
+        t = (ratio - 1.0) / (ratio + 1.0);
+    }
+    let z = t * t;
+    let tail = ((0.08053745 * z - 0.13877685) * z + 0.19977711) * z - 0.3333295;
+    let near = tail * z * t + t;
+    let part = select(near, near + 0.7853982, is_wide);
+    let part_of_quarter = select(part, 1.5707964 - part, is_steep);
+    return select(part_of_quarter, -part_of_quarter, y < 0.0);
+}
+
 // f32 in words of 32 bits.
 
 fn decode_f32(words: vec4<u32>) -> vec4<f32> {
@@ -80,6 +102,10 @@ fn square(h: Hyper, g: f32, s: ptr<function, State>) -> f32 {
     let v = ema((*s).v, g * g, h.keep, h.take);
     (*s).v = v;
     return v;
+}
+
+fn decay_rate(h: Hyper, k: Tensor) -> f32 {
+    return 1.0;
 }
 
 fn land(h: Hyper, k: Tensor, p: f32, u: f32, s: ptr<function, State>) -> f32 {

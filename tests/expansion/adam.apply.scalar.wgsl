@@ -18,6 +18,28 @@ fn at_least(x: f32, bound: f32) -> f32 {
     return select(x, bound, x < bound);
 }
 
+// The angle of the point (x, y) with x at least 0, from -pi/2 to pi/2; 0 for the origin. The built-in atan of a device
+// is any number near it.
+fn angle(y: f32, x: f32) -> f32 {
+    let size = abs(y);
+    if (size == 0.0) {
+        return y;
+    }
+    let is_steep = size > x;
+    let ratio = select(size, x, is_steep) / select(x, size, is_steep);
+    let is_wide = ratio > 0.41421357;
+    var t = ratio;
+    if (is_wide) {
+        t = (ratio - 1.0) / (ratio + 1.0);
+    }
+    let z = t * t;
+    let tail = ((0.08053745 * z - 0.13877685) * z + 0.19977711) * z - 0.3333295;
+    let near = tail * z * t + t;
+    let part = select(near, near + 0.7853982, is_wide);
+    let part_of_quarter = select(part, 1.5707964 - part, is_steep);
+    return select(part_of_quarter, -part_of_quarter, y < 0.0);
+}
+
 // f32 in words of 32 bits.
 
 fn decode_f32(words: vec4<u32>) -> vec4<f32> {
@@ -29,11 +51,12 @@ fn encode_f32(numbers: vec4<f32>) -> vec4<u32> {
 }
 
 // Adam and AdamW (Kingma and Ba 2015, Algorithm 1; Loshchilov and Hutter 2019, Algorithm 2; AMSGrad: Reddi et al. 2018,
-// Algorithm 2).
+// Algorithm 2; clipped updates: Wortsman et al. 2023, Algorithm 2).
 // Twin: src/rules/adam.rs
 
 override EPS_INSIDE: bool = false;
 override AMSGRAD: u32 = 0u; // 0 off, 1 raw, 2 corrected
+override RMS_CLIP: bool = false; // the rate of a tensor falls where its update is large
 
 struct Hyper {
     beta1: f32,
@@ -43,8 +66,25 @@ struct Hyper {
     step: f32, // lr over the first bias correction
     correction2: f32, // what v or its root is multiplied by
     eps: f32,
+    correction_v: f32, // what v is multiplied by
+    eps_squared: f32,
+    rms: f32, // the root mean square of gradients over v above which the rate falls
 }
 struct State { m: f32, v: f32, vmax: f32 }
+struct Tensor { scale: f32 } // what the rate is multiplied by
+
+fn measure(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> vec2<f32> {
+    let v = ema((*s).v, g * g, h.beta2, h.one_minus_beta2);
+    return vec2<f32>(g * g / at_least(v * h.correction_v, h.eps_squared), 0.0);
+}
+
+fn finish(h: Hyper, sums: vec2<f32>, len: f32, k: ptr<function, Tensor>) {
+    (*k).scale = 1.0 / at_least(sqrt(sums.x / len) / h.rms, 1.0);
+}
+
+fn decay_rate(h: Hyper, k: Tensor) -> f32 {
+    return select(1.0, k.scale, RMS_CLIP);
+}
 
 fn direction(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> f32 {
     let m = ema((*s).m, g, h.beta1, h.one_minus_beta1);
@@ -63,20 +103,14 @@ fn direction(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> f3
         v = max((*s).vmax, v);
         (*s).vmax = v;
     }
-    if (EPS_INSIDE) {
-        return h.step * m / sqrt(v * h.correction2 + h.eps);
+    var step = h.step;
+    if (RMS_CLIP) {
+        step *= k.scale;
     }
-    return h.step * m / (sqrt(v) * h.correction2 + h.eps);
-}
-
-// WGSL has no empty struct.
-struct Tensor { unused: f32 }
-
-fn measure(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> vec2<f32> {
-    return vec2<f32>(0.0, 0.0);
-}
-
-fn finish(h: Hyper, sums: vec2<f32>, len: f32, k: ptr<function, Tensor>) {
+    if (EPS_INSIDE) {
+        return step * m / sqrt(v * h.correction2 + h.eps);
+    }
+    return step * m / (sqrt(v) * h.correction2 + h.eps);
 }
 
 fn land(h: Hyper, k: Tensor, p: f32, u: f32, s: ptr<function, State>) -> f32 {
@@ -220,6 +254,9 @@ fn load_hyper(record: u32) -> Hyper {
         bitcast<f32>(clocks[record + 9u]),
         bitcast<f32>(clocks[record + 10u]),
         bitcast<f32>(clocks[record + 11u]),
+        bitcast<f32>(clocks[record + 12u]),
+        bitcast<f32>(clocks[record + 13u]),
+        bitcast<f32>(clocks[record + 14u]),
     );
 }
 
@@ -386,9 +423,9 @@ fn update(
     var u = wrapped_update(w, factor, g, direction(h, k, p, g, s));
     // Decay and update are added before they meet p: forming 1 - lr*d in f32 costs the replay tolerance.
     if (CAUTIOUS) {
-        u += select(c.decay, c.decay + c.cautious, sign(u) == sign(p)) * p;
+        u += select(c.decay, c.decay + c.cautious, sign(u) == sign(p)) * decay_rate(h, k) * p;
     } else if (DECAY) {
-        u += c.decay * p;
+        u += c.decay * decay_rate(h, k) * p;
     }
     let landed = land(h, k, p, u, s);
     // min, max and sign may drop a NaN, and the parameter would look plausible. So the bits of a lost gradient replace

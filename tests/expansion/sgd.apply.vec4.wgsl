@@ -18,6 +18,28 @@ fn at_least(x: f32, bound: f32) -> f32 {
     return select(x, bound, x < bound);
 }
 
+// The angle of the point (x, y) with x at least 0, from -pi/2 to pi/2; 0 for the origin. The built-in atan of a device
+// is any number near it.
+fn angle(y: f32, x: f32) -> f32 {
+    let size = abs(y);
+    if (size == 0.0) {
+        return y;
+    }
+    let is_steep = size > x;
+    let ratio = select(size, x, is_steep) / select(x, size, is_steep);
+    let is_wide = ratio > 0.41421357;
+    var t = ratio;
+    if (is_wide) {
+        t = (ratio - 1.0) / (ratio + 1.0);
+    }
+    let z = t * t;
+    let tail = ((0.08053745 * z - 0.13877685) * z + 0.19977711) * z - 0.3333295;
+    let near = tail * z * t + t;
+    let part = select(near, near + 0.7853982, is_wide);
+    let part_of_quarter = select(part, 1.5707964 - part, is_steep);
+    return select(part_of_quarter, -part_of_quarter, y < 0.0);
+}
+
 // f32 in words of 32 bits.
 
 fn decode_f32(words: vec4<u32>) -> vec4<f32> {
@@ -72,6 +94,10 @@ fn measure(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> vec2
 }
 
 fn finish(h: Hyper, sums: vec2<f32>, len: f32, k: ptr<function, Tensor>) {
+}
+
+fn decay_rate(h: Hyper, k: Tensor) -> f32 {
+    return 1.0;
 }
 
 fn land(h: Hyper, k: Tensor, p: f32, u: f32, s: ptr<function, State>) -> f32 {
@@ -348,9 +374,9 @@ fn update(
     var u = wrapped_update(w, factor, g, direction(h, k, p, g, s));
     // Decay and update are added before they meet p: forming 1 - lr*d in f32 costs the replay tolerance.
     if (CAUTIOUS) {
-        u += select(c.decay, c.decay + c.cautious, sign(u) == sign(p)) * p;
+        u += select(c.decay, c.decay + c.cautious, sign(u) == sign(p)) * decay_rate(h, k) * p;
     } else if (DECAY) {
-        u += c.decay * p;
+        u += c.decay * decay_rate(h, k) * p;
     }
     let landed = land(h, k, p, u, s);
     // min, max and sign may drop a NaN, and the parameter would look plausible. So the bits of a lost gradient replace
