@@ -258,7 +258,7 @@ impl Config {
         &*self.rule
     }
 
-    /// What is wrapped round the rule.
+    /// The wrappers around the rule.
     pub fn wrappers(&self) -> &Wrappers {
         &self.wrappers
     }

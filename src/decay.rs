@@ -4,9 +4,9 @@ use std::fmt::{Display, Formatter};
 
 use serde::{Deserialize, Serialize};
 
-/// What pulls parameters towards 0. JSON: `"none"` or an object of one field, `{"l2": 0.01}`.
+/// Weight decay: what pulls parameters towards 0. JSON: `"none"`, or an object of one field such as `{"l2": 0.01}`.
 ///
-/// `d` is the number, `lr` the scheduled learning rate, `u` what the rule subtracts.
+/// In the formulas `d` is the number, `lr` the scheduled learning rate, and `u` what the rule subtracts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -18,9 +18,10 @@ pub enum WeightDecay {
     L2(f64),
     /// `p <- p - (lr*d*p + u)` (Loshchilov and Hutter 2019, Algorithm 2).
     Decoupled(f64),
-    /// As decoupled with `d*lr/lr_initial` for `lr*d`: the configured learning rate drops out, its schedule stays.
+    /// As decoupled, with `d*lr/lr_initial` in place of `lr*d`: the decay follows the schedule of the learning rate,
+    /// but not its configured value.
     Independent(f64),
-    /// As decoupled, where `sign(u) == sign(p)` (arXiv 2510.12402).
+    /// As decoupled, but only for elements where `sign(u) == sign(p)` (arXiv 2510.12402).
     Cautious(f64),
     /// NovoGrad's: `d*p` joins the normalised gradient in the moment (Ginsburg et al. 2019, Algorithm 1).
     InsideMoment(f64),
@@ -31,10 +32,10 @@ pub enum WeightDecay {
 }
 
 impl WeightDecay {
-    /// The kinds that most rules take.
+    /// The JSON names of the kinds that most rules take.
     pub const GENERAL: &[&str] = &["none", "l2", "decoupled", "independent", "cautious"];
 
-    /// The name in JSON.
+    /// The kind's name in JSON.
     pub fn kind(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -48,12 +49,12 @@ impl WeightDecay {
         }
     }
 
-    /// The number `d`, 0 for none.
+    /// The number `d`; 0 where the kind is none.
     pub fn amount(mut self) -> f64 {
         self.amount_mut().map_or(0.0, |amount| *amount)
     }
 
-    /// The number `d`, to be set; none has none.
+    /// The number `d`, to be set. The kind none has no number.
     pub fn amount_mut(&mut self) -> Option<&mut f64> {
         match self {
             Self::None => None,

@@ -254,7 +254,7 @@ impl Init {
         }
     }
 
-    /// What the tensor's values come from, with everything checked.
+    /// Where the tensor's values come from. Every option has been checked against its bounds and against the tensor.
     pub(crate) fn law(&self, tensor: &TensorSpec) -> Result<Law> {
         let of = Checks { init: self.name(), tensor };
         let draw = match *self {
@@ -332,7 +332,7 @@ impl Checks<'_> {
         }
         let first = shares(|share| deviations(share) < low);
         let end = shares(|share| deviations(share) <= high);
-        // As many values as a uniform distribution has; fewer would show.
+        // A uniform distribution has as many values; fewer would show.
         if end < first + (1 << 24) {
             let bound = format!("so far above low, which is {low}, that 1/256 of the distribution lies between them");
             return self.refuse("high", high, bound);

@@ -1,49 +1,50 @@
-//! Tensors as matrices: rows, columns, and the tiles in which they are summed. Constants of the format, so that no
-//! choice of lanes, chunk or window changes a bit.
+//! Tensors as matrices: rows, columns, and the tiles in which the GPU sums them. The sizes of tiles are constants of
+//! the format, so no choice of lanes, chunk or window changes a bit.
 //!
 //! Twins: `shaders/skeletons/lines.wgsl`, `shaders/skeletons/finish_lines.wgsl`.
 
 use crate::parts::Real;
 use crate::tensor::TensorSpec;
 
-/// Elements of the matrices that a tile holds whole, at most.
+/// The most elements that a matrix may have for a tile to hold it whole.
 const SMALL: u64 = 2048;
 
-/// Numbers of each of the shader's two arrays: of a tile's elements four by four, each row for itself, and of its
-/// columns strip by strip.
+/// Numbers that each of the shader's two arrays holds. In the first array a number stands for four elements of one row
+/// of the tile, in the second for one strip of one column.
 const NUMBERS: u64 = 2048;
 
-/// Elements from the first to the last of a tile, about, at most: a binding must hold them.
+/// About the most elements that may lie between a tile's first and last one: a binding must hold all of them.
 const REACH: u64 = 1 << 22;
 
-/// Rows whose numbers are added up at once, in each column of a tile.
+/// Rows of a strip: the shader adds up so many numbers of a column one after the other.
 const STRIP: usize = 8;
 
 /// A tensor's last two dimensions as matrices, side by side in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lines {
-    /// The product of the other dimensions.
+    /// How many matrices there are: the product of the other dimensions.
     pub matrices: u64,
-    /// Of a matrix.
+    /// Rows of a matrix.
     pub rows: u64,
-    /// Of a matrix.
+    /// Columns of a matrix.
     pub columns: u64,
 }
 
 impl Lines {
-    /// Those of a tensor; none below rank 2 or without elements.
+    /// The matrices of a tensor. A tensor below rank 2, or one without elements, has none.
     pub fn of(tensor: &TensorSpec) -> Option<Self> {
         let [.., rows, columns] = tensor.shape[..] else { return None };
         let (rows, columns, len) = (rows as u64, columns as u64, tensor.len_elements());
         (len > 0).then(|| Self { matrices: len / rows.saturating_mul(columns), rows, columns })
     }
 
-    /// Numbers of all rows, and of all columns, saturating.
+    /// How many rows all matrices have together, and how many columns; saturating.
     pub fn counts(&self) -> [u64; 2] {
         [self.rows, self.columns].map(|lines| self.matrices.saturating_mul(lines))
     }
 
-    /// Words of the lines' numbers, saturating: of all rows, of all columns, and what elements see of their rows.
+    /// Words that the numbers of rows and columns take, saturating: one a row, one a column, and one a row for what its
+    /// elements see of it.
     pub fn words(&self) -> u64 {
         let [rows, columns] = self.counts();
         rows.saturating_mul(2).saturating_add(columns)
@@ -54,13 +55,13 @@ impl Lines {
         self.rows.saturating_mul(self.columns) <= SMALL
     }
 
-    /// Small matrices of a tile. Their elements are a multiple of 4 where there are several.
+    /// How many small matrices a tile holds. Where it holds several, their elements are a multiple of 4 together.
     pub fn matrices_of_tile(&self) -> u64 {
         let fitting = SMALL / (self.rows * self.columns);
         if fitting < 4 { 1 } else { fitting / 4 * 4 }
     }
 
-    /// Rows and columns of a tile; those at a matrix's edges have fewer.
+    /// Rows and columns of a tile; a tile at a matrix's edge has fewer.
     pub fn tile(&self) -> [u64; 2] {
         if self.is_small() {
             return [self.rows, self.columns];
@@ -83,7 +84,8 @@ impl Lines {
         if self.is_small() { SMALL } else { (high - 1) * self.columns + wide }
     }
 
-    /// Words of the shares that a matrix's tiles have in its rows, and in its columns. None where it is small.
+    /// Words in which a matrix's tiles leave their shares of its rows' sums, and of its columns' sums. A small matrix
+    /// needs none.
     pub fn shares(&self) -> [u64; 2] {
         let [down, across] = self.tiles();
         if self.is_small() { [0, 0] } else { [across.saturating_mul(self.rows), down.saturating_mul(self.columns)] }

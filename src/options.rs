@@ -58,19 +58,20 @@ pub enum Nesterov {
     /// Classic momentum.
     #[default]
     Off,
-    /// The gradient is taken where the parameter stands, and the buffer's next move is added (Bengio et al. 2012).
+    /// The caller computes the gradient where the parameter stands, and the rule adds the buffer's next move to the
+    /// update (Bengio et al. 2012).
     Simplified,
-    /// In two phases: the caller asks for a look-ahead before it computes the gradient (Nesterov 1983).
+    /// A step has two phases: the caller asks for a look-ahead before it computes the gradient (Nesterov 1983).
     LookAhead,
 }
 
 impl Nesterov {
-    /// The shader's number.
+    /// The number by which the shader knows the choice.
     pub(crate) fn number(self) -> f64 {
         f64::from(self as u8)
     }
 
-    /// Refuses what would be silently without effect.
+    /// Refuses combinations in which an option would have no effect.
     pub(crate) fn check(self, momentum: f64, form: MomentumForm) -> Result<()> {
         if momentum == 0.0 && self != Self::Off {
             return refuse("momentum", 0, "above 0 with nesterov set");

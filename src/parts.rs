@@ -63,7 +63,7 @@ pub fn ema<F: Real>(old: F, new: F, keep: F, take: F) -> F {
     keep * old + take * new
 }
 
-/// -1, 0 or 1; 0 for 0 and NaN.
+/// The sign of a number: -1, 0 or 1. The sign of NaN is 0.
 pub fn sign<F: Real>(x: F) -> F {
     if x > F::zero() {
         F::one()
@@ -74,12 +74,12 @@ pub fn sign<F: Real>(x: F) -> F {
     }
 }
 
-/// The larger one; a NaN yields the other.
+/// The larger of two numbers. Where one is NaN, the result is the other.
 pub fn max<F: Real>(a: F, b: F) -> F {
     a.max(b)
 }
 
-/// The smaller one; a NaN yields the other.
+/// The smaller of two numbers. Where one is NaN, the result is the other.
 pub fn min<F: Real>(a: F, b: F) -> F {
     a.min(b)
 }
@@ -89,8 +89,8 @@ pub fn clamp<F: Real>(x: F, low: F, high: F) -> F {
     x.max(low).min(high)
 }
 
-/// `1 - beta^t`, what a running mean that started at 0 is divided by after `t` steps: without cancellation, for any `t`
-/// from 1. On the host alone.
+/// `1 - beta^t`: a rule divides by it, after `t` steps, a running mean that started at 0. The result has no
+/// cancellation, for any `t` from 1. Only the host computes it.
 pub fn correction(beta: f64, t: u64) -> f64 {
     -(t as f64 * beta.ln()).exp_m1()
 }
@@ -107,7 +107,7 @@ pub fn sum_of_powers(from: u64, to: u64, s: f64) -> f64 {
     if middle < to { head + (whole(to) - whole(middle)) } else { head }
 }
 
-/// The number, or the bound where it is below; a NaN stays one.
+/// The number, or the bound where the number is below the bound. NaN stays NaN.
 pub fn at_least<F: Real>(x: F, bound: F) -> F {
     if x < bound { bound } else { x }
 }
@@ -117,12 +117,12 @@ pub fn at_least<F: Real>(x: F, bound: F) -> F {
 pub enum Combine {
     /// The sum.
     Add,
-    /// The maximum of the bits without their sign: of the absolute values, and a NaN wins over all.
+    /// The maximum of the absolute values, compared by their bits: so a NaN is larger than any number.
     BitMax,
 }
 
 impl Combine {
-    /// Two partial results as one.
+    /// Makes one partial result of two.
     pub fn of<F: Real>(self, a: [F; 2], b: [F; 2]) -> [F; 2] {
         let one = |a: F, b: F| match self {
             Self::Add => a + b,
@@ -135,9 +135,10 @@ impl Combine {
 
 /// Combines `value(0..len)` in the tree that the GPU uses, so that f32 rounds alike; `zero` changes nothing.
 ///
-/// Leaf: a block of 1024 elements. In it, leaf `j` of 32 adds up the eight quads `q, q+8, ..., q+56` from
-/// `q = j/8*64 + j%8`, each as `(a+b)+(c+d)`; the leaves are halved, 16 first. Above, a binary tree over the block's
-/// index.
+/// A block has 1024 elements, which are 256 quads. Leaf `j` of a block's 32 adds up the eight quads `q, q+8, ..., q+56`
+/// from `q = j/8*64 + j%8`, and each quad is `(a+b)+(c+d)`. Then each of the first 16 leaves takes the leaf 16 places
+/// behind it, each of the first 8 the one 8 places behind it, and so on. A binary tree over the blocks' indices joins
+/// the blocks.
 pub fn tree<T: Copy>(zero: T, combine: impl Fn(T, T) -> T, len: usize, mut value: impl FnMut(usize) -> T) -> T {
     let mut nodes: Vec<T> = (0..len)
         .step_by(BLOCK)
@@ -167,8 +168,8 @@ pub fn tree<T: Copy>(zero: T, combine: impl Fn(T, T) -> T, len: usize, mut value
 /// Leaves of [`list`].
 const LEAVES: usize = 256;
 
-/// Combines a list of numbers of tensors in the order of the GPU: leaf `j` of 256 takes `j`, `j + 256`, ...; the leaves
-/// are halved, 128 first.
+/// Combines a list of numbers of tensors in the order of the GPU. Leaf `j` of 256 takes the numbers `j`, `j + 256`, and
+/// so on. Then each of the first 128 leaves takes the leaf 128 places behind it, and so on down to one.
 pub fn list<T: Copy>(zero: T, combine: impl Fn(T, T) -> T, values: &[T]) -> T {
     let mut leaves = [zero; LEAVES];
     for (i, &value) in values.iter().enumerate() {

@@ -86,7 +86,7 @@ pub use {numbers, options};
 /// What one number of a state slot stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Extent {
-    /// One number per element: a field of the rule's `State`.
+    /// One number an element: a field of the rule's `State`.
     Element,
     /// One number per tensor: a field of the rule's `Tensor`.
     Tensor,
@@ -98,12 +98,12 @@ pub enum Extent {
 }
 
 impl Extent {
-    /// Whether it is of rows or columns.
+    /// Whether the slot has numbers of rows or of columns.
     pub fn is_line(self) -> bool {
         matches!(self, Self::Row | Self::Column)
     }
 
-    /// The shape of a slot of a tensor of this shape.
+    /// The shape that the slot has for a tensor of this shape.
     pub fn shape(self, tensor: &[usize]) -> Vec<usize> {
         let mut shape = tensor.to_vec();
         match (self, &mut shape[..]) {
@@ -116,7 +116,7 @@ impl Extent {
     }
 }
 
-/// The value of a slot before a tensor's first step. There is no other first-step flag.
+/// The value that a slot has before a tensor's first step. A rule has no other way to know its first step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Start {
     /// This number.
@@ -134,7 +134,7 @@ pub struct Slot {
     pub extent: Extent,
     /// The value before the first step.
     pub start: Start,
-    /// Whether it is never negative, as a mean of squares.
+    /// Whether the number is never negative, as a mean of squares is.
     pub nonnegative: bool,
 }
 
@@ -159,17 +159,17 @@ impl Slot {
         Self { extent: Extent::Column, ..Self::element(name) }
     }
 
-    /// The same, never negative.
+    /// The same slot, whose numbers are never negative.
     pub const fn nonnegative(self) -> Self {
         Self { nonnegative: true, ..self }
     }
 
-    /// The same with another start.
+    /// The same slot, starting at another number.
     pub const fn starting_at(self, start: f64) -> Self {
         Self { start: Start::Value(start), ..self }
     }
 
-    /// The same, starting as the parameter.
+    /// The same slot, starting as the parameter.
     pub const fn starting_as_param(self) -> Self {
         Self { start: Start::Param, ..self }
     }
@@ -192,21 +192,22 @@ pub enum Pass {
     Apply,
 }
 
-/// What `measure` is given in a pass of sums, and how its numbers are combined. What it is not given is 0 and not read.
+/// What `measure` is given in a pass of sums, and how the GPU combines its numbers. What `measure` is not given is 0,
+/// and the walk does not read it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Sums {
     /// How the numbers of two elements become one.
     pub combine: Combine,
-    /// Whether its second number counts. Else that is 0, and its sum costs nothing.
+    /// Whether the second number of `measure` counts. If not, it counts as 0, and its sum costs nothing.
     pub pair: bool,
-    /// Whether it sees the parameter. With L2 decay it does anyway.
+    /// Whether `measure` sees the parameter. With L2 decay the walk reads the parameter in any case.
     pub param: bool,
-    /// Whether it sees the gradient.
+    /// Whether `measure` sees the gradient.
     pub grad: bool,
-    /// Whether it sees the state.
+    /// Whether `measure` sees the state.
     pub state: bool,
-    /// Whether the state that it leaves is stored. The update then finds it done: it stores none, and its gradient is
-    /// 0 and not read.
+    /// Whether the walk stores the state that `measure` leaves. The update then stores no state and reads no gradient:
+    /// it gets a gradient of 0.
     pub stores: bool,
 }
 
@@ -271,7 +272,7 @@ pub trait Rule:
     /// Numbers of a tensor, kept or derived; `()` for none.
     type Tensor<F: Real>: Numbers<F>;
 
-    /// Refuses options outside their bounds and combinations that mean nothing.
+    /// Refuses options outside their bounds, and combinations of options that have no meaning.
     ///
     /// # Errors
     /// [`Error::Field`], naming field, value and bound.
@@ -283,10 +284,11 @@ pub trait Rule:
     fn lr(&self) -> f64;
     /// The decay.
     fn weight_decay(&self) -> WeightDecay;
-    /// One of [`OPTIONS`](Self::OPTIONS), to be set. What is none, a decay or another option, has no number.
+    /// One of [`OPTIONS`](Self::OPTIONS), to be set. An option whose value is none has no number to set: a weight decay
+    /// of kind none, or an `Option` that is `None`.
     fn option(&mut self, name: &str) -> Option<&mut f64>;
 
-    /// The shader's `override` constants. What differs here is another pipeline.
+    /// The values of the shader's `override` constants. Options that differ here need a pipeline each.
     fn constants(&self) -> Vec<(&'static str, f64)> {
         Vec::new()
     }

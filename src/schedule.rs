@@ -96,16 +96,16 @@ pub enum Schedule {
     CosineRestarts {
         /// Steps of the first cycle.
         first: u64,
-        /// Of a cycle's length to that of the one before. Default 1.
+        /// How many times as long as the cycle before it a cycle is. Default 1.
         #[serde(default = "one")]
         mult: u64,
-        /// What each cycle goes down to. Default 0.
+        /// The factor that each cycle goes down to. Default 0.
         #[serde(default)]
         end: f64,
     },
     /// `1/(1+decay*i)` (Robbins and Monro 1951; Bottou 2012).
     InverseTime {
-        /// The larger, the faster.
+        /// How fast the factor goes down: the larger, the faster.
         decay: f64,
     },
     /// `min(t/warmup, sqrt(warmup/t))`: 1 at `t = warmup` (Vaswani et al. 2017, section 5.3, without its scale).
@@ -198,7 +198,7 @@ pub enum DecayShape {
     Sqrt,
 }
 
-/// A function of `t` in a [`Schedule::Custom`]. Equal to its clones alone.
+/// A function of `t` in a [`Schedule::Custom`]. A closure equals only its clones.
 #[derive(Clone)]
 pub struct Closure(Arc<dyn Fn(u64) -> f64 + Send + Sync>);
 
@@ -237,13 +237,13 @@ fn one_cycle_end() -> f64 {
 }
 
 impl Schedule {
-    /// A function of `t`, counted from 1. What it gives is checked whenever it is asked.
+    /// A schedule that is a function of `t`, counted from 1. The scheduler checks the function's result at each call.
     pub fn custom(factor: impl Fn(u64) -> f64 + Send + Sync + 'static) -> Self {
         Self::Custom(Closure(Arc::new(factor)))
     }
 
-    /// Refuses whatever could give a negative or infinite factor, or none. `field` is the schedule's own name in the
-    /// configuration, and starts the error's path.
+    /// Refuses a schedule that could give a factor that is negative, infinite or NaN. `field` is the schedule's own
+    /// name in the configuration; the error's path starts with it.
     ///
     /// # Errors
     /// [`Error::Field`](crate::Error), as `schedule.warmup.then.step.every is 0, must be at least 1`.
@@ -430,7 +430,7 @@ impl Schedule {
 }
 
 impl DecayShape {
-    /// From 1 to 0 as `q` goes from 0 to 1.
+    /// The share that is left at `q`: goes from 1 to 0 as `q` goes from 0 to 1.
     fn down(self, q: f64) -> f64 {
         match self {
             Self::Linear => 1.0 - q,
@@ -440,12 +440,12 @@ impl DecayShape {
     }
 }
 
-/// `end` at 0 and 1 at 1, exactly both, whatever `end`.
+/// Goes from `end`, where `share` is 0, to 1, where `share` is 1. Both ends are exact, whatever `end` is.
 fn to_one(end: f64, share: f64) -> f64 {
     share + (1.0 - share) * end
 }
 
-/// From 1 to 0 as `q` goes from 0 to 1.
+/// Half a cosine: goes from 1 to 0 as `q` goes from 0 to 1.
 fn half_cosine(q: f64) -> f64 {
     (1.0 + (PI * q).cos()) / 2.0
 }
@@ -518,13 +518,13 @@ impl Scheduler {
         refuse(format!("{} at t = {t}", self.field), factor, "at least 0 and finite")
     }
 
-    /// Whether there is a plateau at any depth, which wants to be fed.
+    /// Whether the schedule has a plateau at any depth. A plateau needs metrics: see [`feed`](Self::feed).
     pub fn has_plateau(&self) -> bool {
         !self.states.is_empty()
     }
 
-    /// Shows a metric to every plateau, also one whose turn has not come. The factor before holds for the steps that
-    /// the metric is of.
+    /// Shows a metric to every plateau, also to one whose turn has not come. Steps that were taken before keep the
+    /// factor that they had.
     ///
     /// # Errors
     /// [`Error::Field`](crate::Error) for a metric that is NaN or infinitely good, and where there is no plateau.

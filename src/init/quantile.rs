@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 /// What one standard deviation is in [`quantiles`].
 pub(super) const UNIT: u32 = 1 << 28;
 
-/// Segments of an octave of the tail's probability, and their ends and middles.
+/// Nodes of an octave of the tail's probability: an octave has 64 segments, each with an end and a middle.
 const OCTAVE_NODES: usize = 2 * 64;
 
 /// The table that the shader `fill` binds: node `i` is how many 2^-28 of a standard deviation the normal distribution's
@@ -104,7 +104,7 @@ pub(super) fn quantile(share: u32) -> i32 {
     if below { -rounded } else { rounded }
 }
 
-/// [`quantile`] in standard deviations.
+/// The [`quantile`] in standard deviations.
 pub(super) fn deviations(share: u32) -> f64 {
     f64::from(quantile(share)) / f64::from(UNIT)
 }

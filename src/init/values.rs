@@ -40,7 +40,7 @@ impl Draw {
     }
 
     pub(super) fn uniform(low: f64, high: f64) -> Self {
-        // -0 plus 0 is 0, which alone stands in a sum.
+        // The sum turns -0 into 0.
         let (low, high) = (low as f32 + 0.0, high as f32 + 0.0);
         let scale = (f64::from(high) - f64::from(low)) as f32 / (1 << 24) as f32;
         // Rounding could reach `high`.
@@ -79,7 +79,7 @@ pub(crate) struct Orthogonal {
     /// How many vectors, and the elements of each.
     pub(crate) vectors: u64,
     pub(crate) width: u64,
-    /// Of the matrix.
+    /// Columns of the matrix.
     pub(crate) columns: u64,
     /// Whether the vectors are its columns.
     pub(crate) tall: bool,
@@ -87,7 +87,7 @@ pub(crate) struct Orthogonal {
 }
 
 impl Orthogonal {
-    /// What the vectors are made of, one behind the other.
+    /// The draw that the vectors are made of, one vector behind the other.
     pub(crate) fn draw(&self) -> Draw {
         Draw::normal(0.0, 1.0)
     }
@@ -121,7 +121,7 @@ impl Orthogonal {
     }
 }
 
-/// The lower word, then the upper.
+/// The two words of a number, the lower one first.
 pub(crate) fn halves(x: u64) -> [u32; 2] {
     [x as u32, (x >> 32) as u32]
 }

@@ -10,7 +10,7 @@ use super::{AnyRule, Rule};
 /// Rules with a name each.
 pub type Named = Vec<(&'static str, Box<dyn AnyRule>)>;
 
-/// An entry of the registry: what is known of a rule without options.
+/// An entry of the registry: what the crate knows of a rule before it has options.
 #[derive(Clone, Copy)]
 pub struct RuleEntry {
     /// [`Rule::NAME`].

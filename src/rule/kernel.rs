@@ -7,17 +7,17 @@ use crate::parts::{self, Real};
 use crate::wrapper::{AnyWrapper, WrapperKernel};
 
 numbers! {
-    /// Numbers of a group and clock that the skeleton uses round any rule.
+    /// Numbers of a group and clock that the skeleton uses around any rule.
     Common {
         /// -1 to ascend, else 1.
         sign,
         /// `d` of the L2 penalty.
         l2,
-        /// What is multiplied by `p` and subtracted with the update.
+        /// What the skeleton multiplies by `p` and subtracts with the update.
         decay,
         /// The same, where update and parameter have one sign.
         cautious,
-        /// 1 in the step in which slots that start as the parameter take it, a tensor's first; else 0.
+        /// 1 in a tensor's first step, in which slots that start as the parameter take its value; else 0.
         first,
     }
 }
@@ -91,13 +91,13 @@ pub trait Kernel<F> {
     fn moved(&self, to: Move, hyper: &[f64], params: &mut [F], state: &[Vec<F>]);
 }
 
-/// What the rule calls `g`: the gradient behind the wrappers' hooks, after maximize and L2 decay.
+/// What the rule calls `g`: the gradient that the wrappers' hooks left, after maximize and L2 decay.
 fn prepare<F: Real>(common: &Common<F>, p: F, g: F) -> F {
     let g = common.sign * g;
     if common.l2 == F::zero() { g } else { g + common.l2 * p }
 }
 
-/// The gradients behind the wrappers' hooks.
+/// The gradients that the wrappers' hooks make of the raw ones.
 fn behind<F: Real>(wrappers: &[Around<'_, F>], raw: &[F]) -> Vec<F> {
     let mut g = raw.to_vec();
     wrappers.iter().for_each(|around| around.wrapper.gradients(&around.numbers, &mut g));
@@ -113,7 +113,7 @@ enum Field {
     Column,
 }
 
-/// The way between the slots of a tensor and the state of an element.
+/// Loads the state of an element from the slots of its tensor, and stores it there.
 struct Loader<F> {
     fields: Vec<Field>,
     first: bool,
@@ -158,7 +158,7 @@ impl<F: Real> Loader<F> {
         }
     }
 
-    /// From the sums over rows and columns to their numbers.
+    /// Makes the new numbers of rows and columns of the sums over them.
     fn finish_lines<R: Rule>(&mut self, rule: &R, h: &R::Hyper<F>, sums: &[Vec<F>; 2], state: &mut [Vec<F>]) {
         let lines = self.lines.expect("a rule with rows and columns is for tensors that have them");
         for (field, slot) in self.fields.iter().zip(state) {
@@ -277,9 +277,9 @@ impl<R: Rule, F: Real> Kernel<F> for R {
 
 /// The arithmetic of a reference: f32, as on the GPU, or f64.
 pub trait Precision: Real {
-    /// The rule's mathematics in it.
+    /// The rule's mathematics in this arithmetic.
     fn kernel(rule: &dyn AnyRule) -> &dyn Kernel<Self>;
-    /// The wrapper's.
+    /// The wrapper's hooks in this arithmetic.
     fn hooks(wrapper: &dyn AnyWrapper) -> &dyn WrapperKernel<Self>;
 }
 

@@ -57,7 +57,7 @@ pub trait AnyRule: Any + Kernel<f32> + Kernel<f64> + Debug + Send + Sync {
     /// # Errors
     /// [`Error::Config`] for an unknown field or a wrong type, [`Error::Field`] for a bad value.
     fn with(&self, fields: &serde_json::Map<String, serde_json::Value>) -> Result<Box<dyn AnyRule>>;
-    /// The last word on a composed shader. For a harness that breaks shaders on purpose.
+    /// Changes the composed text of a shader. Tests break shaders with it, to see that parity notices.
     #[cfg(feature = "proof")]
     #[doc(hidden)]
     fn revise(&self, text: String) -> String {
@@ -180,12 +180,12 @@ impl dyn AnyRule {
         self.moves().contains(&Move::LookAhead)
     }
 
-    /// One of its options. A decay of kind none has no number.
+    /// The value of one of its options. An option whose value is none has no number.
     pub fn number(&self, name: &str) -> Option<f64> {
         self.boxed().option(name).copied()
     }
 
-    /// Whether this is one of its [`options`](AnyRule::options); else the text that says so.
+    /// Refuses a name that is none of its [`options`](AnyRule::options), with the text that says so.
     pub(crate) fn check_option(&self, name: &str) -> std::result::Result<(), String> {
         let (options, rule) = (self.options(), self.name());
         let known = || format!("is not an option that may change; those of {rule} are {}", options.join(", "));
@@ -219,7 +219,7 @@ impl dyn AnyRule {
         Ok(rule)
     }
 
-    /// Whether it has numbers of rows and columns.
+    /// Whether the rule keeps numbers of rows and columns.
     pub fn has_lines(&self) -> bool {
         self.slots().iter().any(|slot| slot.extent.is_line())
     }

@@ -8,10 +8,10 @@ use crate::error::{Result, refuse};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
-    /// The smaller, as of a loss.
+    /// The smaller metric is better, as with a loss.
     #[default]
     Min,
-    /// The larger, as of an accuracy.
+    /// The larger metric is better, as with an accuracy.
     Max,
 }
 
@@ -25,11 +25,11 @@ pub enum Mode {
 pub struct Plateau {
     /// At least 0 and below 1. Default 0.1.
     pub factor: f64,
-    /// Worse metrics in a row that are borne; may be 0. Default 10.
+    /// How many worse metrics in a row leave the factor as it is; may be 0. Default 10.
     pub patience: u64,
-    /// Relative to the best metric, at least 0. Default 1e-4.
+    /// By which share of the best metric a new one must be better, at least 0. Default 1e-4.
     pub threshold: f64,
-    /// Metrics that are not counted after a change; may be 0. Default 0.
+    /// How many metrics after a change do not count as worse; may be 0. Default 0.
     pub cooldown: u64,
     /// The least factor, at most 1. Default 0.
     pub min: f64,
@@ -52,7 +52,7 @@ impl Mode {
         }
     }
 
-    /// What every number is better than.
+    /// The metric that every number is better than.
     pub(crate) fn worst(self) -> f64 {
         match self {
             Self::Min => f64::INFINITY,
@@ -60,7 +60,7 @@ impl Mode {
         }
     }
 
-    /// Refuses what is no number, and what nothing could ever be better than.
+    /// Refuses NaN, and a metric that no other could ever be better than.
     pub(crate) fn check(self, metric: f64) -> Result<()> {
         if metric.is_nan() {
             return refuse("metric", metric, "a number");
@@ -83,7 +83,7 @@ pub struct PlateauState {
     pub best: Option<f64>,
     /// Worse metrics in a row.
     pub worse: u64,
-    /// Coming metrics that are not counted.
+    /// How many of the coming metrics do not count as worse.
     pub cooldown: u64,
 }
 

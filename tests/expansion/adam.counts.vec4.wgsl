@@ -1,0 +1,560 @@
+// adam / counts / param f32, grad f32, vec4. Composed by wgpu-optim 0.2.0.
+
+// Shared vocabulary of the rules: pure functions of numbers.
+// Twin: src/parts.rs
+
+// Both weights come from the host: 1 - f32(0.999) is off by 1.3e-5.
+fn ema(old: f32, new_value: f32, keep: f32, take: f32) -> f32 {
+    return keep * old + take * new_value;
+}
+
+// On the bits: naga writes x != x as an ordered compare, which is false for NaN.
+fn is_nan(x: f32) -> bool {
+    return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u;
+}
+
+// Not max, which may drop a NaN.
+fn at_least(x: f32, bound: f32) -> f32 {
+    return select(x, bound, x < bound);
+}
+
+// The angle of the point (x, y) with x at least 0, from -pi/2 to pi/2; 0 for the origin. The built-in atan of a device
+// is any number near it.
+fn angle(y: f32, x: f32) -> f32 {
+    let size = abs(y);
+    if (size == 0.0) {
+        return y;
+    }
+    let is_steep = size > x;
+    let ratio = select(size, x, is_steep) / select(x, size, is_steep);
+    let is_wide = ratio > 0.41421357;
+    var t = ratio;
+    if (is_wide) {
+        t = (ratio - 1.0) / (ratio + 1.0);
+    }
+    let z = t * t;
+    let tail = ((0.08053745 * z - 0.13877685) * z + 0.19977711) * z - 0.3333295;
+    let near = tail * z * t + t;
+    let part = select(near, near + 0.7853982, is_wide);
+    let part_of_quarter = select(part, 1.5707964 - part, is_steep);
+    return select(part_of_quarter, -part_of_quarter, y < 0.0);
+}
+
+// f32 in words of 32 bits.
+
+fn decode_f32(words: vec4<u32>) -> vec4<f32> {
+    return bitcast<vec4<f32>>(words);
+}
+
+fn encode_f32(numbers: vec4<f32>) -> vec4<u32> {
+    return bitcast<vec4<u32>>(numbers);
+}
+
+// Adam and AdamW (Kingma and Ba 2015, Algorithm 1; Loshchilov and Hutter 2019, Algorithm 2; AMSGrad: Reddi et al. 2018,
+// Algorithm 2; clipped updates: Wortsman et al. 2023, Algorithm 2).
+// Twin: src/rules/adam.rs
+
+override EPS_INSIDE: bool = false;
+override AMSGRAD: u32 = 0u; // 0 off, 1 raw, 2 corrected
+override RMS_CLIP: bool = false; // the rate of a tensor falls where its update is large
+
+struct Hyper {
+    beta1: f32,
+    one_minus_beta1: f32,
+    beta2: f32,
+    one_minus_beta2: f32,
+    step: f32, // lr over the first bias correction
+    correction2: f32, // what v or its root is multiplied by
+    eps: f32,
+    correction_v: f32, // what v is multiplied by
+    eps_squared: f32,
+    rms: f32, // the root mean square of gradients over v above which the rate falls
+}
+struct State { m: f32, v: f32, vmax: f32 }
+struct Tensor { scale: f32 } // what the rate is multiplied by
+
+fn measure(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> vec2<f32> {
+    let v = ema((*s).v, g * g, h.beta2, h.one_minus_beta2);
+    return vec2<f32>(g * g / at_least(v * h.correction_v, h.eps_squared), 0.0);
+}
+
+fn finish(h: Hyper, sums: vec2<f32>, len: f32, k: ptr<function, Tensor>) {
+    (*k).scale = 1.0 / at_least(sqrt(sums.x / len) / h.rms, 1.0);
+}
+
+fn decay_rate(h: Hyper, k: Tensor) -> f32 {
+    return select(1.0, k.scale, RMS_CLIP);
+}
+
+fn direction(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> f32 {
+    let m = ema((*s).m, g, h.beta1, h.one_minus_beta1);
+    var v = ema((*s).v, g * g, h.beta2, h.one_minus_beta2);
+    (*s).m = m;
+    (*s).v = v;
+    if (AMSGRAD == 2u) {
+        v = max((*s).vmax, v * h.correction2);
+        (*s).vmax = v;
+        if (EPS_INSIDE) {
+            return h.step * m / sqrt(v + h.eps);
+        }
+        return h.step * m / (sqrt(v) + h.eps);
+    }
+    if (AMSGRAD == 1u) {
+        v = max((*s).vmax, v);
+        (*s).vmax = v;
+    }
+    var step = h.step;
+    if (RMS_CLIP) {
+        step *= k.scale;
+    }
+    if (EPS_INSIDE) {
+        return step * m / sqrt(v * h.correction2 + h.eps);
+    }
+    return step * m / (sqrt(v) * h.correction2 + h.eps);
+}
+
+fn land(h: Hyper, k: Tensor, p: f32, u: f32, s: ptr<function, State>) -> f32 {
+    return p - u;
+}
+
+fn moved(h: Hyper, p: f32, s: ptr<function, State>) -> f32 {
+    return p;
+}
+
+// The gradient of a step is the mean of several micro-batches. Their sum is made by the walk `accumulate`.
+// Twin: src/wrappers/accumulate.rs
+
+struct AccumulateNumbers {
+    batches: f32,
+}
+
+fn accumulate_gradient(n: AccumulateNumbers, g: f32) -> f32 {
+    return g / n.batches;
+}
+
+// Gradients that are too large become smaller (Pascanu et al. 2013, Algorithm 1; Brock et al. 2021, section 4).
+// Twin: src/wrappers/clip.rs
+
+const CLIP_VALUE: u32 = 1u;
+const CLIP_TENSOR_NORM: u32 = 2u;
+const CLIP_GLOBAL_NORM: u32 = 3u;
+const CLIP_ADAPTIVE: u32 = 4u;
+const CLIP_SIGN: u32 = 5u;
+
+override CLIP_KIND: u32 = CLIP_VALUE;
+
+struct ClipNumbers {
+    limit: f32, // the largest number of a gradient that is clipped by value; what one clipped by sign becomes
+    coarse: f32, // by a norm: a power of two that brings gradients of a large norm near 1,
+    fine: f32, // and what they are multiplied by then; by sign: 1 where the clip acts
+}
+
+fn clip_gradient(n: ClipNumbers, g: f32) -> f32 {
+    if (CLIP_KIND == CLIP_VALUE) {
+        // Not clamp, which may drop a NaN.
+        return select(select(g, -n.limit, g < -n.limit), n.limit, g > n.limit);
+    }
+    if (CLIP_KIND == CLIP_SIGN) {
+        return select(g, n.limit * sign(g), n.fine != 0.0);
+    }
+    return g * n.coarse * n.fine;
+}
+
+// An infinite norm makes 0 of every gradient but the infinite ones, which must not look plausible; a norm that is NaN
+// reaches every element.
+fn clip_is_lost(n: ClipNumbers, raw: u32) -> bool {
+    let by_norm = CLIP_KIND != CLIP_VALUE && CLIP_KIND != CLIP_SIGN;
+    return by_norm && ((raw & 0x7fffffffu) > 0x7f7fffffu || is_nan(n.fine));
+}
+
+// Whether all gradients together decide, not those of each tensor.
+fn clip_takes_all() -> bool {
+    return CLIP_KIND == CLIP_GLOBAL_NORM || CLIP_KIND == CLIP_SIGN;
+}
+
+// `coarse` and `fine` of a tensor, as bits. A root is a norm and the power of two that it was multiplied by; `worst` is
+// the worst kind of number among the gradients: 2 for infinity, 3 for NaN.
+fn clip_factors(root: vec2<f32>, of_params: vec2<f32>, worst: u32, limit: f32, eps: f32) -> vec2<u32> {
+    let one = bitcast<u32>(1.0);
+    if (CLIP_KIND == CLIP_VALUE) {
+        return vec2<u32>(one, one);
+    }
+    if (CLIP_KIND == CLIP_SIGN) {
+        let exceeds = worst == 2u || (worst != 3u && root.x > limit * root.y);
+        return vec2<u32>(one, select(0u, one, exceeds));
+    }
+    if (worst >= 2u) {
+        return vec2<u32>(one, select(0u, 0x7fc00000u, worst == 3u));
+    }
+    var bound = limit;
+    var size = root.x + 1e-6;
+    if (CLIP_KIND == CLIP_ADAPTIVE) {
+        bound = limit * at_least(of_params.x / of_params.y, eps);
+        size = at_least(root.x, 1e-6);
+    }
+    if (root.y == 1.0) {
+        let ratio = bound / size;
+        return vec2<u32>(one, select(bitcast<u32>(ratio), one, ratio >= 1.0));
+    }
+    if (bound * root.y >= root.x) {
+        return vec2<u32>(one, one);
+    }
+    return vec2<u32>(bitcast<u32>(root.y), bitcast<u32>(bound / root.x));
+}
+
+// Only elements whose update agrees with the gradient move; the others' share goes to them (arXiv 2411.16085).
+// Twin: src/wrappers/cautious_update.rs
+
+override CAUTIOUS_UPDATE_MEAN: bool = false; // else by count
+
+// The signs are compared, since the product of both may underflow.
+fn cautious_update_is_counted(g: f32, u: f32) -> bool {
+    return sign(g) * sign(u) > 0.0;
+}
+
+fn cautious_update_factor(count: f32, len: f32) -> f32 {
+    if (CAUTIOUS_UPDATE_MEAN) {
+        return len / at_least(count, 0.001 * len);
+    }
+    return len / (count + 1.0);
+}
+
+// An update that is NaN stays so: the parameter must not look plausible.
+fn cautious_update_update(k: f32, g: f32, u: f32) -> f32 {
+    return select(0.0, k * u, cautious_update_is_counted(g, u) || is_nan(u));
+}
+
+// What every walk does around a rule, whatever the rule.
+// Twin: `Common` in src/rule.rs
+
+// Each switch is on where any group of the dispatch needs it. A group that does not need it has the number that changes
+// nothing.
+override MAXIMIZE: bool = false;
+override L2: bool = false;
+override DECAY: bool = false;
+override CAUTIOUS: bool = false;
+override UNSCALE: bool = false; // gradients are those of a loss that was scaled
+override MEAN: bool = false; // gradients are sums of micro-batches
+override SKIPS: bool = false; // `accumulate` keeps a gradient that no step can use recognisable in the sum
+override NORM_PARAM: bool = false; // `norms` measures the parameters too
+
+// These say what a walk of sums does.
+override BIT_MAX: bool = false; // it takes the largest absolute value, by its bits, and adds nothing up
+override SUM_PAIR: bool = true; // the second number of `measure` counts
+override SUM_PARAM: bool = false; // `measure` is given the parameter
+override SUM_GRAD: bool = true; // `measure` is given the gradient
+override SUM_STATE: bool = false; // `measure` is given the state
+override SUM_STORES: bool = false; // the state that `measure` leaves is stored
+
+// Where a move outside a step leads: 0 to the look-ahead, 1 to evaluation, 2 back to training; higher ones are those of
+// wrappers.
+override MOVE: u32 = 0u;
+const TO_LOOK_AHEAD: u32 = 0u;
+const TO_TRAINING: u32 = 2u;
+
+// On where a chunk or tile ends within a vector of four. The words behind the end may belong to another tensor or hold
+// anything: a walk leaves them as they were, and adds them to no sum.
+override TAILS: bool = true;
+
+// On where the columns of a matrix are not a multiple of four in number, so that four elements may lie in several rows.
+override CROSSINGS: bool = true;
+
+// Lanes of a workgroup. A GPU takes 256. A processor that runs shaders in software takes eight lanes at a time through
+// the whole shader, so one eight a workgroup is fastest there.
+override LANES: u32 = 256u;
+
+struct Common {
+    sign: f32, // -1 to ascend, else 1
+    l2: f32,
+    decay: f32,
+    cautious: f32,
+    first: f32, // 1 where slots that start as the parameter take it
+}
+
+// Vectors of four in the bound window of state: an element's first slot, and from one slot to the next.
+struct Place { first: u32, span: u32 }
+
+// The place of a workgroup's entry in the table.
+fn entry_index(group: vec3<u32>, groups: vec3<u32>) -> u32 {
+    return group.y * groups.x + group.x;
+}
+
+// Vectors of four that hold so many elements.
+fn quads(len: u32) -> u32 {
+    return (len + 3u) / 4u;
+}
+
+// Returns 0 for every length that there is, which no compiler knows. A compiler may contract a product with the sum
+// that it goes straight into, as Mesa's llvmpipe does with some, and rounds otherwise then. It cannot where the
+// product's bits are combined with this number before, so no switch of a skeleton changes a bit.
+fn hidden_zero(len: u32) -> u32 {
+    return len >> 31u;
+}
+
+// Whether the tensor sits this step out. `apply` looks at UNDONE before.
+fn is_absent(record: u32) -> bool {
+    return record >= UNDONE;
+}
+
+// Glue: bindings, and the way between them and the rule's structs.
+
+@group(0) @binding(0) var<storage, read_write> params: array<vec4<u32>>;
+@group(0) @binding(1) var<storage, read> grads: array<vec4<u32>>;
+@group(0) @binding(2) var<storage, read_write> states: array<vec4<u32>>;
+@group(0) @binding(3) var<storage, read> tables: array<vec4<u32>>;
+@group(0) @binding(4) var<storage, read_write> scratch: array<u32>;
+@group(0) @binding(6) var<storage, read> control: array<u32>;
+
+const BLOCK_QUADS: u32 = 256u; // vectors of four in a block
+const ABSENT: u32 = 0xffffffffu; // for a record: the tensor is not in this step
+const UNDONE: u32 = 0xfffffffeu; // the step is skipped, and its look-ahead undone
+const OUT_OF_TURN: u32 = 2u; // for a step that is skipped
+
+const CONTROL_SCALE: u32 = 0u; // f32: what the coming loss is multiplied by. The caller may bind it, so it is the first word.
+const CONTROL_UNSCALE: u32 = 1u; // f32: one over the loss scale of the step's gradients.
+const CONTROL_GOOD: u32 = 2u; // Good steps since the loss scale changed last.
+const CONTROL_SKIPPED: u32 = 3u; // 0 where the step is applied, 1 where it is skipped, `OUT_OF_TURN` where it ran out of order.
+const CONTROL_SCALE_USED: u32 = 4u; // f32: the loss scale of the step's gradients.
+const CONTROL_ALL: u32 = 5u; // What was measured of all gradients together.
+const CONTROL_SEQUENCE: u32 = 10u; // The number of the step that ran last.
+const CONTROL_WORLD: u32 = 11u; // Which of the worlds that the host knows is the true one.
+const CONTROL_CULPRIT: u32 = 12u; // The first tensor whose gradient no step can use, or `ABSENT`.
+const CONTROL_CULPRIT_KIND: u32 = 13u; // The worst kind of number in that gradient.
+const CONTROL_OTHERS: u32 = 14u; // What was measured of all gradients of each other optimizer that shares the decision.
+const CONTROL_WORDS: u32 = 44u;
+
+const TENSOR_RECORD: u32 = 0u; // Where the tensor's record starts in control, or `ABSENT`, or `UNDONE`.
+const TENSOR_COARSE: u32 = 1u; // f32: a clip multiplies the tensor's gradients by this power of two first,
+const TENSOR_FINE: u32 = 2u; // f32: and by this number then.
+const TENSOR_MEASURED: u32 = 3u; // What was measured of the tensor's gradients.
+const TENSOR_WORDS: u32 = 8u;
+
+const SUM_FIRST: u32 = 0u; // f32: the first number of `measure`, combined.
+const SUM_SECOND: u32 = 1u; // f32: the second number of `measure`, combined.
+const SUM_WORDS: u32 = 2u;
+
+// Adjacent elements of a tensor, which one workgroup takes.
+struct Chunk {
+    tensor: u32, // the tensor's place in the list
+    len: u32, // elements
+    param: u32, // elements of the bound parameters before the first
+    grad: u32, // elements of the bound gradients before the first
+    state: u32, // vectors of four of the bound state before the first
+    partial: u32, // where the chunk's partial result stands in scratch
+    column_numbers: u32, // where the columns of the first element's matrix stand in the bound lines
+    seen_rows: u32, // where what elements see of the first element's row stands in the bound lines
+    rows: u32, // rows of a matrix
+    columns: u32, // columns of a matrix
+    top: u32, // the first element's row in its matrix
+    left: u32, // the first element's column in its matrix
+}
+
+// Entry `i` of the table.
+fn load_entry(i: u32) -> Chunk {
+    let a = tables[3u * i + 0u];
+    let b = tables[3u * i + 1u];
+    let c = tables[3u * i + 2u];
+    return Chunk(a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w, c.x, c.y, c.z, c.w);
+}
+
+// Where the words of a tensor start in control.
+fn of_tensor(tensor: u32) -> u32 {
+    return CONTROL_WORDS + TENSOR_WORDS * tensor;
+}
+
+// Where the tensor's numbers stand in this step, as `decide` left it, or why the tensor has none.
+fn load_record(tensor: u32) -> u32 {
+    return control[of_tensor(tensor) + TENSOR_RECORD];
+}
+
+fn load_common(record: u32) -> Common {
+    return Common(
+        bitcast<f32>(control[record + 0u]),
+        bitcast<f32>(control[record + 1u]),
+        bitcast<f32>(control[record + 2u]),
+        bitcast<f32>(control[record + 3u]),
+        bitcast<f32>(control[record + 4u]),
+    );
+}
+
+fn load_hyper(record: u32) -> Hyper {
+    return Hyper(
+        bitcast<f32>(control[record + 11u]),
+        bitcast<f32>(control[record + 12u]),
+        bitcast<f32>(control[record + 13u]),
+        bitcast<f32>(control[record + 14u]),
+        bitcast<f32>(control[record + 15u]),
+        bitcast<f32>(control[record + 16u]),
+        bitcast<f32>(control[record + 17u]),
+        bitcast<f32>(control[record + 18u]),
+        bitcast<f32>(control[record + 19u]),
+        bitcast<f32>(control[record + 20u]),
+    );
+}
+
+// Hooks of wrappers, in the order in which they run.
+
+struct Wrapped {
+    accumulate: AccumulateNumbers,
+    clip: ClipNumbers,
+}
+
+fn load_wrapped(tensor: u32, record: u32) -> Wrapped {
+    return Wrapped(
+        AccumulateNumbers(bitcast<f32>(control[record + 5u])),
+        ClipNumbers(bitcast<f32>(control[record + 6u]), bitcast<f32>(control[of_tensor(tensor) + TENSOR_COARSE]), bitcast<f32>(control[of_tensor(tensor) + TENSOR_FINE])),
+    );
+}
+
+fn wrapped_gradient(w: Wrapped, raw: f32) -> f32 {
+    var g = raw;
+    g = accumulate_gradient(w.accumulate, g);
+    g = clip_gradient(w.clip, g);
+    return g;
+}
+
+fn wrapped_is_counted(w: Wrapped, g: f32, u: f32) -> bool {
+    var counts = false;
+    counts |= cautious_update_is_counted(g, u);
+    return counts;
+}
+
+fn load_param(chunk: Chunk, q: u32) -> vec4<f32> {
+    return decode_f32(params[chunk.param / 4u + q]);
+}
+
+fn store_param(chunk: Chunk, q: u32, old: vec4<f32>, p: vec4<f32>) {
+    var stored = p;
+    if (TAILS) {
+        stored = select(old, p, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(chunk.len - 4u * q));
+    }
+    params[chunk.param / 4u + q] = encode_f32(stored);
+}
+
+fn state_place(chunk: Chunk, q: u32) -> Place {
+    let inside = q % BLOCK_QUADS;
+    return Place(chunk.state + 4u * q - 3u * inside, min(BLOCK_QUADS, quads(chunk.len) - (q - inside)));
+}
+
+fn load_state(chunk: Chunk, c: Common, q: u32, p: vec4<f32>, s0: ptr<function, State>, s1: ptr<function, State>, s2: ptr<function, State>, s3: ptr<function, State>) {
+    let at = state_place(chunk, q);
+    let m = decode_f32(states[at.first + 0u * at.span]);
+    (*s0).m = m.x;
+    (*s1).m = m.y;
+    (*s2).m = m.z;
+    (*s3).m = m.w;
+    let v = decode_f32(states[at.first + 1u * at.span]);
+    (*s0).v = v.x;
+    (*s1).v = v.y;
+    (*s2).v = v.z;
+    (*s3).v = v.w;
+}
+
+fn store_state(chunk: Chunk, q: u32, s0: State, s1: State, s2: State, s3: State) {
+}
+
+fn load_grad(chunk: Chunk, q: u32) -> vec4<f32> {
+    return decode_f32(grads[chunk.grad / 4u + q]);
+}
+
+fn load_tensor(tensor: u32) -> Tensor {
+    return Tensor(0.0);
+}
+
+fn load_factor(tensor: u32) -> f32 {
+    return bitcast<f32>(scratch[1u * tensor + 0u]);
+}
+
+fn store_factor(tensor: u32, factor: f32) {
+    scratch[1u * tensor + 0u] = bitcast<u32>(factor);
+}
+
+fn store_tensor(tensor: u32, k: Tensor) {
+}
+
+// The way to a partial result of a rule's sums: two numbers, as bits.
+
+fn load_partial(at: u32) -> vec2<u32> {
+    return vec2<u32>(scratch[at + SUM_FIRST], scratch[at + SUM_SECOND]);
+}
+
+fn store_partial(at: u32, numbers: vec2<u32>) {
+    scratch[at + SUM_FIRST] = numbers.x;
+    scratch[at + SUM_SECOND] = numbers.y;
+}
+
+// The gradient as the rule sees it: behind the wrappers' hooks, after maximize and L2 decay.
+// Twin: `prepare` in src/rule.rs
+
+fn prepare(c: Common, w: Wrapped, p: f32, raw: f32) -> f32 {
+    var g = wrapped_gradient(w, raw);
+    if (MAXIMIZE) {
+        g *= c.sign;
+    }
+    if (L2) {
+        g += c.l2 * p;
+    }
+    return g;
+}
+
+// A wrapper counts elements of a chunk by what the rule is about to subtract: one workgroup a chunk, one count a chunk.
+// The update itself comes later; nothing of an element is stored.
+
+var<workgroup> count: atomic<u32>;
+
+@compute @workgroup_size(LANES)
+fn counts(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let chunk = load_entry(entry_index(group, groups));
+    let record = load_record(chunk.tensor);
+    if (is_absent(record) || chunk.len == 0u) {
+        return;
+    }
+    let c = load_common(record);
+    let w = load_wrapped(chunk.tensor, record);
+    let h = load_hyper(record);
+    let k = load_tensor(chunk.tensor);
+    var found = 0u;
+    let end = quads(chunk.len);
+    for (var q = lane; q < end; q += LANES) {
+        let p = load_param(chunk, q);
+        let g = load_grad(chunk, q);
+        var s0: State;
+        var s1: State;
+        var s2: State;
+        var s3: State;
+        load_state(chunk, c, q, p, &s0, &s1, &s2, &s3);
+        let is_counted = vec4<bool>(
+            counts_one(c, w, h, k, p.x, g.x, &s0),
+            counts_one(c, w, h, k, p.y, g.y, &s1),
+            counts_one(c, w, h, k, p.z, g.z, &s2),
+            counts_one(c, w, h, k, p.w, g.w, &s3),
+        );
+        // What lies behind the end counts for nothing.
+        let is_inside = vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(chunk.len - 4u * q);
+        let ones = select(vec4<u32>(), vec4<u32>(1u), is_counted & is_inside);
+        found += (ones.x + ones.y) + (ones.z + ones.w);
+    }
+    // Nobody else sets it to 0.
+    if (lane == 0u) {
+        atomicStore(&count, 0u);
+    }
+    workgroupBarrier();
+    atomicAdd(&count, found);
+    workgroupBarrier();
+    if (lane == 0u) {
+        store_partial(chunk.partial, vec2<u32>(atomicLoad(&count), 0u));
+    }
+}
+
+// Whether one element counts.
+fn counts_one(
+    c: Common, w: Wrapped, h: Hyper, k: Tensor, p: f32, raw: f32, s: ptr<function, State>,
+) -> bool {
+    let g = prepare(c, w, p, raw);
+    return wrapped_is_counted(w, g, direction(h, k, p, g, s));
+}
+

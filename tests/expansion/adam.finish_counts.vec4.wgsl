@@ -1,0 +1,378 @@
+// adam / finish_counts / param f32, vec4. Composed by wgpu-optim 0.2.0.
+
+// Shared vocabulary of the rules: pure functions of numbers.
+// Twin: src/parts.rs
+
+// Both weights come from the host: 1 - f32(0.999) is off by 1.3e-5.
+fn ema(old: f32, new_value: f32, keep: f32, take: f32) -> f32 {
+    return keep * old + take * new_value;
+}
+
+// On the bits: naga writes x != x as an ordered compare, which is false for NaN.
+fn is_nan(x: f32) -> bool {
+    return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u;
+}
+
+// Not max, which may drop a NaN.
+fn at_least(x: f32, bound: f32) -> f32 {
+    return select(x, bound, x < bound);
+}
+
+// The angle of the point (x, y) with x at least 0, from -pi/2 to pi/2; 0 for the origin. The built-in atan of a device
+// is any number near it.
+fn angle(y: f32, x: f32) -> f32 {
+    let size = abs(y);
+    if (size == 0.0) {
+        return y;
+    }
+    let is_steep = size > x;
+    let ratio = select(size, x, is_steep) / select(x, size, is_steep);
+    let is_wide = ratio > 0.41421357;
+    var t = ratio;
+    if (is_wide) {
+        t = (ratio - 1.0) / (ratio + 1.0);
+    }
+    let z = t * t;
+    let tail = ((0.08053745 * z - 0.13877685) * z + 0.19977711) * z - 0.3333295;
+    let near = tail * z * t + t;
+    let part = select(near, near + 0.7853982, is_wide);
+    let part_of_quarter = select(part, 1.5707964 - part, is_steep);
+    return select(part_of_quarter, -part_of_quarter, y < 0.0);
+}
+
+// f32 in words of 32 bits.
+
+fn decode_f32(words: vec4<u32>) -> vec4<f32> {
+    return bitcast<vec4<f32>>(words);
+}
+
+fn encode_f32(numbers: vec4<f32>) -> vec4<u32> {
+    return bitcast<vec4<u32>>(numbers);
+}
+
+// Adam and AdamW (Kingma and Ba 2015, Algorithm 1; Loshchilov and Hutter 2019, Algorithm 2; AMSGrad: Reddi et al. 2018,
+// Algorithm 2; clipped updates: Wortsman et al. 2023, Algorithm 2).
+// Twin: src/rules/adam.rs
+
+override EPS_INSIDE: bool = false;
+override AMSGRAD: u32 = 0u; // 0 off, 1 raw, 2 corrected
+override RMS_CLIP: bool = false; // the rate of a tensor falls where its update is large
+
+struct Hyper {
+    beta1: f32,
+    one_minus_beta1: f32,
+    beta2: f32,
+    one_minus_beta2: f32,
+    step: f32, // lr over the first bias correction
+    correction2: f32, // what v or its root is multiplied by
+    eps: f32,
+    correction_v: f32, // what v is multiplied by
+    eps_squared: f32,
+    rms: f32, // the root mean square of gradients over v above which the rate falls
+}
+struct State { m: f32, v: f32, vmax: f32 }
+struct Tensor { scale: f32 } // what the rate is multiplied by
+
+fn measure(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> vec2<f32> {
+    let v = ema((*s).v, g * g, h.beta2, h.one_minus_beta2);
+    return vec2<f32>(g * g / at_least(v * h.correction_v, h.eps_squared), 0.0);
+}
+
+fn finish(h: Hyper, sums: vec2<f32>, len: f32, k: ptr<function, Tensor>) {
+    (*k).scale = 1.0 / at_least(sqrt(sums.x / len) / h.rms, 1.0);
+}
+
+fn decay_rate(h: Hyper, k: Tensor) -> f32 {
+    return select(1.0, k.scale, RMS_CLIP);
+}
+
+fn direction(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> f32 {
+    let m = ema((*s).m, g, h.beta1, h.one_minus_beta1);
+    var v = ema((*s).v, g * g, h.beta2, h.one_minus_beta2);
+    (*s).m = m;
+    (*s).v = v;
+    if (AMSGRAD == 2u) {
+        v = max((*s).vmax, v * h.correction2);
+        (*s).vmax = v;
+        if (EPS_INSIDE) {
+            return h.step * m / sqrt(v + h.eps);
+        }
+        return h.step * m / (sqrt(v) + h.eps);
+    }
+    if (AMSGRAD == 1u) {
+        v = max((*s).vmax, v);
+        (*s).vmax = v;
+    }
+    var step = h.step;
+    if (RMS_CLIP) {
+        step *= k.scale;
+    }
+    if (EPS_INSIDE) {
+        return step * m / sqrt(v * h.correction2 + h.eps);
+    }
+    return step * m / (sqrt(v) * h.correction2 + h.eps);
+}
+
+fn land(h: Hyper, k: Tensor, p: f32, u: f32, s: ptr<function, State>) -> f32 {
+    return p - u;
+}
+
+fn moved(h: Hyper, p: f32, s: ptr<function, State>) -> f32 {
+    return p;
+}
+
+// Only elements whose update agrees with the gradient move; the others' share goes to them (arXiv 2411.16085).
+// Twin: src/wrappers/cautious_update.rs
+
+override CAUTIOUS_UPDATE_MEAN: bool = false; // else by count
+
+// The signs are compared, since the product of both may underflow.
+fn cautious_update_is_counted(g: f32, u: f32) -> bool {
+    return sign(g) * sign(u) > 0.0;
+}
+
+fn cautious_update_factor(count: f32, len: f32) -> f32 {
+    if (CAUTIOUS_UPDATE_MEAN) {
+        return len / at_least(count, 0.001 * len);
+    }
+    return len / (count + 1.0);
+}
+
+// An update that is NaN stays so: the parameter must not look plausible.
+fn cautious_update_update(k: f32, g: f32, u: f32) -> f32 {
+    return select(0.0, k * u, cautious_update_is_counted(g, u) || is_nan(u));
+}
+
+// What every walk does around a rule, whatever the rule.
+// Twin: `Common` in src/rule.rs
+
+// Each switch is on where any group of the dispatch needs it. A group that does not need it has the number that changes
+// nothing.
+override MAXIMIZE: bool = false;
+override L2: bool = false;
+override DECAY: bool = false;
+override CAUTIOUS: bool = false;
+override UNSCALE: bool = false; // gradients are those of a loss that was scaled
+override MEAN: bool = false; // gradients are sums of micro-batches
+override SKIPS: bool = false; // `accumulate` keeps a gradient that no step can use recognisable in the sum
+override NORM_PARAM: bool = false; // `norms` measures the parameters too
+
+// These say what a walk of sums does.
+override BIT_MAX: bool = false; // it takes the largest absolute value, by its bits, and adds nothing up
+override SUM_PAIR: bool = true; // the second number of `measure` counts
+override SUM_PARAM: bool = false; // `measure` is given the parameter
+override SUM_GRAD: bool = true; // `measure` is given the gradient
+override SUM_STATE: bool = false; // `measure` is given the state
+override SUM_STORES: bool = false; // the state that `measure` leaves is stored
+
+// Where a move outside a step leads: 0 to the look-ahead, 1 to evaluation, 2 back to training; higher ones are those of
+// wrappers.
+override MOVE: u32 = 0u;
+const TO_LOOK_AHEAD: u32 = 0u;
+const TO_TRAINING: u32 = 2u;
+
+// On where a chunk or tile ends within a vector of four. The words behind the end may belong to another tensor or hold
+// anything: a walk leaves them as they were, and adds them to no sum.
+override TAILS: bool = true;
+
+// On where the columns of a matrix are not a multiple of four in number, so that four elements may lie in several rows.
+override CROSSINGS: bool = true;
+
+// Lanes of a workgroup. A GPU takes 256. A processor that runs shaders in software takes eight lanes at a time through
+// the whole shader, so one eight a workgroup is fastest there.
+override LANES: u32 = 256u;
+
+struct Common {
+    sign: f32, // -1 to ascend, else 1
+    l2: f32,
+    decay: f32,
+    cautious: f32,
+    first: f32, // 1 where slots that start as the parameter take it
+}
+
+// Vectors of four in the bound window of state: an element's first slot, and from one slot to the next.
+struct Place { first: u32, span: u32 }
+
+// The place of a workgroup's entry in the table.
+fn entry_index(group: vec3<u32>, groups: vec3<u32>) -> u32 {
+    return group.y * groups.x + group.x;
+}
+
+// Vectors of four that hold so many elements.
+fn quads(len: u32) -> u32 {
+    return (len + 3u) / 4u;
+}
+
+// Returns 0 for every length that there is, which no compiler knows. A compiler may contract a product with the sum
+// that it goes straight into, as Mesa's llvmpipe does with some, and rounds otherwise then. It cannot where the
+// product's bits are combined with this number before, so no switch of a skeleton changes a bit.
+fn hidden_zero(len: u32) -> u32 {
+    return len >> 31u;
+}
+
+// Whether the tensor sits this step out. `apply` looks at UNDONE before.
+fn is_absent(record: u32) -> bool {
+    return record >= UNDONE;
+}
+
+// Glue: bindings, and the way between them and the rule's structs.
+
+@group(0) @binding(3) var<storage, read> tables: array<vec4<u32>>;
+@group(0) @binding(4) var<storage, read_write> scratch: array<u32>;
+@group(0) @binding(6) var<storage, read> control: array<u32>;
+
+const BLOCK_QUADS: u32 = 256u; // vectors of four in a block
+const ABSENT: u32 = 0xffffffffu; // for a record: the tensor is not in this step
+const UNDONE: u32 = 0xfffffffeu; // the step is skipped, and its look-ahead undone
+const OUT_OF_TURN: u32 = 2u; // for a step that is skipped
+
+const CONTROL_SCALE: u32 = 0u; // f32: what the coming loss is multiplied by. The caller may bind it, so it is the first word.
+const CONTROL_UNSCALE: u32 = 1u; // f32: one over the loss scale of the step's gradients.
+const CONTROL_GOOD: u32 = 2u; // Good steps since the loss scale changed last.
+const CONTROL_SKIPPED: u32 = 3u; // 0 where the step is applied, 1 where it is skipped, `OUT_OF_TURN` where it ran out of order.
+const CONTROL_SCALE_USED: u32 = 4u; // f32: the loss scale of the step's gradients.
+const CONTROL_ALL: u32 = 5u; // What was measured of all gradients together.
+const CONTROL_SEQUENCE: u32 = 10u; // The number of the step that ran last.
+const CONTROL_WORLD: u32 = 11u; // Which of the worlds that the host knows is the true one.
+const CONTROL_CULPRIT: u32 = 12u; // The first tensor whose gradient no step can use, or `ABSENT`.
+const CONTROL_CULPRIT_KIND: u32 = 13u; // The worst kind of number in that gradient.
+const CONTROL_OTHERS: u32 = 14u; // What was measured of all gradients of each other optimizer that shares the decision.
+const CONTROL_WORDS: u32 = 44u;
+
+const TENSOR_RECORD: u32 = 0u; // Where the tensor's record starts in control, or `ABSENT`, or `UNDONE`.
+const TENSOR_COARSE: u32 = 1u; // f32: a clip multiplies the tensor's gradients by this power of two first,
+const TENSOR_FINE: u32 = 2u; // f32: and by this number then.
+const TENSOR_MEASURED: u32 = 3u; // What was measured of the tensor's gradients.
+const TENSOR_WORDS: u32 = 8u;
+
+const SUM_FIRST: u32 = 0u; // f32: the first number of `measure`, combined.
+const SUM_SECOND: u32 = 1u; // f32: the second number of `measure`, combined.
+const SUM_WORDS: u32 = 2u;
+
+// A tensor whose chunks have left partial results, which one workgroup combines.
+struct TensorSums {
+    tensor: u32, // the tensor's place in the list
+    len: u32, // elements
+    partials: u32, // how many partial results there are
+    stride: u32, // words from one partial result to the next
+    partial: u32, // where the first partial result stands in scratch
+}
+
+// Entry `i` of the table.
+fn load_entry(i: u32) -> TensorSums {
+    let a = tables[3u * i + 0u];
+    let b = tables[3u * i + 1u];
+    return TensorSums(a.x, a.y, a.z, a.w, b.x);
+}
+
+// Where the words of a tensor start in control.
+fn of_tensor(tensor: u32) -> u32 {
+    return CONTROL_WORDS + TENSOR_WORDS * tensor;
+}
+
+// Where the tensor's numbers stand in this step, as `decide` left it, or why the tensor has none.
+fn load_record(tensor: u32) -> u32 {
+    return control[of_tensor(tensor) + TENSOR_RECORD];
+}
+
+fn load_common(record: u32) -> Common {
+    return Common(
+        bitcast<f32>(control[record + 0u]),
+        bitcast<f32>(control[record + 1u]),
+        bitcast<f32>(control[record + 2u]),
+        bitcast<f32>(control[record + 3u]),
+        bitcast<f32>(control[record + 4u]),
+    );
+}
+
+fn load_hyper(record: u32) -> Hyper {
+    return Hyper(
+        bitcast<f32>(control[record + 11u]),
+        bitcast<f32>(control[record + 12u]),
+        bitcast<f32>(control[record + 13u]),
+        bitcast<f32>(control[record + 14u]),
+        bitcast<f32>(control[record + 15u]),
+        bitcast<f32>(control[record + 16u]),
+        bitcast<f32>(control[record + 17u]),
+        bitcast<f32>(control[record + 18u]),
+        bitcast<f32>(control[record + 19u]),
+        bitcast<f32>(control[record + 20u]),
+    );
+}
+
+// Hooks of wrappers, in the order in which they run.
+
+struct Wrapped {
+    unused: f32,
+}
+
+fn load_wrapped(tensor: u32, record: u32) -> Wrapped {
+    return Wrapped(
+        0.0,
+    );
+}
+
+fn wrapped_factor(w: Wrapped, count: f32, len: f32) -> f32 {
+    var factor = 1.0;
+    factor = cautious_update_factor(count, len);
+    return factor;
+}
+
+fn load_tensor(tensor: u32) -> Tensor {
+    return Tensor(0.0);
+}
+
+fn load_factor(tensor: u32) -> f32 {
+    return bitcast<f32>(scratch[1u * tensor + 0u]);
+}
+
+fn store_factor(tensor: u32, factor: f32) {
+    scratch[1u * tensor + 0u] = bitcast<u32>(factor);
+}
+
+fn store_tensor(tensor: u32, k: Tensor) {
+}
+
+// The way to a partial result of a rule's sums: two numbers, as bits.
+
+fn load_partial(at: u32) -> vec2<u32> {
+    return vec2<u32>(scratch[at + SUM_FIRST], scratch[at + SUM_SECOND]);
+}
+
+fn store_partial(at: u32, numbers: vec2<u32>) {
+    scratch[at + SUM_FIRST] = numbers.x;
+    scratch[at + SUM_SECOND] = numbers.y;
+}
+
+// A tensor's counts become its factor: one workgroup a tensor.
+
+var<workgroup> count: atomic<u32>;
+
+@compute @workgroup_size(LANES)
+fn finish_counts(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let sums = load_entry(entry_index(group, groups));
+    let record = load_record(sums.tensor);
+    if (is_absent(record) || sums.len == 0u) {
+        return;
+    }
+    var found = 0u;
+    for (var i = lane; i < sums.partials; i += LANES) {
+        found += load_partial(sums.partial + sums.stride * i).x;
+    }
+    // Nobody else sets it to 0.
+    if (lane == 0u) {
+        atomicStore(&count, 0u);
+    }
+    workgroupBarrier();
+    atomicAdd(&count, found);
+    workgroupBarrier();
+    if (lane == 0u) {
+        let w = load_wrapped(sums.tensor, record);
+        store_factor(sums.tensor, wrapped_factor(w, f32(atomicLoad(&count)), f32(sums.len)));
+    }
+}
+
