@@ -275,7 +275,7 @@ pub trait Rule:
     /// Refuses options outside their bounds, and combinations of options that have no meaning.
     ///
     /// # Errors
-    /// [`Error::Field`], naming field, value and bound.
+    /// [`Error::Field`](crate::Error::Field), naming field, value and bound.
     fn check(&self) -> Result<()>;
 
     /// The options that may be set between steps or follow a schedule.
