@@ -10,7 +10,7 @@
 //! GPU beside the f32 reference, over the cases that you give. The repository's `shaders/README.md` says what a rule's
 //! WGSL may contain, and the program below, `examples/your_own_rule.rs`, does all of it.
 //!
-#![doc = "```rust,ignore"]
+#![doc = "```text"]
 #![doc = include_str!("../../examples/your_own_rule.rs")]
 #![doc = "```"]
 //!
