@@ -4,6 +4,7 @@
 //! Twins: `shaders/skeletons/norms.wgsl`, `shaders/skeletons/decide.wgsl`.
 
 use crate::parts::Real;
+#[cfg(feature = "gpu")]
 use crate::words::measured;
 
 /// What is wrong with a gradient.
@@ -118,6 +119,7 @@ impl<F: Real> Measured<F> {
     }
 
     /// From the words of the table [`measured`].
+    #[cfg(feature = "gpu")]
     pub fn read(words: &[u32]) -> Self {
         let number = |at: usize| F::of(f32::from_bits(words[at]).into());
         Self {

@@ -135,11 +135,13 @@ impl Record {
 
 impl Records {
     /// All records.
+    #[cfg(feature = "gpu")]
     pub(crate) fn list(&self) -> &[Record] {
         &self.list
     }
 
     /// Each tensor's, as a place among them.
+    #[cfg(feature = "gpu")]
     pub(crate) fn map(&self) -> &[Option<usize>] {
         &self.of
     }

@@ -18,7 +18,9 @@ mod quantile;
 mod values;
 
 pub use quantile::quantiles;
-pub(crate) use values::{Draw, Law, Orthogonal, halves};
+#[cfg(feature = "gpu")]
+pub(crate) use values::halves;
+pub(crate) use values::{Draw, Law, Orthogonal};
 pub use values::{philox, stream};
 
 /// The shader that draws values one by one: entry point `fill`.
