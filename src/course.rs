@@ -191,18 +191,24 @@ pub(crate) struct Task {
     pub(crate) others: u32,
 }
 
-impl Task {
-    /// Sets another task in words that were made for one.
-    pub(crate) fn set(words: &mut [u32], stages: u32, others: u32) {
-        words[step::STAGES] = stages;
-        words[step::OTHERS] = others;
+/// What the walk `decide` reads, a list of words for each task. The lists differ in their heads.
+pub(crate) fn words(
+    groups: &Groups,
+    layout: &Layout,
+    choices: &Choices,
+    present: &[bool],
+    tasks: &[Task],
+) -> Vec<Vec<u32>> {
+    let mut lists = vec![with_empty_head(choices, present); tasks.len()];
+    for (words, &task) in lists.iter_mut().zip(tasks) {
+        write_head(words, groups.wrappers(), layout, task);
     }
+    lists
 }
 
-/// What the walk `decide` reads.
-pub(crate) fn words(groups: &Groups, layout: &Layout, choices: &Choices, present: &[bool], task: Task) -> Vec<u32> {
+/// Room for the head, and behind it the words that are the same for all tasks.
+fn with_empty_head(choices: &Choices, present: &[bool]) -> Vec<u32> {
     let mut words = vec![0; step::LEN];
-    write_head(&mut words, groups.wrappers(), layout, task);
     words.extend(present.iter().map(|&present| if present { 0 } else { ABSENT }));
     let table = words.len();
     words[step::WORLDS] = table as u32;

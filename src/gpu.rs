@@ -18,8 +18,9 @@ mod ring;
 
 pub use arena::{Arena, ArenaSubset};
 pub use best::BestParams;
+pub(crate) use buffers::Grads;
 pub use buffers::{Buffers, Slice};
-pub(crate) use engine::{Engine, Work};
+pub(crate) use engine::{Bound, Engine, Part, Work};
 use pipelines::Pipelines;
 pub(crate) use report::{News, Receipt, Reports};
 pub(crate) use ring::{Guard, Slot, State as StepState};
@@ -40,6 +41,30 @@ struct Inner {
     pipelines: Mutex<Pipelines>,
     init: OnceLock<init::Tools>,
     counts: [AtomicU64; 4],
+    #[cfg(target_arch = "wasm32")]
+    late: Late,
+}
+
+/// What wgpu says of things that were made: an error, or nothing.
+#[cfg(target_arch = "wasm32")]
+type Answer = std::pin::Pin<Box<dyn Future<Output = Option<wgpu::Error>>>>;
+
+/// Closes error scopes. Each answers with the error that it caught, perhaps later.
+fn close_scopes(mut scopes: Vec<wgpu::ErrorScopeGuard>) -> Vec<impl Future<Output = Option<wgpu::Error>>> {
+    // The scope that was opened last must be closed first.
+    std::iter::from_fn(|| scopes.pop()).map(|scope| scope.pop()).collect()
+}
+
+/// Answers that a browser has not given yet.
+#[cfg(target_arch = "wasm32")]
+#[derive(Default)]
+struct Late(Mutex<Vec<Answer>>);
+
+#[cfg(target_arch = "wasm32")]
+impl std::fmt::Debug for Late {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Late")
+    }
 }
 
 /// How work is cut up and checked. No choice changes a bit of the results.
@@ -138,7 +163,16 @@ impl Gpu {
 
     fn build(device: wgpu::Device, queue: wgpu::Queue, tuning: Tuning) -> Self {
         let (pipelines, init, counts) = Default::default();
-        Self(Arc::new(Inner { device, queue, tuning, pipelines, init, counts }))
+        Self(Arc::new(Inner {
+            device,
+            queue,
+            tuning,
+            pipelines,
+            init,
+            counts,
+            #[cfg(target_arch = "wasm32")]
+            late: Late::default(),
+        }))
     }
 
     /// The most powerful adapter that wgpu finds, opened with [`required_limits`]. `WGPU_BACKEND` narrows the search.
@@ -259,32 +293,61 @@ impl Gpu {
         })
     }
 
-    /// Runs `create` and returns what wgpu has to say of it.
+    /// Opens an error scope for every kind of error.
+    fn open_scopes(&self) -> Vec<wgpu::ErrorScopeGuard> {
+        let filters = [wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Validation];
+        filters.map(|filter| self.device().push_error_scope(filter)).into()
+    }
+
+    /// Runs `create`, waits for wgpu's answer, and returns the error where there is one.
     async fn scoped<T>(&self, create: impl FnOnce() -> T) -> Result<T> {
-        let (made, errors) = {
-            let filters = [wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Validation];
-            let mut scopes: Vec<_> = filters.map(|filter| self.device().push_error_scope(filter)).into();
-            let made = create();
-            let mut errors = Vec::new();
-            while let Some(scope) = scopes.pop() {
-                errors.push(scope.pop());
-            }
-            (made, errors)
+        let (made, answers) = {
+            let scopes = self.open_scopes();
+            (create(), close_scopes(scopes))
         };
-        for error in errors {
-            if let Some(error) = error.await {
+        for answer in answers {
+            if let Some(error) = answer.await {
                 return Err(Error::Wgpu(error.to_string()));
             }
         }
         Ok(made)
     }
 
-    /// As [`scoped`](Self::scoped) where wgpu answers at once. A browser does not: there its errors stay uncaptured.
+    /// As [`scoped`](Self::scoped), but without waiting. Natively wgpu answers at once. In a browser it answers later:
+    /// there the next call returns the error.
     fn scoped_now<T>(&self, create: impl FnOnce() -> T) -> Result<T> {
         #[cfg(not(target_arch = "wasm32"))]
         return pollster::block_on(self.scoped(create));
         #[cfg(target_arch = "wasm32")]
-        Ok(create())
+        {
+            self.late_error()?;
+            let scopes = self.open_scopes();
+            let made = create();
+            let answers = close_scopes(scopes).into_iter().map(|answer| Box::pin(answer) as Answer);
+            self.0.late.0.lock().unwrap_or_else(PoisonError::into_inner).extend(answers);
+            Ok(made)
+        }
+    }
+
+    /// Returns an error that wgpu has told of since the call that it belongs to.
+    pub(crate) fn late_error(&self) -> Result<()> {
+        #[cfg(target_arch = "wasm32")]
+        {
+            let mut late = self.0.late.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+            let mut found = None;
+            late.retain_mut(|answer| match answer.as_mut().poll(&mut context) {
+                std::task::Poll::Ready(error) => {
+                    found = found.take().or(error);
+                    false
+                }
+                std::task::Poll::Pending => true,
+            });
+            if let Some(error) = found {
+                return Err(Error::Wgpu(error.to_string()));
+            }
+        }
+        Ok(())
     }
 
     /// Polls the device. A lost device makes wgpu 30 panic here.
@@ -405,11 +468,11 @@ impl<K, V> Cache<K, V> {
         Self { entries: Vec::new(), capacity }
     }
 
-    /// Whether there is such a key; it becomes the last one.
-    fn touch(&mut self, is: impl Fn(&K) -> bool) -> bool {
-        let Some(at) = self.entries.iter().position(|(key, _)| is(key)) else { return false };
+    /// The value of the key that `is` accepts. The entry becomes the last that a full cache drops.
+    fn get(&mut self, is: impl Fn(&K) -> bool) -> Option<&V> {
+        let at = self.entries.iter().position(|(key, _)| is(key))?;
         self.entries[at..].rotate_left(1);
-        true
+        self.entries.last().map(|(_, value)| value)
     }
 
     fn push(&mut self, key: K, value: V) {
@@ -417,15 +480,6 @@ impl<K, V> Cache<K, V> {
             self.entries.remove(0);
         }
         self.entries.push((key, value));
-    }
-
-    fn last(&self) -> Option<&V> {
-        self.entries.last().map(|(_, value)| value)
-    }
-
-    /// Those used last, the latest at the end.
-    fn latest(&self, count: usize) -> impl Iterator<Item = &V> {
-        self.entries[self.entries.len() - count..].iter().map(|(_, value)| value)
     }
 
     fn values(&self) -> impl Iterator<Item = &V> {

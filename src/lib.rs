@@ -47,7 +47,7 @@ pub use error::{Error, Result};
 pub use gpu::{Arena, ArenaSubset, BestParams, Buffers, Counts, Gpu, Slice, Tuning, required_limits};
 pub use init::{Fan, Fans, Init, WeightLayout};
 #[cfg(feature = "gpu")]
-pub use joint::Joint;
+pub use joint::{Together, encode_together};
 #[cfg(feature = "gpu")]
 pub use optimizer::{EncodedStep, Memory, Norms, Optimizer, StepPlan};
 pub use options::{EpsPlacement, MomentumForm, Nesterov, RootEps};

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::clock::{Clocks, Order};
@@ -9,7 +10,9 @@ use crate::config::{Config, Group};
 use crate::control::{Measured, NonFinite};
 use crate::course::{self, Choices, Course, Task};
 use crate::error::{Error, Result};
-use crate::gpu::{Arena, Buffers, Engine, Gpu, Guard, News, Receipt, Reports, Slice, Slot, StepState, Work};
+use crate::gpu::{
+    Arena, Bound, Buffers, Engine, Gpu, Grads, News, Part, Receipt, Reports, Slice, Slot, StepState, Work,
+};
 use crate::groups::Groups;
 use crate::reference::{between_steps, check_carried, check_ema, check_scale, check_swap, find};
 use crate::report::{LossScaleState, StepReport};
@@ -128,26 +131,17 @@ impl Memory {
 }
 
 impl Optimizer {
-    /// An optimizer for these tensors, its state at the start, of a rule or a [`Config`]. Not in a browser: there,
-    /// [`new_async`](Self::new_async).
+    /// An optimizer for these tensors, its state at the start, of a rule or a [`Config`]. Nothing waits, as in
+    /// [`Arena::new`].
     ///
     /// # Errors
     /// A bad option, group or list of tensors, a parameter not in f32, a state slot too large for a buffer of the
     /// device, or [`Error::Wgpu`] when its memory does not hold the state.
-    #[cfg(not(target_arch = "wasm32"))]
     pub fn new(gpu: &Gpu, tensors: &[TensorSpec], config: impl Into<Config>) -> Result<Self> {
-        pollster::block_on(Self::new_async(gpu, tensors, config))
-    }
-
-    /// [`new`](Self::new), awaiting what the device says.
-    ///
-    /// # Errors
-    /// The same.
-    pub async fn new_async(gpu: &Gpu, tensors: &[TensorSpec], config: impl Into<Config>) -> Result<Self> {
-        let config: Config = config.into();
         static IDS: AtomicU64 = AtomicU64::new(0);
+        let config: Config = config.into();
         let groups = config.groups(tensors)?;
-        let engine = Engine::new(gpu, tensors, &groups).await?;
+        let engine = Engine::new(gpu, tensors, &groups)?;
         Ok(Self {
             id: IDS.fetch_add(1, Ordering::Relaxed),
             tensors: tensors.to_vec(),
@@ -181,22 +175,23 @@ impl Optimizer {
         params: impl Into<Buffers<'a>>,
         grads: impl Into<Buffers<'a>>,
     ) -> Result<EncodedStep> {
-        let work = self.prepare(&params.into(), &grads.into())?;
-        self.commit(encoder, work)
+        let encoding = self.prepare(&params.into(), &Grads::new(grads.into()), Role::Alone)?;
+        self.commit(encoder, encoding)
     }
 
     /// All that a step needs, bound and computed.
-    pub(crate) fn prepare(&mut self, params: &Buffers, grads: &Buffers) -> Result<Encoding> {
+    pub(crate) fn prepare(&mut self, params: &Buffers, grads: &Grads, role: Role) -> Result<Encoding> {
         self.take_reports()?;
         let cleared = self.to_clear(grads)?;
-        let work = match self.engine.accumulated() {
+        let present = self.present(grads);
+        let encoding = match self.engine.accumulated() {
             None => {
-                self.engine.bind(params, Work::Step(grads))?;
-                self.whole_step(&self.present(grads))?
+                let bound = self.engine.bind(params, Work::Step(grads))?;
+                self.whole_step(bound, &present, role)?
             }
-            Some(sums) => self.micro_batch(params, grads, &sums)?,
+            Some(sums) => self.micro_batch(params, grads, &present, &sums)?,
         };
-        Ok(Encoding { cleared, ..work })
+        Ok(Encoding { cleared, ..encoding })
     }
 
     /// What is wrapped round the rule.
@@ -209,40 +204,14 @@ impl Optimizer {
         self.engine.gpu()
     }
 
-    /// Writes the words of a part of a step.
-    pub(crate) fn write(&mut self, words: &[u32]) -> Result<Slot> {
-        self.engine.write(words)
-    }
-
-    /// A buffer for the step's report.
-    pub(crate) fn reserve_receipt(&mut self) -> Result<wgpu::Buffer> {
-        self.reports.reserve(self.engine.gpu())
-    }
-
-    /// Encodes a part of a step: what measures, or what decides and updates.
-    pub(crate) fn encode_stage(&self, encoder: &mut wgpu::CommandEncoder, slot: &Slot, measures: bool) {
-        self.engine.encode_stage(encoder, slot, measures);
-    }
-
-    /// Takes the loss scale of another optimizer, before anything is measured.
-    pub(crate) fn take_scale(&self, encoder: &mut wgpu::CommandEncoder, other: &Self) {
-        // The scale, one over it, and how long it has held.
-        self.copy_words(encoder, other, control::SCALE..control::SKIPPED, control::SCALE);
-    }
-
-    /// Tells another optimizer, which decides, what was measured here.
-    pub(crate) fn tell(&self, encoder: &mut wgpu::CommandEncoder, other: &Self, place: usize) {
-        let to = control::OTHERS + measured::LEN * place;
-        other.copy_words(encoder, self, control::ALL..control::ALL + measured::LEN, to);
-    }
-
-    /// Takes over what another optimizer has decided.
-    pub(crate) fn follow(&self, encoder: &mut wgpu::CommandEncoder, other: &Self) {
-        self.copy_words(encoder, other, control::SCALE..control::SEQUENCE, control::SCALE);
-    }
-
-    /// Copies words of another optimizer's control to a place in this one's.
-    fn copy_words(&self, encoder: &mut wgpu::CommandEncoder, other: &Self, words: Range<usize>, to: usize) {
+    /// Encodes a copy of words of another optimizer's control to a place in the control of this one.
+    pub(crate) fn copy_control(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        other: &Self,
+        words: Range<usize>,
+        to: usize,
+    ) {
         let (from, bytes) = (4 * words.start as u64, 4 * words.len() as u64);
         encoder.copy_buffer_to_buffer(other.control(), from, self.control(), 4 * to as u64, bytes);
     }
@@ -262,12 +231,12 @@ impl Optimizer {
     }
 
     /// Which tensors have a gradient and are not frozen.
-    fn present(&self, grads: &Buffers) -> Vec<bool> {
-        self.groups.present(grads.present()).unwrap_or_else(|| vec![true; self.tensors.len()])
+    fn present(&self, grads: &Grads) -> Vec<bool> {
+        self.groups.present(grads.given().map(<[bool]>::to_vec)).unwrap_or_else(|| vec![true; self.tensors.len()])
     }
 
-    /// The step of these tensors, of whose gradients all is bound.
-    fn whole_step(&self, present: &[bool]) -> Result<Encoding> {
+    /// The step of these tensors, whose buffers are bound.
+    fn whole_step(&self, bound: Arc<Bound>, present: &[bool], role: Role) -> Result<Encoding> {
         let mut order = self.order.clone();
         order.step(&self.tensors, |i| present[i] && self.groups.rule_of(i).needs_look_ahead())?;
         let certain = !self.groups.wrappers().skips();
@@ -277,19 +246,18 @@ impl Optimizer {
             course.report(true);
         }
         let sequence = [self.place_of(&self.course), self.place_of(&course)];
-        let mut stages = stage::DECIDE | stage::SELECT | stage::ADVANCE;
-        if self.groups.wrappers().measures() {
-            stages |= stage::MEASURE;
-        }
-        let words = self.words(&choices, present, Task { stages, sequence, others: 0 });
+        let parts = role.parts(self.groups.wrappers().measures());
+        let tasks: Vec<_> = parts.iter().map(|&(_, stages, others)| Task { stages, sequence, others }).collect();
+        let words = self.words(&choices, present, &tasks);
+        let run = |((part, ..), words)| Run { bound: bound.clone(), part, words };
+        let runs = parts.into_iter().zip(words).map(run).collect();
         let without_gradient = (0..present.len()).filter(|&i| !present[i]).collect();
-        Ok(Encoding { words: vec![words], step: Some(without_gradient), ..self.encoding(course, order) })
+        Ok(Encoding { step: Some(without_gradient), ..self.encoding(runs, course, order) })
     }
 
     /// A micro-batch added to the sums, and the step where it is the last one.
-    fn micro_batch(&mut self, params: &Buffers, grads: &Buffers, sums: &Arena) -> Result<Encoding> {
-        self.engine.bind(&sums.into(), Work::Accumulate(grads))?;
-        let present = self.present(grads);
+    fn micro_batch(&mut self, params: &Buffers, grads: &Grads, present: &[bool], sums: &Arena) -> Result<Encoding> {
+        let bound = self.engine.bind(&sums.into(), Work::Accumulate(grads))?;
         let looks_ahead = |i: usize| present[i] && self.groups.rule_of(i).needs_look_ahead();
         self.order.batch((0..present.len()).any(looks_ahead))?;
         let started = |(&present, &begun): (&bool, &bool)| if present { u32::from(begun) } else { ABSENT };
@@ -297,17 +265,16 @@ impl Optimizer {
         let begun: Vec<bool> = present.iter().zip(&self.begun).map(|(&present, &begun)| present || begun).collect();
         let slices: Vec<_> = (0..begun.len()).map(|i| begun[i].then(|| sums.slice_at(i))).collect();
         let all = begun.iter().all(|&begun| begun);
-        let of_step = if all { Buffers::Arena(sums) } else { Buffers::Slices(slices) };
+        let of_step = Grads::new(if all { Buffers::Arena(sums) } else { Buffers::Slices(slices) });
+        let adds = Run { bound, part: Part::Whole, words };
+        // A micro-batch that is not the last also binds the step, which refuses bad parameters before any sum is taken.
+        let bound = self.engine.bind(params, Work::Step(&of_step))?;
         if self.batch + 1 < self.groups.wrappers().batches() {
-            // Parameters that the step will not take are refused now.
-            self.engine.bind(params, Work::Step(&of_step))?;
-            self.engine.bind(&sums.into(), Work::Accumulate(grads))?;
-            let encoding = self.encoding(self.course.clone(), self.order.clone());
-            return Ok(Encoding { words: vec![words], batch: self.batch + 1, begun, ..encoding });
+            let encoding = self.encoding(vec![adds], self.course.clone(), self.order.clone());
+            return Ok(Encoding { batch: self.batch + 1, begun, ..encoding });
         }
-        self.engine.bind(params, Work::Step(&of_step))?;
-        let mut step = self.whole_step(&begun)?;
-        step.words.insert(0, words);
+        let mut step = self.whole_step(bound, &begun, Role::Alone)?;
+        step.runs.insert(0, adds);
         Ok(Encoding { batch: 0, begun: vec![false; begun.len()], ..step })
     }
 
@@ -316,25 +283,18 @@ impl Optimizer {
         if self.groups.wrappers().skips() { course.attempts() as u32 } else { 0 }
     }
 
-    /// The words of a step or a move.
-    fn words(&self, choices: &Choices, present: &[bool], task: Task) -> Vec<u32> {
+    /// The words of a step or a move, a list for each task.
+    fn words(&self, choices: &Choices, present: &[bool], tasks: &[Task]) -> Vec<Vec<u32>> {
         match self.groups.wrappers().is_controlled() {
-            true => course::words(&self.groups, &self.layout, choices, present, task),
-            false => choices.only().words(),
+            true => course::words(&self.groups, &self.layout, choices, present, tasks),
+            false => vec![choices.only().words(); tasks.len()],
         }
     }
 
-    /// The words of a move.
-    fn words_of_move(&self, choices: &Choices) -> Vec<u32> {
-        let now = self.place_of(&self.course);
-        let task = Task { stages: stage::SELECT, sequence: [now, now], others: 0 };
-        self.words(choices, &vec![true; self.tensors.len()], task)
-    }
-
-    /// An encoding without words that leads to this course and order.
-    fn encoding(&self, course: Course, order: Order<Choices>) -> Encoding {
+    /// An encoding of these runs that leads to this course and order.
+    fn encoding(&self, runs: Vec<Run>, course: Course, order: Order<Choices>) -> Encoding {
         let (batch, begun) = (self.batch, self.begun.clone());
-        Encoding { words: vec![], course, order, batch, begun, step: None, cleared: vec![] }
+        Encoding { runs, course, order, batch, begun, step: None, cleared: vec![] }
     }
 
     /// Refuses what cannot be between the micro-batches of a step.
@@ -343,15 +303,14 @@ impl Optimizer {
     }
 
     /// The gradients to be cleared: buffer, first byte, bytes.
-    fn to_clear(&self, grads: &Buffers) -> Result<Vec<(wgpu::Buffer, u64, u64)>> {
+    fn to_clear(&self, grads: &Grads) -> Result<Vec<(wgpu::Buffer, u64, u64)>> {
         if !self.clears {
             return Ok(vec![]);
         }
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;
         let of_grads: Vec<_> = self.tensors.iter().map(TensorSpec::grad_spec).collect();
-        let slices = grads.slices(self.engine.gpu(), "gradient", &of_grads, usage)?;
-        let given = grads.present().unwrap_or_else(|| vec![true; self.tensors.len()]);
-        let given = slices.into_iter().zip(given).filter_map(|(slice, given)| slice.filter(|_| given));
+        let slices = grads.buffers.slices(self.engine.gpu(), "gradient", &of_grads, usage)?;
+        let given = slices.into_iter().enumerate().filter_map(|(i, slice)| slice.filter(|_| grads.has(i)));
         let bytes = given.filter(|slice| slice.size > 0);
         Ok(bytes.map(|slice| (slice.buffer.clone(), slice.offset, slice.size.next_multiple_of(4))).collect())
     }
@@ -385,14 +344,14 @@ impl Optimizer {
         let params = params.into();
         self.take_reports()?;
         self.between_steps("look-ahead")?;
-        self.engine.bind(&params, Work::Move(Moving::Rule(Move::LookAhead)))?;
+        let bound = self.engine.bind(&params, Work::Move(Moving::Rule(Move::LookAhead)))?;
         let present = self.groups.present(params.present());
         let moved =
             |i: usize| present.as_ref().is_none_or(|present| present[i]) && self.groups.rule_of(i).needs_look_ahead();
         let mut order = self.order.clone();
         order.look(self.needs_look_ahead(), (0..self.tensors.len()).map(moved).collect())?;
         let choices = self.course.moved(|clocks| self.groups.moved(clocks, Moving::Rule(Move::LookAhead), moved))?;
-        self.commit_move(encoder, &choices, order)
+        self.commit_move(encoder, bound, &choices, order)
     }
 
     /// [`encode_look_ahead`](Self::encode_look_ahead) into an encoder of its own, submitted.
@@ -418,12 +377,12 @@ impl Optimizer {
         let params = params.into();
         self.take_reports()?;
         self.between_steps("evaluation")?;
-        self.bind_all(&params, Moving::Rule(Move::Evaluation))?;
+        let bound = self.bind_all(&params, Moving::Rule(Move::Evaluation))?;
         let choices =
             self.course.moved(|clocks| self.groups.moved(clocks, Moving::Rule(Move::Evaluation), |_| true))?;
         let mut order = self.order.clone();
         order.evaluate(self.has_eval(), choices.clone())?;
-        self.commit_move(encoder, &choices, order)
+        self.commit_move(encoder, bound, &choices, order)
     }
 
     /// Encodes the way back from [`encode_evaluation`](Self::encode_evaluation).
@@ -437,10 +396,10 @@ impl Optimizer {
     ) -> Result<EncodedStep> {
         let params = params.into();
         self.take_reports()?;
-        self.bind_all(&params, Moving::Rule(Move::Training))?;
+        let bound = self.bind_all(&params, Moving::Rule(Move::Training))?;
         let mut order = self.order.clone();
         let choices = order.train()?;
-        self.commit_move(encoder, &choices, order)
+        self.commit_move(encoder, bound, &choices, order)
     }
 
     /// Encodes the swap of the parameters with their running mean (`ema`), which is to be evaluated, and the way back
@@ -460,12 +419,12 @@ impl Optimizer {
         self.take_reports()?;
         self.between_steps("swap")?;
         check_swap(&self.groups)?;
-        self.bind_all(&params, Moving::Wrapper("ema", Ema::SWAP))?;
+        let bound = self.bind_all(&params, Moving::Wrapper("ema", Ema::SWAP))?;
         let mut order = self.order.clone();
         let numbers =
             || self.course.moved(|clocks| self.groups.moved(clocks, Moving::Wrapper("ema", Ema::SWAP), |_| true));
         let choices = order.swap(numbers)?;
-        self.commit_move(encoder, &choices, order)
+        self.commit_move(encoder, bound, &choices, order)
     }
 
     /// Encodes a copy of the running mean of the parameters, as it is to be read, into other buffers. Tensors before
@@ -483,10 +442,10 @@ impl Optimizer {
         self.take_reports()?;
         check_ema(&self.groups)?;
         self.order.in_training("ema")?;
-        self.bind_all(&copy, Moving::Wrapper("ema", Ema::READ))?;
+        let bound = self.bind_all(&copy, Moving::Wrapper("ema", Ema::READ))?;
         let choices =
             self.course.moved(|clocks| self.groups.moved(clocks, Moving::Wrapper("ema", Ema::READ), |_| true))?;
-        self.commit_move(encoder, &choices, self.order.clone())
+        self.commit_move(encoder, bound, &choices, self.order.clone())
     }
 
     /// [`encode_swap_ema`](Self::encode_swap_ema) into an encoder of its own, submitted.
@@ -522,15 +481,15 @@ impl Optimizer {
     }
 
     /// Binds all parameters for a move.
-    fn bind_all(&mut self, params: &Buffers, to: Moving) -> Result<()> {
-        self.engine.bind(params, Work::Move(to))?;
+    fn bind_all(&mut self, params: &Buffers, to: Moving) -> Result<Arc<Bound>> {
+        let bound = self.engine.bind(params, Work::Move(to))?;
         match params.present().and_then(|present| present.iter().position(|present| !present)) {
             Some(i) => Err(Error::Slice {
                 what: "parameter",
                 tensor: self.tensors[i].name.clone(),
                 message: "is missing; all parameters move together".into(),
             }),
-            None => Ok(()),
+            None => Ok(bound),
         }
     }
 
@@ -755,7 +714,7 @@ impl Optimizer {
             let message = "an encoding is neither submitted nor taken back; its step would be lost".into();
             return Err(Error::Order { what, message });
         }
-        let engine = Engine::new(self.engine.gpu(), &all, &groups).await?;
+        let engine = Engine::new(self.engine.gpu(), &all, &groups)?;
         engine.take_over(&groups, &self.engine)?;
         self.course.change(|clocks| clocks.add(&groups.of()[from..]));
         self.begun.resize(all.len(), false);
@@ -878,12 +837,12 @@ impl Optimizer {
     /// # Errors
     /// Buffers as in [`encode`](Self::encode).
     pub fn plan<'a>(&mut self, params: impl Into<Buffers<'a>>, grads: impl Into<Buffers<'a>>) -> Result<StepPlan> {
-        let (params, grads) = (params.into(), grads.into());
+        let (params, grads) = (params.into(), Grads::new(grads.into()));
         let present = self.present(&grads);
         let mut accumulates = (0, 0);
         let wrappers = self.groups.wrappers().clone();
         let sums = self.engine.accumulated();
-        let of_step = sums.as_ref().map_or(grads.clone(), |sums| Buffers::Arena(sums));
+        let of_step = sums.as_ref().map_or(grads.clone(), |sums| Grads::new(Buffers::Arena(sums)));
         if let Some(sums) = &sums {
             let bound = self.engine.bind(&Buffers::Arena(sums), Work::Accumulate(&grads))?;
             accumulates = (1, bound.dispatches());
@@ -915,7 +874,7 @@ impl Optimizer {
     /// # Errors
     /// Buffers as in [`encode`](Self::encode).
     pub fn warm_up<'a>(&mut self, params: impl Into<Buffers<'a>>, grads: impl Into<Buffers<'a>>) -> Result<()> {
-        let (params, grads) = (params.into(), grads.into());
+        let (params, grads) = (params.into(), Grads::new(grads.into()));
         for to in [Move::LookAhead, Move::Evaluation, Move::Training] {
             if self.groups.have_move(to) {
                 self.engine.bind(&params, Work::Move(Moving::Rule(to)))?;
@@ -925,7 +884,7 @@ impl Optimizer {
             self.engine.bind(&params, Work::Move(Moving::Wrapper("ema", Ema::SWAP)))?;
         }
         let sums = self.engine.accumulated();
-        let of_step = sums.as_ref().map_or(grads.clone(), |sums| Buffers::Arena(sums));
+        let of_step = sums.as_ref().map_or(grads.clone(), |sums| Grads::new(Buffers::Arena(sums)));
         if let Some(sums) = &sums {
             self.engine.bind(&Buffers::Arena(sums), Work::Accumulate(&grads))?;
         }
@@ -937,7 +896,10 @@ impl Optimizer {
         let mut course = self.course.clone();
         let choices = course.step(&self.groups, None, !self.groups.wrappers().skips())?;
         let task = Task { stages: 0, sequence: [0, 0], others: 0 };
-        self.engine.reserve(&self.words(&choices, &vec![true; self.tensors.len()], task))
+        for words in self.words(&choices, &vec![true; self.tensors.len()], &[task]) {
+            self.engine.write(&words)?;
+        }
+        Ok(())
     }
 
     /// Lets go of the buffers of the last steps. Tables and bind groups are kept for the eight placements used last,
@@ -976,43 +938,44 @@ impl Optimizer {
     fn commit_move(
         &mut self,
         encoder: &mut wgpu::CommandEncoder,
+        bound: Arc<Bound>,
         choices: &Choices,
         order: Order<Choices>,
     ) -> Result<EncodedStep> {
-        let words = vec![self.words_of_move(choices)];
-        let encoding = Encoding { words, ..self.encoding(self.course.clone(), order) };
+        let now = self.place_of(&self.course);
+        let task = Task { stages: stage::SELECT, sequence: [now, now], others: 0 };
+        let words = self.words(choices, &vec![true; self.tensors.len()], &[task]);
+        let run = |words| Run { bound: bound.clone(), part: Part::Whole, words };
+        let runs = words.into_iter().map(run).collect();
+        let encoding = self.encoding(runs, self.course.clone(), order);
         self.commit(encoder, encoding)
     }
 
-    fn commit(&mut self, encoder: &mut wgpu::CommandEncoder, work: Encoding) -> Result<EncodedStep> {
-        let receipt = match &work.step {
-            Some(_) if self.groups.wrappers().is_controlled() => Some(self.reserve_receipt()?),
+    fn commit(&mut self, encoder: &mut wgpu::CommandEncoder, encoding: Encoding) -> Result<EncodedStep> {
+        let ready = self.reserve(encoding)?;
+        ready.encode(encoder, Part::Whole);
+        Ok(self.note(encoder, ready))
+    }
+
+    /// Writes the words of an encoding, and takes a buffer for the report. This is the last thing that can fail.
+    pub(crate) fn reserve(&mut self, encoding: Encoding) -> Result<Ready> {
+        let slots = encoding.runs.iter().map(|run| self.engine.write(&run.words)).collect::<Result<_>>()?;
+        let receipt = match &encoding.step {
+            Some(_) if self.groups.wrappers().is_controlled() => Some(self.reports.reserve(self.engine.gpu())?),
             _ => None,
         };
-        let guards = match self.engine.encode(encoder, &work.words) {
-            Ok(guards) => guards,
-            Err(error) => {
-                receipt.into_iter().for_each(|buffer| self.reports.give_back(buffer));
-                return Err(error);
-            }
-        };
-        Ok(self.note(encoder, work, guards, receipt))
+        Ok(Ready { encoding, slots, receipt })
     }
 
     /// Notes what was encoded. Nothing here can fail.
-    pub(crate) fn note(
-        &mut self,
-        encoder: &mut wgpu::CommandEncoder,
-        work: Encoding,
-        guards: Vec<Guard>,
-        receipt: Option<wgpu::Buffer>,
-    ) -> EncodedStep {
+    pub(crate) fn note(&mut self, encoder: &mut wgpu::CommandEncoder, ready: Ready) -> EncodedStep {
+        let Ready { encoding: work, slots, receipt } = ready;
         for (buffer, offset, size) in &work.cleared {
             encoder.clear_buffer(buffer, *offset, Some(*size));
         }
-        let state = guards.last().expect("every encoding has words").state();
-        for guard in guards {
-            encoder.on_submitted_work_done(move || guard.done());
+        let state = slots.last().expect("every encoding has words").guard.state();
+        for slot in slots {
+            encoder.on_submitted_work_done(move || slot.guard.done());
         }
         let reports = work.step.is_some();
         if let Some(without_gradient) = work.step {
@@ -1076,6 +1039,7 @@ impl Optimizer {
 
     /// Takes in the news that has come, and refuses to go on where steps were lost.
     fn take_reports(&mut self) -> Result<()> {
+        self.gpu().late_error()?;
         self.take_news()?;
         let wrappers = self.groups.wrappers();
         if (wrappers.skips() || wrappers.batches() > 1) && self.undo.iter().any(|undo| undo.state.is_dropped()) {
@@ -1260,11 +1224,63 @@ pub struct Norms {
     pub tensors: Vec<f64>,
 }
 
-/// Something to be encoded, and what is so then.
+/// How a step comes to its decision: whether to skip, and what to multiply the gradients by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Role {
+    /// It decides by its own gradients.
+    Alone,
+    /// It decides for so many other optimizers, too.
+    Leads { others: u32 },
+    /// Another optimizer decides for it.
+    Follows,
+}
+
+impl Role {
+    /// The parts of the step that are encoded with words of their own, the stages of each, and how many other
+    /// optimizers its decision is for.
+    fn parts(self, measures: bool) -> Vec<(Part, u32, u32)> {
+        let updates = stage::SELECT | stage::ADVANCE;
+        let first = (Part::Measures, stage::MEASURE, 0);
+        match self {
+            Self::Alone if measures => vec![(Part::Whole, updates | stage::DECIDE | stage::MEASURE, 0)],
+            Self::Alone => vec![(Part::Whole, updates | stage::DECIDE, 0)],
+            Self::Leads { others } => vec![first, (Part::Updates, updates | stage::DECIDE, others)],
+            Self::Follows => vec![first, (Part::Updates, updates, 0)],
+        }
+    }
+}
+
+/// A part of the dispatches of what was bound, and the words that they read.
+#[derive(Debug)]
+struct Run {
+    bound: Arc<Bound>,
+    part: Part,
+    words: Vec<u32>,
+}
+
+/// An encoding whose words are written.
+pub(crate) struct Ready {
+    encoding: Encoding,
+    /// One for each run.
+    slots: Vec<Slot>,
+    /// The buffer that the report of a step goes to, where the device decides.
+    receipt: Option<wgpu::Buffer>,
+}
+
+impl Ready {
+    /// Encodes the runs of this part.
+    pub(crate) fn encode(&self, encoder: &mut wgpu::CommandEncoder, part: Part) {
+        for (run, slot) in self.encoding.runs.iter().zip(&self.slots).filter(|(run, _)| run.part == part) {
+            run.bound.encode(encoder, slot, part);
+        }
+    }
+}
+
+/// What is to be encoded, and where the optimizer stands once it is.
 #[derive(Debug)]
 pub(crate) struct Encoding {
-    /// Of the walks bound last, in order.
-    pub(crate) words: Vec<Vec<u32>>,
+    /// In the order of their encoding.
+    runs: Vec<Run>,
     course: Course,
     order: Order<Choices>,
     batch: u64,

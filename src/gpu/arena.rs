@@ -31,44 +31,24 @@ pub struct ArenaSubset<'a> {
 }
 
 impl Arena {
-    /// An arena for these tensors. In a browser, wgpu's own errors reach only [`new_async`](Self::new_async).
+    /// An arena for these tensors. Nothing waits: where only the device can say later that it refuses, as in a browser,
+    /// the next call that makes anything on this [`Gpu`] returns the error.
     ///
     /// # Errors
     /// [`Error::TensorTwice`](crate::Error), [`Error::TooLarge`](crate::Error), or
     /// [`Error::Wgpu`](crate::Error) when the device's memory does not hold them.
     pub fn new(gpu: &Gpu, tensors: &[TensorSpec]) -> Result<Self> {
-        let (places, sizes) = Self::lay_out(gpu, tensors)?;
-        let pages = gpu.scoped_now(|| Self::create(gpu, &sizes))?;
-        Ok(Self::build(gpu, tensors, places, pages))
-    }
-
-    /// [`new`](Self::new), awaiting what the device says.
-    ///
-    /// # Errors
-    /// The same.
-    pub async fn new_async(gpu: &Gpu, tensors: &[TensorSpec]) -> Result<Self> {
-        let (places, sizes) = Self::lay_out(gpu, tensors)?;
-        let pages = gpu.scoped(|| Self::create(gpu, &sizes)).await?;
-        Ok(Self::build(gpu, tensors, places, pages))
-    }
-
-    fn lay_out(gpu: &Gpu, tensors: &[TensorSpec]) -> Result<(Vec<Place>, Vec<u64>)> {
+        use wgpu::BufferUsages as Usage;
+        static IDS: AtomicU64 = AtomicU64::new(0);
         TensorSpec::check_names(tensors)?;
         let size = |i: usize| padded(tensors[i].len_elements()).saturating_mul(tensors[i].dtype.size_bytes());
-        pack(tensors, "values", size, ALIGNMENT, gpu.page_bytes())
-    }
-
-    fn create(gpu: &Gpu, sizes: &[u64]) -> Vec<wgpu::Buffer> {
-        use wgpu::BufferUsages as Usage;
+        let (places, sizes) = pack(tensors, "values", size, ALIGNMENT, gpu.page_bytes())?;
         let usage = Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST;
         // A buffer of no bytes cannot be bound.
-        sizes.iter().map(|&size| gpu.create_buffer("wgpu-optim/arena", size.max(16), usage)).collect()
-    }
-
-    fn build(gpu: &Gpu, tensors: &[TensorSpec], places: Vec<Place>, pages: Vec<wgpu::Buffer>) -> Self {
-        static IDS: AtomicU64 = AtomicU64::new(0);
+        let create = |&size: &u64| gpu.create_buffer("wgpu-optim/arena", size.max(16), usage);
+        let pages = gpu.scoped_now(|| sizes.iter().map(create).collect())?;
         let id = IDS.fetch_add(1, Ordering::Relaxed);
-        Self { gpu: gpu.clone(), id, tensors: tensors.to_vec(), places, pages }
+        Ok(Self { gpu: gpu.clone(), id, tensors: tensors.to_vec(), places, pages })
     }
 
     /// The tensors, in order.

@@ -26,7 +26,7 @@ pub struct BestParams {
 }
 
 impl BestParams {
-    /// Room for these tensors' values. In a browser, wgpu's own errors reach only [`new_async`](Self::new_async).
+    /// Room for these tensors' values. Nothing waits, as in [`Arena::new`].
     ///
     /// # Errors
     /// As [`EarlyStopping::check`] and [`Arena::new`]; [`Error::Field`](crate::Error) for a parameter not in f32.
@@ -34,16 +34,6 @@ impl BestParams {
         let monitor = stopping.monitor()?;
         tensors.iter().try_for_each(TensorSpec::check_param)?;
         Ok(Self { arena: Arena::new(gpu, tensors)?, monitor })
-    }
-
-    /// [`new`](Self::new), awaiting what the device says.
-    ///
-    /// # Errors
-    /// The same.
-    pub async fn new_async(gpu: &Gpu, tensors: &[TensorSpec], stopping: EarlyStopping) -> Result<Self> {
-        let monitor = stopping.monitor()?;
-        tensors.iter().try_for_each(TensorSpec::check_param)?;
-        Ok(Self { arena: Arena::new_async(gpu, tensors).await?, monitor })
     }
 
     /// Judges the metric of these parameters, all of them, and keeps them where it improved.

@@ -136,6 +136,32 @@ impl<'a> Buffers<'a> {
     }
 }
 
+/// The gradients of a step, and for which tensors there is one. This is found out once, when a step begins.
+#[derive(Clone, Debug)]
+pub(crate) struct Grads<'a> {
+    pub(crate) buffers: Buffers<'a>,
+    /// `None` stands for all tensors.
+    given: Option<Vec<bool>>,
+}
+
+impl<'a> Grads<'a> {
+    /// Looks for which tensors the buffers hold a gradient.
+    pub(crate) fn new(buffers: Buffers<'a>) -> Self {
+        let given = buffers.present();
+        Self { buffers, given }
+    }
+
+    /// The tensors that have a gradient; `None` stands for all.
+    pub(crate) fn given(&self) -> Option<&[bool]> {
+        self.given.as_deref()
+    }
+
+    /// Whether a tensor has a gradient.
+    pub(crate) fn has(&self, tensor: usize) -> bool {
+        self.given().is_none_or(|given| given.get(tensor) == Some(&true))
+    }
+}
+
 impl<'a> From<&'a Arena> for Buffers<'a> {
     fn from(arena: &'a Arena) -> Self {
         Self::Arena(arena)

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::buffers::Grads;
 use super::pipelines::{Fresh, Shader, of_group};
-use super::ring::{Guard, Ring, Slot};
+use super::ring::{Ring, Slot};
 use super::{Arena, Buffers, Cache, Gpu, Made, Piece, floats};
 use crate::course;
 use crate::error::{Error, Result};
@@ -25,10 +26,10 @@ const BOUND_MAX: usize = 8;
 /// What is encoded beside the parameters' buffers: a step with its gradients, or a move outside a step.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Work<'a, 'b> {
-    Step(&'a Buffers<'b>),
+    Step(&'a Grads<'b>),
     Move(Moving),
     /// A micro-batch added to the sums, which stand where parameters do.
-    Accumulate(&'a Buffers<'b>),
+    Accumulate(&'a Grads<'b>),
 }
 
 /// Groups whose pipelines are the same.
@@ -50,6 +51,17 @@ struct Call {
     dispatches: Vec<Dispatch>,
 }
 
+/// Which dispatches of a step are encoded with one list of words.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Part {
+    /// All of them.
+    Whole,
+    /// Those that measure the gradients and combine what they measured.
+    Measures,
+    /// Those that decide and update.
+    Updates,
+}
+
 /// A plan with its table and bind groups: all that encoding needs.
 #[derive(Debug)]
 pub(crate) struct Bound {
@@ -67,6 +79,16 @@ pub(crate) struct Bound {
 }
 
 impl Bound {
+    /// Encodes a part of the dispatches as one pass, which reads the words in this slot.
+    pub(crate) fn encode(&self, encoder: &mut wgpu::CommandEncoder, slot: &Slot, part: Part) {
+        let (measures, decides, calls) = (self.measures.iter(), self.decides.iter(), self.calls.iter());
+        match part {
+            Part::Whole => run(encoder, slot, measures.chain(decides).chain(calls)),
+            Part::Measures => run(encoder, slot, measures.chain(decides)),
+            Part::Updates => run(encoder, slot, decides.chain(calls)),
+        }
+    }
+
     /// Dispatches of one encoding.
     pub(crate) fn dispatches(&self) -> usize {
         let calls = self.measures.iter().chain(&self.decides).chain(&self.calls);
@@ -144,12 +166,13 @@ pub(crate) struct Engine {
     /// Sums of micro-batches.
     accumulated: Option<Arc<Arena>>,
     ring: Ring,
-    bound: Cache<BoundKey, Bound>,
+    /// What was bound for the buffers of the last steps.
+    bound: Cache<BoundKey, Arc<Bound>>,
 }
 
 impl Engine {
     /// State for these tensors, at its start.
-    pub(crate) async fn new(gpu: &Gpu, tensors: &[TensorSpec], groups: &Groups) -> Result<Self> {
+    pub(crate) fn new(gpu: &Gpu, tensors: &[TensorSpec], groups: &Groups) -> Result<Self> {
         let (variants, variant_of) = variants(groups, gpu.tuning().lanes);
         let limits = gpu.device().limits();
         let binding_bytes = limits.max_storage_buffer_binding_size.min(super::BINDING_BYTES_MAX);
@@ -193,18 +216,16 @@ impl Engine {
             let limit = "max_storage_buffer_binding_size";
             return Err(Error::Limit { limit, found: binding_bytes, needed: control_bytes });
         }
-        let (state_pages, line_pages, scratch, control) = gpu
-            .scoped(|| {
-                let state_pages = pages("wgpu-optim/state", &sizes);
-                let line_pages = pages("wgpu-optim/lines", &line_sizes);
-                let scratch = (scratch_words > 0).then(|| create("wgpu-optim/scratch", 4 * scratch_words));
-                let control = (control_bytes > 0).then(|| create("wgpu-optim/control", control_bytes));
-                (state_pages, line_pages, scratch, control)
-            })
-            .await?;
+        let (state_pages, line_pages, scratch, control) = gpu.scoped_now(|| {
+            let state_pages = pages("wgpu-optim/state", &sizes);
+            let line_pages = pages("wgpu-optim/lines", &line_sizes);
+            let scratch = (scratch_words > 0).then(|| create("wgpu-optim/scratch", 4 * scratch_words));
+            let control = (control_bytes > 0).then(|| create("wgpu-optim/control", control_bytes));
+            (state_pages, line_pages, scratch, control)
+        })?;
         let accumulated = match wrappers.batches() {
             1 => None,
-            _ => Some(Arc::new(Arena::new_async(gpu, tensors).await?)),
+            _ => Some(Arc::new(Arena::new(gpu, tensors)?)),
         };
         let engine = Self {
             gpu: gpu.clone(),
@@ -233,7 +254,7 @@ impl Engine {
         for i in 0..tensors.len() {
             for slot in groups.slots_of(i) {
                 match slot.start {
-                    Start::Value(start) if start != 0.0 => engine.start_slot(groups, i, slot.name, start).await?,
+                    Start::Value(start) if start != 0.0 => engine.start_slot(groups, i, slot.name, start)?,
                     // The first step gives it its value.
                     Start::Value(_) | Start::Param => {}
                 }
@@ -339,34 +360,33 @@ impl Engine {
     }
 
     /// Table, pipelines and bind groups for these buffers, checked and made where they are new.
-    pub(crate) fn bind(&mut self, params: &Buffers, work: Work) -> Result<&Bound> {
-        // The key knows the arena, not which part of it is given.
-        if let (Buffers::Subset(part), Work::Step(grads) | Work::Accumulate(grads)) = (params, work) {
-            let given = grads.present();
-            let stepped = |i: usize| given.as_ref().is_none_or(|given| given.get(i) == Some(&true));
-            if let Some(i) = (0..part.present.len()).find(|&i| !part.present[i] && stepped(i)) {
-                return Err(no_param(&part.arena.tensors()[i]));
+    pub(crate) fn bind(&mut self, params: &Buffers, work: Work) -> Result<Arc<Bound>> {
+        // The key knows the arena, and does not know which of its tensors are given.
+        if let (Buffers::Subset(subset), Work::Step(grads) | Work::Accumulate(grads)) = (params, work) {
+            if let Some(i) = (0..subset.present.len()).find(|&i| !subset.present[i] && grads.has(i)) {
+                return Err(no_param(&subset.arena.tensors()[i]));
             }
         }
         let is = |key: &BoundKey| {
             key.0.is(params)
                 && match (&key.1, work) {
-                    (BoundWork::Step(known), Work::Step(grads)) => known.is(grads),
+                    (BoundWork::Step(known), Work::Step(grads)) => known.is(&grads.buffers),
                     (BoundWork::Move(known), Work::Move(to)) => *known == to,
-                    (BoundWork::Accumulate(known), Work::Accumulate(grads)) => known.is(grads),
+                    (BoundWork::Accumulate(known), Work::Accumulate(grads)) => known.is(&grads.buffers),
                     _ => false,
                 }
         };
-        if !self.bound.touch(is) {
-            let made = self.make_bound(params, work)?;
-            let work = match work {
-                Work::Step(grads) => BoundWork::Step(Where::of(grads)),
-                Work::Move(to) => BoundWork::Move(to),
-                Work::Accumulate(grads) => BoundWork::Accumulate(Where::of(grads)),
-            };
-            self.bound.push((Where::of(params), work), made);
+        if let Some(bound) = self.bound.get(is) {
+            return Ok(bound.clone());
         }
-        Ok(self.bound.last().expect("one was touched or pushed"))
+        let bound = Arc::new(self.make_bound(params, work)?);
+        let work = match work {
+            Work::Step(grads) => BoundWork::Step(Where::of(&grads.buffers)),
+            Work::Move(to) => BoundWork::Move(to),
+            Work::Accumulate(grads) => BoundWork::Accumulate(Where::of(&grads.buffers)),
+        };
+        self.bound.push((Where::of(params), work), bound.clone());
+        Ok(bound)
     }
 
     /// Forgets tables and bind groups, and with them the buffers.
@@ -374,37 +394,14 @@ impl Engine {
         self.bound = Cache::new(BOUND_MAX);
     }
 
-    /// Encodes the walks over the buffers bound last, as many as there are lists of words, in the order of binding.
-    pub(crate) fn encode(&mut self, encoder: &mut wgpu::CommandEncoder, words: &[Vec<u32>]) -> Result<Vec<Guard>> {
-        let slots = words.iter().map(|words| self.ring.write(&self.gpu, words)).collect::<Result<Vec<_>>>()?;
-        for (slot, bound) in slots.iter().zip(self.bound.latest(words.len())) {
-            run(encoder, slot, bound.measures.iter().chain(&bound.decides).chain(&bound.calls));
-        }
-        Ok(slots.into_iter().map(|slot| slot.guard).collect())
-    }
-
-    /// Writes words that [`encode_stage`](Self::encode_stage) takes.
+    /// Writes a list of words into a slot that no other work uses. [`Bound::encode`] takes the slot.
     pub(crate) fn write(&mut self, words: &[u32]) -> Result<Slot> {
         self.ring.write(&self.gpu, words)
     }
 
-    /// Encodes a part of a step over the buffers bound last: what measures and reduces, or what decides and updates.
-    pub(crate) fn encode_stage(&self, encoder: &mut wgpu::CommandEncoder, slot: &Slot, measures: bool) {
-        let bound = self.bound.last().expect("bind comes first");
-        match measures {
-            true => run(encoder, slot, bound.measures.iter().chain(&bound.decides)),
-            false => run(encoder, slot, bound.decides.iter().chain(&bound.calls)),
-        }
-    }
-
-    /// Makes room for one step's words before the first step.
-    pub(crate) fn reserve(&mut self, words: &[u32]) -> Result<()> {
-        self.ring.write(&self.gpu, words).map(|_| ())
-    }
-
     fn make_bound(&self, params: &Buffers, work: Work) -> Result<Bound> {
         let grads = match work {
-            Work::Step(grads) | Work::Accumulate(grads) => Some(grads),
+            Work::Step(grads) | Work::Accumulate(grads) => Some(&grads.buffers),
             Work::Move(_) => None,
         };
         let (steps, accumulates) = (matches!(work, Work::Step(_)), matches!(work, Work::Accumulate(_)));
@@ -483,11 +480,11 @@ impl Engine {
     }
 
     /// Fills a slot with its start, from one block of it.
-    async fn start_slot(&self, groups: &Groups, i: usize, slot: &str, start: f64) -> Result<()> {
+    fn start_slot(&self, groups: &Groups, i: usize, slot: &str, start: f64) -> Result<()> {
         let (buffer, pieces) = self.pieces(groups, i, slot)?;
         let Some(buffer) = buffer else { return Ok(()) };
         let block = vec![start as f32; BLOCK];
-        self.gpu.scoped(|| self.gpu.fill(buffer, &pieces, bytemuck::cast_slice(&block))).await
+        self.gpu.scoped_now(|| self.gpu.fill(buffer, &pieces, bytemuck::cast_slice(&block)))
     }
 
     /// Where a slot's values lie, in order: the buffer and its pieces. None for no elements.

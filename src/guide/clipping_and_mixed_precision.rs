@@ -85,13 +85,13 @@
 //!
 //! ```no_run
 //! use wgpu_optim::wgpu::CommandEncoder;
-//! use wgpu_optim::{Arena, Error, Joint, Optimizer};
+//! use wgpu_optim::{Arena, Error, Optimizer, Together, encode_together};
 //!
 //! fn together(
 //!     encoder: &mut CommandEncoder,
 //!     [(hidden, w, dw), (rest, b, db)]: [(&mut Optimizer, &Arena, &Arena); 2],
 //! ) -> Result<(), Error> {
-//!     Joint::encode(encoder, &mut [Joint::new(hidden, w, dw), Joint::new(rest, b, db)])?;
+//!     encode_together(encoder, &mut [Together::new(hidden, w, dw), Together::new(rest, b, db)])?;
 //!     Ok(())
 //! }
 //! ```

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use wgpu_optim::proof::check;
 use wgpu_optim::rules::ALL;
 use wgpu_optim::{
-    Arena, Clip, Config, EncodedStep, Gpu, Joint, NonFinite, Optimizer, Result, SkipNonfinite, TensorSpec,
+    Arena, Clip, Config, EncodedStep, Gpu, NonFinite, Optimizer, Result, SkipNonfinite, TensorSpec, Together,
+    encode_together,
 };
 
 /// An optimizer with its buffers.
@@ -52,8 +53,8 @@ impl One {
 fn encode(gpu: &Gpu, all: &mut [One]) -> Result<(wgpu_optim::wgpu::CommandEncoder, Vec<EncodedStep>)> {
     let mut encoder = gpu.device().create_command_encoder(&Default::default());
     let mut steps: Vec<_> =
-        all.iter_mut().map(|One { optimizer, params, grads }| Joint::new(optimizer, &*params, &*grads)).collect();
-    let tokens = Joint::encode(&mut encoder, &mut steps)?;
+        all.iter_mut().map(|One { optimizer, params, grads }| Together::new(optimizer, &*params, &*grads)).collect();
+    let tokens = encode_together(&mut encoder, &mut steps)?;
     Ok((encoder, tokens))
 }
 
@@ -213,7 +214,7 @@ fn steps_that_do_not_fit_together_are_refused() {
         One::of(&gpu, value, &[3])
     };
     let cases: Vec<(Vec<One>, &str)> = vec![
-        (vec![], "optimizers that step together are 0, expected 7: ..."),
+        (vec![], "optimizers that step together are 0, expected 1: ..."),
         ((0..8).map(|_| one(json!({}))).collect(), "optimizers that step together are 8, expected 7: ..."),
         (
             vec![one(json!({})), one(json!({"clip": {"value": 1}}))],
@@ -284,8 +285,8 @@ fn a_forgotten_joint_step_leaves_no_trace() {
                 // Two in one encoder.
                 let (mut encoder, _) = encode(&gpu, &mut all).unwrap();
                 let mut steps: Vec<_> =
-                    all.iter_mut().map(|one| Joint::new(&mut one.optimizer, &one.params, &one.grads)).collect();
-                Joint::encode(&mut encoder, &mut steps).unwrap();
+                    all.iter_mut().map(|one| Together::new(&mut one.optimizer, &one.params, &one.grads)).collect();
+                encode_together(&mut encoder, &mut steps).unwrap();
                 gpu.queue().submit([encoder.finish()]);
             }
             all.map(|mut one| {

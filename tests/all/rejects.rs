@@ -645,8 +645,6 @@ fn parameters_are_in_f32() {
         check(row.name, &Optimizer::new(&gpu, &halves, Config::from((row.default)())).expect_err(text), text);
     }
     check("a snapshot", &BestParams::new(&gpu, &halves, EarlyStopping::default()).expect_err(text), text);
-    let best = BestParams::new_async(&gpu, &halves, EarlyStopping::default());
-    check("a snapshot", &pollster::block_on(best).expect_err(text), text);
     let arena = Arena::new(&gpu, &halves).expect("of gradients");
     arena.write("w", &[1.0, 2.0, 3.0, 4.0]).expect("known");
     check("an initialiser", &arena.init("w", &Init::Constant(1.0), 0).expect_err(text), text);

@@ -14,8 +14,8 @@ use wgpu_optim::rules::ALL;
 use wgpu_optim::shader::{Walk, compose};
 use wgpu_optim::wrappers::{self, Moving};
 use wgpu_optim::{
-    Accumulate, AdaptiveClip, Clip, Config, DType, Ema, Error, Gpu, Group, Joint, Lookahead, LossScale, Result,
-    SkipNonfinite, TensorSpec, Tuning, Wrappers,
+    Accumulate, AdaptiveClip, Clip, Config, DType, Ema, Error, Gpu, Group, Lookahead, LossScale, Result,
+    SkipNonfinite, TensorSpec, Together, Tuning, Wrappers, encode_together,
 };
 
 type Edit = Arc<dyn Fn(String) -> String + Send + Sync>;
@@ -208,8 +208,8 @@ fn ignores_others(gpu: &Gpu, config: &Config) -> bool {
     let mut encoder = gpu.device().create_command_encoder(&Default::default());
     one.grads.write("t0", &[1.0; 5]).expect("five values");
     let steps = &mut [&mut one, &mut other]
-        .map(|Twin { optimizer, params, grads, .. }| Joint::new(optimizer, &*params, &*grads));
-    if Joint::encode(&mut encoder, steps).is_err() {
+        .map(|Twin { optimizer, params, grads, .. }| Together::new(optimizer, &*params, &*grads));
+    if encode_together(&mut encoder, steps).is_err() {
         return true;
     }
     gpu.queue().submit([encoder.finish()]);
