@@ -9,21 +9,28 @@ use crate::error::{Error, Result, refuse};
 
 mod arena;
 mod best;
+mod bind;
+mod binder;
 mod buffers;
 mod engine;
 mod init;
+mod limits;
 mod pipelines;
 mod report;
 mod ring;
+mod slices;
+mod state;
+mod variants;
 
 pub use arena::{Arena, ArenaSubset};
 pub use best::BestParams;
+pub(crate) use bind::{Bound, Part, Work};
 pub(crate) use buffers::Grads;
 pub use buffers::{Buffers, Slice};
-pub(crate) use engine::{Bound, Engine, Part, Work};
+pub(crate) use engine::Engine;
 use pipelines::Pipelines;
 pub(crate) use report::{News, Receipt, Reports};
-pub(crate) use ring::{Guard, Slot, State as StepState};
+pub(crate) use ring::{Slot, State as StepState};
 
 /// Bindings of 2^31 bytes and more are silently wrong on some devices of wgpu 30 (wgpu issues 10305 and 9206).
 const BINDING_BYTES_MAX: u64 = (1 << 31) - 256;

@@ -32,6 +32,7 @@ mod report;
 pub mod rule;
 pub mod rules;
 mod schedule;
+mod session;
 pub mod shader;
 mod tensor;
 mod traffic;

@@ -2,18 +2,18 @@
 
 use ndarray::ArrayD;
 
-use crate::clock::{Clocks, Order};
+use crate::clock::Clocks;
 use crate::config::{Config, Group};
 use crate::control::{Measured, NonFinite};
-use crate::error::{Error, Result, refuse};
+use crate::error::{Error, Result};
 use crate::groups::{Groups, Records};
 use crate::parts;
 use crate::report::{LossScaleState, StepReport};
-use crate::rule::{Around, Carried, Extent, Move, Precision, Slot, Start, Step};
-use crate::schedule::Scheduler;
+use crate::rule::{Around, Extent, Move, Precision, Slot, Start, Step};
+use crate::session::{Session, check_len, session_methods};
 use crate::tensor::TensorSpec;
 use crate::wrapper::Decided;
-use crate::wrappers::{self, Ema, LossScale, Moving, Wrappers};
+use crate::wrappers::{self, Ema, Moving, Wrappers};
 
 /// An optimizer on the CPU, with the semantics of [`Optimizer`](crate::Optimizer); but a look-ahead moves all tensors
 /// that need one and are not frozen.
@@ -31,19 +31,13 @@ use crate::wrappers::{self, Ema, LossScale, Moving, Wrappers};
 /// ```
 #[derive(Clone, Debug)]
 pub struct Reference<F> {
-    tensors: Vec<TensorSpec>,
-    groups: Groups,
-    clocks: Clocks,
-    order: Order<Records>,
+    session: Session<Clocks>,
     /// Per tensor and field of the rule's `State`, one number an element, row or column; then the slots round the rule.
     /// A slot that is off is empty.
     elements: Vec<Vec<Vec<F>>>,
     /// Per tensor, the fields of the rule's `TensorSpec`.
     numbers: Vec<Vec<F>>,
     scale: LossScaleState,
-    /// Micro-batches since the last step, and the tensors that had a gradient in one of them.
-    batch: u64,
-    begun: Vec<bool>,
     attempts: u64,
     report: Option<StepReport>,
     measured: Vec<Measured<F>>,
@@ -58,20 +52,14 @@ impl<F: Precision> Reference<F> {
         let groups = config.groups(tensors)?;
         let (elements, numbers) = Self::start(&groups, tensors, 0)?;
         let clocks = Clocks::new(groups.of());
-        let order = Order::default();
         Ok(Self {
-            tensors: tensors.to_vec(),
-            clocks,
-            order,
             elements,
             numbers,
             scale: LossScaleState::new(groups.wrappers().loss_scale()),
-            batch: 0,
-            begun: vec![false; tensors.len()],
             attempts: 0,
             report: None,
             measured: vec![Measured::zero(); tensors.len()],
-            groups,
+            session: Session::new(tensors, groups, clocks),
         })
     }
 
@@ -133,7 +121,7 @@ impl<F: Precision> Reference<F> {
     /// As [`add`](Self::add), and what is refused of a group at creation: a bad option or schedule, a name or pattern
     /// that matches none of the new tensors.
     pub fn add_group(&mut self, group: Group, tensors: &[TensorSpec]) -> Result<()> {
-        let step = self.clocks.steps.saturating_add(1);
+        let step = self.session.coming_step();
         self.grow("add_group", tensors, |groups, all| groups.add_group(&group, all, step))
     }
 
@@ -143,20 +131,12 @@ impl<F: Precision> Reference<F> {
         tensors: &[TensorSpec],
         assign: impl FnOnce(&mut Groups, &[TensorSpec]) -> Result<()>,
     ) -> Result<()> {
-        self.order.settled(what)?;
-        self.order.in_training(what)?;
-        self.between_steps(what)?;
-        let from = self.tensors.len();
-        let all = [&self.tensors[..], tensors].concat();
-        let mut groups = self.groups.clone();
-        assign(&mut groups, &all)?;
-        let (elements, numbers) = Self::start(&groups, &all, from)?;
-        self.clocks.add(&groups.of()[from..]);
+        let (all, groups) = self.session.grown(what, tensors, assign)?;
+        let (elements, numbers) = Self::start(&groups, &all, self.session.tensors.len())?;
         self.elements.extend(elements);
         self.numbers.extend(numbers);
-        self.begun.resize(all.len(), false);
         self.measured.resize(all.len(), Measured::zero());
-        (self.tensors, self.groups) = (all, groups);
+        self.session.grow(all, groups);
         Ok(())
     }
 
@@ -168,31 +148,31 @@ impl<F: Precision> Reference<F> {
         self.check("parameters", params.len(), |i| params[i].shape().to_vec())?;
         self.check("gradients", grads.len(), |i| match &grads[i] {
             Some(grad) => grad.shape().to_vec(),
-            None => self.tensors[i].shape.clone(),
+            None => self.session.tensors[i].shape.clone(),
         })?;
         let taken = |(i, grad): (usize, &Option<ArrayD<F>>)| {
-            let grad = grad.as_ref().filter(|_| !self.groups.is_frozen(i))?;
+            let grad = grad.as_ref().filter(|_| !self.session.groups.is_frozen(i))?;
             Some(grad.iter().copied().collect::<Vec<F>>())
         };
         let grads: Vec<_> = grads.iter().enumerate().map(taken).collect();
-        let batches = self.groups.wrappers().batches();
+        let batches = self.session.groups.wrappers().batches();
         if batches == 1 {
             return self.whole_step(params, &grads);
         }
-        let needs = |i: usize| grads[i].is_some() && self.groups.rule_of(i).needs_look_ahead();
-        self.order.batch((0..grads.len()).any(needs))?;
-        let undo = (self.batch, self.begun.clone(), self.elements.clone());
+        let needs = |i: usize| grads[i].is_some() && self.session.groups.rule_of(i).needs_look_ahead();
+        self.session.order.batch((0..grads.len()).any(needs))?;
+        let undo = (self.session.batch, self.session.begun.clone(), self.elements.clone());
         self.accumulate(&grads);
-        if self.batch < batches {
+        if self.session.batch < batches {
             return Ok(());
         }
         let sums: Vec<Option<Vec<F>>> = (0..grads.len())
-            .map(|i| self.begun[i].then(|| self.elements[i][self.slot_of(i, "accumulate")].clone()))
+            .map(|i| self.session.begun[i].then(|| self.elements[i][self.slot_of(i, "accumulate")].clone()))
             .collect();
-        (self.batch, self.begun) = (0, vec![false; grads.len()]);
+        (self.session.batch, self.session.begun) = (0, vec![false; grads.len()]);
         let result = self.whole_step(params, &sums);
         if result.is_err() {
-            (self.batch, self.begun, self.elements) = undo;
+            (self.session.batch, self.session.begun, self.elements) = undo;
         }
         result
     }
@@ -200,7 +180,7 @@ impl<F: Precision> Reference<F> {
     /// Adds up a micro-batch.
     fn accumulate(&mut self, grads: &[Option<Vec<F>>]) {
         let unscale = F::of(1.0 / self.scale.scale);
-        let skips = self.groups.wrappers().skips();
+        let skips = self.session.groups.wrappers().skips();
         for (i, grad) in grads.iter().enumerate() {
             let Some(grad) = grad else { continue };
             let place = self.slot_of(i, "accumulate");
@@ -210,28 +190,28 @@ impl<F: Precision> Reference<F> {
                     // What follows may cancel it, but not this.
                     g = F::infinity();
                 }
-                *sum = if self.begun[i] { *sum + g } else { g };
+                *sum = if self.session.begun[i] { *sum + g } else { g };
             }
-            self.begun[i] = true;
+            self.session.begun[i] = true;
         }
-        self.batch += 1;
+        self.session.batch += 1;
     }
 
     /// Where a wrapper's slot of a tensor lies among the tensor's slots.
     fn slot_of(&self, tensor: usize, wrapper: &str) -> usize {
-        self.groups.rule_of(tensor).names().state.len() + wrappers::place(wrapper)
+        self.session.groups.rule_of(tensor).names().state.len() + wrappers::place(wrapper)
     }
 
     /// One step with these gradients, or sums of micro-batches.
     fn whole_step(&mut self, params: &mut [ArrayD<F>], grads: &[Option<Vec<F>>]) -> Result<()> {
-        let needs = |i: usize| grads[i].is_some() && self.groups.rule_of(i).needs_look_ahead();
-        let mut order = self.order.clone();
-        order.step(&self.tensors, needs)?;
+        let needs = |i: usize| grads[i].is_some() && self.session.groups.rule_of(i).needs_look_ahead();
+        let mut order = self.session.order.clone();
+        order.step(&self.session.tensors, needs)?;
         let present: Vec<bool> = grads.iter().map(Option::is_some).collect();
-        let mut clocks = self.clocks.clone();
-        let records = self.groups.step(&mut clocks, Some(&present))?;
+        let mut clocks = self.session.counts.clone();
+        let records = self.session.groups.step(&mut clocks, Some(&present))?;
 
-        let wrappers = self.groups.wrappers().clone();
+        let wrappers = self.session.groups.wrappers().clone();
         let LossScaleState { scale, .. } = self.scale;
         let unscale = if wrappers.batches() == 1 { 1.0 / scale } else { 1.0 };
         let values: Vec<Vec<F>> = params.iter().map(|param| param.iter().copied().collect()).collect();
@@ -243,13 +223,13 @@ impl<F: Precision> Reference<F> {
         };
         let all = parts::list(Measured::zero(), Measured::combine, &measured);
         let skipped = wrappers.skips() && all.kind.is_some();
-        let looked = self.order.has_looked();
-        self.order = order;
+        let looked = self.session.order.has_looked();
+        self.session.order = order;
         if let Some(options) = wrappers.loss_scale() {
             self.scale = self.scale.after(options, skipped);
         }
         self.attempts += 1;
-        let name = |i: usize| self.tensors[i].name.clone();
+        let name = |i: usize| self.session.tensors[i].name.clone();
         let culprit = measured.iter().position(|measured| measured.kind.is_some());
         self.report = Some(StepReport {
             step: self.attempts,
@@ -261,11 +241,11 @@ impl<F: Precision> Reference<F> {
         });
         self.measured = measured;
         if !skipped {
-            self.clocks = clocks;
+            self.session.counts = clocks;
         }
         for (i, mut values) in values.into_iter().enumerate() {
             let (Some(grads), Some(record)) = (&grads[i], records.of(i)) else { continue };
-            let rule = self.groups.rule_of(i);
+            let rule = self.session.groups.rule_of(i);
             let (own, slots) = self.elements[i].split_at_mut(rule.names().state.len());
             if !skipped {
                 let factors = wrappers.clip().map_or([F::one(); 2], |clip| clip.factors(self.measured[i], all));
@@ -291,7 +271,7 @@ impl<F: Precision> Reference<F> {
                     tensor: &mut self.numbers[i],
                     params: &mut values,
                     grads,
-                    lines: self.groups.lines_of(i),
+                    lines: self.session.groups.lines_of(i),
                     state: own,
                     wrappers: hooks,
                 });
@@ -309,12 +289,12 @@ impl<F: Precision> Reference<F> {
     /// [`Error::Order`] where no option asks for it or one is pending; [`Error::Count`], [`Error::Shape`].
     pub fn look_ahead(&mut self, params: &mut [ArrayD<F>]) -> Result<()> {
         self.check("parameters", params.len(), |i| params[i].shape().to_vec())?;
-        let moved = |i: usize| !self.groups.is_frozen(i) && self.groups.rule_of(i).needs_look_ahead();
-        let mut order = self.order.clone();
-        self.between_steps("look-ahead")?;
-        order.look(self.groups.have_move(Move::LookAhead), (0..params.len()).map(moved).collect())?;
-        let records = self.groups.moved(&self.clocks, Moving::Rule(Move::LookAhead), moved)?;
-        self.order = order;
+        let moved = |i: usize| !self.session.groups.is_frozen(i) && self.session.groups.rule_of(i).needs_look_ahead();
+        let mut order = self.session.order.clone();
+        self.session.between_steps("look-ahead")?;
+        order.look(self.session.groups.have_move(Move::LookAhead), (0..params.len()).map(moved).collect())?;
+        let records = self.session.groups.moved(&self.session.counts, Moving::Rule(Move::LookAhead), moved)?;
+        self.session.order = order;
         for (i, param) in params.iter().enumerate() {
             let before = self.slot_of(i, "skip_nonfinite");
             self.elements[i][before].iter_mut().zip(param).for_each(|(before, &p)| *before = p);
@@ -329,9 +309,9 @@ impl<F: Precision> Reference<F> {
     /// [`Error::Order`], [`Error::Count`] or [`Error::Shape`].
     pub fn eval(&mut self, params: &mut [ArrayD<F>]) -> Result<()> {
         self.check("parameters", params.len(), |i| params[i].shape().to_vec())?;
-        self.between_steps("evaluation")?;
-        let records = self.groups.moved(&self.clocks, Moving::Rule(Move::Evaluation), |_| true)?;
-        self.order.evaluate(self.has_eval(), records.clone())?;
+        self.session.between_steps("evaluation")?;
+        let records = self.session.groups.moved(&self.session.counts, Moving::Rule(Move::Evaluation), |_| true)?;
+        self.session.order.evaluate(self.has_eval(), records.clone())?;
         self.moved(Move::Evaluation, params, &records);
         Ok(())
     }
@@ -342,7 +322,7 @@ impl<F: Precision> Reference<F> {
     /// [`Error::Order`], [`Error::Count`] or [`Error::Shape`].
     pub fn train(&mut self, params: &mut [ArrayD<F>]) -> Result<()> {
         self.check("parameters", params.len(), |i| params[i].shape().to_vec())?;
-        let records = self.order.train()?;
+        let records = self.session.order.train()?;
         self.moved(Move::Training, params, &records);
         Ok(())
     }
@@ -351,7 +331,7 @@ impl<F: Precision> Reference<F> {
         for (i, param) in params.iter_mut().enumerate() {
             let Some(record) = records.of(i) else { continue };
             let mut values: Vec<F> = param.iter().copied().collect();
-            let rule = self.groups.rule_of(i);
+            let rule = self.session.groups.rule_of(i);
             F::kernel(rule).moved(to, &record.hyper, &mut values, &self.elements[i][..rule.names().state.len()]);
             param.iter_mut().zip(values).for_each(|(place, value)| *place = value);
         }
@@ -363,24 +343,24 @@ impl<F: Precision> Reference<F> {
     /// [`Error::Order`], [`Error::Count`] or [`Error::Shape`].
     pub fn swap_ema(&mut self, params: &mut [ArrayD<F>]) -> Result<()> {
         self.check("parameters", params.len(), |i| params[i].shape().to_vec())?;
-        self.between_steps("swap")?;
-        check_swap(&self.groups)?;
+        self.session.between_steps("swap")?;
+        self.session.check_swap()?;
         let to = Moving::Wrapper("ema", Ema::SWAP);
-        let records = self.order.swap(|| self.groups.moved(&self.clocks, to, |_| true))?;
+        let records = self.session.order.swap(|| self.session.groups.moved(&self.session.counts, to, |_| true))?;
         self.move_by("ema", Ema::SWAP, params, &records);
         Ok(())
     }
 
     /// A wrapper's move.
     fn move_by(&mut self, name: &str, to: usize, params: &mut [ArrayD<F>], records: &Records) {
-        let wrappers = self.groups.wrappers();
+        let wrappers = self.session.groups.wrappers();
         let Some((at, wrapper)) = wrappers.iter().enumerate().find(|(_, wrapper)| wrapper.name() == name) else {
             return;
         };
         for (i, param) in params.iter_mut().enumerate() {
             let Some(record) = records.of(i) else { continue };
             let numbers = wrappers.with_decided(&record.wrapped, |_| F::one());
-            let slot = self.groups.rule_of(i).names().state.len() + wrappers::place(name);
+            let slot = self.session.groups.rule_of(i).names().state.len() + wrappers::place(name);
             let mut values: Vec<F> = param.iter().copied().collect();
             F::hooks(wrapper).moved(to, &numbers[at], &mut values, &mut self.elements[i][slot]);
             param.iter_mut().zip(values).for_each(|(place, value)| *place = value);
@@ -393,16 +373,11 @@ impl<F: Precision> Reference<F> {
     /// [`Error::Order`], [`Error::Count`] or [`Error::Shape`].
     pub fn ema_into(&mut self, params: &mut [ArrayD<F>]) -> Result<()> {
         self.check("parameters", params.len(), |i| params[i].shape().to_vec())?;
-        check_ema(&self.groups)?;
-        self.order.in_training("ema")?;
-        let records = self.groups.moved(&self.clocks, Moving::Wrapper("ema", Ema::READ), |_| true)?;
+        self.session.check_ema()?;
+        self.session.order.in_training("ema")?;
+        let records = self.session.groups.moved(&self.session.counts, Moving::Wrapper("ema", Ema::READ), |_| true)?;
         self.move_by("ema", Ema::READ, params, &records);
         Ok(())
-    }
-
-    /// Whether the coming step, or its first micro-batch, needs a look-ahead before it.
-    pub fn needs_look_ahead(&self) -> bool {
-        self.batch == 0 && self.groups.have_move(Move::LookAhead)
     }
 
     /// What became of the last step.
@@ -415,7 +390,7 @@ impl<F: Precision> Reference<F> {
     /// # Errors
     /// [`Error::UnknownTensor`].
     pub fn norm(&self, tensor: &str) -> Result<f64> {
-        Ok(self.measured[find(&self.tensors, tensor)?].norm())
+        Ok(self.measured[self.session.find(tensor)?].norm())
     }
 
     /// The loss scale.
@@ -428,174 +403,9 @@ impl<F: Precision> Reference<F> {
     /// # Errors
     /// [`Error::Config`] or [`Error::Field`].
     pub fn set_loss_scale(&mut self, scale: LossScaleState) -> Result<()> {
-        self.between_steps("set_loss_scale")?;
-        check_scale(&self.groups, scale)?;
+        self.session.check_scale(scale)?;
         self.scale = scale;
         Ok(())
-    }
-
-    /// Refuses what cannot be between the micro-batches of a step.
-    fn between_steps(&self, what: &'static str) -> Result<()> {
-        between_steps(what, self.batch, self.groups.wrappers().batches())
-    }
-
-    /// Whether the parameters are evaluated elsewhere than they are trained.
-    pub fn has_eval(&self) -> bool {
-        self.groups.have_move(Move::Evaluation)
-    }
-
-    /// As [`Optimizer::set_lr`](crate::Optimizer::set_lr).
-    ///
-    /// # Errors
-    /// [`Error::Field`].
-    pub fn set_lr(&mut self, lr: f64) -> Result<()> {
-        self.order.settled("set_lr")?;
-        self.groups.set_lr(lr)
-    }
-
-    /// As [`Optimizer::set`](crate::Optimizer::set).
-    ///
-    /// # Errors
-    /// [`Error::Field`] or [`Error::Config`].
-    pub fn set(&mut self, field: &str, value: f64) -> Result<()> {
-        self.order.settled("set")?;
-        self.groups.set(field, value)
-    }
-
-    /// As [`Optimizer::set_group`](crate::Optimizer::set_group).
-    ///
-    /// # Errors
-    /// [`Error::Group`], [`Error::Field`] or [`Error::Config`].
-    pub fn set_group(&mut self, group: usize, field: &str, value: f64) -> Result<()> {
-        self.order.settled("set_group")?;
-        self.groups.set_group(group, field, value)
-    }
-
-    /// As [`Optimizer::feed`](crate::Optimizer::feed).
-    ///
-    /// # Errors
-    /// [`Error::Field`].
-    pub fn feed(&mut self, metric: f64) -> Result<()> {
-        self.order.settled("feed")?;
-        self.groups.feed(metric)
-    }
-
-    /// As [`Optimizer::value`](crate::Optimizer::value).
-    ///
-    /// # Errors
-    /// [`Error::Config`] or [`Error::Field`].
-    pub fn value(&self, option: &str) -> Result<f64> {
-        self.groups.value(option, self.clocks.steps.saturating_add(1))
-    }
-
-    /// As [`Optimizer::group_value`](crate::Optimizer::group_value).
-    ///
-    /// # Errors
-    /// [`Error::Group`], [`Error::Config`] or [`Error::Field`].
-    pub fn group_value(&self, group: usize, option: &str) -> Result<f64> {
-        self.groups.group_value(group, option, self.clocks.steps.saturating_add(1))
-    }
-
-    /// As [`Optimizer::scheduler_mut`](crate::Optimizer::scheduler_mut).
-    pub fn scheduler_mut(&mut self, option: &str) -> Option<&mut Scheduler> {
-        self.groups.scheduler_mut(option)
-    }
-
-    /// As [`Optimizer::group_scheduler_mut`](crate::Optimizer::group_scheduler_mut).
-    pub fn group_scheduler_mut(&mut self, group: usize, option: &str) -> Option<&mut Scheduler> {
-        self.groups.group_scheduler_mut(group, option)
-    }
-
-    /// As [`Optimizer::freeze`](crate::Optimizer::freeze).
-    ///
-    /// # Errors
-    /// [`Error::Pattern`], or [`Error::Order`] between a look-ahead and its step.
-    pub fn freeze(&mut self, pattern: &str) -> Result<()> {
-        self.order.settled("freeze")?;
-        self.between_steps("freeze")?;
-        self.groups.freeze(&self.tensors, pattern, true)
-    }
-
-    /// As [`Optimizer::unfreeze`](crate::Optimizer::unfreeze).
-    ///
-    /// # Errors
-    /// [`Error::Pattern`], or [`Error::Order`] between a look-ahead and its step.
-    pub fn unfreeze(&mut self, pattern: &str) -> Result<()> {
-        self.order.settled("unfreeze")?;
-        self.between_steps("unfreeze")?;
-        self.groups.freeze(&self.tensors, pattern, false)
-    }
-
-    /// Whether a tensor is frozen.
-    ///
-    /// # Errors
-    /// [`Error::UnknownTensor`].
-    pub fn frozen(&self, tensor: &str) -> Result<bool> {
-        Ok(self.groups.is_frozen(find(&self.tensors, tensor)?))
-    }
-
-    /// As [`Optimizer::steps`](crate::Optimizer::steps).
-    pub fn steps(&self) -> u64 {
-        self.clocks.steps
-    }
-
-    /// As [`Optimizer::set_steps`](crate::Optimizer::set_steps).
-    ///
-    /// # Errors
-    /// [`Error::Order`] between a look-ahead and its step.
-    pub fn set_steps(&mut self, steps: u64) -> Result<()> {
-        self.order.settled("set_steps")?;
-        self.clocks.steps = steps;
-        Ok(())
-    }
-
-    /// Applied steps of a tensor.
-    ///
-    /// # Errors
-    /// [`Error::UnknownTensor`].
-    pub fn t(&self, tensor: &str) -> Result<u64> {
-        Ok(self.clocks.clock(find(&self.tensors, tensor)?).t)
-    }
-
-    /// As [`Optimizer::set_t`](crate::Optimizer::set_t).
-    ///
-    /// # Errors
-    /// [`Error::UnknownTensor`], or [`Error::Order`] between a look-ahead and its step.
-    pub fn set_t(&mut self, tensor: &str, t: u64) -> Result<()> {
-        let i = find(&self.tensors, tensor)?;
-        self.order.settled("set_t")?;
-        let carried = self.groups.rule_of(i).carried(t);
-        self.clocks.set(i, |clock| (clock.t, clock.carried) = (t, carried));
-        Ok(())
-    }
-
-    /// As [`Optimizer::carried`](crate::Optimizer::carried).
-    ///
-    /// # Errors
-    /// [`Error::UnknownTensor`].
-    pub fn carried(&self, tensor: &str) -> Result<Carried> {
-        Ok(self.clocks.clock(find(&self.tensors, tensor)?).carried)
-    }
-
-    /// As [`Optimizer::set_carried`](crate::Optimizer::set_carried).
-    ///
-    /// # Errors
-    /// [`Error::UnknownTensor`], [`Error::Order`] between a look-ahead and its step, or [`Error::Field`].
-    pub fn set_carried(&mut self, tensor: &str, carried: Carried) -> Result<()> {
-        let i = find(&self.tensors, tensor)?;
-        check_carried(tensor, carried)?;
-        self.order.settled("set_carried")?;
-        self.clocks.set(i, |clock| clock.carried = carried);
-        Ok(())
-    }
-
-    /// The names of a tensor's state slots.
-    ///
-    /// # Errors
-    /// [`Error::UnknownTensor`].
-    pub fn slots(&self, tensor: &str) -> Result<Vec<&'static str>> {
-        let slots = self.groups.slots_of(find(&self.tensors, tensor)?);
-        Ok(slots.iter().map(|slot| slot.name).collect())
     }
 
     /// A state slot, in the tensor's shape; `[]` for one number a tensor, `[.., rows, 1]` for one a row, and
@@ -604,13 +414,13 @@ impl<F: Precision> Reference<F> {
     /// # Errors
     /// [`Error::UnknownTensor`] or [`Error::UnknownSlot`].
     pub fn state(&self, tensor: &str, slot: &str) -> Result<ArrayD<F>> {
-        let i = find(&self.tensors, tensor)?;
-        let (slot, place) = self.groups.find_slot(i, tensor, slot)?;
+        let i = self.session.find(tensor)?;
+        let (slot, place) = self.session.groups.find_slot(i, tensor, slot)?;
         let values = match slot.extent {
             Extent::Tensor => vec![self.numbers[i][place]],
             _ => self.elements[i][place].clone(),
         };
-        Ok(ArrayD::from_shape_vec(slot.extent.shape(&self.tensors[i].shape), values)
+        Ok(ArrayD::from_shape_vec(slot.extent.shape(&self.session.tensors[i].shape), values)
             .expect("a slot is as long as its tensor"))
     }
 
@@ -619,8 +429,8 @@ impl<F: Precision> Reference<F> {
     /// # Errors
     /// [`Error::UnknownTensor`], [`Error::UnknownSlot`] or [`Error::Shape`].
     pub fn set_state(&mut self, tensor: &str, slot: &str, values: &[F]) -> Result<()> {
-        let i = find(&self.tensors, tensor)?;
-        let (found, place) = self.groups.find_slot(i, tensor, slot)?;
+        let i = self.session.find(tensor)?;
+        let (found, place) = self.session.groups.find_slot(i, tensor, slot)?;
         let target = match found.extent {
             Extent::Tensor => &mut self.numbers[i][place..=place],
             _ => &mut self.elements[i][place][..],
@@ -628,16 +438,16 @@ impl<F: Precision> Reference<F> {
         check_len(&format!("state {slot}"), tensor, values.len(), target.len())?;
         target.copy_from_slice(values);
         if found.start == Start::Param {
-            self.clocks.set(i, |clock| clock.started = true);
+            self.session.counts.set(i, |clock| clock.started = true);
         }
         Ok(())
     }
 
     fn check(&self, what: &'static str, count: usize, shape: impl Fn(usize) -> Vec<usize>) -> Result<()> {
-        if count != self.tensors.len() {
-            return Err(Error::Count { what, found: count, expected: self.tensors.len() });
+        if count != self.session.tensors.len() {
+            return Err(Error::Count { what, found: count, expected: self.session.tensors.len() });
         }
-        for (i, tensor) in self.tensors.iter().enumerate() {
+        for (i, tensor) in self.session.tensors.iter().enumerate() {
             if shape(i) != tensor.shape {
                 let (found, expected) = (format!("shape {:?}", shape(i)), format!("shape {:?}", tensor.shape));
                 let what = what.trim_end_matches('s').into();
@@ -646,6 +456,8 @@ impl<F: Precision> Reference<F> {
         }
         Ok(())
     }
+
+    session_methods!();
 }
 
 /// A tensor's gradients, measured in the tree that the GPU uses.
@@ -656,70 +468,4 @@ fn measure<F: Precision>(wrappers: &Wrappers, unscale: F, params: &[F], grads: O
     parts::tree(Measured::zero(), Measured::combine, grads.len(), |i| {
         Measured::of(grads[i], grads[i] * unscale / batches, with_params.then(|| params[i]))
     })
-}
-
-/// Refuses what cannot be between the micro-batches of a step.
-pub(crate) fn between_steps(what: &'static str, batch: u64, batches: u64) -> Result<()> {
-    if batch == 0 {
-        return Ok(());
-    }
-    Err(Error::Order { what, message: format!("{batch} of {batches} micro-batches are taken; take the rest first") })
-}
-
-/// Refuses what needs the mean of the parameters where there is none.
-pub(crate) fn check_ema(groups: &Groups) -> Result<()> {
-    match groups.wrappers().ema() {
-        Some(_) => Ok(()),
-        None => {
-            Err(Error::Config { path: "ema".into(), message: "is not set; there is no mean of the parameters".into() })
-        }
-    }
-}
-
-/// Refuses to swap the parameters with a mean that is read otherwise than it is kept.
-pub(crate) fn check_swap(groups: &Groups) -> Result<()> {
-    check_ema(groups)?;
-    match groups.wrappers().ema() {
-        Some(Ema { debias: true, .. }) => {
-            refuse("ema.debias", true, "false to swap in place; ema_into copies the mean out")
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Refuses a loss scale that no step leaves.
-pub(crate) fn check_scale(groups: &Groups, scale: LossScaleState) -> Result<()> {
-    let Some(&LossScale { interval, .. }) = groups.wrappers().loss_scale() else {
-        return Err(Error::Config { path: "loss_scale".into(), message: "is not set; there is no scale".into() });
-    };
-    LossScale::check_scale("scale", scale.scale)?;
-    if u64::from(scale.good) >= interval {
-        return refuse("good", scale.good, format!("below loss_scale.interval, {interval}"));
-    }
-    Ok(())
-}
-
-/// The place of a tensor in the list.
-pub(crate) fn find(tensors: &[TensorSpec], name: &str) -> Result<usize> {
-    tensors.iter().position(|tensor| tensor.name == name).ok_or_else(|| Error::UnknownTensor {
-        tensor: name.into(),
-        known: tensors.iter().map(|tensor| &tensor.name[..]).collect::<Vec<_>>().join(", "),
-    })
-}
-
-/// Refuses carried values that no step leaves.
-pub(crate) fn check_carried(tensor: &str, carried: Carried) -> Result<()> {
-    match carried.iter().find(|value| !value.is_finite() || **value < 0.0) {
-        Some(value) => refuse(format!("carried of tensor {tensor}"), value, "at least 0 and finite"),
-        None => Ok(()),
-    }
-}
-
-/// Refuses a number of values other than expected.
-pub(crate) fn check_len(what: &str, tensor: &str, found: usize, expected: usize) -> Result<()> {
-    if found == expected {
-        return Ok(());
-    }
-    let (found, expected) = (format!("{found} elements"), format!("{expected} elements"));
-    Err(Error::Shape { what: what.into(), tensor: tensor.into(), found, expected })
 }

@@ -7,7 +7,7 @@ use half::f16;
 use super::{Gpu, Slice, floats};
 use crate::error::Result;
 use crate::plan::{Place, pack, padded};
-use crate::reference::{check_len, find};
+use crate::session::{check_len, find};
 use crate::tensor::{ALIGNMENT, DType, TensorSpec};
 
 /// Values of a list of tensors in as few buffers as the device allows, zero at first. Each tensor starts on 256 bytes.

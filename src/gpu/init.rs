@@ -3,7 +3,7 @@
 use super::{Arena, BINDING_BYTES_MAX, Gpu, Made, Slice};
 use crate::error::{Error, Result};
 use crate::init::{self, Draw, Init, Law, Orthogonal, halves};
-use crate::reference::find;
+use crate::session::find;
 use crate::tensor::{ALIGNMENT, TensorSpec};
 
 /// Words of a dispatch's record in its buffer: bindings start on 256 bytes.

@@ -14,8 +14,8 @@ use wgpu_optim::rules::ALL;
 use wgpu_optim::shader::{Walk, compose};
 use wgpu_optim::wrappers::{self, Moving};
 use wgpu_optim::{
-    Accumulate, AdaptiveClip, Clip, Config, DType, Ema, Error, Gpu, Group, Lookahead, LossScale, Result,
-    SkipNonfinite, TensorSpec, Together, Tuning, Wrappers, encode_together,
+    Accumulate, AdaptiveClip, Clip, Config, DType, Ema, Error, Gpu, Group, Lookahead, LossScale, Result, SkipNonfinite,
+    TensorSpec, Together, Tuning, Wrappers, encode_together,
 };
 
 type Edit = Arc<dyn Fn(String) -> String + Send + Sync>;

@@ -13,9 +13,9 @@ const FLOORS: [&[&str]; 11] = [
     &["wrappers", "wrappers/*"],
     &["rules", "rules/*", "plan", "plan/*", "clock", "report", "early_stopping", "traffic"],
     &["groups", "shader", "shader/*"],
-    &["config", "course"],
+    &["config", "course", "session"],
     &["reference", "gpu", "gpu/*"],
-    &["optimizer"],
+    &["optimizer", "optimizer/*"],
     &["joint", "proof"],
     &["lib", "backend", "guide", "guide/*"],
 ];
@@ -44,11 +44,13 @@ const NEIGHBOURS: &[(&str, &str, &[&str])] = &[
     ("shader/*", "shader/*", &[]),
     ("gpu/*", "gpu", &[]),
     ("gpu/*", "gpu/*", &[]),
-    ("gpu/*", "reference", &["find", "check_len"]),
+    ("optimizer", "optimizer/*", &[]),
+    ("optimizer/*", "optimizer", &[]),
+    ("optimizer/*", "optimizer/*", &[]),
 ];
 
 /// Modules that may name wgpu: the rest must build without it.
-const NAMES_WGPU: [&str; 5] = ["gpu", "gpu/*", "optimizer", "joint", "proof"];
+const NAMES_WGPU: [&str; 6] = ["gpu", "gpu/*", "optimizer", "optimizer/*", "joint", "proof"];
 
 /// Tests that walk over the registry: a new optimizer changes none of them.
 const WALKS: [&str; 6] = ["bytes", "expansion", "golden", "parity", "properties", "sensitivity"];
@@ -73,6 +75,7 @@ impl File {
             Some(("init", _)) => "init/*",
             Some(("gpu", _)) => "gpu/*",
             Some(("shader", _)) => "shader/*",
+            Some(("optimizer", _)) => "optimizer/*",
             Some(("plan", _)) => "plan/*",
             Some(("guide", _)) => "guide/*",
             _ => module,
@@ -239,7 +242,8 @@ fn wgpu_named(files: &[File]) -> Vec<String> {
 #[test]
 fn only_the_host_layer_names_wgpu() {
     hold(
-        "Only src/gpu.rs, src/gpu/, src/optimizer.rs, src/joint.rs and src/proof.rs name wgpu: the texts, the plans and the reference must build \
+        "Only src/gpu.rs, src/gpu/, src/optimizer.rs, src/optimizer/, src/joint.rs and src/proof.rs name wgpu: the \
+         texts, the plans and the reference must build \
          without it (`--no-default-features`).\nPass plain numbers in, as `plan::Bounds` does.",
         wgpu_named(&repository()),
     );

@@ -1,0 +1,71 @@
+//! What an optimizer asks of the device's limits.
+
+use super::variants::Variant;
+use crate::error::{Error, Result};
+use crate::groups::Groups;
+use crate::lines::Lines;
+use crate::plan::Bounds;
+use crate::rule::AnyRule;
+use crate::shader::{self, Skeleton, Walk, tensor_numbers};
+use crate::tensor::TensorSpec;
+use crate::words::{NORM_WORDS, SUM_WORDS};
+use crate::wrappers::Wrappers;
+
+/// Refuses a device that cannot bind what the shaders declare.
+pub(super) fn check_limits(limits: &wgpu::Limits, variants: &[Variant], wrappers: &Wrappers) -> Result<()> {
+    let skeletons = |rule: &dyn AnyRule| {
+        let walks = Walk::of_step(rule, wrappers)
+            .into_iter()
+            .map(|walk| walk.skeleton)
+            .chain(rule.moves().iter().map(|_| Skeleton::Moves));
+        let decides: &[_] =
+            if wrappers.is_controlled() { &[Skeleton::Norms, Skeleton::FinishNorms, Skeleton::Decide] } else { &[] };
+        let accumulates = (wrappers.batches() > 1).then_some(Skeleton::Accumulate);
+        walks.chain(decides.iter().copied()).chain(accumulates).collect::<Vec<_>>()
+    };
+    let all = || {
+        let of = |Variant { rule, .. }: &Variant| {
+            skeletons(&**rule)
+                .into_iter()
+                .map(|skeleton| shader::bindings(&**rule, wrappers, skeleton))
+                .collect::<Vec<_>>()
+        };
+        variants.iter().flat_map(of)
+    };
+    let most = all().map(|bindings| bindings.len()).max().unwrap_or(0);
+    let dynamic = all().map(|bindings| bindings.iter().filter(|binding| binding.dynamic()).count()).max().unwrap_or(0);
+    for (limit, found, needed) in [
+        ("max_storage_buffers_per_shader_stage", limits.max_storage_buffers_per_shader_stage, most),
+        (
+            "max_dynamic_storage_buffers_per_pipeline_layout",
+            limits.max_dynamic_storage_buffers_per_pipeline_layout,
+            dynamic,
+        ),
+    ] {
+        if u64::from(found) < needed as u64 {
+            return Err(Error::Limit { limit, found: found.into(), needed: needed as u64 });
+        }
+    }
+    Ok(())
+}
+
+/// Words of the numbers of all tensors and of all partial results.
+pub(super) fn scratch_words(tensors: &[TensorSpec], groups: &Groups, lines: &[Option<Lines>], bounds: Bounds) -> u64 {
+    let words = |(i, tensor): (usize, &TensorSpec)| {
+        let rule = groups.rule_of(i);
+        let partial = match sums(rule, groups.wrappers()) {
+            _ if groups.wrappers().measures() => NORM_WORDS,
+            true => SUM_WORDS,
+            false => 0,
+        };
+        let partials = partial * tensor.len_elements().div_ceil(bounds.chunk_len());
+        let of_matrix = |lines: Lines| lines.shares().iter().sum::<u64>().saturating_mul(lines.matrices);
+        (tensor_numbers(rule, groups.wrappers()) as u64 + partials).saturating_add(lines[i].map_or(0, of_matrix))
+    };
+    tensors.iter().enumerate().map(words).fold(0, u64::saturating_add)
+}
+
+/// Whether chunks leave partial results of a rule's sums, or of a wrapper's counts.
+pub(super) fn sums(rule: &dyn AnyRule, wrappers: &Wrappers) -> bool {
+    rule.sums().next().is_some() || wrappers.counts()
+}

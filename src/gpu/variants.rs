@@ -1,0 +1,63 @@
+//! Which tensors share their pipelines.
+
+use std::collections::HashMap;
+
+use crate::groups::Groups;
+use crate::rule::{AnyRule, WeightDecay};
+use crate::shader::{Switches, element_slots};
+
+/// Groups whose pipelines are the same.
+#[derive(Debug)]
+pub(super) struct Variant {
+    pub(super) rule: Box<dyn AnyRule>,
+    /// Numbers of state an element.
+    pub(super) slots: u64,
+    pub(super) switches: Switches,
+}
+
+/// Groups whose pipelines are the same, and each tensor's.
+pub(super) fn variants(groups: &Groups, lanes: u32) -> (Vec<Variant>, Vec<usize>) {
+    let mut variants: Vec<Variant> = Vec::new();
+    let mut members: Vec<Vec<usize>> = Vec::new();
+    let mut places = HashMap::new();
+    let mut variant_of = Vec::with_capacity(groups.of().len());
+    for (i, &group) in groups.of().iter().enumerate() {
+        let rule = groups.rule_of(i);
+        variant_of.push(*places.entry((group, groups.lines_of(i).is_some())).or_insert_with(|| {
+            let names = |rule: &dyn AnyRule| rule.slots().iter().map(|slot| slot.name).collect::<Vec<_>>();
+            let same = |variant: &Variant| {
+                variant.rule.constants() == rule.constants()
+                    && variant.rule.passes() == rule.passes()
+                    && names(&*variant.rule) == names(rule)
+            };
+            let place = variants.iter().position(same).unwrap_or_else(|| {
+                let slots = element_slots(rule, groups.wrappers()).len() as u64;
+                variants.push(Variant { rule: rule.boxed(), slots, switches: Switches::default() });
+                members.push(Vec::new());
+                variants.len() - 1
+            });
+            members[place].push(group);
+            place
+        }));
+    }
+    if variants.is_empty() {
+        // Without tensors, too, the device decides on steps.
+        let switches = Switches { lanes, ..Switches::default() };
+        variants.push(Variant { rule: groups.rule(0).boxed(), slots: 0, switches });
+        return (variants, variant_of);
+    }
+    for (variant, members) in variants.iter_mut().zip(members) {
+        let decays =
+            |wanted: fn(WeightDecay) -> bool| members.iter().any(|&group| wanted(groups.rule(group).weight_decay()));
+        variant.switches = Switches {
+            maximize: members.iter().any(|&group| groups.maximizes(group)),
+            l2: decays(|decay| matches!(decay, WeightDecay::L2(_))),
+            decay: decays(|decay| matches!(decay, WeightDecay::Decoupled(_) | WeightDecay::Independent(_))),
+            cautious: decays(|decay| matches!(decay, WeightDecay::Cautious(_))),
+            tails: true,
+            crossings: true,
+            lanes,
+        };
+    }
+    (variants, variant_of)
+}

@@ -1,0 +1,137 @@
+//! What a step does and what an optimizer holds, told or made ready before the first step.
+
+use super::Optimizer;
+use crate::course::Task;
+use crate::error::Result;
+use crate::gpu::{Buffers, Grads, Work};
+use crate::rule::Move;
+use crate::traffic;
+use crate::wrappers::{Ema, Moving};
+
+/// What a step of certain buffers does.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepPlan {
+    /// Walks over the tensors: 1, 3 with norms, 5 with rows and columns.
+    pub passes: usize,
+    /// Sets of bindings of one pass.
+    pub windows: usize,
+    /// Dispatches of a step.
+    pub dispatches: usize,
+    /// Kinds of pipeline that the groups need.
+    pub variants: usize,
+    /// Bytes of elements that the coming step reads and writes.
+    pub bytes: u64,
+    /// Bytes of rows and columns, of numbers and of sums, that it reads and writes beside them.
+    pub line_bytes: u64,
+    /// Tensors whose slices take the scalar kernel.
+    pub scalar_tensors: Vec<String>,
+}
+
+/// Bytes of the device's memory that an optimizer holds.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// State: 4 x slots x elements, each tensor's last block padded to 4 elements, and 4 a number of a row or column.
+    pub state: u64,
+    /// Sums of micro-batches, each tensor on 256 bytes.
+    pub accumulated: u64,
+    /// Numbers of the tensors, what elements see of their rows, partial sums, and what is decided on the device.
+    pub scratch: u64,
+    /// Chunk tables of the placements in use.
+    pub tables: u64,
+    /// Slots of per-step data.
+    pub steps: u64,
+}
+
+impl Memory {
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        self.state + self.accumulated + self.scratch + self.tables + self.steps
+    }
+}
+
+impl Optimizer {
+    /// What a step with these buffers does. Makes its pipelines and tables, as [`warm_up`](Self::warm_up) does.
+    ///
+    /// # Errors
+    /// Buffers as in [`encode`](Self::encode).
+    pub fn plan<'a>(&mut self, params: impl Into<Buffers<'a>>, grads: impl Into<Buffers<'a>>) -> Result<StepPlan> {
+        let (params, grads) = (params.into(), Grads::new(grads.into()));
+        let present = self.present(&grads);
+        let mut accumulates = (0, 0);
+        let wrappers = self.session.groups.wrappers().clone();
+        let sums = self.engine.accumulated();
+        let of_step = sums.as_ref().map_or(grads.clone(), |sums| Grads::new(Buffers::Arena(sums)));
+        if let Some(sums) = &sums {
+            let bound = self.engine.bind(&Buffers::Arena(sums), Work::Accumulate(&grads))?;
+            accumulates = (1, bound.dispatches());
+        }
+        let (variants, tensors) = (self.engine.variants(), &self.session.tensors);
+        let bound = self.engine.bind(&params, Work::Step(&of_step))?;
+        let stepped = || (0..tensors.len()).filter(|&i| present[i]);
+        let with_lines = stepped().filter(|&i| self.session.groups.rule_of(i).has_lines());
+        let line_bytes =
+            with_lines.filter_map(|i| self.session.groups.lines_of(i)).map(|lines| traffic::line_bytes(&lines));
+        let bytes = stepped().map(|i| {
+            let (clock, grad) = (self.session.counts.course.hoped().clock(i), tensors[i].grad_dtype);
+            let (t, first) = (clock.t.saturating_add(1), !clock.started);
+            tensors[i].len_elements() * traffic::step_bytes(self.session.groups.rule_of(i), &wrappers, grad, t, first)
+        });
+        Ok(StepPlan {
+            passes: bound.passes + accumulates.0,
+            windows: bound.windows,
+            dispatches: bound.dispatches() + accumulates.1,
+            variants,
+            bytes: bytes.sum(),
+            line_bytes: line_bytes.sum(),
+            scalar_tensors: bound.scalar.iter().map(|&i| tensors[i].name.clone()).collect(),
+        })
+    }
+
+    /// Makes every pipeline, table and bind group that steps with these buffers need, so that the first step is as
+    /// fast as the second.
+    ///
+    /// # Errors
+    /// Buffers as in [`encode`](Self::encode).
+    pub fn warm_up<'a>(&mut self, params: impl Into<Buffers<'a>>, grads: impl Into<Buffers<'a>>) -> Result<()> {
+        let (params, grads) = (params.into(), Grads::new(grads.into()));
+        for to in [Move::LookAhead, Move::Evaluation, Move::Training] {
+            if self.session.groups.have_move(to) {
+                self.engine.bind(&params, Work::Move(Moving::Rule(to)))?;
+            }
+        }
+        if self.session.check_swap().is_ok() {
+            self.engine.bind(&params, Work::Move(Moving::Wrapper("ema", Ema::SWAP)))?;
+        }
+        let sums = self.engine.accumulated();
+        let of_step = sums.as_ref().map_or(grads.clone(), |sums| Grads::new(Buffers::Arena(sums)));
+        if let Some(sums) = &sums {
+            self.engine.bind(&Buffers::Arena(sums), Work::Accumulate(&grads))?;
+        }
+        self.engine.bind(&params, Work::Step(&of_step))?;
+        if self.session.groups.wrappers().is_controlled() {
+            let buffer = self.reports.reserve(self.engine.gpu())?;
+            self.reports.give_back(buffer);
+        }
+        let mut course = self.session.counts.course.clone();
+        let choices = course.step(&self.session.groups, None, !self.session.groups.wrappers().skips())?;
+        let task = Task { stages: 0, sequence: [0, 0], others: 0 };
+        for words in self.words(&choices, &vec![true; self.session.tensors.len()], &[task]) {
+            self.engine.write(&words)?;
+        }
+        Ok(())
+    }
+
+    /// Lets go of the buffers of the last steps. Tables and bind groups are kept for the eight placements used last,
+    /// and keep their buffers alive; the next step makes its own again.
+    pub fn release_buffers(&mut self) {
+        self.engine.release();
+    }
+
+    /// Bytes of the device's memory that it holds now.
+    pub fn memory(&self) -> Memory {
+        let [state, accumulated, scratch, tables, steps] = self.engine.memory();
+        Memory { state, accumulated, scratch, tables, steps }
+    }
+}
