@@ -85,7 +85,7 @@ impl Optimizer {
     /// Encodes one step: an update of every tensor that has a gradient, from `grads` into `params`.
     ///
     /// Any number of steps may be encoded before one is submitted, in one encoder or several; they must be submitted in
-    /// the order of encoding. Where the encoder is dropped instead, give the token to [`undo`](Self::undo).
+    /// the order of encoding. Where the encoder is dropped instead, give what this returns to [`undo`](Self::undo).
     ///
     /// # Errors
     /// Buffers that do not fit the tensors or cannot be bound, a missing look-ahead, parameters in evaluation, a
@@ -200,9 +200,10 @@ impl Optimizer {
         Ok(bytes.map(|slice| (slice.buffer.clone(), slice.offset, slice.size.next_multiple_of(4))).collect())
     }
 
-    /// Whether each step clears the gradients that it was given, once it has read them: also where it is skipped, and
-    /// of micro-batches each; of a tensor in f16 with an odd length the half behind it, too. Their buffers need
-    /// `COPY_DST` usage then. Off at first: gradients are left as they are.
+    /// Sets whether each step clears the gradients that it was given, once it has read them. A step that is skipped
+    /// clears them, too, and so does every micro-batch. A tensor in f16 with an odd number of elements ends in the middle
+    /// of a word of 4 bytes: the step then also clears the other half of that word. The buffers need `COPY_DST` usage.
+    /// At first this is off, and gradients stay as they are.
     pub fn clear_grads(&mut self, clears: bool) {
         self.clears = clears;
     }
@@ -277,7 +278,7 @@ impl Optimizer {
         EncodedStep { optimizer: self.id, sequence: self.sequence }
     }
 
-    /// What is wrapped round the rule.
+    /// What is wrapped around the rule.
     pub(crate) fn wrappers(&self) -> &Wrappers {
         self.session.groups.wrappers()
     }

@@ -32,7 +32,7 @@ use crate::wrappers::{self, Ema, Moving, Wrappers};
 #[derive(Clone, Debug)]
 pub struct Reference<F> {
     session: Session<Clocks>,
-    /// Per tensor and field of the rule's `State`, one number an element, row or column; then the slots round the rule.
+    /// Per tensor and field of the rule's `State`, one number an element, row or column; then the slots around the rule.
     /// A slot that is off is empty.
     elements: Vec<Vec<Vec<F>>>,
     /// Per tensor, the fields of the rule's `TensorSpec`.

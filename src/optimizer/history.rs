@@ -69,20 +69,20 @@ impl Optimizer {
     /// have been dropped without being submitted.
     ///
     /// # Errors
-    /// [`Error::EncodedStep`] for another optimizer's token, one that is not the latest, one whose encoder was
-    /// submitted or is there still, or, where no step may be skipped, one from before [`set_t`](Self::set_t),
+    /// [`Error::EncodedStep`] for another optimizer's step, for one that is not the latest, for one whose encoder was
+    /// submitted or is there still, and, where no step may be skipped, for one from before [`set_t`](Self::set_t),
     /// `set_carried` or `set_steps`.
-    pub fn undo(&mut self, token: EncodedStep) -> Result<()> {
+    pub fn undo(&mut self, step: EncodedStep) -> Result<()> {
         let refuse = |message: &str| Err(Error::EncodedStep { message: message.into() });
-        if token.optimizer != self.id {
+        if step.optimizer != self.id {
             return refuse("belongs to another optimizer");
         }
         match self.session.counts.undo.back() {
-            Some(last) if last.sequence == token.sequence && last.state.is_done() => refuse("its work has run"),
-            Some(last) if last.sequence == token.sequence && !last.state.is_dropped() => {
+            Some(last) if last.sequence == step.sequence && last.state.is_done() => refuse("its work has run"),
+            Some(last) if last.sequence == step.sequence && !last.state.is_dropped() => {
                 refuse("its encoder is there still, or was submitted; drop it first")
             }
-            Some(last) if last.sequence == token.sequence => {
+            Some(last) if last.sequence == step.sequence => {
                 let last = self.session.counts.undo.pop_back().expect("it was just seen");
                 if let Some(waiting) = last.reports.then(|| self.waiting.pop_back()).flatten() {
                     if let Source::Device(receipt) = waiting.from {
@@ -93,7 +93,7 @@ impl Optimizer {
                 (self.session.order, self.session.batch, self.session.begun) = (last.order, last.batch, last.begun);
                 Ok(())
             }
-            _ if self.session.counts.undo.iter().any(|undo| undo.sequence == token.sequence) => {
+            _ if self.session.counts.undo.iter().any(|undo| undo.sequence == step.sequence) => {
                 refuse("is not the latest encoding; take those after it back first")
             }
             _ => refuse("its work has run, it was taken back already, or a count of steps was set after it"),

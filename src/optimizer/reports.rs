@@ -69,7 +69,7 @@ impl Optimizer {
         if (wrappers.skips() || wrappers.batches() > 1)
             && self.session.counts.undo.iter().any(|undo| undo.state.is_dropped())
         {
-            let message = "the encoder of an encoding was dropped; forget its token".into();
+            let message = "the encoder of an encoding was dropped; undo it".into();
             return Err(Error::Order { what: "step", message });
         }
         Ok(())

@@ -689,7 +689,7 @@ fn a_dropped_encoding_is_forgotten_before_tensors_are_added_and_after_counts_are
     let text = "add: an encoding is neither submitted nor taken back; its step would be lost";
     check(text, &twin.optimizer.add_blocking(&[TensorSpec::f32("x", [2])]).unwrap_err(), text);
     twin.optimizer.set_steps(5).unwrap();
-    let text = "step: the encoder of an encoding was dropped; forget its token";
+    let text = "step: the encoder of an encoding was dropped; undo it";
     check(text, &twin.optimizer.step(&twin.params, &twin.grads).unwrap_err(), text);
     twin.optimizer.undo(token).unwrap();
     assert_eq!((twin.optimizer.steps(), twin.optimizer.t("t0")), (5, Ok(0)));

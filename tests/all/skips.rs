@@ -445,7 +445,7 @@ fn a_dropped_encoder_is_named_until_it_is_forgotten() {
     let mut encoder = gpu.device().create_command_encoder(&Default::default());
     let token = twin.optimizer.encode(&mut encoder, &twin.params, &twin.grads).unwrap();
     drop(encoder);
-    let text = "step: the encoder of an encoding was dropped; forget its token";
+    let text = "step: the encoder of an encoding was dropped; undo it";
     for _ in 0..2 {
         twin.refuses(text, text, |Twin { optimizer, params, grads, .. }| optimizer.step(&*params, &*grads));
     }
