@@ -1,4 +1,5 @@
-//! Tensors and groups that join while an optimizer trains.
+//! Tensors and groups that join while an optimizer trains. This waits as reading does: the host can tell an encoding that
+//! was submitted from one that was not, whose step would be lost, only once the submitted work is done.
 
 use super::Optimizer;
 use crate::config::Group;
