@@ -201,8 +201,9 @@ impl Optimizer {
     }
 
     /// Sets whether each step clears the gradients that it was given, once it has read them. A step that is skipped
-    /// clears them, too, and so does every micro-batch. A tensor in f16 with an odd number of elements ends in the middle
-    /// of a word of 4 bytes: the step then also clears the other half of that word. The buffers need `COPY_DST` usage.
+    /// clears them, too, and so does every micro-batch. A gradient in f16 with an odd number of elements ends in the
+    /// middle of a word of 4 bytes; the step then also clears the other half of that word. The buffers need `COPY_DST`
+    /// usage.
     /// At first this is off, and gradients stay as they are.
     pub fn clear_grads(&mut self, clears: bool) {
         self.clears = clears;

@@ -32,8 +32,8 @@ use crate::wrappers::{self, Ema, Moving, Wrappers};
 #[derive(Clone, Debug)]
 pub struct Reference<F> {
     session: Session<Clocks>,
-    /// Per tensor and field of the rule's `State`, one number an element, row or column; then the slots around the rule.
-    /// A slot that is off is empty.
+    /// For each tensor and each field of the rule's `State`, one number an element, row or column; then the slots of
+    /// the wrappers. A slot that is off is empty.
     elements: Vec<Vec<Vec<F>>>,
     /// Per tensor, the fields of the rule's `TensorSpec`.
     numbers: Vec<Vec<F>>,

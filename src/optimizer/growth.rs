@@ -1,5 +1,5 @@
-//! Tensors and groups that join while an optimizer trains. This waits as reading does: the host can tell an encoding that
-//! was submitted from one that was not, whose step would be lost, only once the submitted work is done.
+//! Tensors and groups that join while an optimizer trains. This waits as reading does: only once the submitted work is
+//! done can the host tell an encoding that was submitted from one that was not, whose step would be lost.
 
 use super::Optimizer;
 use crate::config::Group;
