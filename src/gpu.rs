@@ -341,9 +341,9 @@ impl Gpu {
         #[cfg(target_arch = "wasm32")]
         {
             let mut late = self.0.late.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+            let context = &mut std::task::Context::from_waker(std::task::Waker::noop());
             let mut found = None;
-            late.retain_mut(|answer| match answer.as_mut().poll(&mut context) {
+            late.retain_mut(|answer| match answer.as_mut().poll(context) {
                 std::task::Poll::Ready(error) => {
                     found = found.take().or(error);
                     false
