@@ -84,6 +84,8 @@ fn polls(text: &str) -> usize {
 fn the_library_polls_in_one_place_which_counts() {
     fn texts(folder: &std::path::Path) -> Vec<String> {
         let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        // The harness of proofs reads back as a caller does.
+        let entries = entries.filter(|path| !path.ends_with("proof.rs"));
         entries
             .flat_map(|path| if path.is_dir() { texts(&path) } else { vec![std::fs::read_to_string(path).unwrap()] })
             .collect()
