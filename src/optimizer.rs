@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::clock::{Clocks, Order};
 use crate::config::Config;
 use crate::course::{self, Choices, Course, Task};
+#[cfg(doc)]
+use crate::error::Error;
 use crate::error::Result;
 use crate::gpu::{Arena, Bound, Buffers, Engine, Gpu, Grads, Part, Reports, Slot, Work};
 use crate::report::StepReport;

@@ -1,6 +1,8 @@
 //! Values of state slots, read and set.
 
 use super::Optimizer;
+#[cfg(doc)]
+use crate::error::Error;
 use crate::error::Result;
 use crate::rule::Start;
 
