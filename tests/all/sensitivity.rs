@@ -374,6 +374,8 @@ fn a_dropped_statement_of_a_skeleton_is_noticed_by_some_rule() {
         include_str!("../../shaders/skeletons/partials.wgsl"),
         include_str!("../../shaders/skeletons/decide.wgsl"),
         include_str!("../../shaders/skeletons/accumulate.wgsl"),
+        include_str!("../../shaders/skeletons/counts.wgsl"),
+        include_str!("../../shaders/skeletons/finish_counts.wgsl"),
     ];
     let pieces = [
         include_str!("../../shaders/skeletons/lines.wgsl"),
@@ -381,8 +383,6 @@ fn a_dropped_statement_of_a_skeleton_is_noticed_by_some_rule() {
         include_str!("../../shaders/skeletons/sums.wgsl"),
         include_str!("../../shaders/skeletons/pair.wgsl"),
         include_str!("../../shaders/skeletons/finish.wgsl"),
-        include_str!("../../shaders/skeletons/counts.wgsl"),
-        include_str!("../../shaders/skeletons/finish_counts.wgsl"),
     ];
     // What is wrapped round a rule is looked at first where it may show there.
     let edits_of = |pieces: &[&str], around: bool| -> Vec<_> {
