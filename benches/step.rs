@@ -159,8 +159,8 @@ struct Subject {
     first_of_its_load: bool,
 }
 
-/// Each rule with its defaults, and with the first of its cases for each other number of bytes to move; one of them with
-/// what may be wrapped round it.
+/// Each rule with its defaults, and with the first of its cases for each other number of bytes to move; one of them
+/// with what may be wrapped around it.
 fn subjects() -> Result<Vec<Subject>> {
     let mut subjects: Vec<Subject> = vec![];
     for row in rules::ALL {
@@ -195,10 +195,10 @@ fn subjects() -> Result<Vec<Subject>> {
     Ok(subjects)
 }
 
-/// The rule that is timed with what may be wrapped round it.
+/// The rule that is timed with what may be wrapped around it.
 const WRAPPED: &str = "adam";
 
-/// What is wrapped round it, and what that is called.
+/// What is wrapped around it, and what that is called.
 fn wraps() -> [(&'static str, serde_json::Map<String, serde_json::Value>); 4] {
     [
         ("+check", serde_json::json!({"skip_nonfinite": true})),

@@ -50,13 +50,13 @@ impl Optimizer {
     }
 
     /// Encodes the move of the parameters to where the model is to be evaluated, for rules that train it elsewhere
-    /// ([`has_eval`](Self::has_eval)); [`encode_training`](Self::encode_training) leads back, to rounding.
+    /// ([`has_eval`](Self::has_eval)); [`encode_train`](Self::encode_train) leads back, to rounding.
     /// In between a step is an error. The way back takes the same numbers, whatever is set or fed in between.
     ///
     /// # Errors
     /// [`Error::Order`] where no rule has such a move or the parameters stand there already; buffers as in
     /// [`encode`](Self::encode), all parameters given.
-    pub fn encode_evaluation<'a>(
+    pub fn encode_eval<'a>(
         &mut self,
         encoder: &mut wgpu::CommandEncoder,
         params: impl Into<Buffers<'a>>,
@@ -75,11 +75,11 @@ impl Optimizer {
         self.commit_move(encoder, bound, &choices, order)
     }
 
-    /// Encodes the way back from [`encode_evaluation`](Self::encode_evaluation).
+    /// Encodes the way back from [`encode_eval`](Self::encode_eval).
     ///
     /// # Errors
     /// The same.
-    pub fn encode_training<'a>(
+    pub fn encode_train<'a>(
         &mut self,
         encoder: &mut wgpu::CommandEncoder,
         params: impl Into<Buffers<'a>>,
@@ -161,20 +161,20 @@ impl Optimizer {
         self.submit(|optimizer, encoder| optimizer.encode_ema_into(encoder, copy))
     }
 
-    /// [`encode_evaluation`](Self::encode_evaluation) into an encoder of its own, submitted.
+    /// [`encode_eval`](Self::encode_eval) into an encoder of its own, submitted.
     ///
     /// # Errors
     /// The same.
     pub fn eval<'a>(&mut self, params: impl Into<Buffers<'a>>) -> Result<()> {
-        self.submit(|optimizer, encoder| optimizer.encode_evaluation(encoder, params))
+        self.submit(|optimizer, encoder| optimizer.encode_eval(encoder, params))
     }
 
-    /// [`encode_training`](Self::encode_training) into an encoder of its own, submitted.
+    /// [`encode_train`](Self::encode_train) into an encoder of its own, submitted.
     ///
     /// # Errors
     /// The same.
     pub fn train<'a>(&mut self, params: impl Into<Buffers<'a>>) -> Result<()> {
-        self.submit(|optimizer, encoder| optimizer.encode_training(encoder, params))
+        self.submit(|optimizer, encoder| optimizer.encode_train(encoder, params))
     }
 
     /// Binds all parameters for a move.

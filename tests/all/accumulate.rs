@@ -1,4 +1,4 @@
-//! Micro-batches added up on the GPU, and gradients cleared: against f32 sums on the CPU, and round every rule.
+//! Micro-batches added up on the GPU, and gradients cleared: against f32 sums on the CPU, and around every rule.
 
 use crate::common::twin::{Twin, bound, noise, tensors};
 use crate::common::{device, gpu};
@@ -351,7 +351,7 @@ fn gradients_are_left_in_place_or_cleared() {
         assert_eq!(left(&grads), [true; 3], "{value}: left again");
     }
 
-    // Slices with canaries round them, at words where the scalar kernel reads.
+    // Slices with canaries around them, at words where the scalar kernel reads.
     let grads = buffer_of(&gpu, &[7.0; 720], Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST);
     let params = Arena::new(&gpu, &list).unwrap();
     let slices = [Slice::new(&grads, 4, 2800), Slice::new(&grads, 2808, 12), Slice::new(&grads, 2828, 20)];

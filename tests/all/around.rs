@@ -1,4 +1,4 @@
-//! What is wrapped round every rule: schedules, lookahead, moves to evaluation. On the GPU and on the reference.
+//! What is wrapped around every rule: schedules, lookahead, moves to evaluation. On the GPU and on the reference.
 
 use crate::common::gpu;
 use crate::common::twin::{SIZES, Twin, bound, tensors};
@@ -449,7 +449,7 @@ fn evaluation_and_training_take_turns() {
 
         // A move that is not submitted is taken back as a step is.
         let mut encoder = gpu.device().create_command_encoder(&Default::default());
-        let token = twin.optimizer.encode_evaluation(&mut encoder, &twin.params).unwrap();
+        let token = twin.optimizer.encode_eval(&mut encoder, &twin.params).unwrap();
         drop(encoder);
         twin.optimizer.undo(token).unwrap();
         twin.optimizer.step(&twin.params, &twin.grads).unwrap();

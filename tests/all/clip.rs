@@ -1,4 +1,4 @@
-//! Gradients that are too large made smaller: round every rule, at the ends of f32, and against f64.
+//! Gradients that are too large made smaller: around every rule, at the ends of f32, and against f64.
 
 use crate::common::twin::{Twin, bound, noise, tensors};
 use crate::common::{gpu, say};

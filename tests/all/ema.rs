@@ -1,4 +1,4 @@
-//! The running mean of the parameters: fused round every rule, swapped in and out, copied out.
+//! The running mean of the parameters: fused around every rule, swapped in and out, copied out.
 
 use crate::common::twin::{Twin, bound, noise, tensors, ulps};
 use crate::common::{gpu, say};

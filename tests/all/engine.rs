@@ -13,7 +13,7 @@ use wgpu_optim::{
     Adafactor, Arena, Buffers, Config, DType, Gpu, Group, Optimizer, Sgd, Slice, TensorSpec, Tuning, WeightDecay,
 };
 
-/// State, sums, and slots round a rule that has none.
+/// State, sums, and slots around a rule that has none.
 fn configs() -> [Config; 3] {
     [
         json!({"optimizer": "adamw", "lr": 0.05}),
@@ -195,7 +195,8 @@ fn foreign_slices_give_the_arenas_bits_and_canaries_live() {
     for config in configs() {
         // Each on its own words of 16 bytes, NaN or canaries in every padding.
         canaries(&gpu, &config, &[5, 3, 1024, 0, 9001, 2], &[64, 72, 128, 1152, 1152, 10_160], 30, &[]);
-        // Live neighbours right behind a tensor of three: the first shares its last word, the others start off 16 bytes.
+        // Live neighbours right behind a tensor of three: the first shares its last word, the others start off 16
+        // bytes.
         canaries(&gpu, &config, &[3, 3, 2050, 7], &[4, 7, 10, 2060], 0, &[0, 1, 2, 3]);
         // The last bytes of the buffer are no whole word.
         canaries(&gpu, &config, &[8, 7], &[0, 8], 0, &[1]);

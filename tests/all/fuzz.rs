@@ -1,5 +1,5 @@
-//! Random sequences of steps, bad steps, forgotten steps, frozen and added tensors, rates and moves: the optimizer beside
-//! the reference, bit for bit.
+//! Random sequences of steps, bad steps, forgotten steps, frozen and added tensors, rates and moves: the optimizer
+//! beside the reference, bit for bit.
 
 use crate::common::twin;
 
@@ -31,6 +31,15 @@ fn configs() -> Vec<serde_json::Value> {
         json!({"optimizer": "asgd", "skip_nonfinite": true, "clip": {"sign": 3}, "schedules": {"alpha": schedule}}),
         json!({"optimizer": "lamb", "ema": {"decay": 0.8}, "norms": true}),
         json!({"optimizer": "yogi", "lookahead": {"k": 2, "alpha": 0.5}}),
+        json!({"optimizer": "lamb", "cautious_update": "count", "loss_scale": scale, "accumulate": 2,
+            "ema": {"decay": 0.9}, "lookahead": {"k": 3, "alpha": 0.4}}),
+        json!({"optimizer": "sgd", "momentum": 0.8, "form": "velocity", "nesterov": "look_ahead",
+            "cautious_update": "mean", "skip_nonfinite": true}),
+        json!({"optimizer": "adafactor", "cautious_update": "mean", "clip": {"global_norm": 2}}),
+        json!({"optimizer": "adamw", "update_rms_clip": 0.5, "cautious_update": "count", "skip_nonfinite": true,
+            "schedule": schedule}),
+        json!({"optimizer": "mars", "gamma": 0.3, "skip_nonfinite": true, "accumulate": 2, "ema": {"decay": 0.9}}),
+        json!({"optimizer": "schedule_free_sgd", "lr": 0.1, "loss_scale": scale, "warmup_steps": 3}),
     ]
 }
 

@@ -290,7 +290,7 @@ fn a_group_s_schedule_that_leads_out_of_bounds_stops_the_step_and_moves_nothing(
 
 // Freezing.
 
-/// State per element, sums, slots round a rule, rows and columns.
+/// State per element, sums, slots around a rule, rows and columns.
 fn configs() -> [Config; 4] {
     [
         json!({"optimizer": "adamw", "lr": 0.05, "schedule": {"exponential": {"gamma": 0.5}}}),

@@ -83,6 +83,33 @@ fn every_wrapper_matches_around_every_rule() {
     }
 }
 
+/// A rule whose update reads no gradient would have nothing to compare with, and would stand still on both sides.
+#[test]
+fn an_update_that_is_masked_still_moves_the_parameters() {
+    let counting = wrappers::ALL.iter().flat_map(|entry| (entry.cases)()).filter(|(_, wrapper)| wrapper.counts());
+    let counting: Vec<_> = counting.collect();
+    let Some(gpu) = gpu("masked updates", counting.len() * ALL.len()) else { return };
+    let list = tensors(&[1030]);
+    let mut moved = 0;
+    for (row, (case, wrapper)) in ALL.iter().flat_map(|row| counting.iter().map(move |case| (row, case))) {
+        let config = Config::from((row.default)()).wrap(wrapper.clone());
+        if config.groups(&list).is_err() {
+            continue;
+        }
+        let mut twin = Twin::new(&gpu, &config, &list, 9);
+        let before = twin.params.read_blocking("t0").expect("a readback");
+        (0..3).for_each(|_| drop(twin.step()));
+        let after = twin.params.read_blocking("t0").expect("a readback");
+        assert!(
+            before.iter().zip(&after).any(|(before, after)| before != after),
+            "{} in {case} stands still",
+            row.name
+        );
+        moved += 1;
+    }
+    say(&format!("masked updates: {moved} of {} pairs move, the others are refused", counting.len() * ALL.len()));
+}
+
 #[test]
 fn every_decay_and_direction_match_in_one_dispatch() {
     let Some(gpu) = gpu("decays in groups", ALL.len()) else { return };

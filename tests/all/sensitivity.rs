@@ -150,7 +150,7 @@ fn judge(gpu: &Gpu, config: &Config) -> Verdict {
     Verdict::Equal
 }
 
-/// The same of what is wrapped round a rule: with bad gradients, missing ones, and swaps with the mean.
+/// The same of what is wrapped around a rule: with bad gradients, missing ones, and swaps with the mean.
 fn judge_around(gpu: &Gpu, config: &Config) -> Verdict {
     let list = tensors(&[5, 1026, 9001]);
     let differs = |mut twin: Twin| {
@@ -233,7 +233,8 @@ fn ignores_order(gpu: &Gpu, config: &Config) -> bool {
     twin.optimizer.settle_blocking().is_ok() || twin.params.read_blocking("t0").expect("a readback") != before
 }
 
-/// Configurations that together use all that is wrapped round a rule; the rules are one that looks ahead and the first.
+/// Configurations that together use all that is wrapped around a rule; the rules are one that looks ahead and the
+/// first.
 fn wrapped(edit: &Edit) -> Vec<Config> {
     let broken = |rule| Config::from(Box::new(Broken { rule, edit: edit.clone() }) as Box<dyn AnyRule>);
     let cases = ALL.iter().flat_map(|row| (row.cases)()).map(|(_, rule)| rule);
@@ -384,7 +385,7 @@ fn a_dropped_statement_of_a_skeleton_is_noticed_by_some_rule() {
         include_str!("../../shaders/skeletons/pair.wgsl"),
         include_str!("../../shaders/skeletons/finish.wgsl"),
     ];
-    // What is wrapped round a rule is looked at first where it may show there.
+    // What is wrapped around a rule is looked at first where it may show there.
     let edits_of = |pieces: &[&str], around: bool| -> Vec<_> {
         pieces.iter().flat_map(|piece| drops(piece)).map(|(label, edit)| (label, edit, around)).collect()
     };

@@ -65,7 +65,7 @@ struct Outcome {
 }
 
 impl Outcome {
-    /// The first and the last of the rates round the most accurate one that cost less than [`GOOD`].
+    /// The first and the last of the rates around the most accurate one that cost less than [`GOOD`].
     fn window(&self) -> (usize, usize) {
         let accuracies = &self.accuracies;
         let top = (0..accuracies.len()).max_by(|&a, &b| accuracies[a].total_cmp(&accuracies[b])).unwrap_or(0);

@@ -117,12 +117,12 @@ pub fn descend(gpu: &Gpu, config: &Config, rates: &[f64], steps: usize) -> Resul
         // Where it is to be judged is not for every rule where it goes on from.
         let judged_elsewhere = optimizer.has_eval() && step > 0;
         if judged_elsewhere {
-            optimizer.encode_evaluation(&mut encoder, &params)?;
+            optimizer.encode_eval(&mut encoder, &params)?;
         }
         let offset = traced.offset + step as u64 * position.size;
         encoder.copy_buffer_to_buffer(position.buffer, position.offset, traced.buffer, offset, position.size);
         if judged_elsewhere {
-            optimizer.encode_training(&mut encoder, &params)?;
+            optimizer.encode_train(&mut encoder, &params)?;
         }
         if step < steps {
             if optimizer.needs_look_ahead() {
