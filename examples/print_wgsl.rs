@@ -7,7 +7,7 @@ use clap::{CommandFactory, Parser};
 use serde_json::{Map, Value};
 use wgpu_optim::backend::Access;
 use wgpu_optim::rules::ALL;
-use wgpu_optim::shader::{Skeleton, compose};
+use wgpu_optim::shader::{Skeleton, Values, compose};
 use wgpu_optim::{Config, DType};
 
 const ACCESSES: [Access; 2] = [Access::Vec4, Access::Scalar];
@@ -45,7 +45,7 @@ fn main() {
     let skeleton = Skeleton::ALL.into_iter().find(|known| known.name() == skeleton).expect("one of those offered");
     let access = ACCESSES.into_iter().find(|known| known.name() == access).expect("one of those offered");
     let grad = FORMATS.into_iter().find(|known| known.name() == grad_format).expect("one of those offered");
-    print!("{}", compose(config.rule(), config.wrappers(), skeleton, access, grad));
+    print!("{}", compose(config.rule(), config.wrappers(), skeleton, Values::apart(access, grad)));
     for (name, value) in config.rule().constants() {
         eprintln!("{name} = {value}");
     }

@@ -14,7 +14,7 @@
 //! ```
 //! use wgpu_optim::backend::plan::{Bounds, Item, Place, plan};
 //! use wgpu_optim::backend::{Access, Clocks};
-//! use wgpu_optim::shader::{Skeleton, compose};
+//! use wgpu_optim::shader::{Skeleton, Values, compose};
 //! use wgpu_optim::{AdamW, Config, DType, TensorSpec};
 //!
 //! let tensors = [TensorSpec::f32("weight", [300, 10]), TensorSpec::f32("bias", [10])];
@@ -22,7 +22,7 @@
 //! let groups = config.groups(&tensors)?;
 //!
 //! // Once. The backend compiles this text, for example by way of SPIR-V.
-//! let text = compose(config.rule(), config.wrappers(), Skeleton::Apply, Access::Vec4, DType::F32);
+//! let text = compose(config.rule(), config.wrappers(), Skeleton::Apply, Values::apart(Access::Vec4, DType::F32));
 //! assert!(text.contains("fn apply("));
 //!
 //! // For each placement. All parameters lie in buffer 0, all gradients in buffer 1, the state in buffer 2: the bias

@@ -110,13 +110,17 @@ pub enum Error {
         /// Its bytes.
         second_range: String,
     },
-    /// A buffer that holds parameters and gradients.
-    #[error("parameter {param} and gradient {grad} lie in one buffer; wgpu cannot bind it read and read_write at once")]
-    SharedBuffer {
-        /// A tensor whose parameter lies in the buffer.
-        param: String,
-        /// A tensor whose gradient lies in it.
-        grad: String,
+    /// Values that a step writes and others that it reads or writes, which share bytes.
+    #[error("{first} and {second} overlap: bytes {first_range} and {second_range} of one buffer")]
+    Aliased {
+        /// Parameter, gradient or output, and the tensor.
+        first: String,
+        /// Its bytes.
+        first_range: String,
+        /// The other one, which comes later in the buffer.
+        second: String,
+        /// Its bytes.
+        second_range: String,
     },
     /// A tensor that does not fit one buffer of the device.
     #[error("tensor {tensor}: its {what} take {size_bytes} bytes, a buffer holds at most {page_bytes}")]

@@ -84,6 +84,12 @@ pub struct Tuning {
     /// wgpu's run-time checks in every shader. They cost time, and hide an overrun rather than prevent it; without them
     /// the crate's own checked lengths hold.
     pub shader_checks: bool,
+    /// Bytes that one dispatch reads and writes at most: what takes about 100 ms, since a system may reset a device
+    /// that answers to nothing for two seconds.
+    pub dispatch_bytes: u64,
+    /// Placements of parameters and gradients whose bindings are kept, for each kind of work, at least 1. They keep
+    /// their buffers alive.
+    pub placements: u32,
 }
 
 impl Tuning {
@@ -93,9 +99,11 @@ impl Tuning {
     /// from quad to quad, and Adam over 16.8 M elements took 1.6 to 1.8 times as long as with 8. No GPU has been
     /// measured; 256 lanes are WebGPU's most, and 4 blocks leave a large GPU twice the workgroups of 8.
     pub fn of(adapter: &wgpu::AdapterInfo) -> Self {
+        let gpu = Self { lanes: 256, chunk_blocks: 4, shader_checks: false, dispatch_bytes: 16 << 30, placements: 2 };
         match adapter.device_type {
-            wgpu::DeviceType::Cpu => Self { lanes: 8, chunk_blocks: 8, shader_checks: false },
-            _ => Self { lanes: 256, chunk_blocks: 4, shader_checks: false },
+            wgpu::DeviceType::Cpu => Self { lanes: 8, chunk_blocks: 8, dispatch_bytes: 256 << 20, ..gpu },
+            wgpu::DeviceType::DiscreteGpu => gpu,
+            _ => Self { dispatch_bytes: 2 << 30, ..gpu },
         }
     }
 
@@ -110,6 +118,12 @@ impl Tuning {
         }
         if ![1, 2, 4, 8].contains(&self.chunk_blocks) {
             return refuse("chunk_blocks", self.chunk_blocks, "1, 2, 4 or 8");
+        }
+        if self.dispatch_bytes == 0 {
+            return refuse("dispatch_bytes", self.dispatch_bytes, "at least 1");
+        }
+        if self.placements == 0 {
+            return refuse("placements", self.placements, "at least 1");
         }
         Ok(())
     }
@@ -461,35 +475,4 @@ type Piece = (u64, u64);
 /// Bytes as f32, whatever their alignment.
 fn floats(bytes: &[u8]) -> Vec<f32> {
     bytemuck::pod_collect_to_vec(bytes)
-}
-
-/// Things kept by a key, the latest used last; the oldest makes room.
-#[derive(Debug)]
-struct Cache<K, V> {
-    entries: Vec<(K, V)>,
-    capacity: usize,
-}
-
-impl<K, V> Cache<K, V> {
-    fn new(capacity: usize) -> Self {
-        Self { entries: Vec::new(), capacity }
-    }
-
-    /// The value of the key that `is` accepts. The entry becomes the last that a full cache drops.
-    fn get(&mut self, is: impl Fn(&K) -> bool) -> Option<&V> {
-        let at = self.entries.iter().position(|(key, _)| is(key))?;
-        self.entries[at..].rotate_left(1);
-        self.entries.last().map(|(_, value)| value)
-    }
-
-    fn push(&mut self, key: K, value: V) {
-        if self.entries.len() == self.capacity {
-            self.entries.remove(0);
-        }
-        self.entries.push((key, value));
-    }
-
-    fn values(&self) -> impl Iterator<Item = &V> {
-        self.entries.iter().map(|(_, value)| value)
-    }
 }

@@ -36,7 +36,7 @@ pub fn encode_together(encoder: &mut wgpu::CommandEncoder, steps: &mut [Together
     let others = steps.len() as u32 - 1;
     let prepare = |(i, step): (usize, &mut Together<'_>)| {
         let role = if i == 0 { Role::Leads { others } } else { Role::Follows };
-        let encoding = step.optimizer.prepare(&step.params, &Grads::new(step.grads.clone()), role)?;
+        let encoding = step.optimizer.prepare(&step.params, &Grads::new(step.grads.clone()), None, role)?;
         step.optimizer.reserve(encoding)
     };
     let ready = steps.iter_mut().enumerate().map(prepare).collect::<Result<Vec<Ready>>>()?;

@@ -98,21 +98,47 @@ impl Optimizer {
         params: impl Into<Buffers<'a>>,
         grads: impl Into<Buffers<'a>>,
     ) -> Result<EncodedStep> {
-        let encoding = self.prepare(&params.into(), &Grads::new(grads.into()), Role::Alone)?;
+        let encoding = self.prepare(&params.into(), &Grads::new(grads.into()), None, Role::Alone)?;
+        self.commit(encoder, encoding)
+    }
+
+    /// Encodes one step out of place: it reads `params` and writes the new parameters to `outs`, for callers whose
+    /// parameters others still read. It moves as many bytes as [`encode`](Self::encode). A step that is skipped copies
+    /// the parameters to `outs`. The output of a tensor without gradient stays as it is.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode); an output that is missing where there is a gradient, or that shares bytes with
+    /// another output, a parameter or a gradient ([`Error::Aliased`]); [`Error::Limit`] where the device cannot bind
+    /// three buffers of values at once.
+    pub fn encode_into<'a>(
+        &mut self,
+        encoder: &mut wgpu::CommandEncoder,
+        params: impl Into<Buffers<'a>>,
+        grads: impl Into<Buffers<'a>>,
+        outs: impl Into<Buffers<'a>>,
+    ) -> Result<EncodedStep> {
+        let (params, outs) = (params.into(), outs.into());
+        let encoding = self.prepare(&params, &Grads::new(grads.into()), Some(&outs), Role::Alone)?;
         self.commit(encoder, encoding)
     }
 
     /// All that a step needs, bound and computed.
-    pub(crate) fn prepare(&mut self, params: &Buffers, grads: &Grads, role: Role) -> Result<Encoding> {
+    pub(crate) fn prepare<'a>(
+        &mut self,
+        params: &Buffers<'a>,
+        grads: &Grads<'a>,
+        outs: Option<&Buffers<'a>>,
+        role: Role,
+    ) -> Result<Encoding> {
         self.take_reports()?;
         let cleared = self.to_clear(grads)?;
         let present = self.present(grads);
         let encoding = match self.engine.accumulated() {
             None => {
-                let bound = self.engine.bind(params, Work::Step(grads))?;
+                let bound = self.engine.bind(params, Work::Step(grads, outs))?;
                 self.whole_step(bound, &present, role)?
             }
-            Some(sums) => self.micro_batch(params, grads, &present, &sums)?,
+            Some(sums) => self.micro_batch(params, grads, outs, &present, &sums)?,
         };
         Ok(Encoding { cleared, ..encoding })
     }
@@ -139,7 +165,14 @@ impl Optimizer {
     }
 
     /// A micro-batch added to the sums, and the step where it is the last one.
-    fn micro_batch(&mut self, params: &Buffers, grads: &Grads, present: &[bool], sums: &Arena) -> Result<Encoding> {
+    fn micro_batch(
+        &mut self,
+        params: &Buffers,
+        grads: &Grads,
+        outs: Option<&Buffers>,
+        present: &[bool],
+        sums: &Arena,
+    ) -> Result<Encoding> {
         let bound = self.engine.bind(&sums.into(), Work::Accumulate(grads))?;
         let looks_ahead = |i: usize| present[i] && self.session.groups.rule_of(i).needs_look_ahead();
         self.session.order.batch((0..present.len()).any(looks_ahead))?;
@@ -152,7 +185,7 @@ impl Optimizer {
         let of_step = Grads::new(if all { Buffers::Arena(sums) } else { Buffers::Slices(slices) });
         let adds = Run { bound, part: Part::Whole, words };
         // A micro-batch that is not the last also binds the step, which refuses bad parameters before any sum is taken.
-        let bound = self.engine.bind(params, Work::Step(&of_step))?;
+        let bound = self.engine.bind(params, Work::Step(&of_step, outs))?;
         if self.session.batch + 1 < self.session.groups.wrappers().batches() {
             let encoding = self.encoding(vec![adds], self.session.counts.course.clone(), self.session.order.clone());
             return Ok(Encoding { batch: self.session.batch + 1, begun, ..encoding });
@@ -238,7 +271,7 @@ impl Optimizer {
 
     /// Writes the words of an encoding, and takes a buffer for the report. This is the last thing that can fail.
     pub(crate) fn reserve(&mut self, encoding: Encoding) -> Result<Ready> {
-        let slots = encoding.runs.iter().map(|run| self.engine.write(&run.words)).collect::<Result<_>>()?;
+        let slots = encoding.runs.iter().map(|run| self.engine.write(&run.bound, &run.words)).collect::<Result<_>>()?;
         let receipt = match &encoding.step {
             Some(_) if self.session.groups.wrappers().is_controlled() => Some(self.reports.reserve(self.engine.gpu())?),
             _ => None,

@@ -2,20 +2,26 @@
 //! knows no wgpu.
 //!
 //! A tensor is cut into chunks of a power of two of blocks; a workgroup takes one chunk, an entry of the chunk table.
-//! Entries whose parameters, gradients and state lie within the device's binding limit of each other share a window:
-//! one set of bindings, one dispatch a pass. Partial sums are added in a binary tree over the blocks of a tensor, so
-//! where the cuts fall changes no bit. Passes over rows and columns go by tiles of matrices, whose size is a constant.
+//! The chunks that a binding holds whole make up a piece. Sizes alone decide all this, so the table outlives every move
+//! of a buffer. Where the values of a piece lie is a row of words that travels with the step, and pieces whose buffers
+//! the device can bind together share a window: one set of bindings, one dispatch a pass. Partial sums are added in a
+//! binary tree over the blocks of a tensor, so where the cuts fall changes no bit. Passes over rows and columns go by
+//! tiles of matrices, whose size is a constant.
 
 mod cut;
+mod place;
 mod table;
 
+use std::ops::Range;
+
+pub use place::{Home, Row, Span, Window, place};
 pub use table::Dispatch;
 
 use crate::error::{Error, Result, refuse};
 use crate::lines::Lines;
 use crate::tensor::{ALIGNMENT, Access, BLOCK, DType, TensorSpec};
 use crate::words::{SUM_WORDS, TensorSums};
-use cut::{cut, cut_lines, windows};
+use cut::{cut, cut_lines, cut_tiles, state_bytes};
 use table::Table;
 
 /// Bytes of four elements in f32: what a lane of the vec4 kernel reads and writes.
@@ -30,6 +36,8 @@ pub struct Bounds {
     pub workgroups: u32,
     /// Blocks of a chunk, a power of two up to 8.
     pub chunk_blocks: u32,
+    /// Bytes that one dispatch reads and writes at most.
+    pub dispatch_bytes: u64,
 }
 
 impl Bounds {
@@ -38,12 +46,19 @@ impl Bounds {
     pub fn new(binding_bytes: u64, workgroups: u32, wanted_blocks: u32, slots_max: u64) -> Self {
         let fitting = (binding_bytes.saturating_sub(ALIGNMENT) / block_bytes(slots_max)).max(1);
         let chunk_blocks = wanted_blocks.min(1 << fitting.min(8).ilog2());
-        Self { binding_bytes, workgroups, chunk_blocks }
+        Self { binding_bytes, workgroups, chunk_blocks, dispatch_bytes: u64::MAX }
     }
 
     /// Elements of a chunk.
     pub fn chunk_len(&self) -> u64 {
         u64::from(self.chunk_blocks) * BLOCK as u64
+    }
+
+    /// Elements of a piece of a tensor with so many slots an element: the most chunks whose state, or whose parameters,
+    /// a binding holds wherever they start.
+    pub fn piece_len(&self, slots: u64) -> u64 {
+        let bytes = self.binding_bytes.saturating_sub(ALIGNMENT);
+        (bytes / (4 * slots.max(1)) / self.chunk_len()).max(1) * self.chunk_len()
     }
 }
 
@@ -92,13 +107,33 @@ pub fn pack(
     Ok((places, pages))
 }
 
+/// Packs the state of tensors, given with their elements and slots an element, into pages that a binding holds, and
+/// returns where each piece of each tensor has its state, and the pages' sizes.
+pub fn pack_state(tensors: &[(u64, u64)], bounds: Bounds) -> (Vec<Vec<Place>>, Vec<u64>) {
+    let most = bounds.binding_bytes / QUAD_BYTES * QUAD_BYTES;
+    let mut pages: Vec<u64> = Vec::new();
+    let mut place = |size: u64| {
+        if pages.last().is_none_or(|used| used + size > most) {
+            pages.push(0);
+        }
+        let buffer = pages.len() - 1;
+        pages[buffer] += size;
+        Place { buffer, offset: pages[buffer] - size }
+    };
+    let of = |&(len, slots): &(u64, u64)| match slots {
+        0 => vec![],
+        _ => state_bytes(len, slots, bounds).map(&mut place).collect(),
+    };
+    (tensors.iter().map(of).collect(), pages)
+}
+
 /// Elements of a tensor with the padding of its last block, saturating.
 pub fn padded(len_elements: u64) -> u64 {
     len_elements.checked_next_multiple_of(4).unwrap_or(u64::MAX)
 }
 
 /// One tensor to be stepped.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Item {
     /// Its place in the list.
     pub tensor: usize,
@@ -108,14 +143,12 @@ pub struct Item {
     pub variant: usize,
     /// How its parameters and gradients can be read.
     pub access: Access,
-    /// Its parameters.
-    pub param: Place,
-    /// Its gradients; a move outside a step has none.
-    pub grad: Option<Place>,
     /// How its gradients are stored, f32 where there are none. Formats do not share a dispatch.
     pub grad_format: DType,
-    /// Its state, and the number of slots per element.
-    pub state: Option<(Place, u64)>,
+    /// Slots of state an element.
+    pub slots: u64,
+    /// Where the state of each of its pieces lies ([`pack_state`]); empty where none is bound.
+    pub state: Vec<Place>,
     /// Where its rule keeps numbers of rows and columns: the place at which there are, in this order, the numbers of
     /// its rows, those of its columns, and what elements see of its rows.
     pub lines: Option<(Place, Lines)>,
@@ -132,61 +165,87 @@ impl Item {
     }
 }
 
-/// A range of a buffer that is bound.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Span {
-    /// Which buffer.
-    pub buffer: usize,
-    /// The first byte, a multiple of 256.
-    pub offset: u64,
-    /// Bytes.
-    pub size: u64,
-}
-
-/// Entries that share bindings, and the dispatches over them: one, unless a limit of the device asks for more.
-#[derive(Clone, Debug)]
-pub struct Window {
+/// Adjacent elements of a tensor, whose parameters, gradients and state a binding holds whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// The tensor.
+    pub tensor: usize,
     /// The pipeline's variant.
     pub variant: usize,
     /// How parameters and gradients are read.
     pub access: Access,
     /// How gradients are stored.
     pub grad_format: DType,
-    /// Bound parameters.
-    pub param: Option<Span>,
-    /// Bound gradients.
-    pub grad: Option<Span>,
-    /// Bound state.
-    pub state: Option<Span>,
-    /// Bound numbers of rows and columns.
-    pub lines: Option<Span>,
-    /// Whether an entry ends within a vector of four.
+    /// The first element.
+    pub first: u64,
+    /// Elements from the first to the last one.
+    pub len: u64,
+    /// The page that holds its state.
+    pub state: Option<usize>,
+    /// The page that holds the numbers of its rows and columns.
+    pub lines: Option<usize>,
+    /// Its entries in the table.
+    pub entries: Range<usize>,
+    /// Whether an entry of its kind ends within a vector of four.
     pub tails: bool,
-    /// Whether four elements may lie in several rows of a matrix.
+    /// Whether four elements may lie in several rows of a matrix, in a piece of its kind.
     pub crossings: bool,
-    /// The dispatches over its entries.
-    pub dispatches: Vec<Dispatch>,
 }
 
-/// Everything that a step's dispatches need, for one placement of parameters and gradients.
-#[derive(Clone, Debug)]
+impl Piece {
+    /// A piece of this tensor, without elements.
+    fn of(item: &Item) -> Self {
+        Self {
+            tensor: item.tensor,
+            variant: item.variant,
+            access: item.access,
+            grad_format: item.grad_format,
+            first: 0,
+            len: 0,
+            state: None,
+            lines: item.lines.map(|(place, _)| place.buffer),
+            entries: 0..0,
+            tails: false,
+            crossings: item.lines.is_some_and(|(_, lines)| lines.columns % 4 != 0),
+        }
+    }
+
+    fn kind(&self) -> (usize, Access, DType) {
+        (self.variant, self.access, self.grad_format)
+    }
+
+    /// Whether one dispatch may walk over both.
+    fn shares_with(&self, other: &Self) -> bool {
+        (self.kind(), self.state, self.lines) == (other.kind(), other.state, other.lines)
+    }
+}
+
+/// What the dispatches of a step walk over. Sizes alone decide it; [`place`] adds where values lie.
+#[derive(Clone, Debug, Default)]
 pub struct Plan {
-    /// The windows over the tensors' chunks, in the order of the dispatches.
-    pub windows: Vec<Window>,
-    /// The windows over the tiles of tensors with lines.
-    pub tiles: Vec<Window>,
-    /// The windows over the lines of matrices that are larger than a tile.
-    pub lines: Vec<Window>,
-    /// For each variant that has sums, the dispatches over its tensors.
-    pub finishes: Vec<(usize, Vec<Dispatch>)>,
-    /// The dispatches over all tensors whose norms are measured.
-    pub norms: Vec<Dispatch>,
+    /// The tensors' chunks, in the order of the dispatches.
+    pub chunks: Vec<Piece>,
+    /// The tiles of tensors with lines.
+    pub tiles: Vec<Piece>,
+    /// For the lines of matrices that are larger than a tile: variant, page of lines, and entries.
+    pub lines: Vec<(usize, usize, Range<usize>)>,
+    /// For each variant that has sums, the entries of its tensors.
+    pub finishes: Vec<(usize, Range<usize>)>,
+    /// The entries of all tensors whose norms are measured.
+    pub norms: Range<usize>,
     /// The table's words.
     pub table: Vec<u32>,
     /// Bytes of the table that a dispatch binds.
-    pub table_span: u64,
+    pub table_bytes: u64,
     /// Words of partial results.
     pub partial_words: u64,
+}
+
+impl Plan {
+    /// The dispatches over some entries of the table, which ask for so many bytes of memory for each element.
+    pub fn dispatches(&self, entries: Range<usize>, element_bytes: u64, bounds: Bounds) -> Vec<Dispatch> {
+        table::dispatches(entries, &self.table, element_bytes, bounds)
+    }
 }
 
 /// Plans a step over these tensors. `partials` is the first word of partial results in the scratch buffer.
@@ -201,74 +260,68 @@ pub fn plan(items: &[Item], bounds: Bounds, partials: u64) -> Result<Plan> {
         return refuse("workgroups", 0, "at least 1");
     }
     let limit = bounds.binding_bytes / QUAD_BYTES * QUAD_BYTES;
-    let slots_max = items.iter().filter_map(|item| item.state).map(|(_, slots)| slots).max().unwrap_or(0);
+    let slots_max = items.iter().map(|item| item.slots).max().unwrap_or(0);
     // A chunk's subtree of sums is whole only where the chunk starts at a multiple of its own length.
     let needed = u64::from(bounds.chunk_blocks) * block_bytes(slots_max) + ALIGNMENT;
     if limit < needed {
         return Err(Error::Limit { limit: "max_storage_buffer_binding_size", found: bounds.binding_bytes, needed });
     }
-    let chunk_len = bounds.chunk_len();
-
-    let mut table = Table::new(limit, bounds.workgroups);
+    let mut plan = Plan::default();
+    let mut table = Table::default();
     let mut order: Vec<&Item> = items.iter().filter(|item| item.len > 0).collect();
-    // Tensors of one buffer stand side by side, so that few windows hold them.
-    order.sort_by_key(|item| (item.kind(), item.param.buffer, item.grad.map(|grad| grad.buffer)));
+    order.sort_by_key(|item| item.kind());
     let mut partial = partials;
-    let mut plan = Plan {
-        windows: vec![],
-        tiles: vec![],
-        lines: vec![],
-        finishes: vec![],
-        norms: vec![],
-        table: vec![],
-        table_span: 0,
-        partial_words: 0,
-    };
-    for same in order.chunk_by(|a, b| a.kind() == b.kind()) {
-        let mut chunks = Vec::new();
-        for item in same {
-            for first in (0..item.len).step_by(chunk_len as usize) {
-                chunks.push(cut(item, first, chunk_len, &mut partial));
-            }
-        }
-        plan.windows.extend(windows(&mut table, same[0], chunks, limit));
+    for item in &order {
+        cut(item, bounds, &mut partial, &mut table, &mut plan.chunks);
     }
-    let mut share = partial;
-    for same in order.chunk_by(|a, b| a.kind() == b.kind()) {
-        let (mut tiles, mut lines) = (Vec::new(), Vec::new());
-        for item in same {
-            if let Some((place, found)) = item.lines {
-                check_lines(&found, bounds.binding_bytes)?;
-                cut_lines(item, place, found, &mut share, &mut tiles, &mut lines);
+    let with_lines = || order.iter().filter_map(|item| item.lines.map(|(place, lines)| (item, place, lines)));
+    let (mut share, mut again) = (partial, partial);
+    for (item, place, lines) in with_lines() {
+        check_lines(&lines, bounds.binding_bytes)?;
+        cut_tiles(item, place, lines, bounds, &mut share, &mut table, &mut plan.tiles);
+    }
+    for (item, place, lines) in with_lines() {
+        let first = table.len();
+        cut_lines(item, place, lines, &mut again, &mut table);
+        match plan.lines.last_mut() {
+            Some((variant, page, entries)) if (*variant, *page) == (item.variant, place.buffer) => {
+                entries.end = table.len()
             }
+            _ if table.len() > first => plan.lines.push((item.variant, place.buffer, first..table.len())),
+            _ => {}
         }
-        plan.tiles.extend(windows(&mut table, same[0], tiles, limit));
-        plan.lines.extend(windows(&mut table, same[0], lines, limit));
+    }
+    for pieces in [&mut plan.chunks, &mut plan.tiles] {
+        for same in pieces.chunk_by_mut(|a, b| a.kind() == b.kind()) {
+            let tails = same.iter().any(|piece| piece.tails);
+            let crossings = same.iter().any(|piece| piece.crossings);
+            same.iter_mut().for_each(|piece| (piece.tails, piece.crossings) = (tails, crossings));
+        }
     }
     // Tensors come in the order in which their chunks took partial results.
     let mut first = partials;
     let sums = |item: &&Item| {
-        let (partials, stride) = (item.len.div_ceil(chunk_len), item.partial_words);
+        let (partials, stride) = (item.len.div_ceil(bounds.chunk_len()), item.partial_words);
         let sums = TensorSums { tensor: item.tensor as u64, len: item.len, partials, stride, partial: first };
         first += stride * partials;
         (item.variant, item.sums, sums)
     };
     let all: Vec<_> = order.iter().filter(|item| item.partial_words > 0).map(sums).collect();
+    let mut push = |list: &mut dyn Iterator<Item = TensorSums>| {
+        let first = table.len();
+        list.for_each(|sums| table.push(sums));
+        first..table.len()
+    };
     for same in all.chunk_by(|a, b| a.0 == b.0) {
-        let of_rule: Vec<_> = same.iter().filter(|sums| sums.1).map(|sums| sums.2).collect();
-        if !of_rule.is_empty() {
-            plan.finishes.push((same[0].0, table.push(&of_rule)));
+        let entries = push(&mut same.iter().filter(|sums| sums.1).map(|sums| sums.2));
+        if !entries.is_empty() {
+            plan.finishes.push((same[0].0, entries));
         }
     }
     if order.iter().any(|item| item.partial_words > SUM_WORDS) {
-        plan.norms = table.push(&all.iter().map(|sums| sums.2).collect::<Vec<_>>());
+        plan.norms = push(&mut all.iter().map(|sums| sums.2));
     }
-    // Every dispatch binds the same number of bytes from its own offset.
-    let windows = plan.windows.iter().chain(&plan.tiles).chain(&plan.lines);
-    let finishes = plan.finishes.iter().flat_map(|finish| &finish.1).chain(&plan.norms);
-    let dispatches = windows.flat_map(|window| &window.dispatches).chain(finishes);
-    let (words, span) = table.finish(dispatches);
-    (plan.table, plan.table_span) = (words, span);
+    (plan.table, plan.table_bytes) = table.finish(bounds);
     plan.partial_words = share - partials;
     Ok(plan)
 }
@@ -288,64 +341,86 @@ pub fn check_lines(lines: &Lines, binding_bytes: u64) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::words::{Chunk, ENTRY_WORDS, Entry, LinesOfMatrix, Tile};
+    use crate::shader::Pages;
+    use crate::words::{Chunk, ENTRY_WORDS, Entry, LinesOfMatrix, Tile, row};
 
-    const BOUNDS: Bounds = Bounds { binding_bytes: 128 << 20, workgroups: 65_535, chunk_blocks: 8 };
+    const BOUNDS: Bounds =
+        Bounds { binding_bytes: 128 << 20, workgroups: 65_535, chunk_blocks: 8, dispatch_bytes: u64::MAX };
 
-    fn items(lens: &[u64], slots: u64) -> Vec<Item> {
-        let tensors: Vec<_> = lens.iter().map(|&len| TensorSpec::f32(format!("t{len}"), [len as usize])).collect();
-        let (params, _) = pack(&tensors, "values", |i| 4 * lens[i], 256, u64::MAX).unwrap();
-        let (states, _) = pack(&tensors, "state", |i| 4 * slots * padded(lens[i]), 16, u64::MAX).unwrap();
-        (0..lens.len())
-            .map(|tensor| Item {
-                tensor,
-                len: lens[tensor],
-                variant: 0,
-                access: Access::Vec4,
-                param: params[tensor],
-                grad: Some(Place { buffer: 1, ..params[tensor] }),
-                grad_format: DType::F32,
-                state: (slots > 0).then_some((states[tensor], slots)),
-                lines: None,
-                partial_words: SUM_WORDS,
-                sums: true,
-            })
-            .collect()
+    fn items(lens: &[u64], slots: u64, bounds: Bounds) -> Vec<Item> {
+        let (states, pages) = pack_state(&lens.iter().map(|&len| (len, slots)).collect::<Vec<_>>(), bounds);
+        assert!(pages.iter().all(|&page| page <= bounds.binding_bytes), "{pages:?}");
+        let item = |(tensor, state): (usize, Vec<Place>)| Item {
+            tensor,
+            len: lens[tensor],
+            variant: 0,
+            access: Access::Vec4,
+            grad_format: DType::F32,
+            slots,
+            state,
+            lines: None,
+            partial_words: SUM_WORDS,
+            sums: true,
+        };
+        states.into_iter().enumerate().map(item).collect()
     }
 
-    /// The entries of a dispatch that ask for anything.
-    fn entries<E: Entry>(plan: &Plan, dispatch: &Dispatch) -> Vec<E> {
+    /// Parameters in buffer 0, gradients in buffer 1, one tensor behind the other, and the sizes of both.
+    fn homes(items: &[Item], grads_from: u64) -> (Vec<Option<Home>>, Vec<u64>) {
+        let mut offset = 0;
+        let mut homes = Vec::new();
+        for item in items {
+            let grad = Place { buffer: 1, offset: offset + grads_from };
+            homes.push(Some(Home { param: Place { buffer: 0, offset }, grad: Some(grad), out: None }));
+            offset = (offset + 4 * item.len).next_multiple_of(ALIGNMENT);
+        }
+        (homes, vec![offset + ALIGNMENT; 2])
+    }
+
+    fn of_entries<E: Entry>(plan: &Plan, dispatch: &Dispatch) -> Vec<E> {
         let start = dispatch.offset as usize / 4;
-        let words = &plan.table[start..start + (dispatch.x * dispatch.y) as usize * ENTRY_WORDS];
-        let entry = |words: &[u32]| E::read(words.try_into().unwrap());
-        // The second field of all of them is the length.
-        assert_eq!(E::FIELDS[1].0, "len");
-        words.chunks(ENTRY_WORDS).filter(|words| words[1] > 0).map(entry).collect()
+        let words = &plan.table[start + dispatch.entries.start as usize * ENTRY_WORDS..];
+        words.chunks(ENTRY_WORDS).take(dispatch.entries.len()).map(|words| E::read(words.try_into().unwrap())).collect()
     }
 
-    /// Every element of every tensor is in exactly one chunk, and each chunk lies within its window.
-    fn check(plan: &Plan, items: &[Item], bounds: Bounds) {
+    /// Every element of every tensor is in exactly one chunk, and each chunk lies within what its window binds.
+    fn check(
+        plan: &Plan,
+        items: &[Item],
+        (homes, sizes): &(Vec<Option<Home>>, Vec<u64>),
+        bounds: Bounds,
+    ) -> Vec<Window> {
+        let windows = place(&plan.chunks, homes, sizes, |_| 2, bounds);
         let mut seen: Vec<u64> = vec![0; items.len()];
-        for window in &plan.windows {
-            for span in [window.param, window.grad, window.state].into_iter().flatten() {
+        for window in &windows {
+            for span in &window.spans {
                 assert!(span.size <= bounds.binding_bytes && span.offset % ALIGNMENT == 0, "{span:?}");
             }
-            let param = window.param.unwrap();
-            for dispatch in &window.dispatches {
+            for dispatch in plan.dispatches(window.entries.clone(), 1, bounds) {
                 assert!(dispatch.x <= bounds.workgroups && dispatch.y <= bounds.workgroups);
-                for chunk in entries::<Chunk>(plan, dispatch) {
+                assert!(u64::from(dispatch.entries.end) * 4 * ENTRY_WORDS as u64 <= plan.table_bytes);
+                for chunk in of_entries::<Chunk>(plan, &dispatch) {
                     let item = &items[chunk.tensor as usize];
-                    let first = seen[item.tensor];
-                    assert_eq!(param.offset + 4 * chunk.param, item.param.offset + 4 * first);
-                    if let (Some(span), Some((place, slots))) = (window.state, item.state) {
-                        assert_eq!(span.offset + 16 * chunk.state, place.offset + 4 * first * slots);
+                    let home = homes[item.tensor].unwrap();
+                    let (first, row) = (seen[item.tensor], window.rows[chunk.piece as usize - window.first]);
+                    for (place, at, page, size) in [
+                        (home.param, row::PARAM, row::PARAM_PAGE, 4),
+                        (home.grad.unwrap(), row::GRAD, row::GRAD_PAGE, item.grad_format.size_bytes()),
+                        (home.out.unwrap_or(home.param), row::OUT, row::OUT_PAGE, 4),
+                    ] {
+                        let span = window.spans[row[page] as usize];
+                        let element = u64::from(row[at]) + chunk.first;
+                        assert_eq!(
+                            (span.buffer, span.offset + size * element),
+                            (place.buffer, place.offset + size * first)
+                        );
+                        assert!(size * (element + chunk.len) <= span.size && span.size % 4 == 0, "{span:?}");
                     }
-                    assert!(4 * (chunk.param + chunk.len) <= param.size);
-                    if let (Some(span), Some(grad)) = (window.grad, item.grad) {
-                        let size = item.grad_format.size_bytes();
-                        assert_eq!(window.grad_format, item.grad_format);
-                        assert_eq!(span.offset + size * chunk.grad, grad.offset + size * first);
-                        assert!(size * (chunk.grad + chunk.len) <= span.size && span.size % 4 == 0, "{span:?}");
+                    let piece = &plan.chunks[chunk.piece as usize];
+                    if item.slots > 0 {
+                        let place = item.state[(piece.first / bounds.piece_len(item.slots)) as usize];
+                        assert_eq!(16 * chunk.state, place.offset + 4 * (first - piece.first) * item.slots);
+                        assert_eq!(window.like.state, Some(place.buffer));
                     }
                     seen[item.tensor] += chunk.len;
                 }
@@ -354,13 +429,14 @@ mod tests {
         for item in items {
             assert_eq!(seen[item.tensor], item.len, "tensor {}", item.tensor);
         }
+        windows
     }
 
     /// As those of `items`, with rows and columns.
-    fn matrices(shapes: &[[u64; 3]]) -> Vec<Item> {
+    fn matrices(shapes: &[[u64; 3]], bounds: Bounds) -> Vec<Item> {
         let lens: Vec<u64> = shapes.iter().map(|shape| shape.iter().product()).collect();
         let mut place = Place { buffer: 0, offset: 0 };
-        let mut items = items(&lens, 0);
+        let mut items = items(&lens, 0, bounds);
         for (item, &[matrices, rows, columns]) in items.iter_mut().zip(shapes) {
             let lines = Lines { matrices, rows, columns };
             item.lines = Some((place, lines));
@@ -372,26 +448,26 @@ mod tests {
     #[test]
     fn tiles_cover_each_element_once_and_lines_each_row_and_column() {
         let shapes = [[1, 1, 1], [300, 3, 3], [3, 40, 31], [1, 3, 2100], [2, 34, 270], [1, 2500, 2], [1, 70, 300]];
-        let mut items = matrices(&shapes);
         for (format, bounds) in [(DType::F32, BOUNDS), (DType::F16, Bounds::new(56 << 10, 7, 4, 0))] {
+            let mut items = matrices(&shapes, bounds);
             items.iter_mut().for_each(|item| item.grad_format = format);
-            items.iter_mut().filter(|_| format == DType::F16).for_each(|item| {
-                item.access = Access::Scalar;
-                item.grad.as_mut().unwrap().offset += 4;
-            });
+            items.iter_mut().filter(|_| format == DType::F16).for_each(|item| item.access = Access::Scalar);
+            let places = homes(&items, if format == DType::F16 { 4 } else { 0 });
             let plan = plan(&items, bounds, 5).unwrap();
-            check(&plan, &items, bounds);
-            for window in plan.windows.iter().chain(&plan.tiles).chain(&plan.lines) {
-                let spans = [window.param, window.lines];
-                assert!(spans.iter().flatten().all(|span| span.size <= bounds.binding_bytes));
-            }
+            check(&plan, &items, &places, bounds);
             let mut seen: Vec<Vec<u32>> = items.iter().map(|item| vec![0; item.len as usize]).collect();
-            for window in &plan.tiles {
-                for tile in window.dispatches.iter().flat_map(|dispatch| entries::<Tile>(&plan, dispatch)) {
-                    let item = &items[tile.tensor as usize];
-                    let first = (window.param.unwrap().offset + 4 * tile.param - item.param.offset) / 4;
-                    let (grad, size) = (window.grad.unwrap(), format.size_bytes());
-                    assert_eq!(grad.offset + size * tile.grad, item.grad.unwrap().offset + size * first);
+            for window in place(&plan.tiles, &places.0, &places.1, |_| 2, bounds) {
+                assert!(window.spans.iter().all(|span| span.size <= bounds.binding_bytes));
+                let dispatches = plan.dispatches(window.entries.clone(), 1, bounds);
+                for tile in dispatches.iter().flat_map(|dispatch| of_entries::<Tile>(&plan, dispatch)) {
+                    let (item, home) = (&items[tile.tensor as usize], places.0[tile.tensor as usize].unwrap());
+                    let row = window.rows[tile.piece as usize - window.first];
+                    let byte = |at: usize, page: usize, size: u64| {
+                        window.spans[row[page] as usize].offset + size * (u64::from(row[at]) + tile.first)
+                    };
+                    let first = (byte(row::PARAM, row::PARAM_PAGE, 4) - home.param.offset) / 4;
+                    let size = format.size_bytes();
+                    assert_eq!(byte(row::GRAD, row::GRAD_PAGE, size), home.grad.unwrap().offset + size * first);
                     for i in 0..tile.len {
                         seen[item.tensor][(first + i / tile.width * tile.columns + i % tile.width) as usize] += 1;
                     }
@@ -400,10 +476,11 @@ mod tests {
             assert!(seen.iter().flatten().all(|&count| count == 1));
             let mut words: Vec<Vec<u32>> =
                 items.iter().map(|item| vec![0; item.lines.unwrap().1.words() as usize]).collect();
-            for window in &plan.lines {
-                for some in window.dispatches.iter().flat_map(|dispatch| entries::<LinesOfMatrix>(&plan, dispatch)) {
+            for (_, _, entries) in &plan.lines {
+                let dispatches = plan.dispatches(entries.clone(), 1, bounds);
+                for some in dispatches.iter().flat_map(|dispatch| of_entries::<LinesOfMatrix>(&plan, dispatch)) {
                     let (place, lines) = items[some.tensor as usize].lines.unwrap();
-                    let first = (window.lines.unwrap().offset + 4 * some.numbers - place.offset) / 4;
+                    let first = (4 * some.numbers - place.offset) / 4;
                     assert!(!lines.is_small());
                     let of_tensor = &mut words[some.tensor as usize];
                     (first..first + some.len).for_each(|word| of_tensor[word as usize] += 1);
@@ -420,78 +497,134 @@ mod tests {
 
     #[test]
     fn lines_that_no_binding_holds_are_refused_with_their_numbers() {
-        let error = plan(&matrices(&[[20_000, 1, 1]]), Bounds::new(64 << 10, 7, 4, 0), 0).unwrap_err();
+        let bounds = Bounds::new(64 << 10, 7, 4, 0);
+        let error = plan(&matrices(&[[20_000, 1, 1]], bounds), bounds, 0).unwrap_err();
         assert_eq!(error.to_string(), "the device's max_storage_buffer_binding_size is 65536, needed are 240512");
     }
 
     #[test]
     fn a_thousand_tensors_in_one_pair_of_arenas_are_one_dispatch() {
-        let items = items(&[1024; 1000], 2);
+        let items = items(&[1024; 1000], 2, BOUNDS);
         let plan = plan(&items, BOUNDS, 0).unwrap();
-        check(&plan, &items, BOUNDS);
-        assert_eq!(plan.windows.len(), 1);
-        assert_eq!(plan.windows[0].dispatches, [Dispatch { offset: 0, x: 1000, y: 1 }]);
+        let windows = check(&plan, &items, &homes(&items, 0), BOUNDS);
+        assert_eq!((windows.len(), windows[0].pages), (1, Pages::Apart));
+        let dispatches = plan.dispatches(windows[0].entries.clone(), 1, BOUNDS);
+        assert_eq!(dispatches, [Dispatch { offset: 0, entries: 0..1000, x: 1000, y: 1 }]);
     }
 
     #[test]
     fn small_limits_make_more_windows_and_dispatches() {
         for slots in 0..=3 {
             let bounds = Bounds::new(64 << 10, 7, 8, slots);
-            let items = items(&[0, 1, 5, 1023, 1024, 1025, 70_001, 3], slots);
+            let items = items(&[0, 1, 5, 1023, 1024, 1025, 70_001, 3], slots, bounds);
             let plan = plan(&items, bounds, 6).unwrap();
-            check(&plan, &items, bounds);
-            assert!(plan.windows.len() > 4);
+            assert!(check(&plan, &items, &homes(&items, 0), bounds).len() > 4);
             assert_eq!(plan.finishes.len(), 1);
         }
     }
 
     #[test]
+    fn buffers_share_a_dispatch_as_far_as_bindings_go() {
+        let items = items(&[300; 128], 2, BOUNDS);
+        let own = |i: usize| {
+            let [param, grad] = [2 * i, 2 * i + 1].map(|buffer| Place { buffer, offset: 0 });
+            Some(Home { param, grad: Some(grad), out: None })
+        };
+        let (of_own, sizes): (Vec<_>, _) = ((0..128).map(own).collect(), vec![1200; 256]);
+        let plan = plan(&items, BOUNDS, 0).unwrap();
+        for most in [2, 4, 8, 16, 32, 64] {
+            let windows = place(&plan.chunks, &of_own, &sizes, |_| most, BOUNDS);
+            let pages = if most == 2 { Pages::Apart } else { Pages::Many(most as u32) };
+            assert!(windows.iter().all(|window| window.pages == pages), "{windows:?}");
+            assert_eq!(windows.len(), 256 / most);
+        }
+        let one = |i: usize| {
+            let [param, grad] = [0, 1 << 20].map(|from| Place { buffer: 0, offset: from + 1280 * i as u64 });
+            Some(Home { param, grad: Some(grad), out: None })
+        };
+        let windows = place(&plan.chunks, &(0..128).map(one).collect::<Vec<_>>(), &[2 << 20], |_| 2, BOUNDS);
+        assert_eq!((windows.len(), windows[0].pages), (1, Pages::Shared));
+    }
+
+    #[test]
+    fn an_update_out_of_place_binds_three_buffers() {
+        let items = items(&[300, 0, 70], 2, BOUNDS);
+        let place_of = |buffer: usize, i: usize| Place { buffer, offset: 1280 * i as u64 };
+        let home = |i: usize| Home { param: place_of(0, i), grad: Some(place_of(1, i)), out: Some(place_of(2, i)) };
+        let homes = (0..3).map(|i| (i < 2).then(|| home(i))).collect::<Vec<_>>();
+        let plan = plan(&items, BOUNDS, 0).unwrap();
+        let windows = place(&plan.chunks, &homes, &[4096; 3], |_| 2, BOUNDS);
+        assert_eq!((windows.len(), windows[0].pages, windows[0].copies), (1, Pages::Many(3), true));
+        assert_eq!(windows[0].rows, [[0, 0, 0, 0, 1, 2]], "the tensor that sits out has no row");
+    }
+
+    #[test]
     fn formats_of_gradients_share_no_dispatch() {
         for (access, offset) in [(Access::Vec4, 8), (Access::Scalar, 4)] {
-            let mut items = items(&[0, 1, 5, 1023, 1024, 1025, 70_001, 3, 20_000], 1);
-            for item in &mut items[3..] {
-                item.grad_format = DType::F16;
-                item.access = access;
-                item.grad.as_mut().unwrap().offset += offset;
-            }
-            let whole = plan(&items, BOUNDS, 0).unwrap();
-            check(&whole, &items, BOUNDS);
-            assert_eq!(whole.windows.len(), 2);
-            let bounds = Bounds::new(64 << 10, 7, 8, 1);
-            check(&plan(&items, bounds, 0).unwrap(), &items, bounds);
+            let halves = |bounds: Bounds| {
+                let mut items = items(&[0, 1, 5, 1023, 1024, 1025, 70_001, 3, 20_000], 1, bounds);
+                for item in &mut items[3..] {
+                    item.grad_format = DType::F16;
+                    item.access = access;
+                }
+                items
+            };
+            let windows = |bounds: Bounds| {
+                let items = halves(bounds);
+                let mut places = homes(&items, 0);
+                places.0[3..]
+                    .iter_mut()
+                    .flatten()
+                    .filter_map(|home| home.grad.as_mut())
+                    .for_each(|grad| grad.offset += offset);
+                check(&plan(&items, bounds, 0).unwrap(), &items, &places, bounds).len()
+            };
+            assert_eq!(windows(BOUNDS), 2);
+            assert!(windows(Bounds::new(64 << 10, 7, 8, 1)) > 2);
         }
     }
 
     #[test]
     fn more_than_65535_workgroups_take_a_second_dimension() {
-        let items = items(&[1; 70_000], 1);
+        let items = items(&[1; 70_000], 1, BOUNDS);
         let plan = plan(&items, BOUNDS, 0).unwrap();
-        check(&plan, &items, BOUNDS);
-        assert_eq!(plan.windows[0].dispatches, [Dispatch { offset: 0, x: 35_000, y: 2 }]);
+        let windows = check(&plan, &items, &homes(&items, 0), BOUNDS);
+        let dispatches = plan.dispatches(windows[0].entries.clone(), 1, BOUNDS);
+        assert_eq!(dispatches, [Dispatch { offset: 0, entries: 0..70_000, x: 35_000, y: 2 }]);
     }
 
     #[test]
-    fn a_grid_and_its_padding_fit_the_binding() {
-        let bounds = Bounds { binding_bytes: 64 << 10, workgroups: 100, chunk_blocks: 1 };
-        let items = items(&[1; 5000], 1);
+    fn a_table_larger_than_a_binding_is_bound_in_parts() {
+        let bounds = Bounds { binding_bytes: 64 << 10, workgroups: 100, chunk_blocks: 1, dispatch_bytes: u64::MAX };
+        let items = items(&[1; 5000], 1, bounds);
         let plan = plan(&items, bounds, 0).unwrap();
-        check(&plan, &items, bounds);
-        assert!(plan.table_span <= bounds.binding_bytes, "{}", plan.table_span);
+        assert!(plan.table_bytes <= bounds.binding_bytes && 4 * plan.table.len() as u64 > 2 * plan.table_bytes);
+        check(&plan, &items, &homes(&items, 0), bounds);
+    }
+
+    #[test]
+    fn no_dispatch_asks_for_more_bytes_than_it_may() {
+        let bounds = Bounds { dispatch_bytes: 1 << 20, ..BOUNDS };
+        let items = items(&[1 << 20, 5], 1, bounds);
+        let plan = plan(&items, bounds, 0).unwrap();
+        let windows = check(&plan, &items, &homes(&items, 0), bounds);
+        let dispatches = plan.dispatches(windows[0].entries.clone(), 4 * 5, bounds);
+        assert_eq!((dispatches.len(), dispatches[0].entries.len()), (22, 6), "6 chunks of 160 KiB are below 1 MiB");
     }
 
     #[test]
     fn elements_beyond_32_bits_of_bytes_are_reached() {
-        let items = items(&[600_000_000, 600_000_000], 2);
         let bounds = Bounds::new((1 << 31) - 256, 65_535, 8, 2);
+        let items = items(&[600_000_000, 600_000_000], 2, bounds);
         let plan = plan(&items, bounds, 0).unwrap();
-        check(&plan, &items, bounds);
-        assert!(plan.windows.len() >= 5, "9.6 GB of state in windows below 2 GiB: {}", plan.windows.len());
+        let windows = check(&plan, &items, &homes(&items, 0), bounds);
+        assert!(windows.len() >= 5, "9.6 GB of state in windows below 2 GiB: {}", windows.len());
     }
 
     #[test]
     fn a_binding_smaller_than_a_block_is_refused_with_its_numbers() {
         let bounds = Bounds::new(4096, 65_535, 8, 2);
-        let error = plan(&items(&[5], 2), bounds, 0).unwrap_err();
+        let error = plan(&items(&[5], 2, bounds), bounds, 0).unwrap_err();
         assert_eq!(error.to_string(), "the device's max_storage_buffer_binding_size is 4096, needed are 8448");
     }
 

@@ -6,9 +6,11 @@ mod compose;
 mod constants;
 mod glue;
 mod hooks;
+mod values;
 mod walk;
 
-pub use bindings::{Binding, bindings, element_slots, tensor_numbers};
+pub use bindings::{Binding, Pages, bindings, element_slots, tensor_numbers};
 pub use compose::compose;
 pub use constants::Switches;
+pub use values::Values;
 pub use walk::{Skeleton, Walk};

@@ -65,6 +65,40 @@ table! {
 }
 
 table! {
+    /// The words of one dispatch. They stand on 256 bytes each, before the words of the step.
+    dispatch {
+        /// The first entry of the table.
+        FIRST: 1,
+        /// The entry behind the last one.
+        END: 1,
+        /// Where the row of piece 0 would stand, counted from here, modulo 2^32.
+        ROWS: 1,
+        /// Where the words of the step stand, counted from here.
+        STEP: 1,
+    }
+}
+
+table! {
+    /// Where the values of a piece of a tensor lie in this step: in which bound page, and how many elements of the page
+    /// come before the first. Where parameters have one page and gradients one, and the new parameters replace the old
+    /// ones, a row ends before `OUT`.
+    row {
+        /// Elements before the parameters.
+        PARAM: 1,
+        /// Elements before the gradients.
+        GRAD: 1,
+        /// Elements before the place that the new parameters go to.
+        OUT: 1,
+        /// The page of the parameters.
+        PARAM_PAGE: 1,
+        /// The page of the gradients.
+        GRAD_PAGE: 1,
+        /// The page that the new parameters go to, `ABSENT` for a tensor that is not in this step.
+        OUT_PAGE: 1,
+    }
+}
+
+table! {
     /// A partial result of a rule's sums.
     sum {
         /// f32: the first number of `measure`, combined.
@@ -276,10 +310,10 @@ entry! {
         tensor,
         /// elements
         len,
-        /// elements of the bound parameters before the first
-        param,
-        /// elements of the bound gradients before the first
-        grad,
+        /// the piece of the tensor that it is a part of
+        piece,
+        /// elements of the piece before the first
+        first,
         /// vectors of four of the bound state before the first
         state,
         /// where the chunk's partial result stands in scratch
@@ -322,10 +356,10 @@ entry! {
         tensor,
         /// elements
         len,
-        /// elements of the bound parameters before the first
-        param,
-        /// elements of the bound gradients before the first
-        grad,
+        /// the piece of the tensor that it is a part of
+        piece,
+        /// elements of the piece before the first
+        first,
         /// elements of a row that lie in the tile
         width,
         /// where the sums over rows go: to the bound lines where matrices are small, else to scratch, as shares
@@ -411,7 +445,7 @@ impl Layout {
 const _: () = assert!(control::SCALE == 0, "the loss scale is bound alone, and bindings start on 256 bytes");
 
 /// WGSL: the constants of a table, each with the prefix before its name, and the table's length.
-pub fn constants(prefix: &str, words: &[Word], len: usize) -> String {
+pub fn constants<'a>(prefix: &str, words: impl IntoIterator<Item = &'a Word>, len: usize) -> String {
     let mut text = String::new();
     for Word { name, at, doc } in words {
         line(&mut text, format_args!("const {prefix}_{name}: u32 = {at}u; //{doc}"));
@@ -448,23 +482,50 @@ pub fn marks() -> String {
     text
 }
 
-/// WGSL: the struct of an entry of the chunk table, and `load_entry`.
-pub fn entry<E: Entry>() -> String {
+/// WGSL: the words of a row, whole or up to `OUT`.
+pub fn rows(are_whole: bool) -> String {
+    let len = if are_whole { row::LEN } else { row::OUT };
+    constants("ROW", row::WORDS.iter().filter(|word| word.at < len), len)
+}
+
+/// WGSL: the struct of an entry of the chunk table, and `load_entry`. An entry of a piece also has where the piece's
+/// values lie in this step: the fields of [`row`], from whole rows or from short ones.
+pub fn entry<E: Entry>(rows_are_whole: bool) -> String {
+    let of_row: &[Word] = if E::FIELDS.iter().any(|(field, _)| *field == "piece") { row::WORDS } else { &[] };
     let mut text = String::new();
     line(&mut text, format_args!("//{}", E::DOC));
     line(&mut text, format_args!("struct {} {{", E::NAME));
     for (field, doc) in E::FIELDS {
         line(&mut text, format_args!("    {field}: u32, //{doc}"));
     }
+    for Word { name, doc, .. } in of_row {
+        line(&mut text, format_args!("    {}: u32, //{doc}", name.to_lowercase()));
+    }
     let vectors = ENTRY_WORDS / 4;
-    line(&mut text, format_args!("}}\n\n// Entry `i` of the table.\nfn load_entry(i: u32) -> {} {{", E::NAME));
+    line(
+        &mut text,
+        format_args!("}}\n\n// Entry `i` of the table. Behind the last one of the dispatch are empty ones."),
+    );
+    line(&mut text, format_args!("fn load_entry(i: u32) -> {} {{", E::NAME));
+    line(&mut text, format_args!("    if (i >= clocks[DISPATCH_END]) {{\n        return {}();\n    }}", E::NAME));
     let names = ["a", "b", "c"];
     for (v, name) in names.iter().enumerate().take(E::FIELDS.len().div_ceil(4)) {
         line(&mut text, format_args!("    let {name} = tables[{vectors}u * i + {v}u];"));
     }
     let word = |i: usize| format!("{}.{}", names[i / 4], ["x", "y", "z", "w"][i % 4]);
-    let words: Vec<_> = (0..E::FIELDS.len()).map(word).collect();
-    line(&mut text, format_args!("    return {}({});\n}}\n", E::NAME, words.join(", ")));
+    let place = |name: &str| E::FIELDS.iter().position(|(field, _)| *field == name);
+    if let (false, Some(piece)) = (of_row.is_empty(), place("piece")) {
+        line(&mut text, format_args!("    let row = clocks[DISPATCH_ROWS] + ROW_WORDS * {};", word(piece)));
+    }
+    let first = place("first").map_or(String::new(), |first| format!(" + {}", word(first)));
+    let of_row = of_row.iter().map(|Word { name, at, .. }| match (name.ends_with("PAGE"), rows_are_whole) {
+        (true, false) => "0u".into(),
+        (true, true) => format!("clocks[row + ROW_{name}]"),
+        (false, false) if *at == row::OUT => format!("clocks[row + ROW_PARAM]{first}"),
+        (false, _) => format!("clocks[row + ROW_{name}]{first}"),
+    });
+    let words: Vec<_> = (0..E::FIELDS.len()).map(word).chain(of_row).collect();
+    line(&mut text, format_args!("    return {}(\n        {},\n    );\n}}\n", E::NAME, words.join(",\n        ")));
     text
 }
 
@@ -492,9 +553,12 @@ mod tests {
     fn an_entry_is_read_as_it_was_written() {
         let tile = Tile { tensor: 1, len: 2, width: 3, columns: 4, ..Tile::default() };
         assert_eq!(Tile::read(tile.words()), tile);
-        let text = entry::<TensorSums>();
+        let text = entry::<TensorSums>(true);
         assert!(text.contains("let b = tables[3u * i + 1u];") && !text.contains("let c"), "{text}");
-        assert!(text.contains("return TensorSums(a.x, a.y, a.z, a.w, b.x);"), "{text}");
+        assert!(text.contains("        a.w,\n        b.x,\n    );") && !text.contains("row"), "{text}");
+        let text = entry::<Chunk>(true);
+        assert!(text.contains("        c.w,\n        clocks[row + ROW_PARAM] + a.w,"), "{text}");
+        assert!(text.contains("clocks[row + ROW_OUT_PAGE]") && !entry::<Chunk>(false).contains("ROW_OUT"), "{text}");
     }
 
     #[test]

@@ -37,7 +37,7 @@ fn store_all(node: Node) {
 
 // Option `i` of those that are written on the device.
 fn load_option(i: u32) -> f32 {
-    return bitcast<f32>(control[clocks[STEP_OPTIONS] + i]);
+    return bitcast<f32>(control[load_word(STEP_OPTIONS) + i]);
 }
 
 // What the other optimizer `i` has measured of all its gradients.

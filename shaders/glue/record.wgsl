@@ -1,4 +1,6 @@
-// Where the tensor's numbers stand in this step, as the host wrote it, or why the tensor has none.
+// Where the tensor's numbers stand among the words, as the host wrote it, or why the tensor has none in this step.
 fn load_record(tensor: u32) -> u32 {
-    return clocks[tensor];
+    let words = clocks[DISPATCH_STEP];
+    let record = clocks[words + tensor];
+    return select(words + record, record, record >= UNDONE);
 }

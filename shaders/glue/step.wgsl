@@ -1,15 +1,15 @@
 // A word of the step, which the host wrote.
 fn load_word(at: u32) -> u32 {
-    return clocks[at];
+    return clocks[clocks[DISPATCH_STEP] + at];
 }
 
 fn load_number(at: u32) -> f32 {
-    return bitcast<f32>(clocks[at]);
+    return bitcast<f32>(load_word(at));
 }
 
 // Whether the tensor has a gradient in this step.
 fn is_present(tensor: u32) -> bool {
-    return clocks[STEP_WORDS + tensor] != ABSENT;
+    return load_word(STEP_WORDS + tensor) != ABSENT;
 }
 
 fn load_batches() -> f32 {

@@ -8,10 +8,12 @@ fn apply(
 ) {
     let chunk = load_entry(entry_index(group, groups));
     let record = load_record(chunk.tensor);
-    if (RESTORES && record == UNDONE) {
-        restore(chunk, lane);
-    }
     if (is_absent(record)) {
+        if (RESTORES && record == UNDONE) {
+            restore(chunk, lane);
+        } else if (COPIES && chunk.out_page != ABSENT) {
+            copy(chunk, lane);
+        }
         return;
     }
     let c = load_common(record);
@@ -64,5 +66,14 @@ fn restore(chunk: Chunk, lane: u32) {
     for (var q = lane; q < end; q += LANES) {
         let p = load_param(chunk, q);
         store_param(chunk, q, p, wrapped_skipped(chunk, q, p));
+    }
+}
+
+// Takes the parameters to where new ones were to go.
+fn copy(chunk: Chunk, lane: u32) {
+    let end = quads(chunk.len);
+    for (var q = lane; q < end; q += LANES) {
+        let p = load_param(chunk, q);
+        store_param(chunk, q, p, p);
     }
 }

@@ -33,6 +33,9 @@ override TAILS: bool = true;
 // On where the columns of a matrix are not a multiple of four in number, so that four elements may lie in several rows.
 override CROSSINGS: bool = true;
 
+// On where the new parameters go elsewhere than the old ones. A step that is skipped copies the old ones there.
+override COPIES: bool = false;
+
 // Lanes of a workgroup. A GPU takes 256. A processor that runs shaders in software takes eight lanes at a time through
 // the whole shader, so one eight a workgroup is fastest there.
 override LANES: u32 = 256u;
@@ -50,7 +53,7 @@ struct Place { first: u32, span: u32 }
 
 // The place of a workgroup's entry in the table.
 fn entry_index(group: vec3<u32>, groups: vec3<u32>) -> u32 {
-    return group.y * groups.x + group.x;
+    return clocks[DISPATCH_FIRST] + group.y * groups.x + group.x;
 }
 
 // Vectors of four that hold so many elements.

@@ -3,30 +3,63 @@
 
 use std::sync::Arc;
 
+use super::Buffers;
 use super::binder::{Binder, Call, ONCE, run};
 use super::buffers::Grads;
 use super::engine::Engine;
 use super::limits::sums;
 use super::ring::Slot;
 use super::slices::{Resolved, no_param};
-use super::{Buffers, Cache};
 use crate::error::Result;
-use crate::plan::{Item, plan};
+use crate::plan::{Item, Plan, place, plan};
 use crate::shader::{Skeleton, Walk, tensor_numbers};
-use crate::tensor::{Access, DType};
+use crate::tensor::{Access, DType, TensorSpec};
 use crate::words::{NORM_WORDS, SUM_WORDS};
 use crate::wrappers::Moving;
 
-/// Placements of parameters and gradients that keep their tables and bind groups.
-pub(super) const BOUND_MAX: usize = 8;
+/// Tables that are kept.
+const TABLES: usize = 4;
 
 /// What is encoded beside the parameters' buffers: a step with its gradients, or a move outside a step.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Work<'a, 'b> {
-    Step(&'a Grads<'b>),
+    /// A step; the new parameters go to other buffers where there are any.
+    Step(&'a Grads<'b>, Option<&'a Buffers<'b>>),
     Move(Moving),
     /// A micro-batch added to the sums, which stand where parameters do.
     Accumulate(&'a Grads<'b>),
+}
+
+impl<'a, 'b> Work<'a, 'b> {
+    fn kind(self) -> Kind {
+        match self {
+            Self::Step(..) => Kind::Step,
+            Self::Move(to) => Kind::Move(to),
+            Self::Accumulate(_) => Kind::Accumulate,
+        }
+    }
+
+    fn grads(self) -> Option<&'a Grads<'b>> {
+        match self {
+            Self::Step(grads, _) | Self::Accumulate(grads) => Some(grads),
+            Self::Move(_) => None,
+        }
+    }
+
+    fn outs(self) -> Option<&'a Buffers<'b>> {
+        match self {
+            Self::Step(_, outs) => outs,
+            Self::Move(_) | Self::Accumulate(_) => None,
+        }
+    }
+}
+
+/// What is encoded, whatever the buffers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Kind {
+    Step,
+    Move(Moving),
+    Accumulate,
 }
 
 /// Which dispatches of a step are encoded with one list of words.
@@ -40,10 +73,20 @@ pub(crate) enum Part {
     Updates,
 }
 
-/// A plan with its table and bind groups: all that encoding needs.
+/// A plan, and its table on the device. Neither knows an address.
+#[derive(Debug)]
+pub(super) struct Planned {
+    kind: Kind,
+    access: Vec<Access>,
+    pub(super) plan: Plan,
+    pub(super) table: wgpu::Buffer,
+}
+
+/// Where certain buffers are bound: all that encoding needs.
 #[derive(Debug)]
 pub(crate) struct Bound {
-    pub(super) table: wgpu::Buffer,
+    /// The words of the dispatches, and where values lie: what stands before the words of a step.
+    pub(super) head: Vec<u32>,
     /// What comes before the decision.
     measures: Vec<Call>,
     decides: Option<Call>,
@@ -74,9 +117,9 @@ impl Bound {
     }
 }
 
-/// Where parameters or gradients lie, for comparison from step to step.
+/// Where parameters, gradients or outputs lie, for comparison from step to step.
 #[derive(Debug, PartialEq)]
-pub(super) enum Where {
+enum Where {
     Arena(u64),
     Slices(Vec<Option<(wgpu::Buffer, u64, u64)>>),
 }
@@ -112,113 +155,159 @@ impl Where {
     }
 }
 
-pub(super) type BoundKey = (Where, BoundWork);
+/// What was bound for which buffers.
+#[derive(Debug)]
+pub(super) struct Placement {
+    kind: Kind,
+    params: Where,
+    grads: Option<Where>,
+    outs: Option<Where>,
+    bound: Arc<Bound>,
+}
 
-/// What a plan is for.
-#[derive(Debug, PartialEq)]
-pub(super) enum BoundWork {
-    Step(Where),
-    Move(Moving),
-    Accumulate(Where),
+impl Placement {
+    fn is(&self, params: &Buffers, work: Work) -> bool {
+        let same = |known: &Option<Where>, buffers: Option<&Buffers>| match (known, buffers) {
+            (Some(known), Some(buffers)) => known.is(buffers),
+            (None, None) => true,
+            _ => false,
+        };
+        self.kind == work.kind()
+            && self.params.is(params)
+            && same(&self.grads, work.grads().map(|grads| &grads.buffers))
+            && same(&self.outs, work.outs())
+    }
 }
 
 impl Engine {
     /// Table, pipelines and bind groups for these buffers, checked and made where they are new.
     pub(crate) fn bind(&mut self, params: &Buffers, work: Work) -> Result<Arc<Bound>> {
-        // The key knows the arena, and does not know which of its tensors are given.
-        if let (Buffers::Subset(subset), Work::Step(grads) | Work::Accumulate(grads)) = (params, work) {
+        // The placement knows the arena, and does not know which of its tensors are given.
+        if let (Buffers::Subset(subset), Some(grads)) = (params, work.grads()) {
             if let Some(i) = (0..subset.present.len()).find(|&i| !subset.present[i] && grads.has(i)) {
                 return Err(no_param(&subset.arena.tensors()[i]));
             }
         }
-        let is = |key: &BoundKey| {
-            key.0.is(params)
-                && match (&key.1, work) {
-                    (BoundWork::Step(known), Work::Step(grads)) => known.is(&grads.buffers),
-                    (BoundWork::Move(known), Work::Move(to)) => *known == to,
-                    (BoundWork::Accumulate(known), Work::Accumulate(grads)) => known.is(&grads.buffers),
-                    _ => false,
-                }
-        };
-        if let Some(bound) = self.bound.get(is) {
-            return Ok(bound.clone());
+        if let Some(at) = self.placements.iter().position(|known| known.is(params, work)) {
+            self.placements[at..].rotate_left(1);
+            return Ok(self.placements[self.placements.len() - 1].bound.clone());
         }
         let bound = Arc::new(self.make_bound(params, work)?);
-        let work = match work {
-            Work::Step(grads) => BoundWork::Step(Where::of(&grads.buffers)),
-            Work::Move(to) => BoundWork::Move(to),
-            Work::Accumulate(grads) => BoundWork::Accumulate(Where::of(&grads.buffers)),
-        };
-        self.bound.push((Where::of(params), work), bound.clone());
+        let kind = work.kind();
+        let same = || self.placements.iter().enumerate().filter(|(_, known)| known.kind == kind);
+        if same().count() >= self.gpu.tuning().placements as usize {
+            let oldest = same().map(|(at, _)| at).next();
+            oldest.map(|at| self.placements.remove(at));
+        }
+        self.placements.push(Placement {
+            kind,
+            params: Where::of(params),
+            grads: work.grads().map(|grads| Where::of(&grads.buffers)),
+            outs: work.outs().map(Where::of),
+            bound: bound.clone(),
+        });
+        // A bind group that no placement uses keeps no buffer alive.
+        self.groups.retain(|_, group| Arc::strong_count(group) > 1);
         Ok(bound)
     }
 
-    /// Forgets tables and bind groups, and with them the buffers.
+    /// Forgets placements, tables and bind groups, and with them the buffers.
     pub(crate) fn release(&mut self) {
-        self.bound = Cache::new(BOUND_MAX);
+        self.placements.clear();
+        self.groups.clear();
+        self.planned.clear();
+        self.spare = None;
     }
 
-    fn make_bound(&self, params: &Buffers, work: Work) -> Result<Bound> {
-        let grads = match work {
-            Work::Step(grads) | Work::Accumulate(grads) => Some(&grads.buffers),
-            Work::Move(_) => None,
-        };
-        let (steps, accumulates) = (matches!(work, Work::Step(_)), matches!(work, Work::Accumulate(_)));
-        let measures = steps && self.wrappers.measures();
+    fn make_bound(&mut self, params: &Buffers, work: Work) -> Result<Bound> {
         // Sums of micro-batches are in f32.
         let summed =
             || self.tensors.iter().map(|tensor| tensor.clone().with_grad_dtype(DType::F32)).collect::<Vec<_>>();
-        let tensors = if steps && self.accumulated.is_some() { &summed() } else { &self.tensors };
-        let slices = Resolved::new(&self.gpu, tensors, params, grads)?;
-        let takes_part = |variant: usize| match work {
-            Work::Step(_) | Work::Accumulate(_) | Work::Move(Moving::Wrapper(..)) => true,
-            Work::Move(Moving::Rule(to)) => self.variants[variant].rule.moves().contains(&to),
+        let sums = matches!(work, Work::Step(..)) && self.accumulated.is_some();
+        let tensors = if sums { &summed() } else { &self.tensors };
+        let slices = Resolved::new(&self.gpu, tensors, params, work.grads().map(|grads| &grads.buffers), work.outs())?;
+        let planned = match self.planned.iter().find(|known| known.kind == work.kind() && known.access == slices.access)
+        {
+            Some(planned) => planned.clone(),
+            None => {
+                let planned = Arc::new(self.make_planned(tensors, &slices, work)?);
+                if self.planned.len() == TABLES {
+                    self.planned.remove(0);
+                }
+                self.planned.push(planned.clone());
+                planned
+            }
         };
-        let items: Vec<Item> = (0..self.tensors.len())
-            .filter(|&i| takes_part(self.variant_of[i]))
-            .filter_map(|i| {
-                let variant = &self.variants[self.variant_of[i]];
-                let (param, grad) = slices.places[i]?;
-                Some(Item {
-                    tensor: i,
-                    len: self.tensors[i].len_elements(),
-                    variant: self.variant_of[i],
-                    access: slices.access[i],
-                    param,
-                    grad,
-                    grad_format: grad.map_or(DType::F32, |_| tensors[i].grad_dtype),
-                    state: (variant.slots > 0 && !accumulates).then_some((self.state_places[i], variant.slots)),
-                    lines: self.lines[i].filter(|_| steps).map(|lines| (self.line_places[i], lines)),
-                    partial_words: match steps && sums(&*variant.rule, &self.wrappers) {
-                        _ if measures => NORM_WORDS,
-                        true => SUM_WORDS,
-                        false => 0,
-                    },
-                    sums: steps && sums(&*variant.rule, &self.wrappers),
-                })
-            })
+        let plan = &planned.plan;
+        let sizes: Vec<u64> = slices.buffers.iter().map(wgpu::Buffer::size).collect();
+        let placed = |pieces| place(pieces, &slices.homes, &sizes, |variant| self.variants[variant].pages, self.bounds);
+        let windows = [placed(&plan.chunks), placed(&plan.tiles)];
+        let (steps, accumulates) = (matches!(work, Work::Step(..)), matches!(work, Work::Accumulate(_)));
+        let measures = steps && self.wrappers.measures();
+        let made = self.gpu.scoped_now(|| {
+            let mut binder = Binder::new(self, &planned, &windows, &slices.buffers);
+            let measures = if measures { binder.measures()? } else { vec![] };
+            let decides = match self.control.is_some() && !accumulates {
+                true => Some(binder.call(0, Walk::new(Skeleton::Decide), None, &ONCE)?),
+                false => None,
+            };
+            let calls = binder.calls(work)?;
+            Ok((measures, decides, calls, binder.finish()))
+        });
+        let (measures, decides, calls, made) =
+            made.map_err(|error| slices.blame(&self.gpu, &self.tensors).unwrap_or(error))??;
+        self.gpu.pipelines().keep(made.fresh);
+        self.kernels.extend(made.kernels);
+        self.groups.extend(made.groups);
+        self.spare = made.spare;
+        let scalar = (0..self.tensors.len())
+            .filter(|&i| slices.access[i] == Access::Scalar && slices.homes[i].is_some())
             .collect();
+        let stepped =
+            (0..self.tensors.len()).filter(|&i| slices.homes[i].is_some() && self.tensors[i].len_elements() > 0);
+        let passes = stepped.map(|i| self.variants[self.variant_of[i]].rule.passes().len()).max().unwrap_or(0);
+        let passes = passes + usize::from(!measures.is_empty()) + 2 * usize::from(steps && self.wrappers.counts());
+        Ok(Bound { head: made.head, measures, decides, calls, windows: windows[0].len(), passes, scalar })
+    }
+
+    /// The plan of this work, and its table on the device.
+    fn make_planned(&self, tensors: &[TensorSpec], slices: &Resolved, work: Work) -> Result<Planned> {
+        let (steps, accumulates) = (matches!(work, Work::Step(..)), matches!(work, Work::Accumulate(_)));
+        let takes_part = |i: &usize| match work {
+            Work::Step(..) | Work::Accumulate(_) | Work::Move(Moving::Wrapper(..)) => true,
+            Work::Move(Moving::Rule(to)) => self.variants[self.variant_of[*i]].rule.moves().contains(&to),
+        };
+        let item = |i: usize| {
+            let variant = &self.variants[self.variant_of[i]];
+            let sums = steps && sums(&*variant.rule, &self.wrappers);
+            Item {
+                tensor: i,
+                len: self.tensors[i].len_elements(),
+                variant: self.variant_of[i],
+                access: slices.access[i],
+                grad_format: if work.grads().is_some() { tensors[i].grad_dtype } else { DType::F32 },
+                slots: if accumulates { 0 } else { variant.slots },
+                state: if accumulates { vec![] } else { self.state_places[i].clone() },
+                lines: self.lines[i].filter(|_| steps).map(|lines| (self.line_places[i], lines)),
+                partial_words: match sums {
+                    _ if steps && self.wrappers.measures() => NORM_WORDS,
+                    true => SUM_WORDS,
+                    false => 0,
+                },
+                sums,
+            }
+        };
+        let items: Vec<Item> = (0..self.tensors.len()).filter(takes_part).map(item).collect();
         let numbers =
             (self.tensors.len() * self.variants.first().map_or(0, |v| tensor_numbers(&*v.rule, &self.wrappers))) as u64;
         let plan = plan(&items, self.bounds, numbers)?;
-        let made = self.gpu.scoped_now(|| {
-            let mut binder = Binder::new(self, &plan, &slices.buffers);
-            let measures = if measures { binder.measures() } else { vec![] };
-            let decides = (self.control.is_some() && !accumulates)
-                .then(|| binder.call(0, Walk::new(Skeleton::Decide), None, &[ONCE]));
-            let calls = binder.calls(work);
-            (binder.table, [measures, decides.into_iter().collect(), calls], binder.fresh)
-        });
-        let (table, [measures, mut decides, calls], fresh) =
-            made.map_err(|error| slices.blame(&self.gpu, &self.tensors).unwrap_or(error))?;
-        self.gpu.pipelines().keep(fresh);
-        let scalar = (0..self.tensors.len())
-            .filter(|&i| slices.access[i] == Access::Scalar && slices.places[i].is_some())
-            .collect();
-        let used = items.iter().map(|item| item.variant);
-        let passes = used.map(|variant| self.variants[variant].rule.passes().len()).max().unwrap_or(0);
-        let passes = passes + usize::from(!measures.is_empty()) + 2 * usize::from(steps && self.wrappers.counts());
-        let decides = decides.pop();
-        Ok(Bound { table, measures, decides, calls, windows: plan.windows.len(), passes, scalar })
+        let table = self.gpu.scoped_now(|| {
+            let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;
+            let size = (4 * plan.table.len() as u64).max(crate::tensor::ALIGNMENT);
+            let table = self.gpu.create_buffer("wgpu-optim/table", size, usage);
+            self.gpu.queue().write_buffer(&table, 0, bytemuck::cast_slice(&plan.table));
+            table
+        })?;
+        Ok(Planned { kind: work.kind(), access: slices.access.clone(), plan, table })
     }
 }

@@ -1,60 +1,125 @@
-//! From a plan to bind groups, pipelines and the dispatches that use them.
+//! From the windows of a step to bind groups, pipelines and the dispatches that use them.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
 
 use super::Made;
-use super::bind::Work;
+use super::bind::{Planned, Work};
 use super::engine::Engine;
 use super::pipelines::{Fresh, Shader, of_group};
 use super::ring::Slot;
 use super::variants::Variant;
-use crate::plan::{Dispatch, Plan, Span, Window};
-use crate::shader::{self, Binding, Skeleton, Switches, Walk};
-use crate::tensor::{ALIGNMENT, Access, DType};
+use crate::error::{Error, Result};
+use crate::plan::{Dispatch, Window};
+use crate::shader::{self, Binding, Pages, Skeleton, Switches, Values, Walk};
+use crate::tensor::{ALIGNMENT, DType};
+use crate::words::{dispatch, row};
+
+/// What makes two pipelines of an optimizer differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Kernel {
+    variant: usize,
+    walk: Walk,
+    values: Values,
+    tails: bool,
+    crossings: bool,
+    copies: bool,
+}
+
+/// What a bind group binds: its layout, the table, the pages of state and of lines, and the caller's buffers.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Bindings {
+    layout: Vec<Binding>,
+    table: wgpu::Buffer,
+    state: Option<usize>,
+    lines: Option<usize>,
+    values: Vec<(wgpu::Buffer, u64, u64)>,
+}
+
+/// The bind groups that are kept.
+pub(super) type Groups = HashMap<Bindings, Arc<wgpu::BindGroup>>;
 
 /// One set of bindings and the dispatches that use it.
 #[derive(Debug)]
 pub(super) struct Call {
-    pub(super) pipeline: wgpu::ComputePipeline,
-    pub(super) group: wgpu::BindGroup,
+    pipeline: wgpu::ComputePipeline,
+    group: Arc<wgpu::BindGroup>,
     /// Whether it reads the table, from each dispatch's own offset.
-    pub(super) has_table: bool,
-    pub(super) dispatches: Vec<Dispatch>,
+    has_table: bool,
+    /// Each with the byte of the head at which its words stand.
+    pub(super) dispatches: Vec<(u32, Dispatch)>,
 }
 
-/// Makes the table, pipelines and bind groups of a plan. To be used within an error scope.
+/// What a binder has made. It is to be kept where wgpu has found no error in it.
+pub(super) struct New {
+    pub(super) fresh: Fresh,
+    pub(super) kernels: HashMap<Kernel, wgpu::ComputePipeline>,
+    pub(super) groups: Groups,
+    pub(super) spare: Option<wgpu::Buffer>,
+    /// The words of the dispatches and the rows.
+    pub(super) head: Vec<u32>,
+}
+
+/// Makes pipelines and bind groups of a plan. To be used within an error scope.
 pub(super) struct Binder<'a> {
     engine: &'a Engine,
-    plan: &'a Plan,
+    planned: &'a Planned,
+    /// Those over chunks, and those over tiles.
+    windows: &'a [Vec<Window>; 2],
     buffers: &'a [wgpu::Buffer],
-    pub(super) table: wgpu::Buffer,
-    pub(super) fresh: Fresh,
+    new: New,
+    /// The dispatches over these entries whose words stand in the head, and of which rows they are.
+    words: HashMap<(Range<usize>, Option<[usize; 2]>), Vec<(u32, Dispatch)>>,
 }
 
 impl<'a> Binder<'a> {
-    pub(super) fn new(engine: &'a Engine, plan: &'a Plan, buffers: &'a [wgpu::Buffer]) -> Self {
-        let size = (4 * plan.table.len() as u64).max(ALIGNMENT);
-        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;
-        let table = engine.gpu.create_buffer("wgpu-optim/table", size, usage);
-        engine.gpu.queue().write_buffer(&table, 0, bytemuck::cast_slice(&plan.table));
-        Self { engine, plan, buffers, table, fresh: Fresh::default() }
+    pub(super) fn new(
+        engine: &'a Engine,
+        planned: &'a Planned,
+        windows: &'a [Vec<Window>; 2],
+        buffers: &'a [wgpu::Buffer],
+    ) -> Self {
+        let new = New {
+            fresh: Fresh::default(),
+            kernels: HashMap::new(),
+            groups: HashMap::new(),
+            spare: engine.spare.clone(),
+            head: vec![],
+        };
+        Self { engine, planned, windows, buffers, new, words: HashMap::new() }
+    }
+
+    /// All that was made. The words of a step stand behind the head.
+    pub(super) fn finish(self) -> New {
+        let mut new = self.new;
+        let len = new.head.len().next_multiple_of(ALIGNMENT as usize / 4);
+        new.head.resize(len, 0);
+        for at in self.words.values().flatten().map(|(byte, _)| *byte as usize / 4) {
+            new.head[at + dispatch::STEP] = (len - at) as u32;
+        }
+        new
     }
 
     /// The calls that measure all gradients.
-    pub(super) fn measures(&mut self) -> Vec<Call> {
-        let plan = self.plan;
-        let of_window =
-            |window: &Window| self.call(window.variant, Walk::new(Skeleton::Norms), Some(window), &window.dispatches);
-        let mut calls: Vec<_> = plan.windows.iter().map(of_window).collect();
-        if !plan.norms.is_empty() {
-            calls.push(self.call(0, Walk::new(Skeleton::FinishNorms), None, &plan.norms));
+    pub(super) fn measures(&mut self) -> Result<Vec<Call>> {
+        let walk = Walk::new(Skeleton::Norms);
+        let mut calls = Vec::new();
+        for (i, window) in self.windows[0].iter().enumerate() {
+            calls.push(self.call(window.like.variant, walk, Some([0, i]), &ONCE)?);
         }
-        calls
+        let norms = &self.planned.plan.norms;
+        if !norms.is_empty() {
+            calls.push(self.call(0, Walk::new(Skeleton::FinishNorms), None, norms)?);
+        }
+        Ok(calls)
     }
 
     /// The calls of a whole step, of a move or of a micro-batch.
-    pub(super) fn calls(&mut self, work: Work) -> Vec<Call> {
-        let (engine, plan) = (self.engine, self.plan);
+    pub(super) fn calls(&mut self, work: Work) -> Result<Vec<Call>> {
+        let (engine, plan) = (self.engine, &self.planned.plan);
         let walks: Vec<_> = match work {
-            Work::Step(_) => {
+            Work::Step(..) => {
                 engine.variants.iter().map(|variant| Walk::of_step(&*variant.rule, &engine.wrappers)).collect()
             }
             Work::Move(to) => vec![vec![Walk::of_move(to)]; engine.variants.len()],
@@ -63,92 +128,241 @@ impl<'a> Binder<'a> {
         let stages = walks.iter().map(Vec::len).max().unwrap_or(0);
         let mut calls = Vec::new();
         for stage in 0..stages {
-            for (kind, windows) in [(0, &plan.tiles), (1, &plan.lines), (2, &plan.windows)] {
-                for window in windows {
-                    let here = |walk: &&Walk| match walk.skeleton {
-                        Skeleton::Lines => kind == 0,
-                        Skeleton::FinishLines => kind == 1,
-                        Skeleton::Sums
-                        | Skeleton::Counts
-                        | Skeleton::Apply
-                        | Skeleton::Moves
-                        | Skeleton::Accumulate => kind == 2,
-                        Skeleton::Finish
-                        | Skeleton::FinishCounts
-                        | Skeleton::Norms
-                        | Skeleton::FinishNorms
-                        | Skeleton::Decide => false,
-                    };
-                    if let Some(&walk) = walks[window.variant].get(stage).filter(here) {
-                        calls.push(self.call(window.variant, walk, Some(window), &window.dispatches));
+            let walk = |variant: usize, over: Over| {
+                walks[variant].get(stage).copied().filter(|walk| Over::of(walk.skeleton) == over)
+            };
+            for (kind, over) in [(1, Over::Tiles), (0, Over::Chunks)] {
+                for i in 0..self.windows[kind].len() {
+                    let variant = self.windows[kind][i].like.variant;
+                    if let Some(walk) = walk(variant, over) {
+                        calls.push(self.call(variant, walk, Some([kind, i]), &ONCE)?);
                     }
                 }
             }
-            for (variant, dispatches) in &plan.finishes {
-                let finishes = |walk: &&Walk| matches!(walk.skeleton, Skeleton::Finish | Skeleton::FinishCounts);
-                if let Some(&walk) = walks[*variant].get(stage).filter(finishes) {
-                    calls.push(self.call(*variant, walk, None, dispatches));
+            for (variant, page, entries) in &plan.lines {
+                if let Some(walk) = walk(*variant, Over::Lines) {
+                    calls.push(self.call_lines(*variant, walk, *page, entries)?);
+                }
+            }
+            for (variant, entries) in &plan.finishes {
+                if let Some(walk) = walk(*variant, Over::Tensors) {
+                    calls.push(self.call(*variant, walk, None, entries)?);
                 }
             }
         }
-        calls
+        Ok(calls)
     }
 
+    /// A walk over a window, or over entries that know no values.
     pub(super) fn call(
         &mut self,
         variant: usize,
         walk: Walk,
-        window: Option<&Window>,
-        dispatches: &[Dispatch],
-    ) -> Call {
-        let gpu = &self.engine.gpu;
-        let wrappers = &self.engine.wrappers;
-        let Variant { rule, switches, .. } = &self.engine.variants[variant];
-        let skeleton = walk.skeleton;
-        let bindings = of_group(&shader::bindings(&**rule, wrappers, skeleton), 0);
-        let [param, grad, state, lines] = window.map_or([None; 4], |w| [w.param, w.grad, w.state, w.lines]);
+        window: Option<[usize; 2]>,
+        entries: &Range<usize>,
+    ) -> Result<Call> {
+        let of_window = window.map(|[kind, i]| &self.windows[kind][i]);
+        let lines = of_window.and_then(|window| window.like.lines);
+        self.call_with(variant, walk, window, entries, lines)
+    }
+
+    /// A walk over lines that stand in this page.
+    fn call_lines(&mut self, variant: usize, walk: Walk, page: usize, entries: &Range<usize>) -> Result<Call> {
+        self.call_with(variant, walk, None, entries, Some(page))
+    }
+
+    fn call_with(
+        &mut self,
+        variant: usize,
+        walk: Walk,
+        at: Option<[usize; 2]>,
+        entries: &Range<usize>,
+        lines: Option<usize>,
+    ) -> Result<Call> {
+        let (engine, planned) = (self.engine, self.planned);
+        let window = at.map(|[kind, i]| &self.windows[kind][i]);
+        let Variant { rule, slots, .. } = &engine.variants[variant];
+        let values = Values {
+            access: window.map_or(crate::tensor::Access::Vec4, |window| window.like.access),
+            grad: window.map_or(DType::F32, |window| window.like.grad_format),
+            pages: window.map_or(Pages::Apart, |window| window.pages),
+        };
+        let all = shader::bindings(&**rule, &engine.wrappers, walk.skeleton, values.pages);
+        let (found, needed) = (engine.gpu.device().limits().max_storage_buffers_per_shader_stage, all.len() as u64);
+        if needed > u64::from(found) {
+            let limit = "max_storage_buffers_per_shader_stage";
+            return Err(Error::Limit { limit, found: found.into(), needed });
+        }
+        let kernel = Kernel {
+            variant,
+            walk,
+            values,
+            tails: window.is_some_and(|window| window.like.tails),
+            crossings: window.is_some_and(|window| window.like.crossings),
+            copies: window.is_some_and(|window| window.copies) && walk.skeleton == Skeleton::Apply,
+        };
+        let pipeline = self.pipeline(kernel);
+        let layout = of_group(&all, 0);
+        let spans = window.map_or(&[][..], |window| &window.spans);
+        let bindings = Bindings {
+            state: window.and_then(|window| window.like.state).filter(|_| layout.contains(&Binding::State)),
+            lines: lines.filter(|_| layout.contains(&Binding::Lines)),
+            table: planned.table.clone(),
+            values: spans.iter().map(|span| (self.buffers[span.buffer].clone(), span.offset, span.size)).collect(),
+            layout,
+        };
+        let has_table = bindings.layout.contains(&Binding::Tables);
+        let group = self.group(bindings);
+        // What a walk reads and writes of an element at most: parameter twice, gradient, and state twice.
+        let element_bytes = window.map_or(0, |_| 4 * (3 + 2 * slots));
+        let entries = window.map_or(entries, |window| &window.entries);
+        let dispatches = self.dispatches(entries.clone(), at, element_bytes);
+        Ok(Call { pipeline, group, has_table, dispatches })
+    }
+
+    /// The dispatches over these entries, with their words in the head.
+    fn dispatches(
+        &mut self,
+        entries: Range<usize>,
+        at: Option<[usize; 2]>,
+        element_bytes: u64,
+    ) -> Vec<(u32, Dispatch)> {
+        let key = (entries.clone(), at);
+        if let Some(known) = self.words.get(&key) {
+            return known.clone();
+        }
+        let dispatches = match entries == ONCE {
+            true => vec![Dispatch { offset: 0, entries: 0..0, x: 1, y: 1 }],
+            false => self.planned.plan.dispatches(entries, element_bytes, self.engine.bounds),
+        };
+        let head = &mut self.new.head;
+        let mut all = Vec::new();
+        for dispatch in dispatches {
+            let place = head.len().next_multiple_of(ALIGNMENT as usize / 4);
+            head.resize(place + dispatch::LEN, 0);
+            head[place + dispatch::FIRST] = dispatch.entries.start;
+            head[place + dispatch::END] = dispatch.entries.end;
+            all.push((4 * place as u32, dispatch));
+        }
+        if let Some([kind, i]) = at {
+            let window = &self.windows[kind][i];
+            let rows = head.len();
+            let len = if matches!(window.pages, Pages::Many(_)) { row::LEN } else { row::OUT };
+            head.extend(window.rows.iter().flat_map(|row| &row[..len]));
+            for (byte, _) in &all {
+                let place = *byte as usize / 4;
+                head[place + dispatch::ROWS] = ((rows - place) as u32).wrapping_sub((window.first * len) as u32);
+            }
+        }
+        self.words.insert(key, all.clone());
+        all
+    }
+
+    fn pipeline(&mut self, kernel: Kernel) -> wgpu::ComputePipeline {
+        let engine = self.engine;
+        if let Some(known) = engine.kernels.get(&kernel).or(self.new.kernels.get(&kernel)) {
+            return known.clone();
+        }
+        let Variant { rule, switches, .. } = &engine.variants[kernel.variant];
+        let Kernel { tails, crossings, copies, .. } = kernel;
+        let constants =
+            Switches { tails, crossings, copies, ..*switches }.constants(&**rule, &engine.wrappers, kernel.walk);
+        let shader = Shader {
+            rule: &**rule,
+            wrappers: &engine.wrappers,
+            constants,
+            skeleton: kernel.walk.skeleton,
+            values: kernel.values,
+        };
+        let pipeline = engine.gpu.pipelines().get(&mut self.new.fresh, &engine.gpu, &shader);
+        self.new.kernels.insert(kernel, pipeline.clone());
+        pipeline
+    }
+
+    fn group(&mut self, bindings: Bindings) -> Arc<wgpu::BindGroup> {
+        if let Some(known) = self.engine.groups.get(&bindings).or(self.new.groups.get(&bindings)) {
+            return known.clone();
+        }
+        let engine = self.engine;
+        let pages = bindings.layout.iter().filter(|binding| matches!(binding, Binding::Page(_))).count();
+        if pages > bindings.values.len() && self.new.spare.is_none() {
+            let usage = wgpu::BufferUsages::STORAGE;
+            self.new.spare = Some(engine.gpu.create_buffer("wgpu-optim/spare", SPARE_PAGES * ALIGNMENT, usage));
+        }
+        let value = |i: usize| match bindings.values.get(i) {
+            Some((buffer, offset, size)) => {
+                wgpu::BufferBinding { buffer, offset: *offset, size: wgpu::BufferSize::new(*size) }
+            }
+            None => wgpu::BufferBinding {
+                buffer: self.new.spare.as_ref().expect("made where a page is left over"),
+                offset: i as u64 % SPARE_PAGES * ALIGNMENT,
+                size: wgpu::BufferSize::new(ALIGNMENT),
+            },
+        };
+        let page = |pages: &'a [wgpu::Buffer], page: Option<usize>| {
+            pages[page.expect("a window has what its shader binds")].as_entire_buffer_binding()
+        };
         let entries: Vec<_> = bindings
+            .layout
             .iter()
             .map(|binding| wgpu::BindGroupEntry {
                 binding: binding.place().1,
                 resource: wgpu::BindingResource::Buffer(match binding {
-                    Binding::Params => bind_span(self.buffers, param),
-                    Binding::Grads => bind_span(self.buffers, grad),
-                    Binding::State => bind_span(&self.engine.state_pages, state),
-                    Binding::Lines => bind_span(&self.engine.line_pages, lines),
+                    Binding::Params => value(0),
+                    // A walk that reads no parameters binds those of gradients, which come second.
+                    Binding::Grads => value(bindings.values.len().saturating_sub(1)),
+                    Binding::Page(i) => value(*i as usize),
+                    Binding::State => page(&engine.state_pages, bindings.state),
+                    Binding::Lines => page(&engine.line_pages, bindings.lines),
                     Binding::Tables => wgpu::BufferBinding {
-                        buffer: &self.table,
+                        buffer: &bindings.table,
                         offset: 0,
-                        size: wgpu::BufferSize::new(self.plan.table_span),
+                        size: wgpu::BufferSize::new(self.planned.plan.table_bytes.max(ALIGNMENT)),
                     },
                     Binding::Scratch => {
-                        let scratch = self.engine.scratch.as_ref().expect("made where a rule has numbers a tensor");
+                        let scratch = engine.scratch.as_ref().expect("made where a rule has numbers a tensor");
                         scratch.as_entire_buffer_binding()
                     }
                     Binding::Control | Binding::Decisions => {
-                        let control = self.engine.control.as_ref().expect("made where anything is decided");
+                        let control = engine.control.as_ref().expect("made where anything is decided");
                         control.as_entire_buffer_binding()
                     }
                     Binding::Clocks => unreachable!("group 1"),
                 }),
             })
             .collect();
-        let mut pipelines = gpu.pipelines();
-        let access = window.map_or(Access::Vec4, |window| window.access);
-        let grad = window.map_or(DType::F32, |window| window.grad_format);
-        let tails = window.is_some_and(|window| window.tails);
-        let crossings = window.is_some_and(|window| window.crossings);
-        let constants = Switches { tails, crossings, ..*switches }.constants(&**rule, wrappers, walk);
-        let pipeline =
-            pipelines.get(&mut self.fresh, gpu, &Shader { rule: &**rule, wrappers, constants, skeleton, access, grad });
-        gpu.count(Made::BindGroup);
-        let group = gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {
+        engine.gpu.count(Made::BindGroup);
+        let group = Arc::new(engine.gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {
             label: Some("wgpu-optim"),
-            layout: &pipelines.layout(gpu, &bindings),
+            layout: &engine.gpu.pipelines().layout(&engine.gpu, &bindings.layout),
             entries: &entries,
-        });
-        let has_table = bindings.contains(&Binding::Tables);
-        Call { pipeline, group, has_table, dispatches: dispatches.to_vec() }
+        }));
+        self.new.groups.insert(bindings, group.clone());
+        group
+    }
+}
+
+/// What a walk takes one workgroup for each of.
+#[derive(Clone, Copy, PartialEq)]
+enum Over {
+    Tiles,
+    Lines,
+    Chunks,
+    Tensors,
+    Nothing,
+}
+
+impl Over {
+    fn of(skeleton: Skeleton) -> Self {
+        match skeleton {
+            Skeleton::Lines => Self::Tiles,
+            Skeleton::FinishLines => Self::Lines,
+            Skeleton::Sums | Skeleton::Counts | Skeleton::Apply | Skeleton::Moves | Skeleton::Accumulate => {
+                Self::Chunks
+            }
+            Skeleton::Finish | Skeleton::FinishCounts => Self::Tensors,
+            Skeleton::Norms | Skeleton::FinishNorms | Skeleton::Decide => Self::Nothing,
+        }
     }
 }
 
@@ -160,21 +374,19 @@ pub(super) fn run<'a>(encoder: &mut wgpu::CommandEncoder, slot: &Slot, calls: im
     }
     let descriptor = wgpu::ComputePassDescriptor { label: Some("wgpu-optim"), timestamp_writes: None };
     let mut pass = encoder.begin_compute_pass(&descriptor);
-    pass.set_bind_group(1, &slot.group, &[slot.offset]);
     for call in calls {
         pass.set_pipeline(&call.pipeline);
-        for dispatch in &call.dispatches {
+        for (words, dispatch) in &call.dispatches {
             let offset = [dispatch.offset];
-            pass.set_bind_group(0, &call.group, if call.has_table { &offset } else { &[] });
+            pass.set_bind_group(0, &*call.group, if call.has_table { &offset } else { &[] });
+            pass.set_bind_group(1, &slot.group, &[slot.offset + words]);
             pass.dispatch_workgroups(dispatch.x, dispatch.y, 1);
         }
     }
 }
 
-/// One workgroup.
-pub(super) const ONCE: Dispatch = Dispatch { offset: 0, x: 1, y: 1 };
+/// No entries: one workgroup that knows what to do.
+pub(super) const ONCE: Range<usize> = 0..0;
 
-fn bind_span(buffers: &[wgpu::Buffer], span: Option<Span>) -> wgpu::BufferBinding<'_> {
-    let Span { buffer, offset, size } = span.expect("a window has what its shader binds");
-    wgpu::BufferBinding { buffer: &buffers[buffer], offset, size: wgpu::BufferSize::new(size) }
-}
+/// Pages that stand in for those that a dispatch does not use.
+const SPARE_PAGES: u64 = 64;

@@ -1,17 +1,19 @@
 //! The buffers on the device that an optimizer owns: state, scratch, control, the words of steps.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::bind::{BOUND_MAX, Bound, BoundKey};
+use super::bind::{Bound, Placement, Planned};
+use super::binder::{Groups as BindGroups, Kernel};
 use super::limits::{check_limits, scratch_words};
 use super::ring::{Ring, Slot};
 use super::variants::{Variant, variants};
-use super::{Arena, Cache, Gpu};
+use super::{Arena, Gpu};
 use crate::course;
 use crate::error::{Error, Result};
 use crate::groups::Groups;
 use crate::lines::Lines;
-use crate::plan::{Bounds, Place, check_lines, pack, padded};
+use crate::plan::{Bounds, Place, check_lines, pack, pack_state};
 use crate::report::LossScaleState;
 use crate::rule::Start;
 use crate::tensor::TensorSpec;
@@ -27,7 +29,8 @@ pub(crate) struct Engine {
     pub(super) variants: Vec<Variant>,
     pub(super) variant_of: Vec<usize>,
     pub(super) bounds: Bounds,
-    pub(super) state_places: Vec<Place>,
+    /// Of each tensor, the places of its pieces.
+    pub(super) state_places: Vec<Vec<Place>>,
     pub(super) state_pages: Vec<wgpu::Buffer>,
     /// The rows and columns of the tensors whose rule has numbers of them.
     pub(super) lines: Vec<Option<Lines>>,
@@ -40,23 +43,27 @@ pub(crate) struct Engine {
     /// Sums of micro-batches.
     pub(super) accumulated: Option<Arc<Arena>>,
     pub(super) ring: Ring,
-    /// What was bound for the buffers of the last steps.
-    pub(super) bound: Cache<BoundKey, Arc<Bound>>,
+    /// What was bound for the buffers of the last steps, the latest last.
+    pub(super) placements: Vec<Placement>,
+    pub(super) planned: Vec<Arc<Planned>>,
+    pub(super) kernels: HashMap<Kernel, wgpu::ComputePipeline>,
+    /// The bind groups of the placements.
+    pub(super) groups: BindGroups,
+    /// Stands in for pages that a dispatch does not use.
+    pub(super) spare: Option<wgpu::Buffer>,
 }
 
 impl Engine {
     /// State for these tensors, at its start.
     pub(crate) fn new(gpu: &Gpu, tensors: &[TensorSpec], groups: &Groups) -> Result<Self> {
-        let (variants, variant_of) = variants(groups, gpu.tuning().lanes);
         let limits = gpu.device().limits();
-        let binding_bytes = limits.max_storage_buffer_binding_size.min(super::BINDING_BYTES_MAX);
+        let (variants, variant_of) = variants(groups, gpu.tuning().lanes, &limits);
+        let binding_bytes = limits.max_storage_buffer_binding_size.min(super::BINDING_BYTES_MAX).min(gpu.page_bytes());
         let slots_max = variants.iter().map(|variant| variant.slots).max().unwrap_or(0);
         let workgroups = limits.max_compute_workgroups_per_dimension;
         let bounds = Bounds::new(binding_bytes, workgroups, gpu.tuning().chunk_blocks, slots_max);
+        let bounds = Bounds { dispatch_bytes: gpu.tuning().dispatch_bytes, ..bounds };
         check_limits(&limits, &variants, groups.wrappers())?;
-        let lens: Vec<u64> = tensors.iter().map(TensorSpec::len_elements).collect();
-        let size = |i: usize| padded(lens[i]).saturating_mul(4 * variants[variant_of[i]].slots);
-        let (state_places, sizes) = pack(tensors, "state slots", size, 16, gpu.page_bytes())?;
         let has_lines = |i: &usize| groups.rule_of(*i).has_lines();
         let lines_of = |i: usize| Some(i).filter(has_lines).and_then(|i| groups.lines_of(i));
         let lines: Vec<_> = (0..tensors.len()).map(lines_of).collect();
@@ -71,8 +78,11 @@ impl Engine {
                 return too_large("rows and columns", needed, found);
             }
         }
+        let state_of = |(tensor, &variant): (&TensorSpec, &usize)| (tensor.len_elements(), variants[variant].slots);
+        let of_state: Vec<_> = tensors.iter().zip(&variant_of).map(state_of).collect();
+        let (state_places, sizes) = pack_state(&of_state, bounds);
         let size = |i: usize| lines[i].map_or(0, |lines: Lines| lines.words().saturating_mul(4));
-        let (line_places, line_sizes) = pack(tensors, "rows and columns", size, 16, gpu.page_bytes())?;
+        let (line_places, line_sizes) = pack(tensors, "rows and columns", size, 16, binding_bytes / 16 * 16)?;
         let scratch_words = scratch_words(tensors, groups, &lines, bounds);
         if scratch_words.saturating_mul(4) > binding_bytes {
             let limit = "max_storage_buffer_binding_size";
@@ -117,7 +127,11 @@ impl Engine {
             control,
             accumulated,
             ring: Ring::default(),
-            bound: Cache::new(BOUND_MAX),
+            placements: vec![],
+            planned: vec![],
+            kernels: HashMap::new(),
+            groups: BindGroups::new(),
+            spare: None,
         };
         engine.write_control(control::SCALE, &[(LossScaleState::new(wrappers.loss_scale()).scale as f32).to_bits()])?;
         engine.write_control(control::UNSCALE, &[1.0f32.to_bits()])?;
@@ -187,7 +201,11 @@ impl Engine {
             [&self.scratch, &self.control].into_iter().flatten().map(wgpu::Buffer::size).sum::<u64>()
                 + sizes(&self.line_pages)
                 - kept,
-            self.bound.values().map(|bound| bound.table.size()).sum(),
+            self.planned
+                .iter()
+                .map(|planned| planned.table.size())
+                .chain(self.spare.iter().map(wgpu::Buffer::size))
+                .sum(),
             self.ring.size_bytes(),
         ]
     }
@@ -197,8 +215,8 @@ impl Engine {
         self.variants.len()
     }
 
-    /// Writes a list of words into a slot that no other work uses. [`Bound::encode`] takes the slot.
-    pub(crate) fn write(&mut self, words: &[u32]) -> Result<Slot> {
-        self.ring.write(&self.gpu, words)
+    /// Writes a list of words into a slot that no other work uses, for what was bound. [`Bound::encode`] takes the slot.
+    pub(crate) fn write(&mut self, bound: &Bound, words: &[u32]) -> Result<Slot> {
+        self.ring.write(&self.gpu, &bound.head, words)
     }
 }

@@ -6,28 +6,44 @@ use crate::groups::Groups;
 use crate::lines::Lines;
 use crate::plan::Bounds;
 use crate::rule::AnyRule;
-use crate::shader::{self, Skeleton, Walk, tensor_numbers};
+use crate::shader::{self, Pages, Skeleton, Walk, tensor_numbers};
 use crate::tensor::TensorSpec;
 use crate::words::{NORM_WORDS, SUM_WORDS};
 use crate::wrappers::Wrappers;
 
+/// The walks that an optimizer of this rule may make.
+fn skeletons(rule: &dyn AnyRule, wrappers: &Wrappers) -> Vec<Skeleton> {
+    let walks = Walk::of_step(rule, wrappers)
+        .into_iter()
+        .map(|walk| walk.skeleton)
+        .chain(rule.moves().iter().map(|_| Skeleton::Moves));
+    let decides: &[_] =
+        if wrappers.is_controlled() { &[Skeleton::Norms, Skeleton::FinishNorms, Skeleton::Decide] } else { &[] };
+    let accumulates = (wrappers.batches() > 1).then_some(Skeleton::Accumulate);
+    walks.chain(decides.iter().copied()).chain(accumulates).collect()
+}
+
+/// Buffers of parameters and gradients that a dispatch of this rule binds at most: a power of two.
+pub(super) fn pages(limits: &wgpu::Limits, rule: &dyn AnyRule, wrappers: &Wrappers) -> usize {
+    let others = |skeleton: Skeleton| {
+        let bindings = shader::bindings(rule, wrappers, skeleton, Pages::Many(0));
+        bindings.len()
+    };
+    let most = skeletons(rule, wrappers).into_iter().map(others).max().unwrap_or(0);
+    let pairs = (limits.max_storage_buffers_per_shader_stage as usize).saturating_sub(most) / 2;
+    2 << pairs.clamp(1, PAIRS_MOST).ilog2()
+}
+
+/// Pairs of buffers that a dispatch binds at most, whatever the device offers.
+const PAIRS_MOST: usize = 32;
+
 /// Refuses a device that cannot bind what the shaders declare.
 pub(super) fn check_limits(limits: &wgpu::Limits, variants: &[Variant], wrappers: &Wrappers) -> Result<()> {
-    let skeletons = |rule: &dyn AnyRule| {
-        let walks = Walk::of_step(rule, wrappers)
-            .into_iter()
-            .map(|walk| walk.skeleton)
-            .chain(rule.moves().iter().map(|_| Skeleton::Moves));
-        let decides: &[_] =
-            if wrappers.is_controlled() { &[Skeleton::Norms, Skeleton::FinishNorms, Skeleton::Decide] } else { &[] };
-        let accumulates = (wrappers.batches() > 1).then_some(Skeleton::Accumulate);
-        walks.chain(decides.iter().copied()).chain(accumulates).collect::<Vec<_>>()
-    };
     let all = || {
         let of = |Variant { rule, .. }: &Variant| {
-            skeletons(&**rule)
+            skeletons(&**rule, wrappers)
                 .into_iter()
-                .map(|skeleton| shader::bindings(&**rule, wrappers, skeleton))
+                .map(|skeleton| shader::bindings(&**rule, wrappers, skeleton, Pages::Apart))
                 .collect::<Vec<_>>()
         };
         variants.iter().flat_map(of)

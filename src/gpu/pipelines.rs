@@ -7,8 +7,7 @@ use std::collections::HashMap;
 use super::{Gpu, Made};
 use crate::rule::AnyRule;
 use crate::rules;
-use crate::shader::{self, Binding, Skeleton};
-use crate::tensor::{Access, DType};
+use crate::shader::{self, Binding, Skeleton, Values};
 use crate::wrappers::Wrappers;
 
 /// What makes two pipelines differ: the text, the constants' bits, and whether the text is trusted.
@@ -23,8 +22,7 @@ pub(super) struct Shader<'a> {
     pub(super) wrappers: &'a Wrappers,
     pub(super) constants: Vec<(&'static str, f64)>,
     pub(super) skeleton: Skeleton,
-    pub(super) access: Access,
-    pub(super) grad: DType,
+    pub(super) values: Values,
 }
 
 /// All that were made on a device.
@@ -39,8 +37,8 @@ impl Pipelines {
     /// `fresh` to be [kept](Self::keep) where the scope has no error: wgpu hands out an invalid pipeline without a
     /// word.
     pub(super) fn get(&mut self, fresh: &mut Fresh, gpu: &Gpu, shader: &Shader) -> wgpu::ComputePipeline {
-        let &Shader { rule, wrappers, ref constants, skeleton, access, grad } = shader;
-        let text = shader::compose(rule, wrappers, skeleton, access, grad);
+        let &Shader { rule, wrappers, ref constants, skeleton, values } = shader;
+        let text = shader::compose(rule, wrappers, skeleton, values);
         #[cfg(feature = "proof")]
         let text = rule.revise(text);
         let trusted = rules::ALL.iter().any(|row| (row.types)().contains(&(rule as &dyn Any).type_id()));
@@ -49,9 +47,9 @@ impl Pipelines {
             return pipeline.clone();
         }
         let of = if skeleton.knows_no_rule() { "any" } else { rule.name() };
-        let label = format!("wgpu-optim/{of}/f32-{grad}-{}/{}", access.name(), skeleton.name());
+        let label = format!("wgpu-optim/{of}/f32-{}-{}/{}", values.grad, values.access.name(), skeleton.name());
         let module = module(gpu, &label, &key.0, trusted);
-        let bindings = shader::bindings(rule, wrappers, skeleton);
+        let bindings = shader::bindings(rule, wrappers, skeleton, values.pages);
         let groups = [0, 1].map(|group| of_group(&bindings, group));
         let groups = groups.iter().filter(|group| !group.is_empty());
         let layouts: Vec<_> = groups.map(|group| self.layout(gpu, group)).collect();

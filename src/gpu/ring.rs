@@ -84,12 +84,12 @@ impl Drop for Guard {
 }
 
 impl Ring {
-    /// Writes a step's words into a free slot.
+    /// Writes the head of a step, then its words, into a free slot.
     ///
     /// # Errors
     /// [`Error::Limit`] where a binding does not hold them, [`Error::Wgpu`] where the ring cannot grow.
-    pub(super) fn write(&mut self, gpu: &Gpu, words: &[u32]) -> Result<Slot> {
-        let needed = (4 * words.len() as u64).max(ALIGNMENT);
+    pub(super) fn write(&mut self, gpu: &Gpu, head: &[u32], words: &[u32]) -> Result<Slot> {
+        let needed = (4 * (head.len() + words.len()) as u64).max(ALIGNMENT);
         if needed > self.slot_bytes {
             let limits = gpu.device().limits();
             let most = limits.max_storage_buffer_binding_size.min(BINDING_BYTES_MAX) / ALIGNMENT * ALIGNMENT;
@@ -112,7 +112,11 @@ impl Ring {
             }
         };
         let offset = u64::from(slot) * self.slot_bytes;
-        gpu.queue().write_buffer(&page.buffer, offset, bytemuck::cast_slice(words));
+        let start = 4 * head.len() as u64;
+        if start > 0 {
+            gpu.queue().write_buffer(&page.buffer, offset, bytemuck::cast_slice(head));
+        }
+        gpu.queue().write_buffer(&page.buffer, offset + start, bytemuck::cast_slice(words));
         let guard = Guard { free: page.free.clone(), slot, state: State(Arc::new(AtomicU8::new(State::PENDING))) };
         Ok(Slot { group: page.group.clone(), offset: offset as u32, guard })
     }
@@ -124,12 +128,13 @@ impl Ring {
 
     fn grow(&mut self, gpu: &Gpu) -> Result<()> {
         let limits = gpu.device().limits();
-        let have = self.size_bytes() / self.slot_bytes;
-        let most = limits.max_buffer_size.min(u64::from(u32::MAX)) / self.slot_bytes;
+        let have: u64 = self.pages.iter().map(|page| page.buffer.size() / self.slot_bytes - 1).sum();
+        // A dispatch binds as many bytes as a slot has from its own words on, so one slot stands behind the last.
+        let most = (limits.max_buffer_size.min(u64::from(u32::MAX)) / self.slot_bytes).saturating_sub(1).max(1);
         let slots = have.max(u64::from(SLOTS)).min(most);
         let page = gpu.scoped_now(|| {
             let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;
-            let buffer = gpu.create_buffer("wgpu-optim/steps", slots * self.slot_bytes, usage);
+            let buffer = gpu.create_buffer("wgpu-optim/steps", (slots + 1) * self.slot_bytes, usage);
             gpu.count(Made::BindGroup);
             let layout = gpu.pipelines().layout(gpu, &of_group(&[Binding::Clocks], 1));
             let group = gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {

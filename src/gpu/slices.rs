@@ -4,61 +4,54 @@ use std::collections::HashMap;
 
 use super::{Buffers, Gpu};
 use crate::error::{Error, Result};
-use crate::plan::Place;
+use crate::plan::{Home, Place};
 use crate::shader::Binding;
 use crate::tensor::{ALIGNMENT, Access, TensorSpec};
 
 /// The caller's buffers, checked: one list of buffers, and each tensor's places in it.
 pub(super) struct Resolved {
     pub(super) buffers: Vec<wgpu::Buffer>,
-    pub(super) places: Vec<Option<(Place, Option<Place>)>>,
+    pub(super) homes: Vec<Option<Home>>,
     pub(super) access: Vec<Access>,
 }
 
 impl Resolved {
-    pub(super) fn new(gpu: &Gpu, tensors: &[TensorSpec], params: &Buffers, grads: Option<&Buffers>) -> Result<Self> {
-        let mut resolved = Self { buffers: vec![], places: vec![], access: vec![Access::Vec4; tensors.len()] };
+    pub(super) fn new(
+        gpu: &Gpu,
+        tensors: &[TensorSpec],
+        params: &Buffers,
+        grads: Option<&Buffers>,
+        outs: Option<&Buffers>,
+    ) -> Result<Self> {
+        let mut resolved = Self { buffers: vec![], homes: vec![], access: vec![Access::Vec4; tensors.len()] };
         #[expect(clippy::mutable_key_type, reason = "a buffer's hash is that of its handle")]
         let mut known: HashMap<wgpu::Buffer, usize> = HashMap::new();
-        let param_places = resolved.places(gpu, tensors, "parameter", params, &mut known)?;
-        let params_end = resolved.buffers.len();
-        let grad_places = match grads {
-            Some(grads) => {
-                let of_grads: Vec<_> = tensors.iter().map(TensorSpec::grad_spec).collect();
-                Some(resolved.places(gpu, &of_grads, "gradient", grads, &mut known)?)
-            }
-            None => None,
-        };
-        resolved.check_overlaps(tensors, &param_places)?;
+        let params = resolved.places(gpu, tensors, "parameter", params, &mut known)?;
+        let of_grads: Vec<_> = tensors.iter().map(TensorSpec::grad_spec).collect();
+        let grads = grads.map(|grads| resolved.places(gpu, &of_grads, "gradient", grads, &mut known)).transpose()?;
+        let outs = outs.map(|outs| resolved.places(gpu, tensors, "output", outs, &mut known)).transpose()?;
         for (i, tensor) in tensors.iter().enumerate() {
-            let Some(grad_places) = &grad_places else { continue };
-            match (param_places[i], grad_places[i]) {
-                (_, Some(grad)) if grad.buffer < params_end && tensor.len_elements() > 0 => {
-                    let holds = |place: &Option<Place>| place.is_some_and(|place| place.buffer == grad.buffer);
-                    let param = param_places.iter().position(holds).expect("the buffer came from a parameter");
-                    let (param, grad) = (tensors[param].name.clone(), tensor.name.clone());
-                    return Err(Error::SharedBuffer { param, grad });
-                }
-                (None, Some(_)) => {
-                    return Err(no_param(tensor));
-                }
-                (Some(_), Some(grad)) => {
-                    let four = 4 * tensor.grad_dtype.size_bytes();
-                    let end = grad.offset + tensor.grad_size_bytes().next_multiple_of(four);
-                    if grad.offset % four != 0 || end > resolved.buffers[grad.buffer].size() {
-                        resolved.access[i] = Access::Scalar;
-                    }
-                }
-                (_, None) => {}
+            let grad = grads.as_ref().and_then(|grads| grads[i]);
+            if grad.is_some() && params[i].is_none() {
+                return Err(no_param(tensor));
             }
+            if let Some(grad) = grad {
+                let four = 4 * tensor.grad_dtype.size_bytes();
+                let end = grad.offset + tensor.grad_size_bytes().next_multiple_of(four);
+                if grad.offset % four != 0 || end > resolved.buffers[grad.buffer].size() {
+                    resolved.access[i] = Access::Scalar;
+                }
+            }
+            let out = outs.as_ref().map(|outs| outs[i]);
+            if let (Some(None), Some(_)) = (out, grad) {
+                let message = "is missing where the gradient is given".into();
+                return Err(Error::Slice { what: "output", tensor: tensor.name.clone(), message });
+            }
+            // A parameter without its gradient sits the step out.
+            let home = |param| Home { param, grad, out: out.flatten() };
+            resolved.homes.push(params[i].filter(|_| grads.is_none() || grad.is_some()).map(home));
         }
-        // A parameter without its gradient sits the step out.
-        resolved.places = match grad_places {
-            None => param_places.into_iter().map(|param| Some((param?, None))).collect(),
-            Some(grads) => {
-                param_places.into_iter().zip(grads).map(|(param, grad)| Some((param?, Some(grad?)))).collect()
-            }
-        };
+        resolved.check_overlaps(tensors, [Some(&params[..]), grads.as_deref(), outs.as_deref()])?;
         Ok(resolved)
     }
 
@@ -97,9 +90,9 @@ impl Resolved {
             let descriptor = wgpu::BindGroupDescriptor { label: None, layout: &layout, entries: &entries };
             gpu.scoped_now(|| gpu.device().create_bind_group(&descriptor)).err()
         };
-        let slices = tensors.iter().zip(&self.places).filter_map(|(tensor, places)| Some((tensor, (*places)?)));
-        let mut named = slices.flat_map(|(tensor, (param, grad))| {
-            [("parameter", Some(param)), ("gradient", grad)].map(|(what, place)| (tensor, what, place))
+        let homes = tensors.iter().zip(&self.homes).filter_map(|(tensor, home)| Some((tensor, (*home)?)));
+        let mut named = homes.flat_map(|(tensor, Home { param, grad, out })| {
+            [("parameter", Some(param)), ("gradient", grad), ("output", out)].map(|(what, place)| (tensor, what, place))
         });
         named.find_map(|(tensor, what, place)| {
             let message = format!("its buffer cannot be bound: {}", refused(&self.buffers[place?.buffer])?);
@@ -107,40 +100,86 @@ impl Resolved {
         })
     }
 
-    /// Refuses parameters that share bytes; those that share a word of 16 take the scalar kernel.
-    fn check_overlaps(&mut self, tensors: &[TensorSpec], places: &[Option<Place>]) -> Result<()> {
-        let mut sorted: Vec<(usize, u64, u64, usize)> = places
-            .iter()
-            .zip(tensors)
-            .enumerate()
-            .filter_map(|(i, (place, tensor))| {
-                let place = (*place)?;
-                let size = tensor.size_bytes();
-                (size > 0).then_some((place.buffer, place.offset, place.offset + size, i))
-            })
-            .collect();
-        sorted.sort_unstable();
-        for (n, &(buffer, start, end, i)) in sorted.iter().enumerate() {
-            let owned_end = end.next_multiple_of(16);
-            if start % 16 != 0 || owned_end > self.buffers[buffer].size() {
-                self.access[i] = Access::Scalar;
+    /// Refuses values that share bytes where one of them is written. Written values that share a word of 16 bytes take
+    /// the scalar kernel.
+    fn check_overlaps(&mut self, tensors: &[TensorSpec], places: [Option<&[Option<Place>]>; 3]) -> Result<()> {
+        let outs = places[2].is_some();
+        let mut sorted: Vec<Range> = Vec::new();
+        for (what, places) in [What::Param, What::Grad, What::Out].into_iter().zip(places) {
+            let of_tensor = |(tensor, place): (usize, &Option<Place>)| {
+                let Place { buffer, offset: start } = (*place)?;
+                let size =
+                    if what == What::Grad { tensors[tensor].grad_size_bytes() } else { tensors[tensor].size_bytes() };
+                (size > 0).then_some(Range { buffer, start, end: start + size, what, tensor })
+            };
+            sorted.extend(places.into_iter().flatten().enumerate().filter_map(of_tensor));
+        }
+        sorted.sort_unstable_by_key(|range| (range.buffer, range.start, range.end));
+        // Of those that start before, the one that ends last; the same of those that are written.
+        let mut before: [Option<Range>; 2] = [None; 2];
+        for &range in &sorted {
+            let written =
+                range.what == if outs { What::Out } else { What::Param } && self.homes[range.tensor].is_some();
+            let unaligned = range.start % 16 != 0 || range.owned_end() > self.buffers[range.buffer].size();
+            // Behind a new parameter stand words of which the kernel does not know what they hold.
+            if range.what != What::Grad && unaligned || range.what == What::Out && range.end % 16 != 0 {
+                self.access[range.tensor] = Access::Scalar;
             }
-            let Some(&(next_buffer, next_start, next_end, next)) = sorted.get(n + 1) else { continue };
-            if next_buffer != buffer || next_start >= owned_end {
-                continue;
+            let here = before.map(|before| before.filter(|before| before.buffer == range.buffer));
+            if let Some(other) = here[usize::from(!written)].filter(|other| range.start < other.end) {
+                return Err(overlap(tensors, other, range));
             }
-            self.access[i] = Access::Scalar;
-            if next_start < end {
-                return Err(Error::Overlap {
-                    first: tensors[i].name.clone(),
-                    first_range: format!("{start}..{end}"),
-                    second: tensors[next].name.clone(),
-                    second_range: format!("{next_start}..{next_end}"),
-                });
+            if let (true, Some(other)) = (written, here[1].filter(|other| range.start < other.owned_end())) {
+                self.access[other.tensor] = Access::Scalar;
+                self.access[range.tensor] = Access::Scalar;
+            }
+            for (before, counts) in before.iter_mut().zip([true, written]) {
+                if counts && before.is_none_or(|before| before.buffer != range.buffer || before.end <= range.end) {
+                    *before = Some(range);
+                }
             }
         }
         Ok(())
     }
+}
+
+/// What a range of a buffer holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    Param,
+    Grad,
+    Out,
+}
+
+/// The bytes of one tensor's values.
+#[derive(Clone, Copy, Debug)]
+struct Range {
+    buffer: usize,
+    start: u64,
+    end: u64,
+    what: What,
+    tensor: usize,
+}
+
+impl Range {
+    /// Where the last word of 16 bytes ends.
+    fn owned_end(&self) -> u64 {
+        self.end.next_multiple_of(16)
+    }
+}
+
+fn overlap(tensors: &[TensorSpec], first: Range, second: Range) -> Error {
+    let name = |range: Range| tensors[range.tensor].name.clone();
+    let [first_range, second_range] = [first, second].map(|range| format!("{}..{}", range.start, range.end));
+    if (first.what, second.what) == (What::Param, What::Param) {
+        return Error::Overlap { first: name(first), first_range, second: name(second), second_range };
+    }
+    let [first, second] = [first, second].map(|range| match range.what {
+        What::Param => format!("parameter {}", name(range)),
+        What::Grad => format!("gradient {}", name(range)),
+        What::Out => format!("output {}", name(range)),
+    });
+    Error::Aliased { first, first_range, second, second_range }
 }
 
 pub(super) fn no_param(tensor: &TensorSpec) -> Error {

@@ -15,57 +15,79 @@ use crate::words::control;
 impl Engine {
     /// The values of a slot.
     pub(crate) async fn state(&self, groups: &Groups, i: usize, slot: &str, wait: bool) -> Result<Vec<f32>> {
-        let (buffer, pieces) = self.pieces(groups, i, slot)?;
-        let Some(buffer) = buffer else { return Ok(Vec::new()) };
-        Ok(floats(&self.gpu.read(buffer, &pieces, wait).await?))
+        let mut values = Vec::new();
+        for (buffer, pieces) in self.pieces(groups, i, slot)? {
+            values.extend(floats(&self.gpu.read(buffer, &pieces, wait).await?));
+        }
+        Ok(values)
     }
 
     /// Sets the values of a slot, before any work that is not yet submitted.
     pub(crate) fn set_state(&self, groups: &Groups, i: usize, slot: &str, values: &[f32]) -> Result<()> {
-        let (buffer, pieces) = self.pieces(groups, i, slot)?;
-        let len = pieces.iter().map(|(_, size)| size / 4).sum::<u64>() as usize;
+        let parts = self.pieces(groups, i, slot)?;
+        let count = |pieces: &[Piece]| pieces.iter().map(|(_, size)| size / 4).sum::<u64>() as usize;
+        let len = parts.iter().map(|(_, pieces)| count(pieces)).sum();
         check_len(&format!("state {slot}"), &self.tensors[i].name, values.len(), len)?;
-        let Some(buffer) = buffer else { return Ok(()) };
-        self.gpu.scoped_now(|| self.gpu.write(buffer, &pieces, bytemuck::cast_slice(values)))
+        let mut rest = values;
+        for (buffer, pieces) in &parts {
+            let (here, behind) = rest.split_at(count(pieces));
+            self.gpu.scoped_now(|| self.gpu.write(buffer, pieces, bytemuck::cast_slice(here)))?;
+            rest = behind;
+        }
+        Ok(())
     }
 
     /// Fills a slot with its start, from one block of it.
     pub(super) fn start_slot(&self, groups: &Groups, i: usize, slot: &str, start: f64) -> Result<()> {
-        let (buffer, pieces) = self.pieces(groups, i, slot)?;
-        let Some(buffer) = buffer else { return Ok(()) };
         let block = vec![start as f32; BLOCK];
-        self.gpu.scoped_now(|| self.gpu.fill(buffer, &pieces, bytemuck::cast_slice(&block)))
+        for (buffer, pieces) in self.pieces(groups, i, slot)? {
+            self.gpu.scoped_now(|| self.gpu.fill(buffer, &pieces, bytemuck::cast_slice(&block)))?;
+        }
+        Ok(())
     }
 
-    /// Where a slot's values lie, in order: the buffer and its pieces. None for no elements.
-    fn pieces(&self, groups: &Groups, i: usize, name: &str) -> Result<(Option<&wgpu::Buffer>, Vec<Piece>)> {
+    /// Where a slot's values lie, in order: buffers, and the pieces of each. None for no elements.
+    fn pieces(&self, groups: &Groups, i: usize, name: &str) -> Result<Vec<(&wgpu::Buffer, Vec<Piece>)>> {
         let (slot, place) = groups.find_slot(i, &self.tensors[i].name, name)?;
         let rule = groups.rule_of(i);
         if slot.extent == Extent::Tensor {
             let words = tensor_numbers(rule, &self.wrappers);
-            return Ok((self.scratch.as_ref(), vec![(4 * (i * words + place) as u64, 4)]));
+            return Ok(self
+                .scratch
+                .iter()
+                .map(|scratch| (scratch, vec![(4 * (i * words + place) as u64, 4)]))
+                .collect());
         }
         if let (Some(lines), true) = (self.lines[i], slot.extent.is_line()) {
-            let Place { buffer, offset } = self.line_places[i];
             let [rows, columns] = lines.counts().map(|numbers| 4 * numbers);
-            let piece = if slot.extent == Extent::Row { (offset, rows) } else { (offset + rows, columns) };
-            return Ok((self.line_pages.get(buffer), vec![piece]));
+            let piece = |offset| if slot.extent == Extent::Row { (offset, rows) } else { (offset + rows, columns) };
+            return Ok(self.line_place(i).map(|(page, offset)| (page, vec![piece(offset)])).into_iter().collect());
         }
         if let (true, Some(arena)) = (slot.name == "accumulated", &self.accumulated) {
             let slice = arena.slice_at(i);
-            return Ok((Some(slice.buffer), if slice.size == 0 { vec![] } else { vec![(slice.offset, slice.size)] }));
+            let pieces = if slice.size == 0 { vec![] } else { vec![(slice.offset, slice.size)] };
+            return Ok(vec![(slice.buffer, pieces)]);
         }
         let elements = element_slots(rule, &self.wrappers);
         let index = elements.iter().position(|other| other.name == name).unwrap_or(0) as u64;
-        let Some((page, start)) = self.state_place(i) else { return Ok((None, vec![])) };
-        let pieces = blocks(self.tensors[i].len_elements());
-        let piece = |(first, count, span)| (start + 4 * (first * elements.len() as u64 + index * span), 4 * count);
-        Ok((Some(page), pieces.map(piece).collect()))
+        let of_piece = |(page, start, len): (_, u64, u64)| {
+            let block = |(first, count, span)| (start + 4 * (first * elements.len() as u64 + index * span), 4 * count);
+            (page, blocks(len).map(block).collect())
+        };
+        Ok(self.state_of(i).map(of_piece).collect())
     }
 
-    fn state_place(&self, i: usize) -> Option<(&wgpu::Buffer, u64)> {
-        let Place { buffer, offset } = self.state_places[i];
-        if self.tensors[i].len_elements() == 0 { None } else { Some((self.state_pages.get(buffer)?, offset)) }
+    /// The pieces of a tensor's state: page, first byte, and elements.
+    fn state_of(&self, i: usize) -> impl Iterator<Item = (&wgpu::Buffer, u64, u64)> {
+        let (len, most) = (self.tensors[i].len_elements(), self.piece_len(i));
+        let piece = move |(n, place): (usize, &Place)| {
+            (&self.state_pages[place.buffer], place.offset, most.min(len - n as u64 * most))
+        };
+        self.state_places[i].iter().enumerate().map(piece)
+    }
+
+    fn piece_len(&self, i: usize) -> u64 {
+        self.bounds.piece_len(self.variants[self.variant_of[i]].slots)
     }
 
     fn line_place(&self, i: usize) -> Option<(&wgpu::Buffer, u64)> {
@@ -85,7 +107,10 @@ impl Engine {
             };
             for i in 0..other.tensors.len() {
                 let slots = self.variants[self.variant_of[i]].slots;
-                copy(other.state_place(i), self.state_place(i), 4 * slots * padded(self.tensors[i].len_elements()));
+                // Both have the same pieces, since both have the same bounds.
+                for ((from, first, len), (to, start, _)) in other.state_of(i).zip(self.state_of(i)) {
+                    copy(Some((from, first)), Some((to, start)), 4 * slots * padded(len));
+                }
                 let numbers = 4 * tensor_numbers(groups.rule_of(i), &self.wrappers) as u64;
                 let in_scratch = |engine: &'_ Self| engine.scratch.clone();
                 let (from, to) = (in_scratch(other), in_scratch(self));

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::limits::pages;
 use crate::groups::Groups;
 use crate::rule::{AnyRule, WeightDecay};
 use crate::shader::{Switches, element_slots};
@@ -12,11 +13,13 @@ pub(super) struct Variant {
     pub(super) rule: Box<dyn AnyRule>,
     /// Numbers of state an element.
     pub(super) slots: u64,
+    /// Buffers of parameters and gradients that a dispatch binds at most.
+    pub(super) pages: usize,
     pub(super) switches: Switches,
 }
 
 /// Groups whose pipelines are the same, and each tensor's.
-pub(super) fn variants(groups: &Groups, lanes: u32) -> (Vec<Variant>, Vec<usize>) {
+pub(super) fn variants(groups: &Groups, lanes: u32, limits: &wgpu::Limits) -> (Vec<Variant>, Vec<usize>) {
     let mut variants: Vec<Variant> = Vec::new();
     let mut members: Vec<Vec<usize>> = Vec::new();
     let mut places = HashMap::new();
@@ -32,7 +35,8 @@ pub(super) fn variants(groups: &Groups, lanes: u32) -> (Vec<Variant>, Vec<usize>
             };
             let place = variants.iter().position(same).unwrap_or_else(|| {
                 let slots = element_slots(rule, groups.wrappers()).len() as u64;
-                variants.push(Variant { rule: rule.boxed(), slots, switches: Switches::default() });
+                let pages = pages(limits, rule, groups.wrappers());
+                variants.push(Variant { rule: rule.boxed(), slots, pages, switches: Switches::default() });
                 members.push(Vec::new());
                 variants.len() - 1
             });
@@ -43,7 +47,7 @@ pub(super) fn variants(groups: &Groups, lanes: u32) -> (Vec<Variant>, Vec<usize>
     if variants.is_empty() {
         // Without tensors, too, the device decides on steps.
         let switches = Switches { lanes, ..Switches::default() };
-        variants.push(Variant { rule: groups.rule(0).boxed(), slots: 0, switches });
+        variants.push(Variant { rule: groups.rule(0).boxed(), slots: 0, pages: 2, switches });
         return (variants, variant_of);
     }
     for (variant, members) in variants.iter_mut().zip(members) {
@@ -56,6 +60,7 @@ pub(super) fn variants(groups: &Groups, lanes: u32) -> (Vec<Variant>, Vec<usize>
             cautious: decays(|decay| matches!(decay, WeightDecay::Cautious(_))),
             tails: true,
             crossings: true,
+            copies: false,
             lanes,
         };
     }

@@ -6,13 +6,13 @@
 //!
 //! ```
 //! use wgpu_optim::backend::Access;
-//! use wgpu_optim::shader::{Skeleton, bindings, compose};
+//! use wgpu_optim::shader::{Pages, Skeleton, Values, bindings, compose};
 //! use wgpu_optim::{AdamW, DType, Wrappers};
 //!
 //! let (rule, wrappers) = (AdamW::default(), Wrappers::default());
-//! let text = compose(&rule, &wrappers, Skeleton::Apply, Access::Vec4, DType::F32);
+//! let text = compose(&rule, &wrappers, Skeleton::Apply, Values::apart(Access::Vec4, DType::F32));
 //! assert!(text.contains("fn apply("));
-//! for binding in bindings(&rule, &wrappers, Skeleton::Apply) {
+//! for binding in bindings(&rule, &wrappers, Skeleton::Apply, Pages::Apart) {
 //!     println!("{binding:?} at {:?}", binding.place());
 //! }
 //! ```

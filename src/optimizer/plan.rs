@@ -68,7 +68,7 @@ impl Optimizer {
             accumulates = (1, bound.dispatches());
         }
         let (variants, tensors) = (self.engine.variants(), &self.session.tensors);
-        let bound = self.engine.bind(&params, Work::Step(&of_step))?;
+        let bound = self.engine.bind(&params, Work::Step(&of_step, None))?;
         let stepped = || (0..tensors.len()).filter(|&i| present[i]);
         let with_lines = stepped().filter(|&i| self.session.groups.rule_of(i).has_lines());
         let line_bytes =
@@ -109,7 +109,7 @@ impl Optimizer {
         if let Some(sums) = &sums {
             self.engine.bind(&Buffers::Arena(sums), Work::Accumulate(&grads))?;
         }
-        self.engine.bind(&params, Work::Step(&of_step))?;
+        let bound = self.engine.bind(&params, Work::Step(&of_step, None))?;
         if self.session.groups.wrappers().is_controlled() {
             let buffer = self.reports.reserve(self.engine.gpu())?;
             self.reports.give_back(buffer);
@@ -118,13 +118,13 @@ impl Optimizer {
         let choices = course.step(&self.session.groups, None, !self.session.groups.wrappers().skips())?;
         let task = Task { stages: 0, sequence: [0, 0], others: 0 };
         for words in self.words(&choices, &vec![true; self.session.tensors.len()], &[task]) {
-            self.engine.write(&words)?;
+            self.engine.write(&bound, &words)?;
         }
         Ok(())
     }
 
-    /// Lets go of the buffers of the last steps. Tables and bind groups are kept for the eight placements used last,
-    /// and keep their buffers alive; the next step makes its own again.
+    /// Lets go of the buffers of the last steps. Bind groups are kept for the placements used last
+    /// ([`Tuning::placements`](crate::Tuning)), and keep their buffers alive; the next step makes its own again.
     pub fn release_buffers(&mut self) {
         self.engine.release();
     }

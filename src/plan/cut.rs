@@ -1,294 +1,186 @@
-//! How tensors are cut into the entries of the chunk table, and which entries share a window. Nothing but that may live
-//! here.
+//! How tensors are cut into the entries of the chunk table, and which entries make up a piece. Nothing but that may
+//! live here.
 //!
-//! An entry's offsets are counted from where its own bytes start, until the window is known that it shares with others.
+//! A piece is what a binding holds whole: adjacent elements of a tensor whose parameters, gradients and state each lie
+//! within the device's binding limit. An entry's place is counted from the start of its piece, so no address is in the
+//! table.
 
 use super::table::Table;
-use super::{Item, Place, QUAD_BYTES, Span, Window, padded};
+use super::{Bounds, Item, Piece, Place, QUAD_BYTES, padded};
 use crate::lines::Lines;
-use crate::tensor::{ALIGNMENT, Access, DType};
 use crate::words::{Chunk, Entry, LinesOfMatrix, Tile};
 
 /// Columns of a large matrix that one workgroup finishes.
-const PIECE: u64 = 256;
+const COLUMNS: u64 = 256;
 
-/// Bytes `[start, end)` of one kind that the entries of a window reach.
-#[derive(Clone, Copy)]
-struct Reach {
-    buffer: usize,
-    start: u64,
-    end: u64,
-}
-
-impl Reach {
-    fn join(self, other: Self, limit: u64) -> Option<Self> {
-        let joined = Self { start: self.start.min(other.start), end: self.end.max(other.end), ..self };
-        let first = joined.start / ALIGNMENT * ALIGNMENT;
-        (self.buffer == other.buffer && joined.end - first <= limit).then_some(joined)
-    }
-
-    fn span(self) -> Span {
-        let offset = self.start / ALIGNMENT * ALIGNMENT;
-        Span { buffer: self.buffer, offset, size: self.end - offset }
-    }
-}
-
-/// The bytes that an entry or a window reaches of parameters, gradients, state and lines.
-type Reaches = [Option<Reach>; 4];
-
-/// An entry of the table before its window is known, with the bytes that it reaches.
-pub(super) struct Cut<E> {
-    entry: E,
-    reach: Reaches,
-}
-
-/// An entry whose offsets are counted from where its own bytes start.
-pub(super) trait Cuttable: Entry {
-    /// The same with offsets into bindings: so many units of parameters, gradients, state and lines lie before it.
-    fn moved(self, before: [u64; 4]) -> Self;
-
-    /// Elements or lines.
-    fn len(self) -> u64;
-
-    /// Columns of its matrix, 0 where it knows of none.
-    fn columns(self) -> u64;
-}
-
-impl Cuttable for Chunk {
-    fn moved(self, [param, grad, state, lines]: [u64; 4]) -> Self {
-        Self {
-            param: self.param + param,
-            grad: self.grad + grad,
-            state: self.state + state,
-            column_numbers: self.column_numbers + lines,
-            seen_rows: self.seen_rows + lines,
-            ..self
+/// Adds the chunks of a tensor to the table, and its pieces to the list. Each chunk takes the next partial result.
+pub(super) fn cut(item: &Item, bounds: Bounds, partial: &mut u64, table: &mut Table, pieces: &mut Vec<Piece>) {
+    let chunk_len = bounds.chunk_len();
+    let piece_len = bounds.piece_len(item.slots);
+    for (n, start) in (0..item.len).step_by(piece_len as usize).enumerate() {
+        let (len, state) = (piece_len.min(item.len - start), item.state.get(n).copied());
+        let begin = table.len();
+        for first in (0..len).step_by(chunk_len as usize) {
+            let entry = Chunk {
+                tensor: item.tensor as u64,
+                len: chunk_len.min(len - first),
+                piece: pieces.len() as u64,
+                first,
+                state: state.map_or(0, |place| place.offset / QUAD_BYTES + first / 4 * item.slots),
+                partial: *partial,
+                ..Chunk::default()
+            };
+            table.push(match item.lines {
+                Some((place, lines)) => with_lines(entry, start + first, place, lines),
+                None => entry,
+            });
+            *partial += item.partial_words;
         }
-    }
-
-    fn len(self) -> u64 {
-        self.len
-    }
-
-    fn columns(self) -> u64 {
-        self.columns
-    }
-}
-
-impl Cuttable for Tile {
-    fn moved(self, [param, grad, _, lines]: [u64; 4]) -> Self {
-        let moved = Self { param: self.param + param, grad: self.grad + grad, ..self };
-        // The sums of a tile of a large matrix go to scratch, which is bound whole.
-        if !(Lines { matrices: 1, rows: self.rows, columns: self.columns }).is_small() {
-            return moved;
-        }
-        Self {
-            row_sums: self.row_sums + lines,
-            column_sums: self.column_sums + lines,
-            seen_rows: self.seen_rows + lines,
-            ..moved
-        }
-    }
-
-    fn len(self) -> u64 {
-        self.len
-    }
-
-    fn columns(self) -> u64 {
-        self.columns
+        pieces.push(Piece {
+            first: start,
+            len,
+            state: state.map(|place| place.buffer),
+            entries: begin..table.len(),
+            tails: len % 4 != 0,
+            ..Piece::of(item)
+        });
     }
 }
 
-impl Cuttable for LinesOfMatrix {
-    fn moved(self, [.., lines]: [u64; 4]) -> Self {
-        Self { numbers: self.numbers + lines, seen_rows: self.seen_rows + lines, ..self }
-    }
-
-    fn len(self) -> u64 {
-        self.len
-    }
-
-    fn columns(self) -> u64 {
-        self.columns
+/// A chunk that starts at an element of a tensor with lines.
+fn with_lines(chunk: Chunk, first: u64, place: Place, lines: Lines) -> Chunk {
+    let [rows, columns] = lines.counts();
+    let row = first / lines.columns;
+    let matrix = row / lines.rows;
+    let bound = place.offset / 4;
+    Chunk {
+        column_numbers: bound + rows + matrix * lines.columns,
+        seen_rows: bound + rows + columns + row,
+        rows: lines.rows,
+        columns: lines.columns,
+        top: row % lines.rows,
+        left: first % lines.columns,
+        ..chunk
     }
 }
 
-/// Joins the reaches of a window with those of one more entry; none where a binding does not hold both.
-fn join(window: Reaches, entry: Reaches, limit: u64) -> Option<Reaches> {
-    let mut joined = [None; 4];
-    for (joined, (a, b)) in joined.iter_mut().zip(window.into_iter().zip(entry)) {
-        *joined = match (a, b) {
-            (Some(a), Some(b)) => Some(a.join(b, limit)?),
-            (None, None) => None,
-            _ => return None,
-        };
-    }
-    Some(joined)
-}
-
-/// The bytes that hold so many elements of parameters or gradients, and how many elements of these bytes come before
-/// the first.
-fn values(access: Access, format: DType, place: Place, first: u64, len: u64) -> (Reach, u64) {
-    let size = format.size_bytes();
-    let (start, end) = (place.offset + size * first, place.offset + size * (first + len));
-    let unit = match access {
-        Access::Vec4 => 4 * size,
-        // A word, which may hold several elements.
-        Access::Scalar => 4,
-    };
-    let reach = Reach { buffer: place.buffer, start: start / unit * unit, end: end.next_multiple_of(unit) };
-    (reach, (start - reach.start) / size)
-}
-
-/// The bytes of all lines of a tensor.
-fn lines_reach(place: Place, lines: &Lines) -> Reach {
-    Reach { buffer: place.buffer, start: place.offset, end: place.offset + 4 * lines.words() }
-}
-
-/// The chunk of a tensor that starts at an element. It takes the next partial result.
-pub(super) fn cut(item: &Item, first: u64, chunk_len: u64, partial: &mut u64) -> Cut<Chunk> {
-    let len = chunk_len.min(item.len - first);
-    let value = |place: Place, format: DType| values(item.access, format, place, first, len).0;
-    let state = item.state.map(|(place, slots)| {
-        let start = place.offset + 4 * first * slots;
-        Reach { buffer: place.buffer, start, end: start + 4 * padded(len) * slots }
-    });
-    let mut entry = Chunk { tensor: item.tensor as u64, len, partial: *partial, ..Chunk::default() };
-    if let Some((_, lines)) = item.lines {
-        let [rows, columns] = lines.counts();
-        let row = first / lines.columns;
-        let matrix = row / lines.rows;
-        entry = Chunk {
-            column_numbers: rows + matrix * lines.columns,
-            seen_rows: rows + columns + row,
-            rows: lines.rows,
-            columns: lines.columns,
-            top: row % lines.rows,
-            left: first % lines.columns,
-            ..entry
-        };
-    }
-    let reach = [
-        Some(value(item.param, DType::F32)),
-        item.grad.map(|place| value(place, item.grad_format)),
-        state,
-        item.lines.map(|(place, lines)| lines_reach(place, &lines)),
-    ];
-    *partial += item.partial_words;
-    Cut { entry, reach }
-}
-
-/// Cuts a tensor with lines into tiles and, where its matrices are large, into the lines that several tiles have shares
-/// in.
-pub(super) fn cut_lines(
+/// Adds the tiles of a tensor with lines to the table, and their pieces to the list. A tile of a large matrix takes the
+/// next shares.
+pub(super) fn cut_tiles(
     item: &Item,
     place: Place,
     lines: Lines,
+    bounds: Bounds,
     share: &mut u64,
-    tiles: &mut Vec<Cut<Tile>>,
-    rest: &mut Vec<Cut<LinesOfMatrix>>,
+    table: &mut Table,
+    pieces: &mut Vec<Piece>,
 ) {
     let Lines { matrices, rows, columns } = lines;
     let [all_rows, all_columns] = lines.counts();
-    let tensor = item.tensor as u64;
-    let whole = Some(lines_reach(place, &lines));
-    let mut tile = |first: u64, [high, wide]: [u64; 2], at: [u64; 3]| {
-        let len = (high - 1) * columns + wide;
-        let reach = |place: Place, format: DType| values(item.access, format, place, first, len);
-        let (param, grad) = (reach(item.param, DType::F32), item.grad.map(|place| reach(place, item.grad_format)));
-        let from_grad = grad.map_or(0, |(_, from)| from);
-        let [row_sums, column_sums, seen_rows] = at;
-        tiles.push(Cut {
-            entry: Tile {
-                tensor,
-                len: high * wide,
-                param: param.1,
-                grad: from_grad,
-                width: wide,
-                row_sums,
-                column_sums,
-                seen_rows,
-                rows,
-                columns,
-            },
-            reach: [Some(param.0), grad.map(|(reach, _)| reach), None, whole],
-        });
+    let bound = place.offset / 4;
+    // The longest run of elements that a binding holds whatever they start at.
+    let most = bounds.piece_len(0);
+    let crosses = columns % 4 != 0;
+    let mut open: Option<Piece> = None;
+    let mut tile = |first: u64, [high, wide]: [u64; 2], [row_sums, column_sums, seen_rows]: [u64; 3]| {
+        let end = first + (high - 1) * columns + wide;
+        // Tiles that lie side by side come one behind the other, and may start before the last one ends.
+        let fits = |piece: &Piece| end.max(piece.first + piece.len) - piece.first <= most;
+        if open.as_ref().is_none_or(|piece| !fits(piece)) {
+            pieces.extend(open.take());
+            let start = first / 4 * 4;
+            let piece = Piece {
+                first: start,
+                len: 0,
+                entries: table.len()..table.len(),
+                crossings: crosses,
+                ..Piece::of(item)
+            };
+            open = Some(piece);
+        }
+        let piece = open.as_mut().expect("one was opened");
+        let entry = Tile {
+            tensor: item.tensor as u64,
+            len: high * wide,
+            piece: pieces.len() as u64,
+            first: first - piece.first,
+            width: wide,
+            row_sums,
+            column_sums,
+            seen_rows,
+            rows,
+            columns,
+        };
+        table.push(entry);
+        piece.len = piece.len.max(end - piece.first);
+        piece.entries.end = table.len();
+        piece.tails |= entry.len % 4 != 0;
     };
     if lines.is_small() {
         for first in (0..matrices).step_by(lines.matrices_of_tile() as usize) {
             let count = lines.matrices_of_tile().min(matrices - first);
             let at = [first * rows, all_rows + first * columns, all_rows + all_columns + first * rows];
-            tile(first * rows * columns, [count * rows, columns], at);
+            tile(first * rows * columns, [count * rows, columns], at.map(|at| bound + at));
         }
+    } else {
+        let ([high, wide], [down, across]) = (lines.tile(), lines.tiles());
+        for matrix in 0..matrices {
+            let [row_shares, column_shares] = lines.shares();
+            let of_columns = *share + row_shares;
+            for (d, a) in (0..down).flat_map(|d| (0..across).map(move |a| (d, a))) {
+                let (top, left) = (d * high, a * wide);
+                let first = (matrix * rows + top) * columns + left;
+                let at = [*share + a * rows + top, of_columns + d * columns + left, 0];
+                tile(first, [high.min(rows - top), wide.min(columns - left)], at);
+            }
+            *share = of_columns + column_shares;
+        }
+    }
+    pieces.extend(open);
+}
+
+/// Adds the lines that several tiles of a large matrix have shares in to the table. The shares are those that
+/// [`cut_tiles`] gave away.
+pub(super) fn cut_lines(item: &Item, place: Place, lines: Lines, share: &mut u64, table: &mut Table) {
+    if lines.is_small() {
         return;
     }
-    let ([high, wide], [down, across]) = (lines.tile(), lines.tiles());
+    let Lines { matrices, rows, columns } = lines;
+    let [all_rows, all_columns] = lines.counts();
+    let [down, across] = lines.tiles();
+    let bound = place.offset / 4;
     for matrix in 0..matrices {
         let [row_shares, column_shares] = lines.shares();
         let of_columns = *share + row_shares;
-        for (d, a) in (0..down).flat_map(|d| (0..across).map(move |a| (d, a))) {
-            let (top, left) = (d * high, a * wide);
-            let first = (matrix * rows + top) * columns + left;
-            let at = [*share + a * rows + top, of_columns + d * columns + left, 0];
-            tile(first, [high.min(rows - top), wide.min(columns - left)], at);
-        }
         let row = matrix * rows;
         let mut line = |numbers: u64, len: u64, [shares, stride, share]: [u64; 3], are_columns: u64| {
-            let seen_rows = all_rows + all_columns + row;
-            rest.push(Cut {
-                entry: LinesOfMatrix {
-                    tensor,
-                    len,
-                    are_columns,
-                    shares,
-                    stride,
-                    share,
-                    numbers,
-                    seen_rows,
-                    rows,
-                    columns,
-                },
-                reach: [None, None, None, whole],
+            let seen_rows = bound + all_rows + all_columns + row;
+            table.push(LinesOfMatrix {
+                tensor: item.tensor as u64,
+                len,
+                are_columns,
+                shares,
+                stride,
+                share,
+                numbers: bound + numbers,
+                seen_rows,
+                rows,
+                columns,
             });
         };
         line(row, rows, [across, rows, *share], 0);
-        for left in (0..columns).step_by(PIECE as usize) {
+        for left in (0..columns).step_by(COLUMNS as usize) {
             let first = all_rows + matrix * columns + left;
-            line(first, PIECE.min(columns - left), [down, columns, of_columns + left], 1);
+            line(first, COLUMNS.min(columns - left), [down, columns, of_columns + left], 1);
         }
         *share = of_columns + column_shares;
     }
 }
 
-/// Few windows that hold these entries, with the dispatches over them.
-pub(super) fn windows<E: Cuttable>(table: &mut Table, like: &Item, cuts: Vec<Cut<E>>, limit: u64) -> Vec<Window> {
-    let mut windows = Vec::new();
-    let mut cuts = &cuts[..];
-    while let [first, rest @ ..] = cuts {
-        let mut reach = first.reach;
-        let joins = |cut: &&Cut<E>| join(reach, cut.reach, limit).map(|joined| reach = joined).is_some();
-        let count = 1 + rest.iter().take_while(joins).count();
-        let (window, others) = cuts.split_at(count);
-        windows.push(close(table, like, window, reach));
-        cuts = others;
-    }
-    windows
+/// Bytes of a tensor's state in each page that it needs: one number a piece.
+pub(super) fn state_bytes(len: u64, slots: u64, bounds: Bounds) -> impl Iterator<Item = u64> {
+    let piece_len = bounds.piece_len(slots);
+    (0..len).step_by(piece_len as usize).map(move |start| 4 * slots * padded(piece_len.min(len - start)))
 }
 
-fn close<E: Cuttable>(table: &mut Table, like: &Item, window: &[Cut<E>], reach: Reaches) -> Window {
-    let spans = reach.map(|reach| reach.map(Reach::span));
-    let units = [4, like.grad_format.size_bytes(), QUAD_BYTES, 4];
-    let placed = |cut: &Cut<E>| {
-        cut.entry.moved(std::array::from_fn(|kind| match (cut.reach[kind], spans[kind]) {
-            (Some(reach), Some(span)) => (reach.start - span.offset) / units[kind],
-            _ => 0,
-        }))
-    };
-    let entries: Vec<E> = window.iter().map(placed).collect();
-    let [param, grad, state, lines] = spans;
-    let crossings = entries.iter().any(|entry| entry.columns() % 4 != 0);
-    let tails = entries.iter().any(|entry| entry.len() % 4 != 0);
-    let dispatches = table.push(&entries);
-    let (variant, access, grad_format) = like.kind();
-    Window { variant, access, grad_format, param, grad, state, lines, tails, crossings, dispatches }
-}
+const _: () = assert!(Chunk::FIELDS.len() <= crate::words::ENTRY_WORDS);

@@ -1,63 +1,89 @@
 //! The chunk table's words, and the dispatches that walk over them. How tensors are cut is none of its business.
 
-use crate::tensor::ALIGNMENT;
+use std::ops::Range;
+
+use super::Bounds;
 use crate::words::{ENTRY_WORDS, Entry};
 
 /// Bytes of an entry.
-pub(super) const ENTRY_BYTES: u64 = 4 * ENTRY_WORDS as u64;
+const ENTRY_BYTES: u64 = 4 * ENTRY_WORDS as u64;
+
+/// Entries whose first may stand at the start of a binding: a multiple of 256 bytes.
+const STRIDE: u64 = 16;
 
 /// One dispatch: workgroups in two dimensions over entries of the table, one entry a workgroup.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dispatch {
-    /// The first entry's byte in the table, a multiple of 256.
+    /// The byte of the table that the binding starts at, a multiple of 256.
     pub offset: u32,
+    /// The entries, counted from there.
+    pub entries: Range<u32>,
     /// Workgroups.
     pub x: u32,
-    /// Workgroups.
+    /// Workgroups. Some of the last may find no entry.
     pub y: u32,
 }
 
 /// A table that grows.
+#[derive(Clone, Debug, Default)]
 pub(super) struct Table {
     words: Vec<u32>,
-    /// Entries of a dispatch, at most.
-    most: u64,
-    workgroups: u64,
-    /// Bytes of the largest dispatch's entries.
-    span: u64,
 }
 
 impl Table {
-    /// An empty table. A binding holds `binding_bytes`, a dispatch has at most `workgroups` in each dimension.
-    pub(super) fn new(binding_bytes: u64, workgroups: u32) -> Self {
-        let workgroups = u64::from(workgroups);
-        let bound = (binding_bytes / ALIGNMENT * ALIGNMENT / ENTRY_BYTES).min(workgroups.pow(2));
-        // A grid of two dimensions has up to one entry too many in each of its lines.
-        Self { words: Vec::new(), most: (bound - bound.div_ceil(workgroups)).max(1), workgroups, span: 0 }
+    /// Appends an entry.
+    pub(super) fn push<E: Entry>(&mut self, entry: E) {
+        self.words.extend(entry.words());
     }
 
-    /// Appends entries, and returns the dispatches that walk over them.
-    pub(super) fn push<E: Entry>(&mut self, entries: &[E]) -> Vec<Dispatch> {
-        let mut dispatches = Vec::new();
-        for entries in entries.chunks(self.most as usize) {
-            self.words.resize(self.words.len().next_multiple_of(ALIGNMENT as usize / 4), 0);
-            let offset = 4 * self.words.len() as u32;
-            let count = entries.len() as u64;
-            let y = count.div_ceil(self.workgroups);
-            let x = count.div_ceil(y);
-            self.words.extend(entries.iter().flat_map(|entry| entry.words()));
-            // Workgroups beyond the last entry find entries without elements.
-            self.words.resize(offset as usize / 4 + (x * y) as usize * ENTRY_WORDS, 0);
-            self.span = self.span.max(x * y * ENTRY_BYTES);
-            dispatches.push(Dispatch { offset, x: x as u32, y: y as u32 });
+    /// Entries so far.
+    pub(super) fn len(&self) -> usize {
+        self.words.len() / ENTRY_WORDS
+    }
+
+    /// The words, with as many behind them as a binding that starts late needs; and the bytes of a binding.
+    pub(super) fn finish(self, bounds: Bounds) -> (Vec<u32>, u64) {
+        let mut words = self.words;
+        let (size, most) = (4 * words.len() as u64, span(bounds));
+        if size > most {
+            words.resize(words.len() + most as usize / 4, 0);
         }
-        dispatches
+        (words, size.min(most))
     }
+}
 
-    /// The words, and the bytes that each of the dispatches binds from its own offset.
-    pub(super) fn finish<'a>(mut self, dispatches: impl Iterator<Item = &'a Dispatch>) -> (Vec<u32>, u64) {
-        let end = dispatches.map(|dispatch| u64::from(dispatch.offset) + self.span).max().unwrap_or(0);
-        self.words.resize(end as usize / 4, 0);
-        (self.words, self.span)
+/// Bytes of the table that a binding holds at most.
+fn span(bounds: Bounds) -> u64 {
+    bounds.binding_bytes / (STRIDE * ENTRY_BYTES) * STRIDE * ENTRY_BYTES
+}
+
+/// The dispatches that walk over these entries of a table, which ask for so many bytes for each element.
+pub(super) fn dispatches(entries: Range<usize>, table: &[u32], element_bytes: u64, bounds: Bounds) -> Vec<Dispatch> {
+    let workgroups = u64::from(bounds.workgroups);
+    let fits = 4 * table.len() as u64 <= span(bounds);
+    let of_binding = if fits { u64::MAX } else { span(bounds) / ENTRY_BYTES - STRIDE };
+    let most = of_binding.min(workgroups.pow(2));
+    // The second word of every entry is its length.
+    let bytes = |entry: u64| element_bytes * u64::from(table[entry as usize * ENTRY_WORDS + 1]);
+    let (mut first, end) = (entries.start as u64, entries.end as u64);
+    let mut dispatches = Vec::new();
+    while first < end {
+        let room = most.min(end - first);
+        let mut sum = 0;
+        let within = (first..first + room).take_while(|&entry| {
+            sum += bytes(entry);
+            sum <= bounds.dispatch_bytes
+        });
+        let count = (within.count() as u64).max(1);
+        let y = count.div_ceil(workgroups);
+        let from = if fits { 0 } else { first / STRIDE * STRIDE };
+        dispatches.push(Dispatch {
+            offset: (from * ENTRY_BYTES) as u32,
+            entries: (first - from) as u32..(first + count - from) as u32,
+            x: count.div_ceil(y) as u32,
+            y: y as u32,
+        });
+        first += count;
     }
+    dispatches
 }

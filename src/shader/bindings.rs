@@ -24,7 +24,9 @@ pub enum Binding {
     Control,
     /// The same, `read_write`.
     Decisions,
-    /// Group 1, binding 0, `read`, dynamic offset: the step's words.
+    /// Group 0, from binding 7 on, `read_write`: a buffer that holds parameters, gradients, or both.
+    Page(u32),
+    /// Group 1, binding 0, `read`, dynamic offset: the words of a dispatch and of the step.
     Clocks,
 }
 
@@ -39,13 +41,14 @@ impl Binding {
             Self::Scratch => (0, 4),
             Self::Lines => (0, 5),
             Self::Control | Self::Decisions => (0, 6),
+            Self::Page(page) => (0, 7 + page),
             Self::Clocks => (1, 0),
         }
     }
 
     /// Whether the shader writes it.
     pub fn writable(self) -> bool {
-        matches!(self, Self::Params | Self::State | Self::Scratch | Self::Lines | Self::Decisions)
+        matches!(self, Self::Params | Self::State | Self::Scratch | Self::Lines | Self::Decisions | Self::Page(_))
     }
 
     /// Whether its offset travels with the dispatch.
@@ -54,8 +57,25 @@ impl Binding {
     }
 }
 
-/// The bindings that a rule's shader of this skeleton declares.
-pub fn bindings(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton) -> Vec<Binding> {
+/// In which buffers a dispatch finds parameters and gradients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Pages {
+    /// Parameters in one buffer, gradients in another.
+    Apart,
+    /// Both in one. One binding serves both.
+    Shared,
+    /// In any of so many buffers.
+    Many(u32),
+}
+
+/// Which values a walk reads.
+pub(super) struct Declares {
+    pub(super) params: bool,
+    pub(super) grads: bool,
+}
+
+/// Whether a walk reads parameters, and whether it reads gradients.
+pub(super) fn declares(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton) -> Declares {
     use Skeleton::{
         Accumulate, Apply, Counts, Decide, Finish, FinishCounts, FinishLines, FinishNorms, Lines, Moves, Norms, Sums,
     };
@@ -69,6 +89,20 @@ pub fn bindings(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton) -> 
         Lines | Sums | Counts | Apply | Moves | Accumulate => true,
         Norms => wrappers.measures_params(),
         FinishLines | Finish | FinishCounts | FinishNorms | Decide => false,
+    };
+    Declares { params, grads }
+}
+
+/// The bindings that a rule's shader of this skeleton declares.
+pub fn bindings(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, pages: Pages) -> Vec<Binding> {
+    use Skeleton::{
+        Accumulate, Apply, Counts, Decide, Finish, FinishCounts, FinishLines, FinishNorms, Lines, Moves, Norms, Sums,
+    };
+    let Declares { params, grads } = declares(rule, wrappers, skeleton);
+    let (apart, values) = (pages == Pages::Apart, params || grads);
+    let count = match pages {
+        Pages::Many(count) if values => count,
+        _ => 0,
     };
     let scratch = match skeleton {
         Lines | FinishLines | Sums | Finish | Counts | FinishCounts | Norms | FinishNorms => true,
@@ -85,18 +119,19 @@ pub fn bindings(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton) -> 
     // Once it is decided which records a step has, they come from there.
     let reads_control = wrappers.is_controlled() && !decides;
     [
-        (Binding::Params, params),
-        (Binding::Grads, grads),
+        (Binding::Params, apart && params || pages == Pages::Shared && values),
+        (Binding::Grads, apart && grads),
         (Binding::State, state),
         (Binding::Tables, skeleton != Decide),
         (Binding::Scratch, scratch),
         (Binding::Lines, lines),
         (Binding::Control, reads_control),
         (Binding::Decisions, decides),
-        (Binding::Clocks, !reads_control || matches!(skeleton, Norms | Accumulate)),
+        (Binding::Clocks, true),
     ]
     .into_iter()
     .filter_map(|(binding, declared)| declared.then_some(binding))
+    .chain((0..count).map(Binding::Page))
     .collect()
 }
 

@@ -5,23 +5,30 @@
 //! skeleton. Numbers and choices are `override`
 //! constants, which the host sets when it makes a pipeline.
 
-use super::bindings::{Binding, bindings};
+use super::bindings::{Pages, declares};
 use super::glue::glue;
 use super::hooks::in_walk;
+use super::values::Values;
 use super::walk::Skeleton;
 use crate::rule::AnyRule;
 use crate::tensor::{Access, DType};
 use crate::wrappers::Wrappers;
 
-/// The whole text of one shader. `grad` is the format of gradients; it makes no difference where none are bound.
-pub fn compose(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, access: Access, grad: DType) -> String {
-    let binds_grads = bindings(rule, wrappers, skeleton).contains(&Binding::Grads);
+/// The whole text of one shader, for values that lie in memory so.
+pub fn compose(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, values: Values) -> String {
+    let Values { access, grad, pages } = values;
+    let binds_grads = declares(rule, wrappers, skeleton).grads;
     let of_rule = if skeleton.knows_no_rule() { String::new() } else { format!("{} / ", rule.name()) };
     let mut text = format!(
-        "// {of_rule}{} / param f32, {}{}. Composed by wgpu-optim {}.\n\n",
+        "// {of_rule}{} / param f32, {}{}{}. Composed by wgpu-optim {}.\n\n",
         skeleton.name(),
         if binds_grads { format!("grad {grad}, ") } else { String::new() },
         access.name(),
+        match pages {
+            Pages::Apart => String::new(),
+            Pages::Shared => ", both in one buffer".into(),
+            Pages::Many(count) => format!(", in {count} buffers"),
+        },
         env!("CARGO_PKG_VERSION")
     );
     let mut piece = |piece: &str| {
@@ -34,6 +41,9 @@ pub fn compose(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, acce
     }
     if binds_grads && grad == DType::F16 {
         piece(include_str!("../../shaders/codecs/f16.wgsl"));
+        if access == Access::Vec4 && pages != Pages::Apart {
+            piece(include_str!("../../shaders/glue/pair_of.wgsl"));
+        }
     }
     if !skeleton.knows_no_rule() {
         piece(rule.shader());
@@ -45,7 +55,7 @@ pub fn compose(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, acce
         piece(wrapper.shader());
     }
     piece(include_str!("../../shaders/skeletons/common.wgsl"));
-    piece(&glue(rule, wrappers, skeleton, access, grad));
+    piece(&glue(rule, wrappers, skeleton, values));
     skeleton.texts().for_each(&mut piece);
     text
 }

@@ -24,6 +24,8 @@ pub struct Switches {
     pub tails: bool,
     /// Four elements may lie in several rows of a matrix.
     pub crossings: bool,
+    /// The new parameters go elsewhere than the old ones.
+    pub copies: bool,
     /// Lanes of a workgroup.
     pub lanes: u32,
 }
@@ -48,6 +50,7 @@ impl Switches {
                 ("NORM_PARAM", wrappers.measures_params()),
                 ("TAILS", self.tails),
                 ("CROSSINGS", self.crossings),
+                ("COPIES", self.copies),
                 ("BIT_MAX", sums.combine == Combine::BitMax),
                 ("SUM_PAIR", sums.pair),
                 ("SUM_PARAM", sums.param),

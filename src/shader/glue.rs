@@ -3,8 +3,9 @@
 
 use std::fmt::Write;
 
-use super::bindings::{Binding, bindings, element_slots, tensor_numbers};
+use super::bindings::{Binding, bindings, declares, element_slots, tensor_numbers};
 use super::hooks::{hooks, in_walk};
+use super::values::{Values, load_elements, load_four, load_words, page_glue, store_params};
 use super::walk::Skeleton;
 use crate::rule::{AnyRule, Common, Extent, Numbers, Slot, Start};
 use crate::tensor::{Access, DType};
@@ -13,22 +14,27 @@ use crate::wrapper::Decided;
 use crate::wrappers::Wrappers;
 
 /// Declares the bindings and the functions that move elements through them.
-pub(super) fn glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, access: Access, grad: DType) -> String {
+pub(super) fn glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, values: Values) -> String {
     let mut text = String::from("// Glue: bindings, and the way between them and the rule's structs.\n\n");
-    let bindings = bindings(rule, wrappers, skeleton);
+    let bindings = bindings(rule, wrappers, skeleton, values.pages);
+    let element = match values.access {
+        Access::Vec4 => "vec4<u32>",
+        Access::Scalar => "u32",
+    };
     for &binding in &bindings {
-        let (name, element) = match (binding, access) {
-            (Binding::Params, Access::Vec4) => ("params", "vec4<u32>"),
-            (Binding::Params, Access::Scalar) => ("params", "u32"),
-            (Binding::Grads, Access::Vec4) if grad == DType::F16 => ("grads", "vec2<u32>"),
-            (Binding::Grads, Access::Vec4) => ("grads", "vec4<u32>"),
-            (Binding::Grads, Access::Scalar) => ("grads", "u32"),
-            (Binding::State, _) => ("states", "vec4<u32>"),
-            (Binding::Tables, _) => ("tables", "vec4<u32>"),
-            (Binding::Scratch, _) => ("scratch", "u32"),
-            (Binding::Lines, _) => ("lines", "f32"),
-            (Binding::Control | Binding::Decisions, _) => ("control", "u32"),
-            (Binding::Clocks, _) => ("clocks", "u32"),
+        let (name, element) = match binding {
+            Binding::Params => ("params".into(), element),
+            Binding::Grads if values.grad == DType::F16 && values.access == Access::Vec4 => {
+                ("grads".into(), "vec2<u32>")
+            }
+            Binding::Grads => ("grads".into(), element),
+            Binding::State => ("states".into(), "vec4<u32>"),
+            Binding::Tables => ("tables".into(), "vec4<u32>"),
+            Binding::Scratch => ("scratch".into(), "u32"),
+            Binding::Lines => ("lines".into(), "f32"),
+            Binding::Control | Binding::Decisions => ("control".into(), "u32"),
+            Binding::Page(page) => (format!("page_{page}"), element),
+            Binding::Clocks => ("clocks".into(), "u32"),
         };
         let (group, number) = binding.place();
         let mode = if binding.writable() { "read_write" } else { "read" };
@@ -38,37 +44,39 @@ pub(super) fn glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, 
         );
     }
     text.push('\n');
-    text.push_str(&shared_words(rule, wrappers, skeleton));
+    let pages = bindings.iter().filter(|binding| matches!(binding, Binding::Page(_))).count();
+    if pages > 0 {
+        text.push_str(&page_glue(pages, element));
+    }
+    text.push_str(&shared_words(rule, wrappers, skeleton, pages > 0));
     if skeleton.knows_no_rule() {
         text.push_str(&decision_glue(rule, wrappers, skeleton));
     } else {
         text.push_str(&record_glue(rule, wrappers, skeleton));
     }
+    let declares = declares(rule, wrappers, skeleton);
+    const NONE: &str = "(chunk: Chunk, q: u32) -> vec4<f32> {\n    return vec4<f32>();\n}\n\n";
     match skeleton {
         Skeleton::Lines => {
-            text.push_str(&load_four("param", access, DType::F32));
-            text.push_str(&load_four("grad", access, grad));
+            text.push_str(&load_four("param", values));
+            text.push_str(&load_four("grad", values));
         }
         Skeleton::Sums | Skeleton::Counts | Skeleton::Apply | Skeleton::Moves => {
-            text.push_str(&load_elements("param", access, DType::F32));
-            text.push_str(&store_params(access));
+            text.push_str(&load_elements("param", values));
+            text.push_str(&store_params(values));
             text.push_str(&state_glue(rule, wrappers, skeleton));
-            match bindings.contains(&Binding::Grads) {
-                true => text.push_str(&load_elements("grad", access, grad)),
-                false => {
-                    text.push_str("fn load_grad(chunk: Chunk, q: u32) -> vec4<f32> {\n    return vec4<f32>();\n}\n\n")
-                }
+            match declares.grads {
+                true => text.push_str(&load_elements("grad", values)),
+                false => text.push_str(&format!("fn load_grad{NONE}")),
             }
         }
         Skeleton::Norms | Skeleton::Accumulate => {
-            match bindings.contains(&Binding::Params) {
-                true => text.push_str(&load_elements("param", access, DType::F32)),
-                false => {
-                    text.push_str("fn load_param(chunk: Chunk, q: u32) -> vec4<f32> {\n    return vec4<f32>();\n}\n\n")
-                }
+            match declares.params {
+                true => text.push_str(&load_elements("param", values)),
+                false => text.push_str(&format!("fn load_param{NONE}")),
             }
-            text.push_str(&load_words("grad", access, grad));
-            text.push_str(if skeleton == Skeleton::Accumulate { store_params(access) } else { String::new() }.as_str());
+            text.push_str(&load_words("grad", values));
+            text.push_str(if skeleton == Skeleton::Accumulate { store_params(values) } else { String::new() }.as_str());
         }
         Skeleton::FinishLines
         | Skeleton::Finish
@@ -93,16 +101,17 @@ pub(super) fn glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, 
     text
 }
 
-/// The constants and structs of the words that this walk shares with the host: only those that it names.
-fn shared_words(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton) -> String {
+/// The constants and structs of the words that this walk shares with the host: only those that it names. Rows are
+/// `whole` where values lie in any of several pages.
+fn shared_words(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, whole: bool) -> String {
     use Skeleton::{
         Accumulate, Apply, Counts, Decide, Finish, FinishCounts, FinishLines, FinishNorms, Lines, Moves, Norms, Sums,
     };
     let entry = match skeleton {
-        Sums | Counts | Apply | Moves | Norms | Accumulate => words::entry::<Chunk>(),
-        Finish | FinishCounts | FinishNorms => words::entry::<TensorSums>(),
-        Lines => words::entry::<Tile>(),
-        FinishLines => words::entry::<LinesOfMatrix>(),
+        Sums | Counts | Apply | Moves | Norms | Accumulate => words::entry::<Chunk>(whole),
+        Finish | FinishCounts | FinishNorms => words::entry::<TensorSums>(whole),
+        Lines => words::entry::<Tile>(whole),
+        FinishLines => words::entry::<LinesOfMatrix>(whole),
         Decide => String::new(),
     };
     let has_sums = match skeleton {
@@ -113,6 +122,8 @@ fn shared_words(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton) -> 
     let measures = matches!(skeleton, Norms | FinishNorms | Decide);
     let mut text = words::marks();
     for (declared, constants) in [
+        (true, words::constants("DISPATCH", words::dispatch::WORDS, words::dispatch::LEN)),
+        (entry.contains("clocks[row"), words::rows(whole)),
         (wrappers.is_controlled() || measures, words::constants("CONTROL", words::control::WORDS, words::control::LEN)),
         (wrappers.is_controlled() || measures, words::constants("TENSOR", words::tensor::WORDS, words::tensor::LEN)),
         (measures, words::constants("STEP", words::step::WORDS, words::step::LEN)),
@@ -189,113 +200,6 @@ fn piece(text: &mut String, piece: &str) {
 
 fn line(text: &mut String, arguments: std::fmt::Arguments<'_>) {
     writeln!(text, "{arguments}").expect("a string takes any text");
-}
-
-/// An expression of the words that hold the elements at the four places of `i`: four of f32, two of f16.
-fn picked(what: &str, access: Access, format: DType) -> String {
-    let words = ["x", "y", "z", "w"].map(|field| match (format, access) {
-        (DType::F32, Access::Vec4) => format!("{what}s[i.{field} / 4u][i.{field} % 4u]"),
-        (DType::F32, Access::Scalar) => format!("{what}s[i.{field}]"),
-        (DType::F16, Access::Vec4) => format!("{what}s[i.{field} / 4u][i.{field} / 2u % 2u]"),
-        (DType::F16, Access::Scalar) => format!("{what}s[i.{field} / 2u]"),
-    });
-    let words = format!("vec4<u32>({})", words.join(", "));
-    match format {
-        DType::F32 => words,
-        DType::F16 => format!("pick_f16({words}, i)"),
-    }
-}
-
-/// `load_param` or `load_grad`: loads four elements of a chunk.
-fn load_elements(what: &str, access: Access, format: DType) -> String {
-    load_quad(&format!("load_{what}"), what, access, format, &format!("decode_{format}"), "vec4<f32>")
-}
-
-/// `load_grad_words`: loads four elements of a chunk as words of f32, before any arithmetic has touched them.
-fn load_words(what: &str, access: Access, format: DType) -> String {
-    let widen = match format {
-        DType::F32 => "",
-        DType::F16 => "widen_f16",
-    };
-    load_quad(&format!("load_{what}_words"), what, access, format, widen, "vec4<u32>")
-}
-
-fn load_quad(name: &str, what: &str, access: Access, format: DType, decode: &str, four: &str) -> String {
-    match access {
-        Access::Vec4 => format!(
-            "fn {name}(chunk: Chunk, q: u32) -> {four} {{
-    return {decode}({what}s[chunk.{what} / 4u + q]);
-}}
-
-"
-        ),
-        Access::Scalar => format!(
-            "fn {name}(chunk: Chunk, q: u32) -> {four} {{
-    let i = chunk.{what} + vec4<u32>(4u * q) + min(vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(chunk.len - 1u - 4u * q));
-    return {decode}({});
-}}
-
-",
-            picked(what, access, format)
-        ),
-    }
-}
-
-/// `load_param_four` or `load_grad_four`: loads `count` elements of a row of a matrix, from the tile's element `at`,
-/// and repeats the last one behind them.
-fn load_four(what: &str, access: Access, format: DType) -> String {
-    let whole = match access {
-        Access::Vec4 => {
-            format!(
-                "    if (!CROSSINGS) {{\n        return decode_{format}({what}s[(tile.{what} + at) / 4u]);\n    }}\n"
-            )
-        }
-        Access::Scalar => String::new(),
-    };
-    let picked = picked(what, access, format);
-    format!(
-        "fn load_{what}_four(tile: Tile, at: u32, count: u32) -> vec4<f32> {{
-{whole}    let i = tile.{what} + vec4<u32>(at) + min(vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(count - 1u));
-    return decode_{format}({picked});
-}}
-
-"
-    )
-}
-
-fn store_params(access: Access) -> String {
-    match access {
-        Access::Vec4 => "fn store_param(chunk: Chunk, q: u32, old: vec4<f32>, p: vec4<f32>) {
-    var stored = p;
-    if (TAILS) {
-        stored = select(old, p, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(chunk.len - 4u * q));
-    }
-    params[chunk.param / 4u + q] = encode_f32(stored);
-}
-
-"
-        .into(),
-        Access::Scalar => {
-            let mut text = String::from(
-                "fn store_param(chunk: Chunk, q: u32, old: vec4<f32>, p: vec4<f32>) {
-    let words = encode_f32(p);
-    let i = chunk.param + 4u * q;
-    params[i] = words.x;
-",
-            );
-            for (n, field) in [(1, 'y'), (2, 'z'), (3, 'w')] {
-                line(
-                    &mut text,
-                    format_args!(
-                        "    if (4u * q + {n}u < chunk.len) {{
-        params[i + {n}u] = words.{field};
-    }}"
-                    ),
-                );
-            }
-            text + "}\n\n"
-        }
-    }
 }
 
 /// The way to the state, which is stored block by block: all slots of a block stand one behind the other.

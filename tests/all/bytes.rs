@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use wgpu_optim::backend::Access;
 use wgpu_optim::rule::AnyRule;
 use wgpu_optim::rules::ALL;
-use wgpu_optim::shader::{Switches, Walk, compose};
+use wgpu_optim::shader::{Switches, Values, Walk, compose};
 use wgpu_optim::{Arena, Config, DType, Gpu, Optimizer, StepPlan, TensorSpec, WeightDecay, Wrappers};
 
 /// Buffers of which each element has a number, as the texts call them.
@@ -53,7 +53,8 @@ impl Traffic<'_> {
             if walk.skeleton.name().starts_with("finish") {
                 return 0;
             }
-            let (module, info) = parse(what, &compose(rule, &wrappers, walk.skeleton, Access::Vec4, grad));
+            let (module, info) =
+                parse(what, &compose(rule, &wrappers, walk.skeleton, Values::apart(Access::Vec4, grad)));
             let constants = switches.constants(rule, &wrappers, walk).into_iter();
             let constants: PipelineConstants = constants.map(|(name, value)| (name.to_string(), value)).collect();
             let entry = Some((ShaderStage::Compute, walk.skeleton.entry()));

@@ -75,11 +75,13 @@ fn tiny_limits_change_the_dispatches_and_no_bit() {
 
 #[test]
 fn tuning_and_shader_checks_change_no_bit() {
-    let tunings: Vec<_> =
-        [(1, 1, false), (8, 8, true), (64, 2, false), (256, 4, false), (256, 8, true), (100, 1, false)]
-            .map(|(lanes, chunk_blocks, shader_checks)| Tuning { lanes, chunk_blocks, shader_checks })
-            .into();
-    let Some(gpu) = gpu("tunings", 3 * tunings.len()) else { return };
+    let numbers = [(1, 1, false), (8, 8, true), (64, 2, false), (256, 4, false), (256, 8, true), (100, 1, false)];
+    let Some(gpu) = gpu("tunings", 3 * numbers.len()) else { return };
+    let tunings = numbers.map(|(lanes, chunk_blocks, shader_checks)| {
+        // The fewest bytes make a dispatch of each chunk.
+        let dispatch_bytes = if lanes == 64 { 1 } else { gpu.tuning().dispatch_bytes };
+        Tuning { lanes, chunk_blocks, shader_checks, dispatch_bytes, ..gpu.tuning() }
+    });
     let (device, queue) = device(&gpu, |_| {});
     for config in all_configs() {
         let expected = outcome(&gpu, &config, &all_tensors()).0;
@@ -89,11 +91,15 @@ fn tuning_and_shader_checks_change_no_bit() {
         }
     }
     let wrong = |lanes, chunk_blocks| {
-        let tuning = Tuning { lanes, chunk_blocks, shader_checks: false };
+        let tuning = Tuning { lanes, chunk_blocks, shader_checks: false, ..gpu.tuning() };
         Gpu::with_tuning(&device, &queue, tuning).unwrap_err().to_string()
     };
     assert_eq!(wrong(257, 8), "lanes is 257, must be at least 1 and at most 256");
     assert_eq!(wrong(8, 3), "chunk_blocks is 3, must be 1, 2, 4 or 8");
+    let wrong = |tuning| Gpu::with_tuning(&device, &queue, tuning).unwrap_err().to_string();
+    let none = Tuning { dispatch_bytes: 0, ..gpu.tuning() };
+    assert_eq!(wrong(none), "dispatch_bytes is 0, must be at least 1");
+    assert_eq!(wrong(Tuning { placements: 0, ..gpu.tuning() }), "placements is 0, must be at least 1");
 }
 
 #[test]
@@ -423,15 +429,14 @@ fn a_parameter_that_sits_out_keeps_its_bytes_beside_one_that_does_not() {
     optimizer.step(&[Some(of(&params, 0)), None], &[Some(of(&grads, 0)), None]).unwrap();
     assert_eq!(read(&gpu, &params)[5..], words[5..]);
     assert_ne!(read(&gpu, &params)[..5], words[..5]);
-    // The buffer of a parameter that sits out may hold another's gradient.
+    // The bytes of a parameter that sits out may be another's gradient.
     let mut optimizer = Optimizer::new(&gpu, &list, config.clone()).unwrap();
     let shared = [Some(of(&params, 0)), Some(of(&grads, 0))];
-    let error = optimizer.step(&shared, &[None, Some(of(&params, 0))]).unwrap_err().to_string();
-    assert!(error.contains("parameter t0 and gradient t1 lie in one buffer"), "{error}");
+    optimizer.step(&shared, &[None, Some(of(&params, 0))]).unwrap();
 }
 
 #[test]
-fn interleaved_buffers_take_a_window_each() {
+fn interleaved_buffers_share_a_window() {
     let Some(gpu) = gpu("interleaved buffers", 1) else { return };
     let list = tensors(&[16; 20]);
     let buffers = [(); 4].map(|()| buffer_of(&gpu, &[0.0; 320]));
@@ -440,7 +445,7 @@ fn interleaved_buffers_take_a_window_each() {
     };
     let mut optimizer = Optimizer::new(&gpu, &list, configs()[0].clone()).unwrap();
     let report = optimizer.plan(&slices([0, 1]), &slices([2, 3])).unwrap();
-    assert_eq!((report.windows, report.dispatches), (2, 2));
+    assert_eq!((report.windows, report.dispatches), (1, 1));
     optimizer.step(&slices([0, 1]), &slices([2, 3])).unwrap();
     let tables = optimizer.memory().tables;
     optimizer.release_buffers();
@@ -452,14 +457,14 @@ fn interleaved_buffers_take_a_window_each() {
 fn a_record_too_large_for_the_device_leaves_the_optimizer_usable() {
     let Some(gpu) = gpu("records beyond a binding", 1) else { return };
     let tiny = tiny(&gpu);
-    let mut twin = Twin::new(&tiny, &configs()[0], &tensors(&[1; 2000]), 25);
+    let mut twin = Twin::new(&tiny, &configs()[0], &tensors(&[1; 1500]), 25);
     twin.optimizer.step(&twin.params, &twin.grads).unwrap();
-    for i in 0..2000 {
+    for i in 0..1500 {
         twin.optimizer.set_t(&format!("t{i}"), i).unwrap();
     }
     let error = twin.optimizer.step(&twin.params, &twin.grads).unwrap_err().to_string();
     assert!(error.starts_with("the device's max_storage_buffer_binding_size is 65536, needed are"), "{error}");
-    for i in 0..2000 {
+    for i in 0..1500 {
         twin.optimizer.set_t(&format!("t{i}"), 1).unwrap();
     }
     twin.optimizer.step(&twin.params, &twin.grads).unwrap();

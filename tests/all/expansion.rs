@@ -11,7 +11,7 @@ use naga::{Module, ShaderStage, StorageAccess, TypeInner};
 use wgpu_optim::backend::{Access, Common};
 use wgpu_optim::rule::{AnyRule, Move, Numbers};
 use wgpu_optim::rules::{self, ALL};
-use wgpu_optim::shader::{self, Skeleton, Switches, Walk, compose};
+use wgpu_optim::shader::{self, Pages, Skeleton, Switches, Values, Walk, compose};
 use wgpu_optim::wrapper::{AnyWrapper, WrapperEntry};
 use wgpu_optim::wrappers::{self, Moving};
 use wgpu_optim::{DType, Wrappers};
@@ -69,7 +69,7 @@ fn shaders() -> Vec<Shader> {
                 if is_decided && !around.is_controlled() || counts && !around.counts() {
                     continue;
                 }
-                let text = compose(&*rule, &around, skeleton, access, grad);
+                let text = compose(&*rule, &around, skeleton, Values::apart(access, grad));
                 let walk = format!("{}, {}, gradients in {grad}{wrapped}", skeleton.name(), access.name());
                 let place = *places.entry(text).or_insert_with_key(|text| {
                     let (module, info) = parse(&format!("{case}, {walk}"), text);
@@ -107,7 +107,16 @@ fn constants(rule: &dyn AnyRule, skeleton: Skeleton, around: &Wrappers) -> Vec<V
         Switches { cautious: true, ..off },
         Switches { tails: true, ..off },
         Switches { crossings: true, ..off },
-        Switches { maximize: true, l2: true, decay: true, cautious: true, tails: true, crossings: true, lanes: 256 },
+        Switches {
+            maximize: true,
+            l2: true,
+            decay: true,
+            cautious: true,
+            tails: true,
+            crossings: true,
+            copies: true,
+            lanes: 256,
+        },
     ];
     let sets = walks.iter().flat_map(|&walk| switches.iter().map(move |switches| (walk, switches)));
     sets.map(|(walk, switches)| switches.constants(rule, around, walk)).collect()
@@ -198,7 +207,7 @@ fn only_the_glue_declares_bindings() {
             })
             .collect();
         let (case, rule) = &cases[0];
-        let bound = shader::bindings(&**rule, around, *skeleton);
+        let bound = shader::bindings(&**rule, around, *skeleton, Pages::Apart);
         let bound: BTreeMap<_, _> = bound.iter().map(|binding| (binding.place(), binding.writable())).collect();
         assert_eq!(declared, bound, "{case}, {walk}: (group, binding): writable, in WGSL (left) and in Rust (right)");
     }
@@ -223,7 +232,7 @@ fn texts_are_those_in_the_folder() {
         let [(_, plain), (_, all), _] = wraps();
         let wraps_alone = matches!(skeleton, Skeleton::Counts | Skeleton::FinishCounts);
         let around = if skeleton.knows_no_rule() || wraps_alone { &all } else { &plain };
-        let text = compose(&*rule, around, skeleton, access, grad);
+        let text = compose(&*rule, around, skeleton, Values::apart(access, grad));
         if update {
             std::fs::write(&file, text).expect("writable");
         } else if std::fs::read_to_string(&file).expect("readable") != text {

@@ -121,7 +121,7 @@ fn cuts_change_no_bit() {
     let normal = Init::Normal { mean: 0.5, std: 2.0 };
     // With one lane the first has more than 65535 workgroups.
     for (lanes, len) in [(1, 300_001), (7, 10_001), (100, 10_001), (256, 10_001)] {
-        let tuning = Tuning { lanes, chunk_blocks: 1, shader_checks: false };
+        let tuning = Tuning { lanes, chunk_blocks: 1, shader_checks: false, ..gpu.tuning() };
         let other = Gpu::with_tuning(&device, &queue, tuning).unwrap();
         let tensor = TensorSpec::f32("w", [len]);
         assert!(bits(&on(&other, &tensor, &normal, 3)) == bits(&normal.fill(&tensor, 3).unwrap()), "{tuning:?}");

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use wgpu_optim::backend::{Access, Common, Kernel, Step};
 use wgpu_optim::rule::{AnyRule, Carried, Move, Names, Numbers, Pass, RuleEntry, Slot, WeightDecay};
 use wgpu_optim::rules::ALL;
-use wgpu_optim::shader::{Walk, compose};
+use wgpu_optim::shader::{Values, Walk, compose};
 use wgpu_optim::wrappers::{self, Moving};
 use wgpu_optim::{
     Accumulate, AdaptiveClip, Clip, Config, DType, Ema, Error, Gpu, Group, Lookahead, LossScale, Result, SkipNonfinite,
@@ -356,7 +356,7 @@ fn touches(row: &RuleEntry, edit: &Edit) -> bool {
     (row.cases)().into_iter().flat_map(|(_, rule)| forms(rule)).any(|rule| {
         let moves = rule.moves().iter().map(|&to| Walk::of_move(Moving::Rule(to)));
         Walk::of_step(&*rule, &Wrappers::default()).into_iter().chain(moves).any(|walk| {
-            let text = compose(&*rule, &Wrappers::default(), walk.skeleton, Access::Vec4, DType::F32);
+            let text = compose(&*rule, &Wrappers::default(), walk.skeleton, Values::apart(Access::Vec4, DType::F32));
             edit(text.clone()) != text
         })
     })
@@ -394,7 +394,7 @@ fn a_dropped_statement_of_a_skeleton_is_noticed_by_some_rule() {
     let Some(gpu) = gpu("dropped statements of skeletons", edits.len()) else { return };
     // Few lanes and many walk differently.
     let gpus = [8, 256].map(|lanes| {
-        let tuning = Tuning { lanes, chunk_blocks: 8, shader_checks: false };
+        let tuning = Tuning { lanes, chunk_blocks: 8, shader_checks: false, ..gpu.tuning() };
         Gpu::with_tuning(gpu.device(), gpu.queue(), tuning).expect("every device has 256 lanes")
     });
     assert!(!shows_around(&gpus, &replacing(String::new(), String::new())), "what is not broken differs");

@@ -151,6 +151,9 @@ override TAILS: bool = true;
 // On where the columns of a matrix are not a multiple of four in number, so that four elements may lie in several rows.
 override CROSSINGS: bool = true;
 
+// On where the new parameters go elsewhere than the old ones. A step that is skipped copies the old ones there.
+override COPIES: bool = false;
+
 // Lanes of a workgroup. A GPU takes 256. A processor that runs shaders in software takes eight lanes at a time through
 // the whole shader, so one eight a workgroup is fastest there.
 override LANES: u32 = 256u;
@@ -168,7 +171,7 @@ struct Place { first: u32, span: u32 }
 
 // The place of a workgroup's entry in the table.
 fn entry_index(group: vec3<u32>, groups: vec3<u32>) -> u32 {
-    return group.y * groups.x + group.x;
+    return clocks[DISPATCH_FIRST] + group.y * groups.x + group.x;
 }
 
 // Vectors of four that hold so many elements.
@@ -200,6 +203,12 @@ const ABSENT: u32 = 0xffffffffu; // for a record: the tensor is not in this step
 const UNDONE: u32 = 0xfffffffeu; // the step is skipped, and its look-ahead undone
 const OUT_OF_TURN: u32 = 2u; // for a step that is skipped
 
+const DISPATCH_FIRST: u32 = 0u; // The first entry of the table.
+const DISPATCH_END: u32 = 1u; // The entry behind the last one.
+const DISPATCH_ROWS: u32 = 2u; // Where the row of piece 0 would stand, counted from here, modulo 2^32.
+const DISPATCH_STEP: u32 = 3u; // Where the words of the step stand, counted from here.
+const DISPATCH_WORDS: u32 = 4u;
+
 // All rows of a matrix, or some of its columns, which one workgroup finishes.
 struct LinesOfMatrix {
     tensor: u32, // the tensor's place in the list
@@ -214,17 +223,33 @@ struct LinesOfMatrix {
     columns: u32, // columns of the matrix
 }
 
-// Entry `i` of the table.
+// Entry `i` of the table. Behind the last one of the dispatch are empty ones.
 fn load_entry(i: u32) -> LinesOfMatrix {
+    if (i >= clocks[DISPATCH_END]) {
+        return LinesOfMatrix();
+    }
     let a = tables[3u * i + 0u];
     let b = tables[3u * i + 1u];
     let c = tables[3u * i + 2u];
-    return LinesOfMatrix(a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w, c.x, c.y);
+    return LinesOfMatrix(
+        a.x,
+        a.y,
+        a.z,
+        a.w,
+        b.x,
+        b.y,
+        b.z,
+        b.w,
+        c.x,
+        c.y,
+    );
 }
 
-// Where the tensor's numbers stand in this step, as the host wrote it, or why the tensor has none.
+// Where the tensor's numbers stand among the words, as the host wrote it, or why the tensor has none in this step.
 fn load_record(tensor: u32) -> u32 {
-    return clocks[tensor];
+    let words = clocks[DISPATCH_STEP];
+    let record = clocks[words + tensor];
+    return select(words + record, record, record >= UNDONE);
 }
 
 fn load_common(record: u32) -> Common {

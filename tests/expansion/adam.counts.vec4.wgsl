@@ -259,6 +259,9 @@ override TAILS: bool = true;
 // On where the columns of a matrix are not a multiple of four in number, so that four elements may lie in several rows.
 override CROSSINGS: bool = true;
 
+// On where the new parameters go elsewhere than the old ones. A step that is skipped copies the old ones there.
+override COPIES: bool = false;
+
 // Lanes of a workgroup. A GPU takes 256. A processor that runs shaders in software takes eight lanes at a time through
 // the whole shader, so one eight a workgroup is fastest there.
 override LANES: u32 = 256u;
@@ -276,7 +279,7 @@ struct Place { first: u32, span: u32 }
 
 // The place of a workgroup's entry in the table.
 fn entry_index(group: vec3<u32>, groups: vec3<u32>) -> u32 {
-    return group.y * groups.x + group.x;
+    return clocks[DISPATCH_FIRST] + group.y * groups.x + group.x;
 }
 
 // Vectors of four that hold so many elements.
@@ -304,11 +307,22 @@ fn is_absent(record: u32) -> bool {
 @group(0) @binding(3) var<storage, read> tables: array<vec4<u32>>;
 @group(0) @binding(4) var<storage, read_write> scratch: array<u32>;
 @group(0) @binding(6) var<storage, read> control: array<u32>;
+@group(1) @binding(0) var<storage, read> clocks: array<u32>;
 
 const BLOCK_QUADS: u32 = 256u; // vectors of four in a block
 const ABSENT: u32 = 0xffffffffu; // for a record: the tensor is not in this step
 const UNDONE: u32 = 0xfffffffeu; // the step is skipped, and its look-ahead undone
 const OUT_OF_TURN: u32 = 2u; // for a step that is skipped
+
+const DISPATCH_FIRST: u32 = 0u; // The first entry of the table.
+const DISPATCH_END: u32 = 1u; // The entry behind the last one.
+const DISPATCH_ROWS: u32 = 2u; // Where the row of piece 0 would stand, counted from here, modulo 2^32.
+const DISPATCH_STEP: u32 = 3u; // Where the words of the step stand, counted from here.
+const DISPATCH_WORDS: u32 = 4u;
+
+const ROW_PARAM: u32 = 0u; // Elements before the parameters.
+const ROW_GRAD: u32 = 1u; // Elements before the gradients.
+const ROW_WORDS: u32 = 2u;
 
 const CONTROL_SCALE: u32 = 0u; // f32: what the coming loss is multiplied by. The caller may bind it, so it is the first word.
 const CONTROL_UNSCALE: u32 = 1u; // f32: one over the loss scale of the step's gradients.
@@ -337,8 +351,8 @@ const SUM_WORDS: u32 = 2u;
 struct Chunk {
     tensor: u32, // the tensor's place in the list
     len: u32, // elements
-    param: u32, // elements of the bound parameters before the first
-    grad: u32, // elements of the bound gradients before the first
+    piece: u32, // the piece of the tensor that it is a part of
+    first: u32, // elements of the piece before the first
     state: u32, // vectors of four of the bound state before the first
     partial: u32, // where the chunk's partial result stands in scratch
     column_numbers: u32, // where the columns of the first element's matrix stand in the bound lines
@@ -347,14 +361,43 @@ struct Chunk {
     columns: u32, // columns of a matrix
     top: u32, // the first element's row in its matrix
     left: u32, // the first element's column in its matrix
+    param: u32, // Elements before the parameters.
+    grad: u32, // Elements before the gradients.
+    out: u32, // Elements before the place that the new parameters go to.
+    param_page: u32, // The page of the parameters.
+    grad_page: u32, // The page of the gradients.
+    out_page: u32, // The page that the new parameters go to, `ABSENT` for a tensor that is not in this step.
 }
 
-// Entry `i` of the table.
+// Entry `i` of the table. Behind the last one of the dispatch are empty ones.
 fn load_entry(i: u32) -> Chunk {
+    if (i >= clocks[DISPATCH_END]) {
+        return Chunk();
+    }
     let a = tables[3u * i + 0u];
     let b = tables[3u * i + 1u];
     let c = tables[3u * i + 2u];
-    return Chunk(a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w, c.x, c.y, c.z, c.w);
+    let row = clocks[DISPATCH_ROWS] + ROW_WORDS * a.z;
+    return Chunk(
+        a.x,
+        a.y,
+        a.z,
+        a.w,
+        b.x,
+        b.y,
+        b.z,
+        b.w,
+        c.x,
+        c.y,
+        c.z,
+        c.w,
+        clocks[row + ROW_PARAM] + a.w,
+        clocks[row + ROW_GRAD] + a.w,
+        clocks[row + ROW_PARAM] + a.w,
+        0u,
+        0u,
+        0u,
+    );
 }
 
 // Where the words of a tensor start in control.
@@ -428,7 +471,7 @@ fn store_param(chunk: Chunk, q: u32, old: vec4<f32>, p: vec4<f32>) {
     if (TAILS) {
         stored = select(old, p, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(chunk.len - 4u * q));
     }
-    params[chunk.param / 4u + q] = encode_f32(stored);
+    params[chunk.out / 4u + q] = encode_f32(stored);
 }
 
 fn state_place(chunk: Chunk, q: u32) -> Place {

@@ -75,6 +75,9 @@ override TAILS: bool = true;
 // On where the columns of a matrix are not a multiple of four in number, so that four elements may lie in several rows.
 override CROSSINGS: bool = true;
 
+// On where the new parameters go elsewhere than the old ones. A step that is skipped copies the old ones there.
+override COPIES: bool = false;
+
 // Lanes of a workgroup. A GPU takes 256. A processor that runs shaders in software takes eight lanes at a time through
 // the whole shader, so one eight a workgroup is fastest there.
 override LANES: u32 = 256u;
@@ -92,7 +95,7 @@ struct Place { first: u32, span: u32 }
 
 // The place of a workgroup's entry in the table.
 fn entry_index(group: vec3<u32>, groups: vec3<u32>) -> u32 {
-    return group.y * groups.x + group.x;
+    return clocks[DISPATCH_FIRST] + group.y * groups.x + group.x;
 }
 
 // Vectors of four that hold so many elements.
@@ -123,6 +126,12 @@ const BLOCK_QUADS: u32 = 256u; // vectors of four in a block
 const ABSENT: u32 = 0xffffffffu; // for a record: the tensor is not in this step
 const UNDONE: u32 = 0xfffffffeu; // the step is skipped, and its look-ahead undone
 const OUT_OF_TURN: u32 = 2u; // for a step that is skipped
+
+const DISPATCH_FIRST: u32 = 0u; // The first entry of the table.
+const DISPATCH_END: u32 = 1u; // The entry behind the last one.
+const DISPATCH_ROWS: u32 = 2u; // Where the row of piece 0 would stand, counted from here, modulo 2^32.
+const DISPATCH_STEP: u32 = 3u; // Where the words of the step stand, counted from here.
+const DISPATCH_WORDS: u32 = 4u;
 
 const CONTROL_SCALE: u32 = 0u; // f32: what the coming loss is multiplied by. The caller may bind it, so it is the first word.
 const CONTROL_UNSCALE: u32 = 1u; // f32: one over the loss scale of the step's gradients.
@@ -180,25 +189,34 @@ struct TensorSums {
     partial: u32, // where the first partial result stands in scratch
 }
 
-// Entry `i` of the table.
+// Entry `i` of the table. Behind the last one of the dispatch are empty ones.
 fn load_entry(i: u32) -> TensorSums {
+    if (i >= clocks[DISPATCH_END]) {
+        return TensorSums();
+    }
     let a = tables[3u * i + 0u];
     let b = tables[3u * i + 1u];
-    return TensorSums(a.x, a.y, a.z, a.w, b.x);
+    return TensorSums(
+        a.x,
+        a.y,
+        a.z,
+        a.w,
+        b.x,
+    );
 }
 
 // A word of the step, which the host wrote.
 fn load_word(at: u32) -> u32 {
-    return clocks[at];
+    return clocks[clocks[DISPATCH_STEP] + at];
 }
 
 fn load_number(at: u32) -> f32 {
-    return bitcast<f32>(clocks[at]);
+    return bitcast<f32>(load_word(at));
 }
 
 // Whether the tensor has a gradient in this step.
 fn is_present(tensor: u32) -> bool {
-    return clocks[STEP_WORDS + tensor] != ABSENT;
+    return load_word(STEP_WORDS + tensor) != ABSENT;
 }
 
 fn load_batches() -> f32 {
@@ -280,7 +298,7 @@ fn store_all(node: Node) {
 
 // Option `i` of those that are written on the device.
 fn load_option(i: u32) -> f32 {
-    return bitcast<f32>(control[clocks[STEP_OPTIONS] + i]);
+    return bitcast<f32>(control[load_word(STEP_OPTIONS) + i]);
 }
 
 // What the other optimizer `i` has measured of all its gradients.
