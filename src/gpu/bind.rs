@@ -4,15 +4,15 @@
 use std::sync::Arc;
 
 use super::Buffers;
-use super::binder::{Binder, Call, ONCE, run};
+use super::binder::{Binder, Bindings, Call, ONCE, Value, run};
 use super::buffers::Grads;
 use super::engine::Engine;
 use super::limits::sums;
 use super::ring::Slot;
 use super::slices::{Resolved, no_param};
 use crate::error::Result;
-use crate::plan::{Item, Plan, place, plan};
-use crate::shader::{Skeleton, Walk, tensor_numbers};
+use crate::plan::{Item, Plan, Span, Window, place, plan};
+use crate::shader::{Pages, Skeleton, Walk, tensor_numbers};
 use crate::tensor::{Access, DType, TensorSpec};
 use crate::words::{NORM_WORDS, SUM_WORDS};
 use crate::wrappers::Moving;
@@ -241,7 +241,8 @@ impl Engine {
         let plan = &planned.plan;
         let sizes: Vec<u64> = slices.buffers.iter().map(wgpu::Buffer::size).collect();
         let placed = |pieces| place(pieces, &slices.homes, &sizes, |variant| self.variants[variant].pages, self.bounds);
-        let windows = [placed(&plan.chunks), placed(&plan.tiles)];
+        let mut windows = [placed(&plan.chunks), placed(&plan.tiles)];
+        windows.iter_mut().flatten().for_each(|window| self.bind_as_before(window, &slices.buffers));
         let (steps, accumulates) = (matches!(work, Work::Step(..)), matches!(work, Work::Accumulate(_)));
         let measures = steps && self.wrappers.measures();
         let made = self.gpu.scoped_now(|| {
@@ -268,6 +269,24 @@ impl Engine {
         let passes = stepped.map(|i| self.variants[self.variant_of[i]].rule.passes().len()).max().unwrap_or(0);
         let passes = passes + usize::from(!measures.is_empty()) + 2 * usize::from(steps && self.wrappers.counts());
         Ok(Bound { head: made.head, measures, decides, calls, windows: windows[0].len(), passes, scalar })
+    }
+
+    /// Orders the pages of a window as some bind group has them, so that gradients which change places among the same
+    /// pages need no other one.
+    fn bind_as_before(&self, window: &mut Window, buffers: &[wgpu::Buffer]) {
+        if !matches!(window.pages, Pages::Many(_)) {
+            return;
+        }
+        let is = |span: &Span, (buffer, offset, size): &Value| {
+            (span.offset, span.size) == (*offset, *size) && buffers[span.buffer] == *buffer
+        };
+        let order = |known: &Bindings| -> Option<Vec<usize>> {
+            let from = |value: &Value| window.spans.iter().position(|span| is(span, value));
+            (known.values.len() == window.spans.len()).then(|| known.values.iter().map(from).collect()).flatten()
+        };
+        if let Some(order) = self.groups.keys().find_map(order) {
+            window.reorder(&order);
+        }
     }
 
     /// The plan of this work, and its table on the device.

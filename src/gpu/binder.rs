@@ -34,8 +34,11 @@ pub(super) struct Bindings {
     table: wgpu::Buffer,
     state: Option<usize>,
     lines: Option<usize>,
-    values: Vec<(wgpu::Buffer, u64, u64)>,
+    pub(super) values: Vec<Value>,
 }
+
+/// A buffer of the caller's, the first byte that is bound, and bytes.
+pub(super) type Value = (wgpu::Buffer, u64, u64);
 
 /// The bind groups that are kept.
 pub(super) type Groups = HashMap<Bindings, Arc<wgpu::BindGroup>>;

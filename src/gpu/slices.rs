@@ -1,6 +1,6 @@
 //! The caller's buffers, checked against the tensors and against each other.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::{Buffers, Gpu};
 use crate::error::{Error, Result};
@@ -30,6 +30,8 @@ impl Resolved {
         let of_grads: Vec<_> = tensors.iter().map(TensorSpec::grad_spec).collect();
         let grads = grads.map(|grads| resolved.places(gpu, &of_grads, "gradient", grads, &mut known)).transpose()?;
         let outs = outs.map(|outs| resolved.places(gpu, tensors, "output", outs, &mut known)).transpose()?;
+        let of_params: HashSet<usize> = params.iter().flatten().map(|place| place.buffer).collect();
+        let are_apart = of_params.len() <= 1 && resolved.buffers.len() == 2 && outs.is_none();
         for (i, tensor) in tensors.iter().enumerate() {
             let grad = grads.as_ref().and_then(|grads| grads[i]);
             if grad.is_some() && params[i].is_none() {
@@ -37,7 +39,9 @@ impl Resolved {
             }
             if let Some(grad) = grad {
                 let four = 4 * tensor.grad_dtype.size_bytes();
-                let end = grad.offset + tensor.grad_size_bytes().next_multiple_of(four);
+                // Where a buffer may be bound for parameters, too, its words are of 16 bytes.
+                let word = if are_apart { four } else { 16 };
+                let end = (grad.offset + tensor.grad_size_bytes()).next_multiple_of(word);
                 if grad.offset % four != 0 || end > resolved.buffers[grad.buffer].size() {
                     resolved.access[i] = Access::Scalar;
                 }

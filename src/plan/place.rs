@@ -59,6 +59,18 @@ pub struct Window {
     pub rows: Vec<Row>,
 }
 
+impl Window {
+    /// Binds the same spans in another order: `order` lists where each comes from.
+    pub fn reorder(&mut self, order: &[usize]) {
+        self.spans = order.iter().map(|&from| self.spans[from]).collect();
+        for row in self.rows.iter_mut().filter(|row| row[row::OUT_PAGE] != ABSENT) {
+            for page in [row::PARAM_PAGE, row::GRAD_PAGE, row::OUT_PAGE] {
+                row[page] = order.iter().position(|&from| from as u32 == row[page]).unwrap_or(0) as u32;
+            }
+        }
+    }
+}
+
 /// The values of a piece that are bound, each as the bytes that its kernel reaches.
 #[derive(Clone, Copy)]
 struct Reach {
@@ -69,17 +81,17 @@ struct Reach {
     start: u64,
 }
 
-fn reach(place: Place, access: Access, format: DType, piece: &Piece) -> Reach {
+fn reach(place: Place, access: Access, format: DType, piece: &Piece, sizes: &[u64]) -> Reach {
     let size = format.size_bytes();
     let unit = match access {
-        Access::Vec4 => 4 * size,
+        Access::Vec4 => QUAD_BYTES,
         // A word, which may hold several elements.
         Access::Scalar => 4,
     };
     let start = place.offset + size * piece.first;
-    let end = start + size * piece.len;
     let offset = start / unit * unit;
-    Reach { span: Span { buffer: place.buffer, offset, size: end.next_multiple_of(unit) - offset }, size, start }
+    let end = (start + size * piece.len).next_multiple_of(unit).min(sizes[place.buffer] / 4 * 4);
+    Reach { span: Span { buffer: place.buffer, offset, size: end - offset }, size, start }
 }
 
 /// What the dispatches over some pieces bind so far.
@@ -139,7 +151,7 @@ pub fn place(
     let mut open: Option<(Range<usize>, Bound)> = None;
     let reaches = |piece: &Piece| {
         let home = homes[piece.tensor]?;
-        let of = |place: Place, format: DType| reach(place, piece.access, format, piece);
+        let of = |place: Place, format: DType| reach(place, piece.access, format, piece, sizes);
         Some([
             Some(of(home.param, DType::F32)),
             home.grad.map(|place| of(place, piece.grad_format)),
@@ -184,7 +196,7 @@ fn grad_buffers(homes: &[Option<Home>], sizes: &[u64], limit: u64) -> Vec<Span> 
     let buffers: BTreeSet<usize> =
         homes.iter().flatten().filter_map(|home| home.grad).map(|place| place.buffer).collect();
     let whole = |buffer: usize| Span { buffer, offset: 0, size: sizes[buffer] / 4 * 4 };
-    buffers.into_iter().filter(|&buffer| sizes[buffer] <= limit).map(whole).collect()
+    buffers.into_iter().filter(|&buffer| (QUAD_BYTES..=limit).contains(&sizes[buffer])).map(whole).collect()
 }
 
 fn window(
@@ -213,7 +225,10 @@ fn window(
     let rows: Vec<Row> = pieces[range.clone()].iter().map(row).collect();
     let present = || rows.iter().filter(|row| row[row::OUT_PAGE] != ABSENT);
     let has_grads = pieces[range.clone()].iter().filter_map(reaches).any(|values| values[1].is_some());
-    let are_apart = present().all(|row| row[row::PARAM_PAGE] == 0 && row[row::GRAD_PAGE] == u32::from(has_grads));
+    // A buffer that a dispatch writes it cannot bind for reading alone.
+    let are_apart =
+        bound.spans.last().is_some_and(|last| bound.spans.len() == 1 || last.buffer != bound.spans[0].buffer)
+            && present().all(|row| row[row::PARAM_PAGE] == 0 && row[row::GRAD_PAGE] == u32::from(has_grads));
     let pages = match bound.spans.len() {
         1 if has_grads && !bound.copies => Pages::Shared,
         1 | 2 if are_apart && !bound.copies => Pages::Apart,

@@ -41,6 +41,8 @@ mod on_device;
 mod parity;
 mod pictures;
 #[cfg(feature = "gpu")]
+mod placements;
+#[cfg(feature = "gpu")]
 mod properties;
 mod readme;
 #[cfg(feature = "gpu")]
