@@ -6,13 +6,13 @@
 //!
 //! 1. Once: [`compose`](crate::shader::compose) gives the text of each walk, [`bindings`](crate::shader::bindings) the
 //!    buffers that it binds.
-//! 2. For each placement of parameters and gradients: [`plan::plan`] cuts the tensors into chunks and gives the chunk
-//!    table and the dispatches over it.
+//! 2. Once: [`plan::plan`] cuts the tensors into chunks and gives the chunk table. For each placement of parameters and
+//!    gradients, [`plan::place`] gives the buffers to bind and the rows that say where values lie in them.
 //! 3. For each step: [`Groups::step`] advances the [`Clocks`] and gives the step's [`Records`], whose words the shaders
 //!    read.
 //!
 //! ```
-//! use wgpu_optim::backend::plan::{Bounds, Item, Place, plan};
+//! use wgpu_optim::backend::plan::{Bounds, Home, Item, Place, pack_state, place, plan};
 //! use wgpu_optim::backend::{Access, Clocks};
 //! use wgpu_optim::shader::{Skeleton, Values, compose};
 //! use wgpu_optim::{AdamW, Config, DType, TensorSpec};
@@ -25,31 +25,36 @@
 //! let text = compose(config.rule(), config.wrappers(), Skeleton::Apply, Values::apart(Access::Vec4, DType::F32));
 //! assert!(text.contains("fn apply("));
 //!
-//! // For each placement. All parameters lie in buffer 0, all gradients in buffer 1, the state in buffer 2: the bias
-//! // 12032 bytes behind the weight, or 12288 numbers of each slot.
-//! let mut items = Vec::new();
-//! for (tensor, spec) in tensors.iter().enumerate() {
-//!     let offset = 12032 * tensor as u64;
-//!     let slots = groups.slots_of(tensor).len() as u64;
-//!     items.push(Item {
-//!         tensor,
-//!         len: spec.len_elements(),
-//!         variant: 0,
-//!         access: Access::Vec4,
-//!         param: Place { buffer: 0, offset },
-//!         grad: Some(Place { buffer: 1, offset }),
-//!         grad_format: DType::F32,
-//!         state: Some((Place { buffer: 2, offset: 4 * slots * 3072 * tensor as u64 }, slots)),
-//!         lines: None,
-//!         partial_words: 0,
-//!         sums: false,
-//!     });
-//! }
+//! // Once. Each tensor has the state of two slots, in pages that a binding holds.
 //! let bounds = Bounds::new(128 << 20, 65535, 8, 2);
-//! let plan = plan(&items, bounds, 0)?;
-//! assert_eq!((plan.windows.len(), plan.windows[0].dispatches.len()), (1, 1)); // both tensors, one dispatch
+//! let (states, pages) = pack_state(&[(3000, 2), (10, 2)], bounds);
+//! assert_eq!(pages, [4 * 2 * (3000 + 12)]); // the last block of a tensor is padded to 4 elements
+//! let item = |(tensor, state): (usize, Vec<Place>)| Item {
+//!     tensor,
+//!     len: tensors[tensor].len_elements(),
+//!     variant: 0,
+//!     access: Access::Vec4,
+//!     grad_format: DType::F32,
+//!     slots: 2,
+//!     state,
+//!     lines: None,
+//!     partial_words: 0,
+//!     sums: false,
+//! };
+//! let plan = plan(&states.into_iter().enumerate().map(item).collect::<Vec<_>>(), bounds, 0)?;
 //!
-//! // For each step. The backend uploads these words.
+//! // For each placement. All parameters lie in buffer 0, all gradients in buffer 1, the bias 12032 bytes behind the
+//! // weight.
+//! let home = |i: u64| {
+//!     let [param, grad] = [0, 1].map(|buffer| Place { buffer, offset: 12032 * i });
+//!     Some(Home { param, grad: Some(grad), out: None })
+//! };
+//! let windows = place(&plan.chunks, &[home(0), home(1)], &[16384, 16384], |_| 2, bounds);
+//! let dispatches = plan.dispatches(windows[0].entries.clone(), 28, bounds);
+//! assert_eq!((windows.len(), dispatches.len()), (1, 1)); // both tensors, one dispatch
+//! assert_eq!(windows[0].rows[1][..2], [3008, 3008]); // elements before the bias and its gradient
+//!
+//! // For each step. The backend uploads these words behind those of the dispatches and the rows.
 //! let mut clocks = Clocks::new(groups.of());
 //! let records = groups.step(&mut clocks, None)?;
 //! assert_eq!(clocks.clock(0).t, 1);
@@ -65,7 +70,7 @@
 pub use crate::clock::{Clock, Clocks};
 pub use crate::groups::{Groups, Record, Records};
 pub use crate::rule::kernel::{Around, Common, Kernel, Precision, Step};
-pub use crate::tensor::{ALIGNMENT, Access, BLOCK};
+pub use crate::tensor::{ALIGNMENT, Access, BLOCK, Pages};
 
 /// Tensors as matrices: how their rows and columns are summed, in the order of the GPU.
 pub mod lines {

@@ -341,7 +341,7 @@ pub fn check_lines(lines: &Lines, binding_bytes: u64) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shader::Pages;
+    use crate::tensor::Pages;
     use crate::words::{Chunk, ENTRY_WORDS, Entry, LinesOfMatrix, Tile, row};
 
     const BOUNDS: Bounds =

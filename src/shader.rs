@@ -9,7 +9,8 @@ mod hooks;
 mod values;
 mod walk;
 
-pub use bindings::{Binding, Pages, bindings, element_slots, tensor_numbers};
+pub use crate::tensor::Pages;
+pub use bindings::{Binding, bindings, element_slots, tensor_numbers};
 pub use compose::compose;
 pub use constants::Switches;
 pub use values::Values;

@@ -66,6 +66,17 @@ impl Access {
     }
 }
 
+/// In which buffers a dispatch finds parameters and gradients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Pages {
+    /// Parameters in one buffer, gradients in another.
+    Apart,
+    /// Both in one. One binding serves both.
+    Shared,
+    /// In any of so many buffers.
+    Many(u32),
+}
+
 /// A tensor's description: the name that errors, groups and state use, its shape and its format.
 ///
 /// A dimension of 0 is legal: such a tensor has no elements and takes part in nothing but the count of steps.

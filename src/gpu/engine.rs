@@ -215,7 +215,7 @@ impl Engine {
         self.variants.len()
     }
 
-    /// Writes a list of words into a slot that no other work uses, for what was bound. [`Bound::encode`] takes the slot.
+    /// Writes a list of words into a slot that no other work uses, for what was bound. [`Bound::encode`] takes it.
     pub(crate) fn write(&mut self, bound: &Bound, words: &[u32]) -> Result<Slot> {
         self.ring.write(&self.gpu, &bound.head, words)
     }

@@ -4,7 +4,14 @@
 //!
 //! Wherever the crate takes an [`Arena`](crate::Arena), it also takes one [`Slice`](crate::Slice) a tensor, in the
 //! order that you gave the tensors in at creation. The optimizer works where the bytes lie and copies nothing. Buffers
-//! need `STORAGE` usage. Parameters and gradients must lie in different buffers.
+//! need `STORAGE` usage. One buffer may hold anything: many tensors, parameters and gradients, other things of yours.
+//! Only what a step writes may share no byte with what it reads or writes else. A parameter that two tensors share
+//! (tied weights) is one tensor: two names for its bytes are [`Error::Overlap`](crate::Error::Overlap), which says
+//! both.
+//!
+//! Slices may lie elsewhere in each step. Values that moved within buffers that the last step knew make nothing new; a
+//! buffer that is new costs the bind groups that hold it. The optimizer keeps the buffers of its last two placements
+//! alive ([`Tuning::placements`](crate::Tuning)), so dropped gradients go after two steps.
 //!
 //! A tensor without a gradient in a step is left alone: it does not decay, and its count of steps stays. Give `None`
 //! for its slice, or [`Arena::without`](crate::Arena::without) in place of the arena.
@@ -29,6 +36,31 @@
 //! One that starts at another multiple of 4 takes a slower one; [`StepPlan::scalar_tensors`](crate::StepPlan) names the
 //! tensors that do.
 //!
+//! # Out of place
+//!
+//! Where others still read the parameters, [`Optimizer::encode_into`](crate::Optimizer::encode_into) leaves them as
+//! they are and writes the new ones elsewhere, at the same cost:
+//!
+//! ```
+//! # use wgpu_optim::{Error, Gpu};
+//! # fn main() -> Result<(), Error> {
+//! # let gpu = match Gpu::request_blocking() { Err(Error::NoAdapter { .. }) => return Ok(()), gpu => gpu? };
+//! use wgpu_optim::{Adam, Arena, Optimizer, TensorSpec};
+//!
+//! let tensors = [TensorSpec::f32("w", [3])];
+//! let [old, grads, new] = [(); 3].map(|()| Arena::new(&gpu, &tensors));
+//! let (old, grads, new) = (old?, grads?, new?);
+//! grads.write("w", &[1.0, -1.0, 0.0])?;
+//! let mut optimizer = Optimizer::new(&gpu, &tensors, Adam { lr: 0.5, ..Adam::default() })?;
+//! let mut encoder = gpu.device().create_command_encoder(&Default::default());
+//! optimizer.encode_into(&mut encoder, &old, &grads, &new)?;
+//! gpu.queue().submit([encoder.finish()]);
+//! assert_eq!(old.read_blocking("w")?, [0.0, 0.0, 0.0]);
+//! assert_eq!(new.read_blocking("w")?, [-0.5, 0.5, 0.0]);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Gradients in f16
 //!
 //! The optimizer reads gradients in f16 as they are. Say so of each tensor, and make the arena of the gradients for
@@ -51,10 +83,10 @@
 //!
 //! # What a step does, and what it takes
 //!
-//! The first step with a set of buffers checks them, and makes pipelines, a table and bind groups. Later steps make
-//! nothing, as long as their buffers are among the last eight sets used and no more steps are in flight than before.
+//! The first step checks the buffers, and makes pipelines, a table and bind groups. Later steps make nothing, as long
+//! as their buffers are those of the last placements and no more steps are in flight than before.
 //! [`Optimizer::warm_up`](crate::Optimizer::warm_up) does the making ahead of time;
-//! [`release_buffers`](crate::Optimizer::release_buffers) lets go of the sets, which keep their buffers alive.
+//! [`release_buffers`](crate::Optimizer::release_buffers) lets go of the buffers.
 //!
 //! ```no_run
 //! use wgpu_optim::{Arena, Error, Optimizer};
@@ -70,6 +102,8 @@
 //!
 //! A step takes one dispatch a pass and window. A rule has one pass; three if it needs a norm of each tensor before its
 //! update; Adafactor has five for matrices. A window is a set of tensors that the device can bind at once. Tensors in
-//! one arena share a window as far as the device's largest binding reaches; tensors in a buffer each need a window
-//! each. [`Gpu::with_tuning`](crate::Gpu::with_tuning) chooses how the work is cut up, which changes no bit of the
-//! results.
+//! one arena share a window as far as the device's largest binding reaches. Of tensors in buffers of their own, as many
+//! share one as the device has storage bindings for: with Adam two pairs of parameter and gradient on every device, and
+//! 16 on one with 64 bindings, if you ask for them. No dispatch works on more than
+//! [`Tuning::dispatch_bytes`](crate::Tuning): systems reset a device that is busy for two seconds.
+//! [`Gpu::with_tuning`](crate::Gpu::with_tuning) chooses how the work is cut up, which changes no bit of the results.

@@ -5,8 +5,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 use super::{Bounds, Piece, Place, QUAD_BYTES};
-use crate::shader::Pages;
-use crate::tensor::{ALIGNMENT, Access, DType};
+use crate::tensor::{ALIGNMENT, Access, DType, Pages};
 use crate::words::{ABSENT, row};
 
 /// Where the values of one tensor lie.

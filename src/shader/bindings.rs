@@ -3,6 +3,7 @@
 
 use super::walk::Skeleton;
 use crate::rule::{AnyRule, Extent, Pass, Slot};
+use crate::tensor::Pages;
 use crate::wrappers::Wrappers;
 
 /// A storage buffer of a composed shader, in the order of the binding numbers.
@@ -55,17 +56,6 @@ impl Binding {
     pub fn dynamic(self) -> bool {
         matches!(self, Self::Tables | Self::Clocks)
     }
-}
-
-/// In which buffers a dispatch finds parameters and gradients.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Pages {
-    /// Parameters in one buffer, gradients in another.
-    Apart,
-    /// Both in one. One binding serves both.
-    Shared,
-    /// In any of so many buffers.
-    Many(u32),
 }
 
 /// Which values a walk reads.

@@ -5,13 +5,13 @@
 //! skeleton. Numbers and choices are `override`
 //! constants, which the host sets when it makes a pipeline.
 
-use super::bindings::{Pages, declares};
+use super::bindings::declares;
 use super::glue::glue;
 use super::hooks::in_walk;
 use super::values::Values;
 use super::walk::Skeleton;
 use crate::rule::AnyRule;
-use crate::tensor::{Access, DType};
+use crate::tensor::{Access, DType, Pages};
 use crate::wrappers::Wrappers;
 
 /// The whole text of one shader, for values that lie in memory so.

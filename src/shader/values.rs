@@ -2,8 +2,7 @@
 
 use std::fmt::Write;
 
-use super::bindings::Pages;
-use crate::tensor::{Access, DType};
+use crate::tensor::{Access, DType, Pages};
 
 /// The way to the pages that parameters and gradients lie in.
 pub(super) fn page_glue(pages: usize, element: &str) -> String {
