@@ -64,6 +64,9 @@ pub(super) struct New {
     pub(super) head: Vec<u32>,
 }
 
+/// Entries of the table, and the window that they are of: a kind, and its place among the windows of that kind.
+type Walked = (Range<usize>, Option<[usize; 2]>);
+
 /// Makes pipelines and bind groups of a plan. To be used within an error scope.
 pub(super) struct Binder<'a> {
     engine: &'a Engine,
@@ -73,7 +76,7 @@ pub(super) struct Binder<'a> {
     buffers: &'a [wgpu::Buffer],
     new: New,
     /// The dispatches over these entries whose words stand in the head, and of which rows they are.
-    words: HashMap<(Range<usize>, Option<[usize; 2]>), Vec<(u32, Dispatch)>>,
+    words: HashMap<Walked, Vec<(u32, Dispatch)>>,
 }
 
 impl<'a> Binder<'a> {

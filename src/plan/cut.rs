@@ -114,7 +114,7 @@ pub(super) fn cut_tiles(
         table.push(entry);
         piece.len = piece.len.max(end - piece.first);
         piece.entries.end = table.len();
-        piece.tails |= entry.len % 4 != 0;
+        piece.tails |= !entry.len.is_multiple_of(4);
     };
     if lines.is_small() {
         for first in (0..matrices).step_by(lines.matrices_of_tile() as usize) {

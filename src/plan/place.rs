@@ -218,7 +218,9 @@ fn window(
         };
         set(param, [row::PARAM, row::PARAM_PAGE]);
         set(out.unwrap_or(param), [row::OUT, row::OUT_PAGE]);
-        grad.map(|grad| set(grad, [row::GRAD, row::GRAD_PAGE]));
+        if let Some(grad) = grad {
+            set(grad, [row::GRAD, row::GRAD_PAGE]);
+        }
         row
     };
     let rows: Vec<Row> = pieces[range.clone()].iter().map(row).collect();
