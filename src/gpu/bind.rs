@@ -3,14 +3,14 @@
 
 use std::sync::Arc;
 
-use super::Buffers;
 use super::binder::{Binder, Bindings, Call, ONCE, Value, run};
 use super::buffers::Grads;
 use super::engine::Engine;
 use super::limits::sums;
 use super::ring::Slot;
 use super::slices::{Resolved, no_param};
-use crate::error::Result;
+use super::{Buffers, Slice};
+use crate::error::{Error, Result};
 use crate::plan::{Item, Plan, Span, Window, place, plan};
 use crate::shader::{Pages, Skeleton, Walk, tensor_numbers};
 use crate::tensor::{Access, DType, TensorSpec};
@@ -118,37 +118,42 @@ impl Bound {
 }
 
 /// Where parameters, gradients or outputs lie, for comparison from step to step.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 enum Where {
     Arena(u64),
-    Slices(Vec<Option<(wgpu::Buffer, u64, u64)>>),
+    /// Buffers, and for each tensor which of them, first byte and bytes.
+    Slices(Vec<wgpu::Buffer>, Vec<Option<(usize, u64, u64)>>),
 }
 
 impl Where {
     fn of(buffers: &Buffers) -> Self {
-        match buffers {
-            Buffers::Slices(slices) => Self::Slices(
-                slices
-                    .iter()
-                    .map(|slice| slice.map(|slice| (slice.buffer.clone(), slice.offset, slice.size)))
-                    .collect(),
-            ),
-            _ => Self::Arena(buffers.arena().map_or(0, |arena| arena.id())),
-        }
+        let Buffers::Slices(slices) = buffers else {
+            return Self::Arena(buffers.arena().map_or(0, |arena| arena.id()));
+        };
+        let mut found: Vec<wgpu::Buffer> = Vec::new();
+        let mut place = |slice: &Slice| {
+            // Neighbours mostly share a buffer. One that is listed twice does no harm.
+            if found.last() != Some(slice.buffer) {
+                found.push(slice.buffer.clone());
+            }
+            (found.len() - 1, slice.offset, slice.size)
+        };
+        let places = slices.iter().map(|slice| slice.as_ref().map(&mut place)).collect();
+        Self::Slices(found, places)
     }
 
     fn is(&self, buffers: &Buffers) -> bool {
         match (self, buffers) {
             (Self::Arena(id), _) => buffers.arena().is_some_and(|arena| arena.id() == *id),
-            (Self::Slices(known), Buffers::Slices(slices)) => {
-                known.len() == slices.len()
-                    && known.iter().zip(slices).all(|(known, slice)| match (known, slice) {
-                        (None, None) => true,
-                        (Some((buffer, offset, size)), Some(slice)) => {
-                            *offset == slice.offset && *size == slice.size && buffer == slice.buffer
-                        }
-                        _ => false,
-                    })
+            (Self::Slices(found, places), Buffers::Slices(slices)) => {
+                let same = |(known, slice): (&Option<(usize, u64, u64)>, &Option<Slice>)| match (known, slice) {
+                    (None, None) => true,
+                    (Some((buffer, offset, size)), Some(slice)) => {
+                        (*offset, *size) == (slice.offset, slice.size) && found[*buffer] == *slice.buffer
+                    }
+                    _ => false,
+                };
+                places.len() == slices.len() && places.iter().zip(slices).all(same)
             }
             _ => false,
         }
@@ -225,7 +230,9 @@ impl Engine {
             || self.tensors.iter().map(|tensor| tensor.clone().with_grad_dtype(DType::F32)).collect::<Vec<_>>();
         let sums = matches!(work, Work::Step(..)) && self.accumulated.is_some();
         let tensors = if sums { &summed() } else { &self.tensors };
-        let slices = Resolved::new(&self.gpu, tensors, params, work.grads().map(|grads| &grads.buffers), work.outs())?;
+        let of_grads = if sums { tensors } else { &self.grad_specs };
+        let grads = work.grads().map(|grads| (&grads.buffers, &of_grads[..]));
+        let slices = Resolved::new(&self.gpu, tensors, params, grads, work.outs())?;
         let planned = match self.planned.iter().find(|known| known.kind == work.kind() && known.access == slices.access)
         {
             Some(planned) => planned.clone(),
@@ -245,18 +252,21 @@ impl Engine {
         windows.iter_mut().flatten().for_each(|window| self.bind_as_before(window, &slices.buffers));
         let (steps, accumulates) = (matches!(work, Work::Step(..)), matches!(work, Work::Accumulate(_)));
         let measures = steps && self.wrappers.measures();
-        let made = self.gpu.scoped_now(|| {
-            let mut binder = Binder::new(self, &planned, &windows, &slices.buffers);
+        let mut binder = Binder::new(self, &planned, &windows, &slices.buffers);
+        let mut bind = || {
             let measures = if measures { binder.measures()? } else { vec![] };
             let decides = match self.control.is_some() && !accumulates {
                 true => Some(binder.call(0, Walk::new(Skeleton::Decide), None, &ONCE)?),
                 false => None,
             };
-            let calls = binder.calls(work)?;
-            Ok((measures, decides, calls, binder.finish()))
-        });
-        let (measures, decides, calls, made) =
-            made.map_err(|error| slices.blame(&self.gpu, &self.tensors).unwrap_or(error))??;
+            Ok((measures, decides, binder.calls(work)?))
+        };
+        let blamed = |error| match error {
+            Error::Wgpu(_) => slices.blame(&self.gpu, &self.tensors).unwrap_or(error),
+            error => error,
+        };
+        let (measures, decides, calls) = bind().map_err(blamed)?;
+        let made = binder.finish();
         self.gpu.pipelines().keep(made.fresh);
         self.kernels.extend(made.kernels);
         self.groups.extend(made.groups);

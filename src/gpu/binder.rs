@@ -67,7 +67,7 @@ pub(super) struct New {
 /// Entries of the table, and the window that they are of: a kind, and its place among the windows of that kind.
 type Walked = (Range<usize>, Option<[usize; 2]>);
 
-/// Makes pipelines and bind groups of a plan. To be used within an error scope.
+/// Makes pipelines and bind groups of a plan.
 pub(super) struct Binder<'a> {
     engine: &'a Engine,
     planned: &'a Planned,
@@ -207,7 +207,7 @@ impl<'a> Binder<'a> {
             crossings: window.is_some_and(|window| window.like.crossings),
             copies: window.is_some_and(|window| window.copies) && walk.skeleton == Skeleton::Apply,
         };
-        let pipeline = self.pipeline(kernel);
+        let pipeline = self.pipeline(kernel)?;
         let layout = of_group(&all, 0);
         let spans = window.map_or(&[][..], |window| &window.spans);
         let bindings = Bindings {
@@ -218,7 +218,7 @@ impl<'a> Binder<'a> {
             layout,
         };
         let has_table = bindings.layout.contains(&Binding::Tables);
-        let group = self.group(bindings);
+        let group = self.group(bindings)?;
         // What a walk reads and writes of an element at most: parameter twice, gradient, and state twice.
         let element_bytes = window.map_or(0, |_| 4 * (3 + 2 * slots));
         let entries = window.map_or(entries, |window| &window.entries);
@@ -264,10 +264,10 @@ impl<'a> Binder<'a> {
         all
     }
 
-    fn pipeline(&mut self, kernel: Kernel) -> wgpu::ComputePipeline {
+    fn pipeline(&mut self, kernel: Kernel) -> Result<wgpu::ComputePipeline> {
         let engine = self.engine;
         if let Some(known) = engine.kernels.get(&kernel).or(self.new.kernels.get(&kernel)) {
-            return known.clone();
+            return Ok(known.clone());
         }
         let Variant { rule, switches, .. } = &engine.variants[kernel.variant];
         let Kernel { tails, crossings, copies, .. } = kernel;
@@ -280,20 +280,22 @@ impl<'a> Binder<'a> {
             skeleton: kernel.walk.skeleton,
             values: kernel.values,
         };
-        let pipeline = engine.gpu.pipelines().get(&mut self.new.fresh, &engine.gpu, &shader);
+        let fresh = &mut self.new.fresh;
+        let pipeline = engine.gpu.scoped_now(|| engine.gpu.pipelines().get(fresh, &engine.gpu, &shader))?;
         self.new.kernels.insert(kernel, pipeline.clone());
-        pipeline
+        Ok(pipeline)
     }
 
-    fn group(&mut self, bindings: Bindings) -> Arc<wgpu::BindGroup> {
+    fn group(&mut self, bindings: Bindings) -> Result<Arc<wgpu::BindGroup>> {
         if let Some(known) = self.engine.groups.get(&bindings).or(self.new.groups.get(&bindings)) {
-            return known.clone();
+            return Ok(known.clone());
         }
         let engine = self.engine;
         let pages = bindings.layout.iter().filter(|binding| matches!(binding, Binding::Page(_))).count();
         if pages > bindings.values.len() && self.new.spare.is_none() {
             let usage = wgpu::BufferUsages::STORAGE;
-            self.new.spare = Some(engine.gpu.create_buffer("wgpu-optim/spare", SPARE_PAGES * ALIGNMENT, usage));
+            let create = || engine.gpu.create_buffer("wgpu-optim/spare", SPARE_PAGES * ALIGNMENT, usage);
+            self.new.spare = Some(engine.gpu.scoped_now(create)?);
         }
         let value = |i: usize| match bindings.values.get(i) {
             Some((buffer, offset, size)) => {
@@ -338,13 +340,16 @@ impl<'a> Binder<'a> {
             })
             .collect();
         engine.gpu.count(Made::BindGroup);
-        let group = Arc::new(engine.gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {
-            label: Some("wgpu-optim"),
-            layout: &engine.gpu.pipelines().layout(&engine.gpu, &bindings.layout),
-            entries: &entries,
-        }));
+        let create = || {
+            engine.gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some("wgpu-optim"),
+                layout: &engine.gpu.pipelines().layout(&engine.gpu, &bindings.layout),
+                entries: &entries,
+            })
+        };
+        let group = Arc::new(engine.gpu.scoped_now(create)?);
         self.new.groups.insert(bindings, group.clone());
-        group
+        Ok(group)
     }
 }
 

@@ -97,7 +97,7 @@ impl<'a> Buffers<'a> {
             let what = if what == "parameter" { "parameters" } else { "gradients" };
             return Err(Error::Count { what, found: slices.len(), expected: tensors.len() });
         }
-        let own = self.arena().map_or(tensors, Arena::tensors);
+        let own = self.arena().map_or(&[][..], Arena::tensors);
         let differs = |(found, expected): &(&TensorSpec, &TensorSpec)| !found.same_values(expected);
         if let Some((found, expected)) = own.iter().zip(tensors).find(differs) {
             let text = |tensor: &TensorSpec| format!("{} {:?} of {}", tensor.name, tensor.shape, tensor.dtype);

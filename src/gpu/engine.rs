@@ -25,6 +25,8 @@ use crate::wrappers::Wrappers;
 pub(crate) struct Engine {
     pub(super) gpu: Gpu,
     pub(super) tensors: Vec<TensorSpec>,
+    /// The gradients, as tensors of their format.
+    pub(super) grad_specs: Vec<TensorSpec>,
     pub(super) wrappers: Wrappers,
     pub(super) variants: Vec<Variant>,
     pub(super) variant_of: Vec<usize>,
@@ -114,6 +116,7 @@ impl Engine {
         let engine = Self {
             gpu: gpu.clone(),
             tensors: tensors.to_vec(),
+            grad_specs: tensors.iter().map(TensorSpec::grad_spec).collect(),
             wrappers: wrappers.clone(),
             variants,
             variant_of,

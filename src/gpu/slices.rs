@@ -20,15 +20,15 @@ impl Resolved {
         gpu: &Gpu,
         tensors: &[TensorSpec],
         params: &Buffers,
-        grads: Option<&Buffers>,
+        grads: Option<(&Buffers, &[TensorSpec])>,
         outs: Option<&Buffers>,
     ) -> Result<Self> {
         let mut resolved = Self { buffers: vec![], homes: vec![], access: vec![Access::Vec4; tensors.len()] };
         #[expect(clippy::mutable_key_type, reason = "a buffer's hash is that of its handle")]
         let mut known: HashMap<wgpu::Buffer, usize> = HashMap::new();
         let params = resolved.places(gpu, tensors, "parameter", params, &mut known)?;
-        let of_grads: Vec<_> = tensors.iter().map(TensorSpec::grad_spec).collect();
-        let grads = grads.map(|grads| resolved.places(gpu, &of_grads, "gradient", grads, &mut known)).transpose()?;
+        let of_grads = |(grads, specs)| resolved.places(gpu, specs, "gradient", grads, &mut known);
+        let grads = grads.map(of_grads).transpose()?;
         let outs = outs.map(|outs| resolved.places(gpu, tensors, "output", outs, &mut known)).transpose()?;
         let of_params: HashSet<usize> = params.iter().flatten().map(|place| place.buffer).collect();
         let are_apart = of_params.len() <= 1 && resolved.buffers.len() == 2 && outs.is_none();
@@ -69,17 +69,20 @@ impl Resolved {
         buffers: &Buffers,
         known: &mut HashMap<wgpu::Buffer, usize>,
     ) -> Result<Vec<Option<Place>>> {
-        let mut places = Vec::with_capacity(tensors.len());
+        let mut places: Vec<Option<Place>> = Vec::with_capacity(tensors.len());
+        let mut last = 0;
         for slice in buffers.slices(gpu, what, tensors, wgpu::BufferUsages::STORAGE)? {
-            let Some(slice) = slice else {
-                places.push(None);
-                continue;
-            };
-            let buffer = *known.entry(slice.buffer.clone()).or_insert_with(|| {
-                self.buffers.push(slice.buffer.clone());
-                self.buffers.len() - 1
+            let place = slice.map(|slice| {
+                // Neighbours mostly share a buffer.
+                if self.buffers.get(last) != Some(slice.buffer) {
+                    last = *known.entry(slice.buffer.clone()).or_insert_with(|| {
+                        self.buffers.push(slice.buffer.clone());
+                        self.buffers.len() - 1
+                    });
+                }
+                Place { buffer: last, offset: slice.offset }
             });
-            places.push(Some(Place { buffer, offset: slice.offset }));
+            places.push(place);
         }
         Ok(places)
     }

@@ -34,6 +34,10 @@ impl Span {
     fn end(&self) -> u64 {
         self.offset + self.size
     }
+
+    fn holds(&self, other: &Self) -> bool {
+        self.buffer == other.buffer && self.offset <= other.offset && other.end() <= self.end()
+    }
 }
 
 /// The words of a [`row`].
@@ -127,10 +131,14 @@ impl Bound {
         }
     }
 
+    /// Whether it holds these values.
+    fn holds(&self, values: &[Option<Reach>; 3]) -> bool {
+        values.iter().flatten().all(|reach| self.spans.iter().any(|page| page.holds(&reach.span)))
+    }
+
     /// Which of the spans holds another, and where it starts there.
     fn find(&self, span: Span) -> (usize, u64) {
-        let holds = |page: &Span| page.buffer == span.buffer && page.offset <= span.offset && span.end() <= page.end();
-        let page = self.spans.iter().position(holds).expect("every value of a window is bound");
+        let page = self.spans.iter().position(|page| page.holds(&span)).expect("every value of a window is bound");
         (page, self.spans[page].offset)
     }
 }
@@ -174,11 +182,17 @@ pub fn place(
             bound.copies |= values[2].is_some();
             bound
         };
-        let joined = open.as_ref().and_then(|(range, bound)| {
+        let joins = |range: &Range<usize>| pieces[range.start].shares_with(piece);
+        // Most pieces need no page that is not bound already.
+        if let Some((range, bound)) = open.as_mut().filter(|(range, bound)| joins(range) && bound.holds(&values)) {
+            bound.copies |= values[2].is_some();
+            range.end = i + 1;
+            continue;
+        }
+        let joined = open.as_ref().filter(|(range, _)| joins(range)).and_then(|(range, bound)| {
             let bound = with(bound.clone());
             let least = 2 + usize::from(bound.copies);
-            let joins = pieces[range.start].shares_with(piece) && bound.spans.len() <= most(piece.variant).max(least);
-            joins.then_some((range.start..i + 1, bound))
+            (bound.spans.len() <= most(piece.variant).max(least)).then_some((range.start..i + 1, bound))
         });
         if joined.is_none() {
             close(&mut open);
