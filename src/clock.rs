@@ -1,4 +1,4 @@
-//! Clocks: tensors with one history of applied steps share `t`.
+//! A clock counts the applied steps `t` of the tensors that have one history of steps.
 
 use std::sync::Arc;
 
@@ -10,18 +10,18 @@ use crate::wrappers::{Ema, Moving};
 /// One history of applied steps.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Clock {
-    /// The group whose options it follows.
+    /// The group whose options the clock follows.
     pub group: usize,
     /// Applied steps.
     pub t: u64,
     /// What the rule carries from step to step.
     pub carried: Carried,
-    /// Whether the slots that start as the parameter have: by a step, or by being set.
+    /// Whether the slots that start as the parameter hold it: a step has filled them, or the caller has set them.
     pub started: bool,
 }
 
 impl Clock {
-    /// Clocks with one key stand alike, now and ever after.
+    /// Two clocks with equal keys count alike from now on, so one of them can serve the tensors of both.
     fn key(&self) -> (usize, u64, [u64; 2], bool) {
         (self.group, self.t, self.carried.map(f64::to_bits), self.started)
     }
@@ -37,14 +37,14 @@ pub struct Clocks {
 }
 
 impl Clocks {
-    /// One clock a group that has tensors, at 0.
+    /// Makes one clock at 0 for each group that has tensors.
     pub fn new(group_of: &[usize]) -> Self {
         let mut clocks = Self { list: Vec::new(), of: Arc::default(), steps: 0 };
         clocks.add(group_of);
         clocks
     }
 
-    /// Adds tensors of these groups behind the others, at 0. Nothing else changes.
+    /// Adds tensors of these groups behind the others. Their clocks start at 0; nothing else changes.
     pub fn add(&mut self, group_of: &[usize]) {
         let start = |&group| Clock { group, t: 0, carried: Carried::default(), started: false };
         let known = self.of.iter().map(|&clock| self.list[clock]);
@@ -57,7 +57,7 @@ impl Clocks {
         &self.list
     }
 
-    /// The clocks, to be advanced.
+    /// The clocks, for the caller to advance.
     pub fn list_mut(&mut self) -> &mut [Clock] {
         &mut self.list
     }
@@ -72,7 +72,7 @@ impl Clocks {
         &self.list[self.of[tensor]]
     }
 
-    /// Parts clocks until the tensors of each are all present or all absent, and says which are.
+    /// Splits clocks until the tensors of each are all present or all absent in the step, and says which are present.
     pub fn part(&mut self, present: Option<&[bool]>) -> Vec<bool> {
         match present {
             None => vec![true; self.list.len()],
@@ -83,7 +83,7 @@ impl Clocks {
         }
     }
 
-    /// One clock for all tensors that stand alike.
+    /// Merges the clocks that have equal keys.
     pub fn join(&mut self) {
         self.assign(self.of.iter().map(|&clock| (self.list[clock], true)).collect::<Vec<_>>());
     }
@@ -115,7 +115,7 @@ impl Clocks {
     }
 }
 
-/// The order of steps and of the moves outside them.
+/// Keeps the order of the steps and of the moves between them: look-aheads, evaluation and the swap with the mean.
 #[derive(Clone, Debug)]
 pub struct Order<N> {
     /// The tensors of a look-ahead whose step has not come.
@@ -220,7 +220,7 @@ impl<N: Clone> Order<N> {
         }
     }
 
-    /// Notes the way back, and gives the numbers that led there.
+    /// Notes the move back to training, and gives the numbers of the move that led to evaluation.
     ///
     /// # Errors
     /// [`Error::Order`] where the parameters are not in evaluation.
@@ -232,7 +232,7 @@ impl<N: Clone> Order<N> {
         }
     }
 
-    /// Refuses what would change the numbers of the step that a look-ahead waits for.
+    /// Refuses a call that would change the numbers of the step that a look-ahead waits for.
     ///
     /// # Errors
     /// [`Error::Order`] between a look-ahead and its step.
@@ -243,7 +243,7 @@ impl<N: Clone> Order<N> {
         }
     }
 
-    /// Refuses what must not be while the parameters are in evaluation.
+    /// Refuses a call that is not allowed while the parameters are in evaluation.
     ///
     /// # Errors
     /// [`Error::Order`].

@@ -1,4 +1,4 @@
-//! Early stopping: when a metric has not got better for long enough.
+//! Early stopping ends a training when a metric has not improved for a number of evaluations.
 
 use serde::{Deserialize, Serialize};
 
@@ -38,19 +38,19 @@ impl Default for EarlyStopping {
     }
 }
 
-/// What a metric means.
+/// What a metric says about the training.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The best so far.
+    /// The metric is the best so far.
     Improved,
-    /// So many in a row are not better; fewer than the patience.
+    /// This many metrics in a row, fewer than the patience, did not improve.
     Worse(u64),
-    /// As many as the patience, or more, are not better.
+    /// As many metrics in a row as the patience, or more, did not improve: the training should stop.
     Stop,
 }
 
 impl EarlyStopping {
-    /// Refuses what would stop at once or never.
+    /// Refuses options with which a training would stop at once or never.
     ///
     /// # Errors
     /// [`Error::Field`](crate::Error) for a number outside its bound.

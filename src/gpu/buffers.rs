@@ -1,4 +1,4 @@
-//! What a step is given: arenas, or slices of any buffers.
+//! The caller gives a step its parameters and gradients as arenas, or as slices of any buffers.
 
 use super::Gpu;
 use super::arena::{Arena, ArenaSubset};
@@ -67,7 +67,7 @@ pub enum Buffers<'a> {
 }
 
 impl<'a> Buffers<'a> {
-    /// The arena, where it is one.
+    /// The arena, or the arena of which a subset is given; `None` for slices.
     pub(super) fn arena(&self) -> Option<&'a Arena> {
         match self {
             Self::Arena(arena) => Some(arena),
@@ -110,7 +110,7 @@ impl<'a> Buffers<'a> {
         Ok(slices)
     }
 
-    /// The same of parameters, with none missing.
+    /// Checks the slices of parameters in the same way; none may be missing.
     pub(super) fn all_slices(
         &self,
         gpu: &Gpu,

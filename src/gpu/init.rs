@@ -57,7 +57,7 @@ impl Gpu {
         }
         let mut work = Work::new(self, tensor, seed)?;
         let target = Words { buffer: slice.buffer.clone(), first: slice.offset / 4, len: slice.size / 4 };
-        // A buffer of another device, or a destroyed one.
+        // wgpu finds here a buffer of another device, or a destroyed one.
         let quantiles = Words::all(&work.tools.quantiles);
         self.scoped_now(|| work.bind(&quantiles, &quantiles, &target.part(0, 1))).map_err(|error| {
             let message = format!("its buffer cannot be bound: {error}");
@@ -127,7 +127,7 @@ pub(super) struct Tools {
 }
 
 impl Tools {
-    /// To be called within an error scope.
+    /// Makes the pipelines. The caller holds an error scope open.
     fn new(gpu: &Gpu) -> Self {
         let entry = |(binding, read_only)| wgpu::BindGroupLayoutEntry {
             binding,
@@ -186,7 +186,7 @@ enum Step {
 struct Work<'a> {
     gpu: &'a Gpu,
     tools: &'a Tools,
-    /// Of the random numbers.
+    /// The key of the random numbers.
     key: [u32; 2],
     stream: [u32; 2],
     binding_bytes: u64,
@@ -339,7 +339,7 @@ impl<'a> Work<'a> {
     }
 }
 
-/// Pieces of at most `most`: where each starts, and its length.
+/// Cuts a length into pieces of at most `most`, and gives each one's start and length.
 fn cut(len: u64, most: u64) -> impl Iterator<Item = (u64, u64)> {
     (0..len).step_by(most as usize).map(move |first| (first, most.min(len - first)))
 }

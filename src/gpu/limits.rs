@@ -1,4 +1,4 @@
-//! What an optimizer asks of the device's limits.
+//! Checks the device's limits against what an optimizer needs of them.
 
 use super::variants::Variant;
 use crate::error::{Error, Result};

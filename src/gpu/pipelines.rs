@@ -13,7 +13,7 @@ use crate::wrappers::Wrappers;
 /// What makes two pipelines differ: the text, the constants' bits, and whether the text is trusted.
 type Key = (String, Vec<(&'static str, u64)>, bool);
 
-/// Pipelines of which wgpu has not yet said that they are good.
+/// Pipelines that wgpu has not accepted yet.
 pub(super) type Fresh = HashMap<Key, wgpu::ComputePipeline>;
 
 /// A composed shader with its constants.
@@ -25,7 +25,7 @@ pub(super) struct Shader<'a> {
     pub(super) values: Values,
 }
 
-/// All that were made on a device.
+/// Every pipeline that was made on a device.
 #[derive(Debug, Default)]
 pub(super) struct Pipelines {
     pipelines: Fresh,
@@ -66,7 +66,7 @@ impl Pipelines {
             entry_point: Some(skeleton.entry()),
             compilation_options: wgpu::PipelineCompilationOptions {
                 constants,
-                // Every lane writes its node before one is read.
+                // Every lane writes its node of workgroup memory before any lane reads one, so wgpu need not zero it.
                 zero_initialize_workgroup_memory: false,
             },
             cache: None,
@@ -75,7 +75,7 @@ impl Pipelines {
         pipeline
     }
 
-    /// Keeps pipelines that are good.
+    /// Keeps pipelines that wgpu has accepted.
     pub(super) fn keep(&mut self, fresh: Fresh) {
         self.pipelines.extend(fresh);
     }

@@ -1,4 +1,4 @@
-//! What the device tells of a step, once it has run it.
+//! The device writes a report of each step that it has run, and the host reads it later.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,13 +7,13 @@ use super::Gpu;
 use crate::error::{Error, Result};
 use crate::words::REPORT_WORDS;
 
-/// Small buffers that are read back, each of one step at a time.
+/// Small buffers that the host reads back. Each one holds the report of one step at a time.
 #[derive(Debug, Default)]
 pub(crate) struct Reports {
     free: Arc<Mutex<Vec<wgpu::Buffer>>>,
 }
 
-/// One of them, in the hands of a command buffer.
+/// A buffer that a command buffer is going to fill.
 #[derive(Debug)]
 pub(crate) struct Receipt {
     buffer: wgpu::Buffer,
@@ -24,11 +24,11 @@ pub(crate) struct Receipt {
 /// What became of a receipt.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum News {
-    /// Nothing yet.
+    /// The device has not run the step yet.
     None,
     /// The command buffer was dropped and not submitted.
     Dropped,
-    /// It has run and left these words.
+    /// The device has run the step and left these words.
     Words([u32; REPORT_WORDS]),
 }
 
@@ -37,12 +37,12 @@ const MAPPED: u8 = 1;
 const FAILED: u8 = 2;
 const DROPPED: u8 = 3;
 
-/// Says so where wgpu drops the callback.
+/// Marks the receipt as dropped when wgpu drops the callback without a call.
 struct Callback(Arc<AtomicU8>);
 
 impl Drop for Callback {
     fn drop(&mut self) {
-        // What was called stays so.
+        // A callback that wgpu has called keeps its outcome.
         let _ = self.0.compare_exchange(PENDING, DROPPED, Ordering::AcqRel, Ordering::Acquire);
     }
 }
@@ -60,7 +60,7 @@ impl Reports {
         }
     }
 
-    /// Gives it back unused.
+    /// Gives the buffer back unused.
     pub(crate) fn give_back(&mut self, buffer: wgpu::Buffer) {
         self.free.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
     }
@@ -83,7 +83,7 @@ impl Reports {
 }
 
 impl Receipt {
-    /// Looks, and waits for nothing.
+    /// Looks whether the report has come, without waiting.
     ///
     /// # Errors
     /// [`Error::DeviceLost`] where it cannot be read any more.

@@ -34,7 +34,7 @@ pub(crate) struct Slot {
     pub(crate) guard: Guard,
 }
 
-/// What became of a step.
+/// What became of a step's commands.
 #[derive(Clone, Debug)]
 pub(crate) struct State(Arc<AtomicU8>);
 
@@ -63,12 +63,12 @@ pub(crate) struct Guard {
 }
 
 impl Guard {
-    /// The step's state, to be kept.
+    /// The step's state, which the caller keeps.
     pub(crate) fn state(&self) -> State {
         self.state.clone()
     }
 
-    /// The command buffer is done.
+    /// Notes that the device has finished the command buffer.
     pub(crate) fn done(self) {
         self.state.0.store(State::DONE, Ordering::Release);
     }
@@ -77,7 +77,7 @@ impl Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         let (from, to) = (State::PENDING, State::DROPPED);
-        // It stays done where it is.
+        // A step that is done stays done.
         let _ = self.state.0.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire);
         self.free.lock().unwrap_or_else(PoisonError::into_inner).push(self.slot);
     }
@@ -121,7 +121,7 @@ impl Ring {
         Ok(Slot { group: page.group.clone(), offset: offset as u32, guard })
     }
 
-    /// Bytes of the device's memory.
+    /// How many bytes of the device's memory the ring takes.
     pub(super) fn size_bytes(&self) -> u64 {
         self.pages.iter().map(|page| page.buffer.size()).sum()
     }

@@ -13,7 +13,7 @@ use crate::tensor::BLOCK;
 use crate::words::control;
 
 impl Engine {
-    /// The values of a slot.
+    /// Reads the values of a slot.
     pub(crate) async fn state(&self, groups: &Groups, i: usize, slot: &str, wait: bool) -> Result<Vec<f32>> {
         let mut values = Vec::new();
         for (buffer, pieces) in self.pieces(groups, i, slot)? {
@@ -37,7 +37,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Fills a slot with its start, from one block of it.
+    /// Fills a slot with the values it starts at, by copies of one block of them.
     pub(super) fn start_slot(&self, groups: &Groups, i: usize, slot: &str, start: f64) -> Result<()> {
         let block = vec![start as f32; BLOCK];
         for (buffer, pieces) in self.pieces(groups, i, slot)? {
@@ -95,7 +95,7 @@ impl Engine {
         self.lines[i].and(self.line_pages.get(buffer)).map(|page| (page, offset))
     }
 
-    /// Takes over what another engine, of the first of these tensors, has: state, numbers, and what is decided on the
+    /// Takes over what another engine of the first of these tensors holds: state, numbers, and the decisions on the
     /// device.
     pub(crate) fn take_over(&self, groups: &Groups, other: &Self) -> Result<()> {
         self.gpu.scoped_now(|| {

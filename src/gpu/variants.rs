@@ -1,4 +1,4 @@
-//! Which tensors share their pipelines.
+//! Finds which tensors share their pipelines.
 
 use std::collections::HashMap;
 
@@ -45,7 +45,7 @@ pub(super) fn variants(groups: &Groups, lanes: u32, limits: &wgpu::Limits) -> (V
         }));
     }
     if variants.is_empty() {
-        // Without tensors, too, the device decides on steps.
+        // The device decides on steps of an optimizer without tensors, too.
         let switches = Switches { lanes, ..Switches::default() };
         variants.push(Variant { rule: groups.rule(0).boxed(), slots: 0, pages: 2, switches });
         return (variants, variant_of);
