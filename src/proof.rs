@@ -40,10 +40,10 @@ use crate::tensor::{DType, TensorSpec};
 /// Where the configuration is refused, and where a number differs by more than [`bound`]: the text starts with `what`
 /// and names the tensor, the element and both numbers.
 pub fn parity(what: &str, gpu: &Gpu, config: &Config) -> Worst {
-    let mut worst = Twin::new(gpu, config, &all_tensors(), 1).run(what, 3);
-    worst.join(Twin::new(gpu, config, &all_tensors(), 2).midway(1000).run(what, 2));
+    let mut worst = Parity::new(gpu, config, &all_tensors(), 1).run(what, 3);
+    worst.join(Parity::new(gpu, config, &all_tensors(), 2).midway(1000).run(what, 2));
     // Without the code for what ends within four elements.
-    worst.join(Twin::new(gpu, config, &fours(), 3).midway(10).run(what, 2));
+    worst.join(Parity::new(gpu, config, &fours(), 3).midway(10).run(what, 2));
     worst
 }
 
@@ -71,8 +71,8 @@ pub fn check_rule<R: Rule>(gpu: &Gpu) -> Worst {
     worst
 }
 
-/// An optimizer on the GPU and its reference, with the same parameters, state and counts.
-pub struct Twin {
+/// The harness: an optimizer on the GPU and its f32 reference, with the same parameters, state and counts.
+pub struct Parity {
     /// The device.
     pub gpu: Gpu,
     /// The tensors that both step.
@@ -203,7 +203,7 @@ fn write_grad(gpu: &Gpu, slice: Slice, format: DType, values: Vec<f32>) -> Vec<f
     values
 }
 
-impl Twin {
+impl Parity {
     /// Random parameters, state at its start, NaN in every padding.
     ///
     /// # Panics

@@ -1,6 +1,6 @@
-//! Micro-batches added up on the GPU, and gradients cleared: against f32 sums on the CPU, and around every rule.
+//! The GPU adds up micro-batches and clears gradients: the tests compare it with f32 sums on the CPU, around every rule.
 
-use crate::common::twin::{Twin, bound, noise, tensors};
+use crate::common::twin::{Parity, bound, noise, tensors};
 use crate::common::{device, gpu};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -18,7 +18,7 @@ fn config(value: Value) -> Config {
     Config::from_value(value).expect("a sound configuration")
 }
 
-/// Tensors of which every other has gradients in f16.
+/// Makes tensors of which every other one has gradients in f16.
 fn mixed() -> Vec<TensorSpec> {
     let of = |(i, tensor): (usize, TensorSpec)| if i % 2 == 1 { tensor.with_grad_dtype(DType::F16) } else { tensor };
     let shaped = [TensorSpec::f32("m0", [5, 7]), TensorSpec::f32("m1", [3, 40, 31])];
@@ -31,7 +31,7 @@ fn the_mean_is_the_sum_in_order_divided_by_k() {
     for (k, odd) in [1u64, 2, 3, 7].into_iter().flat_map(|k| [(k, false), (k, true)]) {
         let rate_one = Config::from(Sgd { lr: 1.0, ..Sgd::default() });
         let list = mixed();
-        let mut twin = Twin::new(&gpu, &rate_one.wrap(Accumulate(k)), &list, 41);
+        let mut twin = Parity::new(&gpu, &rate_one.wrap(Accumulate(k)), &list, 41);
         if odd {
             twin = twin.at_odd_words();
         }
@@ -78,7 +78,7 @@ fn the_mean_is_the_sum_in_order_divided_by_k() {
 
 #[test]
 fn every_rule_takes_micro_batches() {
-    let Some(gpu) = gpu("micro-batches round rules", ALL.iter().map(|row| (row.cases)().len()).sum()) else { return };
+    let Some(gpu) = gpu("micro-batches around rules", ALL.iter().map(|row| (row.cases)().len()).sum()) else { return };
     for row in ALL {
         for (case, rule) in (row.cases)() {
             let config = Config::from(rule)
@@ -87,7 +87,7 @@ fn every_rule_takes_micro_batches() {
                 .wrap(LossScale { init: 8.0, ..LossScale::default() })
                 .wrap(Lookahead { k: 2, alpha: 0.5 })
                 .wrap(Ema { decay: 0.75, debias: false });
-            let mut twin = Twin::new(&gpu, &config, &mixed(), 42);
+            let mut twin = Parity::new(&gpu, &config, &mixed(), 42);
             for batch in 0..9 {
                 let absent: &[&str] = if batch % 2 == 1 { &["t5"] } else { &[] };
                 let worst = twin.step_without(absent);
@@ -106,9 +106,9 @@ fn one_look_ahead_and_one_count_a_cycle() {
         "lookahead": {"k": 2}, "ema": {"decay": 0.5}
     });
     let Some(gpu) = gpu("look-aheads of micro-batches", 1) else { return };
-    let mut twin = Twin::new(&gpu, &config(value), &tensors(&[5, 1030]), 43);
+    let mut twin = Parity::new(&gpu, &config(value), &tensors(&[5, 1030]), 43);
     let text = "look-ahead: a step without one before it (nesterov look_ahead)";
-    twin.refuses("no look-ahead", text, |Twin { optimizer, params, grads, .. }| optimizer.step(&*params, &*grads));
+    twin.refuses("no look-ahead", text, |Parity { optimizer, params, grads, .. }| optimizer.step(&*params, &*grads));
     for batch in 0..12 {
         assert_eq!(twin.optimizer.needs_look_ahead(), batch % 3 == 0, "micro-batch {batch}");
         assert_eq!(twin.reference.needs_look_ahead(), batch % 3 == 0, "micro-batch {batch}");
@@ -143,13 +143,13 @@ fn a_micro_batch_that_no_step_can_use_skips_the_cycle() {
             if let Some(scale) = scale {
                 value["loss_scale"] = json!({"init": scale, "interval": 2});
             }
-            let mut twin = Twin::new(&gpu, &config(value), &tensors(&[5, 1030]), 44);
+            let mut twin = Parity::new(&gpu, &config(value), &tensors(&[5, 1030]), 44);
             for _ in 0..3 {
                 twin.step();
             }
             for (bad, kind) in &cases {
                 let before = twin.snapshot();
-                let bits = |twin: &Twin| ["t0", "t1"].map(|name| twin.params.read_blocking(name).unwrap().map_bits());
+                let bits = |twin: &Parity| ["t0", "t1"].map(|name| twin.params.read_blocking(name).unwrap().map_bits());
                 let (start, t) = (bits(&twin), twin.reference.t("t1").unwrap());
                 let scale = twin.reference.loss_scale().scale as f32;
                 if twin.optimizer.needs_look_ahead() {
@@ -207,7 +207,7 @@ fn tiny_limits_change_no_bit_of_a_sum() {
     for optimizer in ["adamw", "novograd"] {
         let value = json!({"optimizer": optimizer, "accumulate": 2, "clip": {"global_norm": 10}, "ema": {}});
         let outcome = |gpu: &Gpu| {
-            let mut twin = Twin::new(gpu, &config(value.clone()), &list, 45);
+            let mut twin = Parity::new(gpu, &config(value.clone()), &list, 45);
             for _ in 0..4 {
                 let worst = twin.step();
                 assert!(worst.ulps <= bound(gpu), "{optimizer}: {}", worst.text);
@@ -227,7 +227,7 @@ fn a_forgotten_micro_batch_leaves_no_trace() {
     let Some(gpu) = gpu("forgotten micro-batches", 6) else { return };
     let value = json!({"optimizer": "adam", "lr": 0.1, "accumulate": 3, "skip_nonfinite": true});
     for forgotten in 0..6 {
-        let mut twin = Twin::new(&gpu, &config(value.clone()), &tensors(&[700, 3]), 46);
+        let mut twin = Parity::new(&gpu, &config(value.clone()), &tensors(&[700, 3]), 46);
         for batch in 0..6 {
             if batch == forgotten {
                 // Other gradients, and one tensor less than the micro-batch that is taken.
@@ -255,7 +255,7 @@ fn between_micro_batches_nothing_that_would_part_them_is_taken() {
         "loss_scale": {}, "ema": {}
     });
     let Some(gpu) = gpu("refusals between micro-batches", 8) else { return };
-    let mut twin = Twin::new(&gpu, &config(value), &tensors(&[3, 5]), 47);
+    let mut twin = Parity::new(&gpu, &config(value), &tensors(&[3, 5]), 47);
     twin.step();
     let rest = "1 of 3 micro-batches are taken; take the rest first";
     let looked = "a look-ahead waits for its step; take the step first";
@@ -274,7 +274,7 @@ fn between_micro_batches_nothing_that_would_part_them_is_taken() {
     twin.optimizer.set_loss_scale(scale).unwrap();
 
     let value = json!({"optimizer": "schedule_free", "accumulate": 3, "ema": {}});
-    let mut twin = Twin::new(&gpu, &config(value), &tensors(&[3, 5]), 47);
+    let mut twin = Parity::new(&gpu, &config(value), &tensors(&[3, 5]), 47);
     twin.step();
     twin.refuses("freeze", &format!("freeze: {rest}"), |t| t.optimizer.freeze("t0"));
     twin.refuses("unfreeze", &format!("unfreeze: {rest}"), |t| t.optimizer.unfreeze("t0"));
@@ -290,7 +290,7 @@ fn between_micro_batches_nothing_that_would_part_them_is_taken() {
     twin.evaluate();
 }
 
-/// All of a buffer, as f32.
+/// Reads a whole buffer as f32.
 fn read(gpu: &Gpu, buffer: &wgpu::Buffer) -> Vec<f32> {
     let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
     let size = buffer.size();
@@ -407,7 +407,7 @@ fn lists_of_another_length_are_refused_with_any_micro_batch() {
     let Some(gpu) = gpu("lists of micro-batches", 1) else { return };
     let tensors = tensors(&[5, 2]);
     let config = Config::from_value(serde_json::json!({"optimizer": "adam", "accumulate": 2})).unwrap();
-    let mut twin = Twin::new(&gpu, &config, &tensors, 3);
+    let mut twin = Parity::new(&gpu, &config, &tensors, 3);
     let slice = twin.grads.slice("t0").unwrap();
     let text = "gradients are 3, expected 2: one a tensor, in the order given at creation";
     let error = twin.optimizer.step(&twin.params, &[None, None, Some(slice)]).unwrap_err();

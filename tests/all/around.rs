@@ -1,7 +1,7 @@
-//! What is wrapped around every rule: schedules, lookahead, moves to evaluation. On the GPU and on the reference.
+//! Schedules, lookahead and moves to evaluation act alike around every rule on the GPU and on the reference.
 
 use crate::common::gpu;
-use crate::common::twin::{SIZES, Twin, bound, tensors};
+use crate::common::twin::{Parity, SIZES, bound, tensors};
 use serde_json::{Value, json};
 use wgpu_optim::backend::traffic;
 use wgpu_optim::proof::check;
@@ -13,8 +13,8 @@ fn config(value: Value) -> Config {
     Config::from_value(value).expect("a sound configuration")
 }
 
-/// Parameters as bits, tensor by tensor.
-fn bits(twin: &Twin) -> Vec<Vec<u32>> {
+/// Reads each tensor's parameters as bits.
+fn bits(twin: &Parity) -> Vec<Vec<u32>> {
     let read = |name: &str| twin.params.read_blocking(name).expect("a readback");
     twin.tensors.iter().map(|tensor| read(&tensor.name).into_iter().map(f32::to_bits).collect()).collect()
 }
@@ -33,8 +33,8 @@ fn schedules_scale_every_group_as_setting_its_numbers_would() {
     scheduled["schedule"] = json!({"warmup": {"steps": 2, "start": 0.5, "then": {"exponential": {"gamma": 0.5}}}});
     scheduled["schedules"] = json!({"momentum": {"linear": {"total": 4, "end": 0.5}}});
     let tensors = tensors(&[5, 1030, 9]);
-    let mut by_schedule = Twin::new(&gpu, &config(scheduled), &tensors, 1);
-    let mut by_hand = Twin::new(&gpu, &config(plain), &tensors, 1);
+    let mut by_schedule = Parity::new(&gpu, &config(scheduled), &tensors, 1);
+    let mut by_hand = Parity::new(&gpu, &config(plain), &tensors, 1);
     for (step, factor) in [0.5, 0.75, 1.0, 0.5, 0.25].into_iter().enumerate() {
         let momentum = 1.0 - 0.5 * step.min(4) as f64 / 4.0;
         by_hand.optimizer.set_lr(0.1 * factor).unwrap();
@@ -62,7 +62,7 @@ fn a_training_resumes_where_its_schedule_stood() {
     let Some(gpu) = gpu("resumed schedules", 1) else { return };
     let plateau = json!({"optimizer": "sgd", "schedule": {"plateau": {"factor": 0.5, "patience": 1}}});
     let tensors = tensors(&[3]);
-    let mut twin = Twin::new(&gpu, &config(plateau.clone()), &tensors, 1);
+    let mut twin = Parity::new(&gpu, &config(plateau.clone()), &tensors, 1);
     for metric in [1.0, 1.0, 1.0] {
         twin.step();
         twin.optimizer.feed(metric).unwrap();
@@ -71,7 +71,7 @@ fn a_training_resumes_where_its_schedule_stood() {
     assert_eq!(twin.optimizer.value("lr"), Ok(0.5e-3));
     let worst = twin.step();
     assert!(worst.ulps <= bound(&gpu), "the reference follows the same plateau: {}", worst.text);
-    let mut resumed = Twin::new(&gpu, &config(plateau), &tensors, 1);
+    let mut resumed = Parity::new(&gpu, &config(plateau), &tensors, 1);
     let state = twin.optimizer.scheduler("lr").unwrap().state().to_vec();
     resumed.optimizer.scheduler_mut("lr").unwrap().set_state(&state).unwrap();
     resumed.optimizer.set_steps(4).unwrap();
@@ -107,10 +107,10 @@ fn a_schedule_that_leads_out_of_bounds_stops_the_step_and_moves_nothing() {
             "groups[0].momentum at step 3 of its schedule is 1.2000000000000002, must be at least 0 and below 1",
         ),
     ] {
-        let mut twin = Twin::new(&gpu, &config, &tensors(&[5, 9]), 2);
+        let mut twin = Parity::new(&gpu, &config, &tensors(&[5, 9]), 2);
         twin.step();
         twin.step();
-        twin.refuses(text, text, |Twin { optimizer, params, grads, .. }| optimizer.step(&*params, &*grads));
+        twin.refuses(text, text, |Parity { optimizer, params, grads, .. }| optimizer.step(&*params, &*grads));
         assert_eq!(twin.optimizer.steps(), 2);
         let mut values = twin.values.clone();
         let grads: Vec<_> = values.iter().cloned().map(Some).collect();
@@ -190,7 +190,7 @@ fn a_schedule_of_a_group_s_decay_leaves_groups_without_alone() {
         "groups": [{"tensors": ["t1"], "weight_decay": "none"}]
     });
     let Some(gpu) = gpu("schedules of a decay", 1) else { return };
-    let mut twin = Twin::new(&gpu, &config(value), &tensors(&[5, 9]), 3);
+    let mut twin = Parity::new(&gpu, &config(value), &tensors(&[5, 9]), 3);
     for _ in 0..3 {
         let worst = twin.step();
         assert!(worst.ulps <= bound(&gpu), "{}", worst.text);
@@ -201,11 +201,11 @@ fn a_schedule_of_a_group_s_decay_leaves_groups_without_alone() {
 #[test]
 fn metrics_want_a_plateau_and_a_number() {
     let Some(gpu) = gpu("metrics", 2) else { return };
-    let mut twin = Twin::new(&gpu, &AdamW::default().into(), &tensors(&[3]), 1);
+    let mut twin = Parity::new(&gpu, &AdamW::default().into(), &tensors(&[3]), 1);
     let text = "metric is 1, must be fed to a schedule with a plateau; there is none";
     twin.refuses("no plateau", text, |twin| twin.optimizer.feed(1.0));
     let plateau = config(json!({"optimizer": "adam", "schedule": {"plateau": {}}}));
-    let mut twin = Twin::new(&gpu, &plateau, &tensors(&[3]), 1);
+    let mut twin = Parity::new(&gpu, &plateau, &tensors(&[3]), 1);
     twin.refuses("NaN", "metric is NaN, must be a number...", |twin| twin.optimizer.feed(f64::NAN));
 }
 
@@ -214,7 +214,7 @@ fn a_metric_that_one_plateau_refuses_counts_for_none() {
     let plateaus = json!({"optimizer": "adam", "schedule": {"plateau": {"patience": 0, "factor": 0.5}},
         "schedules": {"beta1": {"plateau": {"mode": "max"}}}});
     let Some(gpu) = gpu("metrics that one plateau refuses", 1) else { return };
-    let mut twin = Twin::new(&gpu, &config(plateaus), &tensors(&[3]), 1);
+    let mut twin = Parity::new(&gpu, &config(plateaus), &tensors(&[3]), 1);
     twin.optimizer.feed(1.0).unwrap();
     // Worse for the first plateau, infinitely good for the second.
     assert!(matches!(twin.optimizer.feed(f64::INFINITY), Err(Error::Field { .. })));
@@ -225,7 +225,7 @@ fn a_metric_that_one_plateau_refuses_counts_for_none() {
 fn a_group_keeps_its_rate_where_the_top_level_s_was_0() {
     let zero = json!({"optimizer": "sgd", "lr": 0, "groups": [{"tensors": ["t1"], "lr": 0.5}]});
     let Some(gpu) = gpu("rates that were 0", 1) else { return };
-    let mut twin = Twin::new(&gpu, &config(zero), &tensors(&[3, 5]), 1);
+    let mut twin = Parity::new(&gpu, &config(zero), &tensors(&[3, 5]), 1);
     for (lr, own) in [(0.1, 0.5), (0.2, 1.0)] {
         twin.optimizer.set_lr(lr).unwrap();
         twin.reference.set_lr(lr).unwrap();
@@ -246,11 +246,11 @@ fn a_look_ahead_that_a_schedule_stops_is_not_pending() {
     let growing = Schedule::custom(|t| if t < 2 { 1.0 } else { 3.0 });
     let config = config(value).schedule("momentum", growing);
     let Some(gpu) = gpu("look-aheads that a schedule stops", 1) else { return };
-    let mut twin = Twin::new(&gpu, &config, &tensors(&[5]), 1);
+    let mut twin = Parity::new(&gpu, &config, &tensors(&[5]), 1);
     twin.step();
     let text = "momentum at step 2 of its schedule is 1.5, must be at least 0 and below 1";
     for _ in 0..2 {
-        twin.refuses(text, text, |Twin { optimizer, params, .. }| optimizer.look_ahead(&*params));
+        twin.refuses(text, text, |Parity { optimizer, params, .. }| optimizer.look_ahead(&*params));
         let mut values = twin.values.clone();
         check(text, &twin.reference.look_ahead(&mut values).expect_err(text), text);
     }
@@ -279,7 +279,7 @@ fn lookahead_moves_8_bytes_in_the_kth_step_and_4_in_the_first() {
         let rule = (row.default)();
         let own = traffic::rule_bytes(&*rule);
         let config = Config::from(rule).wrap(Lookahead { k: 3, ..Lookahead::default() });
-        let mut twin = Twin::new(&gpu, &config, &tensors(&[1000]), 1);
+        let mut twin = Parity::new(&gpu, &config, &tensors(&[1000]), 1);
         for extra in [4, 0, 8, 0, 0, 8, 0] {
             let report = twin.optimizer.plan(&twin.params, &twin.grads).unwrap();
             assert_eq!(report.bytes, 1000 * (own + extra), "{}: {report:?}", row.name);
@@ -293,7 +293,7 @@ fn lookahead_moves_8_bytes_in_the_kth_step_and_4_in_the_first() {
 fn lookahead_counts_the_steps_of_each_tensor() {
     let Some(gpu) = gpu("lookahead of tensors that sit out", 1) else { return };
     let config = Config::from(Sgd { lr: 0.1, ..Sgd::default() }).wrap(Lookahead { k: 2, alpha: 0.5 });
-    let mut twin = Twin::new(&gpu, &config, &tensors(&SIZES), 1);
+    let mut twin = Parity::new(&gpu, &config, &tensors(&SIZES), 1);
     for absent in [&["t3"][..], &[], &["t0", "t3"], &[], &["t17"], &[]] {
         let worst = twin.step_without(absent);
         assert!(worst.ulps <= bound(&gpu), "{}", worst.text);
@@ -315,11 +315,11 @@ fn a_training_goes_on_with_the_same_bits() {
         if rule.options().contains(&"lr") {
             config = config.schedule("lr", Schedule::Exponential { gamma: 0.7 });
         }
-        let mut saved = Twin::new(&gpu, &config, &tensors(&[5, 1030]), 9);
+        let mut saved = Parity::new(&gpu, &config, &tensors(&[5, 1030]), 9);
         saved.step();
         saved.step_without(&["t1"]);
         saved.step();
-        let mut resumed = Twin::new(&gpu, &config, &tensors(&[5, 1030]), 9);
+        let mut resumed = Parity::new(&gpu, &config, &tensors(&[5, 1030]), 9);
         for name in ["t0", "t1"] {
             resumed.params.write(name, &saved.params.read_blocking(name).unwrap()).unwrap();
             for slot in saved.optimizer.slots(name).unwrap() {
@@ -350,7 +350,7 @@ fn a_training_goes_on_with_the_same_bits() {
 fn a_count_set_before_the_first_step_leaves_slots_to_start_as_the_parameter() {
     let Some(gpu) = gpu("slots that start late", 1) else { return };
     let config = Config::from(AdamW::default()).wrap(Lookahead { k: 2, alpha: 0.5 });
-    let mut twin = Twin::new(&gpu, &config, &tensors(&[5]), 1);
+    let mut twin = Parity::new(&gpu, &config, &tensors(&[5]), 1);
     for t in [7, 8] {
         twin.optimizer.set_t("t0", t).unwrap();
         twin.reference.set_t("t0", t).unwrap();
@@ -360,7 +360,7 @@ fn a_count_set_before_the_first_step_leaves_slots_to_start_as_the_parameter() {
     let slow = twin.optimizer.state_blocking("t0", "lookahead_slow").unwrap();
     let moved = twin.values[0].iter().zip(&slow).map(|(p, slow)| (p - slow).abs()).fold(0.0, f32::max);
     assert!(moved < 0.01, "the slow parameters began where the others were, not at 0: {moved}");
-    let mut set = Twin::new(&gpu, &config, &tensors(&[5]), 1);
+    let mut set = Parity::new(&gpu, &config, &tensors(&[5]), 1);
     set.optimizer.set_state("t0", "lookahead_slow", &[3.0; 5]).unwrap();
     set.optimizer.step(&set.params, &set.grads).unwrap();
     assert_eq!(set.optimizer.state_blocking("t0", "lookahead_slow"), Ok(vec![3.0; 5]), "what was set stays");
@@ -371,16 +371,16 @@ fn nothing_changes_between_a_look_ahead_and_its_step() {
     let Some(gpu) = gpu("calls between a look-ahead and its step", 1) else { return };
     let value = json!({"optimizer": "sgd", "momentum": 0.9, "form": "velocity", "nesterov": "look_ahead",
         "schedules": {"momentum": {"plateau": {}}}});
-    let mut twin = Twin::new(&gpu, &config(value), &tensors(&[5, 9]), 4);
+    let mut twin = Parity::new(&gpu, &config(value), &tensors(&[5, 9]), 4);
     for len in [0, 1, 3] {
         let text = format!("parameters are {len}, expected 2: one a tensor, in the order given at creation");
-        twin.refuses("a list of another length", &text, |Twin { optimizer, params, .. }| {
+        twin.refuses("a list of another length", &text, |Parity { optimizer, params, .. }| {
             let all = [Some(params.slice("t0").unwrap()), None, None];
             optimizer.look_ahead(&all[..len])
         });
     }
     twin.optimizer.look_ahead(&twin.params).unwrap();
-    type Call = fn(&mut Twin) -> wgpu_optim::Result<()>;
+    type Call = fn(&mut Parity) -> wgpu_optim::Result<()>;
     let calls: [(&str, Call); 8] = [
         ("set", |twin| twin.optimizer.set("momentum", 0.5)),
         ("set_lr", |twin| twin.optimizer.set_lr(0.5)),
@@ -405,7 +405,7 @@ fn options_that_bound_each_other_may_follow_schedules_together() {
     let value = json!({"optimizer": "rprop", "step_min": 1, "step_max": 2, "lr": 1.5,
         "schedules": {"step_min": linear, "step_max": linear}});
     let Some(gpu) = gpu("schedules that go together", 1) else { return };
-    let mut twin = Twin::new(&gpu, &config(value), &tensors(&[5]), 1);
+    let mut twin = Parity::new(&gpu, &config(value), &tensors(&[5]), 1);
     for _ in 0..12 {
         let worst = twin.step();
         assert!(worst.ulps <= bound(&gpu), "{}", worst.text);
@@ -421,17 +421,17 @@ fn evaluation_and_training_take_turns() {
     for row in ALL {
         let rule = (row.default)();
         let moves = rule.moves().contains(&Move::Evaluation);
-        let mut twin = Twin::new(&gpu, &rule.into(), &tensors(&SIZES), 1).midway(4);
+        let mut twin = Parity::new(&gpu, &rule.into(), &tensors(&SIZES), 1).midway(4);
         if !moves {
             let text = "evaluation: the parameters are evaluated where they are trained; leave the call out";
-            twin.refuses(row.name, text, |Twin { optimizer, params, .. }| optimizer.eval(&*params));
+            twin.refuses(row.name, text, |Parity { optimizer, params, .. }| optimizer.eval(&*params));
             continue;
         }
         have += 1;
         let text = "training: the parameters are in training already";
-        twin.refuses(row.name, text, |Twin { optimizer, params, .. }| optimizer.train(&*params));
+        twin.refuses(row.name, text, |Parity { optimizer, params, .. }| optimizer.train(&*params));
         // After a first step the slots that start as the parameter no longer do.
-        let mut first = Twin::new(&gpu, &(row.default)().into(), &tensors(&SIZES), 1).midway(1);
+        let mut first = Parity::new(&gpu, &(row.default)().into(), &tensors(&SIZES), 1).midway(1);
         let worst = first.evaluate();
         assert!(worst.ulps <= bound(&gpu), "{} after a step: {}", row.name, worst.text);
         twin.optimizer.eval(&twin.params).unwrap();
@@ -439,7 +439,7 @@ fn evaluation_and_training_take_turns() {
             ("evaluation", "evaluation: the parameters are in evaluation already"),
             ("step", "step: the parameters are in evaluation; call train first"),
         ] {
-            twin.refuses(what, text, |Twin { optimizer, params, grads, .. }| match what {
+            twin.refuses(what, text, |Parity { optimizer, params, grads, .. }| match what {
                 "evaluation" => optimizer.eval(&*params),
                 _ => optimizer.step(&*params, &*grads),
             });
@@ -455,7 +455,7 @@ fn evaluation_and_training_take_turns() {
         twin.optimizer.step(&twin.params, &twin.grads).unwrap();
 
         // Before its first step a tensor is evaluated where it stands.
-        let fresh = Twin::new(&gpu, &(row.default)().into(), &tensors(&[5]), 2);
+        let fresh = Parity::new(&gpu, &(row.default)().into(), &tensors(&[5]), 2);
         let (before, mut optimizer) = (bits(&fresh), fresh.optimizer);
         optimizer.eval(&fresh.params).unwrap();
         let after = fresh.params.read_blocking("t0").unwrap().into_iter().map(f32::to_bits).collect::<Vec<_>>();

@@ -72,7 +72,7 @@ impl Traffic<'_> {
         self.block(function, info, &function.body, &mut Known::new());
     }
 
-    /// The same of a block; whether it returns on every way.
+    /// Adds what a block moves, and tells whether the block returns on every path.
     fn block(&mut self, function: &Function, info: &FunctionInfo, block: &Block, known: &mut Known) -> bool {
         for statement in block {
             let returns = match statement {

@@ -1,6 +1,6 @@
-//! Gradients that are too large made smaller: around every rule, at the ends of f32, and against f64.
+//! Clips make large gradients smaller: the tests run them around every rule, at the ends of f32, and against f64.
 
-use crate::common::twin::{Twin, bound, noise, tensors};
+use crate::common::twin::{Parity, bound, noise, tensors};
 use crate::common::{gpu, say};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -12,7 +12,7 @@ fn clip(value: Value) -> Clip {
     serde_json::from_value(value).expect("a clip")
 }
 
-/// One of each kind: some gradients of `loud` exceed it, others do not.
+/// Makes one clip of each kind. Some gradients of [`loud`] exceed its bound, others do not.
 fn clips() -> [Clip; 5] {
     [
         json!({"value": 0.75}),
@@ -24,7 +24,7 @@ fn clips() -> [Clip; 5] {
     .map(clip)
 }
 
-/// Ends of vectors, blocks and chunks; matrices; nothing at all.
+/// Makes tensors that end at and beside the ends of vectors, blocks and chunks, matrices, and an empty tensor.
 fn some_tensors() -> Vec<TensorSpec> {
     let flat = [0, 1, 3, 5, 1024, 1025, 8195].map(|len| TensorSpec::f32(format!("t{len}"), [len]));
     let shaped: [&[usize]; 3] = [&[5, 7], &[2, 35, 68], &[4, 300]];
@@ -34,7 +34,7 @@ fn some_tensors() -> Vec<TensorSpec> {
 }
 
 /// Noise for every tensor, times `all`; of every other tensor times 1e-3 more.
-fn loud(twin: &mut Twin, all: f32) -> Vec<Vec<f32>> {
+fn loud(twin: &mut Parity, all: f32) -> Vec<Vec<f32>> {
     let lens: Vec<_> = twin.tensors.iter().map(|tensor| tensor.len_elements() as usize).collect();
     let times = |(i, len): (usize, usize)| {
         let factor = if i % 2 == 0 { all } else { all * 1e-3 };
@@ -74,13 +74,13 @@ fn clipped(clip: Clip, params: &[Vec<f32>], grads: &[Vec<f32>], present: &[bool]
 }
 
 #[test]
-fn every_clip_matches_the_reference_round_every_rule() {
+fn every_clip_matches_the_reference_around_every_rule() {
     let Some(gpu) = gpu("clips", 5 * ALL.len()) else { return };
     let tensors = some_tensors();
     for row in ALL {
         for clip in clips() {
             let what = format!("{} clipped by {}", row.name, clip.kind());
-            let mut twin = Twin::new(&gpu, &Config::from((row.default)()).wrap(clip), &tensors, 31);
+            let mut twin = Parity::new(&gpu, &Config::from((row.default)()).wrap(clip), &tensors, 31);
             let mut branches = [false; 2];
             for factor in [1e-2, 1.0, 1e30, 1e-30, 0.0] {
                 let grads = loud(&mut twin, factor);
@@ -94,19 +94,19 @@ fn every_clip_matches_the_reference_round_every_rule() {
             }
             assert_eq!(branches, [true; 2], "{what}: some are clipped, others are not");
         }
-        say(&format!("clips round {}: as the reference", row.name));
+        say(&format!("clips around {}: as the reference", row.name));
     }
 }
 
 #[test]
-fn what_is_not_finite_matches_the_reference_round_every_rule() {
+fn what_is_not_finite_matches_the_reference_around_every_rule() {
     let Some(gpu) = gpu("clips of what is not finite", 10 * ALL.len()) else { return };
     let tensors = tensors(&[5, 1030, 9]);
     for row in ALL {
         for clip in clips() {
             for bad in [f32::NAN, f32::INFINITY] {
                 let what = format!("{} clipped by {} with {bad}", row.name, clip.kind());
-                let mut twin = Twin::new(&gpu, &Config::from((row.default)()).wrap(clip), &tensors, 32);
+                let mut twin = Parity::new(&gpu, &Config::from((row.default)()).wrap(clip), &tensors, 32);
                 let mut grads = loud(&mut twin, 1.0);
                 grads[1][1027] = bad;
                 twin.give(grads, &[]);
@@ -131,7 +131,7 @@ fn landed(
     params: &[Vec<f32>],
     grads: &[Vec<f32>],
 ) -> Vec<Vec<f32>> {
-    let mut twin = Twin::new(gpu, &Config::from(Sgd { lr: 1.0, ..Sgd::default() }).wrap(clip), tensors, 33);
+    let mut twin = Parity::new(gpu, &Config::from(Sgd { lr: 1.0, ..Sgd::default() }).wrap(clip), tensors, 33);
     for ((tensor, params), values) in tensors.iter().zip(params).zip(&mut twin.values) {
         twin.params.write(&tensor.name, params).unwrap();
         values.iter_mut().zip(params).for_each(|(place, &p)| *place = p);
@@ -248,9 +248,9 @@ fn the_global_norm_is_over_groups_and_over_what_takes_part() {
         "groups": [{"tensors": ["t1"], "lr": 2}, {"tensors": ["t2"], "momentum": 0.5}]
     });
     let list = tensors(&[1, 1, 1, 1]);
-    let mut twin = Twin::new(&gpu, &Config::from_value(config).unwrap(), &list, 35);
+    let mut twin = Parity::new(&gpu, &Config::from_value(config).unwrap(), &list, 35);
     let grads = vec![vec![2.0], vec![4.0], vec![5.0], vec![6.0]];
-    let moved = |twin: &mut Twin, absent: &[&str]| {
+    let moved = |twin: &mut Parity, absent: &[&str]| {
         let before: Vec<f32> = twin.values.iter().map(|p| p[[0]]).collect();
         let worst = twin.step_with(grads.clone(), absent);
         assert!(worst.ulps <= bound(&gpu), "{}", worst.text);

@@ -1,4 +1,4 @@
-//! Early stopping: verdicts, and the snapshot of the best parameters on the GPU.
+//! Early stopping gives the right verdicts, and keeps the best parameters on the GPU.
 
 use serde_json::json;
 use wgpu_optim::{EarlyStopping, Mode, Result, Verdict};

@@ -1,6 +1,6 @@
-//! The running mean of the parameters: fused around every rule, swapped in and out, copied out.
+//! The running mean of the parameters is fused around every rule, swapped in and out, and copied out.
 
-use crate::common::twin::{Twin, bound, noise, tensors, ulps};
+use crate::common::twin::{Parity, bound, noise, tensors, ulps};
 use crate::common::{gpu, say};
 use ndarray::ArrayD;
 use serde_json::{Value, json};
@@ -18,8 +18,8 @@ fn some_tensors() -> Vec<TensorSpec> {
     tensors(&[0, 1, 3, 1024, 1025, 8195]).into_iter().chain(shaped).collect()
 }
 
-/// Parameters and means as bits.
-fn bits(twin: &Twin) -> Vec<[Vec<u32>; 2]> {
+/// Reads parameters and means as bits.
+fn bits(twin: &Parity) -> Vec<[Vec<u32>; 2]> {
     let of = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect::<Vec<_>>();
     let each = twin.tensors.iter().map(|tensor| {
         let mean = twin.optimizer.state_blocking(&tensor.name, "ema").expect("a readback");
@@ -69,8 +69,8 @@ fn every_rule_keeps_a_mean_of_its_parameters() {
     for row in ALL {
         for ((case, rule), debias) in (row.cases)().into_iter().flat_map(|case| [(case.clone(), false), (case, true)]) {
             let what = format!("{}/{case}, debias {debias}", row.name);
-            let mut twin = Twin::new(&gpu, &Config::from(rule).wrap(Ema { decay: DECAY, debias }), &list, 51);
-            let read = |twin: &Twin, i: usize| twin.params.read_blocking(&list[i].name).unwrap();
+            let mut twin = Parity::new(&gpu, &Config::from(rule).wrap(Ema { decay: DECAY, debias }), &list, 51);
+            let read = |twin: &Parity, i: usize| twin.params.read_blocking(&list[i].name).unwrap();
             let mut means: Vec<_> = (0..list.len()).map(|i| Mean::new(&read(&twin, i), debias)).collect();
             // A look-ahead would have moved what sits out.
             let some: &[&str] = if twin.optimizer.needs_look_ahead() { &[] } else { &["t3", "m0"] };
@@ -95,7 +95,7 @@ fn every_rule_keeps_a_mean_of_its_parameters() {
                 }
             }
         }
-        say(&format!("means round {}: as the reference", row.name));
+        say(&format!("means around {}: as the reference", row.name));
     }
 }
 
@@ -108,7 +108,7 @@ fn a_swap_and_another_lead_back_to_the_same_bits() {
     {
         let mut value = json!({"optimizer": rule, "lr": 0.1, "ema": {"decay": DECAY}});
         value.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
-        let mut twin = Twin::new(&gpu, &config(value.clone()), &some_tensors(), 52);
+        let mut twin = Parity::new(&gpu, &config(value.clone()), &some_tensors(), 52);
         // t3 is not there before the swap, and stays as it is.
         for _ in 0..3 {
             twin.step_without(&["t3"]);
@@ -142,7 +142,7 @@ fn a_swap_and_another_lead_back_to_the_same_bits() {
 fn a_forgotten_swap_is_none() {
     let Some(gpu) = gpu("forgotten swaps", 1) else { return };
     let value = json!({"optimizer": "sgd", "ema": {"decay": 0.5}});
-    let mut twin = Twin::new(&gpu, &config(value), &tensors(&[3]), 53);
+    let mut twin = Parity::new(&gpu, &config(value), &tensors(&[3]), 53);
     twin.step();
     let mut encoder = gpu.device().create_command_encoder(&Default::default());
     let token = twin.optimizer.encode_swap_ema(&mut encoder, &twin.params).unwrap();
@@ -156,7 +156,7 @@ fn a_forgotten_swap_is_none() {
 #[test]
 fn what_cannot_be_while_swapped_is_refused() {
     let Some(gpu) = gpu("refused swaps", 11) else { return };
-    let twin = |value: Value| Twin::new(&gpu, &config(value), &tensors(&[3, 5]), 54);
+    let twin = |value: Value| Parity::new(&gpu, &config(value), &tensors(&[3, 5]), 54);
     let swapped = "the parameters are swapped with their mean; swap them back first";
 
     let mut free = twin(json!({"optimizer": "schedule_free", "ema": {}}));
@@ -211,7 +211,7 @@ fn the_mean_is_of_what_lookahead_leaves() {
     let Some(gpu) = gpu("means of lookahead", 2) else { return };
     for debias in [false, true] {
         let config = config(json!({"optimizer": "sgd", "lr": 0.5, "ema": {"decay": DECAY, "debias": debias}}));
-        let mut twin = Twin::new(&gpu, &config.wrap(Lookahead { k: 2, alpha: 0.5 }), &tensors(&[1030]), 55);
+        let mut twin = Parity::new(&gpu, &config.wrap(Lookahead { k: 2, alpha: 0.5 }), &tensors(&[1030]), 55);
         let mut mean = Mean::new(&twin.params.read_blocking("t0").unwrap(), debias);
         for _ in 0..5 {
             // Gradients below 1, so that parameters stay below 8.
@@ -232,7 +232,7 @@ fn what_has_not_started_is_not_copied() {
     let Some(gpu) = gpu("means before the first step", 4) else { return };
     for (debias, skips) in [(false, false), (true, false), (false, true), (true, true)] {
         let value = json!({"optimizer": "adam", "skip_nonfinite": skips, "ema": {"decay": 0.5, "debias": debias}});
-        let mut twin = Twin::new(&gpu, &config(value), &tensors(&[3, 5]), 56);
+        let mut twin = Parity::new(&gpu, &config(value), &tensors(&[3, 5]), 56);
         let copy = Arena::new(&gpu, &twin.tensors).unwrap();
         copy.write("t0", &[9.0; 3]).unwrap();
         copy.write("t1", &[9.0; 5]).unwrap();

@@ -2,7 +2,7 @@
 //! for all: one with state per element, one with sums, one with lookahead alone. Where cuts matter a fourth joins them,
 //! with rows and columns.
 
-use crate::common::twin::{Twin, all_tensors, bound, noise, tensors};
+use crate::common::twin::{Parity, all_tensors, bound, noise, tensors};
 use crate::common::{device, gpu};
 use half::f16;
 use rand::SeedableRng;
@@ -34,14 +34,14 @@ fn tiny(gpu: &Gpu) -> Gpu {
     Gpu::new(&device, &queue)
 }
 
-/// Those, and one with rows and columns.
+/// Makes the three configurations above, and one whose state has rows and columns.
 fn all_configs() -> impl Iterator<Item = Config> {
     configs().into_iter().chain([Config::from(Adafactor::default())])
 }
 
 /// All parameters and state slots after two steps from mid-training, as bits.
-fn outcome(gpu: &Gpu, config: &Config, tensors: &[TensorSpec]) -> (Vec<Vec<u32>>, Twin) {
-    let mut twin = Twin::new(gpu, config, tensors, 11).midway(5);
+fn outcome(gpu: &Gpu, config: &Config, tensors: &[TensorSpec]) -> (Vec<Vec<u32>>, Parity) {
+    let mut twin = Parity::new(gpu, config, tensors, 11).midway(5);
     for _ in 0..2 {
         let worst = twin.step();
         assert!(worst.ulps <= bound(gpu), "{}", worst.text);
@@ -122,7 +122,7 @@ fn more_than_65535_workgroups_and_a_thousand_tensors_are_one_dispatch() {
     }
 }
 
-/// All of a buffer, as f32.
+/// Reads a whole buffer as f32.
 fn read(gpu: &Gpu, buffer: &wgpu::Buffer) -> Vec<f32> {
     let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
     let staging = create(gpu, buffer.size(), usage);
@@ -340,7 +340,7 @@ fn a_thousand_steps_in_one_submit_equal_a_thousand_submits() {
     let Some(gpu) = gpu("steps in flight", 2) else { return };
     for config in configs() {
         let tensors = tensors(&[700, 3]);
-        let mut twins = [Twin::new(&gpu, &config, &tensors, 13), Twin::new(&gpu, &config, &tensors, 13)];
+        let mut twins = [Parity::new(&gpu, &config, &tensors, 13), Parity::new(&gpu, &config, &tensors, 13)];
         for twin in &mut twins {
             twin.grads.write("t0", &noise(&mut StdRng::seed_from_u64(14), 700)).unwrap();
             twin.grads.write("t1", &[1.0, -2.0, 0.5]).unwrap();
@@ -374,7 +374,7 @@ fn a_thousand_steps_in_one_submit_equal_a_thousand_submits() {
 fn a_forgotten_step_leaves_no_trace() {
     let Some(gpu) = gpu("forgotten steps", 2) else { return };
     for config in configs() {
-        let mut twin = Twin::new(&gpu, &config, &tensors(&[700, 3]), 15);
+        let mut twin = Parity::new(&gpu, &config, &tensors(&[700, 3]), 15);
         twin.step();
         let mut encoder = gpu.device().create_command_encoder(&Default::default());
         let first = twin.optimizer.encode(&mut encoder, &twin.params, &twin.grads).unwrap();
@@ -396,7 +396,7 @@ fn a_forgotten_step_leaves_no_trace() {
 #[test]
 fn an_encoding_given_up_without_a_word_keeps_no_memory_of_later_ones() {
     let Some(gpu) = gpu("dropped encoders", 1) else { return };
-    let mut twin = Twin::new(&gpu, &configs()[0], &tensors(&[700, 3]), 23);
+    let mut twin = Parity::new(&gpu, &configs()[0], &tensors(&[700, 3]), 23);
     let mut encoder = gpu.device().create_command_encoder(&Default::default());
     let lost = twin.optimizer.encode(&mut encoder, &twin.params, &twin.grads).unwrap();
     assert!(twin.optimizer.undo(lost).unwrap_err().to_string().contains("is there still"));
@@ -457,7 +457,7 @@ fn interleaved_buffers_share_a_window() {
 fn a_record_too_large_for_the_device_leaves_the_optimizer_usable() {
     let Some(gpu) = gpu("records beyond a binding", 1) else { return };
     let tiny = tiny(&gpu);
-    let mut twin = Twin::new(&tiny, &configs()[0], &tensors(&[1; 1500]), 25);
+    let mut twin = Parity::new(&tiny, &configs()[0], &tensors(&[1; 1500]), 25);
     twin.optimizer.step(&twin.params, &twin.grads).unwrap();
     for i in 0..1500 {
         twin.optimizer.set_t(&format!("t{i}"), i).unwrap();
@@ -474,7 +474,7 @@ fn a_record_too_large_for_the_device_leaves_the_optimizer_usable() {
 fn a_tensor_without_a_gradient_is_touched_by_nothing() {
     let Some(gpu) = gpu("missing gradients", 2) else { return };
     for config in configs() {
-        let mut twin = Twin::new(&gpu, &config, &tensors(&[700, 3, 1030]), 16);
+        let mut twin = Parity::new(&gpu, &config, &tensors(&[700, 3, 1030]), 16);
         let patterns: [&[&str]; 6] = [&[], &["t1"], &["t0", "t2"], &[], &["t0", "t1", "t2"], &["t2"]];
         for absent in patterns {
             let worst = twin.step_without(absent);
@@ -489,7 +489,7 @@ fn slices_may_lack_a_gradient_too() {
     let Some(gpu) = gpu("missing slices", 2) else { return };
     for config in configs() {
         let list = tensors(&[700, 3]);
-        let twin = Twin::new(&gpu, &config, &list, 17);
+        let twin = Parity::new(&gpu, &config, &list, 17);
         let mut optimizer = Optimizer::new(&gpu, &list, config.clone()).unwrap();
         let params = ["t0", "t1"].map(|name| twin.params.slice(name).unwrap());
         let grads = [Some(twin.grads.slice("t0").unwrap()), None];
@@ -509,8 +509,8 @@ fn options_change_between_steps_without_making_anything() {
         r#"{"optimizer": "adamw", "lr": 0.1, "groups": [
         {"tensors": ["t1"], "lr": 0.01, "beta1": 0.5}, {"tensors": ["t2"], "weight_decay": {"l2": 0.3}}]}"#,
     );
-    let mut twin = Twin::new(&gpu, &config.unwrap(), &tensors(&[700, 3, 40]), 18);
-    let check = |twin: &mut Twin| {
+    let mut twin = Parity::new(&gpu, &config.unwrap(), &tensors(&[700, 3, 40]), 18);
+    let check = |twin: &mut Parity| {
         let worst = twin.step();
         assert!(worst.ulps <= bound(&gpu), "{}", worst.text);
     };
@@ -543,7 +543,7 @@ fn groups_of_other_pipelines_take_a_dispatch_each() {
     let momentum = |tensor: &str, momentum: f64| Group::new([tensor]).set("momentum", momentum);
     let config = Config::from_json(r#"{"optimizer": "sgd", "lr": 0.1, "momentum": 0.9}"#).unwrap();
     let config = config.group(momentum("t1", 0.5)).group(momentum("t3", 0.0)).group(momentum("t4", 0.0));
-    let mut twin = Twin::new(&gpu, &config, &tensors(&[10, 2000, 5, 30, 4]), 19);
+    let mut twin = Parity::new(&gpu, &config, &tensors(&[10, 2000, 5, 30, 4]), 19);
     for _ in 0..3 {
         let worst = twin.step();
         assert!(worst.ulps <= bound(&gpu), "{}", worst.text);
@@ -560,7 +560,8 @@ fn matrices_take_passes_over_lines_and_fewer_bytes() {
     let shaped = [("w", &[40, 100][..]), ("conv", &[8, 5, 3, 3]), ("b", &[1000]), ("s", &[])];
     let tensors = shaped.map(|(name, shape)| TensorSpec::f32(name, shape));
     let plan = |tensors: &[TensorSpec], decay: WeightDecay| {
-        let mut twin = Twin::new(&gpu, &Adafactor { weight_decay: decay, ..Adafactor::default() }.into(), tensors, 24);
+        let mut twin =
+            Parity::new(&gpu, &Adafactor { weight_decay: decay, ..Adafactor::default() }.into(), tensors, 24);
         let memory = twin.optimizer.memory();
         (twin.optimizer.plan(&twin.params, &twin.grads).unwrap(), memory)
     };
@@ -591,7 +592,7 @@ fn a_group_that_does_not_look_ahead_may_sit_out() {
         r#"{"optimizer": "sgd", "lr": 0.1, "momentum": 0.9, "form": "velocity", "nesterov": "look_ahead",
             "groups": [{"tensors": ["t1"], "nesterov": "off"}]}"#,
     );
-    let mut twin = Twin::new(&gpu, &config.unwrap(), &tensors(&[10, 2000, 5]), 22);
+    let mut twin = Parity::new(&gpu, &config.unwrap(), &tensors(&[10, 2000, 5]), 22);
     for absent in [&[][..], &["t1"], &[]] {
         let worst = twin.step_without(absent);
         assert!(worst.ulps <= bound(&gpu), "without {absent:?}: {}", worst.text);
@@ -603,7 +604,7 @@ fn nothing_to_step_is_no_error() {
     let Some(gpu) = gpu("empty models", 2) else { return };
     for config in configs() {
         for sizes in [&[][..], &[0, 0]] {
-            let mut twin = Twin::new(&gpu, &config, &tensors(sizes), 20);
+            let mut twin = Parity::new(&gpu, &config, &tensors(sizes), 20);
             twin.step();
             let report = twin.optimizer.plan(&twin.params, &twin.grads).unwrap();
             assert_eq!((report.dispatches, report.bytes), (0, 0));
@@ -642,7 +643,7 @@ fn allocated(gpu: &Gpu) -> u64 {
 fn state_comes_back_as_it_was_set() {
     let Some(gpu) = gpu("state", 2) else { return };
     for config in configs() {
-        let mut twin = Twin::new(&gpu, &config, &all_tensors(), 21);
+        let mut twin = Parity::new(&gpu, &config, &all_tensors(), 21);
         for tensor in twin.tensors.clone() {
             for slot in twin.optimizer.slots(&tensor.name).unwrap() {
                 let len = twin.reference.state(&tensor.name, slot).unwrap().len();

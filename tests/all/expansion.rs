@@ -28,7 +28,7 @@ fn wraps() -> [(&'static str, Wrappers); 3] {
     [("", Wrappers::default()), (", with all", all.completed()), (", at once", at_once.completed())]
 }
 
-/// Every case of every wrapper, alone.
+/// Makes every case of every wrapper, each without other wrappers.
 fn alone() -> Vec<(String, Wrappers)> {
     let cases = wrappers::ALL.iter().flat_map(|entry| (entry.cases)().into_iter().map(|case| (entry.name, case)));
     let wrap =

@@ -1,5 +1,5 @@
-//! Random sequences of steps, bad steps, forgotten steps, frozen and added tensors, rates and moves: the optimizer
-//! beside the reference, bit for bit.
+//! Random sequences of steps, bad steps, undone steps, frozen and added tensors, rates and moves run on the optimizer
+//! and on the reference, and both have the same bits.
 
 use crate::common::twin;
 
@@ -9,10 +9,10 @@ use rand::{RngExt, SeedableRng};
 use serde_json::json;
 use wgpu_optim::{Arena, Config, Gpu, Group, Optimizer, Reference, Slice, TensorSpec};
 
-/// Of one configuration.
+/// How many random moves one configuration makes.
 const MOVES: usize = 120;
 
-/// Tensors at most.
+/// How many tensors an optimizer has at most.
 const TENSORS: usize = 6;
 
 /// Rules and wrappers that keep different things from step to step.

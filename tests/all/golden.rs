@@ -1,4 +1,4 @@
-//! The recorded runs of PyTorch and optax in `tests/golden/`, on the CPU reference and on the GPU.
+//! The CPU reference and the GPU repeat the runs that PyTorch and optax recorded in `tests/golden/`.
 
 #[path = "../../examples/replay/recording.rs"]
 #[expect(dead_code, reason = "the example writes files, too")]

@@ -2,7 +2,7 @@
 //! are added, on the reference.
 
 use crate::common::gpu;
-use crate::common::twin::{Twin, bound, noise, tensors};
+use crate::common::twin::{Parity, bound, noise, tensors};
 use ndarray::{ArrayD, arr1};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -19,14 +19,14 @@ fn config(value: Value) -> Config {
     Config::from_value(value).expect("a sound configuration")
 }
 
-/// Parameters as bits, tensor by tensor.
-fn bits(twin: &Twin) -> Vec<Vec<u32>> {
+/// Reads each tensor's parameters as bits.
+fn bits(twin: &Parity) -> Vec<Vec<u32>> {
     let read = |name: &str| twin.params.read_blocking(name).expect("a readback");
     twin.tensors.iter().map(|tensor| read(&tensor.name).into_iter().map(f32::to_bits).collect()).collect()
 }
 
-/// A step of both without gradients for these tensors.
-fn step_without(twin: &mut Twin, absent: &[&str]) {
+/// Steps the optimizer and its reference without gradients for these tensors.
+fn step_without(twin: &mut Parity, absent: &[&str]) {
     let worst = twin.step_without(absent);
     assert!(worst.ulps <= bound(&twin.gpu), "{}", worst.text);
 }
@@ -71,8 +71,8 @@ fn a_group_s_schedule_replaces_the_top_level_s() {
     }));
     let plain = plain.group(Group::new(["t2"])).group(Group::new(["t3"]));
     let tensors = tensors(&[5, 1030, 9, 3]);
-    let mut by_schedule = Twin::new(&gpu, &scheduled(), &tensors, 1);
-    let mut by_hand = Twin::new(&gpu, &plain, &tensors, 1);
+    let mut by_schedule = Parity::new(&gpu, &scheduled(), &tensors, 1);
+    let mut by_hand = Parity::new(&gpu, &plain, &tensors, 1);
     for (step, rates) in RATES.into_iter().enumerate() {
         let momentum = 0.5 * (1.0 - step as f64 / 4.0);
         assert_eq!(by_schedule.optimizer.value("lr"), Ok(rates[0]));
@@ -134,12 +134,12 @@ fn a_metric_is_fed_to_the_plateaus_of_all_groups() {
         .group(Group::new(["t0"]).schedule("lr", plateau(0.5)))
         .group(Group::new(["t1"]).schedule("momentum", plateau(0.25)).schedule("lr", Schedule::Constant {}));
     let tensors = tensors(&[3, 5]);
-    let mut twin = Twin::new(&gpu, &config, &tensors, 1);
+    let mut twin = Parity::new(&gpu, &config, &tensors, 1);
     for metric in [1.0, 1.0] {
         step_without(&mut twin, &[]);
         both!(twin, feed(metric));
     }
-    let values = |twin: &Twin| [(0, "lr"), (1, "lr"), (1, "momentum")].map(|(i, o)| twin.optimizer.group_value(i, o));
+    let values = |twin: &Parity| [(0, "lr"), (1, "lr"), (1, "momentum")].map(|(i, o)| twin.optimizer.group_value(i, o));
     assert_eq!(values(&twin), [Ok(0.5), Ok(1.0), Ok(0.8 * 0.25)]);
     step_without(&mut twin, &[]);
 
@@ -148,14 +148,14 @@ fn a_metric_is_fed_to_the_plateaus_of_all_groups() {
     let min_and_max = Config::from(Sgd { lr: 1.0, ..Sgd::default() })
         .group(Group::new(["t0"]).schedule("lr", plateau(0.5)))
         .group(Group::new(["t1"]).schedule("lr", up));
-    let mut refused = Twin::new(&gpu, &min_and_max, &tensors, 1).optimizer;
+    let mut refused = Parity::new(&gpu, &min_and_max, &tensors, 1).optimizer;
     refused.feed(1.0).unwrap();
     let text = "metric is inf, must be below inf with mode max";
     check(text, &refused.feed(f64::INFINITY).unwrap_err(), text);
     assert_eq!(refused.group_value(0, "lr"), Ok(1.0));
 
     // Another training goes on from their states.
-    let mut resumed = Twin::new(&gpu, &config, &tensors, 1);
+    let mut resumed = Parity::new(&gpu, &config, &tensors, 1);
     for (group, option) in [(0, "lr"), (1, "momentum")] {
         let state = twin.optimizer.group_scheduler(group, option).unwrap().state().to_vec();
         resumed.optimizer.group_scheduler_mut(group, option).unwrap().set_state(&state).unwrap();
@@ -268,16 +268,16 @@ fn a_group_s_schedule_that_leads_out_of_bounds_stops_the_step_and_moves_nothing(
     ] {
         let top = Config::from(Sgd { momentum: 0.5, ..Sgd::default() });
         let config = top.group(Group::new(["t1"]).schedule(option, at_third(value)));
-        let mut twin = Twin::new(&gpu, &config, &tensors(&[5, 9]), 2);
+        let mut twin = Parity::new(&gpu, &config, &tensors(&[5, 9]), 2);
         twin.step();
         twin.step();
-        twin.refuses(text, text, |Twin { optimizer, params, grads, .. }| optimizer.step(&*params, &*grads));
+        twin.refuses(text, text, |Parity { optimizer, params, grads, .. }| optimizer.step(&*params, &*grads));
         let mut values = twin.values.clone();
         let grads: Vec<_> = values.iter().cloned().map(Some).collect();
         check(text, &twin.reference.step(&mut values, &grads).expect_err(text), text);
         assert_eq!((values, twin.optimizer.steps()), (twin.values, 2));
     }
-    let twin = Twin::new(&gpu, &scheduled(), &tensors(&[1; 4]), 2);
+    let twin = Parity::new(&gpu, &scheduled(), &tensors(&[1; 4]), 2);
     for (group, option, text) in [
         (3, "lr", "groups[3]: there is no such group; the configuration has 3"),
         (1, "warmth", "configuration: groups[1].warmth: is not an option that may change; those of sgd are ..."),
@@ -302,7 +302,7 @@ fn configs() -> [Config; 4] {
 }
 
 /// Parameter and state of a tensor as bits.
-fn all_of(twin: &Twin, name: &str) -> Vec<Vec<u32>> {
+fn all_of(twin: &Parity, name: &str) -> Vec<Vec<u32>> {
     let slots = twin.optimizer.slots(name).unwrap();
     let state = slots.into_iter().map(|slot| twin.optimizer.state_blocking(name, slot).unwrap());
     let all = [twin.params.read_blocking(name).unwrap()].into_iter().chain(state);
@@ -314,7 +314,7 @@ fn a_frozen_tensor_is_as_one_without_a_gradient() {
     let Some(gpu) = gpu("frozen tensors", configs().len()) else { return };
     for config in configs() {
         let tensors = [TensorSpec::f32("t0", [700]), TensorSpec::f32("t1", [3, 40]), TensorSpec::f32("t2", [1030])];
-        let [mut frozen, mut absent] = [(); 2].map(|()| Twin::new(&gpu, &config, &tensors, 16));
+        let [mut frozen, mut absent] = [(); 2].map(|()| Parity::new(&gpu, &config, &tensors, 16));
         for twin in [&mut frozen, &mut absent] {
             step_without(twin, &[]);
         }
@@ -352,8 +352,8 @@ fn a_frozen_tensor_is_as_one_without_a_gradient() {
 fn tensors_are_frozen_by_name_or_pattern() {
     let Some(gpu) = gpu("patterns of frozen tensors", 1) else { return };
     let tensors = ["h.0.w", "h.0.b", "h.1.w"].map(|name| TensorSpec::f32(name, [3]));
-    let mut twin = Twin::new(&gpu, &config(json!({"optimizer": "adam", "lr": 0.1})), &tensors, 4);
-    let held = |twin: &Twin| {
+    let mut twin = Parity::new(&gpu, &config(json!({"optimizer": "adam", "lr": 0.1})), &tensors, 4);
+    let held = |twin: &Parity| {
         let of = |name: &str| (twin.optimizer.frozen(name).unwrap(), twin.reference.frozen(name).unwrap());
         ["h.0.w", "h.0.b", "h.1.w"].map(|name| match of(name) {
             (optimizer, reference) if optimizer == reference => optimizer,
@@ -396,7 +396,7 @@ fn tensors_are_frozen_by_name_or_pattern() {
 fn a_frozen_tensor_does_not_look_ahead() {
     let Some(gpu) = gpu("look-aheads of frozen tensors", 1) else { return };
     let value = json!({"optimizer": "sgd", "lr": 0.1, "momentum": 0.9, "form": "velocity", "nesterov": "look_ahead"});
-    let mut twin = Twin::new(&gpu, &config(value), &tensors(&[5, 9]), 4);
+    let mut twin = Parity::new(&gpu, &config(value), &tensors(&[5, 9]), 4);
     step_without(&mut twin, &[]);
     both!(twin, freeze("t1"));
     let before = all_of(&twin, "t1");
@@ -627,7 +627,7 @@ fn tensors_are_added_on_the_device_while_nothing_waits_and_all_that_was_stays() 
         for wraps in [json!({}), json!({"loss_scale": {"init": 4}, "ema": {}, "lookahead": {}})] {
             let mut value = json!({"optimizer": row.name});
             value.as_object_mut().unwrap().extend(wraps.as_object().unwrap().clone());
-            let mut twin = Twin::new(&gpu, &config(value), &first, 5);
+            let mut twin = Parity::new(&gpu, &config(value), &first, 5);
             twin.step();
             twin.step();
             let state = |optimizer: &Optimizer, tensor: &str| -> Vec<Vec<u32>> {
@@ -650,7 +650,7 @@ fn tensors_are_added_on_the_device_while_nothing_waits_and_all_that_was_stays() 
 fn an_encoding_that_is_not_submitted_refuses_more_tensors() {
     let Some(gpu) = gpu("tensors added too early", 1) else { return };
     let tensors = tensors(&[5]);
-    let mut twin = Twin::new(&gpu, &config(json!({"optimizer": "adam"})), &tensors, 6);
+    let mut twin = Parity::new(&gpu, &config(json!({"optimizer": "adam"})), &tensors, 6);
     let new = [TensorSpec::f32("x", [2])];
     let mut encoder = gpu.device().create_command_encoder(&Default::default());
     twin.optimizer.encode(&mut encoder, &twin.params, &twin.grads).unwrap();
@@ -667,7 +667,7 @@ fn an_encoding_that_is_not_submitted_refuses_more_tensors() {
 #[test]
 fn an_optimizer_without_tensors_counts_its_steps_and_takes_some_later() {
     let Some(gpu) = gpu("tensors added to none", 1) else { return };
-    let mut twin = Twin::new(&gpu, &config(json!({"optimizer": "adam", "skip_nonfinite": true})), &[], 7);
+    let mut twin = Parity::new(&gpu, &config(json!({"optimizer": "adam", "skip_nonfinite": true})), &[], 7);
     twin.step();
     twin.optimizer.add_blocking(&[TensorSpec::f32("x", [2])]).unwrap();
     let [params, grads] = [0, 1].map(|_| Arena::new(&gpu, twin.optimizer.tensors()).unwrap());
@@ -682,7 +682,7 @@ fn an_optimizer_without_tensors_counts_its_steps_and_takes_some_later() {
 fn a_dropped_encoding_is_forgotten_before_tensors_are_added_and_after_counts_are_set() {
     let Some(gpu) = gpu("dropped encodings", 1) else { return };
     let tensors = tensors(&[3]);
-    let mut twin = Twin::new(&gpu, &config(json!({"optimizer": "adam", "skip_nonfinite": true})), &tensors, 8);
+    let mut twin = Parity::new(&gpu, &config(json!({"optimizer": "adam", "skip_nonfinite": true})), &tensors, 8);
     let mut encoder = gpu.device().create_command_encoder(&Default::default());
     let token = twin.optimizer.encode(&mut encoder, &twin.params, &twin.grads).unwrap();
     drop(encoder);
@@ -702,7 +702,7 @@ fn a_dropped_encoding_is_forgotten_before_tensors_are_added_and_after_counts_are
 fn an_added_group_whose_numbers_the_device_cannot_write_is_refused() {
     let Some(gpu) = gpu("an added group on the device", 1) else { return };
     let tensors = tensors(&[3]);
-    let mut twin = Twin::new(&gpu, &config(json!({"optimizer": "adan", "on_device": ["lr"]})), &tensors, 9);
+    let mut twin = Parity::new(&gpu, &config(json!({"optimizer": "adan", "on_device": ["lr"]})), &tensors, 9);
     let group = Group::new(["x"]).set("weight_decay", json!({"proximal": 0.5}));
     let text = "on_device is lr, must be left to the host for adan: its numbers are no multiples of it";
     check(text, &twin.optimizer.add_group_blocking(group, &[TensorSpec::f32("x", [2])]).unwrap_err(), text);

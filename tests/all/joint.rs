@@ -1,4 +1,4 @@
-//! Several optimizers that share one norm and one decision.
+//! Several optimizers step together: they share one norm and one decision.
 
 use crate::common::twin::{noise, tensors};
 use crate::common::{device, gpu};
@@ -33,7 +33,7 @@ impl One {
         Self::new(gpu, &Config::from_value(value).expect("a sound configuration"), &tensors(sizes))
     }
 
-    /// Parameters and state as bits.
+    /// Reads parameters and state as bits.
     fn bits(&self, tensor: &str) -> Vec<Vec<u32>> {
         let slots = self.optimizer.slots(tensor).expect("a known tensor");
         let state = slots.into_iter().map(|slot| self.optimizer.state_blocking(tensor, slot).expect("a readback"));

@@ -1,4 +1,4 @@
-//! Shader texts in every language that wgpu writes, without a GPU.
+//! naga writes every shader text in every language that wgpu uses. No GPU is needed.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -7,7 +7,7 @@ use naga::proc::BoundsCheckPolicies;
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{Module, ShaderStage};
 
-/// The module, valid.
+/// Parses and validates a module.
 pub fn parse(what: &str, text: &str) -> (Module, ModuleInfo) {
     let module = naga::front::wgsl::parse_str(text)
         .unwrap_or_else(|error| panic!("{what}: naga cannot parse it: {}", error.emit_to_string(text)));

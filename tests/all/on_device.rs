@@ -1,6 +1,6 @@
-//! Options that a kernel of the caller's writes.
+//! A kernel of the caller's writes options on the device.
 
-use crate::common::twin::{Twin, noise, tensors, ulps};
+use crate::common::twin::{Parity, noise, tensors, ulps};
 use crate::common::{gpu, say};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -306,7 +306,7 @@ fn the_host_leaves_alone_what_the_device_writes() {
     let value = json!({
         "optimizer": "adam", "lr": 0.1, "on_device": ["lr", "eps"], "groups": [{"tensors": ["t1"], "lr": 0.3}]
     });
-    let mut twin = Twin::new(&gpu, &config(value), &tensors(&[3, 5]), 72);
+    let mut twin = Parity::new(&gpu, &config(value), &tensors(&[3, 5]), 72);
     let left = |field: &str, value: &str| format!("{field} is {value}, must be left to the device, which writes it");
     twin.refuses("set_lr", &left("lr", "0.2"), |t| t.optimizer.set_lr(0.2));
     twin.refuses("set", &left("lr", "0.2"), |t| t.optimizer.set("lr", 0.2));
@@ -316,7 +316,7 @@ fn the_host_leaves_alone_what_the_device_writes() {
     assert_eq!(twin.reference.set_lr(0.2).unwrap_err().to_string(), left("lr", "0.2"));
     twin.optimizer.set("beta1", 0.5).unwrap();
 
-    let mut plain = Twin::new(&gpu, &config(json!({"optimizer": "sgd"})), &tensors(&[3]), 72);
+    let mut plain = Parity::new(&gpu, &config(json!({"optimizer": "sgd"})), &tensors(&[3]), 72);
     let text = "configuration: on_device: is not set; the host has all options";
     plain.refuses("no options", text, |t| t.optimizer.on_device().map(|slice| slice.size));
 }

@@ -1,6 +1,6 @@
-//! The GPU against the f32 reference: every rule and case, every size, parameters and every slot, every element.
+//! The GPU gives the f32 reference's parameters and state: every element, for every rule and case and every size.
 
-use crate::common::twin::{Twin, Worst, all_tensors, fours, parity, tensors};
+use crate::common::twin::{Parity, Worst, all_tensors, fours, parity, tensors};
 use crate::common::{gpu, say};
 use wgpu_optim::rules::ALL;
 use wgpu_optim::{Config, DType, Group, TensorSpec, wrappers};
@@ -32,11 +32,11 @@ fn f16_gradients_match() {
             let config = Config::from(rule);
             let mut worst = Worst::default();
             let what = format!("{}/{case} with gradients in f16", row.name);
-            worst.join(Twin::new(&gpu, &config, &all, 8).run(&what, 2));
-            let mut odd = Twin::new(&gpu, &config, &all, 9).midway(1000).at_odd_words();
+            worst.join(Parity::new(&gpu, &config, &all, 8).run(&what, 2));
+            let mut odd = Parity::new(&gpu, &config, &all, 9).midway(1000).at_odd_words();
             assert_eq!(odd.count_scalar(), all.len(), "{what}");
             worst.join(odd.run(&what, 2));
-            worst.join(Twin::new(&gpu, &config, &fours, 10).midway(10).run(&what, 2));
+            worst.join(Parity::new(&gpu, &config, &fours, 10).midway(10).run(&what, 2));
             say(&format!("parity {what}: worst {} ulp", worst.ulps));
         }
     }
@@ -51,8 +51,8 @@ fn gradients_of_both_formats_match_in_one_optimizer() {
         let mut worst = Worst::default();
         let what = format!("{} with gradients of both formats", row.name);
         let config = Config::from((row.default)());
-        worst.join(Twin::new(&gpu, &config, &tensors, 11).run(&what, 2));
-        worst.join(Twin::new(&gpu, &config, &tensors, 12).at_odd_words().run(&what, 1));
+        worst.join(Parity::new(&gpu, &config, &tensors, 11).run(&what, 2));
+        worst.join(Parity::new(&gpu, &config, &tensors, 12).at_odd_words().run(&what, 1));
         say(&format!("parity {what}: worst {} ulp", worst.ulps));
     }
 }
@@ -72,8 +72,8 @@ fn every_wrapper_matches_around_every_rule() {
                 continue;
             }
             let what = format!("{} in {name} {case}", row.name);
-            worst.join(Twin::new(&gpu, &config, &list, 6).run(&what, 6));
-            worst.join(Twin::new(&gpu, &config, &list, 7).midway(1000).run(&what, 3));
+            worst.join(Parity::new(&gpu, &config, &list, 6).run(&what, 6));
+            worst.join(Parity::new(&gpu, &config, &list, 7).midway(1000).run(&what, 3));
         }
         say(&format!(
             "parity of {name} {case} around {} rules: worst {} ulp; refused: {refused:?}",
@@ -96,7 +96,7 @@ fn an_update_that_is_masked_still_moves_the_parameters() {
         if config.groups(&list).is_err() {
             continue;
         }
-        let mut twin = Twin::new(&gpu, &config, &list, 9);
+        let mut twin = Parity::new(&gpu, &config, &list, 9);
         let before = twin.params.read_blocking("t0").expect("a readback");
         (0..3).for_each(|_| drop(twin.step()));
         let after = twin.params.read_blocking("t0").expect("a readback");
@@ -123,7 +123,7 @@ fn every_decay_and_direction_match_in_one_dispatch() {
             config = config.group(Group::new([format!("t{i}")]).set("weight_decay", decay).set("lr", 0.1));
         }
         let up = Group::new([format!("t{}", row.decays.len())]).set("maximize", true).set("lr", 0.2);
-        let mut twin = Twin::new(&gpu, &config.group(up), tensors, 3).midway(7);
+        let mut twin = Parity::new(&gpu, &config.group(up), tensors, 3).midway(7);
         let report = twin.optimizer.plan(&twin.params, &twin.grads).unwrap();
         assert_eq!((report.variants, report.windows), (1, 1), "{}", row.name);
         let worst = twin.run(&format!("{} in groups", row.name), 2);

@@ -17,7 +17,7 @@ const PICTURES: [&str; 11] = [
     "step.svg",
 ];
 
-/// Bytes.
+/// The most bytes of a picture.
 const PNG_LIMIT: usize = 200_000;
 const SVG_LIMIT: usize = 20_000;
 const GIF_LIMIT: usize = 1_000_000;

@@ -1,6 +1,6 @@
-//! What must hold of every rule and case, whatever its formula.
+//! Every rule and case has these properties, whatever its formula.
 
-use crate::common::twin::{Twin, all_tensors, noise, tensors};
+use crate::common::twin::{Parity, all_tensors, noise, tensors};
 use crate::common::{gpu, say};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -18,7 +18,7 @@ fn cases() -> Vec<(String, Box<dyn AnyRule>)> {
     ALL.iter().flat_map(of).collect()
 }
 
-/// The same rule without decay.
+/// Makes the same rule without decay.
 fn without_decay(rule: &dyn AnyRule) -> Config {
     let none = serde_json::Map::from_iter([("weight_decay".to_string(), json!("none"))]);
     rule.with(&none).expect("every rule takes none").into()
@@ -111,7 +111,7 @@ fn one_dispatch_gives_the_bits_of_many_and_two_runs_give_the_same() {
         let dispatches = rule.passes().len() + rule.for_matrices().map_or(0, |rule| rule.passes().len());
         let config = Config::from(rule);
         let run = || {
-            let mut twin = Twin::new(&gpu, &config, &tensors, 4).midway(9);
+            let mut twin = Parity::new(&gpu, &config, &tensors, 4).midway(9);
             twin.step();
             twin.step();
             twin
@@ -119,10 +119,10 @@ fn one_dispatch_gives_the_bits_of_many_and_two_runs_give_the_same() {
         let (mut together, again) = (run(), run());
         let report = together.optimizer.plan(&together.params, &together.grads).unwrap();
         assert_eq!((report.windows, report.dispatches), (report.variants, dispatches), "{name}: {report:?}");
-        let twin = Twin::new(&gpu, &config, &tensors, 4).midway(9);
+        let twin = Parity::new(&gpu, &config, &tensors, 4).midway(9);
         let starts: Vec<_> = twin.values.iter().map(|values| values.iter().copied().collect::<Vec<_>>()).collect();
         for (place, (tensor, start)) in tensors.iter().zip(&starts).enumerate() {
-            let read = |run: &Twin| {
+            let read = |run: &Parity| {
                 let values = run.params.read_blocking(&tensor.name).unwrap();
                 values.into_iter().map(f32::to_bits).collect::<Vec<_>>()
             };
@@ -147,7 +147,7 @@ fn one_dispatch_gives_the_bits_of_many_and_two_runs_give_the_same() {
 fn nothing_is_made_after_the_first_step() {
     let Some(gpu) = gpu("second steps", cases().len()) else { return };
     for (name, rule) in cases() {
-        let mut twin = Twin::new(&gpu, &Config::from(rule), &tensors(&[5, 3000]), 5);
+        let mut twin = Parity::new(&gpu, &Config::from(rule), &tensors(&[5, 3000]), 5);
         twin.optimizer.warm_up(&twin.params, &twin.grads).unwrap();
         let (ours, hal) = (gpu.counts(), hal_counts(&gpu));
         for _ in 0..3 {

@@ -1,7 +1,7 @@
 //! Every bad input is an error that names field or tensor, value and bound, and nothing has moved then.
 
 use crate::common::gpu;
-use crate::common::twin::{Twin, tensors};
+use crate::common::twin::{Parity, tensors};
 use ndarray::{ArrayD, IxDyn};
 use serde_json::{Map, Value, json};
 use wgpu_optim::proof::check;
@@ -530,11 +530,11 @@ fn buffers_that_do_not_fit_move_nothing() {
     let [gpu, other_device] = devices([|_| {}, |_| {}]);
     let other = Other::new(&gpu, other_device.device());
     for row in ALL {
-        let mut twin = Twin::new(&gpu, &(row.default)().into(), &tensors(&SIZES), 1).midway(10);
+        let mut twin = Parity::new(&gpu, &(row.default)().into(), &tensors(&SIZES), 1).midway(10);
         for (bad, text) in BUFFERS {
             let what = |call: &str| format!("{}: {call} of buffers of which {text}", row.name);
             let mut try_each = |name: &str, call: fn(&mut Optimizer, Buffers, Buffers) -> Result<()>| {
-                twin.refuses(&what(name), text, |Twin { optimizer, params, grads, .. }| {
+                twin.refuses(&what(name), text, |Parity { optimizer, params, grads, .. }| {
                     let (params, grads) = bad(Given { params, grads, other: &other });
                     call(optimizer, params, grads)
                 });
@@ -542,7 +542,7 @@ fn buffers_that_do_not_fit_move_nothing() {
             try_each("a step", |optimizer, params, grads| optimizer.step(params, grads));
             try_each("a plan", |optimizer, params, grads| optimizer.plan(params, grads).map(drop));
             try_each("a warm-up", |optimizer, params, grads| optimizer.warm_up(params, grads));
-            twin.refuses(&what("an encoding"), text, |Twin { optimizer, params, grads, .. }| {
+            twin.refuses(&what("an encoding"), text, |Parity { optimizer, params, grads, .. }| {
                 let mut encoder = gpu.device().create_command_encoder(&Default::default());
                 let (params, grads) = bad(Given { params, grads, other: &other });
                 let result = optimizer.encode(&mut encoder, params, grads);
@@ -555,7 +555,7 @@ fn buffers_that_do_not_fit_move_nothing() {
 }
 
 /// After all refusals a step is as good as before.
-fn assert_works(what: &str, mut twin: Twin) {
+fn assert_works(what: &str, mut twin: Parity) {
     let worst = twin.step();
     assert!(worst.ulps <= 8.0, "{what}: a good step after the refused ones: {}", worst.text);
 }
@@ -564,14 +564,14 @@ fn assert_works(what: &str, mut twin: Twin) {
 fn a_part_of_the_parameters_takes_no_whole_gradients() {
     let Some(gpu) = gpu("a part of the parameters", ALL.len()) else { return };
     for row in ALL {
-        let mut twin = Twin::new(&gpu, &(row.default)().into(), &tensors(&SIZES), 2).midway(10);
+        let mut twin = Parity::new(&gpu, &(row.default)().into(), &tensors(&SIZES), 2).midway(10);
         let text = "parameter of tensor t1: is missing where the gradient is given";
-        twin.refuses(row.name, text, |Twin { optimizer, params, grads, .. }| {
+        twin.refuses(row.name, text, |Parity { optimizer, params, grads, .. }| {
             let part = params.without(&["t1"]).expect("known");
             optimizer.step(&part, &*grads)
         });
         let text = "gradients are 1, expected 3: one a tensor, in the order given at creation";
-        twin.refuses(row.name, text, |Twin { optimizer, params, .. }| {
+        twin.refuses(row.name, text, |Parity { optimizer, params, .. }| {
             optimizer.step(&params.without(&["t1"]).expect("known"), &[None])
         });
         assert_works(row.name, twin);
@@ -611,21 +611,21 @@ fn gradients_in_f16_that_do_not_fit_move_nothing() {
     let descriptor = wgpu::BufferDescriptor { label: None, size: 22, usage, mapped_at_creation: false };
     let ragged = gpu.device().create_buffer(&descriptor);
     for row in ALL {
-        let mut twin = Twin::new(&gpu, &(row.default)().into(), &halves, 5).midway(10);
+        let mut twin = Parity::new(&gpu, &(row.default)().into(), &halves, 5).midway(10);
         for (bad, text) in BAD_HALVES {
-            twin.refuses(&format!("{}: {text}", row.name), text, |Twin { optimizer, params, grads, .. }| {
+            twin.refuses(&format!("{}: {text}", row.name), text, |Parity { optimizer, params, grads, .. }| {
                 optimizer.step(&*params, bad(grads, &in_f32, &ragged))
             });
         }
         assert_works(row.name, twin);
 
         // Gradients in f32 that are given in f16.
-        let mut twin = Twin::new(&gpu, &(row.default)().into(), &tensors(&SIZES), 5).midway(10);
+        let mut twin = Parity::new(&gpu, &(row.default)().into(), &tensors(&SIZES), 5).midway(10);
         let arena = Arena::new(&gpu, &halves.iter().map(TensorSpec::grad_spec).collect::<Vec<_>>()).expect("an arena");
         let text = "gradient of tensor t0 has t0 [8] of f16, expected t0 [8] of f32";
-        twin.refuses(row.name, text, |Twin { optimizer, params, .. }| optimizer.step(&*params, &arena));
+        twin.refuses(row.name, text, |Parity { optimizer, params, .. }| optimizer.step(&*params, &arena));
         let text = "gradient of tensor t0 has 16 bytes, expected 32 bytes";
-        twin.refuses(row.name, text, |Twin { optimizer, params, .. }| {
+        twin.refuses(row.name, text, |Parity { optimizer, params, .. }| {
             optimizer.step(&*params, Buffers::Slices(slices(&arena)))
         });
     }
@@ -651,7 +651,7 @@ fn parameters_are_in_f32() {
     assert_eq!(arena.read_blocking("w").expect("known"), [1.0, 2.0, 3.0, 4.0]);
 }
 
-type Call = fn(&mut Twin) -> Result<()>;
+type Call = fn(&mut Parity) -> Result<()>;
 
 const CALLS: [(Call, &str); 18] = [
     (|twin| twin.params.read_blocking("x").map(drop), "tensor x is unknown; there are t0, t1, t2"),
@@ -683,7 +683,7 @@ fn names_numbers_and_lengths_that_do_not_fit_move_nothing() {
     for row in ALL {
         let no_decay = (row.default)().with(&object(r#"{"weight_decay": "none"}"#)).expect("every rule takes none");
         let config = Config::from(no_decay).group(Group::new(["t2"]).set("lr", 0.25));
-        let mut twin = Twin::new(&gpu, &config, &tensors(&SIZES), 3).midway(10);
+        let mut twin = Parity::new(&gpu, &config, &tensors(&SIZES), 3).midway(10);
         let sets_lr = (row.default)().options().contains(&"lr");
         for (i, (call, text)) in CALLS.into_iter().enumerate() {
             let text = match text.strip_prefix("groups[0].lr is") {
@@ -705,7 +705,7 @@ fn state_of_another_name_or_length_moves_nothing() {
     let Some(gpu) = gpu("rejected state", ALL.len()) else { return };
     for (row, (case, rule)) in ALL.iter().flat_map(|row| (row.cases)().into_iter().map(move |case| (row, case))) {
         let what = format!("{}/{case}", row.name);
-        let mut twin = Twin::new(&gpu, &rule.clone().into(), &tensors(&SIZES), 4).midway(10);
+        let mut twin = Parity::new(&gpu, &rule.clone().into(), &tensors(&SIZES), 4).midway(10);
         let slots = rule.slots();
         let names = slots.iter().map(|slot| slot.name).collect::<Vec<_>>().join(", ");
         let known = if slots.is_empty() { "none" } else { &names };
@@ -741,7 +741,7 @@ fn a_number_that_would_need_another_pipeline_moves_nothing() {
         let what = format!("{}/{case}", row.name);
         let text = format!("{field} is 0, must be a value that needs no other pipeline or state than at creation");
         let config = Config::from(rule).group(Group::new(["t2"]).set("lr", 0.25));
-        let mut twin = Twin::new(&gpu, &config, &tensors(&SIZES), 5).midway(10);
+        let mut twin = Parity::new(&gpu, &config, &tensors(&SIZES), 5).midway(10);
         twin.refuses(&what, &text, |twin| twin.optimizer.set(&field, 0.0));
         twin.refuses(&what, &format!("groups[0].{text}"), |twin| twin.optimizer.set_group(0, &field, 0.0));
         assert_works(&what, twin);
@@ -756,21 +756,21 @@ fn a_look_ahead_is_neither_missing_nor_doubled_nor_unasked() {
     for (row, (case, rule)) in ALL.iter().flat_map(|row| (row.cases)().into_iter().map(move |case| (row, case))) {
         let what = format!("{}/{case}", row.name);
         let asks = rule.needs_look_ahead();
-        let mut twin = Twin::new(&gpu, &rule.into(), &tensors(&SIZES), 6).midway(10);
-        let step = |Twin { optimizer, params, grads, .. }: &mut Twin| optimizer.step(&*params, &*grads);
-        let look_ahead = |Twin { optimizer, params, .. }: &mut Twin| optimizer.look_ahead(&*params);
+        let mut twin = Parity::new(&gpu, &rule.into(), &tensors(&SIZES), 6).midway(10);
+        let step = |Parity { optimizer, params, grads, .. }: &mut Parity| optimizer.step(&*params, &*grads);
+        let look_ahead = |Parity { optimizer, params, .. }: &mut Parity| optimizer.look_ahead(&*params);
         if asks {
             asked += 1;
             let text = "look-ahead: a step without one before it (nesterov look_ahead)";
             twin.refuses(&what, text, step);
             let text = "parameter of tensor t0: offset is 2, must be a multiple of 4 bytes";
-            twin.refuses(&what, text, |Twin { optimizer, params, .. }| {
+            twin.refuses(&what, text, |Parity { optimizer, params, .. }| {
                 optimizer.look_ahead(but(params, 0, |slice| Some(Slice { offset: 2, ..slice })))
             });
             look_ahead(&mut twin).expect("the first");
             twin.refuses(&what, "look-ahead: two in a row; the step between them is missing", look_ahead);
             let text = "look-ahead: tensor t1 was in the look-ahead and is not in the step";
-            twin.refuses(&what, text, |Twin { optimizer, params, grads, .. }| {
+            twin.refuses(&what, text, |Parity { optimizer, params, grads, .. }| {
                 let part = grads.without(&["t1"]).expect("known");
                 optimizer.step(&*params, &part)
             });
@@ -787,9 +787,9 @@ fn a_look_ahead_is_neither_missing_nor_doubled_nor_unasked() {
 fn a_token_is_taken_back_once_and_in_turn() {
     let Some(gpu) = gpu("tokens out of turn", ALL.len()) else { return };
     for row in ALL {
-        let new = || Twin::new(&gpu, &(row.default)().into(), &tensors(&SIZES), 7).midway(10);
+        let new = || Parity::new(&gpu, &(row.default)().into(), &tensors(&SIZES), 7).midway(10);
         let (mut twin, mut stranger) = (new(), new());
-        let encode = |Twin { optimizer, params, grads, .. }: &mut Twin| {
+        let encode = |Parity { optimizer, params, grads, .. }: &mut Parity| {
             let mut encoder = gpu.device().create_command_encoder(&Default::default());
             (optimizer.encode(&mut encoder, &*params, &*grads).expect("sound"), encoder)
         };
@@ -873,8 +873,8 @@ fn a_device_whose_bindings_hold_no_block_moves_nothing() {
     let [small] = devices([|limits| limits.max_storage_buffer_binding_size = 4096]);
     for row in ALL {
         let text = "the device's max_storage_buffer_binding_size is 4096, needed are ...";
-        let mut twin = Twin::new(&small, &(row.default)().into(), &tensors(&SIZES), 8).midway(10);
-        twin.refuses(row.name, text, |Twin { optimizer, params, grads, .. }| optimizer.step(&*params, &*grads));
+        let mut twin = Parity::new(&small, &(row.default)().into(), &tensors(&SIZES), 8).midway(10);
+        twin.refuses(row.name, text, |Parity { optimizer, params, grads, .. }| optimizer.step(&*params, &*grads));
     }
 }
 

@@ -1,4 +1,4 @@
-//! The example `replay` from outside: its files, its exit codes, what it refuses.
+//! The tests run the example `replay` as a process: they check its files, its exit codes and what it refuses.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

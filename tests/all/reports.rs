@@ -1,6 +1,6 @@
-//! What is told of steps: reports, norms, the loss scale on the device; and that nothing waits for it.
+//! The device tells of steps by reports, norms and its loss scale, and no step waits for them.
 
-use crate::common::twin::{Twin, all_tensors, bound, noise, tensors};
+use crate::common::twin::{Parity, all_tensors, bound, noise, tensors};
 use crate::common::{create, gpu, read};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -24,7 +24,7 @@ fn configs() -> [Config; 3] {
     .map(config)
 }
 
-/// Gradients in place, and a bad one beside them.
+/// Makes two arenas of gradients: one is good, and in the other each tensor starts with NaN.
 fn good_and_bad(gpu: &Gpu, list: &[TensorSpec]) -> [Arena; 2] {
     let mut rng = StdRng::seed_from_u64(51);
     [false, true].map(|bad| {
@@ -43,7 +43,7 @@ fn reports_come_with_later_submits_and_nothing_polls_for_them() {
     const STEPS: usize = 1000;
     let Some(gpu) = gpu("reports of a thousand steps", 3) else { return };
     for (config, name) in configs().into_iter().zip(["host", "norms", "skips"]) {
-        let mut twin = Twin::new(&gpu, &config, &tensors(&[5, 130]), 52);
+        let mut twin = Parity::new(&gpu, &config, &tensors(&[5, 130]), 52);
         let batches = good_and_bad(&gpu, &twin.tensors);
         twin.optimizer.warm_up(&twin.params, &batches[0]).unwrap();
         let polls = gpu.counts().polls;
@@ -99,7 +99,7 @@ fn the_library_polls_in_one_place_which_counts() {
 fn nothing_is_made_after_the_second_step() {
     let Some(gpu) = gpu("second steps decided on the device", 3) else { return };
     for config in configs() {
-        let mut twin = Twin::new(&gpu, &config, &tensors(&[5, 3000]), 53);
+        let mut twin = Parity::new(&gpu, &config, &tensors(&[5, 3000]), 53);
         let batches = good_and_bad(&gpu, &twin.tensors);
         let mut made = Vec::new();
         for i in 0..40 {
@@ -116,7 +116,7 @@ fn nothing_is_made_after_the_second_step() {
 fn a_report_names_what_had_no_gradient_and_the_last_thousand_are_kept() {
     let Some(gpu) = gpu("reports that nobody takes", 3) else { return };
     for config in configs() {
-        let mut twin = Twin::new(&gpu, &config, &tensors(&[5, 3, 2]), 54);
+        let mut twin = Parity::new(&gpu, &config, &tensors(&[5, 3, 2]), 54);
         twin.step_without(&["t1"]);
         twin.optimizer.freeze("t0").unwrap();
         twin.reference.freeze("t0").unwrap();
@@ -146,7 +146,7 @@ fn norms_are_those_of_the_reference_in_every_form() {
         json!({"optimizer": "novograd", "norms": true}),
         json!({"optimizer": "sgd", "loss_scale": {"init": 1024}}),
     ] {
-        let mut twin = Twin::new(&gpu, &config(value), &all_tensors(), 55);
+        let mut twin = Parity::new(&gpu, &config(value), &all_tensors(), 55);
         for absent in [&[][..], &["t9", "m5"], &[]] {
             let worst = twin.step_without(absent);
             assert!(worst.ulps <= bound(&gpu), "{}", worst.text);
@@ -177,7 +177,7 @@ fn norms_are_those_of_the_reference_in_every_form() {
         let found = pollster::block_on(twin.optimizer.norms()).unwrap();
         assert_eq!(found, twin.optimizer.norms_blocking().unwrap());
     }
-    let mut twin = Twin::new(&gpu, &configs()[0], &tensors(&[5]), 55);
+    let mut twin = Parity::new(&gpu, &configs()[0], &tensors(&[5]), 55);
     let text = "configuration: norms: are not measured; set norms to true";
     twin.refuses(text, text, |twin| twin.optimizer.norms_blocking());
     twin.refuses(text, text, |twin| twin.optimizer.norms_buffer().map(|_| ()));
@@ -310,7 +310,7 @@ fn a_backward_pass_binds_the_scale_and_no_host_hears_of_skips() {
 fn a_report_that_waits_for_the_device_says_nothing_yet() {
     let Some(gpu) = gpu("reports of work that is not submitted", 2) else { return };
     for config in configs() {
-        let mut twin = Twin::new(&gpu, &config, &tensors(&[5]), 57);
+        let mut twin = Parity::new(&gpu, &config, &tensors(&[5]), 57);
         let mut encoder = gpu.device().create_command_encoder(&Default::default());
         twin.optimizer.encode(&mut encoder, &twin.params, &twin.grads).unwrap();
         twin.optimizer.settle_blocking().unwrap();

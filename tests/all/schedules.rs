@@ -1,4 +1,5 @@
-//! Schedules: PyTorch's values, closed forms, JSON, bad inputs, the state of plateaus.
+//! Schedules give PyTorch's values and those of closed forms, read and write JSON, refuse bad input, and keep the state
+//! of plateaus.
 
 use serde_json::{Value, json};
 use wgpu_optim::{DecayShape, Mode, Plateau, PlateauState, Result, Schedule, Scheduler, Stage};
@@ -11,7 +12,7 @@ fn scheduler(json: Value) -> Scheduler {
     Scheduler::new(read(json.clone()), "schedule").unwrap_or_else(|error| panic!("{json}: {error}"))
 }
 
-/// Factors at these steps.
+/// Makes the factors of a schedule at these steps.
 fn factors<const N: usize>(json: Value, steps: [u64; N]) -> [f64; N] {
     let scheduler = scheduler(json);
     steps.map(|t| scheduler.factor(t).unwrap())

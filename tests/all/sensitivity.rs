@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::common::twin::{Twin, bound, tensors};
+use crate::common::twin::{Parity, bound, tensors};
 use crate::common::{gpu, say};
 use serde_json::{Map, Value};
 use wgpu_optim::backend::{Access, Common, Kernel, Step};
@@ -132,19 +132,19 @@ fn judge(gpu: &Gpu, config: &Config) -> Verdict {
     let mut tensors = tensors(&[5, 1026, 9001]);
     let shapes: [&[usize]; 4] = [&[5, 3, 2], &[3, 2100], &[2, 34, 270], &[700, 17]];
     tensors.extend(shapes.iter().enumerate().map(|(i, &shape)| TensorSpec::f32(format!("m{i}"), shape)));
-    let mut twin = Twin::new(gpu, config, &tensors, 5).midway(6);
+    let mut twin = Parity::new(gpu, config, &tensors, 5).midway(6);
     // Whether the text is a shader shows when its pipelines are made.
     if let Err(Error::Wgpu(_)) = twin.optimizer.warm_up(&twin.params, &twin.grads) {
         return Verdict::NotAShader;
     }
-    let differs = |twin: &mut Twin| {
+    let differs = |twin: &mut Parity| {
         if twin.optimizer.has_eval() && twin.evaluate().ulps > bound(gpu) {
             return true;
         }
         (0..2).any(|_| twin.step().ulps > bound(gpu))
     };
     // A first step is like no other.
-    if differs(&mut twin) || differs(&mut Twin::new(gpu, config, &tensors, 6)) {
+    if differs(&mut twin) || differs(&mut Parity::new(gpu, config, &tensors, 6)) {
         return Verdict::Differs;
     }
     Verdict::Equal
@@ -153,7 +153,7 @@ fn judge(gpu: &Gpu, config: &Config) -> Verdict {
 /// The same of what is wrapped around a rule: with bad gradients, missing ones, and swaps with the mean.
 fn judge_around(gpu: &Gpu, config: &Config) -> Verdict {
     let list = tensors(&[5, 1026, 9001]);
-    let differs = |mut twin: Twin| {
+    let differs = |mut twin: Parity| {
         (0..8).any(|i| {
             // A look-ahead must know of it.
             let misses = (i == 1 || i == 5) && !config.rule().needs_look_ahead();
@@ -175,7 +175,7 @@ fn judge_around(gpu: &Gpu, config: &Config) -> Verdict {
         }) || (config.wrappers().ema().is_some() && twin.swap().ulps > bound(gpu))
     };
     let twin = |seed| {
-        let mut twin = Twin::new(gpu, config, &list, seed);
+        let mut twin = Parity::new(gpu, config, &list, seed);
         if matches!(config.wrappers().clip(), Some(Clip::Adaptive(_))) {
             twin.values[1][[0]] = 1e15;
             let values: Vec<f32> = twin.values[1].iter().copied().collect();
@@ -202,13 +202,13 @@ fn judge_around(gpu: &Gpu, config: &Config) -> Verdict {
 /// Whether an optimizer goes on although one that it steps with has a bad gradient.
 fn ignores_others(gpu: &Gpu, config: &Config) -> bool {
     let list = tensors(&[5]);
-    let [mut one, mut other] = [9, 10].map(|seed| Twin::new(gpu, config, &list, seed));
+    let [mut one, mut other] = [9, 10].map(|seed| Parity::new(gpu, config, &list, seed));
     other.grads.write("t0", &[f32::NAN; 5]).expect("five values");
     let before = one.params.read_blocking("t0").expect("a readback");
     let mut encoder = gpu.device().create_command_encoder(&Default::default());
     one.grads.write("t0", &[1.0; 5]).expect("five values");
     let steps = &mut [&mut one, &mut other]
-        .map(|Twin { optimizer, params, grads, .. }| Together::new(optimizer, &*params, &*grads));
+        .map(|Parity { optimizer, params, grads, .. }| Together::new(optimizer, &*params, &*grads));
     if encode_together(&mut encoder, steps).is_err() {
         return true;
     }
@@ -221,7 +221,7 @@ fn ignores_others(gpu: &Gpu, config: &Config) -> bool {
 
 /// Whether anything goes on after an encoder that ran before the one that precedes it.
 fn ignores_order(gpu: &Gpu, config: &Config) -> bool {
-    let mut twin = Twin::new(gpu, config, &tensors(&[5]), 11);
+    let mut twin = Parity::new(gpu, config, &tensors(&[5]), 11);
     twin.step();
     let before = twin.params.read_blocking("t0").expect("a readback");
     let [first, second] = [(); 2].map(|()| {
@@ -236,7 +236,7 @@ fn ignores_order(gpu: &Gpu, config: &Config) -> bool {
 /// Whether a skipped step out of place leaves the outputs without parameters.
 fn ignores_outputs(gpu: &Gpu, config: &Config) -> bool {
     let list = tensors(&[9001]);
-    let mut twin = Twin::new(gpu, config, &list, 12);
+    let mut twin = Parity::new(gpu, config, &list, 12);
     let outs = Arena::new(gpu, &list).expect("room for a tensor");
     twin.grads.write("t0", &[f32::NAN; 9001]).expect("as many values as elements");
     let mut encoder = gpu.device().create_command_encoder(&Default::default());

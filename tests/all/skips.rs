@@ -1,8 +1,8 @@
-//! Steps that the device skips, whatever the rule, against the reference and against runs without the bad batches.
+//! The device skips steps, whatever the rule, as the reference does and as runs without the bad batches do.
 
 use std::collections::HashSet;
 
-use crate::common::twin::{Twin, Worst, all_tensors, bound, noise, same, tensors};
+use crate::common::twin::{Parity, Worst, all_tensors, bound, noise, same, tensors};
 use crate::common::{device, gpu, say};
 use ndarray::ArrayD;
 use rand::rngs::StdRng;
@@ -23,7 +23,7 @@ fn config(value: Value) -> Config {
     Config::from_value(value).expect("a sound configuration")
 }
 
-/// A scale that changes often.
+/// Makes a loss scale that changes often.
 fn quick_scale() -> LossScale {
     LossScale { init: 8.0, growth: 2.0, backoff: 0.25, interval: 2 }
 }
@@ -48,7 +48,7 @@ fn number(kind: NonFinite, scale: f64) -> f32 {
 
 /// A step of both with a bad number at an element of a tensor, or with none. What is skipped must leave every word as
 /// it was; what is not must be the reference's.
-fn step(twin: &mut Twin, bad: Option<(usize, usize, NonFinite)>, what: &str) {
+fn step(twin: &mut Parity, bad: Option<(usize, usize, NonFinite)>, what: &str) {
     twin.optimizer.settle_blocking().unwrap();
     twin.optimizer.reports().unwrap();
     let before = twin.words();
@@ -96,7 +96,7 @@ fn a_bad_gradient_skips_the_step_of_every_rule() {
     for row in ALL {
         for (case, rule) in (row.cases)() {
             for (config, name) in both(rule).into_iter().zip(["checked", "with all"]) {
-                let mut twin = Twin::new(&gpu, &config, &few(), 31);
+                let mut twin = Parity::new(&gpu, &config, &few(), 31);
                 undone += usize::from(twin.optimizer.needs_look_ahead());
                 let last = (2, 209);
                 let steps = [
@@ -123,7 +123,7 @@ fn counts_beyond_32_bits_follow_the_applied_steps() {
     let Some(gpu) = gpu("skips at late steps", ALL.len()) else { return };
     for row in ALL {
         for (start, config) in [(1u64 << 32) - 2, 1 << 53].into_iter().zip(both((row.default)())) {
-            let mut twin = Twin::new(&gpu, &config, &few(), 32).midway(start);
+            let mut twin = Parity::new(&gpu, &config, &few(), 32).midway(start);
             twin.optimizer.set_steps(start).unwrap();
             twin.reference.set_steps(start).unwrap();
             let bad = Some((2, 209, NonFinite::Infinite));
@@ -167,7 +167,7 @@ fn every_bad_word_is_found_wherever_it_is_and_named() {
     let Some(gpu) = gpu("bad words", 4) else { return };
     let halves = all_tensors().into_iter().map(|tensor| tensor.with_grad_dtype(DType::F16)).collect::<Vec<_>>();
     for (gpu, list) in [(gpu.clone(), all_tensors()), (tiny(&gpu), all_tensors()), (gpu.clone(), halves)] {
-        let twin = &mut Twin::new(&gpu, &plain(), &list, 33);
+        let twin = &mut Parity::new(&gpu, &plain(), &list, 33);
         twin.step();
         let before = twin.words();
         let words = [
@@ -218,7 +218,7 @@ fn padding_and_what_is_large_but_not_too_large_skip_nothing() {
     let Some(gpu) = gpu("NaN in padding", 4) else { return };
     let mixed = |(i, tensor): (usize, TensorSpec)| if i % 2 == 0 { tensor.with_grad_dtype(DType::F16) } else { tensor };
     let halves: Vec<_> = all_tensors().into_iter().enumerate().map(mixed).collect();
-    let check = |mut twin: Twin| {
+    let check = |mut twin: Parity| {
         for _ in 0..2 {
             let worst = twin.step();
             assert!(worst.ulps <= bound(&gpu), "{}", worst.text);
@@ -227,21 +227,21 @@ fn padding_and_what_is_large_but_not_too_large_skip_nothing() {
         assert!(twin.optimizer.reports().unwrap().iter().all(|report| report.applied));
     };
     for list in [all_tensors(), halves] {
-        check(Twin::new(&gpu, &plain(), &list, 34));
-        check(Twin::new(&gpu, &plain(), &list, 34).at_odd_words());
-        check(Twin::new(&tiny(&gpu), &plain(), &list, 34));
+        check(Parity::new(&gpu, &plain(), &list, 34));
+        check(Parity::new(&gpu, &plain(), &list, 34).at_odd_words());
+        check(Parity::new(&tiny(&gpu), &plain(), &list, 34));
     }
     // The largest number below 2^63, and what a scale leads there.
-    let mut twin = Twin::new(&gpu, &plain(), &few(), 35);
+    let mut twin = Parity::new(&gpu, &plain(), &few(), 35);
     let worst = twin.step_changed(&[], |_, values| values[4] = f32::from_bits(0x5eff_ffff));
     assert!(worst.ulps <= bound(&gpu) && twin.reference.report().unwrap().applied, "{}", worst.text);
     let scaled = Config::from((ALL[0].default)()).wrap(LossScale { init: LossScale::MAX, ..quick_scale() });
-    let mut twin = Twin::new(&gpu, &scaled, &few(), 35);
+    let mut twin = Parity::new(&gpu, &scaled, &few(), 35);
     let worst = twin.step_changed(&[], |_, values| values[4] = f32::from_bits(0x6aff_ffff));
     assert!(worst.ulps <= bound(&gpu) && twin.reference.report().unwrap().applied, "{}", worst.text);
     // Numbers that overflow as they are unscaled.
     let scaled = Config::from((ALL[0].default)()).wrap(LossScale { init: 1.0 / LossScale::MAX, ..quick_scale() });
-    let mut twin = Twin::new(&gpu, &scaled, &few(), 35);
+    let mut twin = Parity::new(&gpu, &scaled, &few(), 35);
     for bad in [f32::MAX, 2.0f32.powi(39)] {
         let worst = twin.step_changed(&[], |_, values| values[4] = bad);
         assert!(worst.ulps <= bound(&gpu), "{}", worst.text);
@@ -254,9 +254,9 @@ fn padding_and_what_is_large_but_not_too_large_skip_nothing() {
 #[test]
 fn what_has_no_gradient_or_is_frozen_skips_nothing() {
     let Some(gpu) = gpu("bad gradients that are not given", 1) else { return };
-    let mut twin = Twin::new(&gpu, &plain(), &few(), 36);
+    let mut twin = Parity::new(&gpu, &plain(), &few(), 36);
     let nan_in = |bad: usize| move |i: usize, values: &mut [f32]| values[0] = if i == bad { f32::NAN } else { 0.5 };
-    let expect = |twin: &mut Twin, worst: Worst, applied: bool, without: &[&str]| {
+    let expect = |twin: &mut Parity, worst: Worst, applied: bool, without: &[&str]| {
         assert!(worst.ulps <= bound(&gpu), "{}", worst.text);
         twin.optimizer.settle_blocking().unwrap();
         let report = twin.optimizer.reports().unwrap().pop().unwrap();
@@ -307,7 +307,7 @@ fn ten_thousand_steps_with_bad_batches_equal_those_without_them() {
         }
     }
     for several in [false, true] {
-        let mut twins = [true, false].map(|skips| Twin::new(&gpu, &counting(skips), &list, 38));
+        let mut twins = [true, false].map(|skips| Parity::new(&gpu, &counting(skips), &list, 38));
         let [with, without] = &mut twins;
         let (mut left, mut bad) = (STEPS / 2, 0);
         while left > 0 {
@@ -345,7 +345,7 @@ fn steps_of_some_tensors_in_one_encoder_are_the_references() {
     let looks = json!({"optimizer": "sgd", "lr": 0.05, "momentum": 0.9, "form": "velocity", "nesterov": "look_ahead",
         "skip_nonfinite": true});
     for (value, misses) in [(full, true), (looks, false)] {
-        let mut twin = Twin::new(&gpu, &config(value), &tensors(&[5, 130, 9, 33]), 39);
+        let mut twin = Parity::new(&gpu, &config(value), &tensors(&[5, 130, 9, 33]), 39);
         let arenas = [(); 6].map(|()| Arena::new(&gpu, &twin.tensors).unwrap());
         let mut rng = StdRng::seed_from_u64(40);
         let mut found = Vec::new();
@@ -407,7 +407,7 @@ fn steps_of_some_tensors_in_one_encoder_are_the_references() {
 fn a_forgotten_step_leaves_the_device_in_turn() {
     let Some(gpu) = gpu("forgotten steps that may be skipped", 2) else { return };
     for taken in [0, 1] {
-        let mut twin = Twin::new(&gpu, &counting(true), &few(), 41);
+        let mut twin = Parity::new(&gpu, &counting(true), &few(), 41);
         (0..taken).for_each(|_| drop(twin.step()));
         let encoders = || gpu.device().create_command_encoder(&Default::default());
         let (mut first, mut second) = (encoders(), encoders());
@@ -440,21 +440,21 @@ fn a_forgotten_step_leaves_the_device_in_turn() {
 #[test]
 fn a_dropped_encoder_is_named_until_it_is_forgotten() {
     let Some(gpu) = gpu("dropped encoders of steps that may be skipped", 2) else { return };
-    let mut twin = Twin::new(&gpu, &plain(), &few(), 42);
+    let mut twin = Parity::new(&gpu, &plain(), &few(), 42);
     twin.step();
     let mut encoder = gpu.device().create_command_encoder(&Default::default());
     let token = twin.optimizer.encode(&mut encoder, &twin.params, &twin.grads).unwrap();
     drop(encoder);
     let text = "step: the encoder of an encoding was dropped; undo it";
     for _ in 0..2 {
-        twin.refuses(text, text, |Twin { optimizer, params, grads, .. }| optimizer.step(&*params, &*grads));
+        twin.refuses(text, text, |Parity { optimizer, params, grads, .. }| optimizer.step(&*params, &*grads));
     }
     twin.optimizer.undo(token).unwrap();
     let worst = twin.step();
     assert!(worst.ulps <= bound(&gpu), "{}", worst.text);
     // Where nothing is skipped the device keeps no order, and the count of steps is one too high.
     let norms = config(json!({"optimizer": "sgd", "norms": true}));
-    let mut twin = Twin::new(&gpu, &norms, &few(), 42);
+    let mut twin = Parity::new(&gpu, &norms, &few(), 42);
     twin.step();
     let mut encoder = gpu.device().create_command_encoder(&Default::default());
     twin.optimizer.encode(&mut encoder, &twin.params, &twin.grads).unwrap();
@@ -470,7 +470,7 @@ fn a_dropped_encoder_is_named_until_it_is_forgotten() {
 fn encoders_out_of_order_change_nothing_and_are_named() {
     let Some(gpu) = gpu("encoders out of order", 3) else { return };
     let encoders = || [(); 3].map(|()| gpu.device().create_command_encoder(&Default::default()));
-    let ends = |mut twin: Twin, before: &[(String, Vec<u32>)], text: &str| {
+    let ends = |mut twin: Parity, before: &[(String, Vec<u32>)], text: &str| {
         check(text, &twin.optimizer.settle_blocking().expect_err(text), text);
         // The counts say what was encoded; what is on the device is as it was.
         let on_device = |words: &[(String, Vec<u32>)]| -> Vec<_> {
@@ -478,11 +478,11 @@ fn encoders_out_of_order_change_nothing_and_are_named() {
         };
         let after = on_device(&twin.words());
         on_device(before).iter().zip(&after).for_each(|(a, b)| assert_eq!(a, b, "{text}"));
-        twin.refuses(text, text, |Twin { optimizer, params, grads, .. }| optimizer.step(&*params, &*grads));
+        twin.refuses(text, text, |Parity { optimizer, params, grads, .. }| optimizer.step(&*params, &*grads));
         check(text, &twin.optimizer.reports().expect_err(text), text);
     };
     // The third before the second, where the host knows of the first.
-    let mut twin = Twin::new(&gpu, &counting(true), &few(), 43);
+    let mut twin = Parity::new(&gpu, &counting(true), &few(), 43);
     twin.step();
     let [mut first, mut second, mut third] = encoders();
     for encoder in [&mut first, &mut second, &mut third] {
@@ -494,7 +494,7 @@ fn encoders_out_of_order_change_nothing_and_are_named() {
     gpu.queue().submit([third.finish(), second.finish()]);
     ends(twin, &before, "step: step 3 ran out of the order of encoding; nothing fits any more");
     // The second before the first, where the first comes in its turn for all that the device knows.
-    let mut twin = Twin::new(&gpu, &counting(true), &few(), 43);
+    let mut twin = Parity::new(&gpu, &counting(true), &few(), 43);
     let before = twin.words();
     let [mut first, mut second, _] = encoders();
     for encoder in [&mut first, &mut second] {
@@ -503,7 +503,7 @@ fn encoders_out_of_order_change_nothing_and_are_named() {
     gpu.queue().submit([second.finish(), first.finish()]);
     ends(twin, &before, "step: step 1 ran out of the order of encoding; nothing fits any more");
     // A move before its step.
-    let mut twin = Twin::new(&gpu, &counting(true), &few(), 43);
+    let mut twin = Parity::new(&gpu, &counting(true), &few(), 43);
     twin.step();
     let before = twin.words();
     let [mut first, mut second, _] = encoders();
@@ -520,7 +520,7 @@ fn moves_follow_steps_that_may_have_been_skipped() {
     for row in ALL {
         for (case, rule) in (row.cases)() {
             let [config, _] = both(rule);
-            let mut twin = Twin::new(&gpu, &config, &few(), 44);
+            let mut twin = Parity::new(&gpu, &config, &few(), 44);
             if !twin.optimizer.has_eval() {
                 continue;
             }
@@ -547,7 +547,7 @@ fn moves_follow_steps_that_may_have_been_skipped() {
 #[test]
 fn too_many_states_of_the_counts_are_refused_and_the_rest_goes_on() {
     let Some(gpu) = gpu("steps that have not reported", 2) else { return };
-    let mut twin = Twin::new(&gpu, &plain(), &tensors(&[5]), 45);
+    let mut twin = Parity::new(&gpu, &plain(), &tensors(&[5]), 45);
     let mut encoder = gpu.device().create_command_encoder(&Default::default());
     for _ in 0..1023 {
         twin.optimizer.encode(&mut encoder, &twin.params, &twin.grads).unwrap();
@@ -561,10 +561,10 @@ fn too_many_states_of_the_counts_are_refused_and_the_rest_goes_on() {
     assert_eq!((twin.optimizer.t("t0"), twin.optimizer.reports().unwrap().len()), (Ok(1023), 1023));
     twin.optimizer.step(&twin.params, &twin.grads).unwrap();
     // Tensors that take part by turns may each have missed or not.
-    let mut twin = Twin::new(&gpu, &plain(), &tensors(&[1; 12]), 45);
+    let mut twin = Parity::new(&gpu, &plain(), &tensors(&[1; 12]), 45);
     let mut encoder = gpu.device().create_command_encoder(&Default::default());
     let names: Vec<_> = twin.tensors.iter().map(|tensor| tensor.name.clone()).collect();
-    let mut encode = |twin: &mut Twin, i: usize| {
+    let mut encode = |twin: &mut Parity, i: usize| {
         let others: Vec<_> = names.iter().map(String::as_str).filter(|name| *name != names[i]).collect();
         let part = twin.grads.without(&others).unwrap();
         twin.optimizer.encode(&mut encoder, &twin.params, &part)
@@ -592,7 +592,7 @@ fn the_scale_is_the_references_and_stays_a_power_of_two_within_its_bounds() {
         (1.0 / LossScale::MAX, 1024.0, 1.0 / 4096.0, 2, 2),
     ] {
         let scale = LossScale { init, growth, backoff, interval };
-        let mut twin = Twin::new(&gpu, &Config::from((ALL[0].default)()).wrap(scale), &tensors(&[5]), 47);
+        let mut twin = Parity::new(&gpu, &Config::from((ALL[0].default)()).wrap(scale), &tensors(&[5]), 47);
         let mut seen = Vec::new();
         for i in 0..60 {
             let bad = rng.random_range(0..bad) == 0;
@@ -613,7 +613,7 @@ fn the_scale_is_the_references_and_stays_a_power_of_two_within_its_bounds() {
     }
     // By hand: three good steps and growth, a bad one and back-off, by the defaults' factors.
     let scale = LossScale { interval: 3, ..LossScale::default() };
-    let mut twin = Twin::new(&gpu, &Config::from((ALL[0].default)()).wrap(scale), &tensors(&[5]), 47);
+    let mut twin = Parity::new(&gpu, &Config::from((ALL[0].default)()).wrap(scale), &tensors(&[5]), 47);
     let mut seen = Vec::new();
     for bad in [false, false, false, true, false, true, true] {
         twin.step_changed(&[], |_, values| values[0] = if bad { f32::INFINITY } else { 0.0 });
@@ -627,7 +627,7 @@ fn the_scale_is_the_references_and_stays_a_power_of_two_within_its_bounds() {
 fn a_scale_that_is_set_goes_on_as_one_that_was_reached() {
     let Some(gpu) = gpu("scales that are set", 1) else { return };
     let config = Config::from((ALL[0].default)()).wrap(quick_scale());
-    let mut twin = Twin::new(&gpu, &config, &few(), 48);
+    let mut twin = Parity::new(&gpu, &config, &few(), 48);
     step(&mut twin, None, "before");
     let set = LossScaleState { scale: 1024.0, good: 1 };
     twin.optimizer.set_loss_scale(set).unwrap();
@@ -645,7 +645,7 @@ fn a_scale_that_is_set_goes_on_as_one_that_was_reached() {
         twin.refuses(text, text, |twin| twin.optimizer.set_loss_scale(scale));
         check(text, &twin.reference.set_loss_scale(scale).expect_err(text), text);
     }
-    let mut twin = Twin::new(&gpu, &plain(), &few(), 48);
+    let mut twin = Parity::new(&gpu, &plain(), &few(), 48);
     let text = "configuration: loss_scale: is not set; there is no scale";
     twin.refuses(text, text, |twin| twin.optimizer.set_loss_scale(set));
     twin.refuses(text, text, |twin| twin.optimizer.loss_scale_blocking());
