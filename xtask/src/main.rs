@@ -1,4 +1,4 @@
-//! `cargo xtask demo | test | bench | pictures`: sees to it that there is a GPU to run on, then runs.
+//! `cargo xtask demo | test | bench | pictures` makes sure that there is a GPU to run on, then builds and runs.
 
 #[cfg(target_os = "linux")]
 mod vulkan;
@@ -23,7 +23,7 @@ const MANIFEST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
 const PICTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/pictures");
 /// The workspace of the programs that draw.
 const DRAWING: [&str; 2] = ["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/pictures/Cargo.toml")];
-/// The programs that draw.
+/// The programs of that workspace, each of which draws some of the pictures.
 const DRAW: [&str; 5] = ["landscapes", "compare", "decay", "clipping", "schedules"];
 
 fn main() -> ExitCode {

@@ -20,7 +20,7 @@ pub fn outlines(heights: &[f32], n: usize, level: f32) -> Vec<Vec<(f64, f64)>> {
         let corners = [below(i, j), below(i + 1, j), below(i + 1, j + 1), below(i, j + 1)];
         let sides: [Side; 4] = [(i, j, false), (i + 1, j, true), (i, j + 1, false), (i, j, true)];
         for side in 0..4 {
-            // Round the cell, side k lies between corners k and k+1; a line enters where the region begins.
+            // Around the cell, side k lies between corners k and k+1; a line enters where the region begins.
             if !corners[side] && corners[(side + 1) % 4] {
                 let leave = (1..4).map(|k| (side + k) % 4).find(|&k| corners[k] && !corners[(k + 1) % 4]);
                 next.extend(leave.map(|leave| (sides[leave], sides[side])));

@@ -36,7 +36,7 @@ pub fn exit(result: Result<()>) -> ExitCode {
     }
 }
 
-/// The stroke of curve `i`: a colour, and thinner once they come round again.
+/// The stroke of curve `i`: a colour, and thinner once they start again from the first.
 pub fn pen(i: usize) -> ShapeStyle {
     COLOURS[i % COLOURS.len()].stroke_width(if i < COLOURS.len() { 4 } else { 2 })
 }
