@@ -155,7 +155,7 @@ impl<const FACTORED: bool> Rule for AdafactorForm<FACTORED> {
     }
 
     fn measure<F: Real>(&self, h: &Hyper<F>, _k: &Tensor<F>, p: F, g: F, s: &mut State<F>) -> [F; 2] {
-        // Without the root: a walk of sums that is bound by arithmetic.
+        // The formula goes without the root here, because arithmetic bounds this walk of sums.
         [g * g / at_least(Self::square(h, g, s), h.floor), p * p]
     }
 

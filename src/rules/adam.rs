@@ -169,7 +169,7 @@ impl<const DECOUPLED: bool> Rule for AdamFamily<DECOUPLED> {
         if self.amsgrad != Amsgrad::Off {
             return refuse("update_rms_clip", clip, "left out with amsgrad");
         }
-        // Its square is a divisor in f32.
+        // The square of eps is a divisor in f32.
         if self.eps < 1.1e-19 {
             return refuse("eps", self.eps, "at least 1.1e-19 with update_rms_clip");
         }
@@ -216,7 +216,7 @@ impl<const DECOUPLED: bool> Rule for AdamFamily<DECOUPLED> {
             correction2,
             eps: self.eps,
             correction_v: 1.0 / bc2,
-            // Where nothing needs it, eps may be written on the device, which a square could not follow.
+            // Without the clip the square is unused, so the device may write eps; with it, the square would not follow.
             eps_squared: if self.update_rms_clip.is_some() { self.eps * self.eps } else { 0.0 },
             rms: self.update_rms_clip.unwrap_or(1.0),
         }

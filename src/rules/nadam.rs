@@ -118,7 +118,7 @@ impl Rule for NAdam {
         for i in 1..=t {
             let mu = self.mu(i);
             if product == 0.0 || mu == self.beta1 {
-                // All that follow are beta1, too.
+                // All later weights are beta1, too.
                 return [product * mu.powf((t - i + 1) as f64), 0.0];
             }
             product *= mu;

@@ -190,7 +190,7 @@ impl Rule for NovoGrad {
             EpsPlacement::Inside => (k.v * h.correction2 + h.eps).sqrt(),
             EpsPlacement::Outside => (k.v * h.correction2).sqrt() + h.eps,
         };
-        // Once a tensor: a division an element would cost some 2 % of the step on software Vulkan.
+        // The division is done once a tensor: one an element would cost some 2 % of the step on software Vulkan.
         k.scale = F::one() / denominator;
     }
 

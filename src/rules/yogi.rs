@@ -66,7 +66,7 @@ impl Rule for Yogi {
     const NAME: &'static str = "yogi";
     const SUMMARY: &'static str = "Adam whose second moment moves by the gradient's square (Zaheer et al. 2018)";
     const SHADER: &'static str = include_str!("../../shaders/rules/yogi.wgsl");
-    // `m` starts elsewhere than at 0 and leads on by itself.
+    // `m` does not start at 0, so it moves the parameters even where gradients are 0.
     const RESTS: bool = false;
 
     type Hyper<F: Real> = Hyper<F>;

@@ -1,4 +1,4 @@
-//! The GPU adds up micro-batches and clears gradients: the tests compare it with f32 sums on the CPU, around every rule.
+//! The GPU adds up micro-batches and clears gradients: tests compare it with f32 sums on the CPU, around every rule.
 
 use crate::common::twin::{Parity, bound, noise, tensors};
 use crate::common::{device, gpu};
