@@ -132,13 +132,14 @@ impl Groups {
                 let message = format!("tensor {} is in groups[{}] already", tensor.name, group - 1);
                 return Err(Error::Group { group: other - 1, message });
             }
-            if self.list[group].rule_for(lines).has_lines() && lines.is_none() {
+            let rule = self.list[group].rule_for(lines);
+            if rule.has_lines() && lines.is_none() {
                 let (what, name) = ("shape".into(), tensor.name.clone());
                 let (found, expected) = (format!("{:?}", tensor.shape), "rows and columns, for this rule".into());
                 return Err(Error::Shape { what, tensor: name, found, expected });
             }
             all_of.push(group);
-            all_lines.push(lines);
+            all_lines.push(rule.lines_of(tensor));
         }
         (self.of, self.lines) = (all_of, all_lines);
         self.frozen.resize(tensors.len(), false);
@@ -224,7 +225,7 @@ impl Groups {
         self.list[self.of[tensor]].rule_for(self.lines[tensor])
     }
 
-    /// A tensor's rows and columns, where it has them.
+    /// A tensor's rows and columns as its rule sees them, where it has them.
     pub fn lines_of(&self, tensor: usize) -> Option<Lines> {
         self.lines[tensor]
     }

@@ -19,7 +19,7 @@ const REACH: u64 = 1 << 22;
 /// Rows of a strip: the shader adds up so many numbers of a column one after the other.
 const STRIP: usize = 8;
 
-/// A tensor's last two dimensions as matrices, side by side in memory.
+/// A tensor as matrices, side by side in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lines {
     /// How many matrices there are: the product of the other dimensions.
@@ -28,19 +28,31 @@ pub struct Lines {
     pub rows: u64,
     /// Columns of a matrix.
     pub columns: u64,
+    /// Whether columns have numbers as rows do.
+    pub has_columns: bool,
 }
 
 impl Lines {
-    /// The matrices of a tensor. A tensor below rank 2, or one without elements, has none.
+    /// The matrices of a tensor's last two dimensions. A tensor below rank 2, or one without elements, has none.
     pub fn of(tensor: &TensorSpec) -> Option<Self> {
         let [.., rows, columns] = tensor.shape[..] else { return None };
         let (rows, columns, len) = (rows as u64, columns as u64, tensor.len_elements());
-        (len > 0).then(|| Self { matrices: len / rows.saturating_mul(columns), rows, columns })
+        (len > 0).then(|| Self { matrices: len / rows.saturating_mul(columns), rows, columns, has_columns: true })
     }
 
-    /// How many rows all matrices have together, and how many columns; saturating.
+    /// The tensor as one matrix, whose rows are the indices of the first dimension, and whose columns have no numbers.
+    /// A tensor below rank 2, or one without elements, has none.
+    pub fn leading(tensor: &TensorSpec) -> Option<Self> {
+        Self::of(tensor).map(|_| {
+            let rows = tensor.shape[0] as u64;
+            Self { matrices: 1, rows, columns: tensor.len_elements() / rows, has_columns: false }
+        })
+    }
+
+    /// How many rows all matrices have together, and how many columns have numbers; saturating.
     pub fn counts(&self) -> [u64; 2] {
-        [self.rows, self.columns].map(|lines| self.matrices.saturating_mul(lines))
+        let columns = if self.has_columns { self.columns } else { 0 };
+        [self.rows, columns].map(|lines| self.matrices.saturating_mul(lines))
     }
 
     /// Words that the numbers of rows and columns take, saturating: one a row, one a column, and one a row for what its
@@ -88,7 +100,8 @@ impl Lines {
     /// needs none.
     pub fn shares(&self) -> [u64; 2] {
         let [down, across] = self.tiles();
-        if self.is_small() { [0, 0] } else { [across.saturating_mul(self.rows), down.saturating_mul(self.columns)] }
+        let columns = if self.has_columns { self.columns } else { 0 };
+        if self.is_small() { [0, 0] } else { [across.saturating_mul(self.rows), down.saturating_mul(columns)] }
     }
 
     /// An element's row among all of them.
@@ -102,7 +115,8 @@ impl Lines {
         self.row_of(i) / self.rows as usize * columns + i % columns
     }
 
-    /// `value` summed over each row and over each column, in the order of the GPU: within tiles, then over tiles.
+    /// `value` summed over each row, and over each column that has a number, in the order of the GPU: within tiles,
+    /// then over tiles.
     pub fn sums<F: Real>(&self, value: impl Fn(usize) -> F) -> [Vec<F>; 2] {
         let [high, wide] = self.tile().map(|lines| lines as usize);
         let (rows, columns) = (self.rows as usize, self.columns as usize);
@@ -169,16 +183,21 @@ mod tests {
         for shape in [&[][..], &[5], &[0, 5], &[5, 0], &[3, 0, 4]] {
             assert_eq!(Lines::of(&TensorSpec::f32("w", shape)), None, "{shape:?}");
         }
-        assert_eq!(lines(&[7, 1]), Lines { matrices: 1, rows: 7, columns: 1 });
-        assert_eq!(lines(&[2, 3, 4, 5]), Lines { matrices: 6, rows: 4, columns: 5 });
+        assert_eq!(lines(&[7, 1]), Lines { matrices: 1, rows: 7, columns: 1, has_columns: true });
+        assert_eq!(lines(&[2, 3, 4, 5]), Lines { matrices: 6, rows: 4, columns: 5, has_columns: true });
         assert_eq!(lines(&[2, 3, 4, 5]).words(), 6 * (4 + 5 + 4));
+        let leading = |shape: &[usize]| Lines::leading(&TensorSpec::f32("w", shape));
+        assert_eq!(leading(&[5]), None);
+        let found = leading(&[2, 3, 4, 5]).unwrap();
+        assert_eq!(found, Lines { matrices: 1, rows: 2, columns: 60, has_columns: false });
+        assert_eq!((found.words(), found.counts(), found.sums(|_| 1.0)), (4, [2, 0], [vec![60.0; 2], vec![]]));
     }
 
     #[test]
     fn a_tile_holds_no_more_than_its_elements_and_lies_close() {
         for rows in [1, 2, 3, 5, 31, 32, 33, 100, 2048, 2049, 50_257, 10_000_000] {
             for columns in [1, 2, 3, 4, 9, 63, 64, 65, 768, 2049, 128_256, 3_000_000, 100_000_000] {
-                let lines = Lines { matrices: 1, rows, columns };
+                let lines = Lines { matrices: 1, rows, columns, has_columns: true };
                 let [high, wide] = lines.tile();
                 assert!(high >= 1 && wide >= 1, "{lines:?}: {high} x {wide}");
                 assert!(high * wide.div_ceil(4) <= NUMBERS, "{lines:?}: {high} x {wide}");

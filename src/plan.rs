@@ -438,7 +438,7 @@ mod tests {
         let mut place = Place { buffer: 0, offset: 0 };
         let mut items = items(&lens, 0, bounds);
         for (item, &[matrices, rows, columns]) in items.iter_mut().zip(shapes) {
-            let lines = Lines { matrices, rows, columns };
+            let lines = Lines { matrices, rows, columns, has_columns: true };
             item.lines = Some((place, lines));
             place.offset += (4 * lines.words()).next_multiple_of(16);
         }

@@ -2,6 +2,7 @@
 //! declare numbers and options. What follows from the contract is in `src/rule/`: a rule as an object, the CPU
 //! executor, and an entry of the registry.
 
+use std::any::{Any, TypeId};
 use std::fmt::Debug;
 
 use serde::{Serialize, de::DeserializeOwned};
@@ -95,12 +96,15 @@ pub enum Extent {
     Row,
     /// One number per column of a matrix: a field of the rule's `State`, the same for all elements of the column.
     Column,
+    /// One number per index of the first dimension of a tensor of rank 2 and more, as of a row: the tensor is one
+    /// matrix then. A rule that has such a slot has none per row or column.
+    Leading,
 }
 
 impl Extent {
-    /// Whether the slot has numbers of rows or of columns.
+    /// Whether the slot has numbers of rows or of columns of a matrix.
     pub fn is_line(self) -> bool {
-        matches!(self, Self::Row | Self::Column)
+        matches!(self, Self::Row | Self::Column | Self::Leading)
     }
 
     /// The shape that the slot has for a tensor of this shape.
@@ -110,6 +114,7 @@ impl Extent {
             (Self::Tensor, _) => return vec![],
             (Self::Row, [.., columns]) => *columns = 1,
             (Self::Column, [.., rows, _]) => *rows = 1,
+            (Self::Leading, [_, others @ ..]) => others.fill(1),
             _ => {}
         }
         shape
@@ -130,7 +135,7 @@ pub enum Start {
 pub struct Slot {
     /// The field's name in `State` or `Tensor`.
     pub name: &'static str,
-    /// Per element, tensor, row or column.
+    /// Per element, tensor, row, column or index of the first dimension.
     pub extent: Extent,
     /// The value before the first step.
     pub start: Start,
@@ -159,6 +164,11 @@ impl Slot {
         Self { extent: Extent::Column, ..Self::element(name) }
     }
 
+    /// A number per index of the first dimension that starts at 0.
+    pub const fn leading(name: &'static str) -> Self {
+        Self { extent: Extent::Leading, ..Self::element(name) }
+    }
+
     /// The same slot, whose numbers are never negative.
     pub const fn nonnegative(self) -> Self {
         Self { nonnegative: true, ..self }
@@ -179,8 +189,8 @@ impl Slot {
 /// `Finish` one dispatch in all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Pass {
-    /// `measure_line` of every element, added up over its row and over its column. Of a rule [for
-    /// matrices](Rule::for_matrices) with a slot of rows and one of columns.
+    /// `measure_line` of every element, added up over its row and, where a slot has numbers of columns, over its
+    /// column. Of a rule [for matrices](Rule::for_matrices) with a slot of lines.
     Lines,
     /// `finish_line`, once per row and column, then `finish_row`.
     FinishLines,
@@ -303,6 +313,11 @@ pub trait Rule:
     /// `Tensor`, but other slots, passes or constants.
     fn for_matrices(&self) -> Option<Box<dyn AnyRule>> {
         None
+    }
+    /// Its type, and that of its form for matrices.
+    fn types() -> Vec<TypeId> {
+        let for_matrices = Self::default().for_matrices().map(|rule| (&*rule as &dyn Any).type_id());
+        for_matrices.into_iter().chain([TypeId::of::<Self>()]).collect()
     }
     /// The moves that it makes outside a step. With [`Move::LookAhead`] each step needs one before its gradients are
     /// computed.

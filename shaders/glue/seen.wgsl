@@ -21,16 +21,22 @@ fn load_lines(chunk: Chunk, q: u32, rows: ptr<function, vec4<f32>>, columns: ptr
         *rows = vec4<f32>(a.x, b.x, d.x, e.x);
         *columns = vec4<f32>(a.y, b.y, d.y, e.y);
     } else {
-        let first = at.y + column;
         *rows = vec4<f32>(load_line(at.x));
-        *columns = vec4<f32>(load_line(first), load_line(first + 1u), load_line(first + 2u), load_line(first + 3u));
+        if (COLUMNS) {
+            let first = at.y + column;
+            *columns = vec4<f32>(load_line(first), load_line(first + 1u), load_line(first + 2u), load_line(first + 3u));
+        }
     }
 }
 
 // The numbers of an element's row and column. The places in `at` are: the row's number and the first column's number in
 // the bound lines, then the element's column and row in its matrix.
 fn load_crossing(at: vec4<u32>) -> vec2<f32> {
-    return vec2<f32>(load_line(at.x), load_line(at.y + at.z));
+    var column = 0.0;
+    if (COLUMNS) {
+        column = load_line(at.y + at.z);
+    }
+    return vec2<f32>(load_line(at.x), column);
 }
 
 // The places of the next element, `i`. Behind the end of the chunk the last element's stay.

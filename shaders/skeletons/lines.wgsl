@@ -46,16 +46,18 @@ fn lines_of_tile(
             of_rows[four * all_rows + down] = (numbers.x + numbers.y) + (numbers.z + numbers.w);
             sums += numbers;
         }
-        let at = strip * width + across;
-        of_columns[at] = sums.x;
-        if (!CROSSINGS || across + 1u < width) {
-            of_columns[at + 1u] = sums.y;
-        }
-        if (!CROSSINGS || across + 2u < width) {
-            of_columns[at + 2u] = sums.z;
-        }
-        if (!CROSSINGS || across + 3u < width) {
-            of_columns[at + 3u] = sums.w;
+        if (COLUMNS) {
+            let at = strip * width + across;
+            of_columns[at] = sums.x;
+            if (!CROSSINGS || across + 1u < width) {
+                of_columns[at + 1u] = sums.y;
+            }
+            if (!CROSSINGS || across + 2u < width) {
+                of_columns[at + 2u] = sums.z;
+            }
+            if (!CROSSINGS || across + 3u < width) {
+                of_columns[at + 3u] = sums.w;
+            }
         }
     }
     workgroupBarrier();
@@ -71,7 +73,7 @@ fn lines_of_tile(
         }
         leave(h, small, tile.row_sums + i, sum, tile.columns);
     }
-    for (var i = lane; i < matrices * width; i += LANES) {
+    for (var i = lane; COLUMNS && i < matrices * width; i += LANES) {
         let matrix = divide(i, width);
         let first = matrix * strips * width + i - matrix * width;
         var sum = 0.0;

@@ -78,7 +78,9 @@ pub(super) fn scratch_words(tensors: &[TensorSpec], groups: &Groups, lines: &[Op
         let of_matrix = |lines: Lines| lines.shares().iter().sum::<u64>().saturating_mul(lines.matrices);
         (tensor_numbers(rule, groups.wrappers()) as u64 + partials).saturating_add(lines[i].map_or(0, of_matrix))
     };
-    tensors.iter().enumerate().map(words).fold(0, u64::saturating_add)
+    // A walk over lines binds scratch also where no tile has a share in anything.
+    let least = u64::from(lines.iter().any(Option::is_some));
+    tensors.iter().enumerate().map(words).fold(0, u64::saturating_add).max(least)
 }
 
 /// Whether chunks leave partial results of a rule's sums, or of a wrapper's counts.

@@ -60,7 +60,7 @@ impl Engine {
         }
         if let (Some(lines), true) = (self.lines[i], slot.extent.is_line()) {
             let [rows, columns] = lines.counts().map(|numbers| 4 * numbers);
-            let piece = |offset| if slot.extent == Extent::Row { (offset, rows) } else { (offset + rows, columns) };
+            let piece = |offset| if slot.extent == Extent::Column { (offset + rows, columns) } else { (offset, rows) };
             return Ok(self.line_place(i).map(|(page, offset)| (page, vec![piece(offset)])).into_iter().collect());
         }
         if let (true, Some(arena)) = (slot.name == "accumulated", &self.accumulated) {

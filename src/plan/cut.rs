@@ -75,7 +75,7 @@ pub(super) fn cut_tiles(
     table: &mut Table,
     pieces: &mut Vec<Piece>,
 ) {
-    let Lines { matrices, rows, columns } = lines;
+    let Lines { matrices, rows, columns, .. } = lines;
     let [all_rows, all_columns] = lines.counts();
     let bound = place.offset / 4;
     // The longest run of elements that a binding holds whatever they start at.
@@ -145,7 +145,7 @@ pub(super) fn cut_lines(item: &Item, place: Place, lines: Lines, share: &mut u64
     if lines.is_small() {
         return;
     }
-    let Lines { matrices, rows, columns } = lines;
+    let Lines { matrices, rows, columns, has_columns } = lines;
     let [all_rows, all_columns] = lines.counts();
     let [down, across] = lines.tiles();
     let bound = place.offset / 4;
@@ -169,7 +169,7 @@ pub(super) fn cut_lines(item: &Item, place: Place, lines: Lines, share: &mut u64
             });
         };
         line(row, rows, [across, rows, *share], 0);
-        for left in (0..columns).step_by(COLUMNS as usize) {
+        for left in (0..if has_columns { columns } else { 0 }).step_by(COLUMNS as usize) {
             let first = all_rows + matrix * columns + left;
             line(first, COLUMNS.min(columns - left), [down, columns, of_columns + left], 1);
         }

@@ -1,6 +1,6 @@
 //! What the registry holds of a rule.
 
-use std::any::{Any, TypeId};
+use std::any::TypeId;
 use std::fmt::{Debug, Formatter};
 
 #[cfg(feature = "proof")]
@@ -17,7 +17,7 @@ pub struct RuleEntry {
     pub name: &'static str,
     /// [`Rule::SUMMARY`].
     pub summary: &'static str,
-    /// The rule's type, and that of its form for matrices: shaders of these types alone run without wgpu's checks.
+    /// [`Rule::types`]: shaders of these types alone run without wgpu's checks.
     pub types: fn() -> Vec<TypeId>,
     /// [`Rule::DECAYS`].
     pub decays: &'static [&'static str],
@@ -42,10 +42,7 @@ impl RuleEntry {
         Self {
             name: R::NAME,
             summary: R::SUMMARY,
-            types: || {
-                let matrices = Rule::for_matrices(&R::default()).map(|rule| (&*rule as &dyn Any).type_id());
-                matrices.into_iter().chain([TypeId::of::<R>()]).collect()
-            },
+            types: R::types,
             decays: R::DECAYS,
             default: || Box::new(R::default()),
             presets: || boxed(R::presets()),

@@ -127,7 +127,7 @@ impl<F: Real> Loader<F> {
     fn new<R: Rule>(rule: &R, first: bool, lines: Option<Lines>) -> Self {
         let slots = Rule::slots(rule);
         let field = |name: &&str| match slots.iter().find(|slot| slot.name == *name) {
-            Some(Slot { extent: Extent::Row, .. }) => Field::Row,
+            Some(Slot { extent: Extent::Row | Extent::Leading, .. }) => Field::Row,
             Some(Slot { extent: Extent::Column, .. }) => Field::Column,
             Some(Slot { start: Start::Param, .. }) => Field::StartsAsParam,
             _ => Field::Element,

@@ -3,9 +3,11 @@
 use std::any::Any;
 use std::fmt::Debug;
 
-use super::{Carried, Kernel, Move, Numbers, Pass, Rule, Slot, Sums};
+use super::{Carried, Extent, Kernel, Move, Numbers, Pass, Rule, Slot, Sums};
 use crate::decay::WeightDecay;
 use crate::error::{Error, Result, at_least_zero, refuse};
+use crate::lines::Lines;
+use crate::tensor::TensorSpec;
 
 /// A rule as an object: what the registry, the config, the reference and the engine know of it.
 pub trait AnyRule: Any + Kernel<f32> + Kernel<f64> + Debug + Send + Sync {
@@ -219,9 +221,22 @@ impl dyn AnyRule {
         Ok(rule)
     }
 
-    /// Whether the rule keeps numbers of rows and columns.
+    /// Whether the rule keeps numbers of rows or columns.
     pub fn has_lines(&self) -> bool {
         self.slots().iter().any(|slot| slot.extent.is_line())
+    }
+
+    /// Whether the rule keeps numbers of columns.
+    pub fn has_columns(&self) -> bool {
+        self.slots().iter().any(|slot| slot.extent == Extent::Column)
+    }
+
+    /// The matrices that the rule sees in a tensor. A tensor below rank 2, or one without elements, has none.
+    pub fn lines_of(&self, tensor: &TensorSpec) -> Option<Lines> {
+        match self.slots().iter().any(|slot| slot.extent == Extent::Leading) {
+            true => Lines::leading(tensor),
+            false => Lines::of(tensor),
+        }
     }
 
     /// The passes of sums.

@@ -51,6 +51,7 @@ impl Switches {
                 ("TAILS", self.tails),
                 ("CROSSINGS", self.crossings),
                 ("COPIES", self.copies),
+                ("COLUMNS", rule.has_columns()),
                 ("BIT_MAX", sums.combine == Combine::BitMax),
                 ("SUM_PAIR", sums.pair),
                 ("SUM_PARAM", sums.param),

@@ -251,7 +251,7 @@ fn state_glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton) -> St
             "    var rows: vec4<f32>;\n    var columns: vec4<f32>;\n    load_lines(chunk, q, &rows, &columns);\n",
         );
         for Slot { name, extent, .. } in rule.slots().into_iter().filter(|slot| slot.extent.is_line()) {
-            let numbers = if extent == Extent::Row { "rows" } else { "columns" };
+            let numbers = if extent == Extent::Column { "columns" } else { "rows" };
             for (s, field) in lanes.iter().zip(["x", "y", "z", "w"]) {
                 line(&mut load, format_args!("    (*{s}).{name} = {numbers}.{field};"));
             }

@@ -185,6 +185,7 @@ fn state(default: &[Slot], all: impl Iterator<Item = Slot>) -> String {
         Extent::Tensor => format!("`{}` (one a tensor)", slot.name),
         Extent::Row => format!("`{}` (one a row)", slot.name),
         Extent::Column => format!("`{}` (one a column)", slot.name),
+        Extent::Leading => format!("`{}` (one a row of the first dimension)", slot.name),
     };
     let mut names: Vec<String> = default.iter().map(text).collect();
     let base = names.len();

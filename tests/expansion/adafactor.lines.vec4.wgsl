@@ -150,6 +150,7 @@ override TAILS: bool = true;
 
 // On where the columns of a matrix are not a multiple of four in number, so that four elements may lie in several rows.
 override CROSSINGS: bool = true;
+override COLUMNS: bool = true; // the rule keeps numbers of columns
 
 // On where the new parameters go elsewhere than the old ones. A step that is skipped copies the old ones there.
 override COPIES: bool = false;
@@ -414,16 +415,18 @@ fn lines_of_tile(
             of_rows[four * all_rows + down] = (numbers.x + numbers.y) + (numbers.z + numbers.w);
             sums += numbers;
         }
-        let at = strip * width + across;
-        of_columns[at] = sums.x;
-        if (!CROSSINGS || across + 1u < width) {
-            of_columns[at + 1u] = sums.y;
-        }
-        if (!CROSSINGS || across + 2u < width) {
-            of_columns[at + 2u] = sums.z;
-        }
-        if (!CROSSINGS || across + 3u < width) {
-            of_columns[at + 3u] = sums.w;
+        if (COLUMNS) {
+            let at = strip * width + across;
+            of_columns[at] = sums.x;
+            if (!CROSSINGS || across + 1u < width) {
+                of_columns[at + 1u] = sums.y;
+            }
+            if (!CROSSINGS || across + 2u < width) {
+                of_columns[at + 2u] = sums.z;
+            }
+            if (!CROSSINGS || across + 3u < width) {
+                of_columns[at + 3u] = sums.w;
+            }
         }
     }
     workgroupBarrier();
@@ -439,7 +442,7 @@ fn lines_of_tile(
         }
         leave(h, small, tile.row_sums + i, sum, tile.columns);
     }
-    for (var i = lane; i < matrices * width; i += LANES) {
+    for (var i = lane; COLUMNS && i < matrices * width; i += LANES) {
         let matrix = divide(i, width);
         let first = matrix * strips * width + i - matrix * width;
         var sum = 0.0;
