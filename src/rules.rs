@@ -70,7 +70,7 @@ all![
 ];
 
 pub use adafactor::AdafactorForm;
-pub use adam::{AdamEps, AdamFamily, Amsgrad};
+pub use adam::{AdamEps, AdamFamily, Amsgrad, VPer};
 pub use adamax::AdamaxEps;
 pub use lamb::LambAdapt;
 pub use lars::LarsRatio;

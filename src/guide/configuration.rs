@@ -57,6 +57,21 @@
 //! [`Ema`]: crate::Ema
 //! [`Lookahead`]: crate::Lookahead
 //!
+//! # Less state
+//!
+//! Adam keeps two numbers an element. With `v_per: row` a matrix keeps one mean square for each index of its first
+//! dimension, so that its state is little more than half; Adafactor keeps no mean at all.
+//!
+//! ```
+//! use wgpu_optim::{Config, Reference, TensorSpec};
+//!
+//! let config = Config::from_json(r#"{"optimizer": "adam", "v_per": "row"}"#)?;
+//! let adam = Reference::<f32>::new(&config, &[TensorSpec::f32("w", [64, 10]), TensorSpec::f32("b", [10])])?;
+//! assert_eq!(adam.state("w", "v")?.shape(), [64, 1]);
+//! assert_eq!(adam.state("b", "v")?.shape(), [10]);
+//! # Ok::<(), wgpu_optim::Error>(())
+//! ```
+//!
 //! # Changing an option between steps
 //!
 //! The optimizer takes a changed option from the next encoded step on. It rebuilds nothing, so you may change options

@@ -1,12 +1,14 @@
 //! Adam and AdamW. Twin: `shaders/rules/adam.wgsl`.
 
+use std::any::TypeId;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, above_zero, below_one, refuse};
 use crate::parts::{Real, at_least, correction, ema, max};
 #[cfg(feature = "proof")]
 use crate::rule::Reject;
-use crate::rule::{Carried, Pass, Rule, Slot, Sums, WeightDecay, numbers, options};
+use crate::rule::{AnyRule, Carried, Pass, Rule, Slot, Sums, WeightDecay, numbers, options};
 
 /// Adam, without decay unless one is given. See [`AdamFamily`].
 pub type Adam = AdamFamily<false>;
@@ -24,12 +26,18 @@ pub type AdamW = AdamFamily<true>;
 /// `R = sqrt(mean(g^2/max(vh, eps^2)))` over the tensor; every decay but L2 follows this rate. A step then takes three
 /// passes. The parameter `DECOUPLED` only chooses the default of `weight_decay`.
 ///
+/// With `v_per = row` a tensor of rank 2 and more has one `v` for each index of its first dimension,
+/// `v = beta2*v + (1-beta2)*mean(g^2)`, the mean over all elements of that index; tensors below rank 2 keep one an
+/// element. Two passes over such a tensor come first. The parameter `ROWS` is that of these tensors, [which the
+/// optimizer chooses](Rule::for_matrices).
+///
 /// Sources: Kingma and Ba 2015, Algorithm 1; Loshchilov and Hutter 2019, Algorithm 2; Reddi et al. 2018, Algorithm 2;
-/// Wortsman et al. 2023, arXiv 2304.13013, Algorithm 2 (StableAdamW).
+/// Wortsman et al. 2023, arXiv 2304.13013, Algorithm 2 (StableAdamW); Zhang et al. 2024, arXiv 2406.16793, section 2
+/// (Adam-mini, whose blocks are rows in perceptrons).
 /// Defaults are PyTorch's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, bound = "")]
-pub struct AdamFamily<const DECOUPLED: bool> {
+pub struct AdamFamily<const DECOUPLED: bool, const ROWS: bool = false> {
     /// Learning rate, at least 0. Default 1e-3.
     pub lr: f64,
     /// At least 0 and below 1. Default 0.9.
@@ -42,6 +50,8 @@ pub struct AdamFamily<const DECOUPLED: bool> {
     pub eps_placement: AdamEps,
     /// Default off.
     pub amsgrad: Amsgrad,
+    /// What has a `v` of its own; without AMSGrad where it is a row. Default element.
+    pub v_per: VPer,
     /// Default true.
     pub bias_correction: bool,
     /// The root mean square of a tensor's gradients over their mean squares above which its rate falls: above 0 in f32,
@@ -77,7 +87,18 @@ pub enum Amsgrad {
     Corrected,
 }
 
-impl<const DECOUPLED: bool> Default for AdamFamily<DECOUPLED> {
+/// What has a mean square of its own. JSON: `"element"`, `"row"`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VPer {
+    /// Each element.
+    #[default]
+    Element,
+    /// Each index of the first dimension of a tensor of rank 2 and more; each element of other tensors.
+    Row,
+}
+
+impl<const DECOUPLED: bool, const ROWS: bool> Default for AdamFamily<DECOUPLED, ROWS> {
     fn default() -> Self {
         Self {
             lr: 1e-3,
@@ -86,6 +107,7 @@ impl<const DECOUPLED: bool> Default for AdamFamily<DECOUPLED> {
             eps: 1e-8,
             eps_placement: AdamEps::Outside,
             amsgrad: Amsgrad::Off,
+            v_per: VPer::Element,
             bias_correction: true,
             update_rms_clip: None,
             weight_decay: if DECOUPLED { WeightDecay::Decoupled(0.01) } else { WeightDecay::None },
@@ -93,7 +115,7 @@ impl<const DECOUPLED: bool> Default for AdamFamily<DECOUPLED> {
     }
 }
 
-impl<const DECOUPLED: bool> AdamFamily<DECOUPLED> {
+impl<const DECOUPLED: bool, const ROWS: bool> AdamFamily<DECOUPLED, ROWS> {
     /// The numbers of a course's notes on optimizers: eps stands inside the root. JSON also reads the name `seeds`.
     pub fn course_notes() -> Self {
         Self { eps_placement: AdamEps::Inside, ..Self::default() }
@@ -111,6 +133,11 @@ impl<const DECOUPLED: bool> AdamFamily<DECOUPLED> {
 
     fn decaying(self, amount: f64) -> Self {
         if DECOUPLED { Self { weight_decay: WeightDecay::Decoupled(amount), ..self } } else { self }
+    }
+
+    /// The mean square of the gradient.
+    fn square<F: Real>(h: &Hyper<F>, g: F, s: &State<F>) -> F {
+        if ROWS { s.v } else { ema(s.v, g * g, h.beta2, h.one_minus_beta2) }
     }
 }
 
@@ -134,7 +161,7 @@ numbers! {
     }
 }
 numbers! {
-    /// The moments, and the largest second one.
+    /// The moments, and the largest second one. The second one may be that of the element's row.
     State { m, v, vmax }
 }
 numbers! {
@@ -142,7 +169,7 @@ numbers! {
     Tensor { scale }
 }
 
-impl<const DECOUPLED: bool> Rule for AdamFamily<DECOUPLED> {
+impl<const DECOUPLED: bool, const ROWS: bool> Rule for AdamFamily<DECOUPLED, ROWS> {
     const NAME: &'static str = if DECOUPLED { "adamw" } else { "adam" };
     const SUMMARY: &'static str = if DECOUPLED {
         "Adam with decoupled decay 0.01 (Loshchilov and Hutter 2019)"
@@ -164,6 +191,9 @@ impl<const DECOUPLED: bool> Rule for AdamFamily<DECOUPLED> {
         if self.eps_placement == AdamEps::Hat && self.amsgrad == Amsgrad::Corrected {
             return refuse("amsgrad", "corrected", "off or raw with eps_placement hat");
         }
+        if self.v_per == VPer::Row && self.amsgrad != Amsgrad::Off {
+            return refuse("v_per", "row", "element with amsgrad");
+        }
         let Some(clip) = self.update_rms_clip else { return Ok(()) };
         above_zero("update_rms_clip", clip)?;
         if self.amsgrad != Amsgrad::Off {
@@ -181,11 +211,13 @@ impl<const DECOUPLED: bool> Rule for AdamFamily<DECOUPLED> {
             ("EPS_INSIDE", f64::from(self.eps_placement == AdamEps::Inside)),
             ("AMSGRAD", f64::from(self.amsgrad as u8)),
             ("RMS_CLIP", f64::from(self.update_rms_clip.is_some())),
+            ("ROWS", f64::from(ROWS)),
         ]
     }
 
     fn slots(&self) -> Vec<Slot> {
-        let mut slots = vec![Slot::element("m"), Slot::element("v").nonnegative()];
+        let v = if ROWS { Slot::leading("v") } else { Slot::element("v") };
+        let mut slots = vec![Slot::element("m"), v.nonnegative()];
         if self.amsgrad != Amsgrad::Off {
             slots.push(Slot::element("vmax").nonnegative());
         }
@@ -193,10 +225,34 @@ impl<const DECOUPLED: bool> Rule for AdamFamily<DECOUPLED> {
     }
 
     fn passes(&self) -> Vec<Pass> {
-        match self.update_rms_clip {
-            None => vec![Pass::Apply],
-            Some(_) => vec![Pass::Sums(Sums { state: true, ..Sums::GRADS }), Pass::Finish, Pass::Apply],
-        }
+        let sums = Pass::Sums(Sums { state: true, ..Sums::GRADS });
+        let mut passes = if ROWS { vec![Pass::Lines, Pass::FinishLines] } else { vec![] };
+        passes.extend(self.update_rms_clip.map(|_| [sums, Pass::Finish]).into_iter().flatten());
+        passes.push(Pass::Apply);
+        passes
+    }
+
+    fn types() -> Vec<TypeId> {
+        vec![TypeId::of::<AdamFamily<DECOUPLED, false>>(), TypeId::of::<AdamFamily<DECOUPLED, true>>()]
+    }
+
+    fn for_matrices(&self) -> Option<Box<dyn AnyRule>> {
+        let &Self { lr, beta1, beta2, eps, eps_placement, amsgrad, v_per, .. } = self;
+        let &Self { bias_correction, update_rms_clip, weight_decay, .. } = self;
+        (v_per == VPer::Row && !ROWS).then(|| -> Box<dyn AnyRule> {
+            Box::new(AdamFamily::<DECOUPLED, true> {
+                lr,
+                beta1,
+                beta2,
+                eps,
+                eps_placement,
+                amsgrad,
+                v_per,
+                bias_correction,
+                update_rms_clip,
+                weight_decay,
+            })
+        })
     }
 
     fn hyper(&self, t: u64, _carried: &mut Carried) -> Hyper<f64> {
@@ -222,8 +278,16 @@ impl<const DECOUPLED: bool> Rule for AdamFamily<DECOUPLED> {
         }
     }
 
+    fn measure_line<F: Real>(&self, _h: &Hyper<F>, g: F) -> F {
+        g * g
+    }
+
+    fn finish_line<F: Real>(&self, h: &Hyper<F>, sum: F, len: F, old: F) -> F {
+        ema(old, sum / len, h.beta2, h.one_minus_beta2)
+    }
+
     fn measure<F: Real>(&self, h: &Hyper<F>, _k: &Tensor<F>, _p: F, g: F, s: &mut State<F>) -> [F; 2] {
-        let v = ema(s.v, g * g, h.beta2, h.one_minus_beta2);
+        let v = Self::square(h, g, s);
         [g * g / at_least(v * h.correction_v, h.eps_squared), F::zero()]
     }
 
@@ -237,7 +301,7 @@ impl<const DECOUPLED: bool> Rule for AdamFamily<DECOUPLED> {
 
     fn direction<F: Real>(&self, h: &Hyper<F>, k: &Tensor<F>, _p: F, g: F, s: &mut State<F>) -> F {
         s.m = ema(s.m, g, h.beta1, h.one_minus_beta1);
-        s.v = ema(s.v, g * g, h.beta2, h.one_minus_beta2);
+        s.v = Self::square(h, g, s);
         let v = match self.amsgrad {
             Amsgrad::Off => s.v,
             Amsgrad::Raw => {
@@ -286,6 +350,8 @@ impl<const DECOUPLED: bool> Rule for AdamFamily<DECOUPLED> {
             ("cautious", Self { weight_decay: WeightDecay::Cautious(0.3), ..inside.clone() }),
             ("inside", inside),
             ("update_rms_clip", Self { update_rms_clip: Some(0.4), eps: 1e-3, ..loud.clone() }),
+            ("rows", Self { v_per: VPer::Row, ..loud.clone() }),
+            ("rows_clipped", Self { v_per: VPer::Row, update_rms_clip: Some(0.4), ..loud.clone() }),
             ("loud", loud),
         ]
     }
@@ -299,6 +365,10 @@ impl<const DECOUPLED: bool> Rule for AdamFamily<DECOUPLED> {
             Reject {
                 json: r#"{"amsgrad": "corrected", "eps_placement": "hat"}"#,
                 error: "amsgrad is corrected, must be off or raw with eps_placement hat",
+            },
+            Reject {
+                json: r#"{"v_per": "row", "amsgrad": "raw"}"#,
+                error: "v_per is row, must be element with amsgrad",
             },
             Reject {
                 json: r#"{"update_rms_clip": 0}"#,

@@ -179,7 +179,7 @@ fn a_configuration_says_what_is_wrong_with_it() {
         (
             r#"{"optimizer": "adam", "groups": [{"tensors": ["w"], "warmth": 1}]}"#,
             "configuration: groups[0].warmth: unknown field `warmth`, expected one of `lr`, `beta1`, `beta2`, `eps`, \
-             `eps_placement`, `amsgrad`, `bias_correction`, `update_rms_clip`, `weight_decay`",
+             `eps_placement`, `amsgrad`, `v_per`, `bias_correction`, `update_rms_clip`, `weight_decay`",
         ),
     ] {
         refused(json, Config::from_json(json), text);

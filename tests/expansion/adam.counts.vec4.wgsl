@@ -51,12 +51,13 @@ fn encode_f32(numbers: vec4<f32>) -> vec4<u32> {
 }
 
 // Adam and AdamW (Kingma and Ba 2015, Algorithm 1; Loshchilov and Hutter 2019, Algorithm 2; AMSGrad: Reddi et al. 2018,
-// Algorithm 2; clipped updates: Wortsman et al. 2023, Algorithm 2).
+// Algorithm 2; clipped updates: Wortsman et al. 2023, Algorithm 2; a mean square a row: Zhang et al. 2024, section 2).
 // Twin: src/rules/adam.rs
 
 override EPS_INSIDE: bool = false;
 override AMSGRAD: u32 = 0u; // 0 off, 1 raw, 2 corrected
 override RMS_CLIP: bool = false; // the rate of a tensor falls where its update is large
+override ROWS: bool = false; // a row has one v
 
 struct Hyper {
     beta1: f32,
@@ -73,8 +74,16 @@ struct Hyper {
 struct State { m: f32, v: f32, vmax: f32 }
 struct Tensor { scale: f32 } // what the rate is multiplied by
 
+fn measure_line(h: Hyper, g: f32) -> f32 {
+    return g * g;
+}
+
+fn finish_line(h: Hyper, sum: f32, len: f32, old: f32) -> f32 {
+    return ema(old, sum / len, h.beta2, h.one_minus_beta2);
+}
+
 fn measure(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> vec2<f32> {
-    let v = ema((*s).v, g * g, h.beta2, h.one_minus_beta2);
+    let v = square(h, g, (*s).v);
     return vec2<f32>(g * g / at_least(v * h.correction_v, h.eps_squared), 0.0);
 }
 
@@ -88,7 +97,7 @@ fn decay_rate(h: Hyper, k: Tensor) -> f32 {
 
 fn direction(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> f32 {
     let m = ema((*s).m, g, h.beta1, h.one_minus_beta1);
-    var v = ema((*s).v, g * g, h.beta2, h.one_minus_beta2);
+    var v = square(h, g, (*s).v);
     (*s).m = m;
     (*s).v = v;
     if (AMSGRAD == 2u) {
@@ -111,6 +120,14 @@ fn direction(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> f3
         return step * m / sqrt(v * h.correction2 + h.eps);
     }
     return step * m / (sqrt(v) * h.correction2 + h.eps);
+}
+
+// The mean square of the gradient: of a row it is new already.
+fn square(h: Hyper, g: f32, v: f32) -> f32 {
+    if (ROWS) {
+        return v;
+    }
+    return ema(v, g * g, h.beta2, h.one_minus_beta2);
 }
 
 fn land(h: Hyper, k: Tensor, p: f32, u: f32, s: ptr<function, State>) -> f32 {
@@ -258,6 +275,7 @@ override TAILS: bool = true;
 
 // On where the columns of a matrix are not a multiple of four in number, so that four elements may lie in several rows.
 override CROSSINGS: bool = true;
+override COLUMNS: bool = true; // the rule keeps numbers of columns
 
 // On where the new parameters go elsewhere than the old ones. A step that is skipped copies the old ones there.
 override COPIES: bool = false;

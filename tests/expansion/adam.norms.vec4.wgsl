@@ -84,6 +84,7 @@ override TAILS: bool = true;
 
 // On where the columns of a matrix are not a multiple of four in number, so that four elements may lie in several rows.
 override CROSSINGS: bool = true;
+override COLUMNS: bool = true; // the rule keeps numbers of columns
 
 // On where the new parameters go elsewhere than the old ones. A step that is skipped copies the old ones there.
 override COPIES: bool = false;
