@@ -40,6 +40,7 @@
 //!     lines: None,
 //!     partial_words: 0,
 //!     sums: false,
+//!     of_model: false,
 //! };
 //! let plan = plan(&states.into_iter().enumerate().map(item).collect::<Vec<_>>(), bounds, 0)?;
 //!

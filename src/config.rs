@@ -335,6 +335,9 @@ fn schedulers(
         if let Err(error) = groups[0].rule().check_option(option) {
             return Err(wrong(path, error));
         }
+        if !within.is_empty() {
+            groups[0].rule().check_of_group(option, "scheduled").map_err(|error| wrong(path, error))?;
+        }
         let scaled = groups.iter().filter(|group| group.scheduler(option).is_none());
         let numbers: Vec<_> = scaled.filter_map(|group| group.rule().number(option)).collect();
         if numbers.iter().all(|&number| number == 0.0) {

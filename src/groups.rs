@@ -37,8 +37,9 @@ impl ActiveGroup {
     /// The top level, or a group below it with the fields that are its own.
     ///
     /// # Errors
-    /// [`Error::Field`] for an independent decay without a rate.
+    /// [`Error::Field`] for an independent decay without a rate, and for a field of a group that is the whole model's.
     pub fn new(rule: Box<dyn AnyRule>, maximize: bool, own: Map<String, Value>, top: Option<&Self>) -> Result<Self> {
+        own.iter().try_for_each(|(field, value)| rule.check_of_group(field, value))?;
         let (lr_initial, ratio) = match top {
             Some(top) if own.contains_key("lr") => (rule.lr(), rule.lr() / top.rule.lr()),
             Some(top) => (top.lr_initial, 1.0),
@@ -248,7 +249,8 @@ impl Groups {
             return Err(Error::UnknownSlot { tensor: tensor_name.into(), slot: name.into(), known });
         };
         let names = self.rule_of(tensor).names();
-        let fields = if slot.extent == Extent::Tensor { names.tensor } else { names.state };
+        let is_number = matches!(slot.extent, Extent::Tensor | Extent::Model);
+        let fields = if is_number { names.tensor } else { names.state };
         let behind = || self.wrappers.place_of_slot(self.rule_of(tensor), name).map(|place| fields.len() + place);
         let place = fields.iter().position(|field| *field == name).or_else(behind);
         Ok((*slot, place.expect("a slot is a field of the rule's struct, or a wrapper's")))

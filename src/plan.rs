@@ -20,7 +20,7 @@ pub use table::Dispatch;
 use crate::error::{Error, Result, refuse};
 use crate::lines::Lines;
 use crate::tensor::{ALIGNMENT, Access, BLOCK, DType, TensorSpec};
-use crate::words::{SUM_WORDS, TensorSums};
+use crate::words::{ModelSums, SUM_WORDS, TensorSums};
 use cut::{cut, cut_lines, cut_tiles, state_bytes};
 use table::Table;
 
@@ -156,6 +156,8 @@ pub struct Item {
     pub partial_words: u64,
     /// Whether its rule has sums; else its partial results are of norms alone.
     pub sums: bool,
+    /// Whether its rule sums over the model.
+    pub of_model: bool,
 }
 
 impl Item {
@@ -231,6 +233,8 @@ pub struct Plan {
     pub lines: Vec<(usize, usize, Range<usize>)>,
     /// For each variant that has sums, the entries of its tensors.
     pub finishes: Vec<(usize, Range<usize>)>,
+    /// The entry of the sums of all tensors, where a rule sums over the model.
+    pub model: Range<usize>,
     /// The entries of all tensors whose norms are measured.
     pub norms: Range<usize>,
     /// The table's words.
@@ -321,6 +325,10 @@ pub fn plan(items: &[Item], bounds: Bounds, partials: u64) -> Result<Plan> {
     if order.iter().any(|item| item.partial_words > SUM_WORDS) {
         plan.norms = push(&mut all.iter().map(|sums| sums.2));
     }
+    if let Some(last) = items.iter().filter(|item| item.of_model).map(|item| item.tensor as u64).max() {
+        table.push(ModelSums { tensor: 0, len: 1, tensors: last + 1 });
+        plan.model = table.len() - 1..table.len();
+    }
     (plan.table, plan.table_bytes) = table.finish(bounds);
     plan.partial_words = share - partials;
     Ok(plan)
@@ -361,6 +369,7 @@ mod tests {
             lines: None,
             partial_words: SUM_WORDS,
             sums: true,
+            of_model: false,
         };
         states.into_iter().enumerate().map(item).collect()
     }

@@ -35,8 +35,10 @@ pub struct Reference<F> {
     /// For each tensor and each field of the rule's `State`, one number an element, row or column; then the slots of
     /// the wrappers. A slot that is off is empty.
     elements: Vec<Vec<Vec<F>>>,
-    /// Per tensor, the fields of the rule's `TensorSpec`.
+    /// Per tensor, the fields of the rule's `Tensor`.
     numbers: Vec<Vec<F>>,
+    /// The same of the model, where the rule sums over it.
+    model: Vec<F>,
     scale: LossScaleState,
     attempts: u64,
     report: Option<StepReport>,
@@ -54,6 +56,7 @@ impl<F: Precision> Reference<F> {
         let clocks = Clocks::new(groups.of());
         Ok(Self {
             elements,
+            model: Self::start_model(&groups),
             numbers,
             scale: LossScaleState::new(groups.wrappers().loss_scale()),
             attempts: 0,
@@ -100,6 +103,16 @@ impl<F: Precision> Reference<F> {
             numbers.push(names.tensor.iter().map(number).collect());
         }
         Ok((elements, numbers))
+    }
+
+    /// The numbers of the model before the first step.
+    fn start_model(groups: &Groups) -> Vec<F> {
+        let (rule, slots) = (groups.rule(0), groups.rule(0).slots());
+        let start = |name: &&str| match slots.iter().find(|slot| slot.name == *name).map(|slot| slot.start) {
+            Some(Start::Value(start)) => F::of(start),
+            _ => F::zero(),
+        };
+        rule.names().tensor.iter().map(start).collect()
     }
 
     /// Adds tensors behind those there are, each to the one group with a name or pattern that matches it, or else to
@@ -214,7 +227,7 @@ impl<F: Precision> Reference<F> {
         let wrappers = self.session.groups.wrappers().clone();
         let LossScaleState { scale, .. } = self.scale;
         let unscale = if wrappers.batches() == 1 { 1.0 / scale } else { 1.0 };
-        let values: Vec<Vec<F>> = params.iter().map(|param| param.iter().copied().collect()).collect();
+        let mut values: Vec<Vec<F>> = params.iter().map(|param| param.iter().copied().collect()).collect();
         let measured: Vec<Measured<F>> = match wrappers.measures() {
             true => {
                 (0..grads.len()).map(|i| measure(&wrappers, F::of(unscale), &values[i], grads[i].as_deref())).collect()
@@ -243,20 +256,22 @@ impl<F: Precision> Reference<F> {
         if !skipped {
             self.session.counts = clocks;
         }
-        for (i, mut values) in values.into_iter().enumerate() {
+        let mut of_model = Vec::new();
+        let stored = self.elements.iter_mut().zip(&mut self.numbers);
+        for (i, (values, (elements, numbers))) in values.iter_mut().zip(stored).enumerate() {
             let (Some(grads), Some(record)) = (&grads[i], records.of(i)) else { continue };
             let rule = self.session.groups.rule_of(i);
-            let (own, slots) = self.elements[i].split_at_mut(rule.names().state.len());
+            let (own, slots) = elements.split_at_mut(rule.names().state.len());
             if !skipped {
                 let factors = wrappers.clip().map_or([F::one(); 2], |clip| clip.factors(self.measured[i], all));
-                let numbers = wrappers.with_decided(&record.wrapped, |number| match number {
+                let wrapped = wrappers.with_decided(&record.wrapped, |number| match number {
                     Decided::Unscale => F::of(unscale),
                     Decided::Coarse => factors[0],
                     Decided::Fine => factors[1],
                 });
                 let setting = wrappers.setting(rule);
                 let mut hooks = Vec::new();
-                let mut on = wrappers.iter().zip(numbers).peekable();
+                let mut on = wrappers.iter().zip(wrapped).peekable();
                 for (entry, slot) in wrappers::ALL.iter().zip(slots) {
                     let Some((wrapper, numbers)) = on.next_if(|(wrapper, _)| wrapper.name() == entry.name) else {
                         continue;
@@ -265,20 +280,27 @@ impl<F: Precision> Reference<F> {
                         hooks.push(Around { wrapper: F::hooks(wrapper), numbers, counts: wrapper.counts(), slot });
                     }
                 }
-                F::kernel(rule).step(Step {
+                let step = Step {
                     common: record.common.round(),
                     hyper: &record.hyper,
-                    tensor: &mut self.numbers[i],
-                    params: &mut values,
+                    tensor: numbers,
+                    params: values,
                     grads,
                     lines: self.session.groups.lines_of(i),
                     state: own,
                     wrappers: hooks,
-                });
+                };
+                match rule.sums_over_model() {
+                    true => of_model.push((i, step)),
+                    false => F::kernel(rule).step(step),
+                }
             } else if looked && rule.needs_look_ahead() {
                 values.copy_from_slice(&slots[wrappers::place("skip_nonfinite")]);
             }
-            params[i].iter_mut().zip(values).for_each(|(place, value)| *place = value);
+        }
+        F::kernel(self.session.groups.rule(0)).step_model(of_model, &mut self.model);
+        for (param, values) in params.iter_mut().zip(values) {
+            param.iter_mut().zip(values).for_each(|(place, value)| *place = value);
         }
         Ok(())
     }
@@ -408,8 +430,8 @@ impl<F: Precision> Reference<F> {
         Ok(())
     }
 
-    /// A state slot, in the tensor's shape; `[]` for one number a tensor, `[.., rows, 1]` for one a row, and
-    /// `[.., 1, columns]` for one a column.
+    /// A state slot, in the tensor's shape; `[]` for one number a tensor or in all, `[.., rows, 1]` for one a row,
+    /// `[.., 1, columns]` for one a column, and `[rows, 1, ..]` for one an index of the first dimension.
     ///
     /// # Errors
     /// [`Error::UnknownTensor`] or [`Error::UnknownSlot`].
@@ -418,6 +440,7 @@ impl<F: Precision> Reference<F> {
         let (slot, place) = self.session.groups.find_slot(i, tensor, slot)?;
         let values = match slot.extent {
             Extent::Tensor => vec![self.numbers[i][place]],
+            Extent::Model => vec![self.model[place]],
             _ => self.elements[i][place].clone(),
         };
         Ok(ArrayD::from_shape_vec(slot.extent.shape(&self.session.tensors[i].shape), values)
@@ -433,6 +456,7 @@ impl<F: Precision> Reference<F> {
         let (found, place) = self.session.groups.find_slot(i, tensor, slot)?;
         let target = match found.extent {
             Extent::Tensor => &mut self.numbers[i][place..=place],
+            Extent::Model => &mut self.model[place..=place],
             _ => &mut self.elements[i][place][..],
         };
         check_len(&format!("state {slot}"), tensor, values.len(), target.len())?;

@@ -91,6 +91,9 @@ pub enum Extent {
     Element,
     /// One number per tensor: a field of the rule's `Tensor`.
     Tensor,
+    /// One number for all tensors together: a field of the `Tensor` of a rule that [sums over the
+    /// model](Pass::FinishModel). Whichever tensor one asks for it, it is the same.
+    Model,
     /// One number per row of a tensor of [matrices](Rule::for_matrices): a field of the rule's `State`, in which an
     /// element finds what [`finish_row`](Rule::finish_row) made of it.
     Row,
@@ -111,7 +114,7 @@ impl Extent {
     pub fn shape(self, tensor: &[usize]) -> Vec<usize> {
         let mut shape = tensor.to_vec();
         match (self, &mut shape[..]) {
-            (Self::Tensor, _) => return vec![],
+            (Self::Tensor | Self::Model, _) => return vec![],
             (Self::Row, [.., columns]) => *columns = 1,
             (Self::Column, [.., rows, _]) => *rows = 1,
             (Self::Leading, [_, others @ ..]) => others.fill(1),
@@ -135,7 +138,7 @@ pub enum Start {
 pub struct Slot {
     /// The field's name in `State` or `Tensor`.
     pub name: &'static str,
-    /// Per element, tensor, row, column or index of the first dimension.
+    /// Per element, tensor, row, column or index of the first dimension, or one in all.
     pub extent: Extent,
     /// The value before the first step.
     pub start: Start,
@@ -152,6 +155,11 @@ impl Slot {
     /// A number per tensor that starts at 0.
     pub const fn tensor(name: &'static str) -> Self {
         Self { extent: Extent::Tensor, ..Self::element(name) }
+    }
+
+    /// A number of the whole model that starts at 0.
+    pub const fn model(name: &'static str) -> Self {
+        Self { extent: Extent::Model, ..Self::element(name) }
     }
 
     /// A number per row that starts at 0.
@@ -198,6 +206,11 @@ pub enum Pass {
     Sums(Sums),
     /// `finish`, once per tensor.
     Finish,
+    /// The sums of each tensor, of a rule that goes on with [`FinishModel`](Self::FinishModel).
+    FinishSums,
+    /// The sums of all tensors that take part, and `finish`, once with them. The rule's `Tensor` is one for the whole
+    /// model then, and its [constants](Rule::constants) are the same in all groups.
+    FinishModel,
     /// `direction` and `land` of every element.
     Apply,
 }
@@ -294,6 +307,8 @@ pub trait Rule:
     fn lr(&self) -> f64;
     /// The decay.
     fn weight_decay(&self) -> WeightDecay;
+    /// The fields that groups may not set, since they belong to the whole model.
+    const MODEL_FIELDS: &'static [&'static str] = &[];
     /// One of [`OPTIONS`](Self::OPTIONS), to be set. An option whose value is none has no number to set: a weight decay
     /// of kind none, or an `Option` that is `None`.
     fn option(&mut self, name: &str) -> Option<&mut f64>;
@@ -357,7 +372,8 @@ pub trait Rule:
     ) -> [F; 2] {
         [F::zero(); 2]
     }
-    /// From the combined numbers to the tensor's own.
+    /// From the combined numbers to the tensor's own. With [`Pass::FinishModel`] they are combined over the model, and
+    /// `len` is 1.
     fn finish<F: Real>(&self, _h: &Self::Hyper<F>, _sums: [F; 2], _len: F, _k: &mut Self::Tensor<F>) {}
     /// What the tensor's numbers multiply its learning rate by. Every decay but L2 follows the rate, so the skeleton
     /// multiplies it by this.

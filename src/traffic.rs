@@ -56,7 +56,7 @@ pub fn of_rule(rule: &dyn AnyRule, counts: bool) -> Vec<Touch> {
                 lands: false,
                 written: only(stores),
             }),
-            Pass::Finish | Pass::FinishLines => {}
+            Pass::Finish | Pass::FinishSums | Pass::FinishModel | Pass::FinishLines => {}
             Pass::Apply => {
                 if counts {
                     touches.push(Touch { param: true, grad: true, read: slots, ..Touch::default() });

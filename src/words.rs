@@ -350,6 +350,18 @@ entry! {
 }
 
 entry! {
+    /// All tensors whose sums one workgroup combines.
+    ModelSums {
+        /// a tensor's place in the list, which asks for nothing
+        tensor,
+        /// 1: there is something to combine
+        len,
+        /// how many tensors may have sums
+        tensors,
+    }
+}
+
+entry! {
     /// A part of a matrix, or several whole matrices where these are small. One workgroup takes it.
     Tile {
         /// the tensor's place in the list

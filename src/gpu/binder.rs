@@ -155,6 +155,10 @@ impl<'a> Binder<'a> {
                     calls.push(self.call(*variant, walk, None, entries)?);
                 }
             }
+            // The groups of a rule that sums over the model are one variant.
+            if let Some(walk) = walk(0, Over::Model).filter(|_| !plan.model.is_empty()) {
+                calls.push(self.call(0, walk, None, &plan.model)?);
+            }
         }
         Ok(calls)
     }
@@ -360,6 +364,7 @@ enum Over {
     Lines,
     Chunks,
     Tensors,
+    Model,
     Nothing,
 }
 
@@ -371,7 +376,8 @@ impl Over {
             Skeleton::Sums | Skeleton::Counts | Skeleton::Apply | Skeleton::Moves | Skeleton::Accumulate => {
                 Self::Chunks
             }
-            Skeleton::Finish | Skeleton::FinishCounts => Self::Tensors,
+            Skeleton::Finish | Skeleton::FinishSums | Skeleton::FinishCounts => Self::Tensors,
+            Skeleton::FinishModel => Self::Model,
             Skeleton::Norms | Skeleton::FinishNorms | Skeleton::Decide => Self::Nothing,
         }
     }

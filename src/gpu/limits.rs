@@ -6,7 +6,7 @@ use crate::groups::Groups;
 use crate::lines::Lines;
 use crate::plan::Bounds;
 use crate::rule::AnyRule;
-use crate::shader::{self, Pages, Skeleton, Walk, tensor_numbers};
+use crate::shader::{self, Pages, Skeleton, Walk, model_numbers, tensor_numbers};
 use crate::tensor::TensorSpec;
 use crate::words::{NORM_WORDS, SUM_WORDS};
 use crate::wrappers::Wrappers;
@@ -65,8 +65,9 @@ pub(super) fn check_limits(limits: &wgpu::Limits, variants: &[Variant], wrappers
     Ok(())
 }
 
-/// Words of the numbers of all tensors and of all partial results.
+/// Words of the numbers of the model and of all tensors, and of all partial results.
 pub(super) fn scratch_words(tensors: &[TensorSpec], groups: &Groups, lines: &[Option<Lines>], bounds: Bounds) -> u64 {
+    let of_model = model_numbers(groups.rule(0)) as u64;
     let words = |(i, tensor): (usize, &TensorSpec)| {
         let rule = groups.rule_of(i);
         let partial = match sums(rule, groups.wrappers()) {
@@ -80,7 +81,7 @@ pub(super) fn scratch_words(tensors: &[TensorSpec], groups: &Groups, lines: &[Op
     };
     // A walk over lines binds scratch also where no tile has a share in anything.
     let least = u64::from(lines.iter().any(Option::is_some));
-    tensors.iter().enumerate().map(words).fold(0, u64::saturating_add).max(least)
+    tensors.iter().enumerate().map(words).fold(of_model, u64::saturating_add).max(least)
 }
 
 /// Whether chunks leave partial results of a rule's sums, or of a wrapper's counts.

@@ -8,7 +8,7 @@ use crate::groups::Groups;
 use crate::plan::{Place, padded};
 use crate::rule::Extent;
 use crate::session::check_len;
-use crate::shader::{element_slots, tensor_numbers};
+use crate::shader::{element_slots, model_numbers, tensor_numbers};
 use crate::tensor::BLOCK;
 use crate::words::control;
 
@@ -50,6 +50,9 @@ impl Engine {
     fn pieces(&self, groups: &Groups, i: usize, name: &str) -> Result<Vec<(&wgpu::Buffer, Vec<Piece>)>> {
         let (slot, place) = groups.find_slot(i, &self.tensors[i].name, name)?;
         let rule = groups.rule_of(i);
+        if slot.extent == Extent::Model {
+            return Ok(self.scratch.iter().map(|scratch| (scratch, vec![(4 * place as u64, 4)])).collect());
+        }
         if slot.extent == Extent::Tensor {
             let words = tensor_numbers(rule, &self.wrappers);
             return Ok(self
@@ -105,6 +108,10 @@ impl Engine {
                     encoder.copy_buffer_to_buffer(from, first, to, start, bytes);
                 }
             };
+            let in_scratch = |engine: &Self| engine.scratch.clone();
+            let (old, new) = (in_scratch(other), in_scratch(self));
+            let of_model = 4 * model_numbers(groups.rule(0)) as u64;
+            copy(old.as_ref().map(|buffer| (buffer, 0)), new.as_ref().map(|buffer| (buffer, 0)), of_model);
             for i in 0..other.tensors.len() {
                 let slots = self.variants[self.variant_of[i]].slots;
                 // Both have the same pieces, since both have the same bounds.
@@ -112,10 +119,8 @@ impl Engine {
                     copy(Some((from, first)), Some((to, start)), 4 * slots * padded(len));
                 }
                 let numbers = 4 * tensor_numbers(groups.rule_of(i), &self.wrappers) as u64;
-                let in_scratch = |engine: &'_ Self| engine.scratch.clone();
-                let (from, to) = (in_scratch(other), in_scratch(self));
-                let place = numbers * i as u64;
-                copy(from.as_ref().map(|buffer| (buffer, place)), to.as_ref().map(|buffer| (buffer, place)), numbers);
+                let place = of_model + numbers * i as u64;
+                copy(old.as_ref().map(|buffer| (buffer, place)), new.as_ref().map(|buffer| (buffer, place)), numbers);
                 let bytes = self.lines[i].map_or(0, |lines| 4 * lines.words());
                 copy(other.line_place(i), self.line_place(i), bytes);
             }

@@ -130,6 +130,7 @@ impl Groups {
     pub fn set_group(&mut self, group: usize, field: &str, value: f64) -> Result<()> {
         self.check_group(group)?;
         self.check_of_host(field, value).map_err(|error| in_group(group, error))?;
+        self.rule(group + 1).check_of_group(field, value).map_err(|error| in_group(group, error))?;
         self.set_in(&[group + 1], field, value)?;
         let base = self.list[0].rule.lr();
         let group = &mut self.list[group + 1];

@@ -3,7 +3,7 @@
 use super::{AnyRule, Extent, Move, Numbers, Pass, Rule, Slot, Start, numbers};
 use crate::decay::WeightDecay;
 use crate::lines::Lines;
-use crate::parts::{self, Real};
+use crate::parts::{self, Combine, Real};
 use crate::wrapper::{AnyWrapper, WrapperKernel};
 
 numbers! {
@@ -57,7 +57,7 @@ pub struct Step<'a, F> {
     pub common: Common<F>,
     /// Numbers of the rule, in f64.
     pub hyper: &'a [f64],
-    /// The tensor's own numbers.
+    /// The tensor's own numbers; those of the model where the rule sums over it.
     pub tensor: &'a mut [F],
     /// Parameters, updated in place.
     pub params: &'a mut [F],
@@ -87,6 +87,9 @@ pub struct Around<'a, F> {
 pub trait Kernel<F> {
     /// All passes of one step.
     fn step(&self, step: Step<'_, F>);
+    /// All passes of one step of a rule that [sums over the model](Pass::FinishModel): those of the tensors that
+    /// take part, each with its place in the list. `model` are the numbers of the model.
+    fn step_model(&self, steps: Vec<(usize, Step<'_, F>)>, model: &mut [F]);
     /// A move outside a step.
     fn moved(&self, to: Move, hyper: &[f64], params: &mut [F], state: &[Vec<F>]);
 }
@@ -185,85 +188,140 @@ fn hyper_of<R: Rule, F: Real>(hyper: &[f64]) -> R::Hyper<F> {
     R::Hyper::<F>::read(&hyper.iter().map(|&number| F::of(number)).collect::<Vec<_>>())
 }
 
-impl<R: Rule, F: Real> Kernel<F> for R {
-    fn step(&self, step: Step<'_, F>) {
-        let Step { common: c, hyper, tensor, params, grads, lines, state, mut wrappers } = step;
-        let h = hyper_of::<R, F>(hyper);
-        let mut raw = grads.to_vec();
-        let mut wrapped = behind(&wrappers, &raw);
-        let mut k = R::Tensor::<F>::read(tensor);
-        let mut loader = Loader::new(self, c.first != F::zero(), lines);
-        let mut sums = [F::zero(); 2];
-        let mut line_sums = [vec![], vec![]];
-        let mut stored = false;
-        for pass in self.passes() {
-            match pass {
-                Pass::Lines => {
-                    let lines = lines.expect("a rule with rows and columns is for tensors that have them");
-                    line_sums = lines.sums(|i| self.measure_line(&h, prepare(&c, params[i], wrapped[i])));
-                }
-                Pass::FinishLines => loader.finish_lines(self, &h, &line_sums, state),
-                Pass::Sums(given) => {
-                    sums = parts::tree(
-                        [F::zero(); 2],
-                        |a, b| given.combine.of(a, b),
-                        params.len(),
-                        |i| {
-                            let p = params[i];
-                            let mut s = loader.load::<R::State<F>>(state, i, p);
-                            let g = if given.grad { prepare(&c, p, wrapped[i]) } else { F::zero() };
-                            let numbers = self.measure(&h, &k, p, g, &mut s);
-                            if given.stores {
-                                loader.store(&s, state, i);
-                            }
-                            if given.pair { numbers } else { [numbers[0], F::zero()] }
-                        },
-                    );
-                    stored |= given.stores;
-                }
-                Pass::Finish if params.is_empty() => {}
-                Pass::Finish => self.finish(&h, sums, F::of(params.len() as f64), &mut k),
-                Pass::Apply => {
-                    // A rule that has stored its state in a pass of sums reads no gradient here, unless a wrapper does.
-                    if stored && !wrappers.iter().any(|around| around.counts) {
-                        raw = vec![F::zero(); grads.len()];
-                        wrapped = behind(&wrappers, &raw);
-                    }
-                    let prepared: Vec<F> = params.iter().zip(&wrapped).map(|(&p, &g)| prepare(&c, p, g)).collect();
-                    let mut states = Vec::with_capacity(params.len());
-                    let mut updates = Vec::with_capacity(params.len());
-                    for (i, &p) in params.iter().enumerate() {
+/// A tensor's step between two of its passes.
+struct Running<'a, R: Rule, F: Real> {
+    rule: &'a R,
+    step: Step<'a, F>,
+    h: R::Hyper<F>,
+    k: R::Tensor<F>,
+    /// Gradients as they lie in memory, and as the wrappers' hooks leave them.
+    raw: Vec<F>,
+    wrapped: Vec<F>,
+    loader: Loader<F>,
+    sums: [F; 2],
+    line_sums: [Vec<F>; 2],
+    /// Whether a pass of sums has stored the state.
+    stored: bool,
+}
+
+impl<'a, R: Rule, F: Real> Running<'a, R, F> {
+    fn new(rule: &'a R, step: Step<'a, F>) -> Self {
+        let raw = step.grads.to_vec();
+        Self {
+            h: hyper_of::<R, F>(step.hyper),
+            k: R::Tensor::<F>::read(step.tensor),
+            wrapped: behind(&step.wrappers, &raw),
+            raw,
+            loader: Loader::new(rule, step.common.first != F::zero(), step.lines),
+            sums: [F::zero(); 2],
+            line_sums: [vec![], vec![]],
+            stored: false,
+            rule,
+            step,
+        }
+    }
+
+    fn pass(&mut self, pass: Pass) {
+        let Self { rule, step, h, k, raw, wrapped, loader, sums, line_sums, stored } = self;
+        let Step { common: c, params, grads, lines, state, wrappers, .. } = step;
+        match pass {
+            Pass::Lines => {
+                let lines = lines.expect("a rule with rows and columns is for tensors that have them");
+                *line_sums = lines.sums(|i| rule.measure_line(h, prepare(c, params[i], wrapped[i])));
+            }
+            Pass::FinishLines => loader.finish_lines(*rule, h, line_sums, state),
+            Pass::Sums(given) => {
+                *sums = parts::tree(
+                    [F::zero(); 2],
+                    |a, b| given.combine.of(a, b),
+                    params.len(),
+                    |i| {
+                        let p = params[i];
                         let mut s = loader.load::<R::State<F>>(state, i, p);
-                        updates.push(self.direction(&h, &k, p, prepared[i], &mut s));
-                        states.push(s);
-                    }
-                    for Around { wrapper, numbers, counts, .. } in &wrappers {
-                        let factor = if *counts { wrapper.factor(numbers, &prepared, &updates) } else { F::one() };
-                        wrapper.updates(numbers, factor, &prepared, &mut updates);
-                    }
-                    let mut lost: Vec<bool> = raw.iter().map(|raw| raw.is_nan()).collect();
-                    wrappers.iter().for_each(|around| around.wrapper.lose(&around.numbers, &raw, &mut lost));
-                    let before = params.to_vec();
-                    let rate = self.decay_rate(&h, &k);
-                    for (i, p) in params.iter_mut().enumerate() {
-                        let (u, s) = (updates[i], &mut states[i]);
-                        let agree = parts::sign(u) == parts::sign(*p);
-                        let decay = c.decay + if agree { c.cautious } else { F::zero() };
-                        let u = if decay == F::zero() { u } else { decay * rate * *p + u };
-                        let landed = self.land(&h, &k, *p, u, s);
-                        *p = if lost[i] { F::nan() } else { landed };
-                        if !stored {
-                            loader.store(s, state, i);
+                        let g = if given.grad { prepare(c, p, wrapped[i]) } else { F::zero() };
+                        let numbers = rule.measure(h, k, p, g, &mut s);
+                        if given.stores {
+                            loader.store(&s, state, i);
                         }
+                        if given.pair { numbers } else { [numbers[0], F::zero()] }
+                    },
+                );
+                *stored |= given.stores;
+            }
+            Pass::Finish if params.is_empty() => {}
+            Pass::Finish => rule.finish(h, *sums, F::of(params.len() as f64), k),
+            // The sums of a tensor are whole already, and those of the model are no tensor's business.
+            Pass::FinishSums | Pass::FinishModel => {}
+            Pass::Apply => {
+                // A rule that has stored its state in a pass of sums reads no gradient here, unless a wrapper does.
+                if *stored && !wrappers.iter().any(|around| around.counts) {
+                    *raw = vec![F::zero(); grads.len()];
+                    *wrapped = behind(wrappers, raw);
+                }
+                let prepared: Vec<F> = params.iter().zip(&*wrapped).map(|(&p, &g)| prepare(c, p, g)).collect();
+                let mut states = Vec::with_capacity(params.len());
+                let mut updates = Vec::with_capacity(params.len());
+                for (i, &p) in params.iter().enumerate() {
+                    let mut s = loader.load::<R::State<F>>(state, i, p);
+                    updates.push(rule.direction(h, k, p, prepared[i], &mut s));
+                    states.push(s);
+                }
+                for Around { wrapper, numbers, counts, .. } in &*wrappers {
+                    let factor = if *counts { wrapper.factor(numbers, &prepared, &updates) } else { F::one() };
+                    wrapper.updates(numbers, factor, &prepared, &mut updates);
+                }
+                let mut lost: Vec<bool> = raw.iter().map(|raw| raw.is_nan()).collect();
+                wrappers.iter().for_each(|around| around.wrapper.lose(&around.numbers, raw, &mut lost));
+                let before = params.to_vec();
+                let rate = rule.decay_rate(h, k);
+                for (i, p) in params.iter_mut().enumerate() {
+                    let (u, s) = (updates[i], &mut states[i]);
+                    let agree = parts::sign(u) == parts::sign(*p);
+                    let decay = c.decay + if agree { c.cautious } else { F::zero() };
+                    let u = if decay == F::zero() { u } else { decay * rate * *p + u };
+                    let landed = rule.land(h, k, *p, u, s);
+                    *p = if lost[i] { F::nan() } else { landed };
+                    if !*stored {
+                        loader.store(s, state, i);
                     }
-                    let first = c.first != F::zero();
-                    for Around { wrapper, numbers, slot, .. } in &mut wrappers {
-                        wrapper.land(numbers, first, &before, params, slot);
-                    }
+                }
+                let first = c.first != F::zero();
+                for Around { wrapper, numbers, slot, .. } in wrappers {
+                    wrapper.land(numbers, first, &before, params, slot);
                 }
             }
         }
-        k.write(tensor);
+    }
+}
+
+impl<R: Rule, F: Real> Kernel<F> for R {
+    fn step(&self, step: Step<'_, F>) {
+        let mut running = Running::new(self, step);
+        self.passes().into_iter().for_each(|pass| running.pass(pass));
+        running.k.write(running.step.tensor);
+    }
+
+    fn step_model(&self, steps: Vec<(usize, Step<'_, F>)>, model: &mut [F]) {
+        let mut k = R::Tensor::<F>::read(model);
+        let mut all: Vec<_> = steps.into_iter().map(|(i, step)| (i, Running::new(self, step))).collect();
+        let Some(&(last, _)) = all.last() else { return };
+        let mut combine = Combine::Add;
+        for pass in self.passes() {
+            if let Pass::Sums(sums) = pass {
+                combine = sums.combine;
+            }
+            if pass == Pass::FinishModel {
+                let mut sums = vec![[F::zero(); 2]; last + 1];
+                all.iter().for_each(|(i, running)| sums[*i] = running.sums);
+                let sums = parts::list([F::zero(); 2], |a, b| combine.of(a, b), &sums);
+                self.finish(&all[0].1.h, sums, F::one(), &mut k);
+            }
+            for (_, running) in &mut all {
+                running.k = k;
+                running.pass(pass);
+            }
+        }
+        k.write(model);
     }
 
     fn moved(&self, to: Move, hyper: &[f64], params: &mut [F], state: &[Vec<F>]) {

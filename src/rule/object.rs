@@ -36,6 +36,8 @@ pub trait AnyRule: Any + Kernel<f32> + Kernel<f64> + Debug + Send + Sync {
     fn lr(&self) -> f64;
     /// [`Rule::weight_decay`].
     fn weight_decay(&self) -> WeightDecay;
+    /// [`Rule::MODEL_FIELDS`].
+    fn model_fields(&self) -> &'static [&'static str];
     /// [`Rule::option`].
     fn option(&mut self, name: &str) -> Option<&mut f64>;
     /// [`Rule::constants`].
@@ -91,7 +93,8 @@ impl<R: Rule> AnyRule for R {
         R::TAKES_SIGNS
     }
     fn elementwise(&self) -> bool {
-        R::ELEMENTWISE && !Rule::passes(self).contains(&Pass::Finish)
+        let finishes = |pass: &Pass| matches!(pass, Pass::Finish | Pass::FinishModel);
+        R::ELEMENTWISE && !Rule::passes(self).iter().any(finishes)
     }
     fn rests(&self) -> bool {
         R::RESTS
@@ -124,6 +127,9 @@ impl<R: Rule> AnyRule for R {
     }
     fn weight_decay(&self) -> WeightDecay {
         Rule::weight_decay(self)
+    }
+    fn model_fields(&self) -> &'static [&'static str] {
+        R::MODEL_FIELDS
     }
     fn option(&mut self, name: &str) -> Option<&mut f64> {
         Rule::option(self, name)
@@ -224,6 +230,19 @@ impl dyn AnyRule {
     /// Whether the rule keeps numbers of rows or columns.
     pub fn has_lines(&self) -> bool {
         self.slots().iter().any(|slot| slot.extent.is_line())
+    }
+
+    /// Whether the rule sums over the whole model.
+    pub fn sums_over_model(&self) -> bool {
+        self.passes().contains(&Pass::FinishModel)
+    }
+
+    /// Refuses a field that is the whole model's where a group sets it.
+    pub(crate) fn check_of_group(&self, field: &str, value: impl ToString) -> Result<()> {
+        match self.model_fields().contains(&field) {
+            true => refuse(field, value, format!("left to the top level: {} has one for all groups", self.name())),
+            false => Ok(()),
+        }
     }
 
     /// Whether the rule keeps numbers of columns.

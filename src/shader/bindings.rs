@@ -4,6 +4,7 @@
 use super::walk::Skeleton;
 use crate::rule::{AnyRule, Extent, Pass, Slot};
 use crate::tensor::Pages;
+use crate::words::SUM_WORDS;
 use crate::wrappers::Wrappers;
 
 /// A storage buffer of a composed shader, in the order of the binding numbers.
@@ -67,18 +68,19 @@ pub(super) struct Declares {
 /// Whether a walk reads parameters, and whether it reads gradients.
 pub(super) fn declares(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton) -> Declares {
     use Skeleton::{
-        Accumulate, Apply, Counts, Decide, Finish, FinishCounts, FinishLines, FinishNorms, Lines, Moves, Norms, Sums,
+        Accumulate, Apply, Counts, Decide, Finish, FinishCounts, FinishLines, FinishModel, FinishNorms, FinishSums,
+        Lines, Moves, Norms, Sums,
     };
     let grads = match skeleton {
         Lines | Sums | Counts | Norms | Accumulate => true,
         // A wrapper that counts compares the update with the gradient.
         Apply => !rule.stores_early() || wrappers.counts(),
-        FinishLines | Finish | FinishCounts | Moves | FinishNorms | Decide => false,
+        FinishLines | Finish | FinishSums | FinishModel | FinishCounts | Moves | FinishNorms | Decide => false,
     };
     let params = match skeleton {
         Lines | Sums | Counts | Apply | Moves | Accumulate => true,
         Norms => wrappers.measures_params(),
-        FinishLines | Finish | FinishCounts | FinishNorms | Decide => false,
+        FinishLines | Finish | FinishSums | FinishModel | FinishCounts | FinishNorms | Decide => false,
     };
     Declares { params, grads }
 }
@@ -86,7 +88,8 @@ pub(super) fn declares(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skelet
 /// The bindings that a rule's shader of this skeleton declares.
 pub fn bindings(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, pages: Pages) -> Vec<Binding> {
     use Skeleton::{
-        Accumulate, Apply, Counts, Decide, Finish, FinishCounts, FinishLines, FinishNorms, Lines, Moves, Norms, Sums,
+        Accumulate, Apply, Counts, Decide, Finish, FinishCounts, FinishLines, FinishModel, FinishNorms, FinishSums,
+        Lines, Moves, Norms, Sums,
     };
     let Declares { params, grads } = declares(rule, wrappers, skeleton);
     let (apart, values) = (pages == Pages::Apart, params || grads);
@@ -95,14 +98,15 @@ pub fn bindings(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, pag
         _ => 0,
     };
     let scratch = match skeleton {
-        Lines | FinishLines | Sums | Finish | Counts | FinishCounts | Norms | FinishNorms => true,
+        Lines | FinishLines | Sums | Finish | FinishSums | FinishModel | Counts | FinishCounts => true,
+        Norms | FinishNorms => true,
         Apply => tensor_numbers(rule, wrappers) > 0,
         Moves | Decide | Accumulate => false,
     };
     let lines = match skeleton {
         Lines | FinishLines => true,
         Sums | Counts | Apply => rule.has_lines(),
-        Finish | FinishCounts | Moves | Norms | FinishNorms | Decide | Accumulate => false,
+        Finish | FinishSums | FinishModel | FinishCounts | Moves | Norms | FinishNorms | Decide | Accumulate => false,
     };
     let state = matches!(skeleton, Sums | Counts | Apply | Moves) && !element_slots(rule, wrappers).is_empty();
     let decides = matches!(skeleton, FinishNorms | Decide);
@@ -131,9 +135,18 @@ pub fn element_slots(rule: &dyn AnyRule, wrappers: &Wrappers) -> Vec<Slot> {
     all.filter(|slot| slot.extent == Extent::Element).collect()
 }
 
-/// Numbers that a tensor has in the scratch buffer: those of the rule's `Tensor`, where a pass finishes them, then the
-/// factor of a wrapper that counts.
+/// Numbers that a tensor has in the scratch buffer: those of the rule's `Tensor`, where a pass finishes them, or the
+/// tensor's sums, where the rule sums over the model; then the factor of a wrapper that counts.
 pub fn tensor_numbers(rule: &dyn AnyRule, wrappers: &Wrappers) -> usize {
-    let own = if rule.passes().contains(&Pass::Finish) { rule.names().tensor.len() } else { 0 };
+    let own = match rule.sums_over_model() {
+        true => SUM_WORDS as usize,
+        false if rule.passes().contains(&Pass::Finish) => rule.names().tensor.len(),
+        false => 0,
+    };
     own + usize::from(wrappers.counts())
+}
+
+/// Numbers that the model has in the scratch buffer, before those of the tensors.
+pub fn model_numbers(rule: &dyn AnyRule) -> usize {
+    if rule.sums_over_model() { rule.names().tensor.len() } else { 0 }
 }

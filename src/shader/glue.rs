@@ -3,13 +3,13 @@
 
 use std::fmt::Write;
 
-use super::bindings::{Binding, bindings, declares, element_slots, tensor_numbers};
+use super::bindings::{Binding, bindings, declares, element_slots, model_numbers, tensor_numbers};
 use super::hooks::{hooks, in_walk};
 use super::values::{Values, load_elements, load_four, load_words, page_glue, store_params};
 use super::walk::Skeleton;
 use crate::rule::{AnyRule, Common, Extent, Numbers, Slot, Start};
 use crate::tensor::{Access, DType};
-use crate::words::{self, Chunk, LinesOfMatrix, TensorSums, Tile};
+use crate::words::{self, Chunk, LinesOfMatrix, ModelSums, TensorSums, Tile};
 use crate::wrapper::Decided;
 use crate::wrappers::Wrappers;
 
@@ -80,6 +80,8 @@ pub(super) fn glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, 
         }
         Skeleton::FinishLines
         | Skeleton::Finish
+        | Skeleton::FinishSums
+        | Skeleton::FinishModel
         | Skeleton::FinishCounts
         | Skeleton::FinishNorms
         | Skeleton::Decide => {}
@@ -96,7 +98,7 @@ pub(super) fn glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, 
         );
     }
     if !of_lines && !skeleton.knows_no_rule() {
-        text.push_str(&tensor_glue(rule, wrappers, bindings.contains(&Binding::Scratch)));
+        text.push_str(&tensor_glue(rule, wrappers, skeleton, bindings.contains(&Binding::Scratch)));
     }
     text
 }
@@ -105,17 +107,19 @@ pub(super) fn glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, 
 /// `whole` where values lie in any of several pages.
 fn shared_words(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, whole: bool) -> String {
     use Skeleton::{
-        Accumulate, Apply, Counts, Decide, Finish, FinishCounts, FinishLines, FinishNorms, Lines, Moves, Norms, Sums,
+        Accumulate, Apply, Counts, Decide, Finish, FinishCounts, FinishLines, FinishModel, FinishNorms, FinishSums,
+        Lines, Moves, Norms, Sums,
     };
     let entry = match skeleton {
         Sums | Counts | Apply | Moves | Norms | Accumulate => words::entry::<Chunk>(whole),
-        Finish | FinishCounts | FinishNorms => words::entry::<TensorSums>(whole),
+        Finish | FinishSums | FinishCounts | FinishNorms => words::entry::<TensorSums>(whole),
+        FinishModel => words::entry::<ModelSums>(whole),
         Lines => words::entry::<Tile>(whole),
         FinishLines => words::entry::<LinesOfMatrix>(whole),
         Decide => String::new(),
     };
     let has_sums = match skeleton {
-        Sums | Finish | Counts | FinishCounts => true,
+        Sums | Finish | FinishSums | FinishModel | Counts | FinishCounts => true,
         Apply => tensor_numbers(rule, wrappers) > 0,
         _ => false,
     };
@@ -280,13 +284,18 @@ fn store_{name}(chunk: Chunk, q: u32, numbers: vec4<f32>) {{\n{at}    {word} = e
     )
 }
 
-fn tensor_glue(rule: &dyn AnyRule, wrappers: &Wrappers, bound: bool) -> String {
+fn tensor_glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, bound: bool) -> String {
     let names = rule.names().tensor;
-    let count = tensor_numbers(rule, wrappers);
-    let mut text = String::from("fn load_tensor(tensor: u32) -> Tensor {\n");
+    let (model, count) = (model_numbers(rule), tensor_numbers(rule, wrappers));
     let own = count - usize::from(wrappers.counts());
+    // The words of the model come first, then those of each tensor.
+    let of_tensor = |i: usize| {
+        if model == 0 { format!("{count}u * tensor + {i}u") } else { format!("{model}u + {count}u * tensor + {i}u") }
+    };
+    let number = |i: usize| if model == 0 { of_tensor(i) } else { format!("{i}u") };
+    let mut text = String::from("fn load_tensor(tensor: u32) -> Tensor {\n");
     if bound && own > 0 {
-        let number = |i| format!("        bitcast<f32>(scratch[{count}u * tensor + {i}u]),\n");
+        let number = |i| format!("        bitcast<f32>(scratch[{}]),\n", number(i));
         let numbers: String = (0..names.len()).map(number).collect();
         line(&mut text, format_args!("    return Tensor(\n{numbers}    );"));
     } else {
@@ -294,7 +303,7 @@ fn tensor_glue(rule: &dyn AnyRule, wrappers: &Wrappers, bound: bool) -> String {
     }
     text.push_str("}\n\nfn load_factor(tensor: u32) -> f32 {\n");
     match bound && wrappers.counts() {
-        true => line(&mut text, format_args!("    return bitcast<f32>(scratch[{count}u * tensor + {own}u]);")),
+        true => line(&mut text, format_args!("    return bitcast<f32>(scratch[{}]);", of_tensor(own))),
         false => line(&mut text, format_args!("    return 1.0;")),
     }
     text.push_str("}\n");
@@ -303,13 +312,17 @@ fn tensor_glue(rule: &dyn AnyRule, wrappers: &Wrappers, bound: bool) -> String {
     }
     if wrappers.counts() {
         text.push_str("\nfn store_factor(tensor: u32, factor: f32) {\n");
-        line(&mut text, format_args!("    scratch[{count}u * tensor + {own}u] = bitcast<u32>(factor);"));
+        line(&mut text, format_args!("    scratch[{}] = bitcast<u32>(factor);", of_tensor(own)));
         text.push_str("}\n");
     }
     text.push_str("\nfn store_tensor(tensor: u32, k: Tensor) {\n");
-    for (i, name) in names.iter().take(own).enumerate() {
-        line(&mut text, format_args!("    scratch[{count}u * tensor + {i}u] = bitcast<u32>(k.{name});"));
+    for (i, name) in names.iter().enumerate().filter(|_| own > 0) {
+        line(&mut text, format_args!("    scratch[{}] = bitcast<u32>(k.{name});", number(i)));
     }
     text.push_str("}\n\n");
+    if matches!(skeleton, Skeleton::FinishSums | Skeleton::FinishModel) {
+        line(&mut text, format_args!("// Where the sums of a tensor stand.\nfn sums_of(tensor: u32) -> u32 {{"));
+        line(&mut text, format_args!("    return {};\n}}\n", of_tensor(0)));
+    }
     text + include_str!("../../shaders/glue/sum_partials.wgsl")
 }

@@ -16,6 +16,10 @@ pub enum Skeleton {
     Sums,
     /// One workgroup a tensor combines the chunks' results and calls `finish`.
     Finish,
+    /// One workgroup a tensor combines the chunks' results and keeps them.
+    FinishSums,
+    /// One workgroup combines what was kept of the tensors and calls `finish`.
+    FinishModel,
     /// One workgroup a chunk counts the chunk's elements for a wrapper, by what the rule is about to subtract.
     Counts,
     /// One workgroup a tensor adds the chunks' counts up, and the wrapper makes the tensor's factor of them.
@@ -45,11 +49,13 @@ struct Parts {
 
 impl Skeleton {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Lines,
         Self::FinishLines,
         Self::Sums,
         Self::Finish,
+        Self::FinishSums,
+        Self::FinishModel,
         Self::Counts,
         Self::FinishCounts,
         Self::Apply,
@@ -90,6 +96,18 @@ impl Skeleton {
                 entry: "finish_tensor",
                 base: &[PAIR, PARTIALS],
                 text: include_str!("../../shaders/skeletons/finish.wgsl"),
+            },
+            Self::FinishSums => Parts {
+                name: "finish_sums",
+                entry: "finish_sums",
+                base: &[PAIR, PARTIALS],
+                text: include_str!("../../shaders/skeletons/finish_sums.wgsl"),
+            },
+            Self::FinishModel => Parts {
+                name: "finish_model",
+                entry: "finish_model",
+                base: &[PAIR],
+                text: include_str!("../../shaders/skeletons/finish_model.wgsl"),
             },
             Self::Counts => Parts {
                 name: "counts",
@@ -197,6 +215,8 @@ impl Walk {
                 Self { sums, ..Self::new(Skeleton::Sums) }
             }
             Pass::Finish => Self { sums: last, ..Self::new(Skeleton::Finish) },
+            Pass::FinishSums => Self { sums: last, ..Self::new(Skeleton::FinishSums) },
+            Pass::FinishModel => Self { sums: last, ..Self::new(Skeleton::FinishModel) },
             Pass::Apply => Self::new(Skeleton::Apply),
         };
         let mut walks: Vec<_> = rule.passes().into_iter().map(walk).collect();

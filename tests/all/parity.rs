@@ -117,12 +117,14 @@ fn every_decay_and_direction_match_in_one_dispatch() {
     let flat = tensors(&sizes);
     let matrices: Vec<_> = flat.iter().zip(sizes).map(|(flat, size)| TensorSpec::f32(&flat.name, [size, 3])).collect();
     for (row, tensors) in ALL.iter().flat_map(|row| [(row, &flat), (row, &matrices)]) {
+        let has_rates = !(row.default)().model_fields().contains(&"lr");
+        let with_rate = |group: Group, lr: f64| if has_rates { group.set("lr", lr) } else { group };
         let mut config = Config::from((row.default)());
         for (i, &kind) in row.decays.iter().enumerate() {
             let decay = if kind == "none" { "none".into() } else { serde_json::json!({ kind: 0.1 * (i + 1) as f64 }) };
-            config = config.group(Group::new([format!("t{i}")]).set("weight_decay", decay).set("lr", 0.1));
+            config = config.group(with_rate(Group::new([format!("t{i}")]).set("weight_decay", decay), 0.1));
         }
-        let up = Group::new([format!("t{}", row.decays.len())]).set("maximize", true).set("lr", 0.2);
+        let up = with_rate(Group::new([format!("t{}", row.decays.len())]).set("maximize", true), 0.2);
         let mut twin = Parity::new(&gpu, &config.group(up), tensors, 3).midway(7);
         let report = twin.optimizer.plan(&twin.params, &twin.grads).unwrap();
         assert_eq!((report.variants, report.windows), (1, 1), "{}", row.name);

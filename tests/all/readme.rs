@@ -183,6 +183,7 @@ fn state(default: &[Slot], all: impl Iterator<Item = Slot>) -> String {
     let text = |slot: &Slot| match slot.extent {
         Extent::Element => format!("`{}`", slot.name),
         Extent::Tensor => format!("`{}` (one a tensor)", slot.name),
+        Extent::Model => format!("`{}` (one in all)", slot.name),
         Extent::Row => format!("`{}` (one a row)", slot.name),
         Extent::Column => format!("`{}` (one a column)", slot.name),
         Extent::Leading => format!("`{}` (one a row of the first dimension)", slot.name),

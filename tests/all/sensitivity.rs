@@ -38,6 +38,9 @@ macro_rules! kernel {
             fn step(&self, step: Step<'_, $real>) {
                 self.rule.step(step);
             }
+            fn step_model(&self, steps: Vec<(usize, Step<'_, $real>)>, model: &mut [$real]) {
+                self.rule.step_model(steps, model);
+            }
             fn moved(&self, to: Move, hyper: &[f64], params: &mut [$real], state: &[Vec<$real>]) {
                 self.rule.moved(to, hyper, params, state);
             }
@@ -77,6 +80,9 @@ impl AnyRule for Broken {
     }
     fn options(&self) -> &'static [&'static str] {
         self.rule.options()
+    }
+    fn model_fields(&self) -> &'static [&'static str] {
+        self.rule.model_fields()
     }
     fn option(&mut self, name: &str) -> Option<&mut f64> {
         self.rule.option(name)
@@ -400,6 +406,8 @@ fn a_dropped_statement_of_a_skeleton_is_noticed_by_some_rule() {
         include_str!("../../shaders/skeletons/sums.wgsl"),
         include_str!("../../shaders/skeletons/pair.wgsl"),
         include_str!("../../shaders/skeletons/finish.wgsl"),
+        include_str!("../../shaders/skeletons/finish_sums.wgsl"),
+        include_str!("../../shaders/skeletons/finish_model.wgsl"),
     ];
     // What is wrapped around a rule is looked at first where it may show there.
     let edits_of = |pieces: &[&str], around: bool| -> Vec<_> {
