@@ -20,6 +20,7 @@ mod lion;
 mod mars;
 mod nadam;
 mod novograd;
+mod prodigy;
 mod radam;
 mod rmsprop;
 mod rprop;
@@ -67,6 +68,7 @@ all![
     adafactor::Adafactor,
     schedule_free::ScheduleFree,
     schedule_free_sgd::ScheduleFreeSgd,
+    prodigy::Prodigy,
 ];
 
 pub use adafactor::AdafactorForm;

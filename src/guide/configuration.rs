@@ -57,6 +57,27 @@
 //! [`Ema`]: crate::Ema
 //! [`Lookahead`]: crate::Lookahead
 //!
+//! # No learning rate
+//!
+//! [`Prodigy`](crate::Prodigy) estimates from all gradients how far the solution is, and steps accordingly: leave its
+//! `lr` at 1, perhaps with a schedule. Its estimate is of the whole model, so groups set no `lr`.
+//!
+//! ```
+//! use ndarray::arr1;
+//! use wgpu_optim::{Config, Prodigy, Reference, TensorSpec};
+//!
+//! let tensors = [TensorSpec::f32("w", [2]), TensorSpec::f32("b", [1])];
+//! let mut prodigy = Reference::<f64>::new(&Config::from(Prodigy::default()), &tensors)?;
+//! let mut params = [arr1(&[3.0, -1.0]).into_dyn(), arr1(&[2.0]).into_dyn()];
+//! for _ in 0..500 {
+//!     let grads = [Some(params[0].clone()), Some(params[1].clone())]; // of half the sum of squares
+//!     prodigy.step(&mut params, &grads)?;
+//! }
+//! assert!(params.iter().flatten().all(|p| p.abs() < 0.1), "{params:?}");
+//! assert!(prodigy.state("b", "d")?.sum() > 1e-6); // the estimate has grown; it is the same for all tensors
+//! # Ok::<(), wgpu_optim::Error>(())
+//! ```
+//!
 //! # Less state
 //!
 //! Adam keeps two numbers an element. With `v_per: row` a matrix keeps one mean square for each index of its first

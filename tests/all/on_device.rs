@@ -202,8 +202,8 @@ fn what_the_device_writes_counts_as_what_the_host_sets() {
     }
     say(&format!("on_device: {taken} options taken, {refused} refused, worst {all_worst} ulp"));
     assert!(taken > 100 && refused > 5, "{taken} taken, {refused} refused");
-    // There the ratio that it is in has reached its bound.
-    assert_eq!(without_effect, ["eps of lars/larc_at_most"]);
+    // There the ratio that it is in has reached its bound, and the rate is an estimate that starts at 1e-6.
+    assert_eq!(without_effect, ["eps of lars/larc_at_most", "weight_decay of prodigy/default"]);
 }
 
 #[test]

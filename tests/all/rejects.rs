@@ -9,7 +9,7 @@ use wgpu_optim::rule::{AnyRule, Extent, RuleEntry};
 use wgpu_optim::rules::ALL;
 use wgpu_optim::wgpu::{self, BufferUsages};
 use wgpu_optim::{Adagrad, Adam, AdamW, Arena, Buffers, Config, Error, Gpu, Group, NovoGrad, Optimizer, Reference};
-use wgpu_optim::{BestParams, DType, EarlyStopping, Init, Result, RmsProp, Sgd, Slice, TensorSpec, Tuning};
+use wgpu_optim::{BestParams, DType, EarlyStopping, Init, Result, RmsProp, Schedule, Sgd, Slice, TensorSpec, Tuning};
 use wgpu_optim::{WeightDecay, required_limits};
 
 fn refused(what: &str, config: Result<Config>, text: &str) {
@@ -677,17 +677,49 @@ const CALLS: [(Call, &str); 18] = [
     (|twin| twin.optimizer.set("weight_decay", 0.1), "weight_decay is 0.1, must be left alone where it is none"),
 ];
 
+/// A group with a rate of its own, where it may have one.
+fn group_of_its_own(rule: &dyn AnyRule) -> Group {
+    let group = Group::new(["t2"]);
+    if rule.model_fields().contains(&"lr") { group.set("maximize", true) } else { group.set("lr", 0.25) }
+}
+
+#[test]
+fn what_belongs_to_the_model_is_not_set_by_a_group() {
+    let mut found = 0;
+    for row in ALL {
+        let rule = (row.default)();
+        for &field in rule.model_fields() {
+            found += 1;
+            let value = rule.to_json()[field].clone();
+            let bound = format!("must be left to the top level: {} has one for all groups", row.name);
+            let group = Group::new(["t0"]).set(field, value.clone());
+            let error = groups(Config::from(rule.clone()).group(group), &tensors(&[3]));
+            refused(row.name, error, &format!("groups[0].{field} is {value}, {bound}"));
+            if rule.number(field).is_some_and(|number| number > 0.0) {
+                let config =
+                    Config::from(rule.clone()).group(Group::new(["t0"]).schedule(field, Schedule::Constant {}));
+                let path = if field == "lr" { "schedule".into() } else { format!("schedules.{field}") };
+                let text = format!("configuration: groups[0].{path}: {field} is scheduled, {bound}");
+                refused(row.name, groups(config, &tensors(&[3])), &text);
+            }
+        }
+    }
+    assert!(found > 0, "no rule has fields of the model");
+}
+
 #[test]
 fn names_numbers_and_lengths_that_do_not_fit_move_nothing() {
     let Some(gpu) = gpu("rejected calls", ALL.len() * CALLS.len()) else { return };
     for row in ALL {
         let no_decay = (row.default)().with(&object(r#"{"weight_decay": "none"}"#)).expect("every rule takes none");
-        let config = Config::from(no_decay).group(Group::new(["t2"]).set("lr", 0.25));
+        let config = Config::from(no_decay.clone()).group(group_of_its_own(&*no_decay));
         let mut twin = Parity::new(&gpu, &config, &tensors(&SIZES), 3).midway(10);
         let sets_lr = (row.default)().options().contains(&"lr");
+        let one_lr = (row.default)().model_fields().contains(&"lr");
         for (i, (call, text)) in CALLS.into_iter().enumerate() {
             let text = match text.strip_prefix("groups[0].lr is") {
                 Some(_) if !sets_lr => "configuration: groups[0].lr: is not an option that may change; those of ...",
+                Some(_) if one_lr => "groups[0].lr is -1, must be left to the top level: ...",
                 _ => text,
             };
             twin.refuses(&format!("{}, call {i}", row.name), text, call);
@@ -740,7 +772,7 @@ fn a_number_that_would_need_another_pipeline_moves_nothing() {
         found += 1;
         let what = format!("{}/{case}", row.name);
         let text = format!("{field} is 0, must be a value that needs no other pipeline or state than at creation");
-        let config = Config::from(rule).group(Group::new(["t2"]).set("lr", 0.25));
+        let config = Config::from(rule.clone()).group(group_of_its_own(&*rule));
         let mut twin = Parity::new(&gpu, &config, &tensors(&SIZES), 5).midway(10);
         twin.refuses(&what, &text, |twin| twin.optimizer.set(&field, 0.0));
         twin.refuses(&what, &format!("groups[0].{text}"), |twin| twin.optimizer.set_group(0, &field, 0.0));

@@ -1,0 +1,495 @@
+// prodigy / apply / param f32, vec4. Composed by wgpu-optim 0.2.0.
+
+// Shared vocabulary of the rules: pure functions of numbers.
+// Twin: src/parts.rs
+
+// Both weights come from the host: 1 - f32(0.999) is off by 1.3e-5.
+fn ema(old: f32, new_value: f32, keep: f32, take: f32) -> f32 {
+    return keep * old + take * new_value;
+}
+
+// On the bits: naga writes x != x as an ordered compare, which is false for NaN.
+fn is_nan(x: f32) -> bool {
+    return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u;
+}
+
+// Not max, which may drop a NaN.
+fn at_least(x: f32, bound: f32) -> f32 {
+    return select(x, bound, x < bound);
+}
+
+// The angle of the point (x, y) with x at least 0, from -pi/2 to pi/2; 0 for the origin. The built-in atan of a device
+// is any number near it.
+fn angle(y: f32, x: f32) -> f32 {
+    let size = abs(y);
+    if (size == 0.0) {
+        return y;
+    }
+    let is_steep = size > x;
+    let ratio = select(size, x, is_steep) / select(x, size, is_steep);
+    let is_wide = ratio > 0.41421357;
+    var t = ratio;
+    if (is_wide) {
+        t = (ratio - 1.0) / (ratio + 1.0);
+    }
+    let z = t * t;
+    let tail = ((0.08053745 * z - 0.13877685) * z + 0.19977711) * z - 0.3333295;
+    let near = tail * z * t + t;
+    let part = select(near, near + 0.7853982, is_wide);
+    let part_of_quarter = select(part, 1.5707964 - part, is_steep);
+    return select(part_of_quarter, -part_of_quarter, y < 0.0);
+}
+
+// f32 in words of 32 bits.
+
+fn decode_f32(words: vec4<u32>) -> vec4<f32> {
+    return bitcast<vec4<f32>>(words);
+}
+
+fn encode_f32(numbers: vec4<f32>) -> vec4<u32> {
+    return bitcast<vec4<u32>>(numbers);
+}
+
+// Prodigy: Adam whose step follows an estimate of the distance to the solution (Mishchenko and Defazio 2023, Algorithm
+// 4).
+// Twin: src/rules/prodigy.rs
+
+override BIAS_CORRECTION: bool = false;
+override SAFEGUARD: bool = false; // the estimate's sums leave the learning rate out
+
+struct Hyper {
+    lr: f32,
+    beta1: f32,
+    one_minus_beta1: f32,
+    beta2: f32,
+    one_minus_beta2: f32,
+    beta3: f32,
+    eps: f32,
+    d0: f32,
+    d_coef: f32,
+    growth_rate: f32,
+}
+struct State { m: f32, v: f32, s: f32, p0: f32 }
+struct Tensor {
+    d: f32,
+    d_max: f32,
+    num: f32,
+    bc1: f32, // 1 - beta1^k after k steps
+    bc2: f32,
+    rate: f32, // what lr is multiplied by in this step
+}
+
+fn measure(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> vec2<f32> {
+    let scaled = k.d * g;
+    var weight = k.d / h.d0;
+    if (SAFEGUARD) {
+        weight *= k.d;
+    } else {
+        weight *= rate_of(h, k) * h.lr;
+    }
+    (*s).m = ema((*s).m, scaled, h.beta1, h.one_minus_beta1);
+    (*s).v = ema((*s).v, scaled * scaled, h.beta2, h.one_minus_beta2);
+    let sum = ema((*s).s, g, h.beta3, weight);
+    (*s).s = sum;
+    return vec2<f32>(g * ((*s).p0 - p), abs(sum));
+}
+
+fn finish(h: Hyper, sums: vec2<f32>, len: f32, k: ptr<function, Tensor>) {
+    if (sums.y == 0.0) {
+        (*k).rate = 0.0;
+        return;
+    }
+    let d = (*k).d;
+    let rate = rate_of(h, *k);
+    let num = ema((*k).num, sums.x, h.beta3, d / h.d0 * (rate * h.lr));
+    let hat = h.d_coef * num / sums.y;
+    let d_max = max((*k).d_max, hat);
+    let reached = select(d, max(d, hat), d == h.d0);
+    (*k).rate = rate;
+    (*k).num = num;
+    (*k).d_max = d_max;
+    (*k).d = min(d_max, reached * h.growth_rate);
+    if (BIAS_CORRECTION) {
+        (*k).bc1 = ema((*k).bc1, 1.0, h.beta1, h.one_minus_beta1);
+        (*k).bc2 = ema((*k).bc2, 1.0, h.beta2, h.one_minus_beta2);
+    }
+}
+
+fn decay_rate(h: Hyper, k: Tensor) -> f32 {
+    return k.rate;
+}
+
+fn direction(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> f32 {
+    return k.rate * h.lr * (*s).m / (sqrt((*s).v) + k.d * h.eps);
+}
+
+// What lr is multiplied by: the estimate, and the corrections of the step's count.
+fn rate_of(h: Hyper, k: Tensor) -> f32 {
+    if (!BIAS_CORRECTION) {
+        return k.d;
+    }
+    let bc1 = ema(k.bc1, 1.0, h.beta1, h.one_minus_beta1);
+    let bc2 = ema(k.bc2, 1.0, h.beta2, h.one_minus_beta2);
+    return k.d * sqrt(bc2) / bc1;
+}
+
+fn land(h: Hyper, k: Tensor, p: f32, u: f32, s: ptr<function, State>) -> f32 {
+    return p - u;
+}
+
+fn moved(h: Hyper, p: f32, s: ptr<function, State>) -> f32 {
+    return p;
+}
+
+// What every walk does around a rule, whatever the rule.
+// Twin: `Common` in src/rule.rs
+
+// Each switch is on where any group of the dispatch needs it. A group that does not need it has the number that changes
+// nothing.
+override MAXIMIZE: bool = false;
+override L2: bool = false;
+override DECAY: bool = false;
+override CAUTIOUS: bool = false;
+override UNSCALE: bool = false; // gradients are those of a loss that was scaled
+override MEAN: bool = false; // gradients are sums of micro-batches
+override SKIPS: bool = false; // `accumulate` keeps a gradient that no step can use recognisable in the sum
+override NORM_PARAM: bool = false; // `norms` measures the parameters too
+
+// These say what a walk of sums does.
+override BIT_MAX: bool = false; // it takes the largest absolute value, by its bits, and adds nothing up
+override SUM_PAIR: bool = true; // the second number of `measure` counts
+override SUM_PARAM: bool = false; // `measure` is given the parameter
+override SUM_GRAD: bool = true; // `measure` is given the gradient
+override SUM_STATE: bool = false; // `measure` is given the state
+override SUM_STORES: bool = false; // the state that `measure` leaves is stored
+
+// Where a move outside a step leads: 0 to the look-ahead, 1 to evaluation, 2 back to training; higher ones are those of
+// wrappers.
+override MOVE: u32 = 0u;
+const TO_LOOK_AHEAD: u32 = 0u;
+const TO_TRAINING: u32 = 2u;
+
+// On where a chunk or tile ends within a vector of four. The words behind the end may belong to another tensor or hold
+// anything: a walk leaves them as they were, and adds them to no sum.
+override TAILS: bool = true;
+
+// On where the columns of a matrix are not a multiple of four in number, so that four elements may lie in several rows.
+override CROSSINGS: bool = true;
+override COLUMNS: bool = true; // the rule keeps numbers of columns
+
+// Lanes of a workgroup. A GPU takes 256. A processor that runs shaders in software takes eight lanes at a time through
+// the whole shader, so one eight a workgroup is fastest there.
+override LANES: u32 = 256u;
+
+struct Common {
+    sign: f32, // -1 to ascend, else 1
+    l2: f32,
+    decay: f32,
+    cautious: f32,
+    first: f32, // 1 where slots that start as the parameter take it
+}
+
+// Vectors of four in the bound window of state: an element's first slot, and from one slot to the next.
+struct Place { first: u32, span: u32 }
+
+// The place of a workgroup's entry in the table.
+fn entry_index(group: vec3<u32>, groups: vec3<u32>) -> u32 {
+    return group.y * groups.x + group.x;
+}
+
+// Vectors of four that hold so many elements.
+fn quads(len: u32) -> u32 {
+    return (len + 3u) / 4u;
+}
+
+// Returns 0 for every length that there is, which no compiler knows. A compiler may contract a product with the sum
+// that it goes straight into, as Mesa's llvmpipe does with some, and rounds otherwise then. It cannot where the
+// product's bits are combined with this number before, so no switch of a skeleton changes a bit.
+fn hidden_zero(len: u32) -> u32 {
+    return len >> 31u;
+}
+
+// Whether the tensor sits this step out. `apply` looks at UNDONE before.
+fn is_absent(record: u32) -> bool {
+    return record >= UNDONE;
+}
+
+// Glue: bindings, and the way between them and the rule's structs.
+
+@group(0) @binding(0) var<storage, read_write> params: array<vec4<u32>>;
+@group(0) @binding(2) var<storage, read_write> states: array<vec4<u32>>;
+@group(0) @binding(3) var<storage, read> tables: array<vec4<u32>>;
+@group(0) @binding(4) var<storage, read_write> scratch: array<u32>;
+@group(1) @binding(0) var<storage, read> clocks: array<u32>;
+
+const BLOCK_QUADS: u32 = 256u; // vectors of four in a block
+const ABSENT: u32 = 0xffffffffu; // for a record: the tensor is not in this step
+const UNDONE: u32 = 0xfffffffeu; // the step is skipped, and its look-ahead undone
+const OUT_OF_TURN: u32 = 2u; // for a step that is skipped
+
+const SUM_FIRST: u32 = 0u; // f32: the first number of `measure`, combined.
+const SUM_SECOND: u32 = 1u; // f32: the second number of `measure`, combined.
+const SUM_WORDS: u32 = 2u;
+
+// Adjacent elements of a tensor, which one workgroup takes.
+struct Chunk {
+    tensor: u32, // the tensor's place in the list
+    len: u32, // elements
+    param: u32, // elements of the bound parameters before the first
+    grad: u32, // elements of the bound gradients before the first
+    state: u32, // vectors of four of the bound state before the first
+    partial: u32, // where the chunk's partial result stands in scratch
+    column_numbers: u32, // where the columns of the first element's matrix stand in the bound lines
+    seen_rows: u32, // where what elements see of the first element's row stands in the bound lines
+    rows: u32, // rows of a matrix
+    columns: u32, // columns of a matrix
+    top: u32, // the first element's row in its matrix
+    left: u32, // the first element's column in its matrix
+}
+
+// Entry `i` of the table.
+fn load_entry(i: u32) -> Chunk {
+    let a = tables[3u * i + 0u];
+    let b = tables[3u * i + 1u];
+    let c = tables[3u * i + 2u];
+    return Chunk(a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w, c.x, c.y, c.z, c.w);
+}
+
+// Where the tensor's numbers stand in this step, as the host wrote it, or why the tensor has none.
+fn load_record(tensor: u32) -> u32 {
+    return clocks[tensor];
+}
+
+fn load_common(record: u32) -> Common {
+    return Common(
+        bitcast<f32>(clocks[record + 0u]),
+        bitcast<f32>(clocks[record + 1u]),
+        bitcast<f32>(clocks[record + 2u]),
+        bitcast<f32>(clocks[record + 3u]),
+        bitcast<f32>(clocks[record + 4u]),
+    );
+}
+
+fn load_hyper(record: u32) -> Hyper {
+    return Hyper(
+        bitcast<f32>(clocks[record + 5u]),
+        bitcast<f32>(clocks[record + 6u]),
+        bitcast<f32>(clocks[record + 7u]),
+        bitcast<f32>(clocks[record + 8u]),
+        bitcast<f32>(clocks[record + 9u]),
+        bitcast<f32>(clocks[record + 10u]),
+        bitcast<f32>(clocks[record + 11u]),
+        bitcast<f32>(clocks[record + 12u]),
+        bitcast<f32>(clocks[record + 13u]),
+        bitcast<f32>(clocks[record + 14u]),
+    );
+}
+
+// Hooks of wrappers, in the order in which they run.
+
+struct Wrapped {
+    unused: f32,
+}
+
+fn load_wrapped(tensor: u32, record: u32) -> Wrapped {
+    return Wrapped(
+        0.0,
+    );
+}
+
+fn wrapped_gradient(w: Wrapped, raw: f32) -> f32 {
+    var g = raw;
+    return g;
+}
+
+fn wrapped_update(w: Wrapped, k: f32, g: f32, of_rule: f32) -> f32 {
+    var u = of_rule;
+    return u;
+}
+
+fn wrapped_is_lost(w: Wrapped, raw: u32) -> bool {
+    var is_lost = (raw & 0x7fffffffu) > 0x7f800000u;
+    return is_lost;
+}
+
+fn wrapped_landed(
+    chunk: Chunk, w: Wrapped, first: bool, q: u32, before: vec4<f32>, after: vec4<f32>,
+) -> vec4<f32> {
+    var landed = after;
+    return landed;
+}
+
+fn wrapped_skipped(chunk: Chunk, q: u32, stands: vec4<f32>) -> vec4<f32> {
+    var p = stands;
+    return p;
+}
+
+// Whether a skipped step moves parameters.
+const RESTORES: bool = false;
+
+fn load_param(chunk: Chunk, q: u32) -> vec4<f32> {
+    return decode_f32(params[chunk.param / 4u + q]);
+}
+
+fn store_param(chunk: Chunk, q: u32, old: vec4<f32>, p: vec4<f32>) {
+    var stored = p;
+    if (TAILS) {
+        stored = select(old, p, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(chunk.len - 4u * q));
+    }
+    params[chunk.param / 4u + q] = encode_f32(stored);
+}
+
+fn state_place(chunk: Chunk, q: u32) -> Place {
+    let inside = q % BLOCK_QUADS;
+    return Place(chunk.state + 4u * q - 3u * inside, min(BLOCK_QUADS, quads(chunk.len) - (q - inside)));
+}
+
+fn load_state(chunk: Chunk, c: Common, q: u32, p: vec4<f32>, s0: ptr<function, State>, s1: ptr<function, State>, s2: ptr<function, State>, s3: ptr<function, State>) {
+    let at = state_place(chunk, q);
+    let m = decode_f32(states[at.first + 0u * at.span]);
+    (*s0).m = m.x;
+    (*s1).m = m.y;
+    (*s2).m = m.z;
+    (*s3).m = m.w;
+    let v = decode_f32(states[at.first + 1u * at.span]);
+    (*s0).v = v.x;
+    (*s1).v = v.y;
+    (*s2).v = v.z;
+    (*s3).v = v.w;
+    let s = decode_f32(states[at.first + 2u * at.span]);
+    (*s0).s = s.x;
+    (*s1).s = s.y;
+    (*s2).s = s.z;
+    (*s3).s = s.w;
+    let p0 = select(decode_f32(states[at.first + 3u * at.span]), p, c.first != 0.0);
+    (*s0).p0 = p0.x;
+    (*s1).p0 = p0.y;
+    (*s2).p0 = p0.z;
+    (*s3).p0 = p0.w;
+}
+
+fn store_state(chunk: Chunk, q: u32, s0: State, s1: State, s2: State, s3: State) {
+}
+
+fn load_grad(chunk: Chunk, q: u32) -> vec4<f32> {
+    return vec4<f32>();
+}
+
+fn load_tensor(tensor: u32) -> Tensor {
+    return Tensor(
+        bitcast<f32>(scratch[0u]),
+        bitcast<f32>(scratch[1u]),
+        bitcast<f32>(scratch[2u]),
+        bitcast<f32>(scratch[3u]),
+        bitcast<f32>(scratch[4u]),
+        bitcast<f32>(scratch[5u]),
+    );
+}
+
+fn load_factor(tensor: u32) -> f32 {
+    return 1.0;
+}
+
+fn store_tensor(tensor: u32, k: Tensor) {
+    scratch[0u] = bitcast<u32>(k.d);
+    scratch[1u] = bitcast<u32>(k.d_max);
+    scratch[2u] = bitcast<u32>(k.num);
+    scratch[3u] = bitcast<u32>(k.bc1);
+    scratch[4u] = bitcast<u32>(k.bc2);
+    scratch[5u] = bitcast<u32>(k.rate);
+}
+
+// The way to a partial result of a rule's sums: two numbers, as bits.
+
+fn load_partial(at: u32) -> vec2<u32> {
+    return vec2<u32>(scratch[at + SUM_FIRST], scratch[at + SUM_SECOND]);
+}
+
+fn store_partial(at: u32, numbers: vec2<u32>) {
+    scratch[at + SUM_FIRST] = numbers.x;
+    scratch[at + SUM_SECOND] = numbers.y;
+}
+
+// The gradient as the rule sees it: behind the wrappers' hooks, after maximize and L2 decay.
+// Twin: `prepare` in src/rule.rs
+
+fn prepare(c: Common, w: Wrapped, p: f32, raw: f32) -> f32 {
+    var g = wrapped_gradient(w, raw);
+    if (MAXIMIZE) {
+        g *= c.sign;
+    }
+    if (L2) {
+        g += c.l2 * p;
+    }
+    return g;
+}
+
+// Updates every element: one workgroup a chunk.
+
+@compute @workgroup_size(LANES)
+fn apply(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let chunk = load_entry(entry_index(group, groups));
+    let record = load_record(chunk.tensor);
+    if (RESTORES && record == UNDONE) {
+        restore(chunk, lane);
+    }
+    if (is_absent(record)) {
+        return;
+    }
+    let c = load_common(record);
+    let w = load_wrapped(chunk.tensor, record);
+    let factor = load_factor(chunk.tensor);
+    let h = load_hyper(record);
+    let k = load_tensor(chunk.tensor);
+    let end = quads(chunk.len);
+    for (var q = lane; q < end; q += LANES) {
+        let p = load_param(chunk, q);
+        let g = load_grad(chunk, q);
+        var s0: State;
+        var s1: State;
+        var s2: State;
+        var s3: State;
+        load_state(chunk, c, q, p, &s0, &s1, &s2, &s3);
+        let updated = vec4<f32>(
+            update(c, w, factor, h, k, p.x, g.x, &s0),
+            update(c, w, factor, h, k, p.y, g.y, &s1),
+            update(c, w, factor, h, k, p.z, g.z, &s2),
+            update(c, w, factor, h, k, p.w, g.w, &s3),
+        );
+        store_param(chunk, q, p, wrapped_landed(chunk, w, c.first != 0.0, q, p, updated));
+        store_state(chunk, q, s0, s1, s2, s3);
+    }
+}
+
+// One element's update: the new parameter.
+fn update(
+    c: Common, w: Wrapped, factor: f32, h: Hyper, k: Tensor, p: f32, raw: f32, s: ptr<function, State>,
+) -> f32 {
+    let g = prepare(c, w, p, raw);
+    var u = wrapped_update(w, factor, g, direction(h, k, p, g, s));
+    // Decay and update are added before they meet p: forming 1 - lr*d in f32 costs the replay tolerance.
+    if (CAUTIOUS) {
+        u += select(c.decay, c.decay + c.cautious, sign(u) == sign(p)) * decay_rate(h, k) * p;
+    } else if (DECAY) {
+        u += c.decay * decay_rate(h, k) * p;
+    }
+    let landed = land(h, k, p, u, s);
+    // min, max and sign may drop a NaN, and the parameter would look plausible. So the bits of a lost gradient replace
+    // it.
+    let bits = bitcast<u32>(raw);
+    return select(landed, bitcast<f32>(bits | 0x7fc00000u), wrapped_is_lost(w, bits));
+}
+
+// Puts the parameters back to where they stood before the look-ahead.
+fn restore(chunk: Chunk, lane: u32) {
+    let end = quads(chunk.len);
+    for (var q = lane; q < end; q += LANES) {
+        let p = load_param(chunk, q);
+        store_param(chunk, q, p, wrapped_skipped(chunk, q, p));
+    }
+}
+
