@@ -177,6 +177,9 @@ override TAILS: bool = true;
 override CROSSINGS: bool = true;
 override COLUMNS: bool = true; // the rule keeps numbers of columns
 
+// On where the new parameters go elsewhere than the old ones. A step that is skipped copies the old ones there.
+override COPIES: bool = false;
+
 // Lanes of a workgroup. A GPU takes 256. A processor that runs shaders in software takes eight lanes at a time through
 // the whole shader, so one eight a workgroup is fastest there.
 override LANES: u32 = 256u;
@@ -194,7 +197,7 @@ struct Place { first: u32, span: u32 }
 
 // The place of a workgroup's entry in the table.
 fn entry_index(group: vec3<u32>, groups: vec3<u32>) -> u32 {
-    return group.y * groups.x + group.x;
+    return clocks[DISPATCH_FIRST] + group.y * groups.x + group.x;
 }
 
 // Vectors of four that hold so many elements.
@@ -227,6 +230,16 @@ const ABSENT: u32 = 0xffffffffu; // for a record: the tensor is not in this step
 const UNDONE: u32 = 0xfffffffeu; // the step is skipped, and its look-ahead undone
 const OUT_OF_TURN: u32 = 2u; // for a step that is skipped
 
+const DISPATCH_FIRST: u32 = 0u; // The first entry of the table.
+const DISPATCH_END: u32 = 1u; // The entry behind the last one.
+const DISPATCH_ROWS: u32 = 2u; // Where the row of piece 0 would stand, counted from here, modulo 2^32.
+const DISPATCH_STEP: u32 = 3u; // Where the words of the step stand, counted from here.
+const DISPATCH_WORDS: u32 = 4u;
+
+const ROW_PARAM: u32 = 0u; // Elements before the parameters.
+const ROW_GRAD: u32 = 1u; // Elements before the gradients.
+const ROW_WORDS: u32 = 2u;
+
 const SUM_FIRST: u32 = 0u; // f32: the first number of `measure`, combined.
 const SUM_SECOND: u32 = 1u; // f32: the second number of `measure`, combined.
 const SUM_WORDS: u32 = 2u;
@@ -235,8 +248,8 @@ const SUM_WORDS: u32 = 2u;
 struct Chunk {
     tensor: u32, // the tensor's place in the list
     len: u32, // elements
-    param: u32, // elements of the bound parameters before the first
-    grad: u32, // elements of the bound gradients before the first
+    piece: u32, // the piece of the tensor that it is a part of
+    first: u32, // elements of the piece before the first
     state: u32, // vectors of four of the bound state before the first
     partial: u32, // where the chunk's partial result stands in scratch
     column_numbers: u32, // where the columns of the first element's matrix stand in the bound lines
@@ -245,19 +258,50 @@ struct Chunk {
     columns: u32, // columns of a matrix
     top: u32, // the first element's row in its matrix
     left: u32, // the first element's column in its matrix
+    param: u32, // Elements before the parameters.
+    grad: u32, // Elements before the gradients.
+    out: u32, // Elements before the place that the new parameters go to.
+    param_page: u32, // The page of the parameters.
+    grad_page: u32, // The page of the gradients.
+    out_page: u32, // The page that the new parameters go to, `ABSENT` for a tensor that is not in this step.
 }
 
-// Entry `i` of the table.
+// Entry `i` of the table. Behind the last one of the dispatch are empty ones.
 fn load_entry(i: u32) -> Chunk {
+    if (i >= clocks[DISPATCH_END]) {
+        return Chunk();
+    }
     let a = tables[3u * i + 0u];
     let b = tables[3u * i + 1u];
     let c = tables[3u * i + 2u];
-    return Chunk(a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w, c.x, c.y, c.z, c.w);
+    let row = clocks[DISPATCH_ROWS] + ROW_WORDS * a.z;
+    return Chunk(
+        a.x,
+        a.y,
+        a.z,
+        a.w,
+        b.x,
+        b.y,
+        b.z,
+        b.w,
+        c.x,
+        c.y,
+        c.z,
+        c.w,
+        clocks[row + ROW_PARAM] + a.w,
+        clocks[row + ROW_GRAD] + a.w,
+        clocks[row + ROW_PARAM] + a.w,
+        0u,
+        0u,
+        0u,
+    );
 }
 
-// Where the tensor's numbers stand in this step, as the host wrote it, or why the tensor has none.
+// Where the tensor's numbers stand among the words, as the host wrote it, or why the tensor has none in this step.
 fn load_record(tensor: u32) -> u32 {
-    return clocks[tensor];
+    let words = clocks[DISPATCH_STEP];
+    let record = clocks[words + tensor];
+    return select(words + record, record, record >= UNDONE);
 }
 
 fn load_common(record: u32) -> Common {
@@ -336,7 +380,7 @@ fn store_param(chunk: Chunk, q: u32, old: vec4<f32>, p: vec4<f32>) {
     if (TAILS) {
         stored = select(old, p, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(chunk.len - 4u * q));
     }
-    params[chunk.param / 4u + q] = encode_f32(stored);
+    params[chunk.out / 4u + q] = encode_f32(stored);
 }
 
 fn state_place(chunk: Chunk, q: u32) -> Place {
@@ -434,10 +478,12 @@ fn apply(
 ) {
     let chunk = load_entry(entry_index(group, groups));
     let record = load_record(chunk.tensor);
-    if (RESTORES && record == UNDONE) {
-        restore(chunk, lane);
-    }
     if (is_absent(record)) {
+        if (RESTORES && record == UNDONE) {
+            restore(chunk, lane);
+        } else if (COPIES && chunk.out_page != ABSENT) {
+            copy(chunk, lane);
+        }
         return;
     }
     let c = load_common(record);
@@ -490,6 +536,15 @@ fn restore(chunk: Chunk, lane: u32) {
     for (var q = lane; q < end; q += LANES) {
         let p = load_param(chunk, q);
         store_param(chunk, q, p, wrapped_skipped(chunk, q, p));
+    }
+}
+
+// Takes the parameters to where new ones were to go.
+fn copy(chunk: Chunk, lane: u32) {
+    let end = quads(chunk.len);
+    for (var q = lane; q < end; q += LANES) {
+        let p = load_param(chunk, q);
+        store_param(chunk, q, p, p);
     }
 }
 

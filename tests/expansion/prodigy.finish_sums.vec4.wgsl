@@ -177,6 +177,9 @@ override TAILS: bool = true;
 override CROSSINGS: bool = true;
 override COLUMNS: bool = true; // the rule keeps numbers of columns
 
+// On where the new parameters go elsewhere than the old ones. A step that is skipped copies the old ones there.
+override COPIES: bool = false;
+
 // Lanes of a workgroup. A GPU takes 256. A processor that runs shaders in software takes eight lanes at a time through
 // the whole shader, so one eight a workgroup is fastest there.
 override LANES: u32 = 256u;
@@ -194,7 +197,7 @@ struct Place { first: u32, span: u32 }
 
 // The place of a workgroup's entry in the table.
 fn entry_index(group: vec3<u32>, groups: vec3<u32>) -> u32 {
-    return group.y * groups.x + group.x;
+    return clocks[DISPATCH_FIRST] + group.y * groups.x + group.x;
 }
 
 // Vectors of four that hold so many elements.
@@ -225,6 +228,12 @@ const ABSENT: u32 = 0xffffffffu; // for a record: the tensor is not in this step
 const UNDONE: u32 = 0xfffffffeu; // the step is skipped, and its look-ahead undone
 const OUT_OF_TURN: u32 = 2u; // for a step that is skipped
 
+const DISPATCH_FIRST: u32 = 0u; // The first entry of the table.
+const DISPATCH_END: u32 = 1u; // The entry behind the last one.
+const DISPATCH_ROWS: u32 = 2u; // Where the row of piece 0 would stand, counted from here, modulo 2^32.
+const DISPATCH_STEP: u32 = 3u; // Where the words of the step stand, counted from here.
+const DISPATCH_WORDS: u32 = 4u;
+
 const SUM_FIRST: u32 = 0u; // f32: the first number of `measure`, combined.
 const SUM_SECOND: u32 = 1u; // f32: the second number of `measure`, combined.
 const SUM_WORDS: u32 = 2u;
@@ -238,16 +247,27 @@ struct TensorSums {
     partial: u32, // where the first partial result stands in scratch
 }
 
-// Entry `i` of the table.
+// Entry `i` of the table. Behind the last one of the dispatch are empty ones.
 fn load_entry(i: u32) -> TensorSums {
+    if (i >= clocks[DISPATCH_END]) {
+        return TensorSums();
+    }
     let a = tables[3u * i + 0u];
     let b = tables[3u * i + 1u];
-    return TensorSums(a.x, a.y, a.z, a.w, b.x);
+    return TensorSums(
+        a.x,
+        a.y,
+        a.z,
+        a.w,
+        b.x,
+    );
 }
 
-// Where the tensor's numbers stand in this step, as the host wrote it, or why the tensor has none.
+// Where the tensor's numbers stand among the words, as the host wrote it, or why the tensor has none in this step.
 fn load_record(tensor: u32) -> u32 {
-    return clocks[tensor];
+    let words = clocks[DISPATCH_STEP];
+    let record = clocks[words + tensor];
+    return select(words + record, record, record >= UNDONE);
 }
 
 fn load_common(record: u32) -> Common {
