@@ -41,6 +41,7 @@
 //!     partial_words: 0,
 //!     sums: false,
 //!     of_model: false,
+//!     product: None,
 //! };
 //! let plan = plan(&states.into_iter().enumerate().map(item).collect::<Vec<_>>(), bounds, 0)?;
 //!
@@ -76,6 +77,11 @@ pub use crate::tensor::{ALIGNMENT, Access, BLOCK, Pages};
 /// Tensors as matrices: how their rows and columns are summed, in the order of the GPU.
 pub mod lines {
     pub use crate::lines::*;
+}
+
+/// Products of matrices: the iteration that a rule may run, in the order of the GPU.
+pub mod product {
+    pub use crate::product::*;
 }
 
 /// Plans: which dispatches a step needs, over which buffers.

@@ -41,6 +41,8 @@ pub struct Config {
     /// By the option that each scales.
     schedules: Vec<(String, Schedule)>,
     groups: Vec<Group>,
+    /// The rule of tensors that the top level's does not take.
+    others: Option<Box<Config>>,
 }
 
 /// Tensors that differ from the rest in some options. JSON: `{"tensors": ["*.bias"], "lr": 0.1, ...}`.
@@ -50,6 +52,7 @@ pub struct Group {
     /// Names, or patterns in which `*` stands for any text. Each must match a tensor.
     pub tensors: Vec<String>,
     /// Options of the rule, `maximize`, and `schedule` and `schedules`; what is left out is taken from the top level.
+    /// With `"others": true` the rule is the [second one](Config::others), and what is left out is taken from there.
     #[serde(flatten)]
     pub fields: Map<String, Value>,
     /// Beside those among the fields.
@@ -80,8 +83,9 @@ impl Group {
         self
     }
 
-    /// The group at work, with the top level's options where it has none of its own; `i` is its place in `groups`.
-    fn active(&self, i: usize, top: &ActiveGroup) -> Result<ActiveGroup> {
+    /// The group at work, with the top level's options where it has none of its own, or those of the second rule; `i`
+    /// is its place in `groups`.
+    fn active(&self, i: usize, top: &ActiveGroup, others: Option<&ActiveGroup>) -> Result<ActiveGroup> {
         let mut own = self.fields.clone();
         let top_fields = wrappers::ALL.iter().map(|entry| entry.name).chain(TOP);
         if let Some(field) = top_fields.into_iter().find(|field| own.contains_key(*field)) {
@@ -97,8 +101,19 @@ impl Group {
         }
         schedules.extend(self.schedules.iter().cloned());
         let maximize = take(&mut own, "maximize").map_err(within)?.unwrap_or(top.maximizes());
-        let rule = top.rule().with(&own).map_err(within)?;
-        let mut group = ActiveGroup::new(rule, maximize, own, Some(top)).map_err(within)?;
+        let mut group = match (take(&mut own, "others").map_err(within)?.unwrap_or(false), others) {
+            (false, _) => {
+                let rule = top.rule().with(&own).map_err(within)?;
+                ActiveGroup::new(rule, maximize, own, Some(top)).map_err(within)?
+            }
+            (true, Some(others)) => {
+                own.iter().try_for_each(|(field, value)| others.rule().check_of_group(field, value)).map_err(within)?;
+                others_at_work(others.rule().with(&own).map_err(within)?, maximize, top).map_err(within)?
+            }
+            (true, None) => {
+                return refuse(format!("groups[{i}].others"), true, "left out where the top level has none");
+            }
+        };
         group.patterns = self.tensors.clone();
         group.schedulers = schedulers(&schedules, &format!("groups[{i}]."), std::slice::from_ref(&group))?;
         Ok(group)
@@ -114,6 +129,13 @@ impl Serialize for Group {
     }
 }
 
+/// A group of another rule than the top level's: all of its options are its own, and its rate has a ratio to the top
+/// level's.
+fn others_at_work(rule: Box<dyn AnyRule>, maximize: bool, top: &ActiveGroup) -> Result<ActiveGroup> {
+    let own = rule.to_json();
+    ActiveGroup::new(rule, maximize, own, Some(top))
+}
+
 /// Names of presets that JSON goes on reading, and those that they have now.
 const PRESETS_BEFORE: [(&str, &str); 1] = [("seeds", "course_notes")];
 
@@ -125,14 +147,15 @@ impl<R: Rule> From<R> for Config {
 
 impl From<Box<dyn AnyRule>> for Config {
     fn from(rule: Box<dyn AnyRule>) -> Self {
-        Self { rule, maximize: false, wrappers: Wrappers::default(), schedules: Vec::new(), groups: Vec::new() }
+        let (schedules, groups) = (Vec::new(), Vec::new());
+        Self { rule, maximize: false, wrappers: Wrappers::default(), schedules, groups, others: None }
     }
 }
 
 impl Config {
     /// Reads JSON: `{"optimizer": NAME, "preset": NAME, "maximize": false, "clip": {..}, "accumulate": 1,
     /// "skip_nonfinite": false, "loss_scale": {..}, "norms": false, "lookahead": {..}, "ema": {..}, "on_device": [..],
-    /// "schedule": {..}, "schedules": {OPTION: {..}}, "groups": [..], ..options of the rule}`.
+    /// "schedule": {..}, "schedules": {OPTION: {..}}, "groups": [..], "others": {..}, ..options of the rule}`.
     ///
     /// # Errors
     /// [`Error::Config`] with the path of what is not JSON, unknown or of a wrong type; [`Error::Field`] for
@@ -176,8 +199,10 @@ impl Config {
         }
         wrappers.norms = take(&mut fields, "norms")?.unwrap_or(false);
         wrappers.on_device = take(&mut fields, "on_device")?.unwrap_or_default();
+        let others = fields.shift_remove("others").map(|others| Self::from_value(others).map_err(in_others));
+        let others = others.transpose()?.map(Box::new);
         let schedules = take_schedules(&mut fields)?;
-        let config = Self { rule: start.with(&fields)?, maximize, wrappers, schedules, groups };
+        let config = Self { rule: start.with(&fields)?, maximize, wrappers, schedules, groups, others };
         config.active()?;
         Ok(config)
     }
@@ -248,6 +273,36 @@ impl Config {
         self
     }
 
+    /// Gives a second rule to the tensors below rank 2, where the top level's rule takes none of them, and to the
+    /// groups with `"others": true`. `others` is a rule with its options and schedules alone: what is around a rule is
+    /// the top level's. The second rule counts as a group behind those that are configured; its rate keeps its ratio to
+    /// the top level's, and an option of the top level that is set between steps does not set its own.
+    #[must_use]
+    pub fn others(mut self, others: impl Into<Self>) -> Self {
+        self.others = Some(Box::new(others.into()));
+        self
+    }
+
+    /// The second rule at work.
+    fn active_others(&self, top: &ActiveGroup) -> Result<Option<ActiveGroup>> {
+        let Some(others) = &self.others else { return Ok(None) };
+        let Self { rule, maximize, wrappers, schedules, groups, others } = &**others;
+        let is_alone = !maximize && wrappers.is_empty() && groups.is_empty() && others.is_none();
+        if !is_alone {
+            return Err(wrong("others", "must be a rule with its options and schedules; the rest is the top level's"));
+        }
+        for rule in [rule, &self.rule] {
+            if rule.sums_over_model() {
+                return refuse("others", rule.name(), "left out with a rule that sums over the model");
+            }
+        }
+        rule.check().map_err(in_others)?;
+        self.wrappers.iter().try_for_each(|wrapper| wrapper.check_rule(&**rule))?;
+        let mut group = others_at_work(rule.clone(), self.maximize, top)?;
+        group.schedulers = schedulers(schedules, "others.", std::slice::from_ref(&group))?;
+        Ok(Some(group))
+    }
+
     /// The rule's name.
     pub fn name(&self) -> &'static str {
         self.rule.name()
@@ -279,11 +334,14 @@ impl Config {
         self.wrappers.check()?;
         self.wrappers.iter().try_for_each(|wrapper| wrapper.check_rule(&*self.rule))?;
         let mut all = vec![ActiveGroup::new(self.rule.clone(), self.maximize, Map::new(), None)?];
+        let others = self.active_others(&all[0])?;
         for (i, group) in self.groups.iter().enumerate() {
-            all.push(group.active(i, &all[0])?);
+            all.push(group.active(i, &all[0], others.as_ref())?);
         }
+        let place = others.as_ref().map(|_| all.len());
+        all.extend(others);
         all[0].schedulers = schedulers(&self.schedules, "", &all)?;
-        let groups = Groups::new(all, self.wrappers.completed());
+        let groups = Groups::new(all, place, self.wrappers.completed());
         groups.check_schedules(1)?;
         groups.check_on_device()?;
         Ok(groups)
@@ -312,7 +370,7 @@ impl Groups {
     /// changed then.
     pub(crate) fn add_group(&mut self, group: &Group, tensors: &[TensorSpec], step: u64) -> Result<()> {
         let mut groups = self.clone();
-        groups.push(group.active(self.len() - 1, self.top())?);
+        groups.push(group.active(self.len() - 1, self.top(), self.others())?);
         groups.check_schedules(step)?;
         groups.check_on_device()?;
         groups.check_patterns(self.len(), &tensors[self.of().len()..])?;
@@ -388,6 +446,15 @@ fn schedule_path(option: &str) -> String {
     if option == "lr" { "schedule".into() } else { format!("schedules.{option}") }
 }
 
+/// The error with the path of the second rule.
+fn in_others(error: Error) -> Error {
+    match error {
+        Error::Config { path, message } => wrong(format!("others.{path}"), message),
+        Error::Field { field, value, bound } => Error::Field { field: format!("others.{field}"), value, bound },
+        other => other,
+    }
+}
+
 fn wrong(path: impl Into<String>, message: impl ToString) -> Error {
     Error::Config { path: path.into(), message: message.to_string() }
 }
@@ -427,6 +494,12 @@ impl Serialize for Config {
         }
         put_schedules(&mut fields, &self.schedules).map_err(serde::ser::Error::custom)?;
         fields.insert("groups".into(), serde_json::to_value(&self.groups).map_err(serde::ser::Error::custom)?);
+        if let Some(others) = &self.others {
+            let mut of_others = Map::from_iter([("optimizer".into(), others.name().into())]);
+            of_others.extend(others.rule.to_json());
+            put_schedules(&mut of_others, &others.schedules).map_err(serde::ser::Error::custom)?;
+            fields.insert("others".into(), of_others.into());
+        }
         fields.serialize(serializer)
     }
 }

@@ -176,7 +176,8 @@ impl Choices {
 /// Where things stand in control for the first so many tensors of these groups.
 pub(crate) fn layout(tensors: usize, groups: &Groups) -> Layout {
     let recorded = groups.wrappers().recorded().count();
-    let record = <Common<f64> as Numbers<f64>>::NAMES.len() + recorded + groups.rule(0).names().hyper.len();
+    let hyper = (0..groups.len()).map(|group| groups.rule(group).names().hyper.len()).max().unwrap_or(0);
+    let record = <Common<f64> as Numbers<f64>>::NAMES.len() + recorded + hyper;
     Layout::new(tensors, groups.wrappers().on_device.len(), record)
 }
 
@@ -199,7 +200,7 @@ pub(crate) fn words(
     present: &[bool],
     tasks: &[Task],
 ) -> Vec<Vec<u32>> {
-    let mut lists = vec![with_empty_head(choices, present); tasks.len()];
+    let mut lists = vec![with_empty_head(layout, choices, present); tasks.len()];
     for (words, &task) in lists.iter_mut().zip(tasks) {
         write_head(words, groups.wrappers(), layout, task);
     }
@@ -207,7 +208,7 @@ pub(crate) fn words(
 }
 
 /// Room for the head, and behind it the words that are the same for all tasks.
-fn with_empty_head(choices: &Choices, present: &[bool]) -> Vec<u32> {
+fn with_empty_head(layout: &Layout, choices: &Choices, present: &[bool]) -> Vec<u32> {
     let mut words = vec![0; step::LEN];
     words.extend(present.iter().map(|&present| if present { 0 } else { ABSENT }));
     let table = words.len();
@@ -233,7 +234,7 @@ fn with_empty_head(choices: &Choices, present: &[bool]) -> Vec<u32> {
         head[world::CLOCKS] = records.list().len() as u32;
         head[world::CLOCK_OF] = clock_of;
         words.extend(head);
-        records.list().iter().for_each(|record| record.push_terms(&mut words));
+        records.list().iter().for_each(|record| record.push_terms(&mut words, layout.record));
     }
     words
 }

@@ -93,6 +93,8 @@ impl ActiveGroup {
 #[derive(Clone, Debug)]
 pub struct Groups {
     list: Vec<ActiveGroup>,
+    /// The place of the second rule, which takes what the top level's does not.
+    others: Option<usize>,
     /// Each tensor's group.
     of: Vec<usize>,
     lines: Vec<Option<Lines>>,
@@ -103,8 +105,8 @@ pub struct Groups {
 
 impl Groups {
     /// Groups of no tensors, the top level first.
-    pub(crate) fn new(list: Vec<ActiveGroup>, wrappers: Wrappers) -> Self {
-        Self { list, of: Vec::new(), lines: Vec::new(), frozen: Vec::new(), wrappers }
+    pub(crate) fn new(list: Vec<ActiveGroup>, others: Option<usize>, wrappers: Wrappers) -> Self {
+        Self { list, others, of: Vec::new(), lines: Vec::new(), frozen: Vec::new(), wrappers }
     }
 
     /// Adds a group of no tensors yet, behind the others.
@@ -115,6 +117,11 @@ impl Groups {
     /// The top level.
     pub(crate) fn top(&self) -> &ActiveGroup {
         &self.list[0]
+    }
+
+    /// The second rule, where there is one.
+    pub(crate) fn others(&self) -> Option<&ActiveGroup> {
+        self.others.map(|group| &self.list[group])
     }
 
     /// Gives each new tensor the one group with a name or pattern that matches it, or else the top level. `tensors` are
@@ -128,13 +135,15 @@ impl Groups {
         let (mut all_of, mut all_lines) = (self.of.clone(), self.lines.clone());
         for tensor in &tensors[self.of.len()..] {
             let mut takers = (1..self.list.len()).filter(|&group| self.list[group].matches(tensor));
-            let (group, lines) = (takers.next().unwrap_or(0), Lines::of(tensor));
+            let is_vector = tensor.shape.len() < 2;
+            let left = self.others.filter(|_| is_vector && self.list[0].rule.has_products()).unwrap_or(0);
+            let (group, lines) = (takers.next().unwrap_or(left), Lines::of(tensor));
             if let Some(other) = takers.next() {
                 let message = format!("tensor {} is in groups[{}] already", tensor.name, group - 1);
                 return Err(Error::Group { group: other - 1, message });
             }
             let rule = self.list[group].rule_for(lines);
-            if rule.has_lines() && lines.is_none() {
+            if is_vector && rule.has_products() || rule.has_lines() && !rule.has_products() && lines.is_none() {
                 let (what, name) = ("shape".into(), tensor.name.clone());
                 let (found, expected) = (format!("{:?}", tensor.shape), "rows and columns, for this rule".into());
                 return Err(Error::Shape { what, tensor: name, found, expected });
@@ -156,7 +165,7 @@ impl Groups {
             if let Some(pattern) = patterns.iter().find(|pattern| !matched(pattern)) {
                 return refuse(format!("pattern {pattern} matches none of the {} {new}tensors", tensors.len()));
             }
-            if patterns.is_empty() {
+            if patterns.is_empty() && self.others != Some(group) {
                 return refuse("tensors is empty, must hold at least one name".into());
             }
         }
@@ -234,7 +243,8 @@ impl Groups {
     /// A tensor's state: the slots of its rule, then those around it.
     pub fn slots_of(&self, tensor: usize) -> Vec<Slot> {
         let rule = self.rule_of(tensor);
-        rule.slots().into_iter().chain(self.wrappers.slots(rule)).collect()
+        let own = rule.slots().into_iter().filter(|slot| slot.extent != Extent::Product);
+        own.chain(self.wrappers.slots(rule)).collect()
     }
 
     /// A tensor's slot, and its place among the fields of the rule's struct, behind which are the slots around it.

@@ -25,6 +25,7 @@ mod optimizer;
 mod options;
 pub mod parts;
 mod plan;
+mod product;
 #[cfg(all(feature = "gpu", feature = "proof"))]
 pub mod proof;
 mod reference;
@@ -51,7 +52,7 @@ pub use init::{Fan, Fans, Init, WeightLayout};
 pub use joint::{Together, encode_together};
 #[cfg(feature = "gpu")]
 pub use optimizer::{EncodedStep, Memory, Norms, Optimizer, StepPlan};
-pub use options::{EpsPlacement, MomentumForm, Nesterov, RootEps};
+pub use options::{AdjustLr, EpsPlacement, MomentumForm, Nesterov, NsCoefficients, RootEps};
 pub use reference::Reference;
 pub use report::{LossScaleState, StepReport};
 pub use rule::WeightDecay;

@@ -19,9 +19,10 @@ pub use table::Dispatch;
 
 use crate::error::{Error, Result, refuse};
 use crate::lines::Lines;
+use crate::product::Frame;
 use crate::tensor::{ALIGNMENT, Access, BLOCK, DType, TensorSpec};
 use crate::words::{ModelSums, SUM_WORDS, TensorSums};
-use cut::{cut, cut_lines, cut_tiles, state_bytes};
+use cut::{cut, cut_lines, cut_product, cut_tiles, state_bytes};
 use table::Table;
 
 /// Bytes of four elements in f32: what a lane of the vec4 kernel reads and writes.
@@ -158,12 +159,33 @@ pub struct Item {
     pub sums: bool,
     /// Whether its rule sums over the model.
     pub of_model: bool,
+    /// Its matrix, where its rule takes products.
+    pub product: Option<Framed>,
+}
+
+/// A matrix of which products are taken.
+#[derive(Clone, Copy, Debug)]
+pub struct Framed {
+    /// Where its parts start in the pages of work.
+    pub place: Place,
+    /// The tensor as one matrix.
+    pub lines: Lines,
+    /// Whether the first product finds it at the second of its places.
+    pub is_second: bool,
 }
 
 impl Item {
     /// What tensors that share a dispatch have in common.
     fn kind(&self) -> (usize, Access, DType) {
         (self.variant, self.access, self.grad_format)
+    }
+}
+
+impl Framed {
+    /// The place behind its parts.
+    pub fn behind(&self) -> Place {
+        let Place { buffer, offset } = self.place;
+        Place { buffer, offset: offset + 4 * Frame::of(&self.lines).words() }
     }
 }
 
@@ -186,6 +208,8 @@ pub struct Piece {
     pub state: Option<usize>,
     /// The page that holds the numbers of its rows and columns.
     pub lines: Option<usize>,
+    /// The page that holds its matrix of products.
+    pub work: Option<usize>,
     /// Its entries in the table.
     pub entries: Range<usize>,
     /// Whether an entry of its kind ends within a vector of four.
@@ -206,6 +230,7 @@ impl Piece {
             len: 0,
             state: None,
             lines: item.lines.map(|(place, _)| place.buffer),
+            work: item.product.map(|framed| framed.place.buffer),
             entries: 0..0,
             tails: false,
             crossings: item.lines.is_some_and(|(_, lines)| lines.columns % 4 != 0),
@@ -218,7 +243,8 @@ impl Piece {
 
     /// Whether one dispatch may walk over both.
     fn shares_with(&self, other: &Self) -> bool {
-        (self.kind(), self.state, self.lines) == (other.kind(), other.state, other.lines)
+        let pages = |piece: &Self| (piece.state, piece.lines, piece.work);
+        (self.kind(), pages(self)) == (other.kind(), pages(other))
     }
 }
 
@@ -231,6 +257,8 @@ pub struct Plan {
     pub tiles: Vec<Piece>,
     /// For the lines of matrices that are larger than a tile: variant, page of lines, and entries.
     pub lines: Vec<(usize, usize, Range<usize>)>,
+    /// For the parts of products, of `A`, of `B` and of `X` each: variant, page of work, and entries.
+    pub products: [Vec<(usize, usize, Range<usize>)>; 3],
     /// For each variant that has sums, the entries of its tensors.
     pub finishes: Vec<(usize, Range<usize>)>,
     /// The entry of the sums of all tensors, where a rule sums over the model.
@@ -302,11 +330,25 @@ pub fn plan(items: &[Item], bounds: Bounds, partials: u64) -> Result<Plan> {
             same.iter_mut().for_each(|piece| (piece.tails, piece.crossings) = (tails, crossings));
         }
     }
+    for (kind, parts) in plan.products.iter_mut().enumerate() {
+        for (item, framed) in order.iter().filter_map(|item| Some((item, item.product?))) {
+            let first = table.len();
+            cut_product(item, framed, kind, &mut table);
+            match parts.last_mut() {
+                Some((variant, page, entries)) if (*variant, *page) == (item.variant, framed.place.buffer) => {
+                    entries.end = table.len()
+                }
+                _ => parts.push((item.variant, framed.place.buffer, first..table.len())),
+            }
+        }
+    }
     // Tensors come in the order in which their chunks took partial results.
     let mut first = partials;
     let sums = |item: &&Item| {
         let (partials, stride) = (item.len.div_ceil(bounds.chunk_len()), item.partial_words);
-        let sums = TensorSums { tensor: item.tensor as u64, len: item.len, partials, stride, partial: first };
+        let [rows, columns] = item.product.map_or([0, 0], |framed| [framed.lines.rows, framed.lines.columns]);
+        let tensor = item.tensor as u64;
+        let sums = TensorSums { tensor, len: item.len, partials, stride, partial: first, rows, columns };
         first += stride * partials;
         (item.variant, item.sums, sums)
     };
@@ -370,6 +412,7 @@ mod tests {
             partial_words: SUM_WORDS,
             sums: true,
             of_model: false,
+            product: None,
         };
         states.into_iter().enumerate().map(item).collect()
     }

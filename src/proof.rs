@@ -148,6 +148,15 @@ pub fn fours() -> Vec<TensorSpec> {
     shapes.iter().enumerate().map(|(i, &shape)| TensorSpec::f32(format!("f{i}"), shape)).collect()
 }
 
+/// The tensors as this configuration takes them: for a rule of matrices vectors are columns.
+pub fn fitting(config: &Config, tensors: &[TensorSpec]) -> Vec<TensorSpec> {
+    let fit = |tensor: &TensorSpec| match &tensor.shape[..] {
+        &[len] if config.rule().has_products() => TensorSpec { shape: vec![len, 1], ..tensor.clone() },
+        _ => tensor.clone(),
+    };
+    tensors.iter().map(fit).collect()
+}
+
 /// Tensors of these sizes, named `t0`, `t1`, ...
 pub fn tensors(sizes: &[usize]) -> Vec<TensorSpec> {
     sizes.iter().enumerate().map(|(i, &size)| TensorSpec::f32(format!("t{i}"), [size])).collect()
@@ -209,7 +218,7 @@ impl Parity {
     /// # Panics
     /// Where the configuration or the tensors are refused.
     pub fn new(gpu: &Gpu, config: &Config, tensors: &[TensorSpec], seed: u64) -> Self {
-        let mut rng = StdRng::seed_from_u64(seed);
+        let (tensors, mut rng) = (&fitting(config, tensors)[..], StdRng::seed_from_u64(seed));
         let params = Arena::new(gpu, tensors).expect("parameters");
         let of_grads: Vec<_> = tensors.iter().map(TensorSpec::grad_spec).collect();
         let grads = Arena::new(gpu, &of_grads).expect("gradients");

@@ -11,6 +11,7 @@ pub use crate::decay::WeightDecay;
 use crate::error::Result;
 pub use crate::error::{above_zero, at_least_zero, below_one, refuse};
 use crate::parts::{Combine, Real};
+pub use crate::product::Product;
 
 mod entry;
 pub(crate) mod kernel;
@@ -94,6 +95,8 @@ pub enum Extent {
     /// One number for all tensors together: a field of the `Tensor` of a rule that [sums over the
     /// model](Pass::FinishModel). Whichever tensor one asks for it, it is the same.
     Model,
+    /// What the last [product](Pass::Product) has at the element's place: a field of the rule's `State`, and no state.
+    Product,
     /// One number per row of a tensor of [matrices](Rule::for_matrices): a field of the rule's `State`, in which an
     /// element finds what [`finish_row`](Rule::finish_row) made of it.
     Row,
@@ -117,7 +120,7 @@ impl Extent {
             (Self::Tensor | Self::Model, _) => return vec![],
             (Self::Row, [.., columns]) => *columns = 1,
             (Self::Column, [.., rows, _]) => *rows = 1,
-            (Self::Leading, [_, others @ ..]) => others.fill(1),
+            (Self::Leading, [_, others @ ..]) => others.iter_mut().for_each(|dim| *dim = (*dim).min(1)),
             _ => {}
         }
         shape
@@ -160,6 +163,11 @@ impl Slot {
     /// A number of the whole model that starts at 0.
     pub const fn model(name: &'static str) -> Self {
         Self { extent: Extent::Model, ..Self::element(name) }
+    }
+
+    /// What the last product has at an element's place.
+    pub const fn product(name: &'static str) -> Self {
+        Self { extent: Extent::Product, ..Self::element(name) }
     }
 
     /// A number per row that starts at 0.
@@ -211,6 +219,12 @@ pub enum Pass {
     /// The sums of all tensors that take part, and `finish`, once with them. The rule's `Tensor` is one for the whole
     /// model then, and its [constants](Rule::constants) are the same in all groups.
     FinishModel,
+    /// `spread` of every element, into the matrix that products start from. Of a rule with a [slot](Slot::product) for
+    /// the element of the last product, whose tensors have rank 2 and more: each is one matrix, a row for each index of
+    /// the first dimension.
+    Spread,
+    /// One product of the matrices of all tensors.
+    Product(Product),
     /// `direction` and `land` of every element.
     Apply,
 }
@@ -229,6 +243,8 @@ pub struct Sums {
     pub grad: bool,
     /// Whether `measure` sees the state.
     pub state: bool,
+    /// Whether the walk comes behind products: it calls `measure_product`, and the finish behind it `finish_product`.
+    pub product: bool,
     /// Whether the walk stores the state that `measure` leaves. The update then stores no state and reads no gradient:
     /// it gets a gradient of 0.
     pub stores: bool,
@@ -236,8 +252,15 @@ pub struct Sums {
 
 impl Sums {
     /// Sums over the gradient alone.
-    pub const GRADS: Self =
-        Self { combine: Combine::Add, pair: false, param: false, grad: true, state: false, stores: false };
+    pub const GRADS: Self = Self {
+        combine: Combine::Add,
+        pair: false,
+        param: false,
+        grad: true,
+        state: false,
+        product: false,
+        stores: false,
+    };
 }
 
 /// Values that a rule carries from step to step beside `t`, in f64: one set a clock, 0 before the first step.
@@ -348,7 +371,12 @@ pub trait Rule:
         Carried::default()
     }
 
-    /// What a pass over lines adds up over each row and column. `g` is the prepared gradient.
+    /// The element of the matrix that [products](Pass::Product) start from. `g` is the prepared gradient.
+    fn spread<F: Real>(&self, _h: &Self::Hyper<F>, _k: &Self::Tensor<F>, g: F, _s: &Self::State<F>) -> F {
+        g
+    }
+    /// What a pass over lines adds up over each row and column. `g` is the prepared gradient; behind products it is
+    /// what the last one has.
     fn measure_line<F: Real>(&self, _h: &Self::Hyper<F>, _g: F) -> F {
         F::zero()
     }
@@ -375,6 +403,14 @@ pub trait Rule:
     /// From the combined numbers to the tensor's own. With [`Pass::FinishModel`] they are combined over the model, and
     /// `len` is 1.
     fn finish<F: Real>(&self, _h: &Self::Hyper<F>, _sums: [F; 2], _len: F, _k: &mut Self::Tensor<F>) {}
+    /// As [`measure`](Self::measure), of what the last product has.
+    fn measure_product<F: Real>(&self, _h: &Self::Hyper<F>, _k: &Self::Tensor<F>, _s: &Self::State<F>) -> [F; 2] {
+        [F::zero(); 2]
+    }
+    /// As [`finish`](Self::finish), of what `measure_product` measured.
+    fn finish_product<F: Real>(&self, _h: &Self::Hyper<F>, _sums: [F; 2], _len: F, _k: &mut Self::Tensor<F>) {}
+    /// The tensor's numbers that follow from its rows and columns, of a rule with products: before `finish`.
+    fn of_shape<F: Real>(&self, _h: &Self::Hyper<F>, _rows: F, _columns: F, _k: &mut Self::Tensor<F>) {}
     /// What the tensor's numbers multiply its learning rate by. Every decay but L2 follows the rate, so the skeleton
     /// multiplies it by this.
     fn decay_rate<F: Real>(&self, _h: &Self::Hyper<F>, _k: &Self::Tensor<F>) -> F {

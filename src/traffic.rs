@@ -48,7 +48,11 @@ pub fn of_rule(rule: &dyn AnyRule, counts: bool) -> Vec<Touch> {
     let mut touches = Vec::new();
     for pass in rule.passes() {
         match pass {
+            Pass::Lines if rule.has_products() => touches.push(Touch::default()),
             Pass::Lines => touches.push(Touch { param: l2, grad: true, ..Touch::default() }),
+            Pass::Spread => touches.push(Touch { param: l2, grad: true, read: slots, ..Touch::default() }),
+            // What products move is beside the elements.
+            Pass::Product(_) => {}
             Pass::Sums(Sums { param, grad, state, stores, .. }) => touches.push(Touch {
                 param: param || (l2 && grad),
                 grad,

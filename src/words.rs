@@ -253,7 +253,7 @@ pub const NORM_WORDS: u64 = measured::LEN as u64;
 pub const SUM_WORDS: u64 = sum::LEN as u64;
 
 /// Words of an entry of the chunk table, whatever walk reads it.
-pub const ENTRY_WORDS: usize = 12;
+pub const ENTRY_WORDS: usize = 16;
 
 /// An entry of the chunk table: what one workgroup works on. One with `len` 0 asks for nothing.
 pub trait Entry: Copy {
@@ -330,6 +330,12 @@ entry! {
         top,
         /// the first element's column in its matrix
         left,
+        /// where the last product of the tensor's matrix stands in the bound work buffer
+        product,
+        /// where the first product finds that matrix
+        start,
+        /// where the first product finds its transpose
+        turned,
     }
 }
 
@@ -346,6 +352,10 @@ entry! {
         stride,
         /// where the first partial result stands in scratch
         partial,
+        /// rows of the tensor's matrix, where its rule takes products
+        rows,
+        /// columns of it
+        columns,
     }
 }
 
@@ -384,6 +394,43 @@ entry! {
         rows,
         /// columns of a matrix
         columns,
+        /// where what the last product has of the first element stands in the bound work buffer
+        product,
+    }
+}
+
+entry! {
+    /// A part of a product of matrices, which one workgroup makes. All places and strides count vectors of four in the
+    /// bound work buffer.
+    MatrixTile {
+        /// the tensor's place in the list
+        tensor,
+        /// rows of both factors: how many products a sum has
+        len,
+        /// where the first factor's columns start
+        p,
+        /// from one of its rows to the next
+        p_stride,
+        /// where the second factor's columns start
+        q,
+        /// from one of its rows to the next
+        q_stride,
+        /// where what is added to the product starts
+        d,
+        /// where the result starts
+        c,
+        /// from one of its rows to the next
+        c_stride,
+        /// where the result's transpose starts
+        turned,
+        /// from one of its rows to the next
+        turned_stride,
+        /// rows of the part
+        rows,
+        /// columns of the part
+        columns,
+        /// from the first place of the matrix to its second
+        second,
     }
 }
 
@@ -520,7 +567,7 @@ pub fn entry<E: Entry>(rows_are_whole: bool) -> String {
     );
     line(&mut text, format_args!("fn load_entry(i: u32) -> {} {{", E::NAME));
     line(&mut text, format_args!("    if (i >= clocks[DISPATCH_END]) {{\n        return {}();\n    }}", E::NAME));
-    let names = ["a", "b", "c"];
+    let names = ["a", "b", "c", "d"];
     for (v, name) in names.iter().enumerate().take(E::FIELDS.len().div_ceil(4)) {
         line(&mut text, format_args!("    let {name} = tables[{vectors}u * i + {v}u];"));
     }
@@ -566,10 +613,13 @@ mod tests {
         let tile = Tile { tensor: 1, len: 2, width: 3, columns: 4, ..Tile::default() };
         assert_eq!(Tile::read(tile.words()), tile);
         let text = entry::<TensorSums>(true);
-        assert!(text.contains("let b = tables[3u * i + 1u];") && !text.contains("let c"), "{text}");
-        assert!(text.contains("        a.w,\n        b.x,\n    );") && !text.contains("row"), "{text}");
+        assert!(text.contains("let b = tables[4u * i + 1u];") && !text.contains("let c"), "{text}");
+        assert!(
+            text.contains("        a.w,\n        b.x,\n        b.y,\n        b.z,\n    );") && !text.contains("row"),
+            "{text}"
+        );
         let text = entry::<Chunk>(true);
-        assert!(text.contains("        c.w,\n        clocks[row + ROW_PARAM] + a.w,"), "{text}");
+        assert!(text.contains("        d.z,\n        clocks[row + ROW_PARAM] + a.w,"), "{text}");
         assert!(text.contains("clocks[row + ROW_OUT_PAGE]") && !entry::<Chunk>(false).contains("ROW_OUT"), "{text}");
     }
 

@@ -119,6 +119,11 @@ impl Wrappers {
         if is_whole { self.clone() } else { self.clone().with(SkipNonfinite(true)) }
     }
 
+    /// Whether nothing is around the rule.
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty() && !self.norms && self.on_device.is_empty()
+    }
+
     /// Those that are on, in the order of the registry.
     pub fn iter(&self) -> impl Iterator<Item = &dyn AnyWrapper> {
         self.list.iter().map(|wrapper| &**wrapper)

@@ -42,7 +42,7 @@ fn lines_of_tile(
         let across = 4u * four;
         var sums = vec4<f32>();
         for (var down = first; down < end; down += 1u) {
-            let numbers = measure_four(tile, c, w, h, down * tile.columns + across, width - across);
+            let numbers = measure_four(tile, c, w, h, down, across, width - across);
             of_rows[four * all_rows + down] = (numbers.x + numbers.y) + (numbers.z + numbers.w);
             sums += numbers;
         }
@@ -107,18 +107,26 @@ fn lines_of_tile(
 }
 
 // What `measure_line` makes of `count` elements of a row, four at most; behind them it is 0.
-fn measure_four(tile: Tile, c: Common, w: Wrapped, h: Hyper, at: u32, count: u32) -> vec4<f32> {
-    var p: vec4<f32>;
-    if (L2) {
-        p = load_param_four(tile, at, count);
+fn measure_four(tile: Tile, c: Common, w: Wrapped, h: Hyper, down: u32, across: u32, count: u32) -> vec4<f32> {
+    let at = down * tile.columns + across;
+    var g: vec4<f32>;
+    if (PRODUCT) {
+        g = load_product_four(tile, down, across);
+    } else {
+        var p: vec4<f32>;
+        if (L2) {
+            p = load_param_four(tile, at, count);
+        }
+        let raw = load_grad_four(tile, at, count);
+        g = vec4<f32>(
+            prepare(c, w, p.x, raw.x),
+            prepare(c, w, p.y, raw.y),
+            prepare(c, w, p.z, raw.z),
+            prepare(c, w, p.w, raw.w),
+        );
     }
-    let g = load_grad_four(tile, at, count);
-    let measured = vec4<f32>(
-        measure_line(h, prepare(c, w, p.x, g.x)),
-        measure_line(h, prepare(c, w, p.y, g.y)),
-        measure_line(h, prepare(c, w, p.z, g.z)),
-        measure_line(h, prepare(c, w, p.w, g.w)),
-    );
+    let measured =
+        vec4<f32>(measure_line(h, g.x), measure_line(h, g.y), measure_line(h, g.z), measure_line(h, g.w));
     let numbers = bitcast<vec4<f32>>(bitcast<vec4<u32>>(measured) ^ vec4<u32>(hidden_zero(tile.len)));
     if (CROSSINGS) {
         return select(vec4<f32>(), numbers, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(count));

@@ -33,7 +33,7 @@ fn leaf_of(chunk: Chunk, eyes: Eyes, leaf: u32) -> Node {
     var node = Node(0u, 0u);
     for (var q = first + leaf % 8u; q < end; q += 8u) {
         var p: vec4<f32>;
-        if (SUM_PARAM || L2) {
+        if (SUM_PARAM || (L2 && SUM_GRAD)) {
             p = load_param(chunk, q);
         }
         var g: vec4<f32>;
@@ -53,10 +53,10 @@ fn leaf_of(chunk: Chunk, eyes: Eyes, leaf: u32) -> Node {
         if (SUM_STATE) {
             load_state(chunk, c, q, p, &s0, &s1, &s2, &s3);
         }
-        let a = hidden(measure(h, k, p.x, g.x, &s0), zero);
-        var b = hidden(measure(h, k, p.y, g.y, &s1), zero);
-        var d = hidden(measure(h, k, p.z, g.z, &s2), zero);
-        var e = hidden(measure(h, k, p.w, g.w, &s3), zero);
+        let a = hidden(measure_one(h, k, p.x, g.x, &s0), zero);
+        var b = hidden(measure_one(h, k, p.y, g.y, &s1), zero);
+        var d = hidden(measure_one(h, k, p.z, g.z, &s2), zero);
+        var e = hidden(measure_one(h, k, p.w, g.w, &s3), zero);
         if (SUM_STORES) {
             store_state(chunk, q, s0, s1, s2, s3);
         }
@@ -76,4 +76,11 @@ fn leaf_of(chunk: Chunk, eyes: Eyes, leaf: u32) -> Node {
 fn hidden(numbers: vec2<f32>, zero: u32) -> Node {
     let bits = bitcast<vec2<u32>>(numbers);
     return Node(bits.x ^ zero, select(0u, bits.y ^ zero, SUM_PAIR));
+}
+
+fn measure_one(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> vec2<f32> {
+    if (PRODUCT) {
+        return measure_product(h, k, *s);
+    }
+    return measure(h, k, p, g, s);
 }

@@ -12,7 +12,7 @@ use super::slices::{Resolved, no_param};
 use super::{Buffers, Slice};
 use crate::error::{Error, Result};
 use crate::plan::{Item, Plan, Span, Window, place, plan};
-use crate::shader::{Pages, Skeleton, Walk, model_numbers, tensor_numbers};
+use crate::shader::{Pages, Skeleton, Walk, model_numbers};
 use crate::tensor::{Access, DType, TensorSpec};
 use crate::words::{NORM_WORDS, SUM_WORDS};
 use crate::wrappers::Moving;
@@ -325,12 +325,12 @@ impl Engine {
                 },
                 sums,
                 of_model: steps && variant.rule.sums_over_model(),
+                product: self.frames[i].filter(|_| steps),
             }
         };
         let items: Vec<Item> = (0..self.tensors.len()).filter(takes_part).map(item).collect();
-        let numbers = self.variants.first().map_or(0, |variant| {
-            model_numbers(&*variant.rule) + self.tensors.len() * tensor_numbers(&*variant.rule, &self.wrappers)
-        }) as u64;
+        let of_model = self.variants.first().map_or(0, |variant| model_numbers(&*variant.rule));
+        let numbers = (of_model + self.tensors.len() * self.tensor_numbers()) as u64;
         let plan = plan(&items, self.bounds, numbers)?;
         let table = self.gpu.scoped_now(|| {
             let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;

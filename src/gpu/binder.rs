@@ -34,6 +34,7 @@ pub(super) struct Bindings {
     table: wgpu::Buffer,
     state: Option<usize>,
     lines: Option<usize>,
+    work: Option<usize>,
     pub(super) values: Vec<Value>,
 }
 
@@ -147,7 +148,15 @@ impl<'a> Binder<'a> {
             }
             for (variant, page, entries) in &plan.lines {
                 if let Some(walk) = walk(*variant, Over::Lines) {
-                    calls.push(self.call_lines(*variant, walk, *page, entries)?);
+                    calls.push(self.call_with(*variant, walk, None, entries, [Some(*page); 2])?);
+                }
+            }
+            for (kind, parts) in plan.products.iter().enumerate() {
+                for (variant, page, entries) in parts {
+                    let is_here = |walk: &Walk| walk.product.is_some_and(|product| product.kind() == kind);
+                    if let Some(walk) = walk(*variant, Over::Parts).filter(is_here) {
+                        calls.push(self.call_with(*variant, walk, None, entries, [None, Some(*page)])?);
+                    }
                 }
             }
             for (variant, entries) in &plan.finishes {
@@ -172,13 +181,8 @@ impl<'a> Binder<'a> {
         entries: &Range<usize>,
     ) -> Result<Call> {
         let of_window = window.map(|[kind, i]| &self.windows[kind][i]);
-        let lines = of_window.and_then(|window| window.like.lines);
-        self.call_with(variant, walk, window, entries, lines)
-    }
-
-    /// A walk over lines that stand in this page.
-    fn call_lines(&mut self, variant: usize, walk: Walk, page: usize, entries: &Range<usize>) -> Result<Call> {
-        self.call_with(variant, walk, None, entries, Some(page))
+        let pages = of_window.map_or([None; 2], |window| [window.like.lines, window.like.work]);
+        self.call_with(variant, walk, window, entries, pages)
     }
 
     fn call_with(
@@ -187,7 +191,7 @@ impl<'a> Binder<'a> {
         walk: Walk,
         at: Option<[usize; 2]>,
         entries: &Range<usize>,
-        lines: Option<usize>,
+        [lines, work]: [Option<usize>; 2],
     ) -> Result<Call> {
         let (engine, planned) = (self.engine, self.planned);
         let window = at.map(|[kind, i]| &self.windows[kind][i]);
@@ -217,6 +221,7 @@ impl<'a> Binder<'a> {
         let bindings = Bindings {
             state: window.and_then(|window| window.like.state).filter(|_| layout.contains(&Binding::State)),
             lines: lines.filter(|_| layout.contains(&Binding::Lines)),
+            work: work.filter(|_| layout.contains(&Binding::Work)),
             table: planned.table.clone(),
             values: spans.iter().map(|span| (self.buffers[span.buffer].clone(), span.offset, span.size)).collect(),
             layout,
@@ -326,6 +331,7 @@ impl<'a> Binder<'a> {
                     Binding::Page(i) => value(*i as usize),
                     Binding::State => page(&engine.state_pages, bindings.state),
                     Binding::Lines => page(&engine.line_pages, bindings.lines),
+                    Binding::Work => page(&engine.work_pages, bindings.work),
                     Binding::Tables => wgpu::BufferBinding {
                         buffer: &bindings.table,
                         offset: 0,
@@ -363,6 +369,7 @@ enum Over {
     Tiles,
     Lines,
     Chunks,
+    Parts,
     Tensors,
     Model,
     Nothing,
@@ -373,11 +380,15 @@ impl Over {
         match skeleton {
             Skeleton::Lines => Self::Tiles,
             Skeleton::FinishLines => Self::Lines,
-            Skeleton::Sums | Skeleton::Counts | Skeleton::Apply | Skeleton::Moves | Skeleton::Accumulate => {
-                Self::Chunks
-            }
+            Skeleton::Sums
+            | Skeleton::Spread
+            | Skeleton::Counts
+            | Skeleton::Apply
+            | Skeleton::Moves
+            | Skeleton::Accumulate => Self::Chunks,
             Skeleton::Finish | Skeleton::FinishSums | Skeleton::FinishCounts => Self::Tensors,
             Skeleton::FinishModel => Self::Model,
+            Skeleton::Product => Self::Parts,
             Skeleton::Norms | Skeleton::FinishNorms | Skeleton::Decide => Self::Nothing,
         }
     }

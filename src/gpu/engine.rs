@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::bind::{Bound, Placement, Planned};
 use super::binder::{Groups as BindGroups, Kernel};
-use super::limits::{check_limits, scratch_words};
+use super::limits::{check_limits, frames, scratch_words};
 use super::ring::{Ring, Slot};
 use super::variants::{Variant, variants};
 use super::{Arena, Gpu};
@@ -13,9 +13,10 @@ use crate::course;
 use crate::error::{Error, Result};
 use crate::groups::Groups;
 use crate::lines::Lines;
-use crate::plan::{Bounds, Place, check_lines, pack, pack_state};
+use crate::plan::{Bounds, Framed, Place, check_lines, pack, pack_state};
 use crate::report::LossScaleState;
 use crate::rule::Start;
+use crate::shader::tensor_numbers;
 use crate::tensor::TensorSpec;
 use crate::words::control;
 use crate::wrappers::Wrappers;
@@ -38,6 +39,9 @@ pub(crate) struct Engine {
     pub(super) lines: Vec<Option<Lines>>,
     pub(super) line_places: Vec<Place>,
     pub(super) line_pages: Vec<wgpu::Buffer>,
+    /// The matrices of which rules take products.
+    pub(super) frames: Vec<Option<Framed>>,
+    pub(super) work_pages: Vec<wgpu::Buffer>,
     /// Numbers of the tensors, then partial results.
     pub(super) scratch: Option<wgpu::Buffer>,
     /// What is decided on the device, where anything is.
@@ -83,8 +87,15 @@ impl Engine {
         let state_of = |(tensor, &variant): (&TensorSpec, &usize)| (tensor.len_elements(), variants[variant].slots);
         let of_state: Vec<_> = tensors.iter().zip(&variant_of).map(state_of).collect();
         let (state_places, sizes) = pack_state(&of_state, bounds);
-        let size = |i: usize| lines[i].map_or(0, |lines: Lines| lines.words().saturating_mul(4));
-        let (line_places, line_sizes) = pack(tensors, "rows and columns", size, 16, binding_bytes / 16 * 16)?;
+        let (frames, work_sizes) = frames(tensors, groups, gpu.page_bytes().min(binding_bytes))?;
+        let apart = |i: usize| lines[i].filter(|_| frames[i].is_none());
+        let size = |i: usize| apart(i).map_or(0, |lines: Lines| lines.words().saturating_mul(4));
+        let (mut line_places, line_sizes) = pack(tensors, "rows and columns", size, 16, binding_bytes / 16 * 16)?;
+        for (place, framed) in line_places.iter_mut().zip(&frames) {
+            if let Some(framed) = framed {
+                *place = framed.behind();
+            }
+        }
         let scratch_words = scratch_words(tensors, groups, &lines, bounds);
         if scratch_words.saturating_mul(4) > binding_bytes {
             let limit = "max_storage_buffer_binding_size";
@@ -102,12 +113,13 @@ impl Engine {
             let limit = "max_storage_buffer_binding_size";
             return Err(Error::Limit { limit, found: binding_bytes, needed: control_bytes });
         }
-        let (state_pages, line_pages, scratch, control) = gpu.scoped_now(|| {
+        let (state_pages, line_pages, work_pages, scratch, control) = gpu.scoped_now(|| {
             let state_pages = pages("wgpu-optim/state", &sizes);
             let line_pages = pages("wgpu-optim/lines", &line_sizes);
+            let work_pages = pages("wgpu-optim/work", &work_sizes);
             let scratch = (scratch_words > 0).then(|| create("wgpu-optim/scratch", 4 * scratch_words));
             let control = (control_bytes > 0).then(|| create("wgpu-optim/control", control_bytes));
-            (state_pages, line_pages, scratch, control)
+            (state_pages, line_pages, work_pages, scratch, control)
         })?;
         let accumulated = match wrappers.batches() {
             1 => None,
@@ -126,6 +138,8 @@ impl Engine {
             lines,
             line_places,
             line_pages,
+            frames,
+            work_pages,
             scratch,
             control,
             accumulated,
@@ -203,6 +217,7 @@ impl Engine {
             self.accumulated.as_ref().map_or(0, |arena| arena.size_bytes()),
             [&self.scratch, &self.control].into_iter().flatten().map(wgpu::Buffer::size).sum::<u64>()
                 + sizes(&self.line_pages)
+                + sizes(&self.work_pages)
                 - kept,
             self.planned
                 .iter()
@@ -211,6 +226,12 @@ impl Engine {
                 .sum(),
             self.ring.size_bytes(),
         ]
+    }
+
+    /// Numbers of each tensor in scratch.
+    pub(super) fn tensor_numbers(&self) -> usize {
+        let of_variant = |variant: &Variant| tensor_numbers(&*variant.rule, &self.wrappers);
+        self.variants.iter().map(of_variant).max().unwrap_or(0)
     }
 
     /// How many kinds of pipeline the groups need.

@@ -4,10 +4,11 @@ use super::variants::Variant;
 use crate::error::{Error, Result};
 use crate::groups::Groups;
 use crate::lines::Lines;
-use crate::plan::Bounds;
+use crate::plan::{Bounds, Framed, Place, pack};
+use crate::product::Frame;
 use crate::rule::AnyRule;
 use crate::shader::{self, Pages, Skeleton, Walk, model_numbers, tensor_numbers};
-use crate::tensor::TensorSpec;
+use crate::tensor::{ALIGNMENT, TensorSpec};
 use crate::words::{NORM_WORDS, SUM_WORDS};
 use crate::wrappers::Wrappers;
 
@@ -68,6 +69,8 @@ pub(super) fn check_limits(limits: &wgpu::Limits, variants: &[Variant], wrappers
 /// Words of the numbers of the model and of all tensors, and of all partial results.
 pub(super) fn scratch_words(tensors: &[TensorSpec], groups: &Groups, lines: &[Option<Lines>], bounds: Bounds) -> u64 {
     let of_model = model_numbers(groups.rule(0)) as u64;
+    let numbers = |i: usize| tensor_numbers(groups.rule_of(i), groups.wrappers());
+    let numbers = (0..tensors.len()).map(numbers).max().unwrap_or(0);
     let words = |(i, tensor): (usize, &TensorSpec)| {
         let rule = groups.rule_of(i);
         let partial = match sums(rule, groups.wrappers()) {
@@ -77,7 +80,7 @@ pub(super) fn scratch_words(tensors: &[TensorSpec], groups: &Groups, lines: &[Op
         };
         let partials = partial * tensor.len_elements().div_ceil(bounds.chunk_len());
         let of_matrix = |lines: Lines| lines.shares().iter().sum::<u64>().saturating_mul(lines.matrices);
-        (tensor_numbers(rule, groups.wrappers()) as u64 + partials).saturating_add(lines[i].map_or(0, of_matrix))
+        (numbers as u64 + partials).saturating_add(lines[i].map_or(0, of_matrix))
     };
     // A walk over lines binds scratch also where no tile has a share in anything.
     let least = u64::from(lines.iter().any(Option::is_some));
@@ -87,4 +90,26 @@ pub(super) fn scratch_words(tensors: &[TensorSpec], groups: &Groups, lines: &[Op
 /// Whether chunks leave partial results of a rule's sums, or of a wrapper's counts.
 pub(super) fn sums(rule: &dyn AnyRule, wrappers: &Wrappers) -> bool {
     rule.sums().next().is_some() || wrappers.counts()
+}
+
+/// The matrices of the tensors whose rule takes products, and behind each the numbers of its rows where it has any,
+/// packed into pages, and the pages' sizes.
+///
+/// # Errors
+/// [`Error::TooLarge`] for a tensor whose parts no page holds.
+pub(super) fn frames(
+    tensors: &[TensorSpec],
+    groups: &Groups,
+    page_bytes: u64,
+) -> Result<(Vec<Option<Framed>>, Vec<u64>)> {
+    let matrix = |i: usize| groups.lines_of(i).filter(|_| groups.rule_of(i).has_products());
+    let words = |i: usize| matrix(i).map_or(0, |lines| Frame::of(&lines).words());
+    let of_lines = |i: usize| matrix(i).filter(|_| groups.rule_of(i).has_lines()).map_or(0, |lines| lines.words());
+    let size = |i: usize| words(i).saturating_add(of_lines(i)).saturating_mul(4);
+    let (places, sizes) = pack(tensors, "matrices of products", size, ALIGNMENT, page_bytes)?;
+    let frame = |(i, place): (usize, Place)| {
+        let is_second = groups.rule_of(i).products().count() / 3 % 2 == 1;
+        matrix(i).map(|lines| Framed { place, lines, is_second })
+    };
+    Ok((places.into_iter().enumerate().map(frame).collect(), sizes))
 }

@@ -8,7 +8,7 @@ use crate::groups::Groups;
 use crate::plan::{Place, padded};
 use crate::rule::Extent;
 use crate::session::check_len;
-use crate::shader::{element_slots, model_numbers, tensor_numbers};
+use crate::shader::{element_slots, model_numbers};
 use crate::tensor::BLOCK;
 use crate::words::control;
 
@@ -54,7 +54,7 @@ impl Engine {
             return Ok(self.scratch.iter().map(|scratch| (scratch, vec![(4 * place as u64, 4)])).collect());
         }
         if slot.extent == Extent::Tensor {
-            let words = tensor_numbers(rule, &self.wrappers);
+            let words = self.tensor_numbers();
             return Ok(self
                 .scratch
                 .iter()
@@ -95,7 +95,8 @@ impl Engine {
 
     fn line_place(&self, i: usize) -> Option<(&wgpu::Buffer, u64)> {
         let Place { buffer, offset } = self.line_places[i];
-        self.lines[i].and(self.line_pages.get(buffer)).map(|page| (page, offset))
+        let pages = if self.frames[i].is_some() { &self.work_pages } else { &self.line_pages };
+        self.lines[i].and(pages.get(buffer)).map(|page| (page, offset))
     }
 
     /// Takes over what another engine of the first of these tensors holds: state, numbers, and the decisions on the
@@ -118,9 +119,10 @@ impl Engine {
                 for ((from, first, len), (to, start, _)) in other.state_of(i).zip(self.state_of(i)) {
                     copy(Some((from, first)), Some((to, start)), 4 * slots * padded(len));
                 }
-                let numbers = 4 * tensor_numbers(groups.rule_of(i), &self.wrappers) as u64;
-                let place = of_model + numbers * i as u64;
-                copy(old.as_ref().map(|buffer| (buffer, place)), new.as_ref().map(|buffer| (buffer, place)), numbers);
+                let [from, to] = [other, self].map(|engine| 4 * engine.tensor_numbers() as u64);
+                let [old_place, new_place] = [from, to].map(|numbers| of_model + numbers * i as u64);
+                let old = old.as_ref().map(|buffer| (buffer, old_place));
+                copy(old, new.as_ref().map(|buffer| (buffer, new_place)), from.min(to));
                 let bytes = self.lines[i].map_or(0, |lines| 4 * lines.words());
                 copy(other.line_place(i), self.line_place(i), bytes);
             }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::limits::pages;
 use crate::groups::Groups;
 use crate::rule::{AnyRule, WeightDecay};
-use crate::shader::{Switches, element_slots};
+use crate::shader::{Switches, element_slots, tensor_numbers};
 
 /// Groups whose pipelines are the same.
 #[derive(Debug)]
@@ -29,7 +29,8 @@ pub(super) fn variants(groups: &Groups, lanes: u32, limits: &wgpu::Limits) -> (V
         variant_of.push(*places.entry((group, groups.lines_of(i).is_some())).or_insert_with(|| {
             let names = |rule: &dyn AnyRule| rule.slots().iter().map(|slot| slot.name).collect::<Vec<_>>();
             let same = |variant: &Variant| {
-                variant.rule.constants() == rule.constants()
+                variant.rule.name() == rule.name()
+                    && variant.rule.constants() == rule.constants()
                     && variant.rule.passes() == rule.passes()
                     && names(&*variant.rule) == names(rule)
             };
@@ -50,6 +51,8 @@ pub(super) fn variants(groups: &Groups, lanes: u32, limits: &wgpu::Limits) -> (V
         variants.push(Variant { rule: groups.rule(0).boxed(), slots: 0, pages: 2, switches });
         return (variants, variant_of);
     }
+    let numbers = |variant: &Variant| tensor_numbers(&*variant.rule, groups.wrappers()) as u32;
+    let numbers = variants.iter().map(numbers).max().unwrap_or(0);
     for (variant, members) in variants.iter_mut().zip(members) {
         let decays =
             |wanted: fn(WeightDecay) -> bool| members.iter().any(|&group| wanted(groups.rule(group).weight_decay()));
@@ -62,6 +65,7 @@ pub(super) fn variants(groups: &Groups, lanes: u32, limits: &wgpu::Limits) -> (V
             crossings: true,
             copies: false,
             lanes,
+            numbers,
         };
     }
     (variants, variant_of)

@@ -94,6 +94,10 @@ impl Groups {
         self.check_of_host("lr", lr)?;
         at_least_zero("lr", lr)?;
         let set = |(i, group): (usize, &ActiveGroup)| {
+            let is_second = group.rule.name() != self.list[0].rule.name();
+            if is_second && !group.rule.options().contains(&"lr") {
+                return Ok(group.rule.clone());
+            }
             let own = if group.ratio.is_finite() { lr * group.ratio } else { group.rule.lr() };
             group.rule.with_options(&[("lr", own)]).map_err(|error| self.in_group(i, error))
         };
@@ -118,7 +122,9 @@ impl Groups {
             return self.set_lr(value);
         }
         self.check_of_host(field, value)?;
-        let takers = (0..self.list.len()).filter(|&i| !self.list[i].own.contains_key(field)).collect::<Vec<_>>();
+        let is_of_top = |group: &ActiveGroup| group.rule.name() == self.list[0].rule.name();
+        let follows = |&i: &usize| is_of_top(&self.list[i]) && !self.list[i].own.contains_key(field);
+        let takers = (0..self.list.len()).filter(follows).collect::<Vec<_>>();
         self.set_in(&takers, field, value)
     }
 

@@ -34,12 +34,16 @@ impl Record {
         self.common.values().into_iter().chain(self.wrapped.iter().copied()).chain(self.hyper.iter().copied())
     }
 
-    /// Appends all terms, each number rounded to f32 once.
-    pub(crate) fn push_terms(&self, words: &mut Vec<u32>) {
-        let bits = |number: f64| (number as f32).to_bits();
+    /// Appends all terms, each number rounded to f32 once, and each term padded to so many words at least.
+    pub(crate) fn push_terms(&self, words: &mut Vec<u32>, len: usize) {
+        let mut push = |numbers: &mut dyn Iterator<Item = f64>| {
+            let end = words.len() + len;
+            words.extend(numbers.map(|number| (number as f32).to_bits()));
+            words.resize(end.max(words.len()), 0);
+        };
         match &self.terms[..] {
-            [] => words.extend(self.numbers().map(bits)),
-            terms => words.extend(terms.iter().flatten().copied().map(bits)),
+            [] => push(&mut self.numbers()),
+            terms => terms.iter().for_each(|term| push(&mut term.iter().copied())),
         }
     }
 }
@@ -69,7 +73,7 @@ impl Records {
         let mut starts = Vec::with_capacity(self.list.len());
         for record in &self.list {
             starts.push(words.len() as u32);
-            record.push_terms(&mut words);
+            record.push_terms(&mut words, 0);
         }
         for (word, record) in words.iter_mut().zip(&self.of) {
             if let Some(record) = record {
@@ -87,7 +91,7 @@ impl Groups {
         let mut options = Vec::new();
         for (option, scheduler) in self.schedulers_of(group) {
             // A decay of kind none has no number.
-            if let Some(number) = rule.number(option) {
+            if let Some(number) = rule.number(option).filter(|_| rule.options().contains(&&option[..])) {
                 options.push((&option[..], number * scheduler.factor(step)?));
             }
         }

@@ -6,9 +6,10 @@
 //! table.
 
 use super::table::Table;
-use super::{Bounds, Item, Piece, Place, QUAD_BYTES, padded};
+use super::{Bounds, Framed, Item, Piece, Place, QUAD_BYTES, padded};
 use crate::lines::Lines;
-use crate::words::{Chunk, Entry, LinesOfMatrix, Tile};
+use crate::product::Frame;
+use crate::words::{Chunk, Entry, LinesOfMatrix, MatrixTile, Tile};
 
 /// Columns of a large matrix that one workgroup finishes.
 const COLUMNS: u64 = 256;
@@ -30,8 +31,12 @@ pub(super) fn cut(item: &Item, bounds: Bounds, partial: &mut u64, table: &mut Ta
                 partial: *partial,
                 ..Chunk::default()
             };
-            table.push(match item.lines {
+            let entry = match item.lines {
                 Some((place, lines)) => with_lines(entry, start + first, place, lines),
+                None => entry,
+            };
+            table.push(match item.product {
+                Some(framed) => with_product(entry, start + first, framed),
                 None => entry,
             });
             *partial += item.partial_words;
@@ -62,6 +67,13 @@ fn with_lines(chunk: Chunk, first: u64, place: Place, lines: Lines) -> Chunk {
         left: first % lines.columns,
         ..chunk
     }
+}
+
+/// A chunk that starts at an element of a tensor of which products are taken.
+fn with_product(chunk: Chunk, first: u64, framed: Framed) -> Chunk {
+    let Lines { rows, columns, .. } = framed.lines;
+    let [product, start, turned] = framed.ends();
+    Chunk { rows, columns, top: first / columns, left: first % columns, product, start, turned, ..chunk }
 }
 
 /// Adds the tiles of a tensor with lines to the table, and their pieces to the list. A tile of a large matrix takes the
@@ -110,6 +122,9 @@ pub(super) fn cut_tiles(
             seen_rows,
             rows,
             columns,
+            product: item
+                .product
+                .map_or(0, |framed| framed.ends()[0] + first / columns * padded(columns) + first % columns),
         };
         table.push(entry);
         piece.len = piece.len.max(end - piece.first);
@@ -174,6 +189,61 @@ pub(super) fn cut_lines(item: &Item, place: Place, lines: Lines, share: &mut u64
             line(first, COLUMNS.min(columns - left), [down, columns, of_columns + left], 1);
         }
         *share = of_columns + column_shares;
+    }
+}
+
+/// Rows and columns of a part of a product, which one workgroup makes.
+const PART: [u64; 2] = [128, 64];
+
+impl Framed {
+    /// Words of the page before the tensor's own.
+    fn first(&self) -> u64 {
+        self.place.offset / 4
+    }
+
+    /// Where, in the tensor's own rows and columns, the last product ends and the first one starts, and where its
+    /// transpose starts.
+    fn ends(&self) -> [u64; 3] {
+        let frame = Frame::of(&self.lines);
+        let (x, turned) = (frame.x(), self.first() + frame.x_turned());
+        let start = self.first() + x[usize::from(self.is_second)];
+        if frame.is_turned { [turned, turned, start] } else { [self.first() + x[0], start, turned] }
+    }
+}
+
+/// Adds the parts of one product of a tensor's matrix to the table: of `A`, of `B`, or of `X`.
+pub(super) fn cut_product(item: &Item, framed: Framed, kind: usize, table: &mut Table) {
+    let frame = Frame::of(&framed.lines);
+    let quads = |words: u64| (framed.first() + words) / 4;
+    let [across, down] = [frame.columns, frame.rows].map(|size| padded(size) / 4);
+    let [x, turned, gram, square] = [frame.x()[0], frame.x_turned(), frame.gram(), frame.square()].map(quads);
+    // The two factors with their strides, what is added, the result with its stride, and the rows of the factors.
+    let (p, p_stride, q, q_stride, d, c, c_stride, len) = match kind {
+        0 => (turned, down, turned, down, 0, gram, down, frame.columns),
+        1 => (gram, down, gram, down, gram, square, down, frame.rows),
+        _ => (square, down, x, across, x, x, across, frame.rows),
+    };
+    let (wide, second) = if kind == 2 { (frame.columns, (frame.x()[1] - frame.x()[0]) / 4) } else { (frame.rows, 0) };
+    for top in (0..frame.rows).step_by(PART[0] as usize) {
+        for left in (0..wide).step_by(PART[1] as usize) {
+            let place = top * c_stride + left / 4;
+            table.push(MatrixTile {
+                tensor: item.tensor as u64,
+                len,
+                p: p + top / 4,
+                p_stride,
+                q: q + left / 4,
+                q_stride,
+                d: d + place,
+                c: c + place,
+                c_stride,
+                turned: turned + left * down + top / 4,
+                turned_stride: down,
+                rows: PART[0].min(frame.rows - top),
+                columns: PART[1].min(wide - left),
+                second,
+            });
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use super::{AnyRule, Extent, Move, Numbers, Pass, Rule, Slot, Start, numbers};
 use crate::decay::WeightDecay;
 use crate::lines::Lines;
 use crate::parts::{self, Combine, Real};
+use crate::product::Iteration;
 use crate::wrapper::{AnyWrapper, WrapperKernel};
 
 numbers! {
@@ -114,6 +115,7 @@ enum Field {
     StartsAsParam,
     Row,
     Column,
+    Product,
 }
 
 /// Loads the state of an element from the slots of its tensor, and stores it there.
@@ -123,6 +125,8 @@ struct Loader<F> {
     lines: Option<Lines>,
     /// What elements see of their rows.
     rows: Vec<F>,
+    /// What the last product has.
+    product: Vec<F>,
     buffer: Vec<F>,
 }
 
@@ -132,19 +136,22 @@ impl<F: Real> Loader<F> {
         let field = |name: &&str| match slots.iter().find(|slot| slot.name == *name) {
             Some(Slot { extent: Extent::Row | Extent::Leading, .. }) => Field::Row,
             Some(Slot { extent: Extent::Column, .. }) => Field::Column,
+            Some(Slot { extent: Extent::Product, .. }) => Field::Product,
             Some(Slot { start: Start::Param, .. }) => Field::StartsAsParam,
             _ => Field::Element,
         };
         let fields: Vec<_> = <R::State<F> as Numbers<F>>::NAMES.iter().map(field).collect();
         let buffer = vec![F::zero(); fields.len()];
-        Self { fields, first, lines, rows: vec![], buffer }
+        Self { fields, first, lines, rows: vec![], product: vec![], buffer }
     }
 
     fn load<S: Numbers<F>>(&mut self, state: &[Vec<F>], i: usize, p: F) -> S {
         for ((number, slot), field) in self.buffer.iter_mut().zip(state).zip(&self.fields) {
             *number = match (field, self.lines) {
-                (Field::Row, Some(lines)) => self.rows[lines.row_of(i)],
+                // No walk has made what is seen of rows before the lines are finished.
+                (Field::Row, Some(lines)) => self.rows.get(lines.row_of(i)).copied().unwrap_or(F::zero()),
                 (Field::Column, Some(lines)) => slot[lines.column_of(i)],
+                (Field::Product, _) => self.product.get(i).copied().unwrap_or(F::zero()),
                 (Field::StartsAsParam, _) if self.first && i < slot.len() => p,
                 _ => slot.get(i).copied().unwrap_or(F::zero()),
             };
@@ -168,7 +175,7 @@ impl<F: Real> Loader<F> {
             let (sums, len) = match field {
                 Field::Row => (&sums[0], lines.columns),
                 Field::Column => (&sums[1], lines.rows),
-                Field::Element | Field::StartsAsParam => continue,
+                Field::Element | Field::StartsAsParam | Field::Product => continue,
             };
             for (number, &sum) in slot.iter_mut().zip(sums) {
                 *number = rule.finish_line(h, sum, F::of(len as f64), *number);
@@ -202,6 +209,9 @@ struct Running<'a, R: Rule, F: Real> {
     line_sums: [Vec<F>; 2],
     /// Whether a pass of sums has stored the state.
     stored: bool,
+    iteration: Iteration<F>,
+    /// Whether the last sums are of the product.
+    of_product: bool,
 }
 
 impl<'a, R: Rule, F: Real> Running<'a, R, F> {
@@ -216,18 +226,25 @@ impl<'a, R: Rule, F: Real> Running<'a, R, F> {
             sums: [F::zero(); 2],
             line_sums: [vec![], vec![]],
             stored: false,
+            iteration: Iteration::default(),
+            of_product: false,
             rule,
             step,
         }
     }
 
     fn pass(&mut self, pass: Pass) {
-        let Self { rule, step, h, k, raw, wrapped, loader, sums, line_sums, stored } = self;
+        let Self { rule, step, h, k, raw, wrapped, loader, sums, line_sums, stored, iteration, of_product } = self;
         let Step { common: c, params, grads, lines, state, wrappers, .. } = step;
         match pass {
+            Pass::Lines | Pass::FinishLines | Pass::Spread | Pass::Product(_) if params.is_empty() => {}
             Pass::Lines => {
                 let lines = lines.expect("a rule with rows and columns is for tensors that have them");
-                *line_sums = lines.sums(|i| rule.measure_line(h, prepare(c, params[i], wrapped[i])));
+                let seen = |i: usize| match loader.product.get(i) {
+                    Some(&product) => product,
+                    None => prepare(c, params[i], wrapped[i]),
+                };
+                *line_sums = lines.sums(|i| rule.measure_line(h, seen(i)));
             }
             Pass::FinishLines => loader.finish_lines(*rule, h, line_sums, state),
             Pass::Sums(given) => {
@@ -239,7 +256,10 @@ impl<'a, R: Rule, F: Real> Running<'a, R, F> {
                         let p = params[i];
                         let mut s = loader.load::<R::State<F>>(state, i, p);
                         let g = if given.grad { prepare(c, p, wrapped[i]) } else { F::zero() };
-                        let numbers = rule.measure(h, k, p, g, &mut s);
+                        let numbers = match given.product {
+                            true => rule.measure_product(h, k, &s),
+                            false => rule.measure(h, k, p, g, &mut s),
+                        };
                         if given.stores {
                             loader.store(&s, state, i);
                         }
@@ -247,9 +267,32 @@ impl<'a, R: Rule, F: Real> Running<'a, R, F> {
                     },
                 );
                 *stored |= given.stores;
+                *of_product = given.product;
             }
             Pass::Finish if params.is_empty() => {}
-            Pass::Finish => rule.finish(h, *sums, F::of(params.len() as f64), k),
+            Pass::Finish => {
+                let len = F::of(params.len() as f64);
+                if *of_product {
+                    return rule.finish_product(h, *sums, len, k);
+                }
+                if let Some(Lines { rows, columns, .. }) = lines {
+                    rule.of_shape(h, F::of(*rows as f64), F::of(*columns as f64), k);
+                }
+                rule.finish(h, *sums, len, k);
+            }
+            Pass::Spread => {
+                let lines = lines.expect("a rule with products is for tensors that are matrices");
+                let spread = |i: usize| {
+                    let s = loader.load::<R::State<F>>(state, i, params[i]);
+                    rule.spread(h, k, prepare(c, params[i], wrapped[i]), &s)
+                };
+                *iteration = Iteration::start(&lines, (0..params.len()).map(spread).collect());
+            }
+            Pass::Product(product) => {
+                let lines = lines.expect("a rule with products is for tensors that are matrices");
+                iteration.take(&lines, product);
+                loader.product = iteration.elements(&lines);
+            }
             // The sums of a tensor are whole already, and those of the model are no tensor's business.
             Pass::FinishSums | Pass::FinishModel => {}
             Pass::Apply => {

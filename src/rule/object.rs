@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::fmt::Debug;
 
-use super::{Carried, Extent, Kernel, Move, Numbers, Pass, Rule, Slot, Sums};
+use super::{Carried, Extent, Kernel, Move, Numbers, Pass, Product, Rule, Slot, Sums};
 use crate::decay::WeightDecay;
 use crate::error::{Error, Result, at_least_zero, refuse};
 use crate::lines::Lines;
@@ -232,6 +232,19 @@ impl dyn AnyRule {
         self.slots().iter().any(|slot| slot.extent.is_line())
     }
 
+    /// The products of a step.
+    pub fn products(&self) -> impl Iterator<Item = Product> {
+        self.passes().into_iter().filter_map(|pass| match pass {
+            Pass::Product(product) => Some(product),
+            _ => None,
+        })
+    }
+
+    /// Whether the rule takes products of matrices, and no tensor below rank 2.
+    pub fn has_products(&self) -> bool {
+        self.products().next().is_some()
+    }
+
     /// Whether the rule sums over the whole model.
     pub fn sums_over_model(&self) -> bool {
         self.passes().contains(&Pass::FinishModel)
@@ -252,7 +265,7 @@ impl dyn AnyRule {
 
     /// The matrices that the rule sees in a tensor. A tensor below rank 2, or one without elements, has none.
     pub fn lines_of(&self, tensor: &TensorSpec) -> Option<Lines> {
-        match self.slots().iter().any(|slot| slot.extent == Extent::Leading) {
+        match self.slots().iter().any(|slot| matches!(slot.extent, Extent::Leading | Extent::Product)) {
             true => Lines::leading(tensor),
             false => Lines::of(tensor),
         }

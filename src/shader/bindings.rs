@@ -26,7 +26,9 @@ pub enum Binding {
     Control,
     /// The same, `read_write`.
     Decisions,
-    /// Group 0, from binding 7 on, `read_write`: a buffer that holds parameters, gradients, or both.
+    /// Group 0, binding 7, `read_write`: a page of the matrices of products.
+    Work,
+    /// Group 0, from binding 8 on, `read_write`: a buffer that holds parameters, gradients, or both.
     Page(u32),
     /// Group 1, binding 0, `read`, dynamic offset: the words of a dispatch and of the step.
     Clocks,
@@ -43,14 +45,15 @@ impl Binding {
             Self::Scratch => (0, 4),
             Self::Lines => (0, 5),
             Self::Control | Self::Decisions => (0, 6),
-            Self::Page(page) => (0, 7 + page),
+            Self::Work => (0, 7),
+            Self::Page(page) => (0, 8 + page),
             Self::Clocks => (1, 0),
         }
     }
 
     /// Whether the shader writes it.
     pub fn writable(self) -> bool {
-        matches!(self, Self::Params | Self::State | Self::Scratch | Self::Lines | Self::Decisions | Self::Page(_))
+        !matches!(self, Self::Grads | Self::Tables | Self::Control | Self::Clocks)
     }
 
     /// Whether its offset travels with the dispatch.
@@ -69,18 +72,20 @@ pub(super) struct Declares {
 pub(super) fn declares(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton) -> Declares {
     use Skeleton::{
         Accumulate, Apply, Counts, Decide, Finish, FinishCounts, FinishLines, FinishModel, FinishNorms, FinishSums,
-        Lines, Moves, Norms, Sums,
+        Lines, Moves, Norms, Product, Spread, Sums,
     };
     let grads = match skeleton {
-        Lines | Sums | Counts | Norms | Accumulate => true,
+        Lines | Sums | Spread | Counts | Norms | Accumulate => true,
         // A wrapper that counts compares the update with the gradient.
         Apply => !rule.stores_early() || wrappers.counts(),
-        FinishLines | Finish | FinishSums | FinishModel | FinishCounts | Moves | FinishNorms | Decide => false,
+        FinishLines | Finish | FinishSums | FinishModel | Product | FinishCounts | Moves | FinishNorms | Decide => {
+            false
+        }
     };
     let params = match skeleton {
-        Lines | Sums | Counts | Apply | Moves | Accumulate => true,
+        Lines | Sums | Spread | Counts | Apply | Moves | Accumulate => true,
         Norms => wrappers.measures_params(),
-        FinishLines | Finish | FinishSums | FinishModel | FinishCounts | FinishNorms | Decide => false,
+        FinishLines | Finish | FinishSums | FinishModel | Product | FinishCounts | FinishNorms | Decide => false,
     };
     Declares { params, grads }
 }
@@ -89,7 +94,7 @@ pub(super) fn declares(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skelet
 pub fn bindings(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, pages: Pages) -> Vec<Binding> {
     use Skeleton::{
         Accumulate, Apply, Counts, Decide, Finish, FinishCounts, FinishLines, FinishModel, FinishNorms, FinishSums,
-        Lines, Moves, Norms, Sums,
+        Lines, Moves, Norms, Product, Spread, Sums,
     };
     let Declares { params, grads } = declares(rule, wrappers, skeleton);
     let (apart, values) = (pages == Pages::Apart, params || grads);
@@ -98,17 +103,24 @@ pub fn bindings(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, pag
         _ => 0,
     };
     let scratch = match skeleton {
-        Lines | FinishLines | Sums | Finish | FinishSums | FinishModel | Counts | FinishCounts => true,
+        Lines | FinishLines | Sums | Finish | FinishSums | FinishModel | Spread | Counts | FinishCounts => true,
         Norms | FinishNorms => true,
         Apply => tensor_numbers(rule, wrappers) > 0,
-        Moves | Decide | Accumulate => false,
+        Product | Moves | Decide | Accumulate => false,
     };
     let lines = match skeleton {
-        Lines | FinishLines => true,
-        Sums | Counts | Apply => rule.has_lines(),
-        Finish | FinishSums | FinishModel | FinishCounts | Moves | Norms | FinishNorms | Decide | Accumulate => false,
+        // The rows of a rule with products stand in the page of work.
+        Lines | FinishLines => !rule.has_products(),
+        Sums | Spread | Counts | Apply => rule.has_lines() && !rule.has_products(),
+        Finish | FinishSums | FinishModel | Product | FinishCounts | Moves | Norms | FinishNorms | Decide
+        | Accumulate => false,
     };
-    let state = matches!(skeleton, Sums | Counts | Apply | Moves) && !element_slots(rule, wrappers).is_empty();
+    let work = match skeleton {
+        Product => true,
+        Lines | FinishLines | Sums | Spread | Counts | Apply => rule.has_products(),
+        _ => false,
+    };
+    let state = matches!(skeleton, Sums | Spread | Counts | Apply | Moves) && !element_slots(rule, wrappers).is_empty();
     let decides = matches!(skeleton, FinishNorms | Decide);
     // Once it is decided which records a step has, they come from there.
     let reads_control = wrappers.is_controlled() && !decides;
@@ -121,6 +133,7 @@ pub fn bindings(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, pag
         (Binding::Lines, lines),
         (Binding::Control, reads_control),
         (Binding::Decisions, decides),
+        (Binding::Work, work),
         (Binding::Clocks, true),
     ]
     .into_iter()

@@ -1,10 +1,11 @@
 //! The `override` constants of a walk: the choices of a rule, of what is wrapped around it, and of a dispatch. One
 //! shader text serves them all, and a pipeline sets them.
 
+use super::bindings::tensor_numbers;
 use super::hooks::in_walk;
 use super::walk::{Skeleton, Walk};
 use crate::parts::Combine;
-use crate::rule::AnyRule;
+use crate::rule::{AnyRule, Product};
 use crate::wrapper::AnyWrapper;
 use crate::wrappers::Wrappers;
 
@@ -28,12 +29,20 @@ pub struct Switches {
     pub copies: bool,
     /// Lanes of a workgroup.
     pub lanes: u32,
+    /// Numbers of each tensor in scratch, where another variant of the optimizer needs more than this one.
+    pub numbers: u32,
 }
 
 impl Switches {
     /// All `override` constants of a rule's walk, with their values.
     pub fn constants(&self, rule: &dyn AnyRule, wrappers: &Wrappers, walk: Walk) -> Vec<(&'static str, f64)> {
-        let Walk { skeleton, sums, to } = walk;
+        let Walk { skeleton, sums, product, to } = walk;
+        // Walks behind products see what the last one has.
+        let sees_product = match skeleton {
+            Skeleton::Sums | Skeleton::Finish => sums.product,
+            Skeleton::Lines | Skeleton::Counts | Skeleton::Apply => rule.has_products(),
+            _ => false,
+        };
         let is_batch = skeleton == Skeleton::Accumulate;
         // Gradients are divided by the loss scale where they are first read.
         let scales = wrappers.loss_scale().is_some() && is_batch == (wrappers.batches() > 1);
@@ -58,11 +67,32 @@ impl Switches {
                 ("SUM_GRAD", sums.grad),
                 ("SUM_STATE", sums.state),
                 ("SUM_STORES", sums.stores),
+                ("PRODUCT", sees_product),
             ]
             .map(|(name, on)| (name, f64::from(on))),
         );
-        constants.extend([("MOVE", to.number() as f64), ("LANES", self.lanes.into())]);
+        let numbers = self.numbers.max(tensor_numbers(rule, wrappers) as u32);
+        constants.extend([
+            ("MOVE", to.number() as f64),
+            ("LANES", self.lanes.into()),
+            ("TENSOR_NUMBERS", numbers.into()),
+        ]);
+        if skeleton == Skeleton::Product {
+            constants.extend(of_product(product.unwrap_or(Product::Gram)));
+        }
         constants.extend(in_walk(rule, wrappers, skeleton).into_iter().flat_map(AnyWrapper::constants));
         constants
     }
+}
+
+/// The constants of a walk of products.
+fn of_product(product: Product) -> [(&'static str, f64); 4] {
+    let (alpha, beta) = match product {
+        Product::Gram => (1.0, 0.0),
+        Product::Square { alpha, beta } => (alpha.number(), beta.number()),
+        Product::Update { beta, .. } => (1.0, beta.number()),
+    };
+    let is_second = matches!(product, Product::Update { is_second: true, .. });
+    let turns = matches!(product, Product::Update { .. });
+    [("ALPHA", alpha), ("BETA", beta), ("TURNS", f64::from(turns)), ("IS_SECOND", f64::from(is_second))]
 }

@@ -9,7 +9,7 @@ use super::values::{Values, load_elements, load_four, load_words, page_glue, sto
 use super::walk::Skeleton;
 use crate::rule::{AnyRule, Common, Extent, Numbers, Slot, Start};
 use crate::tensor::{Access, DType};
-use crate::words::{self, Chunk, LinesOfMatrix, ModelSums, TensorSums, Tile};
+use crate::words::{self, Chunk, LinesOfMatrix, MatrixTile, ModelSums, TensorSums, Tile};
 use crate::wrapper::Decided;
 use crate::wrappers::Wrappers;
 
@@ -33,6 +33,8 @@ pub(super) fn glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, 
             Binding::Scratch => ("scratch".into(), "u32"),
             Binding::Lines => ("lines".into(), "f32"),
             Binding::Control | Binding::Decisions => ("control".into(), "u32"),
+            Binding::Work if skeleton == Skeleton::Product => ("work".into(), "vec4<f32>"),
+            Binding::Work => ("work".into(), "f32"),
             Binding::Page(page) => (format!("page_{page}"), element),
             Binding::Clocks => ("clocks".into(), "u32"),
         };
@@ -61,7 +63,7 @@ pub(super) fn glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, 
             text.push_str(&load_four("param", values));
             text.push_str(&load_four("grad", values));
         }
-        Skeleton::Sums | Skeleton::Counts | Skeleton::Apply | Skeleton::Moves => {
+        Skeleton::Sums | Skeleton::Spread | Skeleton::Counts | Skeleton::Apply | Skeleton::Moves => {
             text.push_str(&load_elements("param", values));
             text.push_str(&store_params(values));
             text.push_str(&state_glue(rule, wrappers, skeleton));
@@ -82,13 +84,33 @@ pub(super) fn glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, 
         | Skeleton::Finish
         | Skeleton::FinishSums
         | Skeleton::FinishModel
+        | Skeleton::Product
         | Skeleton::FinishCounts
         | Skeleton::FinishNorms
         | Skeleton::Decide => {}
     }
     let of_lines = matches!(skeleton, Skeleton::Lines | Skeleton::FinishLines);
-    if bindings.contains(&Binding::Lines) {
-        piece(&mut text, include_str!("../../shaders/glue/lines.wgsl"));
+    let has_product = bindings.contains(&Binding::Work) && skeleton != Skeleton::Product;
+    let with_lines = of_lines || rule.has_lines() && has_product || bindings.contains(&Binding::Lines);
+    if with_lines || has_product {
+        piece(&mut text, include_str!("../../shaders/glue/divide.wgsl"));
+    }
+    match skeleton {
+        Skeleton::Lines if has_product => piece(&mut text, include_str!("../../shaders/glue/product_of_tile.wgsl")),
+        Skeleton::Lines => piece(&mut text, include_str!("../../shaders/glue/no_product.wgsl")),
+        Skeleton::FinishLines => {}
+        _ if has_product => piece(&mut text, include_str!("../../shaders/glue/product.wgsl")),
+        Skeleton::Spread => piece(&mut text, include_str!("../../shaders/glue/no_spread.wgsl")),
+        _ => {}
+    }
+    if with_lines {
+        piece(
+            &mut text,
+            match has_product {
+                true => include_str!("../../shaders/glue/lines_in_work.wgsl"),
+                false => include_str!("../../shaders/glue/lines.wgsl"),
+            },
+        );
         piece(
             &mut text,
             match of_lines {
@@ -97,7 +119,7 @@ pub(super) fn glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, 
             },
         );
     }
-    if !of_lines && !skeleton.knows_no_rule() {
+    if !of_lines && !skeleton.knows_no_rule() && skeleton != Skeleton::Product {
         text.push_str(&tensor_glue(rule, wrappers, skeleton, bindings.contains(&Binding::Scratch)));
     }
     text
@@ -108,10 +130,11 @@ pub(super) fn glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, 
 fn shared_words(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, whole: bool) -> String {
     use Skeleton::{
         Accumulate, Apply, Counts, Decide, Finish, FinishCounts, FinishLines, FinishModel, FinishNorms, FinishSums,
-        Lines, Moves, Norms, Sums,
+        Lines, Moves, Norms, Product, Spread, Sums,
     };
     let entry = match skeleton {
-        Sums | Counts | Apply | Moves | Norms | Accumulate => words::entry::<Chunk>(whole),
+        Sums | Spread | Counts | Apply | Moves | Norms | Accumulate => words::entry::<Chunk>(whole),
+        Product => words::entry::<MatrixTile>(whole),
         Finish | FinishSums | FinishCounts | FinishNorms => words::entry::<TensorSums>(whole),
         FinishModel => words::entry::<ModelSums>(whole),
         Lines => words::entry::<Tile>(whole),
@@ -119,7 +142,7 @@ fn shared_words(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, who
         Decide => String::new(),
     };
     let has_sums = match skeleton {
-        Sums | Finish | FinishSums | FinishModel | Counts | FinishCounts => true,
+        Sums | Finish | FinishSums | FinishModel | Spread | Counts | FinishCounts => true,
         Apply => tensor_numbers(rule, wrappers) > 0,
         _ => false,
     };
@@ -229,7 +252,8 @@ fn state_glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton) -> St
     }
     let mut load = format!("fn load_state(chunk: Chunk, c: Common, q: u32, p: vec4<f32>, {pointers}) {{\n");
     let mut store = format!("fn store_state(chunk: Chunk, q: u32, {values}) {{\n");
-    let stores = !(skeleton == Skeleton::Apply && rule.stores_early() || skeleton == Skeleton::Counts);
+    let reads = matches!(skeleton, Skeleton::Counts | Skeleton::Spread);
+    let stores = !(skeleton == Skeleton::Apply && rule.stores_early() || reads);
     let own = rule.slots().into_iter().filter(|slot| slot.extent == Extent::Element);
     for (i, Slot { name, start, .. }) in own.enumerate() {
         if i == 0 {
@@ -261,6 +285,15 @@ fn state_glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton) -> St
             }
         }
     }
+    if let Some(Slot { name, .. }) = rule.slots().into_iter().find(|slot| slot.extent == Extent::Product) {
+        if skeleton != Skeleton::Moves {
+            load.push_str("    if (PRODUCT) {\n        let product = load_product(chunk, q);\n");
+            for (s, field) in lanes.iter().zip(["x", "y", "z", "w"]) {
+                line(&mut load, format_args!("        (*{s}).{name} = product.{field};"));
+            }
+            load.push_str("    }\n");
+        }
+    }
     let mut text = format!("{place}{load}}}\n\n{store}}}\n\n");
     for wrapper in in_walk(rule, wrappers, skeleton) {
         let slot = wrapper.slot(wrappers.setting(rule)).map(|slot| slot.name);
@@ -290,7 +323,11 @@ fn tensor_glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, boun
     let own = count - usize::from(wrappers.counts());
     // The words of the model come first, then those of each tensor.
     let of_tensor = |i: usize| {
-        if model == 0 { format!("{count}u * tensor + {i}u") } else { format!("{model}u + {count}u * tensor + {i}u") }
+        if model == 0 {
+            format!("TENSOR_NUMBERS * tensor + {i}u")
+        } else {
+            format!("{model}u + TENSOR_NUMBERS * tensor + {i}u")
+        }
     };
     let number = |i: usize| if model == 0 { of_tensor(i) } else { format!("{i}u") };
     let mut text = String::from("fn load_tensor(tensor: u32) -> Tensor {\n");

@@ -1,7 +1,7 @@
 //! The walks over tensors that a shader can make: their names, their texts, and what of them a pipeline's constants
 //! must know. What a walk binds, and how it reads that, is in `bindings` and `glue`.
 
-use crate::rule::{AnyRule, Move, Pass, Sums};
+use crate::rule::{AnyRule, Move, Pass, Product, Sums};
 use crate::wrappers::{Moving, Wrappers};
 
 /// The text that makes a walk: one entry point.
@@ -20,6 +20,10 @@ pub enum Skeleton {
     FinishSums,
     /// One workgroup combines what was kept of the tensors and calls `finish`.
     FinishModel,
+    /// One workgroup a chunk spreads the chunk's elements into the matrix that products start from.
+    Spread,
+    /// One workgroup makes a part of a product of matrices.
+    Product,
     /// One workgroup a chunk counts the chunk's elements for a wrapper, by what the rule is about to subtract.
     Counts,
     /// One workgroup a tensor adds the chunks' counts up, and the wrapper makes the tensor's factor of them.
@@ -49,13 +53,15 @@ struct Parts {
 
 impl Skeleton {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::Lines,
         Self::FinishLines,
         Self::Sums,
         Self::Finish,
         Self::FinishSums,
         Self::FinishModel,
+        Self::Spread,
+        Self::Product,
         Self::Counts,
         Self::FinishCounts,
         Self::Apply,
@@ -108,6 +114,18 @@ impl Skeleton {
                 entry: "finish_model",
                 base: &[PAIR],
                 text: include_str!("../../shaders/skeletons/finish_model.wgsl"),
+            },
+            Self::Spread => Parts {
+                name: "spread",
+                entry: "spread_chunk",
+                base: &[PREPARE],
+                text: include_str!("../../shaders/skeletons/spread.wgsl"),
+            },
+            Self::Product => Parts {
+                name: "product",
+                entry: "multiply",
+                base: &[],
+                text: include_str!("../../shaders/skeletons/product.wgsl"),
             },
             Self::Counts => Parts {
                 name: "counts",
@@ -189,6 +207,8 @@ pub struct Walk {
     pub skeleton: Skeleton,
     /// What a walk of sums measures, and what the walk behind it finishes; in other walks those over gradients.
     pub sums: Sums,
+    /// Which product it is, of a walk of products.
+    pub product: Option<Product>,
     /// Where a move takes the parameters; in other walks the look-ahead.
     pub to: Moving,
 }
@@ -196,7 +216,7 @@ pub struct Walk {
 impl Walk {
     /// A walk that measures nothing for a rule and moves nothing outside a step.
     pub const fn new(skeleton: Skeleton) -> Self {
-        Self { skeleton, sums: Sums::GRADS, to: Moving::Rule(Move::LookAhead) }
+        Self { skeleton, sums: Sums::GRADS, product: None, to: Moving::Rule(Move::LookAhead) }
     }
 
     /// A move outside a step.
@@ -217,6 +237,8 @@ impl Walk {
             Pass::Finish => Self { sums: last, ..Self::new(Skeleton::Finish) },
             Pass::FinishSums => Self { sums: last, ..Self::new(Skeleton::FinishSums) },
             Pass::FinishModel => Self { sums: last, ..Self::new(Skeleton::FinishModel) },
+            Pass::Spread => Self::new(Skeleton::Spread),
+            Pass::Product(product) => Self { product: Some(product), ..Self::new(Skeleton::Product) },
             Pass::Apply => Self::new(Skeleton::Apply),
         };
         let mut walks: Vec<_> = rule.passes().into_iter().map(walk).collect();

@@ -294,7 +294,9 @@ fn configs(row: &RuleEntry, edit: &Edit) -> Vec<Config> {
     let mut configs: Vec<Config> = (row.cases)().into_iter().map(|(_, rule)| broken(rule).into()).collect();
     for &kind in row.decays {
         let decay = if kind == "none" { "none".into() } else { serde_json::json!({ kind: 0.3 }) };
-        let group = Group::new(["t1"]).set("weight_decay", decay).set("maximize", true).set("lr", 0.5);
+        let group = Group::new(["t1"]).set("weight_decay", decay).set("maximize", true);
+        let has_rates = !(row.default)().model_fields().contains(&"lr");
+        let group = if has_rates { group.set("lr", 0.5) } else { group };
         configs.push(Config::from(broken((row.default)())).group(group));
     }
     configs.push(Config::from(broken((row.default)())).wrap(Lookahead { k: 2, alpha: 0.3 }));
@@ -408,6 +410,8 @@ fn a_dropped_statement_of_a_skeleton_is_noticed_by_some_rule() {
         include_str!("../../shaders/skeletons/finish.wgsl"),
         include_str!("../../shaders/skeletons/finish_sums.wgsl"),
         include_str!("../../shaders/skeletons/finish_model.wgsl"),
+        include_str!("../../shaders/skeletons/spread.wgsl"),
+        include_str!("../../shaders/skeletons/product.wgsl"),
     ];
     // What is wrapped around a rule is looked at first where it may show there.
     let edits_of = |pieces: &[&str], around: bool| -> Vec<_> {

@@ -7,7 +7,7 @@ use std::path::Path;
 
 /// Modules from the ground up. A module uses those of lower floors, and of its own only [`NEIGHBOURS`].
 const FLOORS: [&[&str]; 11] = [
-    &["error", "tensor", "words", "parts", "lines", "decay"],
+    &["error", "tensor", "words", "parts", "lines", "product", "decay"],
     &["rule", "rule/*", "wrapper", "options", "schedule", "schedule/*", "init", "init/*"],
     &["control"],
     &["wrappers", "wrappers/*"],
@@ -32,6 +32,9 @@ const NEIGHBOURS: &[(&str, &str, &[&str])] = &[
     ("parts", "tensor", &["BLOCK"]),
     ("lines", "tensor", &["TensorSpec"]),
     ("lines", "parts", &["Real"]),
+    ("product", "parts", &["Real"]),
+    ("product", "lines", &["Lines"]),
+    ("product", "tensor", &["TensorSpec"]),
     ("plan", "plan/*", &[]),
     ("plan/*", "plan", &[]),
     ("plan/*", "plan/*", &[]),
