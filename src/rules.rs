@@ -18,7 +18,9 @@ mod laprop;
 mod lars;
 mod lion;
 mod mars;
+mod muon;
 mod nadam;
+mod normuon;
 mod novograd;
 mod prodigy;
 mod radam;
@@ -69,6 +71,8 @@ all![
     schedule_free::ScheduleFree,
     schedule_free_sgd::ScheduleFreeSgd,
     prodigy::Prodigy,
+    muon::Muon,
+    normuon::NorMuon,
 ];
 
 pub use adafactor::AdafactorForm;
@@ -76,6 +80,7 @@ pub use adam::{AdamEps, AdamFamily, Amsgrad, VPer};
 pub use adamax::AdamaxEps;
 pub use lamb::LambAdapt;
 pub use lars::LarsRatio;
+pub use normuon::UpdateScale;
 pub use novograd::{Norm, NovoGradInit};
 pub use radam::{RAdamEps, Unrectified};
 

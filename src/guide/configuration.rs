@@ -33,6 +33,7 @@
 //! | JSON | in Rust | page |
 //! |---|---|---|
 //! | `groups` | [`Config::group`] | [groups](super::groups) |
+//! | `others` | [`Config::others`] | [below](#matrices) |
 //! | `schedule`, `schedules` | [`Config::schedule`] | [schedules](super::schedules) |
 //! | `clip` | [`Config::wrap`] with a [`Clip`] | [clipping](super::clipping_and_mixed_precision) |
 //! | `skip_nonfinite` | with [`SkipNonfinite`] | the same |
@@ -45,6 +46,7 @@
 //! | `maximize` | [`Config::maximize`] | a step ascends: the rule sees `-g` |
 //!
 //! [`Config::group`]: crate::Config::group
+//! [`Config::others`]: crate::Config::others
 //! [`Config::schedule`]: crate::Config::schedule
 //! [`Config::wrap`]: crate::Config::wrap
 //! [`Config::norms`]: crate::Config::norms
@@ -56,6 +58,38 @@
 //! [`Accumulate`]: crate::Accumulate
 //! [`Ema`]: crate::Ema
 //! [`Lookahead`]: crate::Lookahead
+//!
+//! # Matrices
+//!
+//! [`Muon`](crate::Muon) and [`NorMuon`](crate::NorMuon) make the momentum of a matrix nearly orthogonal. A tensor of
+//! rank 2 or more is a matrix, a row for each index of its first dimension; others they refuse. A second rule,
+//! `"others"`, takes biases and gains, and by a group the embeddings and the last layer. It has options and schedules of
+//! its own, and shares all that is around a rule: one step, one norm, one decision to skip.
+//!
+//! ```
+//! use wgpu_optim::{AdamW, Config, Group, Muon, Reference, TensorSpec};
+//!
+//! let tensors = [("embed.w", vec![100, 16]), ("hidden.w", vec![64, 16]), ("hidden.b", vec![64])];
+//! let tensors = tensors.map(|(name, shape)| TensorSpec::f32(name, shape));
+//! let from_json = Config::from_json(r#"{
+//!     "optimizer": "muon", "preset": "match_rms", "lr": 0.001,
+//!     "others": {"optimizer": "adamw", "lr": 0.0003},
+//!     "groups": [{"tensors": ["embed.*"], "others": true}]
+//! }"#)?;
+//! let from_rust = Config::from(Muon::match_rms())
+//!     .others(AdamW { lr: 3e-4, ..AdamW::default() })
+//!     .group(Group::new(["embed.*"]).set("others", true));
+//! assert_eq!(from_json.to_json()?, from_rust.to_json()?);
+//!
+//! let optimizer = Reference::<f32>::new(&from_json, &tensors)?;
+//! assert_eq!(optimizer.slots("hidden.w")?, ["m"]);
+//! assert_eq!(optimizer.slots("hidden.b")?, ["m", "v"]);
+//! assert_eq!(optimizer.slots("embed.w")?, ["m", "v"]);
+//!
+//! let error = Reference::<f32>::new(&Muon::default().into(), &tensors).unwrap_err();
+//! assert_eq!(error.to_string(), "shape of tensor hidden.b has [64], expected rows and columns, for this rule");
+//! # Ok::<(), wgpu_optim::Error>(())
+//! ```
 //!
 //! # No learning rate
 //!

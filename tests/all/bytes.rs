@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use crate::common::twin::fitting;
 use crate::common::{gpu, say};
 use crate::languages::parse;
 use naga::back::{PipelineConstants, pipeline_constants::process_overrides};
@@ -164,6 +165,7 @@ fn rules() -> Vec<(String, Box<dyn AnyRule>)> {
 }
 
 fn plan(gpu: &Gpu, config: Config, tensors: &[TensorSpec]) -> wgpu_optim::Result<StepPlan> {
+    let tensors = &fitting(&config, tensors)[..];
     let grads: Vec<_> = tensors.iter().map(TensorSpec::grad_spec).collect();
     let (params, grads) = (Arena::new(gpu, tensors)?, Arena::new(gpu, &grads)?);
     Optimizer::new(gpu, tensors, config)?.plan(&params, &grads)
@@ -171,7 +173,7 @@ fn plan(gpu: &Gpu, config: Config, tensors: &[TensorSpec]) -> wgpu_optim::Result
 
 /// Matrices, and a tensor below rank 2, for which a rule may have another form.
 fn shapes() -> [Vec<TensorSpec>; 2] {
-    [vec![TensorSpec::f32("w", [300, 70]), TensorSpec::f32("k", [8, 5, 3, 3])], vec![TensorSpec::f32("b", [1000])]]
+    [vec![TensorSpec::f32("w", [300, 70]), TensorSpec::f32("k", [8, 5, 3, 3])], vec![TensorSpec::f32("b", [3000])]]
 }
 
 #[test]
@@ -252,6 +254,7 @@ fn what_is_around_a_rule_moves_what_it_must() {
         }
         // From the second step on the mean is read and written.
         let Ok(config) = Config::from_value(json!({"optimizer": row.name, "ema": {}})) else { continue };
+        let tensors = fitting(&config, &tensors);
         let [params, grads] = [Arena::new(&gpu, &tensors), Arena::new(&gpu, &tensors)].map(Result::unwrap);
         let mut optimizer = Optimizer::new(&gpu, &tensors, config).unwrap();
         optimizer.step(&params, &grads).unwrap();

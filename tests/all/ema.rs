@@ -81,7 +81,7 @@ fn every_rule_keeps_a_mean_of_its_parameters() {
                     mean.take(&read(&twin, i));
                 }
             }
-            let copy = Arena::new(&gpu, &list).unwrap();
+            let copy = Arena::new(&gpu, &twin.tensors).unwrap();
             twin.optimizer.ema_into(&copy).unwrap();
             let mut values = twin.values.clone();
             twin.reference.ema_into(&mut values).unwrap();

@@ -116,6 +116,7 @@ fn constants(rule: &dyn AnyRule, skeleton: Skeleton, around: &Wrappers) -> Vec<V
             crossings: true,
             copies: true,
             lanes: 256,
+            numbers: 9,
         },
     ];
     let sets = walks.iter().flat_map(|&walk| switches.iter().map(move |switches| (walk, switches)));

@@ -8,7 +8,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};
 use wgpu_optim::proof::check;
-use wgpu_optim::rule::Move;
+use wgpu_optim::rule::{AnyRule, Move};
 use wgpu_optim::rules::ALL;
 use wgpu_optim::{
     AdamW, Arena, Config, Error, Group, Lookahead, Optimizer, Plateau, Reference, Result, Schedule, Sgd, TensorSpec,
@@ -447,7 +447,9 @@ fn all_in(reference: &Reference<f32>) -> String {
 #[test]
 fn added_tensors_start_beside_others_that_go_on() {
     // Where a rule sums over the model, no tensor goes on as it would alone.
-    for (row, rule) in ALL.iter().map(|row| (row, (row.default)())).filter(|(_, rule)| !rule.sums_over_model()) {
+    // Rules of matrices take no vector.
+    let alone = |rule: &dyn AnyRule| rule.sums_over_model() || rule.has_products();
+    for (row, rule) in ALL.iter().map(|row| (row, (row.default)())).filter(|(_, rule)| !alone(&**rule)) {
         let mut config = Config::from(rule.clone()).wrap(Lookahead { k: 2, alpha: 0.5 });
         if rule.options().contains(&"lr") {
             config = config.schedule("lr", Schedule::Exponential { gamma: 0.7 });
@@ -623,7 +625,8 @@ fn tensors_are_added_on_the_device_while_nothing_waits_and_all_that_was_stays() 
     let one = |name: &str, shape: &[usize]| TensorSpec::f32(name, shape);
     let first = [one("w", &[40, 70]), one("b", &[3])];
     let all = [&first[..], &[one("x", &[5, 9])]].concat();
-    for row in ALL {
+    // Rules of matrices take no vector.
+    for row in ALL.iter().filter(|row| !(row.default)().has_products()) {
         for wraps in [json!({}), json!({"loss_scale": {"init": 4}, "ema": {}, "lookahead": {}})] {
             let mut value = json!({"optimizer": row.name});
             value.as_object_mut().unwrap().extend(wraps.as_object().unwrap().clone());
@@ -707,4 +710,76 @@ fn an_added_group_whose_numbers_the_device_cannot_write_is_refused() {
     let text = "on_device is lr, must be left to the host for adan: its numbers are no multiples of it";
     check(text, &twin.optimizer.add_group_blocking(group, &[TensorSpec::f32("x", [2])]).unwrap_err(), text);
     assert_eq!(twin.optimizer.tensors(), tensors);
+}
+
+/// A rule of matrices and a second rule for the rest, with groups of both.
+#[test]
+fn a_second_rule_takes_what_the_first_does_not() {
+    let of_matrices: Vec<_> = ALL.iter().filter(|row| (row.default)().has_products()).collect();
+    let others: Vec<_> = ALL.iter().filter(|row| !(row.default)().sums_over_model()).collect();
+    let Some(gpu) = gpu("second rules", of_matrices.len() * others.len()) else { return };
+    let mut list = tensors(&[1, 1030, 5]);
+    list.extend(
+        [&[40, 30][..], &[5, 7], &[33, 70]]
+            .iter()
+            .enumerate()
+            .map(|(i, shape)| TensorSpec::f32(format!("m{i}"), *shape)),
+    );
+    for (row, other) in of_matrices.iter().flat_map(|row| others.iter().map(move |other| (row, other))) {
+        if (other.default)().has_products() || (other.default)().needs_look_ahead() {
+            continue;
+        }
+        for around in [json!({}), json!({"loss_scale": {"init": 4}, "ema": {}, "lookahead": {"k": 2}})] {
+            let mut value = json!({
+                "optimizer": row.name, "others": {"optimizer": other.name},
+                "groups": [{"tensors": ["m0"], "others": true, "maximize": true}, {"tensors": ["m1"], "lr": 0.5}]
+            });
+            value.as_object_mut().unwrap().extend(around.as_object().unwrap().clone());
+            let config = config(value);
+            let json = config.to_json().unwrap();
+            assert_eq!(Config::from_json(&json).unwrap().to_json().unwrap(), json);
+            let what = format!("{} with {}, {around}", row.name, other.name);
+            let mut twin = Parity::new(&gpu, &config, &list, 71);
+            assert_eq!(twin.run(&what, 3).ulps, 0.0, "{what}");
+            let lost = twin.step_changed(&["t0"], |i, grad| {
+                if i == 3 {
+                    grad[0] = f32::NAN
+                }
+            });
+            assert!(lost.ulps <= bound(&gpu), "{what}: {}", lost.text);
+            let rate = twin.optimizer.value("lr").unwrap();
+            both!(twin, set_lr(2.0 * rate));
+            assert_eq!(twin.step().ulps, 0.0, "{what}, twice the rate");
+        }
+    }
+}
+
+#[test]
+fn a_second_rule_has_nothing_around_it() {
+    let tensors = [TensorSpec::f32("w", [3, 2]), TensorSpec::f32("b", [3])];
+    let of = |others: Value| Config::from_value(json!({"optimizer": "muon", "others": others}));
+    let text = "configuration: others: must be a rule with its options and schedules; the rest is the top level's";
+    for around in [json!({"maximize": true}), json!({"ema": {}}), json!({"norms": true})] {
+        let mut others = json!({"optimizer": "adamw"});
+        others.as_object_mut().unwrap().extend(around.as_object().unwrap().clone());
+        check("around", &of(others).unwrap_err(), text);
+    }
+    for (others, text) in [
+        (json!({"optimizer": "adamw", "beta1": 1}), "others.beta1 is 1, must be at least 0 and below 1"),
+        (json!({"optimizer": "adamw", "warmth": 1}), "configuration: others.warmth: unknown field `warmth`, ..."),
+        (json!({"optimizer": "prodigy"}), "others is prodigy, must be left out with a rule that sums over the model"),
+    ] {
+        check("a bad second rule", &of(others).unwrap_err(), text);
+    }
+    let alone = config(json!({"optimizer": "muon"})).groups(&tensors).unwrap_err();
+    check("no second rule", &alone, "shape of tensor b has [3], expected rows and columns, for this rule");
+    let group = json!({"optimizer": "muon", "groups": [{"tensors": ["b"], "others": true}]});
+    let text = "groups[0].others is true, must be left out where the top level has none";
+    check("a group of no second rule", &Config::from_value(group).unwrap_err(), text);
+    let both = of(json!({"optimizer": "adamw", "lr": 0.002, "schedule": {"constant": {}}})).unwrap();
+    let mut reference = Reference::<f32>::new(&both, &tensors).unwrap();
+    assert_eq!(reference.group_value(0, "lr"), Ok(0.002), "the second rule counts as a group");
+    reference.set_lr(0.01).unwrap();
+    assert_eq!(reference.group_value(0, "lr"), Ok(0.02), "and keeps its ratio");
+    assert_eq!((reference.slots("w").unwrap(), reference.slots("b").unwrap()), (vec!["m"], vec!["m", "v"]));
 }

@@ -6,6 +6,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};
 use wgpu_optim::proof::check;
+use wgpu_optim::rule::AnyRule;
 use wgpu_optim::rules::ALL;
 use wgpu_optim::{
     Arena, Clip, Config, EncodedStep, Gpu, NonFinite, Optimizer, Result, SkipNonfinite, TensorSpec, Together,
@@ -72,7 +73,9 @@ fn together_they_step_as_one() {
     let Some(gpu) = gpu("joint steps", 3 * ALL.len()) else { return };
     let sizes = [1030, 5, 3, 700];
     // A rule that sums over the model does so over each optimizer's own tensors.
-    let rules = ALL.iter().filter(|row| !(row.default)().sums_over_model());
+    // Rules of matrices take no vector.
+    let alone = |rule: &dyn AnyRule| rule.sums_over_model() || rule.has_products();
+    let rules = ALL.iter().filter(|row| !alone(&*(row.default)()));
     for (row, split) in rules.flat_map(|row| SPLITS.map(|split| (row, split))) {
         let config = Config::from((row.default)()).wrap(Clip::GlobalNorm(12.0)).wrap(SkipNonfinite(true));
         let count = split.iter().map(|part| part.len()).sum();

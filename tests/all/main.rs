@@ -43,6 +43,8 @@ mod pictures;
 #[cfg(feature = "gpu")]
 mod placements;
 #[cfg(feature = "gpu")]
+mod products;
+#[cfg(feature = "gpu")]
 mod properties;
 mod readme;
 #[cfg(feature = "gpu")]

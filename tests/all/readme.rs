@@ -155,7 +155,7 @@ fn line(row: &RuleEntry) -> String {
     let cells = [
         format!("`{}`", row.name),
         row.summary.into(),
-        state(&default.slots(), all().flat_map(|rule| rule.slots())),
+        state(&kept(&default), all().flat_map(kept)),
         if passes == "1" { bytes } else { format!("{bytes} in {passes} passes") },
         sources(row.name),
     ];
@@ -178,11 +178,18 @@ fn sources(name: &str) -> String {
     libraries.into_iter().collect::<Vec<_>>().join(", ")
 }
 
+/// The slots that live from step to step.
+#[allow(clippy::borrowed_box, reason = "rules come in boxes")]
+fn kept(rule: &Box<dyn wgpu_optim::rule::AnyRule>) -> Vec<Slot> {
+    rule.slots().into_iter().filter(|slot| slot.extent != Extent::Product).collect()
+}
+
 /// The slots of the default options, then those that other options add.
 fn state(default: &[Slot], all: impl Iterator<Item = Slot>) -> String {
     let text = |slot: &Slot| match slot.extent {
         Extent::Element => format!("`{}`", slot.name),
         Extent::Tensor => format!("`{}` (one a tensor)", slot.name),
+        Extent::Product => unreachable!("no state"),
         Extent::Model => format!("`{}` (one in all)", slot.name),
         Extent::Row => format!("`{}` (one a row)", slot.name),
         Extent::Column => format!("`{}` (one a column)", slot.name),

@@ -248,7 +248,8 @@ fn a_backward_pass_binds_the_scale_and_no_host_hears_of_skips() {
     let list = [TensorSpec::f32("w", [130])];
     let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
     let mut rng = StdRng::seed_from_u64(56);
-    for row in ALL {
+    // Rules of matrices take no vector.
+    for row in ALL.iter().filter(|row| !(row.default)().has_products()) {
         // Both grow again, until the largest gradient does not bear it.
         let scale = LossScale { init: LossScale::MAX, growth: 2.0, backoff: 0.5, interval: 3 };
         let mut scaled = Optimizer::new(&gpu, &list, Config::from((row.default)()).wrap(scale)).unwrap();

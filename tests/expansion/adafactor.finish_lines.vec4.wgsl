@@ -104,6 +104,18 @@ fn square(h: Hyper, g: f32, s: ptr<function, State>) -> f32 {
     return v;
 }
 
+fn spread(h: Hyper, k: Tensor, g: f32, s: State) -> f32 {
+    return g;
+}
+
+fn measure_product(h: Hyper, k: Tensor, s: State) -> vec2<f32> {
+    return vec2<f32>(0.0, 0.0);
+}
+
+fn finish_product(h: Hyper, sums: vec2<f32>, len: f32, k: ptr<function, Tensor>) {}
+
+fn of_shape(h: Hyper, rows: f32, columns: f32, k: ptr<function, Tensor>) {}
+
 fn decay_rate(h: Hyper, k: Tensor) -> f32 {
     return 1.0;
 }
@@ -138,6 +150,8 @@ override SUM_GRAD: bool = true; // `measure` is given the gradient
 override SUM_STATE: bool = false; // `measure` is given the state
 override SUM_STORES: bool = false; // the state that `measure` leaves is stored
 
+override PRODUCT: bool = false; // the walk comes behind products and sees what the last one has
+
 // Where a move outside a step leads: 0 to the look-ahead, 1 to evaluation, 2 back to training; higher ones are those of
 // wrappers.
 override MOVE: u32 = 0u;
@@ -158,6 +172,9 @@ override COPIES: bool = false;
 // Lanes of a workgroup. A GPU takes 256. A processor that runs shaders in software takes eight lanes at a time through
 // the whole shader, so one eight a workgroup is fastest there.
 override LANES: u32 = 256u;
+
+// Numbers that each tensor has in scratch.
+override TENSOR_NUMBERS: u32 = 0u;
 
 struct Common {
     sign: f32, // -1 to ascend, else 1
@@ -229,9 +246,9 @@ fn load_entry(i: u32) -> LinesOfMatrix {
     if (i >= clocks[DISPATCH_END]) {
         return LinesOfMatrix();
     }
-    let a = tables[3u * i + 0u];
-    let b = tables[3u * i + 1u];
-    let c = tables[3u * i + 2u];
+    let a = tables[4u * i + 0u];
+    let b = tables[4u * i + 1u];
+    let c = tables[4u * i + 2u];
     return LinesOfMatrix(
         a.x,
         a.y,

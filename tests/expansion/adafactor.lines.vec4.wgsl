@@ -104,6 +104,18 @@ fn square(h: Hyper, g: f32, s: ptr<function, State>) -> f32 {
     return v;
 }
 
+fn spread(h: Hyper, k: Tensor, g: f32, s: State) -> f32 {
+    return g;
+}
+
+fn measure_product(h: Hyper, k: Tensor, s: State) -> vec2<f32> {
+    return vec2<f32>(0.0, 0.0);
+}
+
+fn finish_product(h: Hyper, sums: vec2<f32>, len: f32, k: ptr<function, Tensor>) {}
+
+fn of_shape(h: Hyper, rows: f32, columns: f32, k: ptr<function, Tensor>) {}
+
 fn decay_rate(h: Hyper, k: Tensor) -> f32 {
     return 1.0;
 }
@@ -138,6 +150,8 @@ override SUM_GRAD: bool = true; // `measure` is given the gradient
 override SUM_STATE: bool = false; // `measure` is given the state
 override SUM_STORES: bool = false; // the state that `measure` leaves is stored
 
+override PRODUCT: bool = false; // the walk comes behind products and sees what the last one has
+
 // Where a move outside a step leads: 0 to the look-ahead, 1 to evaluation, 2 back to training; higher ones are those of
 // wrappers.
 override MOVE: u32 = 0u;
@@ -158,6 +172,9 @@ override COPIES: bool = false;
 // Lanes of a workgroup. A GPU takes 256. A processor that runs shaders in software takes eight lanes at a time through
 // the whole shader, so one eight a workgroup is fastest there.
 override LANES: u32 = 256u;
+
+// Numbers that each tensor has in scratch.
+override TENSOR_NUMBERS: u32 = 0u;
 
 struct Common {
     sign: f32, // -1 to ascend, else 1
@@ -228,6 +245,7 @@ struct Tile {
     seen_rows: u32, // where what elements see of the rows stands in the bound lines, where matrices are small
     rows: u32, // rows of a matrix
     columns: u32, // columns of a matrix
+    product: u32, // where what the last product has of the first element stands in the bound work buffer
     param: u32, // Elements before the parameters.
     grad: u32, // Elements before the gradients.
     out: u32, // Elements before the place that the new parameters go to.
@@ -241,9 +259,9 @@ fn load_entry(i: u32) -> Tile {
     if (i >= clocks[DISPATCH_END]) {
         return Tile();
     }
-    let a = tables[3u * i + 0u];
-    let b = tables[3u * i + 1u];
-    let c = tables[3u * i + 2u];
+    let a = tables[4u * i + 0u];
+    let b = tables[4u * i + 1u];
+    let c = tables[4u * i + 2u];
     let row = clocks[DISPATCH_ROWS] + ROW_WORDS * a.z;
     return Tile(
         a.x,
@@ -256,6 +274,7 @@ fn load_entry(i: u32) -> Tile {
         b.w,
         c.x,
         c.y,
+        c.z,
         clocks[row + ROW_PARAM] + a.w,
         clocks[row + ROW_GRAD] + a.w,
         clocks[row + ROW_PARAM] + a.w,
@@ -335,6 +354,11 @@ fn divide(x: u32, by: u32) -> u32 {
     return quotient;
 }
 
+// The rule has no products.
+fn load_product_four(tile: Tile, down: u32, across: u32) -> vec4<f32> {
+    return vec4<f32>();
+}
+
 fn load_line(at: u32) -> f32 {
     return lines[at];
 }
@@ -411,7 +435,7 @@ fn lines_of_tile(
         let across = 4u * four;
         var sums = vec4<f32>();
         for (var down = first; down < end; down += 1u) {
-            let numbers = measure_four(tile, c, w, h, down * tile.columns + across, width - across);
+            let numbers = measure_four(tile, c, w, h, down, across, width - across);
             of_rows[four * all_rows + down] = (numbers.x + numbers.y) + (numbers.z + numbers.w);
             sums += numbers;
         }
@@ -476,18 +500,26 @@ fn lines_of_tile(
 }
 
 // What `measure_line` makes of `count` elements of a row, four at most; behind them it is 0.
-fn measure_four(tile: Tile, c: Common, w: Wrapped, h: Hyper, at: u32, count: u32) -> vec4<f32> {
-    var p: vec4<f32>;
-    if (L2) {
-        p = load_param_four(tile, at, count);
+fn measure_four(tile: Tile, c: Common, w: Wrapped, h: Hyper, down: u32, across: u32, count: u32) -> vec4<f32> {
+    let at = down * tile.columns + across;
+    var g: vec4<f32>;
+    if (PRODUCT) {
+        g = load_product_four(tile, down, across);
+    } else {
+        var p: vec4<f32>;
+        if (L2) {
+            p = load_param_four(tile, at, count);
+        }
+        let raw = load_grad_four(tile, at, count);
+        g = vec4<f32>(
+            prepare(c, w, p.x, raw.x),
+            prepare(c, w, p.y, raw.y),
+            prepare(c, w, p.z, raw.z),
+            prepare(c, w, p.w, raw.w),
+        );
     }
-    let g = load_grad_four(tile, at, count);
-    let measured = vec4<f32>(
-        measure_line(h, prepare(c, w, p.x, g.x)),
-        measure_line(h, prepare(c, w, p.y, g.y)),
-        measure_line(h, prepare(c, w, p.z, g.z)),
-        measure_line(h, prepare(c, w, p.w, g.w)),
-    );
+    let measured =
+        vec4<f32>(measure_line(h, g.x), measure_line(h, g.y), measure_line(h, g.z), measure_line(h, g.w));
     let numbers = bitcast<vec4<f32>>(bitcast<vec4<u32>>(measured) ^ vec4<u32>(hidden_zero(tile.len)));
     if (CROSSINGS) {
         return select(vec4<f32>(), numbers, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(count));

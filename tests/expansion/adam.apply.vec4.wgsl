@@ -130,6 +130,18 @@ fn square(h: Hyper, g: f32, v: f32) -> f32 {
     return ema(v, g * g, h.beta2, h.one_minus_beta2);
 }
 
+fn spread(h: Hyper, k: Tensor, g: f32, s: State) -> f32 {
+    return g;
+}
+
+fn measure_product(h: Hyper, k: Tensor, s: State) -> vec2<f32> {
+    return vec2<f32>(0.0, 0.0);
+}
+
+fn finish_product(h: Hyper, sums: vec2<f32>, len: f32, k: ptr<function, Tensor>) {}
+
+fn of_shape(h: Hyper, rows: f32, columns: f32, k: ptr<function, Tensor>) {}
+
 fn land(h: Hyper, k: Tensor, p: f32, u: f32, s: ptr<function, State>) -> f32 {
     return p - u;
 }
@@ -160,6 +172,8 @@ override SUM_GRAD: bool = true; // `measure` is given the gradient
 override SUM_STATE: bool = false; // `measure` is given the state
 override SUM_STORES: bool = false; // the state that `measure` leaves is stored
 
+override PRODUCT: bool = false; // the walk comes behind products and sees what the last one has
+
 // Where a move outside a step leads: 0 to the look-ahead, 1 to evaluation, 2 back to training; higher ones are those of
 // wrappers.
 override MOVE: u32 = 0u;
@@ -180,6 +194,9 @@ override COPIES: bool = false;
 // Lanes of a workgroup. A GPU takes 256. A processor that runs shaders in software takes eight lanes at a time through
 // the whole shader, so one eight a workgroup is fastest there.
 override LANES: u32 = 256u;
+
+// Numbers that each tensor has in scratch.
+override TENSOR_NUMBERS: u32 = 0u;
 
 struct Common {
     sign: f32, // -1 to ascend, else 1
@@ -251,6 +268,9 @@ struct Chunk {
     columns: u32, // columns of a matrix
     top: u32, // the first element's row in its matrix
     left: u32, // the first element's column in its matrix
+    product: u32, // where the last product of the tensor's matrix stands in the bound work buffer
+    start: u32, // where the first product finds that matrix
+    turned: u32, // where the first product finds its transpose
     param: u32, // Elements before the parameters.
     grad: u32, // Elements before the gradients.
     out: u32, // Elements before the place that the new parameters go to.
@@ -264,9 +284,10 @@ fn load_entry(i: u32) -> Chunk {
     if (i >= clocks[DISPATCH_END]) {
         return Chunk();
     }
-    let a = tables[3u * i + 0u];
-    let b = tables[3u * i + 1u];
-    let c = tables[3u * i + 2u];
+    let a = tables[4u * i + 0u];
+    let b = tables[4u * i + 1u];
+    let c = tables[4u * i + 2u];
+    let d = tables[4u * i + 3u];
     let row = clocks[DISPATCH_ROWS] + ROW_WORDS * a.z;
     return Chunk(
         a.x,
@@ -281,6 +302,9 @@ fn load_entry(i: u32) -> Chunk {
         c.y,
         c.z,
         c.w,
+        d.x,
+        d.y,
+        d.z,
         clocks[row + ROW_PARAM] + a.w,
         clocks[row + ROW_GRAD] + a.w,
         clocks[row + ROW_PARAM] + a.w,

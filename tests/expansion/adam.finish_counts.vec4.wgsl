@@ -130,6 +130,18 @@ fn square(h: Hyper, g: f32, v: f32) -> f32 {
     return ema(v, g * g, h.beta2, h.one_minus_beta2);
 }
 
+fn spread(h: Hyper, k: Tensor, g: f32, s: State) -> f32 {
+    return g;
+}
+
+fn measure_product(h: Hyper, k: Tensor, s: State) -> vec2<f32> {
+    return vec2<f32>(0.0, 0.0);
+}
+
+fn finish_product(h: Hyper, sums: vec2<f32>, len: f32, k: ptr<function, Tensor>) {}
+
+fn of_shape(h: Hyper, rows: f32, columns: f32, k: ptr<function, Tensor>) {}
+
 fn land(h: Hyper, k: Tensor, p: f32, u: f32, s: ptr<function, State>) -> f32 {
     return p - u;
 }
@@ -182,6 +194,8 @@ override SUM_GRAD: bool = true; // `measure` is given the gradient
 override SUM_STATE: bool = false; // `measure` is given the state
 override SUM_STORES: bool = false; // the state that `measure` leaves is stored
 
+override PRODUCT: bool = false; // the walk comes behind products and sees what the last one has
+
 // Where a move outside a step leads: 0 to the look-ahead, 1 to evaluation, 2 back to training; higher ones are those of
 // wrappers.
 override MOVE: u32 = 0u;
@@ -202,6 +216,9 @@ override COPIES: bool = false;
 // Lanes of a workgroup. A GPU takes 256. A processor that runs shaders in software takes eight lanes at a time through
 // the whole shader, so one eight a workgroup is fastest there.
 override LANES: u32 = 256u;
+
+// Numbers that each tensor has in scratch.
+override TENSOR_NUMBERS: u32 = 0u;
 
 struct Common {
     sign: f32, // -1 to ascend, else 1
@@ -284,6 +301,8 @@ struct TensorSums {
     partials: u32, // how many partial results there are
     stride: u32, // words from one partial result to the next
     partial: u32, // where the first partial result stands in scratch
+    rows: u32, // rows of the tensor's matrix, where its rule takes products
+    columns: u32, // columns of it
 }
 
 // Entry `i` of the table. Behind the last one of the dispatch are empty ones.
@@ -291,14 +310,16 @@ fn load_entry(i: u32) -> TensorSums {
     if (i >= clocks[DISPATCH_END]) {
         return TensorSums();
     }
-    let a = tables[3u * i + 0u];
-    let b = tables[3u * i + 1u];
+    let a = tables[4u * i + 0u];
+    let b = tables[4u * i + 1u];
     return TensorSums(
         a.x,
         a.y,
         a.z,
         a.w,
         b.x,
+        b.y,
+        b.z,
     );
 }
 
@@ -360,11 +381,11 @@ fn load_tensor(tensor: u32) -> Tensor {
 }
 
 fn load_factor(tensor: u32) -> f32 {
-    return bitcast<f32>(scratch[1u * tensor + 0u]);
+    return bitcast<f32>(scratch[TENSOR_NUMBERS * tensor + 0u]);
 }
 
 fn store_factor(tensor: u32, factor: f32) {
-    scratch[1u * tensor + 0u] = bitcast<u32>(factor);
+    scratch[TENSOR_NUMBERS * tensor + 0u] = bitcast<u32>(factor);
 }
 
 fn store_tensor(tensor: u32, k: Tensor) {

@@ -62,6 +62,8 @@ override SUM_GRAD: bool = true; // `measure` is given the gradient
 override SUM_STATE: bool = false; // `measure` is given the state
 override SUM_STORES: bool = false; // the state that `measure` leaves is stored
 
+override PRODUCT: bool = false; // the walk comes behind products and sees what the last one has
+
 // Where a move outside a step leads: 0 to the look-ahead, 1 to evaluation, 2 back to training; higher ones are those of
 // wrappers.
 override MOVE: u32 = 0u;
@@ -82,6 +84,9 @@ override COPIES: bool = false;
 // Lanes of a workgroup. A GPU takes 256. A processor that runs shaders in software takes eight lanes at a time through
 // the whole shader, so one eight a workgroup is fastest there.
 override LANES: u32 = 256u;
+
+// Numbers that each tensor has in scratch.
+override TENSOR_NUMBERS: u32 = 0u;
 
 struct Common {
     sign: f32, // -1 to ascend, else 1
@@ -188,6 +193,8 @@ struct TensorSums {
     partials: u32, // how many partial results there are
     stride: u32, // words from one partial result to the next
     partial: u32, // where the first partial result stands in scratch
+    rows: u32, // rows of the tensor's matrix, where its rule takes products
+    columns: u32, // columns of it
 }
 
 // Entry `i` of the table. Behind the last one of the dispatch are empty ones.
@@ -195,14 +202,16 @@ fn load_entry(i: u32) -> TensorSums {
     if (i >= clocks[DISPATCH_END]) {
         return TensorSums();
     }
-    let a = tables[3u * i + 0u];
-    let b = tables[3u * i + 1u];
+    let a = tables[4u * i + 0u];
+    let b = tables[4u * i + 1u];
     return TensorSums(
         a.x,
         a.y,
         a.z,
         a.w,
         b.x,
+        b.y,
+        b.z,
     );
 }
 

@@ -97,6 +97,18 @@ fn direction(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> f3
     return h.step * m;
 }
 
+fn spread(h: Hyper, k: Tensor, g: f32, s: State) -> f32 {
+    return g;
+}
+
+fn measure_product(h: Hyper, k: Tensor, s: State) -> vec2<f32> {
+    return vec2<f32>(0.0, 0.0);
+}
+
+fn finish_product(h: Hyper, sums: vec2<f32>, len: f32, k: ptr<function, Tensor>) {}
+
+fn of_shape(h: Hyper, rows: f32, columns: f32, k: ptr<function, Tensor>) {}
+
 fn decay_rate(h: Hyper, k: Tensor) -> f32 {
     return 1.0;
 }
@@ -131,6 +143,8 @@ override SUM_GRAD: bool = true; // `measure` is given the gradient
 override SUM_STATE: bool = false; // `measure` is given the state
 override SUM_STORES: bool = false; // the state that `measure` leaves is stored
 
+override PRODUCT: bool = false; // the walk comes behind products and sees what the last one has
+
 // Where a move outside a step leads: 0 to the look-ahead, 1 to evaluation, 2 back to training; higher ones are those of
 // wrappers.
 override MOVE: u32 = 0u;
@@ -151,6 +165,9 @@ override COPIES: bool = false;
 // Lanes of a workgroup. A GPU takes 256. A processor that runs shaders in software takes eight lanes at a time through
 // the whole shader, so one eight a workgroup is fastest there.
 override LANES: u32 = 256u;
+
+// Numbers that each tensor has in scratch.
+override TENSOR_NUMBERS: u32 = 0u;
 
 struct Common {
     sign: f32, // -1 to ascend, else 1
@@ -227,6 +244,9 @@ struct Chunk {
     columns: u32, // columns of a matrix
     top: u32, // the first element's row in its matrix
     left: u32, // the first element's column in its matrix
+    product: u32, // where the last product of the tensor's matrix stands in the bound work buffer
+    start: u32, // where the first product finds that matrix
+    turned: u32, // where the first product finds its transpose
     param: u32, // Elements before the parameters.
     grad: u32, // Elements before the gradients.
     out: u32, // Elements before the place that the new parameters go to.
@@ -240,9 +260,10 @@ fn load_entry(i: u32) -> Chunk {
     if (i >= clocks[DISPATCH_END]) {
         return Chunk();
     }
-    let a = tables[3u * i + 0u];
-    let b = tables[3u * i + 1u];
-    let c = tables[3u * i + 2u];
+    let a = tables[4u * i + 0u];
+    let b = tables[4u * i + 1u];
+    let c = tables[4u * i + 2u];
+    let d = tables[4u * i + 3u];
     let row = clocks[DISPATCH_ROWS] + ROW_WORDS * a.z;
     return Chunk(
         a.x,
@@ -257,6 +278,9 @@ fn load_entry(i: u32) -> Chunk {
         c.y,
         c.z,
         c.w,
+        d.x,
+        d.y,
+        d.z,
         clocks[row + ROW_PARAM] + a.w,
         clocks[row + ROW_GRAD] + a.w,
         clocks[row + ROW_PARAM] + a.w,
@@ -374,8 +398,8 @@ fn load_grad(chunk: Chunk, q: u32) -> vec4<f32> {
 
 fn load_tensor(tensor: u32) -> Tensor {
     return Tensor(
-        bitcast<f32>(scratch[2u * tensor + 0u]),
-        bitcast<f32>(scratch[2u * tensor + 1u]),
+        bitcast<f32>(scratch[TENSOR_NUMBERS * tensor + 0u]),
+        bitcast<f32>(scratch[TENSOR_NUMBERS * tensor + 1u]),
     );
 }
 
@@ -384,8 +408,8 @@ fn load_factor(tensor: u32) -> f32 {
 }
 
 fn store_tensor(tensor: u32, k: Tensor) {
-    scratch[2u * tensor + 0u] = bitcast<u32>(k.v);
-    scratch[2u * tensor + 1u] = bitcast<u32>(k.scale);
+    scratch[TENSOR_NUMBERS * tensor + 0u] = bitcast<u32>(k.v);
+    scratch[TENSOR_NUMBERS * tensor + 1u] = bitcast<u32>(k.scale);
 }
 
 // The way to a partial result of a rule's sums: two numbers, as bits.

@@ -97,6 +97,18 @@ fn direction(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> f3
     return h.step * m;
 }
 
+fn spread(h: Hyper, k: Tensor, g: f32, s: State) -> f32 {
+    return g;
+}
+
+fn measure_product(h: Hyper, k: Tensor, s: State) -> vec2<f32> {
+    return vec2<f32>(0.0, 0.0);
+}
+
+fn finish_product(h: Hyper, sums: vec2<f32>, len: f32, k: ptr<function, Tensor>) {}
+
+fn of_shape(h: Hyper, rows: f32, columns: f32, k: ptr<function, Tensor>) {}
+
 fn decay_rate(h: Hyper, k: Tensor) -> f32 {
     return 1.0;
 }
@@ -131,6 +143,8 @@ override SUM_GRAD: bool = true; // `measure` is given the gradient
 override SUM_STATE: bool = false; // `measure` is given the state
 override SUM_STORES: bool = false; // the state that `measure` leaves is stored
 
+override PRODUCT: bool = false; // the walk comes behind products and sees what the last one has
+
 // Where a move outside a step leads: 0 to the look-ahead, 1 to evaluation, 2 back to training; higher ones are those of
 // wrappers.
 override MOVE: u32 = 0u;
@@ -151,6 +165,9 @@ override COPIES: bool = false;
 // Lanes of a workgroup. A GPU takes 256. A processor that runs shaders in software takes eight lanes at a time through
 // the whole shader, so one eight a workgroup is fastest there.
 override LANES: u32 = 256u;
+
+// Numbers that each tensor has in scratch.
+override TENSOR_NUMBERS: u32 = 0u;
 
 struct Common {
     sign: f32, // -1 to ascend, else 1
@@ -213,6 +230,8 @@ struct TensorSums {
     partials: u32, // how many partial results there are
     stride: u32, // words from one partial result to the next
     partial: u32, // where the first partial result stands in scratch
+    rows: u32, // rows of the tensor's matrix, where its rule takes products
+    columns: u32, // columns of it
 }
 
 // Entry `i` of the table. Behind the last one of the dispatch are empty ones.
@@ -220,14 +239,16 @@ fn load_entry(i: u32) -> TensorSums {
     if (i >= clocks[DISPATCH_END]) {
         return TensorSums();
     }
-    let a = tables[3u * i + 0u];
-    let b = tables[3u * i + 1u];
+    let a = tables[4u * i + 0u];
+    let b = tables[4u * i + 1u];
     return TensorSums(
         a.x,
         a.y,
         a.z,
         a.w,
         b.x,
+        b.y,
+        b.z,
     );
 }
 
@@ -263,8 +284,8 @@ fn load_hyper(record: u32) -> Hyper {
 
 fn load_tensor(tensor: u32) -> Tensor {
     return Tensor(
-        bitcast<f32>(scratch[2u * tensor + 0u]),
-        bitcast<f32>(scratch[2u * tensor + 1u]),
+        bitcast<f32>(scratch[TENSOR_NUMBERS * tensor + 0u]),
+        bitcast<f32>(scratch[TENSOR_NUMBERS * tensor + 1u]),
     );
 }
 
@@ -273,8 +294,8 @@ fn load_factor(tensor: u32) -> f32 {
 }
 
 fn store_tensor(tensor: u32, k: Tensor) {
-    scratch[2u * tensor + 0u] = bitcast<u32>(k.v);
-    scratch[2u * tensor + 1u] = bitcast<u32>(k.scale);
+    scratch[TENSOR_NUMBERS * tensor + 0u] = bitcast<u32>(k.v);
+    scratch[TENSOR_NUMBERS * tensor + 1u] = bitcast<u32>(k.scale);
 }
 
 // The way to a partial result of a rule's sums: two numbers, as bits.
@@ -331,7 +352,14 @@ fn finish_tensor(
     combine_partials(sums, lane);
     if (lane == 0u) {
         var k = load_tensor(sums.tensor);
-        finish(load_hyper(record), bitcast<vec2<f32>>(load_partial(sums.partial)), f32(sums.len), &k);
+        let h = load_hyper(record);
+        let numbers = bitcast<vec2<f32>>(load_partial(sums.partial));
+        if (PRODUCT) {
+            finish_product(h, numbers, f32(sums.len), &k);
+        } else {
+            of_shape(h, f32(sums.rows), f32(sums.columns), &k);
+            finish(h, numbers, f32(sums.len), &k);
+        }
         store_tensor(sums.tensor, k);
     }
 }

@@ -133,6 +133,18 @@ fn rate_of(h: Hyper, k: Tensor) -> f32 {
     return k.d * sqrt(bc2) / bc1;
 }
 
+fn spread(h: Hyper, k: Tensor, g: f32, s: State) -> f32 {
+    return g;
+}
+
+fn measure_product(h: Hyper, k: Tensor, s: State) -> vec2<f32> {
+    return vec2<f32>(0.0, 0.0);
+}
+
+fn finish_product(h: Hyper, sums: vec2<f32>, len: f32, k: ptr<function, Tensor>) {}
+
+fn of_shape(h: Hyper, rows: f32, columns: f32, k: ptr<function, Tensor>) {}
+
 fn land(h: Hyper, k: Tensor, p: f32, u: f32, s: ptr<function, State>) -> f32 {
     return p - u;
 }
@@ -163,6 +175,8 @@ override SUM_GRAD: bool = true; // `measure` is given the gradient
 override SUM_STATE: bool = false; // `measure` is given the state
 override SUM_STORES: bool = false; // the state that `measure` leaves is stored
 
+override PRODUCT: bool = false; // the walk comes behind products and sees what the last one has
+
 // Where a move outside a step leads: 0 to the look-ahead, 1 to evaluation, 2 back to training; higher ones are those of
 // wrappers.
 override MOVE: u32 = 0u;
@@ -183,6 +197,9 @@ override COPIES: bool = false;
 // Lanes of a workgroup. A GPU takes 256. A processor that runs shaders in software takes eight lanes at a time through
 // the whole shader, so one eight a workgroup is fastest there.
 override LANES: u32 = 256u;
+
+// Numbers that each tensor has in scratch.
+override TENSOR_NUMBERS: u32 = 0u;
 
 struct Common {
     sign: f32, // -1 to ascend, else 1
@@ -250,7 +267,7 @@ fn load_entry(i: u32) -> ModelSums {
     if (i >= clocks[DISPATCH_END]) {
         return ModelSums();
     }
-    let a = tables[3u * i + 0u];
+    let a = tables[4u * i + 0u];
     return ModelSums(
         a.x,
         a.y,
@@ -316,7 +333,7 @@ fn store_tensor(tensor: u32, k: Tensor) {
 
 // Where the sums of a tensor stand.
 fn sums_of(tensor: u32) -> u32 {
-    return 6u + 2u * tensor + 0u;
+    return 6u + TENSOR_NUMBERS * tensor + 0u;
 }
 
 // The way to a partial result of a rule's sums: two numbers, as bits.

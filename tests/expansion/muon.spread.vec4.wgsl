@@ -1,0 +1,496 @@
+// muon / spread / param f32, grad f32, vec4. Composed by wgpu-optim 0.2.0.
+
+// Shared vocabulary of the rules: pure functions of numbers.
+// Twin: src/parts.rs
+
+// Both weights come from the host: 1 - f32(0.999) is off by 1.3e-5.
+fn ema(old: f32, new_value: f32, keep: f32, take: f32) -> f32 {
+    return keep * old + take * new_value;
+}
+
+// On the bits: naga writes x != x as an ordered compare, which is false for NaN.
+fn is_nan(x: f32) -> bool {
+    return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u;
+}
+
+// Not max, which may drop a NaN.
+fn at_least(x: f32, bound: f32) -> f32 {
+    return select(x, bound, x < bound);
+}
+
+// The angle of the point (x, y) with x at least 0, from -pi/2 to pi/2; 0 for the origin. The built-in atan of a device
+// is any number near it.
+fn angle(y: f32, x: f32) -> f32 {
+    let size = abs(y);
+    if (size == 0.0) {
+        return y;
+    }
+    let is_steep = size > x;
+    let ratio = select(size, x, is_steep) / select(x, size, is_steep);
+    let is_wide = ratio > 0.41421357;
+    var t = ratio;
+    if (is_wide) {
+        t = (ratio - 1.0) / (ratio + 1.0);
+    }
+    let z = t * t;
+    let tail = ((0.08053745 * z - 0.13877685) * z + 0.19977711) * z - 0.3333295;
+    let near = tail * z * t + t;
+    let part = select(near, near + 0.7853982, is_wide);
+    let part_of_quarter = select(part, 1.5707964 - part, is_steep);
+    return select(part_of_quarter, -part_of_quarter, y < 0.0);
+}
+
+// f32 in words of 32 bits.
+
+fn decode_f32(words: vec4<u32>) -> vec4<f32> {
+    return bitcast<vec4<f32>>(words);
+}
+
+fn encode_f32(numbers: vec4<f32>) -> vec4<u32> {
+    return bitcast<vec4<u32>>(numbers);
+}
+
+// Muon: momentum whose matrix is made orthogonal by Newton and Schulz's iteration (Jordan et al. 2024).
+// Twin: src/rules/muon.rs
+
+override NESTEROV: bool = true;
+override ADJUST: u32 = 0u; // 0 original, 1 as AdamW, 2 spectral, 3 none
+
+struct Hyper { lr: f32, momentum: f32, one_minus_momentum: f32, safety: f32, eps: f32 }
+struct State { m: f32, x: f32 } // the momentum, and what the iteration makes of it
+struct Tensor { norm: f32, factor: f32 } // what the matrix is divided by at first, and what lr is multiplied by
+
+fn measure(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> vec2<f32> {
+    (*s).m = ema((*s).m, g, h.momentum, h.one_minus_momentum);
+    let u = update_of(h, g, *s);
+    return vec2<f32>(u * u, 0.0);
+}
+
+fn of_shape(h: Hyper, rows: f32, columns: f32, k: ptr<function, Tensor>) {
+    (*k).factor = 1.0;
+    if (ADJUST == 0u) {
+        (*k).factor = sqrt(at_least(rows / columns, 1.0));
+    } else if (ADJUST == 1u) {
+        (*k).factor = 0.2 * sqrt(at_least(rows, columns));
+    } else if (ADJUST == 2u) {
+        (*k).factor = sqrt(rows / columns);
+    }
+}
+
+fn finish(h: Hyper, sums: vec2<f32>, len: f32, k: ptr<function, Tensor>) {
+    (*k).norm = at_least(h.safety * sqrt(sums.x), h.eps);
+}
+
+fn spread(h: Hyper, k: Tensor, g: f32, s: State) -> f32 {
+    return update_of(h, g, s) / k.norm;
+}
+
+fn direction(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> f32 {
+    return h.lr * k.factor * (*s).x;
+}
+
+// The momentum, with Nesterov's step ahead of it.
+fn update_of(h: Hyper, g: f32, s: State) -> f32 {
+    if (NESTEROV) {
+        return ema(s.m, g, h.momentum, h.one_minus_momentum);
+    }
+    return s.m;
+}
+
+fn measure_product(h: Hyper, k: Tensor, s: State) -> vec2<f32> {
+    return vec2<f32>(0.0, 0.0);
+}
+
+fn finish_product(h: Hyper, sums: vec2<f32>, len: f32, k: ptr<function, Tensor>) {}
+
+fn decay_rate(h: Hyper, k: Tensor) -> f32 {
+    return 1.0;
+}
+
+fn land(h: Hyper, k: Tensor, p: f32, u: f32, s: ptr<function, State>) -> f32 {
+    return p - u;
+}
+
+fn moved(h: Hyper, p: f32, s: ptr<function, State>) -> f32 {
+    return p;
+}
+
+// What every walk does around a rule, whatever the rule.
+// Twin: `Common` in src/rule.rs
+
+// Each switch is on where any group of the dispatch needs it. A group that does not need it has the number that changes
+// nothing.
+override MAXIMIZE: bool = false;
+override L2: bool = false;
+override DECAY: bool = false;
+override CAUTIOUS: bool = false;
+override UNSCALE: bool = false; // gradients are those of a loss that was scaled
+override MEAN: bool = false; // gradients are sums of micro-batches
+override SKIPS: bool = false; // `accumulate` keeps a gradient that no step can use recognisable in the sum
+override NORM_PARAM: bool = false; // `norms` measures the parameters too
+
+// These say what a walk of sums does.
+override BIT_MAX: bool = false; // it takes the largest absolute value, by its bits, and adds nothing up
+override SUM_PAIR: bool = true; // the second number of `measure` counts
+override SUM_PARAM: bool = false; // `measure` is given the parameter
+override SUM_GRAD: bool = true; // `measure` is given the gradient
+override SUM_STATE: bool = false; // `measure` is given the state
+override SUM_STORES: bool = false; // the state that `measure` leaves is stored
+
+override PRODUCT: bool = false; // the walk comes behind products and sees what the last one has
+
+// Where a move outside a step leads: 0 to the look-ahead, 1 to evaluation, 2 back to training; higher ones are those of
+// wrappers.
+override MOVE: u32 = 0u;
+const TO_LOOK_AHEAD: u32 = 0u;
+const TO_TRAINING: u32 = 2u;
+
+// On where a chunk or tile ends within a vector of four. The words behind the end may belong to another tensor or hold
+// anything: a walk leaves them as they were, and adds them to no sum.
+override TAILS: bool = true;
+
+// On where the columns of a matrix are not a multiple of four in number, so that four elements may lie in several rows.
+override CROSSINGS: bool = true;
+override COLUMNS: bool = true; // the rule keeps numbers of columns
+
+// On where the new parameters go elsewhere than the old ones. A step that is skipped copies the old ones there.
+override COPIES: bool = false;
+
+// Lanes of a workgroup. A GPU takes 256. A processor that runs shaders in software takes eight lanes at a time through
+// the whole shader, so one eight a workgroup is fastest there.
+override LANES: u32 = 256u;
+
+// Numbers that each tensor has in scratch.
+override TENSOR_NUMBERS: u32 = 0u;
+
+struct Common {
+    sign: f32, // -1 to ascend, else 1
+    l2: f32,
+    decay: f32,
+    cautious: f32,
+    first: f32, // 1 where slots that start as the parameter take it
+}
+
+// Vectors of four in the bound window of state: an element's first slot, and from one slot to the next.
+struct Place { first: u32, span: u32 }
+
+// The place of a workgroup's entry in the table.
+fn entry_index(group: vec3<u32>, groups: vec3<u32>) -> u32 {
+    return clocks[DISPATCH_FIRST] + group.y * groups.x + group.x;
+}
+
+// Vectors of four that hold so many elements.
+fn quads(len: u32) -> u32 {
+    return (len + 3u) / 4u;
+}
+
+// Returns 0 for every length that there is, which no compiler knows. A compiler may contract a product with the sum
+// that it goes straight into, as Mesa's llvmpipe does with some, and rounds otherwise then. It cannot where the
+// product's bits are combined with this number before, so no switch of a skeleton changes a bit.
+fn hidden_zero(len: u32) -> u32 {
+    return len >> 31u;
+}
+
+// Whether the tensor sits this step out. `apply` looks at UNDONE before.
+fn is_absent(record: u32) -> bool {
+    return record >= UNDONE;
+}
+
+// Glue: bindings, and the way between them and the rule's structs.
+
+@group(0) @binding(0) var<storage, read_write> params: array<vec4<u32>>;
+@group(0) @binding(1) var<storage, read> grads: array<vec4<u32>>;
+@group(0) @binding(2) var<storage, read_write> states: array<vec4<u32>>;
+@group(0) @binding(3) var<storage, read> tables: array<vec4<u32>>;
+@group(0) @binding(4) var<storage, read_write> scratch: array<u32>;
+@group(0) @binding(7) var<storage, read_write> work: array<f32>;
+@group(1) @binding(0) var<storage, read> clocks: array<u32>;
+
+const BLOCK_QUADS: u32 = 256u; // vectors of four in a block
+const ABSENT: u32 = 0xffffffffu; // for a record: the tensor is not in this step
+const UNDONE: u32 = 0xfffffffeu; // the step is skipped, and its look-ahead undone
+const OUT_OF_TURN: u32 = 2u; // for a step that is skipped
+
+const DISPATCH_FIRST: u32 = 0u; // The first entry of the table.
+const DISPATCH_END: u32 = 1u; // The entry behind the last one.
+const DISPATCH_ROWS: u32 = 2u; // Where the row of piece 0 would stand, counted from here, modulo 2^32.
+const DISPATCH_STEP: u32 = 3u; // Where the words of the step stand, counted from here.
+const DISPATCH_WORDS: u32 = 4u;
+
+const ROW_PARAM: u32 = 0u; // Elements before the parameters.
+const ROW_GRAD: u32 = 1u; // Elements before the gradients.
+const ROW_WORDS: u32 = 2u;
+
+const SUM_FIRST: u32 = 0u; // f32: the first number of `measure`, combined.
+const SUM_SECOND: u32 = 1u; // f32: the second number of `measure`, combined.
+const SUM_WORDS: u32 = 2u;
+
+// Adjacent elements of a tensor, which one workgroup takes.
+struct Chunk {
+    tensor: u32, // the tensor's place in the list
+    len: u32, // elements
+    piece: u32, // the piece of the tensor that it is a part of
+    first: u32, // elements of the piece before the first
+    state: u32, // vectors of four of the bound state before the first
+    partial: u32, // where the chunk's partial result stands in scratch
+    column_numbers: u32, // where the columns of the first element's matrix stand in the bound lines
+    seen_rows: u32, // where what elements see of the first element's row stands in the bound lines
+    rows: u32, // rows of a matrix
+    columns: u32, // columns of a matrix
+    top: u32, // the first element's row in its matrix
+    left: u32, // the first element's column in its matrix
+    product: u32, // where the last product of the tensor's matrix stands in the bound work buffer
+    start: u32, // where the first product finds that matrix
+    turned: u32, // where the first product finds its transpose
+    param: u32, // Elements before the parameters.
+    grad: u32, // Elements before the gradients.
+    out: u32, // Elements before the place that the new parameters go to.
+    param_page: u32, // The page of the parameters.
+    grad_page: u32, // The page of the gradients.
+    out_page: u32, // The page that the new parameters go to, `ABSENT` for a tensor that is not in this step.
+}
+
+// Entry `i` of the table. Behind the last one of the dispatch are empty ones.
+fn load_entry(i: u32) -> Chunk {
+    if (i >= clocks[DISPATCH_END]) {
+        return Chunk();
+    }
+    let a = tables[4u * i + 0u];
+    let b = tables[4u * i + 1u];
+    let c = tables[4u * i + 2u];
+    let d = tables[4u * i + 3u];
+    let row = clocks[DISPATCH_ROWS] + ROW_WORDS * a.z;
+    return Chunk(
+        a.x,
+        a.y,
+        a.z,
+        a.w,
+        b.x,
+        b.y,
+        b.z,
+        b.w,
+        c.x,
+        c.y,
+        c.z,
+        c.w,
+        d.x,
+        d.y,
+        d.z,
+        clocks[row + ROW_PARAM] + a.w,
+        clocks[row + ROW_GRAD] + a.w,
+        clocks[row + ROW_PARAM] + a.w,
+        0u,
+        0u,
+        0u,
+    );
+}
+
+// Where the tensor's numbers stand among the words, as the host wrote it, or why the tensor has none in this step.
+fn load_record(tensor: u32) -> u32 {
+    let words = clocks[DISPATCH_STEP];
+    let record = clocks[words + tensor];
+    return select(words + record, record, record >= UNDONE);
+}
+
+fn load_common(record: u32) -> Common {
+    return Common(
+        bitcast<f32>(clocks[record + 0u]),
+        bitcast<f32>(clocks[record + 1u]),
+        bitcast<f32>(clocks[record + 2u]),
+        bitcast<f32>(clocks[record + 3u]),
+        bitcast<f32>(clocks[record + 4u]),
+    );
+}
+
+fn load_hyper(record: u32) -> Hyper {
+    return Hyper(
+        bitcast<f32>(clocks[record + 5u]),
+        bitcast<f32>(clocks[record + 6u]),
+        bitcast<f32>(clocks[record + 7u]),
+        bitcast<f32>(clocks[record + 8u]),
+        bitcast<f32>(clocks[record + 9u]),
+    );
+}
+
+// Hooks of wrappers, in the order in which they run.
+
+struct Wrapped {
+    unused: f32,
+}
+
+fn load_wrapped(tensor: u32, record: u32) -> Wrapped {
+    return Wrapped(
+        0.0,
+    );
+}
+
+fn wrapped_gradient(w: Wrapped, raw: f32) -> f32 {
+    var g = raw;
+    return g;
+}
+
+fn load_param(chunk: Chunk, q: u32) -> vec4<f32> {
+    return decode_f32(params[chunk.param / 4u + q]);
+}
+
+fn store_param(chunk: Chunk, q: u32, old: vec4<f32>, p: vec4<f32>) {
+    var stored = p;
+    if (TAILS) {
+        stored = select(old, p, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(chunk.len - 4u * q));
+    }
+    params[chunk.out / 4u + q] = encode_f32(stored);
+}
+
+fn state_place(chunk: Chunk, q: u32) -> Place {
+    return Place(chunk.state + q, 0u);
+}
+
+fn load_state(chunk: Chunk, c: Common, q: u32, p: vec4<f32>, s0: ptr<function, State>, s1: ptr<function, State>, s2: ptr<function, State>, s3: ptr<function, State>) {
+    let at = state_place(chunk, q);
+    let m = decode_f32(states[at.first + 0u * at.span]);
+    (*s0).m = m.x;
+    (*s1).m = m.y;
+    (*s2).m = m.z;
+    (*s3).m = m.w;
+    if (PRODUCT) {
+        let product = load_product(chunk, q);
+        (*s0).x = product.x;
+        (*s1).x = product.y;
+        (*s2).x = product.z;
+        (*s3).x = product.w;
+    }
+}
+
+fn store_state(chunk: Chunk, q: u32, s0: State, s1: State, s2: State, s3: State) {
+}
+
+fn load_grad(chunk: Chunk, q: u32) -> vec4<f32> {
+    return decode_f32(grads[chunk.grad / 4u + q]);
+}
+
+// Returns x / by, where the quotient is small. A processor divides several floats at once, but integers one by one.
+fn divide(x: u32, by: u32) -> u32 {
+    var quotient = u32(i32(f32(i32(x)) / f32(i32(by))));
+    quotient -= select(0u, 1u, quotient * by > x);
+    quotient += select(0u, 1u, x - quotient * by >= by);
+    return quotient;
+}
+
+// Words from one row of a matrix in the work buffer to the next.
+fn padded(columns: u32) -> u32 {
+    return (columns + 3u) / 4u * 4u;
+}
+
+// The row and the column of four elements of a chunk. Behind the end they are those of the last element.
+fn rows_of(chunk: Chunk, q: u32, columns: ptr<function, vec4<u32>>) -> vec4<u32> {
+    let i = min(vec4<u32>(4u * q) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(chunk.len - 1u)) + vec4<u32>(chunk.left);
+    let down = vec4<u32>(
+        divide(i.x, chunk.columns),
+        divide(i.y, chunk.columns),
+        divide(i.z, chunk.columns),
+        divide(i.w, chunk.columns),
+    );
+    *columns = i - down * chunk.columns;
+    return down + vec4<u32>(chunk.top);
+}
+
+// What the last product has at the places of four elements.
+fn load_product(chunk: Chunk, q: u32) -> vec4<f32> {
+    var columns: vec4<u32>;
+    let rows = rows_of(chunk, q, &columns);
+    let at = vec4<u32>(chunk.product) + rows * padded(chunk.columns) + columns;
+    return vec4<f32>(work[at.x], work[at.y], work[at.z], work[at.w]);
+}
+
+// Puts four numbers where products start. Those behind the end are dropped.
+fn store_spread(chunk: Chunk, q: u32, numbers: vec4<f32>) {
+    var columns: vec4<u32>;
+    let rows = rows_of(chunk, q, &columns);
+    let at = vec4<u32>(chunk.start) + rows * padded(chunk.columns) + columns;
+    let turned = vec4<u32>(chunk.turned) + columns * padded(chunk.rows) + rows;
+    for (var i = 0u; i < min(4u, chunk.len - 4u * q); i += 1u) {
+        work[at[i]] = numbers[i];
+        work[turned[i]] = numbers[i];
+    }
+}
+
+fn load_tensor(tensor: u32) -> Tensor {
+    return Tensor(
+        bitcast<f32>(scratch[TENSOR_NUMBERS * tensor + 0u]),
+        bitcast<f32>(scratch[TENSOR_NUMBERS * tensor + 1u]),
+    );
+}
+
+fn load_factor(tensor: u32) -> f32 {
+    return 1.0;
+}
+
+fn store_tensor(tensor: u32, k: Tensor) {
+    scratch[TENSOR_NUMBERS * tensor + 0u] = bitcast<u32>(k.norm);
+    scratch[TENSOR_NUMBERS * tensor + 1u] = bitcast<u32>(k.factor);
+}
+
+// The way to a partial result of a rule's sums: two numbers, as bits.
+
+fn load_partial(at: u32) -> vec2<u32> {
+    return vec2<u32>(scratch[at + SUM_FIRST], scratch[at + SUM_SECOND]);
+}
+
+fn store_partial(at: u32, numbers: vec2<u32>) {
+    scratch[at + SUM_FIRST] = numbers.x;
+    scratch[at + SUM_SECOND] = numbers.y;
+}
+
+// The gradient as the rule sees it: behind the wrappers' hooks, after maximize and L2 decay.
+// Twin: `prepare` in src/rule.rs
+
+fn prepare(c: Common, w: Wrapped, p: f32, raw: f32) -> f32 {
+    var g = wrapped_gradient(w, raw);
+    if (MAXIMIZE) {
+        g *= c.sign;
+    }
+    if (L2) {
+        g += c.l2 * p;
+    }
+    return g;
+}
+
+// Spreads the elements of a tensor into the matrix that products start from, and into its transpose: one workgroup a
+// chunk.
+
+@compute @workgroup_size(LANES)
+fn spread_chunk(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let chunk = load_entry(entry_index(group, groups));
+    let record = load_record(chunk.tensor);
+    if (is_absent(record) || chunk.len == 0u) {
+        return;
+    }
+    let c = load_common(record);
+    let w = load_wrapped(chunk.tensor, record);
+    let h = load_hyper(record);
+    let k = load_tensor(chunk.tensor);
+    let end = quads(chunk.len);
+    for (var q = lane; q < end; q += LANES) {
+        var p: vec4<f32>;
+        if (L2) {
+            p = load_param(chunk, q);
+        }
+        let g = load_grad(chunk, q);
+        var s0: State;
+        var s1: State;
+        var s2: State;
+        var s3: State;
+        load_state(chunk, c, q, p, &s0, &s1, &s2, &s3);
+        store_spread(chunk, q, vec4<f32>(
+            spread(h, k, prepare(c, w, p.x, g.x), s0),
+            spread(h, k, prepare(c, w, p.y, g.y), s1),
+            spread(h, k, prepare(c, w, p.z, g.z), s2),
+            spread(h, k, prepare(c, w, p.w, g.w), s3),
+        ));
+    }
+}
+
