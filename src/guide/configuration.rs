@@ -63,8 +63,8 @@
 //!
 //! [`Muon`](crate::Muon) and [`NorMuon`](crate::NorMuon) make the momentum of a matrix nearly orthogonal. A tensor of
 //! rank 2 or more is a matrix, a row for each index of its first dimension; others they refuse. A second rule,
-//! `"others"`, takes biases and gains, and by a group the embeddings and the last layer. It has options and schedules of
-//! its own, and shares all that is around a rule: one step, one norm, one decision to skip.
+//! `"others"`, takes biases and gains, and by a group the embeddings and the last layer. It has options and schedules
+//! of its own, and shares all that is around a rule: one step, one norm, one decision to skip.
 //!
 //! ```
 //! use wgpu_optim::{AdamW, Config, Group, Muon, Reference, TensorSpec};

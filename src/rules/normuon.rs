@@ -246,6 +246,7 @@ impl Rule for NorMuon {
         };
         vec![
             ("default", Self::default()),
+            ("adjusted", Self { adjust_lr: AdjustLr::MatchRmsAdamw, ..Self::default() }),
             ("polar_express", Self { nesterov: Nesterov::Off, ..Self::polar_express() }),
             ("match_rms", Self { weight_decay: WeightDecay::Cautious(0.3), ns_steps: 1, ..Self::match_rms() }),
             ("unadjusted", Self { adjust_lr: AdjustLr::None, ns_steps: 2, ..loud.clone() }),

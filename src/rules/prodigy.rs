@@ -191,16 +191,15 @@ impl Rule for Prodigy {
     }
 
     fn finish<F: Real>(&self, h: &Hyper<F>, sums: [F; 2], _len: F, k: &mut Tensor<F>) {
+        let rate = self.rate_of(h, k);
+        k.rate = if sums[1] == F::zero() { F::zero() } else { rate };
         if sums[1] == F::zero() {
-            k.rate = F::zero();
             return;
         }
-        let rate = self.rate_of(h, k);
         let num = ema(k.num, sums[0], h.beta3, k.d / h.d0 * (rate * h.lr));
         let hat = h.d_coef * num / sums[1];
         let d_max = max(k.d_max, hat);
         let reached = if k.d == h.d0 { max(k.d, hat) } else { k.d };
-        k.rate = rate;
         k.num = num;
         k.d_max = d_max;
         k.d = min(d_max, reached * h.growth_rate);

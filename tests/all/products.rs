@@ -61,9 +61,9 @@ fn singular_values(matrix: &[f64], columns: usize) -> Vec<f64> {
             for row in &mut gram {
                 (row[p], row[q]) = (c * row[p] - s * row[q], s * row[p] + c * row[q]);
             }
-            for k in 0..size {
-                (gram[p][k], gram[q][k]) = (c * gram[p][k] - s * gram[q][k], s * gram[p][k] + c * gram[q][k]);
-            }
+            let [of_p, of_q] = [p, q].map(|row| gram[row].clone());
+            gram[p] = of_p.iter().zip(&of_q).map(|(a, b)| c * a - s * b).collect();
+            gram[q] = of_p.iter().zip(&of_q).map(|(a, b)| s * a + c * b).collect();
         }
     }
     let mut values: Vec<f64> = (0..size).map(|i| gram[i][i].max(0.0).sqrt()).collect();

@@ -360,14 +360,12 @@ fn multiply_part(tile: MatrixTile, down: u32, across: u32, zero: u32) {
     let rows = min(HIGH, tile.rows - HIGH * down);
     for (var i = 0u; i < HIGH; i += 1u) {
         let place = (HIGH * down + i) * tile.c_stride + across;
-        if (i >= rows) {
-            sums[i] = vec4<f32>();
-        } else {
-            var sum = hidden(ALPHA * sums[i], zero);
-            if (BETA != 0.0) {
-                sum += hidden(BETA * work[tile.d + place], zero);
-            }
-            sums[i] = select(vec4<f32>(), sum, is_inside);
+        var sum = hidden(ALPHA * sums[i], zero);
+        if (BETA != 0.0 && i < rows) {
+            sum += hidden(BETA * work[tile.d + place], zero);
+        }
+        sums[i] = select(vec4<f32>(), sum, is_inside & vec4<bool>(i < rows));
+        if (i < rows) {
             work[tile.c + place] = sums[i];
         }
     }

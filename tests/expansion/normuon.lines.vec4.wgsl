@@ -546,8 +546,12 @@ fn measure_four(tile: Tile, c: Common, w: Wrapped, h: Hyper, down: u32, across: 
             prepare(c, w, p.w, raw.w),
         );
     }
-    let measured =
-        vec4<f32>(measure_line(h, g.x), measure_line(h, g.y), measure_line(h, g.z), measure_line(h, g.w));
+    let measured = vec4<f32>(
+        measure_line(h, g.x),
+        measure_line(h, g.y),
+        measure_line(h, g.z),
+        measure_line(h, g.w),
+    );
     let numbers = bitcast<vec4<f32>>(bitcast<vec4<u32>>(measured) ^ vec4<u32>(hidden_zero(tile.len)));
     if (CROSSINGS) {
         return select(vec4<f32>(), numbers, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(count));

@@ -95,17 +95,16 @@ fn measure(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> vec2
 }
 
 fn finish(h: Hyper, sums: vec2<f32>, len: f32, k: ptr<function, Tensor>) {
-    if (sums.y == 0.0) {
-        (*k).rate = 0.0;
-        return;
-    }
     let d = (*k).d;
     let rate = rate_of(h, *k);
+    (*k).rate = select(rate, 0.0, sums.y == 0.0);
+    if (sums.y == 0.0) {
+        return;
+    }
     let num = ema((*k).num, sums.x, h.beta3, d / h.d0 * (rate * h.lr));
     let hat = h.d_coef * num / sums.y;
     let d_max = max((*k).d_max, hat);
     let reached = select(d, max(d, hat), d == h.d0);
-    (*k).rate = rate;
     (*k).num = num;
     (*k).d_max = d_max;
     (*k).d = min(d_max, reached * h.growth_rate);
