@@ -1,0 +1,67 @@
+//! The optimizers of [`wgpu_optim`] for models of [Burn](burn): all parameters of a model in one fused update, on the
+//! device and in the memory that Burn trains with. Any rule, wrapper, group and schedule of `wgpu_optim` works, so a
+//! Burn model gets what Burn's own optimizers leave out: a norm over all gradients clipped without a wait, loss scales,
+//! steps that skip what is not finite, running means of the parameters.
+//!
+//! ```no_run
+//! use burn::nn::{Linear, LinearConfig};
+//! use burn::optim::GradientsParams;
+//! use burn::tensor::{Device, Distribution, Tensor};
+//! use wgpu_optim::{AdamW, Clip, Config};
+//! use wgpu_optim_burn::Fused;
+//!
+//! let (device, setup) = Device::wgpu_options().init_with_setup()?;
+//! let device = device.autodiff();
+//! let mut model: Linear = LinearConfig::new(64, 10).init(&device);
+//! let mut optim = Fused::new(&setup, Config::from(AdamW::burn()).wrap(Clip::GlobalNorm(1.0)));
+//! for _ in 0..100 {
+//!     let batch = Tensor::<2>::random([32, 64], Distribution::Default, &device);
+//!     let loss = model.forward(batch).powi_scalar(2).mean();
+//!     let grads = GradientsParams::from_grads(loss.backward(), &model);
+//!     optim.step(1e-3, &mut model, grads)?;
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Clones
+//!
+//! Burn's tensors are values: a clone of a model keeps its numbers whatever becomes of the model. So [`Fused::step`]
+//! reads the parameters where they lie and writes the new ones to memory of their own, which the model holds from then
+//! on. It moves no more bytes than an update in place and copies nothing. Clones, models under validation, and graphs
+//! that were built before the step stay as they were; the old memory goes back to Burn's pool when nobody holds it.
+
+mod bridge;
+mod fused;
+
+pub use fused::Fused;
+pub use wgpu_optim;
+
+/// What can go wrong. The model is as it was before the call.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// What `wgpu_optim` refuses: an option, a group, a tensor.
+    #[error(transparent)]
+    Optim(#[from] wgpu_optim::Error),
+    /// A tensor that the optimizer cannot work on.
+    #[error("{what} {name}: {message}")]
+    Tensor {
+        /// Parameter or gradient.
+        what: &'static str,
+        /// The parameter's path in the module.
+        name: String,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// A model other than the one of the first step.
+    #[error("the model has {found}, the optimizer's has {expected}")]
+    Model {
+        /// What the model has.
+        found: String,
+        /// What the first step's model had.
+        expected: String,
+    },
+}
+
+/// `Result` with this crate's error.
+pub type Result<T> = std::result::Result<T, Error>;
