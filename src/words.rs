@@ -615,7 +615,7 @@ mod tests {
         let text = entry::<TensorSums>(true);
         assert!(text.contains("let b = tables[4u * i + 1u];") && !text.contains("let c"), "{text}");
         assert!(
-            text.contains("        a.w,\n        b.x,\n        b.y,\n        b.z,\n    );") && !text.contains("row"),
+            text.contains("        a.w,\n        b.x,\n        b.y,\n        b.z,\n    );") && !text.contains("clocks[row"),
             "{text}"
         );
         let text = entry::<Chunk>(true);
