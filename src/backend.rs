@@ -58,7 +58,7 @@
 //!
 //! // For each step. The backend uploads these words behind those of the dispatches and the rows.
 //! let mut clocks = Clocks::new(groups.of());
-//! let records = groups.step(&mut clocks, None)?;
+//! let records = groups.step(&mut clocks, None, 1)?;
 //! assert_eq!(clocks.clock(0).t, 1);
 //! assert!(records.of(1).is_some() && records.words().len() > tensors.len());
 //! # Ok::<(), wgpu_optim::Error>(())

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::rule::{Carried, Move};
+use crate::rule::{Carried, Move, Slot, Start};
 use crate::tensor::TensorSpec;
 use crate::wrappers::{Ema, Moving};
 
@@ -18,12 +18,27 @@ pub struct Clock {
     pub carried: Carried,
     /// Whether the slots that start as the parameter hold it: a step has filled them, or the caller has set them.
     pub started: bool,
+    /// The count of applied steps at which the running mean of the parameters began: by a step, or by being set.
+    pub averaged_from: Option<u64>,
 }
 
 impl Clock {
     /// Two clocks with equal keys count alike from now on, so one of them can serve the tensors of both.
-    fn key(&self) -> (usize, u64, [u64; 2], bool) {
-        (self.group, self.t, self.carried.map(f64::to_bits), self.started)
+    fn key(&self) -> (usize, u64, [u64; 2], bool, Option<u64>) {
+        (self.group, self.t, self.carried.map(f64::to_bits), self.started, self.averaged_from)
+    }
+
+    /// How many of its steps the running mean of the parameters holds.
+    pub fn averaged(&self) -> u64 {
+        self.averaged_from.map_or(0, |from| self.t.saturating_sub(from))
+    }
+
+    /// Notes that a slot was set.
+    pub(crate) fn take_slot(&mut self, slot: &Slot) {
+        self.started |= slot.start == Start::Param;
+        if slot.name == "ema" {
+            self.averaged_from.get_or_insert(0);
+        }
     }
 }
 
@@ -44,9 +59,16 @@ impl Clocks {
         clocks
     }
 
+    /// The clocks of tensors that each stand like this.
+    pub(crate) fn of_each(each: Vec<Clock>, steps: u64) -> Self {
+        let mut clocks = Self { list: Vec::new(), of: Arc::default(), steps };
+        clocks.assign(each.into_iter().map(|clock| (clock, true)).collect());
+        clocks
+    }
+
     /// Adds tensors of these groups behind the others. Their clocks start at 0; nothing else changes.
     pub fn add(&mut self, group_of: &[usize]) {
-        let start = |&group| Clock { group, t: 0, carried: Carried::default(), started: false };
+        let start = |&group| Clock { group, t: 0, carried: Carried::default(), started: false, averaged_from: None };
         let known = self.of.iter().map(|&clock| self.list[clock]);
         let all = known.chain(group_of.iter().map(start));
         self.assign(all.map(|clock| (clock, true)).collect());
@@ -162,6 +184,21 @@ impl<N: Clone> Order<N> {
     /// Whether a look-ahead waits for its step.
     pub fn has_looked(&self) -> bool {
         self.looked.is_some()
+    }
+
+    /// The order that a checkpoint holds.
+    pub(crate) fn resumed(looked: Option<Vec<bool>>, evaluating: Option<(Moving, N)>) -> Self {
+        Self { looked, evaluating }
+    }
+
+    /// The tensors of a look-ahead whose step has not come.
+    pub(crate) fn looked(&self) -> Option<&[bool]> {
+        self.looked.as_deref()
+    }
+
+    /// The move that led to where the parameters are evaluated, while they stand there, and its numbers.
+    pub(crate) fn evaluating(&self) -> Option<&(Moving, N)> {
+        self.evaluating.as_ref()
     }
 
     /// Takes the look-ahead that a step needs. `needs` marks the tensors that need it and have a gradient.

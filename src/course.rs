@@ -54,6 +54,17 @@ impl Course {
         Self { worlds: Arc::new(vec![clocks]), pending: VecDeque::new(), settled: 0, reported: 0, learnt: false }
     }
 
+    /// The course that a checkpoint holds: after so many steps, the skipped ones included.
+    pub(crate) fn resumed(clocks: Clocks, attempts: u64) -> Self {
+        Self { reported: attempts, ..Self::new(clocks) }
+    }
+
+    /// The numbers of a move since the last step, in the world that is known to be true.
+    pub(crate) fn records<'a>(&self, choices: &'a Choices) -> &'a Records {
+        let known = choices.records.get(self.settled as usize).and_then(Option::as_ref);
+        known.unwrap_or_else(|| choices.only())
+    }
+
     /// The clocks where every step that has not reported is applied.
     pub(crate) fn hoped(&self) -> &Clocks {
         let world = self.pending.iter().fold(self.settled, |world, choice| choice.applied[world as usize]);
@@ -86,12 +97,19 @@ impl Course {
         possible
     }
 
-    /// Takes a step of the tensors that are present, in every world. A step that is `certain` is applied.
+    /// Takes a step of the tensors that are present, of so many micro-batches, in every world. A step that is `certain`
+    /// is applied.
     ///
     /// # Errors
     /// [`Error::Field`] where a schedule leads a number out of its bounds, [`Error::Order`] where too many steps have
     /// not reported.
-    pub(crate) fn step(&mut self, groups: &Groups, present: Option<&[bool]>, certain: bool) -> Result<Choices> {
+    pub(crate) fn step(
+        &mut self,
+        groups: &Groups,
+        present: Option<&[bool]>,
+        batches: u64,
+        certain: bool,
+    ) -> Result<Choices> {
         let mut worlds: Vec<Clocks> = Vec::new();
         let mut number = |clocks: Clocks| {
             // The same world is most often the last one.
@@ -108,7 +126,7 @@ impl Course {
                 false => None,
                 true => {
                     let mut after = world.clone();
-                    let records = groups.step(&mut after, present)?;
+                    let records = groups.step(&mut after, present, batches)?;
                     if !certain {
                         skipped = number(world.clone());
                     }
@@ -167,6 +185,11 @@ impl Course {
 }
 
 impl Choices {
+    /// The numbers of a move in the only world.
+    pub(crate) fn of_one(records: Records) -> Self {
+        Self { records: vec![Some(records)], choice: Arc::default() }
+    }
+
     /// The records of the only world, where the device decides nothing.
     pub(crate) fn only(&self) -> &Records {
         self.records.iter().flatten().next().expect("some world is possible")
@@ -190,6 +213,8 @@ pub(crate) struct Task {
     pub(crate) sequence: [u32; 2],
     /// How many other optimizers share the decision.
     pub(crate) others: u32,
+    /// Micro-batches of the step.
+    pub(crate) batches: u64,
 }
 
 /// What the walk `decide` reads, a list of words for each task. The lists differ in their heads.
@@ -260,7 +285,7 @@ fn write_head(words: &mut [u32], wrappers: &Wrappers, layout: &Layout, task: Tas
         (step::CLIP_EPS, bits(eps)),
         (step::CLIP_OPTION, option.map_or(ABSENT, |option| option as u32)),
         (step::SKIPS, wrappers.skips().into()),
-        (step::BATCHES, bits(wrappers.batches() as f64)),
+        (step::BATCHES, bits(task.batches as f64)),
         (step::OPTIONS, layout.options as u32),
         (step::OPTIONS_COUNT, wrappers.on_device.len() as u32),
         (step::OTHERS, task.others),
@@ -291,7 +316,7 @@ mod tests {
     fn as_many_worlds_are_possible_as_steps_have_not_reported_and_one() {
         let (groups, mut course) = course();
         for steps in 1..=5 {
-            course.step(&groups, None, false).unwrap();
+            course.step(&groups, None, 1, false).unwrap();
             assert_eq!(course.worlds.len(), steps + 1);
         }
         let (mut steps, mut possible) = (vec![], 6);
@@ -307,14 +332,14 @@ mod tests {
     #[test]
     fn what_was_reported_since_is_known_after_a_step_is_taken_back() {
         let (groups, mut course) = course();
-        course.step(&groups, None, false).unwrap();
+        course.step(&groups, None, 1, false).unwrap();
         let earlier = course.clone();
-        course.step(&groups, None, false).unwrap();
+        course.step(&groups, None, 1, false).unwrap();
         course.report(true);
         course.go_back(earlier);
         assert_eq!((course.hoped().steps, course.attempts(), course.pending.len()), (1, 1, 0));
         assert_eq!(course.possible(), [false, true]);
-        course.step(&groups, None, false).unwrap();
+        course.step(&groups, None, 1, false).unwrap();
         course.report(true);
         assert_eq!((course.hoped().steps, course.attempts()), (2, 2));
     }
@@ -323,13 +348,13 @@ mod tests {
     fn too_many_steps_that_have_not_reported_are_refused() {
         let (groups, mut course) = course();
         for _ in 0..WORLDS_MAX - 1 {
-            course.step(&groups, None, false).unwrap();
+            course.step(&groups, None, 1, false).unwrap();
         }
-        let error = course.clone().step(&groups, None, false).unwrap_err().to_string();
+        let error = course.clone().step(&groups, None, 1, false).unwrap_err().to_string();
         let expected = "step: the 1023 steps that have not reported and this one leave 1025 states that the counts of \
                         steps may be in, must be at most 1024; submit them, and let the device work";
         assert_eq!(error, expected);
         course.report(true);
-        course.step(&groups, None, false).unwrap();
+        course.step(&groups, None, 1, false).unwrap();
     }
 }

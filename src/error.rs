@@ -167,6 +167,14 @@ pub enum Error {
         /// What was done and what was expected.
         message: String,
     },
+    /// A checkpoint that cannot be made, or that does not fit what is loaded from it.
+    #[error("checkpoint: {what}: {message}")]
+    Checkpoint {
+        /// The rule, schedule, tensor, slot or count.
+        what: String,
+        /// What was found, and what was expected.
+        message: String,
+    },
     /// A token that cannot be taken back.
     #[error("token: {message}")]
     EncodedStep {

@@ -12,8 +12,10 @@ use crate::wrappers::Wrappers;
 mod on_device;
 mod options;
 mod records;
+mod saved;
 
 pub use records::{Record, Records};
+pub(crate) use saved::{Bits, Given, SavedGroups, SavedRecords};
 
 /// A group at work: its rule with the options of this moment.
 #[derive(Clone, Debug)]

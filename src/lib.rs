@@ -3,6 +3,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod backend;
+mod checkpoint;
 mod clock;
 mod config;
 mod control;
@@ -41,6 +42,7 @@ mod words;
 pub mod wrapper;
 pub mod wrappers;
 
+pub use checkpoint::Checkpoint;
 pub use config::{Config, Group};
 pub use control::NonFinite;
 pub use early_stopping::{EarlyStopping, Monitor, Verdict};
@@ -57,7 +59,7 @@ pub use reference::Reference;
 pub use report::{LossScaleState, StepReport};
 pub use rule::WeightDecay;
 pub use rules::*;
-pub use schedule::{Closure, DecayShape, Mode, Plateau, PlateauState, Schedule, Scheduler, Stage};
+pub use schedule::{Closure, DecayShape, Mode, Plateau, PlateauState, Schedule, Scheduler, Stage, ThresholdMode};
 pub use tensor::{DType, TensorSpec};
 #[cfg(feature = "gpu")]
 pub use wgpu;

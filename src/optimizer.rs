@@ -23,6 +23,7 @@ mod history;
 mod moves;
 mod plan;
 mod reports;
+mod saved;
 mod slots;
 mod telemetry;
 
@@ -66,13 +67,12 @@ impl Optimizer {
     /// A bad option, group or list of tensors, a parameter not in f32, a state slot too large for a buffer of the
     /// device, or [`Error::Wgpu`] when its memory does not hold the state.
     pub fn new(gpu: &Gpu, tensors: &[TensorSpec], config: impl Into<Config>) -> Result<Self> {
-        static IDS: AtomicU64 = AtomicU64::new(0);
         let config: Config = config.into();
         let groups = config.groups(tensors)?;
         let engine = Engine::new(gpu, tensors, &groups)?;
         let history = History::new(Clocks::new(groups.of()), groups.wrappers().skips());
         Ok(Self {
-            id: IDS.fetch_add(1, Ordering::Relaxed),
+            id: Self::next_id(),
             layout: course::layout(tensors.len(), &groups),
             session: Session::new(tensors, groups, history),
             engine,
@@ -82,6 +82,12 @@ impl Optimizer {
             waiting: VecDeque::new(),
             arrived: VecDeque::new(),
         })
+    }
+
+    /// The number by which an optimizer knows its encodings.
+    fn next_id() -> u64 {
+        static IDS: AtomicU64 = AtomicU64::new(0);
+        IDS.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Encodes one step: an update of every tensor that has a gradient, from `grads` into `params`.
@@ -136,27 +142,28 @@ impl Optimizer {
         let encoding = match self.engine.accumulated() {
             None => {
                 let bound = self.engine.bind(params, Work::Step(grads, outs))?;
-                self.whole_step(bound, &present, role)?
+                self.whole_step(bound, &present, 1, role)?
             }
             Some(sums) => self.micro_batch(params, grads, outs, &present, &sums)?,
         };
         Ok(Encoding { cleared, ..encoding })
     }
 
-    /// The step of these tensors, whose buffers are bound.
-    fn whole_step(&self, bound: Arc<Bound>, present: &[bool], role: Role) -> Result<Encoding> {
+    /// The step of these tensors, of so many micro-batches, whose buffers are bound.
+    fn whole_step(&self, bound: Arc<Bound>, present: &[bool], batches: u64, role: Role) -> Result<Encoding> {
         let mut order = self.session.order.clone();
         order.step(&self.session.tensors, |i| present[i] && self.session.groups.rule_of(i).needs_look_ahead())?;
         let certain = !self.session.groups.wrappers().skips();
         let mut course = self.session.counts.course.clone();
-        let choices =
-            course.step(&self.session.groups, Some(present).filter(|all| !all.iter().all(|&is| is)), certain)?;
+        let some = Some(present).filter(|all| !all.iter().all(|&is| is));
+        let choices = course.step(&self.session.groups, some, batches, certain)?;
         if certain {
             course.report(true);
         }
         let sequence = [self.place_of(&self.session.counts.course), self.place_of(&course)];
         let parts = role.parts(self.session.groups.wrappers().measures());
-        let tasks: Vec<_> = parts.iter().map(|&(_, stages, others)| Task { stages, sequence, others }).collect();
+        let tasks: Vec<_> =
+            parts.iter().map(|&(_, stages, others)| Task { stages, sequence, others, batches }).collect();
         let words = self.words(&choices, present, &tasks);
         let run = |((part, _, _), words): ((Part, u32, u32), Vec<u32>)| Run { bound: bound.clone(), part, words };
         let runs = parts.into_iter().zip(words).map(run).collect();
@@ -180,9 +187,7 @@ impl Optimizer {
         let words: Vec<u32> = present.iter().zip(&self.session.begun).map(started).collect();
         let begun: Vec<bool> =
             present.iter().zip(&self.session.begun).map(|(&present, &begun)| present || begun).collect();
-        let slices: Vec<_> = (0..begun.len()).map(|i| begun[i].then(|| sums.slice_at(i))).collect();
-        let all = begun.iter().all(|&begun| begun);
-        let of_step = Grads::new(if all { Buffers::Arena(sums) } else { Buffers::Slices(slices) });
+        let of_step = sums_of(sums, &begun);
         let adds = Run { bound, part: Part::Whole, words };
         // A micro-batch that is not the last also binds the step, which refuses bad parameters before any sum is taken.
         let bound = self.engine.bind(params, Work::Step(&of_step, outs))?;
@@ -190,9 +195,36 @@ impl Optimizer {
             let encoding = self.encoding(vec![adds], self.session.counts.course.clone(), self.session.order.clone());
             return Ok(Encoding { batch: self.session.batch + 1, begun, ..encoding });
         }
-        let mut step = self.whole_step(bound, &begun, Role::Alone)?;
+        let mut step = self.whole_step(bound, &begun, self.session.batch + 1, Role::Alone)?;
         step.runs.insert(0, adds);
         Ok(Encoding { batch: 0, begun: vec![false; begun.len()], ..step })
+    }
+
+    /// Encodes the step of the micro-batches since the last one before they are all there, as where an epoch ends: the
+    /// gradient is the mean of those there are. [`drop_micro_batches`](Self::drop_micro_batches) leaves them out instead.
+    ///
+    /// # Errors
+    /// [`Error::Order`] where no micro-batch waits; as [`encode`](Self::encode).
+    pub fn encode_early<'a>(
+        &mut self,
+        encoder: &mut wgpu::CommandEncoder,
+        params: impl Into<Buffers<'a>>,
+    ) -> Result<EncodedStep> {
+        self.take_reports()?;
+        self.session.check_early()?;
+        let sums = self.engine.accumulated().expect("there are micro-batches");
+        let begun = self.session.begun.clone();
+        let bound = self.engine.bind(&params.into(), Work::Step(&sums_of(&sums, &begun), None))?;
+        let step = self.whole_step(bound, &begun, self.session.batch, Role::Alone)?;
+        self.commit(encoder, Encoding { batch: 0, begun: vec![false; begun.len()], ..step })
+    }
+
+    /// [`encode_early`](Self::encode_early) into an encoder of its own, submitted.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn step_early<'a>(&mut self, params: impl Into<Buffers<'a>>) -> Result<()> {
+        self.submit(|optimizer, encoder| optimizer.encode_early(encoder, params))
     }
 
     /// Which tensors have a gradient and are not frozen.
@@ -341,6 +373,13 @@ impl Optimizer {
     }
 
     session_methods!();
+}
+
+/// The sums of micro-batches that are begun, as gradients.
+fn sums_of<'a>(sums: &'a Arena, begun: &[bool]) -> Grads<'a> {
+    let slices: Vec<_> = (0..begun.len()).map(|i| begun[i].then(|| sums.slice_at(i))).collect();
+    let all = begun.iter().all(|&begun| begun);
+    Grads::new(if all { Buffers::Arena(sums) } else { Buffers::Slices(slices) })
 }
 
 /// How a step comes to its decision: whether to skip, and what to multiply the gradients by.

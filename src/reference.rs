@@ -2,6 +2,7 @@
 
 use ndarray::ArrayD;
 
+use crate::checkpoint::{Around as Beside, Checkpoint, Values};
 use crate::clock::Clocks;
 use crate::config::{Config, Group};
 use crate::control::{Measured, NonFinite};
@@ -64,6 +65,53 @@ impl<F: Precision> Reference<F> {
             measured: vec![Measured::zero(); tensors.len()],
             session: Session::new(tensors, groups, clocks),
         })
+    }
+
+    /// As [`Optimizer::save`](crate::Optimizer::save). A reference in f64 saves its slots in f64.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`].
+    pub fn save(&self) -> Result<Checkpoint> {
+        let wrappers = self.session.groups.wrappers();
+        let of_host = |option: &String| wrappers.option(option).or(self.session.groups.rule(0).number(option));
+        let on_device = wrappers.on_device.iter().map(|option| of_host(option).unwrap_or(0.0)).collect();
+        let around = Beside { attempts: self.attempts, scale: self.scale, on_device };
+        let mut checkpoint = Checkpoint::of(&self.session, around, |records| Ok(records.clone()))?;
+        for (i, tensor) in self.session.tensors.iter().enumerate() {
+            for slot in self.session.groups.slots_of(i) {
+                let values = self.state(&tensor.name, slot.name)?;
+                checkpoint.put_state(&tensor.name, slot.name, Values::of(values.into_iter()));
+            }
+        }
+        Ok(checkpoint)
+    }
+
+    /// As [`Optimizer::load`](crate::Optimizer::load), from a checkpoint of the same arithmetic: those of optimizers are
+    /// in f32.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`], naming what does not fit.
+    pub fn load(tensors: &[TensorSpec], checkpoint: &Checkpoint) -> Result<Self> {
+        let session = checkpoint.session::<F, Clocks>(tensors, |clocks, _| clocks, |records| records)?;
+        let (elements, numbers) = Self::start(&session.groups, tensors, 0)?;
+        let mut reference = Self {
+            elements,
+            numbers,
+            scale: checkpoint.scale(),
+            attempts: checkpoint.head.attempts,
+            report: None,
+            measured: vec![Measured::zero(); tensors.len()],
+            session,
+        };
+        let clocks = reference.session.counts.clone();
+        for (i, tensor) in tensors.iter().enumerate() {
+            for slot in reference.session.groups.slots_of(i) {
+                let values = checkpoint.state::<F>(&tensor.name, slot.name);
+                reference.set_state(&tensor.name, slot.name, &values)?;
+            }
+        }
+        reference.session.counts = clocks;
+        Ok(reference)
     }
 
     /// `elements` and `numbers` of the tensors from this one on, before their first step.
@@ -170,7 +218,7 @@ impl<F: Precision> Reference<F> {
         let grads: Vec<_> = grads.iter().enumerate().map(taken).collect();
         let batches = self.session.groups.wrappers().batches();
         if batches == 1 {
-            return self.whole_step(params, &grads);
+            return self.whole_step(params, &grads, 1);
         }
         let needs = |i: usize| grads[i].is_some() && self.session.groups.rule_of(i).needs_look_ahead();
         self.session.order.batch((0..grads.len()).any(needs))?;
@@ -179,15 +227,26 @@ impl<F: Precision> Reference<F> {
         if self.session.batch < batches {
             return Ok(());
         }
-        let sums: Vec<Option<Vec<F>>> = (0..grads.len())
-            .map(|i| self.session.begun[i].then(|| self.elements[i][self.slot_of(i, "accumulate")].clone()))
-            .collect();
-        (self.session.batch, self.session.begun) = (0, vec![false; grads.len()]);
-        let result = self.whole_step(params, &sums);
+        let result = self.step_early(params);
         if result.is_err() {
             (self.session.batch, self.session.begun, self.elements) = undo;
         }
         result
+    }
+
+    /// As [`Optimizer::step_early`](crate::Optimizer::step_early).
+    ///
+    /// # Errors
+    /// [`Error::Order`], [`Error::Count`] or [`Error::Shape`].
+    pub fn step_early(&mut self, params: &mut [ArrayD<F>]) -> Result<()> {
+        self.check("parameters", params.len(), |i| params[i].shape().to_vec())?;
+        self.session.check_early()?;
+        let sums: Vec<Option<Vec<F>>> = (0..params.len())
+            .map(|i| self.session.begun[i].then(|| self.elements[i][self.slot_of(i, "accumulate")].clone()))
+            .collect();
+        self.whole_step(params, &sums, self.session.batch)?;
+        self.session.drop_micro_batches();
+        Ok(())
     }
 
     /// Adds up a micro-batch.
@@ -215,23 +274,23 @@ impl<F: Precision> Reference<F> {
         self.session.groups.rule_of(tensor).names().state.len() + wrappers::place(wrapper)
     }
 
-    /// One step with these gradients, or sums of micro-batches.
-    fn whole_step(&mut self, params: &mut [ArrayD<F>], grads: &[Option<Vec<F>>]) -> Result<()> {
+    /// One step with these gradients, or sums of so many micro-batches.
+    fn whole_step(&mut self, params: &mut [ArrayD<F>], grads: &[Option<Vec<F>>], batches: u64) -> Result<()> {
         let needs = |i: usize| grads[i].is_some() && self.session.groups.rule_of(i).needs_look_ahead();
         let mut order = self.session.order.clone();
         order.step(&self.session.tensors, needs)?;
         let present: Vec<bool> = grads.iter().map(Option::is_some).collect();
         let mut clocks = self.session.counts.clone();
-        let records = self.session.groups.step(&mut clocks, Some(&present))?;
+        let records = self.session.groups.step(&mut clocks, Some(&present), batches)?;
 
         let wrappers = self.session.groups.wrappers().clone();
         let LossScaleState { scale, .. } = self.scale;
         let unscale = if wrappers.batches() == 1 { 1.0 / scale } else { 1.0 };
         let mut values: Vec<Vec<F>> = params.iter().map(|param| param.iter().copied().collect()).collect();
         let measured: Vec<Measured<F>> = match wrappers.measures() {
-            true => {
-                (0..grads.len()).map(|i| measure(&wrappers, F::of(unscale), &values[i], grads[i].as_deref())).collect()
-            }
+            true => (0..grads.len())
+                .map(|i| measure(&wrappers, unscale, batches, &values[i], grads[i].as_deref()))
+                .collect(),
             false => vec![Measured::zero(); grads.len()],
         };
         let all = parts::list(Measured::zero(), Measured::combine, &measured);
@@ -461,9 +520,7 @@ impl<F: Precision> Reference<F> {
         };
         check_len(&format!("state {slot}"), tensor, values.len(), target.len())?;
         target.copy_from_slice(values);
-        if found.start == Start::Param {
-            self.session.counts.set(i, |clock| clock.started = true);
-        }
+        self.session.counts.set(i, |clock| clock.take_slot(&found));
         Ok(())
     }
 
@@ -485,9 +542,15 @@ impl<F: Precision> Reference<F> {
 }
 
 /// A tensor's gradients, measured in the tree that the GPU uses.
-fn measure<F: Precision>(wrappers: &Wrappers, unscale: F, params: &[F], grads: Option<&[F]>) -> Measured<F> {
+fn measure<F: Precision>(
+    wrappers: &Wrappers,
+    unscale: f64,
+    batches: u64,
+    params: &[F],
+    grads: Option<&[F]>,
+) -> Measured<F> {
     let Some(grads) = grads else { return Measured::zero() };
-    let batches = F::of(wrappers.batches() as f64);
+    let (unscale, batches) = (F::of(unscale), F::of(batches as f64));
     let with_params = wrappers.measures_params();
     parts::tree(Measured::zero(), Measured::combine, grads.len(), |i| {
         Measured::of(grads[i], grads[i] * unscale / batches, with_params.then(|| params[i]))

@@ -4,13 +4,13 @@ use std::f64::consts::PI;
 use std::fmt;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize, Serializer, ser};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, ser};
 
 use crate::error::{Result, above_zero, at_least_zero, below_one, refuse};
 
 mod plateau;
 
-pub use plateau::{Mode, Plateau, PlateauState};
+pub use plateau::{Mode, Plateau, PlateauState, ThresholdMode};
 
 /// A factor on a learning rate, or on another number, at applied step `t`, counted from 1.
 ///
@@ -169,8 +169,8 @@ pub enum Schedule {
     },
     /// Down when a metric no longer gets better: see [`Plateau`].
     Plateau(Plateau),
-    /// A function of `t`: see [`custom`](Self::custom). It has no JSON; to write it out is an error.
-    #[serde(skip_deserializing)]
+    /// A function of `t`: see [`custom`](Self::custom). Without a name it has no JSON, and to write it out is an error;
+    /// one with a [name](Self::named) is written by it.
     Custom(Closure),
 }
 
@@ -200,23 +200,39 @@ pub enum DecayShape {
 
 /// A function of `t` in a [`Schedule::Custom`]. A closure equals only its clones.
 #[derive(Clone)]
-pub struct Closure(Arc<dyn Fn(u64) -> f64 + Send + Sync>);
+pub struct Closure {
+    name: Option<Arc<str>>,
+    function: Arc<dyn Fn(u64) -> f64 + Send + Sync>,
+    /// Whether the function is only a name's place, as where JSON was read.
+    is_missing: bool,
+}
 
 impl fmt::Debug for Closure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Closure({:p})", Arc::as_ptr(&self.0).cast::<()>())
+        write!(f, "Closure({:p})", Arc::as_ptr(&self.function).cast::<()>())
     }
 }
 
 impl PartialEq for Closure {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+        Arc::ptr_eq(&self.function, &other.function)
     }
 }
 
 impl Serialize for Closure {
-    fn serialize<S: Serializer>(&self, _serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        Err(ser::Error::custom("a schedule's closure cannot be written out; set it again where the rest is read"))
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        const MESSAGE: &str = "a schedule's closure cannot be written out; set it again where the rest is read";
+        match &self.name {
+            Some(name) => serializer.serialize_str(name),
+            None => Err(ser::Error::custom(MESSAGE)),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Closure {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        Ok(Self { name: Some(name.into()), function: Arc::new(|_| f64::NAN), is_missing: true })
     }
 }
 
@@ -239,7 +255,41 @@ fn one_cycle_end() -> f64 {
 impl Schedule {
     /// A schedule that is a function of `t`, counted from 1. The scheduler checks the function's result at each call.
     pub fn custom(factor: impl Fn(u64) -> f64 + Send + Sync + 'static) -> Self {
-        Self::Custom(Closure(Arc::new(factor)))
+        Self::Custom(Closure { name: None, function: Arc::new(factor), is_missing: false })
+    }
+
+    /// [`custom`](Self::custom) with a name, by which a [`Checkpoint`](crate::Checkpoint) knows it. Who loads the
+    /// checkpoint hands the function over again under this name.
+    pub fn named(name: &str, factor: impl Fn(u64) -> f64 + Send + Sync + 'static) -> Self {
+        Self::Custom(Closure { name: Some(name.into()), function: Arc::new(factor), is_missing: false })
+    }
+
+    /// The closures at any depth.
+    fn closures_mut(&mut self) -> Vec<&mut Closure> {
+        match self {
+            Self::Custom(closure) => vec![closure],
+            Self::Warmup { then, .. } => then.closures_mut(),
+            Self::Sequence(stages) => stages.iter_mut().flat_map(|stage| stage.schedule.closures_mut()).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Whether it holds a closure without a name.
+    pub(crate) fn has_unnamed(&self) -> bool {
+        self.clone().closures_mut().iter().any(|closure| closure.name.is_none())
+    }
+
+    /// Puts the functions of these schedules in the place of those that are missing. Gives the name of one that is still
+    /// missing.
+    pub(crate) fn take_closures(&mut self, given: &[(String, Schedule)]) -> Option<String> {
+        for closure in self.closures_mut() {
+            let name = closure.name.as_deref().unwrap_or_default();
+            match given.iter().find(|(known, _)| known == name) {
+                Some((_, Self::Custom(known))) => *closure = known.clone(),
+                _ => return Some(name.into()),
+            }
+        }
+        None
     }
 
     /// Refuses a schedule that could give a factor that is negative, infinite or NaN. `field` is the schedule's own
@@ -256,6 +306,9 @@ impl Schedule {
         let number = |path: &str, value: f64| at_least_zero(&at(path), value);
         let up_to_one = |path: &str, value: f64| at_most_one(&at(path), value);
         match self {
+            Self::Custom(Closure { name: Some(name), is_missing: true, .. }) => {
+                refuse(at("custom"), name, "set by Config::schedule: JSON holds no function")
+            }
             Self::Constant {} | Self::Custom(_) => Ok(()),
             Self::Step { every, gamma } => {
                 count("step.every", *every)?;
@@ -341,12 +394,12 @@ impl Schedule {
                 }
                 number("warmup_stable_decay.end", *end)
             }
-            Self::Plateau(Plateau { factor, patience: _, threshold, cooldown: _, min, mode }) => {
+            Self::Plateau(Plateau { factor, patience: _, threshold, threshold_mode, cooldown: _, min, mode }) => {
                 below_one(&at("plateau.factor"), *factor)?;
-                match mode {
-                    // At 1 no metric would be better than any.
-                    Mode::Min => below_one(&at("plateau.threshold"), *threshold)?,
-                    Mode::Max => number("plateau.threshold", *threshold)?,
+                match (mode, threshold_mode) {
+                    // At 1 no metric that is not negative would be better than any.
+                    (Mode::Min, ThresholdMode::Rel) => below_one(&at("plateau.threshold"), *threshold)?,
+                    _ => number("plateau.threshold", *threshold)?,
                 }
                 up_to_one("plateau.min", *min)
             }
@@ -424,7 +477,7 @@ impl Schedule {
                 }
             }
             Self::Plateau(_) => states[0].factor,
-            Self::Custom(closure) => (closure.0)(t),
+            Self::Custom(closure) => (closure.function)(t),
         }
     }
 }

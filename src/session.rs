@@ -3,7 +3,7 @@
 
 use std::fmt::Debug;
 
-use crate::clock::{Clocks, Order};
+use crate::clock::{Clock, Clocks, Order};
 use crate::error::{Error, Result, refuse};
 use crate::groups::{Groups, Records};
 use crate::report::LossScaleState;
@@ -21,6 +21,9 @@ pub(crate) trait Counts {
 
     /// Changes the clocks in every state that may be the true one.
     fn change(&mut self, change: impl FnMut(&mut Clocks));
+
+    /// Lets no way back lead to micro-batches that were dropped.
+    fn forget_batches(&mut self) {}
 }
 
 impl Counts for Clocks {
@@ -153,8 +156,40 @@ impl<C: Counts> Session<C> {
         let i = self.find(tensor)?;
         self.order.settled("set_t")?;
         let carried = self.groups.rule_of(i).carried(t);
-        self.counts.change(|clocks| clocks.set(i, |clock| (clock.t, clock.carried) = (t, carried)));
+        let set = |clock: &mut Clock| {
+            let averaged_from = clock.averaged_from.map(|from| from.min(t));
+            *clock = Clock { t, carried, averaged_from, ..*clock };
+        };
+        self.counts.change(|clocks| clocks.set(i, set));
         Ok(())
+    }
+
+    /// Sets how many of a tensor's steps the running mean of the parameters holds.
+    pub(crate) fn set_averaged(&mut self, tensor: &str, averaged: u64) -> Result<()> {
+        let i = self.find(tensor)?;
+        self.check_ema()?;
+        self.order.settled("set_averaged")?;
+        let t = self.counts.hoped().clock(i).t;
+        if averaged > t {
+            return refuse(format!("averaged of tensor {tensor}"), averaged, format!("at most its t, {t}"));
+        }
+        let from = |clock: &mut Clock| clock.averaged_from = Some(clock.t.saturating_sub(averaged));
+        self.counts.change(|clocks| clocks.set(i, from));
+        Ok(())
+    }
+
+    /// Leaves out the micro-batches since the last step.
+    pub(crate) fn drop_micro_batches(&mut self) {
+        self.counts.forget_batches();
+        (self.batch, self.begun) = (0, vec![false; self.tensors.len()]);
+    }
+
+    /// Refuses to take a step early where no micro-batch waits for it.
+    pub(crate) fn check_early(&self) -> Result<()> {
+        match self.batch {
+            0 => Err(Error::Order { what: "step_early", message: "no micro-batch waits for its step".into() }),
+            _ => Ok(()),
+        }
     }
 
     /// Sets what a tensor's rule carries.
@@ -203,7 +238,21 @@ macro_rules! session_methods {
 
         /// Whether the coming step, or its first micro-batch, needs a look-ahead before its gradients are computed.
         pub fn needs_look_ahead(&self) -> bool {
-            self.session.batch == 0 && self.session.groups.have_move(crate::rule::Move::LookAhead)
+            self.session.batch == 0
+                && !self.session.order.has_looked()
+                && self.session.groups.have_move(crate::rule::Move::LookAhead)
+        }
+
+        /// The micro-batches since the last step, which wait for the rest of their step.
+        pub fn micro_batches(&self) -> u64 {
+            self.session.batch
+        }
+
+        /// Leaves out the micro-batches since the last step: the next one is the first of a step again, as where an epoch
+        /// ends within a step and its rest is not to count. Those that are encoded and not submitted may be submitted or
+        /// taken back. A look-ahead stands for the coming step.
+        pub fn drop_micro_batches(&mut self) {
+            self.session.drop_micro_batches();
         }
 
         /// Whether the model is to be evaluated elsewhere than its parameters are trained: see [`eval`](Self::eval).
@@ -381,6 +430,27 @@ macro_rules! session_methods {
         /// [`Error::Field`](crate::Error) for a number that is negative or not finite.
         pub fn set_carried(&mut self, tensor: &str, carried: crate::rule::Carried) -> crate::error::Result<()> {
             self.session.set_carried(tensor, carried)
+        }
+
+        /// How many of a tensor's steps the running mean of the parameters (`ema`) holds, which `debias` corrects by: `t`,
+        /// or fewer where the mean was switched on later. 0 without a mean.
+        ///
+        /// # Errors
+        /// [`Error::UnknownTensor`](crate::Error).
+        pub fn averaged(&self, tensor: &str) -> crate::error::Result<u64> {
+            let tensor = self.session.find(tensor)?;
+            Ok(crate::session::Counts::hoped(&self.session.counts).clock(tensor).averaged())
+        }
+
+        /// Sets what [`averaged`](Self::averaged) gave. Call it after [`set_t`](Self::set_t). Where it is not called, a
+        /// mean whose slot was set holds all steps, and one whose slot was not set begins with the coming step.
+        ///
+        /// # Errors
+        /// [`Error::UnknownTensor`](crate::Error), [`Error::Config`](crate::Error) without `ema`,
+        /// [`Error::Field`](crate::Error) for more than `t`, [`Error::Order`](crate::Error) between a look-ahead and its
+        /// step.
+        pub fn set_averaged(&mut self, tensor: &str, averaged: u64) -> crate::error::Result<()> {
+            self.session.set_averaged(tensor, averaged)
         }
 
         /// The names of a tensor's state slots.

@@ -32,6 +32,17 @@ pub struct Setting {
     pub looks_ahead: bool,
 }
 
+/// When a wrapper's numbers are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// The tensor's applied steps, this one included.
+    pub t: u64,
+    /// How many of them the running mean of the parameters holds.
+    pub averaged: u64,
+    /// How many micro-batches the step has; none for a move outside a step.
+    pub batches: Option<u64>,
+}
+
 /// What the norms walk must measure for a wrapper.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Measures {
@@ -108,9 +119,9 @@ pub trait Wrapper:
     fn constants(&self) -> Vec<(&'static str, f64)> {
         Vec::new()
     }
-    /// The numbers of a tensor's step `t`, counted from 1, or of a move outside a step; each is rounded to f32 once.
-    /// Decided numbers are given as 1.
-    fn numbers(&self, t: u64, is_step: bool) -> Self::Numbers<f64>;
+    /// The numbers of a tensor's step or of a move outside a step; each is rounded to f32 once. Decided numbers are
+    /// given as 1.
+    fn numbers(&self, moment: Moment) -> Self::Numbers<f64>;
     /// The option that a caller's kernel may write on the device under this name.
     fn option(&mut self, _name: &str) -> Option<&mut f64> {
         None
@@ -252,7 +263,7 @@ pub trait AnyWrapper: Any + WrapperKernel<f32> + WrapperKernel<f64> + Debug + Se
     /// [`Wrapper::constants`].
     fn constants(&self) -> Vec<(&'static str, f64)>;
     /// [`Wrapper::numbers`] in the order of [`fields`](Self::fields).
-    fn numbers(&self, t: u64, is_step: bool) -> Vec<f64>;
+    fn numbers(&self, moment: Moment) -> Vec<f64>;
     /// [`Wrapper::option`].
     fn option(&mut self, name: &str) -> Option<&mut f64>;
     /// [`Wrapper::measures`].
@@ -306,9 +317,9 @@ impl<W: Wrapper> AnyWrapper for W {
     fn constants(&self) -> Vec<(&'static str, f64)> {
         Wrapper::constants(self)
     }
-    fn numbers(&self, t: u64, is_step: bool) -> Vec<f64> {
+    fn numbers(&self, moment: Moment) -> Vec<f64> {
         let mut numbers = vec![0.0; AnyWrapper::fields(self).len()];
-        Wrapper::numbers(self, t, is_step).write(&mut numbers);
+        Wrapper::numbers(self, moment).write(&mut numbers);
         numbers
     }
     fn option(&mut self, name: &str) -> Option<&mut f64> {

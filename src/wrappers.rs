@@ -7,7 +7,7 @@ use crate::parts::Real;
 use crate::rule::{AnyRule, Move, Slot};
 #[cfg(doc)]
 use crate::wrapper::Wrapper;
-use crate::wrapper::{AnyWrapper, Decided, Setting, WrapperEntry, sealed::Registered};
+use crate::wrapper::{AnyWrapper, Decided, Moment, Setting, WrapperEntry, sealed::Registered};
 
 mod accumulate;
 mod cautious_update;
@@ -170,9 +170,9 @@ impl Wrappers {
         self.iter().flat_map(|wrapper| recorded(wrapper).iter().copied())
     }
 
-    /// The numbers of a tensor's step `t`, or of a move outside a step, in the order of [`recorded`](Self::recorded).
-    pub(crate) fn numbers(&self, t: u64, is_step: bool) -> Vec<f64> {
-        self.iter().flat_map(|wrapper| wrapper.numbers(t, is_step).into_iter().take(recorded(wrapper).len())).collect()
+    /// The numbers of a tensor's step, or of a move outside a step, in the order of [`recorded`](Self::recorded).
+    pub(crate) fn numbers(&self, moment: Moment) -> Vec<f64> {
+        self.iter().flat_map(|wrapper| wrapper.numbers(moment).into_iter().take(recorded(wrapper).len())).collect()
     }
 
     /// The numbers of each wrapper, in order: those of a record, and those that the device decides.

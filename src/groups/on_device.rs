@@ -8,7 +8,13 @@ use crate::rule::AnyRule;
 impl Groups {
     /// The same with these numbers for the options that are written on the device; the rate of a group with one of its
     /// own keeps its ratio, and other options of its own stay. What schedules multiply, they multiply here, too.
-    pub(super) fn numbers_on_device(&self, rule: &dyn AnyRule, clock: &Clock, step: bool, options: &[f64]) -> Vec<f64> {
+    pub(super) fn numbers_on_device(
+        &self,
+        rule: &dyn AnyRule,
+        clock: &Clock,
+        batches: Option<u64>,
+        options: &[f64],
+    ) -> Vec<f64> {
         let group = &self.list[clock.group];
         let mut rule = rule.boxed();
         let mut wrappers = self.wrappers.clone();
@@ -23,17 +29,17 @@ impl Groups {
                 }
             }
         }
-        self.numbers(&*rule, &wrappers, &mut clock.clone(), step).numbers().collect()
+        self.numbers(&*rule, &wrappers, &mut clock.clone(), batches).numbers().collect()
     }
 
-    pub(super) fn terms(&self, rule: &dyn AnyRule, clock: &Clock, step: bool) -> Vec<Vec<f64>> {
+    pub(super) fn terms(&self, rule: &dyn AnyRule, clock: &Clock, batches: Option<u64>) -> Vec<Vec<f64>> {
         let options = self.wrappers.on_device.len();
         if options == 0 {
             return vec![];
         }
         let corner = |of: usize| {
             let numbers: Vec<f64> = (0..options).map(|i| f64::from(of >> i & 1 == 1)).collect();
-            self.numbers_on_device(rule, clock, step, &numbers)
+            self.numbers_on_device(rule, clock, batches, &numbers)
         };
         let mut terms: Vec<Vec<f64>> = (0..1 << options).map(corner).collect();
         // From the values at the corners of the unit cube to what is added at each.
@@ -83,11 +89,12 @@ impl Groups {
                     return refuse(name, 0, "above 0 with a schedule, which multiplies what the device writes");
                 }
             }
+            let batches = Some(self.wrappers.batches());
             for t in [1, 2, 3, 10, 1000] {
-                let clock = Clock { group, t, carried: rule.carried(t - 1), started: t > 1 };
-                let terms = self.terms(rule, &clock, true);
+                let clock = Clock { group, t, carried: rule.carried(t - 1), started: t > 1, averaged_from: Some(0) };
+                let terms = self.terms(rule, &clock, batches);
                 let point: Vec<f64> = (0..self.wrappers.on_device.len()).map(|i| [0.37, 0.59, 0.83][i % 3]).collect();
-                let found = self.numbers_on_device(rule, &clock, true, &point);
+                let found = self.numbers_on_device(rule, &clock, batches, &point);
                 let carries = |option: &str, number| {
                     let mut rule = rule.boxed();
                     if let Some(option) = rule.option(option) {

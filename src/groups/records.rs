@@ -5,6 +5,7 @@ use crate::clock::{Clock, Clocks};
 use crate::error::{Error, Result};
 use crate::rule::{AnyRule, Common, Move};
 use crate::words::ABSENT;
+use crate::wrapper::Moment;
 use crate::wrappers::{Moving, Wrappers};
 
 /// The numbers of one step or move: a record for every clock that takes part, each number in f64.
@@ -12,7 +13,7 @@ use crate::wrappers::{Moving, Wrappers};
 pub struct Records {
     pub(super) list: Vec<Record>,
     /// Each tensor's.
-    of: Vec<Option<usize>>,
+    pub(super) of: Vec<Option<usize>>,
 }
 
 /// The numbers of a clock in one step.
@@ -113,11 +114,11 @@ impl Groups {
         (0..self.list.len()).map(|group| self.scheduled(group, step)).collect()
     }
 
-    /// Counts a step of the tensors present, and gives its numbers.
+    /// Counts a step of the tensors present, of so many micro-batches, and gives its numbers.
     ///
     /// # Errors
     /// [`Error::Field`] where a schedule leads a number out of its bounds.
-    pub fn step(&self, clocks: &mut Clocks, present: Option<&[bool]>) -> Result<Records> {
+    pub fn step(&self, clocks: &mut Clocks, present: Option<&[bool]>, batches: u64) -> Result<Records> {
         let step = clocks.steps.saturating_add(1);
         let rules = self.all_scheduled(step)?;
         let marks = clocks.part(present);
@@ -126,8 +127,11 @@ impl Groups {
         for (clock, present) in clocks.list_mut().iter_mut().zip(marks) {
             record_of.push(present.then_some(list.len()));
             if present {
+                if self.wrappers.ema().is_some() {
+                    clock.averaged_from.get_or_insert(clock.t);
+                }
                 clock.t = clock.t.saturating_add(1);
-                list.push(self.record(rules[clock.group].as_deref(), clock, true));
+                list.push(self.record(rules[clock.group].as_deref(), clock, Some(batches)));
                 clock.started = true;
             }
         }
@@ -149,33 +153,42 @@ impl Groups {
         let rules = self.all_scheduled(clocks.steps.saturating_add(ahead.into()).max(1))?;
         let record = |clock: &Clock| {
             let t = clock.t.saturating_add(ahead.into()).max(1);
-            self.record(rules[clock.group].as_deref(), &mut Clock { t, ..*clock }, ahead)
+            let batches = ahead.then(|| self.wrappers.batches());
+            self.record(rules[clock.group].as_deref(), &mut Clock { t, ..*clock }, batches)
         };
         let list = clocks.list().iter().map(record).collect();
+        let debias = self.wrappers.ema().is_some_and(|ema| ema.debias);
         let moves = |tensor: usize| {
-            let started = ahead || clocks.clock(tensor).started;
+            let clock = clocks.clock(tensor);
             let makes = match to {
-                Moving::Rule(to) => self.rule_of(tensor).moves().contains(&to),
-                Moving::Wrapper(..) => true,
+                Moving::Rule(to) => (ahead || clock.started) && self.rule_of(tensor).moves().contains(&to),
+                // A mean that starts at 0 holds nothing before its first step.
+                Moving::Wrapper(..) => clock.averaged_from.is_some() && (!debias || clock.averaged() > 0),
             };
-            marked(tensor) && started && makes
+            marked(tensor) && makes
         };
         let of = (0..self.of.len()).map(|tensor| moves(tensor).then(|| clocks.of(tensor))).collect();
         Ok(Records { list, of })
     }
 
-    /// The numbers of a clock at its `t`; those of a step take what it carries with them.
-    pub(super) fn record(&self, scheduled: Option<&dyn AnyRule>, clock: &mut Clock, step: bool) -> Record {
+    /// The numbers of a clock at its `t`. Those of a step, which has micro-batches, take what it carries with them.
+    pub(super) fn record(&self, scheduled: Option<&dyn AnyRule>, clock: &mut Clock, batches: Option<u64>) -> Record {
         let rule = scheduled.unwrap_or(&*self.list[clock.group].rule);
-        let terms = self.terms(rule, clock, step);
-        Record { terms, ..self.numbers(rule, &self.wrappers, clock, step) }
+        let terms = self.terms(rule, clock, batches);
+        Record { terms, ..self.numbers(rule, &self.wrappers, clock, batches) }
     }
 
-    pub(super) fn numbers(&self, rule: &dyn AnyRule, wrappers: &Wrappers, clock: &mut Clock, step: bool) -> Record {
+    pub(super) fn numbers(
+        &self,
+        rule: &dyn AnyRule,
+        wrappers: &Wrappers,
+        clock: &mut Clock,
+        batches: Option<u64>,
+    ) -> Record {
         let ActiveGroup { maximize, lr_initial, .. } = &self.list[clock.group];
         let mut common = Common::new(*maximize, rule.weight_decay(), rule.lr(), *lr_initial);
-        common.first = f64::from(step && !clock.started);
-        let wrapped = wrappers.numbers(clock.t, step);
+        common.first = f64::from(batches.is_some() && !clock.started);
+        let wrapped = wrappers.numbers(Moment { t: clock.t, averaged: clock.averaged(), batches });
         let mut hyper = Vec::new();
         rule.hyper(clock.t, &mut clock.carried, &mut hyper);
         Record { common, wrapped, hyper, terms: vec![] }

@@ -1,45 +1,9 @@
 //! What to save so that a resumed training goes on with the same bits.
 //!
-//! The crate has no file format of its own. It gives you every number that a step depends on, and takes it back:
-//!
-//! | what | read | set |
-//! |---|---|---|
-//! | the configuration, as you made it | [`Config::to_json`] | [`Config::from_json`] |
-//! | parameters | [`Arena::read`] | [`Arena::write`] |
-//! | state, by tensor and slot | [`slots`], [`state`] | [`set_state`] |
-//! | a tensor's count of applied steps | [`t`] | [`set_t`] |
-//! | what a rule carries beside it | [`carried`] | [`set_carried`], after `set_t` |
-//! | the optimizer's count of applied steps | [`steps`] | [`set_steps`] |
-//! | plateaus of schedules | [`scheduler`], [`group_scheduler`] | [`Scheduler::set_state`] |
-//! | the loss scale | [`loss_scale`] | [`set_loss_scale`] |
-//! | early stopping | [`BestParams::monitor`], [`BestParams::params`] | [`BestParams::resume`] |
-//!
-//! [`Config::to_json`]: crate::Config::to_json
-//! [`Config::from_json`]: crate::Config::from_json
-//! [`Arena::read`]: crate::Arena::read
-//! [`Arena::write`]: crate::Arena::write
-//! [`slots`]: crate::Optimizer::slots
-//! [`state`]: crate::Optimizer::state
-//! [`set_state`]: crate::Optimizer::set_state
-//! [`t`]: crate::Optimizer::t
-//! [`set_t`]: crate::Optimizer::set_t
-//! [`carried`]: crate::Optimizer::carried
-//! [`set_carried`]: crate::Optimizer::set_carried
-//! [`steps`]: crate::Optimizer::steps
-//! [`set_steps`]: crate::Optimizer::set_steps
-//! [`scheduler`]: crate::Optimizer::scheduler
-//! [`group_scheduler`]: crate::Optimizer::group_scheduler
-//! [`Scheduler::set_state`]: crate::Scheduler::set_state
-//! [`loss_scale`]: crate::Optimizer::loss_scale
-//! [`set_loss_scale`]: crate::Optimizer::set_loss_scale
-//! [`BestParams::monitor`]: crate::BestParams::monitor
-//! [`BestParams::params`]: crate::BestParams::params
-//! [`BestParams::resume`]: crate::BestParams::resume
-//!
-//! Options that you changed with `set`, `set_lr` or `set_group` are not in the `Config`, nor are frozen tensors: set
-//! them again. Save between steps, not between micro-batches or between a look-ahead and its step.
-//!
-//! This program saves a run after three steps, resumes it in another optimizer, and compares both after three more:
+//! [`Optimizer::save`] makes a [`Checkpoint`]: all that the training is, in memory. [`Optimizer::load`] makes an
+//! optimizer of it that goes on with the same bits, on this device or another. [`Reference`](crate::Reference) has the
+//! same two calls, and each loads what the other saved. This program saves a run after three steps, loads it, and
+//! compares both after three more:
 //!
 //! ```
 //! use ndarray::{ArrayD, arr1};
@@ -58,16 +22,8 @@
 //! let mut params = [arr1(&[1.0, -2.0]).into_dyn(), arr1(&[0.5]).into_dyn()];
 //! run(&mut first, &mut params)?;
 //!
-//! let mut second = Reference::<f32>::new(&config, &tensors)?;
-//! for name in ["w", "b"] {
-//!     for slot in first.slots(name)? {
-//!         let values = first.state(name, slot)?;
-//!         second.set_state(name, slot, values.as_slice().unwrap())?;
-//!     }
-//!     second.set_t(name, first.t(name)?)?;
-//!     second.set_carried(name, first.carried(name)?)?;
-//! }
-//! second.set_steps(first.steps())?;
+//! let checkpoint = first.save()?; // optimizer.save().await? or save_blocking()? on the GPU
+//! let mut second = Reference::<f32>::load(&tensors, &checkpoint)?;
 //!
 //! let mut copy = params.clone();
 //! run(&mut first, &mut params)?;
@@ -76,5 +32,74 @@
 //! # Ok::<(), Error>(())
 //! ```
 //!
-//! On the GPU the calls are the same, but that [`Optimizer::state`](crate::Optimizer::state) waits for the device: it
-//! is `async`, and [`state_blocking`](crate::Optimizer::state_blocking) blocks.
+//! # What it holds
+//!
+//! * the rule and every option of this moment, of each group: what `set`, `set_lr` and `set_group` changed, too, and
+//!   without the factors of schedules;
+//! * schedules, and where their plateaus stand;
+//! * which group each tensor is in, which tensors are frozen, and those that were added later;
+//! * every state slot of rules and wrappers;
+//! * each tensor's count of applied steps, what its rule carries beside it, how many steps the running mean holds, and
+//!   the optimizer's own count;
+//! * the loss scale and how long it has held; the numbers of options that are written on the device;
+//! * the micro-batches that wait for their step, with their sums;
+//! * whether the parameters stand where they are evaluated, are swapped with their mean, or have looked ahead;
+//! * the version of its form and of the crate.
+//!
+//! It does not hold parameters, which are yours: [`Checkpoint::put_param`] lays them beside the rest. Nor does it hold
+//! what concerns one process: reports, [`clear_grads`](crate::Optimizer::clear_grads), and
+//! [`BestParams`](crate::BestParams), which has its own [`resume`](crate::BestParams::resume).
+//!
+//! [`Optimizer::save`] waits for submitted work, so that skipped steps do not count. An encoding that is neither
+//! submitted nor taken back is an error, since its step would be lost. [`Optimizer::load`] finds tensors by name and
+//! refuses a checkpoint that lacks one, has one too many, or has another shape or format, before anything is on the
+//! device.
+//!
+//! # Closures and rules of your own
+//!
+//! A checkpoint holds names of what is code. Give a closure its name with [`Schedule::named`], and hand the closure over
+//! again with [`Checkpoint::schedule`]; hand over a rule from outside the crate with [`Checkpoint::rule`]:
+//!
+//! ```
+//! use wgpu_optim::{AdamW, Config, Reference, Schedule, TensorSpec};
+//!
+//! let tensors = [TensorSpec::f32("w", [2])];
+//! let halves = |t: u64| 0.5_f64.powi(t as i32);
+//! let config = Config::from(AdamW::default()).schedule("lr", Schedule::named("halves", halves));
+//! let checkpoint = Reference::<f32>::new(&config, &tensors)?.save()?;
+//!
+//! let error = Reference::<f32>::load(&tensors, &checkpoint).unwrap_err();
+//! let message = "checkpoint: schedule: is the closure halves; hand it to Checkpoint::schedule";
+//! assert_eq!(error.to_string(), message);
+//! let resumed = Reference::<f32>::load(&tensors, &checkpoint.schedule("halves", halves))?;
+//! assert_eq!(resumed.value("lr")?, 0.5e-3);
+//! # Ok::<(), wgpu_optim::Error>(())
+//! ```
+//!
+//! # By hand
+//!
+//! Every number can also be read and set by itself: [`state`] and [`set_state`] by tensor and slot, then [`t`] and
+//! [`set_t`], then [`carried`] and [`set_carried`], and [`averaged`] and [`set_averaged`] for the running mean;
+//! [`steps`] and [`set_steps`], [`loss_scale`] and [`set_loss_scale`], [`scheduler`] and [`Scheduler::set_state`].
+//!
+//! [`Checkpoint`]: crate::Checkpoint
+//! [`Checkpoint::put_param`]: crate::Checkpoint::put_param
+//! [`Checkpoint::rule`]: crate::Checkpoint::rule
+//! [`Checkpoint::schedule`]: crate::Checkpoint::schedule
+//! [`Schedule::named`]: crate::Schedule::named
+//! [`Optimizer::save`]: crate::Optimizer::save
+//! [`Optimizer::load`]: crate::Optimizer::load
+//! [`state`]: crate::Optimizer::state
+//! [`set_state`]: crate::Optimizer::set_state
+//! [`t`]: crate::Optimizer::t
+//! [`set_t`]: crate::Optimizer::set_t
+//! [`carried`]: crate::Optimizer::carried
+//! [`set_carried`]: crate::Optimizer::set_carried
+//! [`averaged`]: crate::Optimizer::averaged
+//! [`set_averaged`]: crate::Optimizer::set_averaged
+//! [`steps`]: crate::Optimizer::steps
+//! [`set_steps`]: crate::Optimizer::set_steps
+//! [`loss_scale`]: crate::Optimizer::loss_scale
+//! [`set_loss_scale`]: crate::Optimizer::set_loss_scale
+//! [`scheduler`]: crate::Optimizer::scheduler
+//! [`Scheduler::set_state`]: crate::Scheduler::set_state

@@ -18,6 +18,10 @@
 //! # Ok::<(), wgpu_optim::Error>(())
 //! ```
 //!
+//! * Where an epoch ends within a step, [`Optimizer::step_early`](crate::Optimizer::step_early) takes the step with the
+//!   mean of the micro-batches there are, and
+//!   [`Optimizer::drop_micro_batches`](crate::Optimizer::drop_micro_batches) leaves them out.
+//!   [`Optimizer::micro_batches`](crate::Optimizer::micro_batches) counts them.
 //! * A tensor needs a gradient in one of the calls at least to take part in the step.
 //! * A clip, a norm and the loss scale work on the mean, and the optimizer decides once a step whether to skip it. With
 //!   `skip_nonfinite` or a loss scale, a gradient of 2^63 or more makes the sum infinite, so that later micro-batches

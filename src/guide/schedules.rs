@@ -49,3 +49,6 @@
 //! assert_eq!(optimizer.value("lr")?, 0.05); // two metrics in a row were no better than the first
 //! # Ok::<(), wgpu_optim::Error>(())
 //! ```
+//!
+//! Better means by a share of the best metric, 1e-4 by default. With `"threshold_mode": "abs"` the `threshold` is a
+//! difference, for metrics around 0.

@@ -23,7 +23,12 @@ pub(super) struct History {
 impl History {
     /// A history without encodings.
     pub(super) fn new(clocks: Clocks, skips: bool) -> Self {
-        Self { course: Course::new(clocks), undo: VecDeque::new(), skips }
+        Self::resumed(Course::new(clocks), skips)
+    }
+
+    /// A history that goes on with a course.
+    pub(super) fn resumed(course: Course, skips: bool) -> Self {
+        Self { course, undo: VecDeque::new(), skips }
     }
 
     /// Changes the clocks now, and also where encodings are taken back.
@@ -48,6 +53,13 @@ impl Counts for History {
         }
         self.course.change(&mut change);
         self.undo.clear();
+    }
+
+    fn forget_batches(&mut self) {
+        for undo in self.undo.iter_mut().rev().take_while(|undo| !undo.reports) {
+            undo.batch = 0;
+            undo.begun.fill(false);
+        }
     }
 }
 

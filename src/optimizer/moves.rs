@@ -32,7 +32,10 @@ impl Optimizer {
             present.as_ref().is_none_or(|present| present[i]) && self.session.groups.rule_of(i).needs_look_ahead()
         };
         let mut order = self.session.order.clone();
-        order.look(self.needs_look_ahead(), (0..self.session.tensors.len()).map(moved).collect())?;
+        order.look(
+            self.session.groups.have_move(Move::LookAhead),
+            (0..self.session.tensors.len()).map(moved).collect(),
+        )?;
         let choices = self
             .session
             .counts
@@ -198,7 +201,7 @@ impl Optimizer {
         order: Order<Choices>,
     ) -> Result<EncodedStep> {
         let now = self.place_of(&self.session.counts.course);
-        let task = Task { stages: stage::SELECT, sequence: [now, now], others: 0 };
+        let task = Task { stages: stage::SELECT, sequence: [now, now], others: 0, batches: 1 };
         let words = self.words(choices, &vec![true; self.session.tensors.len()], &[task]);
         let run = |words| Run { bound: bound.clone(), part: Part::Whole, words };
         let runs = words.into_iter().map(run).collect();

@@ -115,8 +115,9 @@ impl Optimizer {
             self.reports.give_back(buffer);
         }
         let mut course = self.session.counts.course.clone();
-        let choices = course.step(&self.session.groups, None, !self.session.groups.wrappers().skips())?;
-        let task = Task { stages: 0, sequence: [0, 0], others: 0 };
+        let wrappers = self.session.groups.wrappers();
+        let choices = course.step(&self.session.groups, None, wrappers.batches(), !wrappers.skips())?;
+        let task = Task { stages: 0, sequence: [0, 0], others: 0, batches: 1 };
         for words in self.words(&choices, &vec![true; self.session.tensors.len()], &[task]) {
             self.engine.write(&bound, &words)?;
         }

@@ -4,7 +4,6 @@ use super::Optimizer;
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::Result;
-use crate::rule::Start;
 
 impl Optimizer {
     /// The values of a state slot once all submitted work is done: one an element, or one in all.
@@ -37,9 +36,8 @@ impl Optimizer {
     pub fn set_state(&mut self, tensor: &str, slot: &str, values: &[f32]) -> Result<()> {
         let i = self.session.find(tensor)?;
         self.engine.set_state(&self.session.groups, i, slot, values)?;
-        if self.session.groups.find_slot(i, tensor, slot)?.0.start == Start::Param {
-            self.session.counts.change_all(|clocks| clocks.set(i, |clock| clock.started = true));
-        }
+        let (slot, _) = self.session.groups.find_slot(i, tensor, slot)?;
+        self.session.counts.change_all(|clocks| clocks.set(i, |clock| clock.take_slot(&slot)));
         Ok(())
     }
 }

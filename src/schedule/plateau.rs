@@ -15,10 +15,22 @@ pub enum Mode {
     Max,
 }
 
+/// What a plateau's threshold is. JSON: `"rel"`, `"abs"`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ThresholdMode {
+    /// A share of the best metric's magnitude.
+    #[default]
+    Rel,
+    /// A difference.
+    Abs,
+}
+
 /// A factor that starts at 1 and goes down when a metric no longer gets better: PyTorch's `ReduceLROnPlateau`.
 ///
-/// Better means `metric < best*(1-threshold)`, or `metric > best*(1+threshold)` for max: meant for metrics that are not
-/// negative. After more than `patience` worse ones in a row the factor is multiplied by `factor`, not below `min`; the
+/// Better means `metric < best - threshold*|best|`, or `metric > best + threshold*|best|` for max; with `threshold_mode`
+/// abs `metric < best - threshold`, or `metric > best + threshold`. For metrics that are not negative these are PyTorch's
+/// bounds; below 0 PyTorch's `rel` counts a metric as better that is a little worse. After more than `patience` worse ones in a row the factor is multiplied by `factor`, not below `min`; the
 /// next `cooldown` metrics are not counted.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -27,8 +39,11 @@ pub struct Plateau {
     pub factor: f64,
     /// How many worse metrics in a row leave the factor as it is; may be 0. Default 10.
     pub patience: u64,
-    /// By which share of the best metric a new one must be better, at least 0. Default 1e-4.
+    /// By how much a new metric must be better than the best one, at least 0; below 1 with mode min and `threshold_mode`
+    /// rel. Default 1e-4.
     pub threshold: f64,
+    /// Whether `threshold` is a share of the best metric. Default rel.
+    pub threshold_mode: ThresholdMode,
     /// How many metrics after a change do not count as worse; may be 0. Default 0.
     pub cooldown: u64,
     /// The least factor, at most 1. Default 0.
@@ -39,7 +54,30 @@ pub struct Plateau {
 
 impl Default for Plateau {
     fn default() -> Self {
-        Self { factor: 0.1, patience: 10, threshold: 1e-4, cooldown: 0, min: 0.0, mode: Mode::Min }
+        Self {
+            factor: 0.1,
+            patience: 10,
+            threshold: 1e-4,
+            threshold_mode: ThresholdMode::Rel,
+            cooldown: 0,
+            min: 0.0,
+            mode: Mode::Min,
+        }
+    }
+}
+
+impl Plateau {
+    /// What a metric must be better than to be the new best one.
+    fn bound(&self, best: f64) -> f64 {
+        let threshold = match self.mode {
+            Mode::Min => -self.threshold,
+            Mode::Max => self.threshold,
+        };
+        match self.threshold_mode {
+            ThresholdMode::Abs => best + threshold,
+            // Rounded as PyTorch rounds it for what is not negative.
+            ThresholdMode::Rel => best * (1.0 + threshold * best.signum()),
+        }
     }
 }
 
@@ -91,12 +129,8 @@ impl PlateauState {
     pub(super) const START: Self = Self { factor: 1.0, best: None, worse: 0, cooldown: 0 };
 
     pub(super) fn feed(&mut self, plateau: &Plateau, metric: f64) {
-        let best = self.best.unwrap_or(plateau.mode.worst());
-        let threshold = match plateau.mode {
-            Mode::Min => best * (1.0 - plateau.threshold),
-            Mode::Max => best * (1.0 + plateau.threshold),
-        };
-        if plateau.mode.better(metric, threshold) {
+        let bound = self.best.map_or(plateau.mode.worst(), |best| plateau.bound(best));
+        if plateau.mode.better(metric, bound) {
             self.best = Some(metric);
             self.worse = 0;
         } else {

@@ -8,7 +8,7 @@ use crate::parts::Real;
 #[cfg(feature = "proof")]
 use crate::rule::Reject;
 use crate::rule::{Slot, numbers};
-use crate::wrapper::{Setting, Wrapper};
+use crate::wrapper::{Moment, Setting, Wrapper};
 
 /// Gradient accumulation: a step takes the mean of the gradients of so many calls, from 1 to 2^24. JSON: the number;
 /// 1, the default, is off.
@@ -47,8 +47,8 @@ impl Wrapper for Accumulate {
         Some(Slot::element("accumulated"))
     }
 
-    fn numbers(&self, _t: u64, _is_step: bool) -> Numbers<f64> {
-        Numbers { batches: self.0 as f64 }
+    fn numbers(&self, moment: Moment) -> Numbers<f64> {
+        Numbers { batches: moment.batches.unwrap_or(self.0) as f64 }
     }
 
     fn gradient<F: Real>(&self, n: &Numbers<F>, g: F) -> F {

@@ -7,7 +7,7 @@ use crate::parts::{Real, at_least, sign};
 use crate::rule::AnyRule;
 #[cfg(feature = "proof")]
 use crate::rule::Reject;
-use crate::wrapper::Wrapper;
+use crate::wrapper::{Moment, Wrapper};
 
 /// A cautious update: an element stays where it is unless its update `u` has the sign of its gradient. JSON: `"count"`
 /// or `"mean"`; `"off"`, the default, is off.
@@ -52,7 +52,7 @@ impl Wrapper for CautiousUpdate {
         vec![("CAUTIOUS_UPDATE_MEAN", f64::from(*self == Self::Mean))]
     }
 
-    fn numbers(&self, _t: u64, _is_step: bool) {}
+    fn numbers(&self, _moment: Moment) {}
 
     fn counts(&self) -> bool {
         true

@@ -8,7 +8,7 @@ use crate::parts::{Real, at_least, sign};
 #[cfg(feature = "proof")]
 use crate::rule::Reject;
 use crate::rule::numbers;
-use crate::wrapper::{Decided, Measures, Wrapper};
+use crate::wrapper::{Decided, Measures, Moment, Wrapper};
 
 /// What becomes of gradients that are too large. JSON: an object of one field, `{"global_norm": 1.0}`.
 ///
@@ -157,7 +157,7 @@ impl Wrapper for Clip {
         vec![("CLIP_KIND", self.number().into())]
     }
 
-    fn numbers(&self, _t: u64, _is_step: bool) -> Numbers<f64> {
+    fn numbers(&self, _moment: Moment) -> Numbers<f64> {
         Numbers { limit: self.limit(), coarse: 1.0, fine: 1.0 }
     }
 

@@ -7,12 +7,13 @@ use crate::parts::{self, Real, correction};
 #[cfg(feature = "proof")]
 use crate::rule::Reject;
 use crate::rule::{Slot, numbers};
-use crate::wrapper::{Setting, Wrapper};
+use crate::wrapper::{Moment, Setting, Wrapper};
 
 /// A running mean of the parameters (Polyak averaging). JSON: `{"decay": 0.999, "debias": false}`, the defaults.
 ///
 /// `e = decay*e + (1-decay)*p` after each applied step, `p` being what the step leaves, lookahead included. `e` starts
-/// as the parameters before a tensor's first step; with `debias` as 0, and is read as `e/(1-decay^t)`. Slot `ema`.
+/// as the parameters before a tensor's first step; with `debias` as 0, and is read as `e/(1-decay^n)` after `n` steps with
+/// the mean: those since it was switched on. Slot `ema`.
 /// Fused into the update: 8 bytes an element, 4 in a tensor's first step.
 ///
 /// Source: Kingma and Ba 2015, section 7.2.
@@ -71,8 +72,8 @@ impl Wrapper for Ema {
         vec![("EMA_DEBIAS", f64::from(self.debias))]
     }
 
-    fn numbers(&self, t: u64, _is_step: bool) -> Numbers<f64> {
-        let correction = if self.debias { correction(self.decay, t) } else { 1.0 };
+    fn numbers(&self, moment: Moment) -> Numbers<f64> {
+        let correction = if self.debias { correction(self.decay, moment.averaged) } else { 1.0 };
         Numbers { keep: self.decay, take: 1.0 - self.decay, correction }
     }
 

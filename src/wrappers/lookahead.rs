@@ -7,7 +7,7 @@ use crate::parts::Real;
 #[cfg(feature = "proof")]
 use crate::rule::Reject;
 use crate::rule::{Slot, numbers};
-use crate::wrapper::{Setting, Wrapper};
+use crate::wrapper::{Moment, Setting, Wrapper};
 
 /// Lookahead: slow parameters that the others return to. JSON: `{"k": 5, "alpha": 0.5}`.
 ///
@@ -65,8 +65,8 @@ impl Wrapper for Lookahead {
         Some(Slot::element("lookahead_slow").starting_as_param())
     }
 
-    fn numbers(&self, t: u64, is_step: bool) -> Numbers<f64> {
-        Numbers { pull: if is_step && self.pulls(t) { self.alpha } else { 0.0 } }
+    fn numbers(&self, moment: Moment) -> Numbers<f64> {
+        Numbers { pull: if moment.batches.is_some() && self.pulls(moment.t) { self.alpha } else { 0.0 } }
     }
 
     fn bytes_per_element(&self, t: u64, first: bool) -> u64 {

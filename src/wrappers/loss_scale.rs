@@ -7,7 +7,7 @@ use crate::parts::Real;
 #[cfg(feature = "proof")]
 use crate::rule::Reject;
 use crate::rule::numbers;
-use crate::wrapper::{Decided, Measures, Setting, Wrapper};
+use crate::wrapper::{Decided, Measures, Moment, Setting, Wrapper};
 
 /// A scale of the loss that follows what the gradients bear. JSON:
 /// `{"init": 65536, "growth": 2, "backoff": 0.5, "interval": 2000}`, the defaults.
@@ -95,7 +95,7 @@ impl Wrapper for LossScale {
         setting.batches == 1
     }
 
-    fn numbers(&self, _t: u64, _is_step: bool) -> Numbers<f64> {
+    fn numbers(&self, _moment: Moment) -> Numbers<f64> {
         Numbers { unscale: 1.0 }
     }
 

@@ -7,7 +7,7 @@ use crate::parts::Real;
 #[cfg(feature = "proof")]
 use crate::rule::Reject;
 use crate::rule::Slot;
-use crate::wrapper::{Measures, Setting, Wrapper};
+use crate::wrapper::{Measures, Moment, Setting, Wrapper};
 
 /// Whether a step is skipped whose gradients hold NaN, infinity, or a number of 2^63 or more. JSON: `true`; `false`,
 /// the default, is off.
@@ -42,7 +42,7 @@ impl Wrapper for SkipNonfinite {
         setting.looks_ahead.then_some(Slot::element("before_look_ahead"))
     }
 
-    fn numbers(&self, _t: u64, _is_step: bool) {}
+    fn numbers(&self, _moment: Moment) {}
 
     fn measures(&self) -> Measures {
         Measures { grads: true, params: false }

@@ -100,6 +100,81 @@ fn every_rule_takes_micro_batches() {
 }
 
 #[test]
+fn a_step_taken_early_is_that_of_fewer_micro_batches() {
+    let Some(gpu) = gpu("steps taken early", 3) else { return };
+    let wrappers = [
+        json!({}),
+        json!({"clip": {"global_norm": 2}, "loss_scale": {"init": 8}, "ema": {"decay": 0.5}}),
+        json!({"optimizer": "lamb", "clip": {"adaptive": {"clip": 0.1}}, "norms": true}),
+    ];
+    for wrappers in wrappers {
+        let of = |batches: u64| {
+            let mut value = json!({"optimizer": "adamw", "accumulate": batches});
+            value.as_object_mut().unwrap().extend(wrappers.as_object().unwrap().clone());
+            config(value)
+        };
+        // The same seed gives the same parameters and gradients.
+        let [mut four, mut three] = [4, 3].map(|batches| Parity::new(&gpu, &of(batches), &mixed(), 44));
+        for cycle in 0..2 {
+            for batch in 0..3 {
+                let absent: &[&str] = if batch == cycle { &["t1", "t2"] } else { &["t2"] };
+                four.step_without(absent);
+                three.step_without(absent);
+            }
+            assert_eq!((four.optimizer.micro_batches(), three.optimizer.micro_batches()), (3, 0));
+            four.optimizer.step_early(&four.params).unwrap();
+            four.reference.step_early(&mut four.values).unwrap();
+        }
+        assert_eq!(four.values, three.values);
+        assert_eq!((four.optimizer.t("t1"), four.optimizer.t("t2")), (Ok(2), Ok(0)));
+        let words = |twin: &Parity| -> Vec<_> {
+            let read = |tensor: &TensorSpec| twin.params.read_blocking(&tensor.name).unwrap();
+            twin.tensors
+                .iter()
+                .map(read)
+                .map(|values| values.into_iter().map(f32::to_bits).collect::<Vec<_>>())
+                .collect()
+        };
+        assert_eq!(words(&four), words(&three), "{wrappers}");
+        let text = "step_early: no micro-batch waits for its step";
+        four.refuses("no micro-batch", text, |Parity { optimizer, params, .. }| optimizer.step_early(&*params));
+    }
+}
+
+#[test]
+fn micro_batches_that_are_dropped_leave_nothing() {
+    let Some(gpu) = gpu("micro-batches that are dropped", 2) else { return };
+    for value in [
+        json!({"optimizer": "adam", "accumulate": 2}),
+        json!({"optimizer": "sgd", "lr": 0.1, "momentum": 0.5, "form": "velocity", "nesterov": "look_ahead",
+            "accumulate": 2, "skip_nonfinite": true}),
+    ] {
+        let mut twin = Parity::new(&gpu, &config(value), &mixed(), 45);
+        for _ in 0..5 {
+            twin.step(); // ends within the third window
+        }
+        twin.optimizer.drop_micro_batches();
+        twin.reference.drop_micro_batches();
+        assert_eq!((twin.optimizer.micro_batches(), twin.optimizer.steps()), (0, 2));
+        for batch in 0..4 {
+            let worst = twin.step();
+            assert!(worst.ulps <= bound(&gpu), "micro-batch {batch}: {}", worst.text);
+        }
+        assert_eq!((twin.optimizer.micro_batches(), twin.optimizer.steps(), twin.reference.steps()), (0, 4, 4));
+
+        // An encoding of a micro-batch that was dropped can still be taken back.
+        let mut encoder = gpu.device().create_command_encoder(&Default::default());
+        if !twin.optimizer.needs_look_ahead() {
+            let token = twin.optimizer.encode(&mut encoder, &twin.params, &twin.grads).unwrap();
+            twin.optimizer.drop_micro_batches();
+            drop(encoder);
+            twin.optimizer.undo(token).unwrap();
+            assert_eq!(twin.optimizer.micro_batches(), 0);
+        }
+    }
+}
+
+#[test]
 fn one_look_ahead_and_one_count_a_cycle() {
     let value = json!({
         "optimizer": "sgd", "lr": 0.1, "momentum": 0.5, "form": "velocity", "nesterov": "look_ahead", "accumulate": 3,

@@ -1,5 +1,5 @@
-//! Random sequences of steps, bad steps, undone steps, frozen and added tensors, rates and moves run on the optimizer
-//! and on the reference, and both have the same bits.
+//! Random sequences of steps, bad steps, undone steps, frozen and added tensors, rates, moves, saves and loads run on the
+//! optimizer and on the reference, and both have the same bits.
 
 use crate::common::twin;
 
@@ -63,6 +63,7 @@ struct Counts {
     forgotten: usize,
     added: usize,
     swapped: usize,
+    saved: usize,
 }
 
 impl Fuzz {
@@ -223,6 +224,16 @@ impl Fuzz {
                 }
                 counts.forgotten += 1;
             }
+            7 => {
+                let to_host = self.chance(2);
+                self.done.push(format!("save and load, to the reference too: {to_host}"));
+                let checkpoint = self.optimizer.save_blocking().expect("a checkpoint");
+                self.count_reports(counts);
+                self.optimizer = Optimizer::load(&self.gpu, &self.tensors, &checkpoint).expect("an optimizer");
+                let checkpoint = if to_host { checkpoint } else { self.reference.save().expect("a checkpoint") };
+                self.reference = Reference::load(&self.tensors, &checkpoint).expect("a reference");
+                counts.saved += 1;
+            }
             _ => {
                 let grads = self.grads();
                 let steps = self.rng.random_range(1..4);
@@ -235,6 +246,13 @@ impl Fuzz {
                 }
                 self.gpu.queue().submit([encoder.finish()]);
             }
+        }
+    }
+
+    fn count_reports(&mut self, counts: &mut Counts) {
+        for report in self.optimizer.reports().expect("the device works") {
+            counts.applied += usize::from(report.applied);
+            counts.skipped += usize::from(!report.applied);
         }
     }
 
@@ -295,12 +313,12 @@ fn random_trainings_are_those_of_the_reference() {
             }
         }
         fuzz.compare_counts();
-        for report in fuzz.optimizer.reports().expect("the device works") {
-            counts.applied += usize::from(report.applied);
-            counts.skipped += usize::from(!report.applied);
-        }
+        fuzz.count_reports(&mut counts);
     }
     println!("{counts:?}");
-    let Counts { applied, skipped, forgotten, added, swapped } = counts;
-    assert!(applied > 300 && skipped > 100 && forgotten > 50 && added > 9 && swapped > 9, "too little was tried");
+    let Counts { applied, skipped, forgotten, added, swapped, saved } = counts;
+    assert!(
+        applied > 300 && skipped > 100 && forgotten > 50 && added > 9 && swapped > 9 && saved > 50,
+        "too little was tried"
+    );
 }

@@ -16,6 +16,8 @@ mod bench_lists;
 #[cfg(feature = "gpu")]
 mod bytes;
 #[cfg(feature = "gpu")]
+mod checkpoint;
+#[cfg(feature = "gpu")]
 mod clip;
 mod early_stopping;
 #[cfg(feature = "gpu")]

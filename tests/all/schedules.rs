@@ -221,7 +221,7 @@ fn kinds() -> Vec<(Value, Value)> {
         whole(
             "plateau",
             json!({}),
-            json!({"factor": 0.1, "patience": 10, "threshold": 1e-4, "cooldown": 0, "min": 0.0, "mode": "min"}),
+            json!({"factor": 0.1, "patience": 10, "threshold": 1e-4, "threshold_mode": "rel", "cooldown": 0, "min": 0.0, "mode": "min"}),
         ),
     ]
 }
@@ -252,7 +252,7 @@ fn unread(json: &Value) -> String {
 fn unknown_and_missing_fields_are_named_at_every_depth() {
     let name = |kind: &Value| format!("`{}`", kind.as_object().unwrap().keys().next().unwrap());
     let names = kinds().iter().map(|(kind, _)| name(kind)).collect::<Vec<_>>().join(", ");
-    assert_eq!(unread(&json!({"sine": {}})), format!(".: unknown variant `sine`, expected one of {names}"));
+    assert_eq!(unread(&json!({"sine": {}})), format!(".: unknown variant `sine`, expected one of {names}, `custom`"));
 
     for (kind, _) in kinds().into_iter().filter(|(kind, _)| kind.get("sequence").is_none()) {
         let (name, fields) = kind.as_object().unwrap().iter().next().unwrap();
@@ -527,6 +527,17 @@ fn a_plateau_counts_what_is_not_better() {
     assert_eq!(fed(&mut plateau(threshold), [10.0, 9.5, 8.9, 8.1]), [1.0, 1.0, 0.5, 0.5, 0.25]);
     let threshold = json!({"threshold": 0.1, "mode": "max"});
     assert_eq!(fed(&mut plateau(threshold), [10.0, 10.5, 11.5, 12.5]), [1.0, 1.0, 0.5, 0.5, 0.25]);
+    // Also below 0, where a share of the best metric is a share of its magnitude.
+    let share = json!({"threshold": 0.1});
+    assert_eq!(fed(&mut plateau(share.clone()), [-10.0, -10.0, -10.5, -11.5]), [1.0, 1.0, 0.5, 0.25, 0.25]);
+    assert_eq!(fed(&mut plateau(share), [-10.0, -9.5]), [1.0, 1.0, 0.5], "worse by less than the share");
+    let share = json!({"threshold": 0.1, "mode": "max"});
+    assert_eq!(fed(&mut plateau(share), [-10.0, -10.0, -9.5, -8.5]), [1.0, 1.0, 0.5, 0.25, 0.25]);
+    // A difference, on both sides of 0.
+    let difference = json!({"threshold": 2, "threshold_mode": "abs"});
+    assert_eq!(fed(&mut plateau(difference), [1.0, -0.5, -1.5, -3.5]), [1.0, 1.0, 0.5, 0.5, 0.25]);
+    let difference = json!({"threshold": 2, "threshold_mode": "abs", "mode": "max"});
+    assert_eq!(fed(&mut plateau(difference), [-1.0, 0.5, 1.5, 3.0]), [1.0, 1.0, 0.5, 0.5, 0.25]);
     // One is borne, and what comes between starts the count again.
     let patience = json!({"patience": 1});
     assert_eq!(fed(&mut plateau(patience), [5.0, 6.0, 4.0, 5.0, 5.0]), [1.0, 1.0, 1.0, 1.0, 1.0, 0.5]);
