@@ -15,12 +15,15 @@ use crate::session::{Counts, Session};
 use crate::tensor::TensorSpec;
 use crate::wrappers::{Ema, LossScale, Moving};
 
+#[cfg(not(target_arch = "wasm32"))]
+mod file;
+
 /// The version of the form that this crate writes, and the latest that it reads.
 const VERSION: u32 = 1;
 
 /// All that a training is between two calls: the rule, every option of this moment, groups and frozen tensors, every
-/// state slot, counts, plateaus, the loss scale, micro-batches that wait for their step, and where the parameters stand.
-/// `Optimizer` and [`Reference`](crate::Reference) save it and are loaded from it, each from the other's, too.
+/// state slot, counts, plateaus, the loss scale, micro-batches that wait for their step, and where the parameters
+/// stand. `Optimizer` and [`Reference`](crate::Reference) save it and are loaded from it, each from the other's, too.
 ///
 /// Parameters belong to the caller. [`put_param`](Self::put_param) lays them beside the rest.
 ///
@@ -45,7 +48,7 @@ const VERSION: u32 = 1;
 pub struct Checkpoint {
     pub(crate) head: Head,
     /// By their names in a file.
-    values: BTreeMap<String, Values>,
+    values: BTreeMap<String, Entry>,
     given: Given,
 }
 
@@ -95,6 +98,20 @@ struct SavedTensor {
     looked: bool,
 }
 
+impl SavedTensor {
+    /// How many elements it has; none beyond what memory can hold.
+    fn len(&self) -> Option<usize> {
+        self.shape.iter().try_fold(1usize, |product, &dim| product.checked_mul(dim))
+    }
+}
+
+/// A parameter or a slot.
+#[derive(Clone, Debug)]
+struct Entry {
+    shape: Vec<usize>,
+    values: Values,
+}
+
 /// Values of a tensor in the arithmetic that they were saved from.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Values {
@@ -132,6 +149,24 @@ impl Values {
             Self::F64(_) => "f64",
         }
     }
+
+    #[cfg(not(target_arch = "wasm32"))]
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::F32(values) => bytemuck::cast_slice(values),
+            Self::F64(values) => bytemuck::cast_slice(values),
+        }
+    }
+
+    /// The values that these bytes are; none where they are no whole number of values, or of another format.
+    #[cfg(not(target_arch = "wasm32"))]
+    fn parse(dtype: &str, bytes: &[u8]) -> Option<Self> {
+        match dtype {
+            "F32" if bytes.len() % 4 == 0 => Some(Self::F32(bytemuck::pod_collect_to_vec(bytes))),
+            "F64" if bytes.len() % 8 == 0 => Some(Self::F64(bytemuck::pod_collect_to_vec(bytes))),
+            _ => None,
+        }
+    }
 }
 
 /// What a training is beside its session and the values of tensors.
@@ -165,15 +200,16 @@ impl Checkpoint {
             let known = self.head.tensors.iter().map(|saved| &saved.name[..]).collect::<Vec<_>>().join(", ");
             return Err(Error::UnknownTensor { tensor: tensor.into(), known });
         };
-        crate::session::check_len("parameter", tensor, values.len(), saved.shape.iter().product())?;
-        self.values.insert(param_name(tensor), Values::F32(values.to_vec()));
+        crate::session::check_len("parameter", tensor, values.len(), saved.len().unwrap_or(usize::MAX))?;
+        let entry = Entry { shape: saved.shape.clone(), values: Values::F32(values.to_vec()) };
+        self.values.insert(param_name(tensor), entry);
         Ok(())
     }
 
     /// The values that [`put_param`](Self::put_param) laid there.
     pub fn param(&self, tensor: &str) -> Option<&[f32]> {
         match self.values.get(&param_name(tensor)) {
-            Some(Values::F32(values)) => Some(values),
+            Some(Entry { values: Values::F32(values), .. }) => Some(values),
             _ => None,
         }
     }
@@ -237,13 +273,13 @@ impl Checkpoint {
     }
 
     /// Puts the values of a state slot.
-    pub(crate) fn put_state(&mut self, tensor: &str, slot: &str, values: Values) {
-        self.values.insert(state_name(tensor, slot), values);
+    pub(crate) fn put_state(&mut self, tensor: &str, slot: &str, shape: Vec<usize>, values: Values) {
+        self.values.insert(state_name(tensor, slot), Entry { shape, values });
     }
 
     /// The values of a state slot, which [`session`](Self::session) has checked.
     pub(crate) fn state<F: Real>(&self, tensor: &str, slot: &str) -> Vec<F> {
-        self.values.get(&state_name(tensor, slot)).and_then(Values::get).expect("all slots are checked")
+        self.values.get(&state_name(tensor, slot)).and_then(|entry| entry.values.get()).expect("all slots are checked")
     }
 
     /// The loss scale.
@@ -331,17 +367,27 @@ impl Checkpoint {
         for (i, tensor) in tensors.iter().enumerate() {
             for slot in groups.slots_of(i) {
                 let name = state_name(&tensor.name, slot.name);
-                let Some(values) = self.values.get(&name) else { return Err(wrong(name, "is missing")) };
+                let Some(Entry { shape, values }) = self.values.get(&name) else {
+                    return Err(wrong(name, "is missing"));
+                };
                 if values.dtype() != expected {
                     return Err(wrong(name, format!("is {}, expected {expected}", values.dtype())));
                 }
-                let len = slot.extent.shape(&tensor.shape).iter().product::<usize>();
-                if values.len() != len {
-                    return Err(wrong(name, format!("has {} values, expected {len}", values.len())));
+                let expected = slot.extent.shape(&tensor.shape);
+                if *shape != expected {
+                    return Err(wrong(name, format!("has shape {shape:?}, expected {expected:?}")));
                 }
                 count += 1;
             }
-            count += usize::from(self.values.contains_key(&param_name(&tensor.name)));
+            let param = param_name(&tensor.name);
+            if let Some(Entry { shape, values }) = self.values.get(&param) {
+                if *shape != tensor.shape || values.dtype() != tensor.dtype.name() {
+                    let TensorSpec { shape: expected, dtype, .. } = tensor;
+                    let message = format!("is {} {shape:?}, expected {dtype} {expected:?}", values.dtype());
+                    return Err(wrong(param, message));
+                }
+                count += 1;
+            }
         }
         if count == self.values.len() {
             return Ok(());

@@ -175,6 +175,14 @@ pub enum Error {
         /// What was found, and what was expected.
         message: String,
     },
+    /// A file that cannot be written or read, or that is no sound checkpoint.
+    #[error("{path}: {message}")]
+    File {
+        /// Where it is.
+        path: String,
+        /// What is wrong.
+        message: String,
+    },
     /// A token that cannot be taken back.
     #[error("token: {message}")]
     EncodedStep {

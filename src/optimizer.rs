@@ -201,7 +201,8 @@ impl Optimizer {
     }
 
     /// Encodes the step of the micro-batches since the last one before they are all there, as where an epoch ends: the
-    /// gradient is the mean of those there are. [`drop_micro_batches`](Self::drop_micro_batches) leaves them out instead.
+    /// gradient is the mean of those there are. [`drop_micro_batches`](Self::drop_micro_batches) leaves them out
+    /// instead.
     ///
     /// # Errors
     /// [`Error::Order`] where no micro-batch waits; as [`encode`](Self::encode).

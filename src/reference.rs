@@ -80,14 +80,15 @@ impl<F: Precision> Reference<F> {
         for (i, tensor) in self.session.tensors.iter().enumerate() {
             for slot in self.session.groups.slots_of(i) {
                 let values = self.state(&tensor.name, slot.name)?;
-                checkpoint.put_state(&tensor.name, slot.name, Values::of(values.into_iter()));
+                let shape = values.shape().to_vec();
+                checkpoint.put_state(&tensor.name, slot.name, shape, Values::of(values.into_iter()));
             }
         }
         Ok(checkpoint)
     }
 
-    /// As [`Optimizer::load`](crate::Optimizer::load), from a checkpoint of the same arithmetic: those of optimizers are
-    /// in f32.
+    /// As [`Optimizer::load`](crate::Optimizer::load), from a checkpoint of the same arithmetic: those of optimizers
+    /// are in f32.
     ///
     /// # Errors
     /// [`Error::Checkpoint`], naming what does not fit.

@@ -279,8 +279,8 @@ impl Schedule {
         self.clone().closures_mut().iter().any(|closure| closure.name.is_none())
     }
 
-    /// Puts the functions of these schedules in the place of those that are missing. Gives the name of one that is still
-    /// missing.
+    /// Puts the functions of these schedules in the place of those that are missing. Gives the name of one that is
+    /// still missing.
     pub(crate) fn take_closures(&mut self, given: &[(String, Schedule)]) -> Option<String> {
         for closure in self.closures_mut() {
             let name = closure.name.as_deref().unwrap_or_default();

@@ -248,9 +248,9 @@ macro_rules! session_methods {
             self.session.batch
         }
 
-        /// Leaves out the micro-batches since the last step: the next one is the first of a step again, as where an epoch
-        /// ends within a step and its rest is not to count. Those that are encoded and not submitted may be submitted or
-        /// taken back. A look-ahead stands for the coming step.
+        /// Leaves out the micro-batches since the last step: the next one is the first of a step again, as where an
+        /// epoch ends within a step and its rest is not to count. Those that are encoded and not submitted may be
+        /// submitted or taken back. A look-ahead stands for the coming step.
         pub fn drop_micro_batches(&mut self) {
             self.session.drop_micro_batches();
         }
@@ -432,8 +432,8 @@ macro_rules! session_methods {
             self.session.set_carried(tensor, carried)
         }
 
-        /// How many of a tensor's steps the running mean of the parameters (`ema`) holds, which `debias` corrects by: `t`,
-        /// or fewer where the mean was switched on later. 0 without a mean.
+        /// How many of a tensor's steps the running mean of the parameters (`ema`) holds, which `debias` corrects by:
+        /// `t`, or fewer where the mean was switched on later. 0 without a mean.
         ///
         /// # Errors
         /// [`Error::UnknownTensor`](crate::Error).
@@ -447,8 +447,8 @@ macro_rules! session_methods {
         ///
         /// # Errors
         /// [`Error::UnknownTensor`](crate::Error), [`Error::Config`](crate::Error) without `ema`,
-        /// [`Error::Field`](crate::Error) for more than `t`, [`Error::Order`](crate::Error) between a look-ahead and its
-        /// step.
+        /// [`Error::Field`](crate::Error) for more than `t`, [`Error::Order`](crate::Error) between a look-ahead and
+        /// its step.
         pub fn set_averaged(&mut self, tensor: &str, averaged: u64) -> crate::error::Result<()> {
             self.session.set_averaged(tensor, averaged)
         }

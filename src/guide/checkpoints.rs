@@ -55,10 +55,45 @@
 //! refuses a checkpoint that lacks one, has one too many, or has another shape or format, before anything is on the
 //! device.
 //!
+//! # In a file
+//!
+//! [`Checkpoint::save_to`] writes a safetensors file, which other programs open, and [`Checkpoint::load_from`] reads
+//! it.
+//!
+//! ```no_run
+//! # use wgpu_optim::{Checkpoint, Config, Reference, TensorSpec};
+//! # let tensors = [TensorSpec::f32("w", [2])];
+//! # let config = Config::from_json(r#"{"optimizer": "adamw"}"#)?;
+//! # let first = Reference::<f32>::new(&config, &tensors)?;
+//! let mut checkpoint = first.save()?;
+//! checkpoint.put_param("w", &[1.0, -2.0])?;
+//! checkpoint.save_to("checkpoint.safetensors")?;
+//!
+//! let checkpoint = Checkpoint::load_from("checkpoint.safetensors")?;
+//! let second = Reference::<f32>::load(&tensors, &checkpoint)?;
+//! # Ok::<(), wgpu_optim::Error>(())
+//! ```
+//!
+//! The file is written under another name in the same folder, synced, and renamed, and the folder is synced: a process
+//! that is killed leaves the old file or the new one. The file that was there before stays beside it, where
+//! [`Checkpoint::previous`] says.
+//!
+//! | in the file | holds |
+//! |---|---|
+//! | `param.<tensor>` | a parameter, in the tensor's shape |
+//! | `state.<tensor>.<slot>` | a slot, in the tensor's shape, or `[]`, `[.., rows, 1]` or `[.., 1, columns]` |
+//! | metadata `format` | `wgpu-optim.checkpoint/1`; another is refused |
+//! | metadata `training` | all else, as JSON; numbers that may be any f64 are 16 hexadecimal digits of their bits |
+//! | metadata `crc32c` | the CRC-32C of each tensor's bytes, as JSON: 8 hexadecimal digits by name |
+//! | metadata `crc32c_of_metadata` | that of the texts `training` and `crc32c`, one behind the other |
+//!
+//! [`Checkpoint::load_from`] reads the whole file and checks all of it: lengths, offsets without gaps or overlaps,
+//! fields that stand twice, shapes, checksums. The error names the file and what is wrong.
+//!
 //! # Closures and rules of your own
 //!
-//! A checkpoint holds names of what is code. Give a closure its name with [`Schedule::named`], and hand the closure over
-//! again with [`Checkpoint::schedule`]; hand over a rule from outside the crate with [`Checkpoint::rule`]:
+//! A checkpoint holds names of what is code. Give a closure its name with [`Schedule::named`], and hand the closure
+//! over again with [`Checkpoint::schedule`]; hand over a rule from outside the crate with [`Checkpoint::rule`]:
 //!
 //! ```
 //! use wgpu_optim::{AdamW, Config, Reference, Schedule, TensorSpec};
@@ -83,6 +118,9 @@
 //! [`steps`] and [`set_steps`], [`loss_scale`] and [`set_loss_scale`], [`scheduler`] and [`Scheduler::set_state`].
 //!
 //! [`Checkpoint`]: crate::Checkpoint
+//! [`Checkpoint::load_from`]: crate::Checkpoint::load_from
+//! [`Checkpoint::previous`]: crate::Checkpoint::previous
+//! [`Checkpoint::save_to`]: crate::Checkpoint::save_to
 //! [`Checkpoint::put_param`]: crate::Checkpoint::put_param
 //! [`Checkpoint::rule`]: crate::Checkpoint::rule
 //! [`Checkpoint::schedule`]: crate::Checkpoint::schedule

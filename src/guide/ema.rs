@@ -24,8 +24,8 @@
 //! ```
 //!
 //! [`Optimizer::ema_into`](crate::Optimizer::ema_into) copies the mean into other buffers instead. With `"debias":
-//! true` only the copy is allowed, since what is read then differs from what is stored. A mean that is switched on in the
-//! midst of a training counts its own steps ([`averaged`](crate::Optimizer::averaged)).
+//! true` only the copy is allowed, since what is read then differs from what is stored. A mean that is switched on in
+//! the midst of a training counts its own steps ([`averaged`](crate::Optimizer::averaged)).
 //!
 //! # Lookahead
 //!

@@ -56,7 +56,8 @@ impl Optimizer {
         for (i, tensor) in self.session.tensors.iter().enumerate() {
             for slot in self.session.groups.slots_of(i) {
                 let values = self.engine.state(&self.session.groups, i, slot.name, wait).await?;
-                checkpoint.put_state(&tensor.name, slot.name, Values::F32(values));
+                let shape = slot.extent.shape(&tensor.shape);
+                checkpoint.put_state(&tensor.name, slot.name, shape, Values::F32(values));
             }
         }
         Ok(checkpoint)

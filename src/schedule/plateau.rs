@@ -28,10 +28,11 @@ pub enum ThresholdMode {
 
 /// A factor that starts at 1 and goes down when a metric no longer gets better: PyTorch's `ReduceLROnPlateau`.
 ///
-/// Better means `metric < best - threshold*|best|`, or `metric > best + threshold*|best|` for max; with `threshold_mode`
-/// abs `metric < best - threshold`, or `metric > best + threshold`. For metrics that are not negative these are PyTorch's
-/// bounds; below 0 PyTorch's `rel` counts a metric as better that is a little worse. After more than `patience` worse ones in a row the factor is multiplied by `factor`, not below `min`; the
-/// next `cooldown` metrics are not counted.
+/// Better means `metric < best - threshold*|best|`, or `metric > best + threshold*|best|` for max; with
+/// `threshold_mode` abs `metric < best - threshold`, or `metric > best + threshold`. For metrics that are not negative
+/// these are PyTorch's bounds; below 0 PyTorch's `rel` counts a metric as better that is a little worse. After more
+/// than `patience` worse ones in a row the factor is multiplied by `factor`, not below `min`; the next `cooldown`
+/// metrics are not counted.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Plateau {
@@ -39,8 +40,8 @@ pub struct Plateau {
     pub factor: f64,
     /// How many worse metrics in a row leave the factor as it is; may be 0. Default 10.
     pub patience: u64,
-    /// By how much a new metric must be better than the best one, at least 0; below 1 with mode min and `threshold_mode`
-    /// rel. Default 1e-4.
+    /// By how much a new metric must be better than the best one, at least 0; below 1 with mode min and
+    /// `threshold_mode` rel. Default 1e-4.
     pub threshold: f64,
     /// Whether `threshold` is a share of the best metric. Default rel.
     pub threshold_mode: ThresholdMode,

@@ -12,9 +12,9 @@ use crate::wrapper::{Moment, Setting, Wrapper};
 /// A running mean of the parameters (Polyak averaging). JSON: `{"decay": 0.999, "debias": false}`, the defaults.
 ///
 /// `e = decay*e + (1-decay)*p` after each applied step, `p` being what the step leaves, lookahead included. `e` starts
-/// as the parameters before a tensor's first step; with `debias` as 0, and is read as `e/(1-decay^n)` after `n` steps with
-/// the mean: those since it was switched on. Slot `ema`.
-/// Fused into the update: 8 bytes an element, 4 in a tensor's first step.
+/// as the parameters before a tensor's first step; with `debias` as 0, and is read as `e/(1-decay^n)` after `n` steps
+/// with the mean: those since it was switched on. Slot `ema`. Fused into the update: 8 bytes an element, 4 in a
+/// tensor's first step.
 ///
 /// Source: Kingma and Ba 2015, section 7.2.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
