@@ -97,6 +97,7 @@ impl<F: Precision> Reference<F> {
         let (elements, numbers) = Self::start(&session.groups, tensors, 0)?;
         let mut reference = Self {
             elements,
+            model: Self::start_model(&session.groups),
             numbers,
             scale: checkpoint.scale(),
             attempts: checkpoint.head.attempts,

@@ -43,12 +43,15 @@ pub(crate) struct SavedGroups {
     on_device: Vec<String>,
     /// The top level first.
     groups: Vec<SavedGroup>,
+    /// Which of them holds the rule of the rest of the model.
+    others: Option<usize>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SavedGroup {
     tensors: Vec<String>,
+    optimizer: String,
     options: Map<String, Value>,
     maximize: bool,
     lr_initial: Bits,
@@ -105,6 +108,7 @@ impl Groups {
             norms: self.wrappers.norms,
             on_device: self.wrappers.on_device.clone(),
             groups,
+            others: self.others,
         })
     }
 
@@ -120,11 +124,6 @@ impl Groups {
         of: Vec<usize>,
         frozen: Vec<bool>,
     ) -> Result<Self> {
-        let known = given.rules.iter().find(|entry| entry.name == saved.optimizer);
-        let Some(entry) = known.or(crate::rules::find(&saved.optimizer)) else {
-            let message = "is no rule of this crate; hand its type to Checkpoint::rule";
-            return Err(wrong(format!("optimizer {}", saved.optimizer), message));
-        };
         let mut wrappers = Wrappers::default();
         (wrappers.norms, wrappers.on_device) = (saved.norms, saved.on_device.clone());
         for (name, value) in &saved.wrappers {
@@ -134,22 +133,35 @@ impl Groups {
             wrappers = wrappers.with((entry.read)(value.clone()).map_err(|error| wrong(name, error))?);
         }
         wrappers.check()?;
-        let load = |(i, group): (usize, &SavedGroup)| group.load(i, (entry.default)(), given);
+        let load = |(i, group): (usize, &SavedGroup)| {
+            let known = given.rules.iter().find(|entry| entry.name == group.optimizer);
+            let Some(entry) = known.or(crate::rules::find(&group.optimizer)) else {
+                let message = "is no rule of this crate; hand its type to Checkpoint::rule";
+                return Err(wrong(format!("optimizer {}", group.optimizer), message));
+            };
+            group.load(i, (entry.default)(), given)
+        };
         let list = saved.groups.iter().enumerate().map(load).collect::<Result<Vec<_>>>()?;
         if list.is_empty() {
             return Err(wrong("groups", "is empty, must hold the top level"));
         }
+        let mut lines = Vec::new();
         for (tensor, &group) in tensors.iter().zip(&of) {
             if group >= list.len() {
                 return Err(wrong(format!("group of tensor {}", tensor.name), format!("is {group} of {}", list.len())));
             }
-            if list[group].rule_for(Lines::of(tensor)).has_lines() && Lines::of(tensor).is_none() {
+            let rule = list[group].rule_for(Lines::of(tensor));
+            let needs_rows = rule.has_products() || rule.has_lines();
+            if needs_rows && rule.lines_of(tensor).is_none() && tensor.shape.len() < 2 {
                 return Err(wrong(format!("tensor {}", tensor.name), "has no rows and columns, which its rule needs"));
             }
+            lines.push(rule.lines_of(tensor));
         }
         wrappers.iter().try_for_each(|wrapper| wrapper.check_rule(&*list[0].rule))?;
-        let lines = tensors.iter().map(Lines::of).collect();
-        let groups = Self { list, of, lines, frozen, wrappers };
+        if let Some(others) = saved.others.filter(|&others| others == 0 || others >= list.len()) {
+            return Err(wrong("others", format!("is group {others} of {}", list.len())));
+        }
+        let groups = Self { list, others: saved.others, of, lines, frozen, wrappers };
         groups.check_on_device()?;
         Ok(groups)
     }
@@ -167,6 +179,7 @@ impl ActiveGroup {
         };
         Ok(SavedGroup {
             tensors: self.patterns.clone(),
+            optimizer: self.rule.name().into(),
             options: self.rule.to_json(),
             maximize: self.maximize,
             lr_initial: Bits(self.lr_initial),
@@ -226,11 +239,11 @@ impl Records {
     /// The numbers of these groups' tensors, of which `places` says where each stands in the checkpoint.
     pub(crate) fn load(saved: &SavedRecords, groups: &Groups, places: &[usize]) -> Result<Self> {
         let numbers = |bits: &[Bits]| bits.iter().map(|bits| bits.0).collect::<Vec<_>>();
-        let (recorded, hyper) = (groups.wrappers().recorded().count(), groups.rule(0).names().hyper.len());
+        let recorded = groups.wrappers().recorded().count();
         let common = <Common<f64> as Numbers<f64>>::NAMES.len();
         let load = |record: &SavedRecord| {
-            let len = common + recorded + hyper;
-            let fits = (record.common.len(), record.wrapped.len(), record.hyper.len()) == (common, recorded, hyper)
+            let len = common + recorded + record.hyper.len();
+            let fits = (record.common.len(), record.wrapped.len()) == (common, recorded)
                 && record.terms.iter().all(|term| term.len() == len);
             fits.then(|| Record {
                 common: Numbers::read(&numbers(&record.common)),
@@ -241,8 +254,13 @@ impl Records {
         };
         let list = saved.list.iter().map(load).collect::<Option<Vec<_>>>();
         let of = places.iter().map(|&place| saved.of.get(place).copied()).collect::<Option<Vec<_>>>();
+        // Each tensor's record has the numbers of its own rule.
+        let fits = |list: &[Record], (tensor, &record): (usize, &Option<usize>)| {
+            let len = groups.rule_of(tensor).names().hyper.len();
+            record.is_none_or(|record| list.get(record).is_some_and(|record| record.hyper.len() == len))
+        };
         match (list, of) {
-            (Some(list), Some(of)) if of.iter().flatten().all(|&record| record < list.len()) => Ok(Self { list, of }),
+            (Some(list), Some(of)) if of.iter().enumerate().all(|one| fits(&list, one)) => Ok(Self { list, of }),
             _ => Err(wrong("numbers of evaluation", "are not those of these tensors and this rule")),
         }
     }

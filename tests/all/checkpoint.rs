@@ -1,7 +1,7 @@
 //! Checkpoints: a training that is saved, loaded elsewhere and goes on has the bits of one that was never stopped.
 
-use crate::common::gpu;
-use crate::common::twin::{Parity, check, tensors};
+use crate::common::twin::{Parity, check, fitting, tensors};
+use crate::common::{gpu, say};
 use ndarray::ArrayD;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
@@ -18,10 +18,13 @@ fn some_tensors() -> Vec<TensorSpec> {
 }
 
 /// A rule's case with what is wrapped around it.
-fn wrapped(rule: &Config, wrappers: &Value) -> Config {
+///
+/// # Errors
+/// The wrapper is none of the rule's.
+fn wrapped(rule: &Config, wrappers: &Value) -> Result<Config> {
     let mut value = serde_json::to_value(rule).expect("JSON");
     value.as_object_mut().unwrap().extend(wrappers.as_object().unwrap().clone());
-    config(value)
+    Config::from_value(value)
 }
 
 /// A second optimizer, loaded from a checkpoint of the first, and its parameters.
@@ -96,14 +99,16 @@ fn every_rule_in_every_wrapper_goes_on_with_the_same_bits() {
     let cases: usize = ALL.iter().map(|row| (row.cases)().len()).sum();
     let Some(gpu) = gpu("checkpoints", cases * around.len()) else { return };
     let list = some_tensors();
+    let mut refused = 0;
     for row in ALL {
         for (case, rule) in (row.cases)() {
             for (n, wrappers) in around.iter().enumerate() {
-                if row.name == "asgd" && wrappers.get("cautious_update").is_some() {
-                    continue;
-                }
                 let what = format!("{}/{case} in {wrappers}", row.name);
-                let mut twin = Parity::new(&gpu, &wrapped(&Config::from(rule.clone()), wrappers), &list, 71);
+                let Ok(config) = wrapped(&Config::from(rule.clone()), wrappers) else {
+                    refused += 1;
+                    continue;
+                };
+                let mut twin = Parity::new(&gpu, &config, &fitting(&config, &list), 71);
                 let some: &[&str] =
                     if twin.optimizer.has_eval() || twin.optimizer.needs_look_ahead() { &[] } else { &["t3"] };
                 for step in 0..4 {
@@ -122,6 +127,8 @@ fn every_rule_in_every_wrapper_goes_on_with_the_same_bits() {
             }
         }
     }
+    say(&format!("checkpoints of rules in wrappers: {refused} of {} pairs are refused", cases * around.len()));
+    assert!(refused * 8 < cases * around.len(), "{refused}");
 }
 
 #[test]
