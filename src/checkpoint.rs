@@ -162,8 +162,8 @@ impl Values {
     #[cfg(not(target_arch = "wasm32"))]
     fn parse(dtype: &str, bytes: &[u8]) -> Option<Self> {
         match dtype {
-            "F32" if bytes.len() % 4 == 0 => Some(Self::F32(bytemuck::pod_collect_to_vec(bytes))),
-            "F64" if bytes.len() % 8 == 0 => Some(Self::F64(bytemuck::pod_collect_to_vec(bytes))),
+            "F32" if bytes.len().is_multiple_of(4) => Some(Self::F32(bytemuck::pod_collect_to_vec(bytes))),
+            "F64" if bytes.len().is_multiple_of(8) => Some(Self::F64(bytemuck::pod_collect_to_vec(bytes))),
             _ => None,
         }
     }
