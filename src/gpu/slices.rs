@@ -51,9 +51,10 @@ impl Resolved {
                 let message = "is missing where the gradient is given".into();
                 return Err(Error::Slice { what: "output", tensor: tensor.name.clone(), message });
             }
-            // A parameter without its gradient sits the step out.
-            let home = |param| Home { param, grad, out: out.flatten() };
-            resolved.homes.push(params[i].filter(|_| grads.is_none() || grad.is_some()).map(home));
+            // A parameter without its gradient sits the step out, and is copied to its output.
+            let out = out.flatten();
+            let takes_part = grads.is_none() || grad.is_some() || out.is_some();
+            resolved.homes.push(params[i].filter(|_| takes_part).map(|param| Home { param, grad, out }));
         }
         resolved.check_overlaps(tensors, [Some(&params[..]), grads.as_deref(), outs.as_deref()])?;
         Ok(resolved)
