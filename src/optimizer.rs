@@ -109,9 +109,10 @@ impl Optimizer {
     }
 
     /// Encodes one step out of place: it reads `params` and writes the new parameters to `outs`, for callers whose
-    /// parameters others still read. It moves as many bytes as [`encode`](Self::encode). Parameters that the step leaves
-    /// alone, since it is skipped or they are frozen or without gradient, are copied to `outs`; an output that is `None`
-    /// is left out. Of micro-batches the last one alone writes.
+    /// parameters others still read. It moves as many bytes as [`encode`](Self::encode).
+    ///
+    /// Parameters that the step leaves alone, since it is skipped or they are frozen or without gradient, are copied to
+    /// `outs`; an output that is `None` is left out. Of micro-batches the last one alone writes.
     ///
     /// # Errors
     /// As [`encode`](Self::encode); an output that is missing where there is a gradient, or that shares bytes with
