@@ -39,6 +39,7 @@
 //!     state,
 //!     lines: None,
 //!     partial_words: 0,
+//!     measured: false,
 //!     sums: false,
 //!     of_model: false,
 //!     product: None,

@@ -249,7 +249,8 @@ impl Groups {
         own.chain(self.wrappers.slots(rule)).collect()
     }
 
-    /// A tensor's slot, and its place among the fields of the rule's struct, behind which are the slots around it.
+    /// A tensor's slot, and its place among the fields of the rule's struct, behind which are the slots around it, and
+    /// behind the numbers of the model the products of a history.
     ///
     /// # Errors
     /// [`Error::UnknownSlot`]. `tensor_name` is for its text.
@@ -262,6 +263,9 @@ impl Groups {
         };
         let names = self.rule_of(tensor).names();
         let is_number = matches!(slot.extent, Extent::Tensor | Extent::Model);
+        if let Extent::Products(_) = slot.extent {
+            return Ok((*slot, self.rule_of(tensor).names().tensor.len()));
+        }
         let fields = if is_number { names.tensor } else { names.state };
         let behind = || self.wrappers.place_of_slot(self.rule_of(tensor), name).map(|place| fields.len() + place);
         let place = fields.iter().position(|field| *field == name).or_else(behind);

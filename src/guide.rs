@@ -8,6 +8,7 @@
 //! | [clipping_and_mixed_precision] | How do I clip gradients, skip bad steps, and train with gradients in f16? |
 //! | [micro_batches] | How do I accumulate gradients over several backward passes? |
 //! | [ema] | How do I keep a running mean of the parameters, or wrap Lookahead around a rule? |
+//! | [full_batch] | How do I fit a function whose gradient has no noise? |
 //! | [evaluation] | Where do I evaluate a model, when do I stop, and what does Nesterov's look-ahead ask for? |
 //! | [checkpoints] | What do I save, so that a resumed training goes on with the same bits? |
 //! | [your_buffers] | How do I keep my own buffers and encoders, and what does a step cost? |
@@ -24,6 +25,7 @@ pub mod clipping_and_mixed_precision;
 pub mod configuration;
 pub mod ema;
 pub mod evaluation;
+pub mod full_batch;
 pub mod groups;
 pub mod initialisers;
 pub mod micro_batches;

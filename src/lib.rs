@@ -17,6 +17,7 @@ mod gpu;
 mod groups;
 #[cfg(feature = "gpu")]
 pub mod guide;
+mod history;
 pub mod init;
 #[cfg(feature = "gpu")]
 mod joint;

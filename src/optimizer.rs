@@ -11,7 +11,7 @@ use crate::course::{self, Choices, Course, Task};
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::Result;
-use crate::gpu::{Arena, Bound, Buffers, Engine, Gpu, Grads, Part, Reports, Slot, Work};
+use crate::gpu::{Arena, Bound, Buffers, Engine, Gpu, Grads, Part, Reports, Slice, Slot, Work};
 use crate::report::StepReport;
 use crate::session::{Session, session_methods};
 use crate::tensor::TensorSpec;
@@ -140,6 +140,9 @@ impl Optimizer {
     ) -> Result<Encoding> {
         self.take_reports()?;
         let cleared = self.to_clear(grads)?;
+        let zeros = self.zeros(grads)?;
+        let filled = zeros.as_ref().map(|zeros| self.filled(grads, zeros)).transpose()?;
+        let grads = filled.as_ref().unwrap_or(grads);
         let present = self.present(grads);
         let encoding = match self.engine.accumulated() {
             None => {
@@ -149,6 +152,28 @@ impl Optimizer {
             Some(sums) => self.micro_batch(params, grads, outs, &present, &sums)?,
         };
         Ok(Encoding { cleared, ..encoding })
+    }
+
+    /// Zeros for the tensors without gradient whose rule counts them as ones with a gradient of 0.
+    fn zeros(&mut self, grads: &Grads) -> Result<Option<wgpu::Buffer>> {
+        let size = |i: usize| self.session.tensors[i].grad_size_bytes();
+        let missing = (0..self.session.tensors.len()).filter(|&i| self.is_filled(grads, i));
+        missing.map(size).max().map(|bytes| self.engine.zeros(bytes)).transpose()
+    }
+
+    fn is_filled(&self, grads: &Grads, tensor: usize) -> bool {
+        !grads.has(tensor) && self.session.groups.rule_of(tensor).history().is_some()
+    }
+
+    /// These gradients, with zeros where they are missing and count.
+    fn filled<'a>(&self, grads: &Grads<'a>, zeros: &'a wgpu::Buffer) -> Result<Grads<'a>> {
+        let specs: Vec<_> = self.session.tensors.iter().map(TensorSpec::grad_spec).collect();
+        let given = grads.buffers.slices(self.engine.gpu(), "gradient", &specs, wgpu::BufferUsages::STORAGE)?;
+        let fill = |(i, slice): (usize, Option<Slice<'a>>)| match self.is_filled(grads, i) {
+            true => Some(Slice { buffer: zeros, offset: 0, size: specs[i].size_bytes() }),
+            false => slice.filter(|_| grads.has(i)),
+        };
+        Ok(Grads::new(Buffers::Slices(given.into_iter().enumerate().map(fill).collect())))
     }
 
     /// The step of these tensors, of so many micro-batches, whose buffers are bound.

@@ -21,7 +21,7 @@ use crate::error::{Error, Result, refuse};
 use crate::lines::Lines;
 use crate::product::Frame;
 use crate::tensor::{ALIGNMENT, Access, BLOCK, DType, TensorSpec};
-use crate::words::{ModelSums, SUM_WORDS, TensorSums};
+use crate::words::{ModelSums, TensorSums};
 use cut::{cut, cut_lines, cut_product, cut_tiles, state_bytes};
 use table::Table;
 
@@ -157,6 +157,8 @@ pub struct Item {
     pub partial_words: u64,
     /// Whether its rule has sums; else its partial results are of norms alone.
     pub sums: bool,
+    /// Whether its gradients are measured.
+    pub measured: bool,
     /// Whether its rule sums over the model.
     pub of_model: bool,
     /// Its matrix, where its rule takes products.
@@ -364,7 +366,7 @@ pub fn plan(items: &[Item], bounds: Bounds, partials: u64) -> Result<Plan> {
             plan.finishes.push((same[0].0, entries));
         }
     }
-    if order.iter().any(|item| item.partial_words > SUM_WORDS) {
+    if order.iter().any(|item| item.measured) {
         plan.norms = push(&mut all.iter().map(|sums| sums.2));
     }
     if let Some(last) = items.iter().filter(|item| item.of_model).map(|item| item.tensor as u64).max() {
@@ -392,7 +394,7 @@ pub fn check_lines(lines: &Lines, binding_bytes: u64) -> Result<()> {
 mod tests {
     use super::*;
     use crate::tensor::Pages;
-    use crate::words::{Chunk, ENTRY_WORDS, Entry, LinesOfMatrix, Tile, row};
+    use crate::words::{Chunk, ENTRY_WORDS, Entry, LinesOfMatrix, SUM_WORDS, Tile, row};
 
     const BOUNDS: Bounds =
         Bounds { binding_bytes: 128 << 20, workgroups: 65_535, chunk_blocks: 8, dispatch_bytes: u64::MAX };
@@ -411,6 +413,7 @@ mod tests {
             lines: None,
             partial_words: SUM_WORDS,
             sums: true,
+            measured: false,
             of_model: false,
             product: None,
         };

@@ -275,10 +275,15 @@ impl Parity {
         self.optimizer.plan(&self.params, grads).expect("a plan").scalar_tensors.len()
     }
 
-    /// Random state as in the midst of training, at a late step.
+    /// Random state as in the midst of training, at a late step. A history is that of some steps, since its numbers
+    /// have to do with each other.
     pub fn midway(mut self, t: u64) -> Self {
+        if self.groups.rule(0).history().is_some() {
+            (0..3).for_each(|_| _ = self.step());
+        }
         for (i, tensor) in self.tensors.iter().enumerate() {
-            for Slot { name, nonnegative, .. } in self.groups.slots_of(i) {
+            let slots = self.groups.slots_of(i).into_iter().filter(|_| self.groups.rule_of(i).history().is_none());
+            for Slot { name, nonnegative, .. } in slots {
                 let len = self.reference.state(&tensor.name, name).expect("a known slot").len();
                 let sign = |x: f32| if nonnegative { x.abs() } else { x };
                 let values: Vec<f32> = noise(&mut self.rng, len).into_iter().map(sign).collect();

@@ -162,7 +162,9 @@ impl<F: Precision> Reference<F> {
             Some(Start::Value(start)) => F::of(start),
             _ => F::zero(),
         };
-        rule.names().tensor.iter().map(start).collect()
+        let products = slots.iter().filter(|slot| matches!(slot.extent, Extent::Products(_)));
+        let len = products.flat_map(|slot| vec![F::zero(); slot.extent.shape(&[]).iter().product()]);
+        rule.names().tensor.iter().map(start).chain(len).collect()
     }
 
     /// Adds tensors behind those there are, each to the one group with a name or pattern that matches it, or else to
@@ -214,8 +216,12 @@ impl<F: Precision> Reference<F> {
             None => self.session.tensors[i].shape.clone(),
         })?;
         let taken = |(i, grad): (usize, &Option<ArrayD<F>>)| {
-            let grad = grad.as_ref().filter(|_| !self.session.groups.is_frozen(i))?;
-            Some(grad.iter().copied().collect::<Vec<F>>())
+            if self.session.groups.is_frozen(i) {
+                return None;
+            }
+            let zeros = || vec![F::zero(); self.session.tensors[i].len_elements() as usize];
+            let given = grad.as_ref().map(|grad| grad.iter().copied().collect::<Vec<F>>());
+            given.or_else(|| self.session.groups.rule_of(i).history().map(|_| zeros()))
         };
         let grads: Vec<_> = grads.iter().enumerate().map(taken).collect();
         let batches = self.session.groups.wrappers().batches();
@@ -492,16 +498,18 @@ impl<F: Precision> Reference<F> {
     }
 
     /// A state slot, in the tensor's shape; `[]` for one number a tensor or in all, `[.., rows, 1]` for one a row,
-    /// `[.., 1, columns]` for one a column, and `[rows, 1, ..]` for one an index of the first dimension.
+    /// `[.., 1, columns]` for one a column, `[rows, 1, ..]` for one an index of the first dimension, and
+    /// `[pairs, ..]` and `[2, pairs, pairs]` for a history and its inner products.
     ///
     /// # Errors
     /// [`Error::UnknownTensor`] or [`Error::UnknownSlot`].
     pub fn state(&self, tensor: &str, slot: &str) -> Result<ArrayD<F>> {
         let i = self.session.find(tensor)?;
         let (slot, place) = self.session.groups.find_slot(i, tensor, slot)?;
+        let len = slot.extent.shape(&[]).iter().product::<usize>();
         let values = match slot.extent {
             Extent::Tensor => vec![self.numbers[i][place]],
-            Extent::Model => vec![self.model[place]],
+            Extent::Model | Extent::Products(_) => self.model[place..place + len].to_vec(),
             _ => self.elements[i][place].clone(),
         };
         Ok(ArrayD::from_shape_vec(slot.extent.shape(&self.session.tensors[i].shape), values)
@@ -515,9 +523,10 @@ impl<F: Precision> Reference<F> {
     pub fn set_state(&mut self, tensor: &str, slot: &str, values: &[F]) -> Result<()> {
         let i = self.session.find(tensor)?;
         let (found, place) = self.session.groups.find_slot(i, tensor, slot)?;
+        let len = found.extent.shape(&[]).iter().product::<usize>();
         let target = match found.extent {
             Extent::Tensor => &mut self.numbers[i][place..=place],
-            Extent::Model => &mut self.model[place..=place],
+            Extent::Model | Extent::Products(_) => &mut self.model[place..place + len],
             _ => &mut self.elements[i][place][..],
         };
         check_len(&format!("state {slot}"), tensor, values.len(), target.len())?;

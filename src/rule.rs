@@ -105,9 +105,23 @@ pub enum Extent {
     /// One number per index of the first dimension of a tensor of rank 2 and more, as of a row: the tensor is one
     /// matrix then. A rule that has such a slot has none per row or column.
     Leading,
+    /// So many numbers an element, of a rule with a [history](Pass::Inner): one of each pair that is kept.
+    History(usize),
+    /// The inner products of a history of so many pairs, for all tensors together: of each movement with each change of
+    /// the gradient, then of the changes with each other.
+    Products(usize),
 }
 
 impl Extent {
+    /// Numbers of each element that the slot has in a block of state.
+    pub fn of_element(self) -> usize {
+        match self {
+            Self::Element => 1,
+            Self::History(pairs) => pairs,
+            _ => 0,
+        }
+    }
+
     /// Whether the slot has numbers of rows or of columns of a matrix.
     pub fn is_line(self) -> bool {
         matches!(self, Self::Row | Self::Column | Self::Leading)
@@ -118,6 +132,8 @@ impl Extent {
         let mut shape = tensor.to_vec();
         match (self, &mut shape[..]) {
             (Self::Tensor | Self::Model, _) => return vec![],
+            (Self::Products(pairs), _) => return vec![2, pairs, pairs],
+            (Self::History(pairs), _) => return [&[pairs], tensor].concat(),
             (Self::Row, [.., columns]) => *columns = 1,
             (Self::Column, [.., rows, _]) => *rows = 1,
             (Self::Leading, [_, others @ ..]) => others.iter_mut().for_each(|dim| *dim = (*dim).min(1)),
@@ -185,6 +201,16 @@ impl Slot {
         Self { extent: Extent::Leading, ..Self::element(name) }
     }
 
+    /// So many numbers an element that start at 0: one of each pair of a history.
+    pub const fn history(name: &'static str, pairs: usize) -> Self {
+        Self { extent: Extent::History(pairs), ..Self::element(name) }
+    }
+
+    /// The inner products of a history of so many pairs, which start at 0.
+    pub const fn products(name: &'static str, pairs: usize) -> Self {
+        Self { extent: Extent::Products(pairs), ..Self::element(name) }
+    }
+
     /// The same slot, whose numbers are never negative.
     pub const fn nonnegative(self) -> Self {
         Self { nonnegative: true, ..self }
@@ -225,6 +251,15 @@ pub enum Pass {
     Spread,
     /// One product of the matrices of all tensors.
     Product(Product),
+    /// The inner products of the gradient, of the last step's movement and of the change of the gradient with each
+    /// other and with the pairs of a [history](Slot::history), over the elements of each tensor.
+    Inner,
+    /// Those of all chunks of a tensor added up, a tensor at a time.
+    FinishInner,
+    /// Those of all tensors added up, and the recursion over the pairs, which ends with `finish`, once.
+    Recursion,
+    /// The direction of each element from the pairs, and the new pair.
+    Recall,
     /// `direction` and `land` of every element.
     Apply,
 }

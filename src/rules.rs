@@ -16,6 +16,7 @@ mod asgd;
 mod lamb;
 mod laprop;
 mod lars;
+mod lbfgs;
 mod lion;
 mod mars;
 mod muon;
@@ -73,6 +74,7 @@ all![
     prodigy::Prodigy,
     muon::Muon,
     normuon::NorMuon,
+    lbfgs::Lbfgs,
 ];
 
 pub use adafactor::AdafactorForm;

@@ -10,7 +10,7 @@ mod values;
 mod walk;
 
 pub use crate::tensor::Pages;
-pub use bindings::{Binding, bindings, element_slots, model_numbers, tensor_numbers};
+pub use bindings::{Binding, bindings, block_numbers, element_slots, model_numbers, place_of, tensor_numbers};
 pub use compose::compose;
 pub use constants::Switches;
 pub use values::Values;

@@ -42,6 +42,7 @@ pub fn measured(wrappers: &Wrappers) -> Option<Touch> {
 /// wrapper [counts](crate::wrapper::Wrapper::counts) elements before the update lands, from all that the update reads.
 pub fn of_rule(rule: &dyn AnyRule, counts: bool) -> Vec<Touch> {
     let slots = rule.slots().iter().filter(|slot| slot.extent == Extent::Element).count() as u32;
+    let of_history = rule.history().map_or(0, |pairs| 2 * pairs as u32);
     let l2 = matches!(rule.weight_decay(), WeightDecay::L2(_));
     let only = |touched: bool| if touched { slots } else { 0 };
     let late = !rule.stores_early();
@@ -60,7 +61,21 @@ pub fn of_rule(rule: &dyn AnyRule, counts: bool) -> Vec<Touch> {
                 lands: false,
                 written: only(stores),
             }),
-            Pass::Finish | Pass::FinishSums | Pass::FinishModel | Pass::FinishLines => {}
+            Pass::Inner => touches.push(Touch { param: l2, grad: true, read: slots + of_history, ..Touch::default() }),
+            Pass::Recall => touches.push(Touch {
+                param: l2,
+                grad: true,
+                read: slots + of_history,
+                lands: false,
+                // A pair takes the place of the oldest.
+                written: slots + 2,
+            }),
+            Pass::Finish
+            | Pass::FinishSums
+            | Pass::FinishModel
+            | Pass::FinishLines
+            | Pass::FinishInner
+            | Pass::Recursion => {}
             Pass::Apply => {
                 if counts {
                     touches.push(Touch { param: true, grad: true, read: slots, ..Touch::default() });

@@ -109,6 +109,23 @@ table! {
 }
 
 table! {
+    /// The inner products of one row of a history, as a partial result. The first row has the gradient's with itself,
+    /// the second those of the last step's pair, and each row behind them those of a pair that is kept.
+    inner {
+        /// f32: of the movement with the gradient; in the first row, of the gradient with itself.
+        MOVED_GRAD: 1,
+        /// f32: of the movement with the last change of the gradient; in the first row, the gradient's sizes added up.
+        MOVED_CHANGE: 1,
+        /// f32: of the change with the gradient.
+        CHANGE_GRAD: 1,
+        /// f32: of the change with the last change of the gradient.
+        CHANGE_CHANGE: 1,
+        /// f32: of the change with the last movement.
+        CHANGE_MOVED: 1,
+    }
+}
+
+table! {
     /// The first words of control: what stays on the device from step to step. Behind them stand the words of each
     /// tensor. A report is a copy of the words before `OTHERS`.
     control {
@@ -251,6 +268,9 @@ pub const NORM_WORDS: u64 = measured::LEN as u64;
 
 /// Words of a partial result of a rule's sums.
 pub const SUM_WORDS: u64 = sum::LEN as u64;
+
+/// Words of the inner products of one row of a history.
+pub const INNER_WORDS: u64 = inner::LEN as u64;
 
 /// Words of an entry of the chunk table, whatever walk reads it.
 pub const ENTRY_WORDS: usize = 16;

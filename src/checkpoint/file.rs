@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
+use crc::{CRC_32_ISCSI, Crc, Table};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::{Value, json};
 
@@ -210,21 +211,8 @@ fn in_file(path: &Path, error: impl fmt::Display) -> Error {
 
 /// The CRC-32C of these bytes (Castagnoli et al. 1993).
 fn crc32c(bytes: &[u8]) -> u32 {
-    const TABLE: [u32; 256] = {
-        let mut table = [0; 256];
-        let mut byte = 0;
-        while byte < 256 {
-            let (mut crc, mut bit) = (byte as u32, 0);
-            while bit < 8 {
-                crc = crc >> 1 ^ if crc & 1 == 1 { 0x82f6_3b78 } else { 0 };
-                bit += 1;
-            }
-            table[byte] = crc;
-            byte += 1;
-        }
-        table
-    };
-    !bytes.iter().fold(!0, |crc, byte| TABLE[(crc as u8 ^ byte) as usize] ^ crc >> 8)
+    static CRC: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISCSI);
+    CRC.checksum(bytes)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::binder::{Binder, Bindings, Call, ONCE, Value, run};
 use super::buffers::Grads;
 use super::engine::Engine;
-use super::limits::sums;
+use super::limits::{partial_words, sums};
 use super::ring::Slot;
 use super::slices::{Resolved, no_param};
 use super::{Buffers, Slice};
@@ -14,7 +14,6 @@ use crate::error::{Error, Result};
 use crate::plan::{Item, Plan, Span, Window, place, plan};
 use crate::shader::{Pages, Skeleton, Walk, model_numbers};
 use crate::tensor::{Access, DType, TensorSpec};
-use crate::words::{NORM_WORDS, SUM_WORDS};
 use crate::wrappers::Moving;
 
 /// Tables that are kept.
@@ -318,12 +317,9 @@ impl Engine {
                 slots: if accumulates { 0 } else { variant.slots },
                 state: if accumulates { vec![] } else { self.state_places[i].clone() },
                 lines: self.lines[i].filter(|_| steps).map(|lines| (self.line_places[i], lines)),
-                partial_words: match sums {
-                    _ if steps && self.wrappers.measures() => NORM_WORDS,
-                    true => SUM_WORDS,
-                    false => 0,
-                },
+                partial_words: if steps { partial_words(&*variant.rule, &self.wrappers) } else { 0 },
                 sums,
+                measured: steps && self.wrappers.measures(),
                 of_model: steps && variant.rule.sums_over_model(),
                 product: self.frames[i].filter(|_| steps),
             }

@@ -382,12 +382,14 @@ impl Over {
             Skeleton::FinishLines => Self::Lines,
             Skeleton::Sums
             | Skeleton::Spread
+            | Skeleton::Inner
+            | Skeleton::Recall
             | Skeleton::Counts
             | Skeleton::Apply
             | Skeleton::Moves
             | Skeleton::Accumulate => Self::Chunks,
-            Skeleton::Finish | Skeleton::FinishSums | Skeleton::FinishCounts => Self::Tensors,
-            Skeleton::FinishModel => Self::Model,
+            Skeleton::Finish | Skeleton::FinishSums | Skeleton::FinishInner | Skeleton::FinishCounts => Self::Tensors,
+            Skeleton::FinishModel | Skeleton::Recursion => Self::Model,
             Skeleton::Product => Self::Parts,
             Skeleton::Norms | Skeleton::FinishNorms | Skeleton::Decide => Self::Nothing,
         }

@@ -57,6 +57,8 @@ pub(crate) struct Engine {
     pub(super) groups: BindGroups,
     /// Stands in for pages that a dispatch does not use.
     pub(super) spare: Option<wgpu::Buffer>,
+    /// Gradients of 0.
+    zeros: Option<wgpu::Buffer>,
 }
 
 impl Engine {
@@ -149,6 +151,7 @@ impl Engine {
             kernels: HashMap::new(),
             groups: BindGroups::new(),
             spare: None,
+            zeros: None,
         };
         engine.write_control(control::SCALE, &[(LossScaleState::new(wrappers.loss_scale()).scale as f32).to_bits()])?;
         engine.write_control(control::UNSCALE, &[1.0f32.to_bits()])?;
@@ -166,6 +169,19 @@ impl Engine {
             }
         }
         Ok(engine)
+    }
+
+    /// A buffer of at least so many bytes, all 0. It starts with four words.
+    pub(crate) fn zeros(&mut self, bytes: u64) -> Result<wgpu::Buffer> {
+        match &self.zeros {
+            Some(buffer) if buffer.size() >= bytes => Ok(buffer.clone()),
+            _ => {
+                let size = bytes.next_multiple_of(16).max(16);
+                let create = || self.gpu.create_buffer("wgpu-optim/zeros", size, wgpu::BufferUsages::STORAGE);
+                let buffer = self.gpu.scoped_now(create)?;
+                Ok(self.zeros.insert(buffer).clone())
+            }
+        }
     }
 
     /// The device that it works on.
@@ -222,7 +238,7 @@ impl Engine {
             self.planned
                 .iter()
                 .map(|planned| planned.table.size())
-                .chain(self.spare.iter().map(wgpu::Buffer::size))
+                .chain(self.spare.iter().chain(&self.zeros).map(wgpu::Buffer::size))
                 .sum(),
             self.ring.size_bytes(),
         ]

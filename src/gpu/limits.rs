@@ -73,12 +73,7 @@ pub(super) fn scratch_words(tensors: &[TensorSpec], groups: &Groups, lines: &[Op
     let numbers = (0..tensors.len()).map(numbers).max().unwrap_or(0);
     let words = |(i, tensor): (usize, &TensorSpec)| {
         let rule = groups.rule_of(i);
-        let partial = match sums(rule, groups.wrappers()) {
-            _ if groups.wrappers().measures() => NORM_WORDS,
-            true => SUM_WORDS,
-            false => 0,
-        };
-        let partials = partial * tensor.len_elements().div_ceil(bounds.chunk_len());
+        let partials = partial_words(rule, groups.wrappers()) * tensor.len_elements().div_ceil(bounds.chunk_len());
         let of_matrix = |lines: Lines| lines.shares().iter().sum::<u64>().saturating_mul(lines.matrices);
         (numbers as u64 + partials).saturating_add(lines[i].map_or(0, of_matrix))
     };
@@ -89,7 +84,14 @@ pub(super) fn scratch_words(tensors: &[TensorSpec], groups: &Groups, lines: &[Op
 
 /// Whether chunks leave partial results of a rule's sums, or of a wrapper's counts.
 pub(super) fn sums(rule: &dyn AnyRule, wrappers: &Wrappers) -> bool {
-    rule.sums().next().is_some() || wrappers.counts()
+    rule.sum_words() > 0 || wrappers.counts()
+}
+
+/// Words of a partial result of any walk of a step.
+pub(super) fn partial_words(rule: &dyn AnyRule, wrappers: &Wrappers) -> u64 {
+    let measured = if wrappers.measures() { NORM_WORDS } else { 0 };
+    let counted = if wrappers.counts() { SUM_WORDS } else { 0 };
+    rule.sum_words().max(measured).max(counted)
 }
 
 /// The matrices of the tensors whose rule takes products, and behind each the numbers of its rows where it has any,

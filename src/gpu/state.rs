@@ -8,7 +8,7 @@ use crate::groups::Groups;
 use crate::plan::{Place, padded};
 use crate::rule::Extent;
 use crate::session::check_len;
-use crate::shader::{element_slots, model_numbers};
+use crate::shader::{block_numbers, element_slots, model_numbers, place_of};
 use crate::tensor::BLOCK;
 use crate::words::control;
 
@@ -50,8 +50,10 @@ impl Engine {
     fn pieces(&self, groups: &Groups, i: usize, name: &str) -> Result<Vec<(&wgpu::Buffer, Vec<Piece>)>> {
         let (slot, place) = groups.find_slot(i, &self.tensors[i].name, name)?;
         let rule = groups.rule_of(i);
-        if slot.extent == Extent::Model {
-            return Ok(self.scratch.iter().map(|scratch| (scratch, vec![(4 * place as u64, 4)])).collect());
+        if let Extent::Model | Extent::Products(_) = slot.extent {
+            let numbers = slot.extent.shape(&[]).into_iter().product::<usize>();
+            let piece = (4 * place as u64, 4 * numbers as u64);
+            return Ok(self.scratch.iter().map(|scratch| (scratch, vec![piece])).collect());
         }
         if slot.extent == Extent::Tensor {
             let words = self.tensor_numbers();
@@ -72,12 +74,15 @@ impl Engine {
             return Ok(vec![(slice.buffer, pieces)]);
         }
         let elements = element_slots(rule, &self.wrappers);
-        let index = elements.iter().position(|other| other.name == name).unwrap_or(0) as u64;
-        let of_piece = |(page, start, len): (_, u64, u64)| {
-            let block = |(first, count, span)| (start + 4 * (first * elements.len() as u64 + index * span), 4 * count);
-            (page, blocks(len).map(block).collect())
+        let (place, all) = (place_of(&elements, name).unwrap_or(0), block_numbers(&elements) as u64);
+        let of_piece = |index: u64| {
+            move |(page, start, len): (_, u64, u64)| {
+                let block = |(first, count, span)| (start + 4 * (first * all + index * span), 4 * count);
+                (page, blocks(len).map(block).collect())
+            }
         };
-        Ok(self.state_of(i).map(of_piece).collect())
+        let numbers = place..place + slot.extent.of_element();
+        Ok(numbers.flat_map(|index| self.state_of(i).map(of_piece(index as u64))).collect())
     }
 
     /// The pieces of a tensor's state: page, first byte, and elements.

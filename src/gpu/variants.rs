@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::limits::pages;
 use crate::groups::Groups;
 use crate::rule::{AnyRule, WeightDecay};
-use crate::shader::{Switches, element_slots, tensor_numbers};
+use crate::shader::{Switches, block_numbers, element_slots, tensor_numbers};
 
 /// Groups whose pipelines are the same.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ pub(super) fn variants(groups: &Groups, lanes: u32, limits: &wgpu::Limits) -> (V
                     && names(&*variant.rule) == names(rule)
             };
             let place = variants.iter().position(same).unwrap_or_else(|| {
-                let slots = element_slots(rule, groups.wrappers()).len() as u64;
+                let slots = block_numbers(&element_slots(rule, groups.wrappers())) as u64;
                 let pages = pages(limits, rule, groups.wrappers());
                 variants.push(Variant { rule: rule.boxed(), slots, pages, switches: Switches::default() });
                 members.push(Vec::new());

@@ -2,6 +2,7 @@
 
 use super::{AnyRule, Extent, Move, Numbers, Pass, Rule, Slot, Start, numbers};
 use crate::decay::WeightDecay;
+use crate::history::{self, Factors, Inner};
 use crate::lines::Lines;
 use crate::parts::{self, Combine, Real};
 use crate::product::Iteration;
@@ -212,6 +213,10 @@ struct Running<'a, R: Rule, F: Real> {
     iteration: Iteration<F>,
     /// Whether the last sums are of the product.
     of_product: bool,
+    /// The inner products of the rows of a history.
+    inner: Vec<Inner<F>>,
+    /// What the direction is made of.
+    factors: Factors<F>,
 }
 
 impl<'a, R: Rule, F: Real> Running<'a, R, F> {
@@ -228,13 +233,15 @@ impl<'a, R: Rule, F: Real> Running<'a, R, F> {
             stored: false,
             iteration: Iteration::default(),
             of_product: false,
+            inner: vec![],
+            factors: Factors::default(),
             rule,
             step,
         }
     }
 
     fn pass(&mut self, pass: Pass) {
-        let Self { rule, step, h, k, raw, wrapped, loader, sums, line_sums, stored, iteration, of_product } = self;
+        let Self { rule, step, h, k, raw, wrapped, loader, sums, line_sums, stored, iteration, of_product, .. } = self;
         let Step { common: c, params, grads, lines, state, wrappers, .. } = step;
         match pass {
             Pass::Lines | Pass::FinishLines | Pass::Spread | Pass::Product(_) if params.is_empty() => {}
@@ -294,7 +301,9 @@ impl<'a, R: Rule, F: Real> Running<'a, R, F> {
                 loader.product = iteration.elements(&lines);
             }
             // The sums of a tensor are whole already, and those of the model are no tensor's business.
-            Pass::FinishSums | Pass::FinishModel => {}
+            Pass::FinishSums | Pass::FinishModel | Pass::FinishInner | Pass::Recursion => {}
+            Pass::Inner => self.take_inner(),
+            Pass::Recall => self.recall(),
             Pass::Apply => {
                 // A rule that has stored its state in a pass of sums reads no gradient here, unless a wrapper does.
                 if *stored && !wrappers.iter().any(|around| around.counts) {
@@ -335,6 +344,74 @@ impl<'a, R: Rule, F: Real> Running<'a, R, F> {
             }
         }
     }
+
+    /// The numbers of the rule's history, and the pairs that it has at most.
+    fn history(&self) -> (history::Numbers<F>, usize) {
+        let most = (self.rule as &dyn AnyRule).history().expect("a pass of a rule with a history");
+        (history_of::<R, F>(&self.k), most)
+    }
+
+    /// What the walks over a history see of an element: its gradient, the change of the gradient, the last movement.
+    fn newest(&self, i: usize, step: F) -> [F; 3] {
+        let Step { common, params, state, .. } = &self.step;
+        let grad = prepare(common, params[i], self.wrapped[i]);
+        [grad, grad - state[field::<R>("g_prev")][i], step * state[field::<R>("d")][i]]
+    }
+
+    /// An element's pair.
+    fn pair(&self, place: usize, i: usize) -> [F; 2] {
+        let len = self.step.params.len();
+        ["s", "y"].map(|slot| self.step.state[field::<R>(slot)][place * len + i])
+    }
+
+    fn take_inner(&mut self) {
+        let (numbers, most) = self.history();
+        let len = self.step.params.len();
+        let sum = |value: &dyn Fn(usize) -> Inner<F>| parts::tree([F::zero(); 5], history::combine, len, value);
+        let newest = |i: usize| self.newest(i, numbers.step);
+        let mut rows = vec![sum(&|i| history::of_grad(newest(i)[0]))];
+        rows.push(sum(&|i| {
+            let [grad, change, moved] = newest(i);
+            history::inner([grad, change, moved], [moved, change])
+        }));
+        rows.resize(history::rows(most) as usize, [F::zero(); 5]);
+        for place in numbers.places(most) {
+            rows[2 + place] = sum(&|i| history::inner(newest(i), self.pair(place, i)));
+        }
+        self.inner = rows;
+    }
+
+    fn recall(&mut self) {
+        let (numbers, most) = self.history();
+        self.stored = true;
+        if numbers.updates == F::zero() {
+            return;
+        }
+        let len = self.step.params.len();
+        for i in 0..len {
+            let [grad, change, moved] = self.newest(i, numbers.last);
+            if let Some(place) = numbers.newest(most) {
+                self.step.state[field::<R>("s")][place * len + i] = moved;
+                self.step.state[field::<R>("y")][place * len + i] = change;
+            }
+            let d = history::recall(&numbers, &self.factors, grad, |place| self.pair(place, i));
+            self.step.state[field::<R>("d")][i] = d;
+            self.step.state[field::<R>("g_prev")][i] = grad;
+        }
+    }
+}
+
+/// Where a field of a rule's `State` stands among the fields.
+fn field<R: Rule>(name: &str) -> usize {
+    let names = <R::State<f32> as Numbers<f32>>::NAMES;
+    names.iter().position(|field| *field == name).expect("a rule with a history has this field")
+}
+
+/// The numbers of a history, which are those of the model.
+fn history_of<R: Rule, F: Real>(k: &R::Tensor<F>) -> history::Numbers<F> {
+    let mut numbers = [F::zero(); history::NAMES.len()];
+    k.write(&mut numbers);
+    history::Numbers::read(numbers)
 }
 
 impl<R: Rule, F: Real> Kernel<F> for R {
@@ -345,6 +422,7 @@ impl<R: Rule, F: Real> Kernel<F> for R {
     }
 
     fn step_model(&self, steps: Vec<(usize, Step<'_, F>)>, model: &mut [F]) {
+        let (model, products) = model.split_at_mut(<R::Tensor<F> as Numbers<F>>::NAMES.len());
         let mut k = R::Tensor::<F>::read(model);
         let mut all: Vec<_> = steps.into_iter().map(|(i, step)| (i, Running::new(self, step))).collect();
         let Some(&(last, _)) = all.last() else { return };
@@ -358,6 +436,20 @@ impl<R: Rule, F: Real> Kernel<F> for R {
                 all.iter().for_each(|(i, running)| sums[*i] = running.sums);
                 let sums = parts::list([F::zero(); 2], |a, b| combine.of(a, b), &sums);
                 self.finish(&all[0].1.h, sums, F::one(), &mut k);
+            }
+            if pass == Pass::Recursion {
+                let mut numbers = history_of::<R, F>(&k);
+                let most = (self as &dyn AnyRule).history().expect("a rule with a recursion has a history");
+                let mut rows = vec![vec![[F::zero(); 5]; history::rows(most) as usize]; last + 1];
+                all.iter_mut().for_each(|(i, running)| rows[*i] = std::mem::take(&mut running.inner));
+                let rows = history::add_up(rows);
+                let (factors, along) = history::recursion(&mut numbers, products, &rows, most);
+                let length = history::length(&mut numbers, &rows);
+                k = R::Tensor::<F>::read(&numbers.write());
+                if numbers.updates != F::zero() {
+                    self.finish(&all[0].1.h, [length, along], F::one(), &mut k);
+                }
+                all.iter_mut().for_each(|(_, running)| running.factors = factors.clone());
             }
             for (_, running) in &mut all {
                 running.k = k;

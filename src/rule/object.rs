@@ -6,8 +6,10 @@ use std::fmt::Debug;
 use super::{Carried, Extent, Kernel, Move, Numbers, Pass, Product, Rule, Slot, Sums};
 use crate::decay::WeightDecay;
 use crate::error::{Error, Result, at_least_zero, refuse};
+use crate::history;
 use crate::lines::Lines;
 use crate::tensor::TensorSpec;
+use crate::words::{INNER_WORDS, SUM_WORDS};
 
 /// A rule as an object: what the registry, the config, the reference and the engine know of it.
 pub trait AnyRule: Any + Kernel<f32> + Kernel<f64> + Debug + Send + Sync {
@@ -93,7 +95,7 @@ impl<R: Rule> AnyRule for R {
         R::TAKES_SIGNS
     }
     fn elementwise(&self) -> bool {
-        let finishes = |pass: &Pass| matches!(pass, Pass::Finish | Pass::FinishModel);
+        let finishes = |pass: &Pass| matches!(pass, Pass::Finish | Pass::FinishModel | Pass::Recursion);
         R::ELEMENTWISE && !Rule::passes(self).iter().any(finishes)
     }
     fn rests(&self) -> bool {
@@ -247,7 +249,21 @@ impl dyn AnyRule {
 
     /// Whether the rule sums over the whole model.
     pub fn sums_over_model(&self) -> bool {
-        self.passes().contains(&Pass::FinishModel)
+        self.passes().iter().any(|pass| matches!(pass, Pass::FinishModel | Pass::Recursion))
+    }
+
+    /// The pairs that the rule's history has at most, where the rule has one.
+    pub fn history(&self) -> Option<usize> {
+        self.slots().iter().find_map(|slot| match slot.extent {
+            Extent::History(pairs) => Some(pairs),
+            _ => None,
+        })
+    }
+
+    /// Words of a partial result of the rule's sums, 0 without sums.
+    pub fn sum_words(&self) -> u64 {
+        let words = |pairs| history::rows(pairs) * INNER_WORDS;
+        self.history().map(words).or(self.sums().next().map(|_| SUM_WORDS)).unwrap_or(0)
     }
 
     /// Refuses a field that is the whole model's where a group sets it.
@@ -279,9 +295,9 @@ impl dyn AnyRule {
         })
     }
 
-    /// Whether a pass of sums stores the state.
+    /// Whether a pass before the update stores the state.
     pub fn stores_early(&self) -> bool {
-        self.sums().any(|sums| sums.stores)
+        self.sums().any(|sums| sums.stores) || self.passes().contains(&Pass::Recall)
     }
 }
 

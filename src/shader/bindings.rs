@@ -2,9 +2,9 @@
 //! which the state buffer holds them.
 
 use super::walk::Skeleton;
-use crate::rule::{AnyRule, Extent, Pass, Slot};
+use crate::history;
+use crate::rule::{AnyRule, Pass, Slot};
 use crate::tensor::Pages;
-use crate::words::SUM_WORDS;
 use crate::wrappers::Wrappers;
 
 /// A storage buffer of a composed shader, in the order of the binding numbers.
@@ -71,21 +71,21 @@ pub(super) struct Declares {
 /// Whether a walk reads parameters, and whether it reads gradients.
 pub(super) fn declares(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton) -> Declares {
     use Skeleton::{
-        Accumulate, Apply, Counts, Decide, Finish, FinishCounts, FinishLines, FinishModel, FinishNorms, FinishSums,
-        Lines, Moves, Norms, Product, Spread, Sums,
+        Accumulate, Apply, Counts, Decide, Finish, FinishCounts, FinishInner, FinishLines, FinishModel, FinishNorms,
+        FinishSums, Inner, Lines, Moves, Norms, Product, Recall, Recursion, Spread, Sums,
     };
     let grads = match skeleton {
-        Lines | Sums | Spread | Counts | Norms | Accumulate => true,
+        Lines | Sums | Spread | Inner | Recall | Counts | Norms | Accumulate => true,
         // A wrapper that counts compares the update with the gradient.
         Apply => !rule.stores_early() || wrappers.counts(),
-        FinishLines | Finish | FinishSums | FinishModel | Product | FinishCounts | Moves | FinishNorms | Decide => {
-            false
-        }
+        FinishLines | Finish | FinishSums | FinishModel | Product | FinishInner | Recursion | FinishCounts | Moves
+        | FinishNorms | Decide => false,
     };
     let params = match skeleton {
-        Lines | Sums | Spread | Counts | Apply | Moves | Accumulate => true,
+        Lines | Sums | Spread | Inner | Recall | Counts | Apply | Moves | Accumulate => true,
         Norms => wrappers.measures_params(),
-        FinishLines | Finish | FinishSums | FinishModel | Product | FinishCounts | FinishNorms | Decide => false,
+        FinishLines | Finish | FinishSums | FinishModel | Product | FinishInner | Recursion | FinishCounts
+        | FinishNorms | Decide => false,
     };
     Declares { params, grads }
 }
@@ -93,8 +93,8 @@ pub(super) fn declares(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skelet
 /// The bindings that a rule's shader of this skeleton declares.
 pub fn bindings(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, pages: Pages) -> Vec<Binding> {
     use Skeleton::{
-        Accumulate, Apply, Counts, Decide, Finish, FinishCounts, FinishLines, FinishModel, FinishNorms, FinishSums,
-        Lines, Moves, Norms, Product, Spread, Sums,
+        Accumulate, Apply, Counts, Decide, Finish, FinishCounts, FinishInner, FinishLines, FinishModel, FinishNorms,
+        FinishSums, Inner, Lines, Moves, Norms, Product, Recall, Recursion, Spread, Sums,
     };
     let Declares { params, grads } = declares(rule, wrappers, skeleton);
     let (apart, values) = (pages == Pages::Apart, params || grads);
@@ -104,7 +104,7 @@ pub fn bindings(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, pag
     };
     let scratch = match skeleton {
         Lines | FinishLines | Sums | Finish | FinishSums | FinishModel | Spread | Counts | FinishCounts => true,
-        Norms | FinishNorms => true,
+        Inner | FinishInner | Recursion | Recall | Norms | FinishNorms => true,
         Apply => tensor_numbers(rule, wrappers) > 0,
         Product | Moves | Decide | Accumulate => false,
     };
@@ -112,15 +112,16 @@ pub fn bindings(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, pag
         // The rows of a rule with products stand in the page of work.
         Lines | FinishLines => !rule.has_products(),
         Sums | Spread | Counts | Apply => rule.has_lines() && !rule.has_products(),
-        Finish | FinishSums | FinishModel | Product | FinishCounts | Moves | Norms | FinishNorms | Decide
-        | Accumulate => false,
+        Finish | FinishSums | FinishModel | Product | Inner | FinishInner | Recursion | Recall | FinishCounts
+        | Moves | Norms | FinishNorms | Decide | Accumulate => false,
     };
     let work = match skeleton {
         Product => true,
         Lines | FinishLines | Sums | Spread | Counts | Apply => rule.has_products(),
         _ => false,
     };
-    let state = matches!(skeleton, Sums | Spread | Counts | Apply | Moves) && !element_slots(rule, wrappers).is_empty();
+    let state = matches!(skeleton, Sums | Spread | Inner | Recall | Counts | Apply | Moves)
+        && !element_slots(rule, wrappers).is_empty();
     let decides = matches!(skeleton, FinishNorms | Decide);
     // Once it is decided which records a step has, they come from there.
     let reads_control = wrappers.is_controlled() && !decides;
@@ -145,14 +146,25 @@ pub fn bindings(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, pag
 /// The slots of an element in the order in which a block holds them: the rule's, then the wrappers'.
 pub fn element_slots(rule: &dyn AnyRule, wrappers: &Wrappers) -> Vec<Slot> {
     let all = rule.slots().into_iter().chain(wrappers.slots_in_blocks(rule));
-    all.filter(|slot| slot.extent == Extent::Element).collect()
+    all.filter(|slot| slot.extent.of_element() > 0).collect()
+}
+
+/// Numbers that a block of state holds for each element.
+pub fn block_numbers(slots: &[Slot]) -> usize {
+    slots.iter().map(|slot| slot.extent.of_element()).sum()
+}
+
+/// How many numbers of an element stand before those of this slot.
+pub fn place_of(slots: &[Slot], name: &str) -> Option<usize> {
+    let slot = slots.iter().position(|slot| slot.name == name)?;
+    Some(block_numbers(&slots[..slot]))
 }
 
 /// Numbers that a tensor has in the scratch buffer: those of the rule's `Tensor`, where a pass finishes them, or the
 /// tensor's sums, where the rule sums over the model; then the factor of a wrapper that counts.
 pub fn tensor_numbers(rule: &dyn AnyRule, wrappers: &Wrappers) -> usize {
     let own = match rule.sums_over_model() {
-        true => SUM_WORDS as usize,
+        true => rule.sum_words() as usize,
         false if rule.passes().contains(&Pass::Finish) => rule.names().tensor.len(),
         false => 0,
     };
@@ -161,5 +173,6 @@ pub fn tensor_numbers(rule: &dyn AnyRule, wrappers: &Wrappers) -> usize {
 
 /// Numbers that the model has in the scratch buffer, before those of the tensors.
 pub fn model_numbers(rule: &dyn AnyRule) -> usize {
-    if rule.sums_over_model() { rule.names().tensor.len() } else { 0 }
+    let of_rule = if rule.sums_over_model() { rule.names().tensor.len() } else { 0 };
+    of_rule + rule.history().map_or(0, history::words)
 }

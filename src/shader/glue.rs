@@ -3,7 +3,9 @@
 
 use std::fmt::Write;
 
-use super::bindings::{Binding, bindings, declares, element_slots, model_numbers, tensor_numbers};
+use super::bindings::{
+    Binding, bindings, block_numbers, declares, element_slots, model_numbers, place_of, tensor_numbers,
+};
 use super::hooks::{hooks, in_walk};
 use super::values::{Values, load_elements, load_four, load_words, page_glue, store_params};
 use super::walk::Skeleton;
@@ -72,6 +74,16 @@ pub(super) fn glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, 
                 false => text.push_str(&format!("fn load_grad{NONE}")),
             }
         }
+        Skeleton::Inner | Skeleton::Recall => {
+            text.push_str(&load_elements("param", values));
+            text.push_str(&load_elements("grad", values));
+            text.push_str(&state_place(rule, wrappers));
+            let slots = element_slots(rule, wrappers);
+            for slot in rule.slots().iter().filter(|slot| slot.extent.of_element() > 0) {
+                let place = place_of(&slots, slot.name).unwrap_or(0);
+                text.push_str(&slot_glue(slot.name, place, matches!(slot.extent, Extent::History(_))));
+            }
+        }
         Skeleton::Norms | Skeleton::Accumulate => {
             match declares.params {
                 true => text.push_str(&load_elements("param", values)),
@@ -85,6 +97,8 @@ pub(super) fn glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, 
         | Skeleton::FinishSums
         | Skeleton::FinishModel
         | Skeleton::Product
+        | Skeleton::FinishInner
+        | Skeleton::Recursion
         | Skeleton::FinishCounts
         | Skeleton::FinishNorms
         | Skeleton::Decide => {}
@@ -129,23 +143,24 @@ pub(super) fn glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, 
 /// `whole` where values lie in any of several pages.
 fn shared_words(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, whole: bool) -> String {
     use Skeleton::{
-        Accumulate, Apply, Counts, Decide, Finish, FinishCounts, FinishLines, FinishModel, FinishNorms, FinishSums,
-        Lines, Moves, Norms, Product, Spread, Sums,
+        Accumulate, Apply, Counts, Decide, Finish, FinishCounts, FinishInner, FinishLines, FinishModel, FinishNorms,
+        FinishSums, Inner, Lines, Moves, Norms, Product, Recall, Recursion, Spread, Sums,
     };
     let entry = match skeleton {
-        Sums | Spread | Counts | Apply | Moves | Norms | Accumulate => words::entry::<Chunk>(whole),
+        Sums | Spread | Inner | Recall | Counts | Apply | Moves | Norms | Accumulate => words::entry::<Chunk>(whole),
         Product => words::entry::<MatrixTile>(whole),
-        Finish | FinishSums | FinishCounts | FinishNorms => words::entry::<TensorSums>(whole),
-        FinishModel => words::entry::<ModelSums>(whole),
+        Finish | FinishSums | FinishInner | FinishCounts | FinishNorms => words::entry::<TensorSums>(whole),
+        FinishModel | Recursion => words::entry::<ModelSums>(whole),
         Lines => words::entry::<Tile>(whole),
         FinishLines => words::entry::<LinesOfMatrix>(whole),
         Decide => String::new(),
     };
     let has_sums = match skeleton {
         Sums | Finish | FinishSums | FinishModel | Spread | Counts | FinishCounts => true,
-        Apply => tensor_numbers(rule, wrappers) > 0,
+        Apply => rule.history().is_none() && tensor_numbers(rule, wrappers) > 0,
         _ => false,
     };
+    let of_history = matches!(skeleton, Inner | FinishInner | Recursion);
     let measures = matches!(skeleton, Norms | FinishNorms | Decide);
     let mut text = words::marks();
     for (declared, constants) in [
@@ -159,6 +174,7 @@ fn shared_words(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, who
         (skeleton == Decide, words::constants("WORLD", words::world::WORDS, words::world::LEN)),
         (skeleton == Decide, words::stages()),
         (has_sums, words::constants("SUM", words::sum::WORDS, words::sum::LEN)),
+        (of_history, words::constants("INNER", words::inner::WORDS, words::inner::LEN)),
         (skeleton != Decide, entry),
     ] {
         text.push_str(if declared { &constants } else { "" });
@@ -229,27 +245,31 @@ fn line(text: &mut String, arguments: std::fmt::Arguments<'_>) {
     writeln!(text, "{arguments}").expect("a string takes any text");
 }
 
-/// The way to the state, which is stored block by block: all slots of a block stand one behind the other.
+/// Where the numbers of an element stand in the bound state, which is stored block by block: all slots of a block stand
+/// one behind the other.
+fn state_place(rule: &dyn AnyRule, wrappers: &Wrappers) -> String {
+    let body = match block_numbers(&element_slots(rule, wrappers)) {
+        0 => "    return Place(0u, 0u);\n".into(),
+        1 => "    return Place(chunk.state + q, 0u);\n".into(),
+        count => {
+            let others = count - 1;
+            format!(
+                "    let inside = q % BLOCK_QUADS;
+    return Place(chunk.state + {count}u * q - {others}u * inside, min(BLOCK_QUADS, quads(chunk.len) - (q - inside)));
+"
+            )
+        }
+    };
+    format!("fn state_place(chunk: Chunk, q: u32) -> Place {{\n{body}}}\n\n")
+}
+
+/// The way to the state.
 fn state_glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton) -> String {
     let slots = element_slots(rule, wrappers);
     let lanes = ["s0", "s1", "s2", "s3"];
     let pointers = lanes.map(|s| format!("{s}: ptr<function, State>")).join(", ");
     let values = lanes.map(|s| format!("{s}: State")).join(", ");
-    let mut place = String::from("fn state_place(chunk: Chunk, q: u32) -> Place {\n");
-    match slots.len() {
-        0 => place.push_str("    return Place(0u, 0u);\n}\n\n"),
-        1 => place.push_str("    return Place(chunk.state + q, 0u);\n}\n\n"),
-        count => {
-            let others = count - 1;
-            place.push_str(&format!(
-                "    let inside = q % BLOCK_QUADS;
-    return Place(chunk.state + {count}u * q - {others}u * inside, min(BLOCK_QUADS, quads(chunk.len) - (q - inside)));
-}}
-
-"
-            ));
-        }
-    }
+    let place = state_place(rule, wrappers);
     let mut load = format!("fn load_state(chunk: Chunk, c: Common, q: u32, p: vec4<f32>, {pointers}) {{\n");
     let mut store = format!("fn store_state(chunk: Chunk, q: u32, {values}) {{\n");
     let reads = matches!(skeleton, Skeleton::Counts | Skeleton::Spread);
@@ -297,21 +317,23 @@ fn state_glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton) -> St
     let mut text = format!("{place}{load}}}\n\n{store}}}\n\n");
     for wrapper in in_walk(rule, wrappers, skeleton) {
         let slot = wrapper.slot(wrappers.setting(rule)).map(|slot| slot.name);
-        if let Some(place) = slots.iter().position(|other| Some(other.name) == slot) {
-            text.push_str(&slot_glue(slots[place].name, place));
+        if let Some((name, place)) = slot.and_then(|name| Some((name, place_of(&slots, name)?))) {
+            text.push_str(&slot_glue(name, place, false));
         }
     }
     text
 }
 
-/// The way to a wrapper's slot, which has this place among the slots of an element.
-fn slot_glue(name: &str, place: usize) -> String {
-    let word = format!("states[at.first + {place}u * at.span]");
+/// The way to a slot, which has this place among the numbers of an element. A history has one number for each pair.
+fn slot_glue(name: &str, place: usize, of_pairs: bool) -> String {
+    let (pair, index) =
+        if of_pairs { (", pair: u32", format!("({place}u + pair)")) } else { ("", format!("{place}u")) };
+    let word = format!("states[at.first + {index} * at.span]");
     let at = "    let at = state_place(chunk, q);\n";
     format!(
-        "fn load_{name}(chunk: Chunk, q: u32) -> vec4<f32> {{\n{at}    return decode_f32({word});\n}}
+        "fn load_{name}(chunk: Chunk, q: u32{pair}) -> vec4<f32> {{\n{at}    return decode_f32({word});\n}}
 
-fn store_{name}(chunk: Chunk, q: u32, numbers: vec4<f32>) {{\n{at}    {word} = encode_f32(numbers);\n}}
+fn store_{name}(chunk: Chunk, q: u32{pair}, numbers: vec4<f32>) {{\n{at}    {word} = encode_f32(numbers);\n}}
 
 "
     )
@@ -357,9 +379,25 @@ fn tensor_glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, boun
         line(&mut text, format_args!("    scratch[{}] = bitcast<u32>(k.{name});", number(i)));
     }
     text.push_str("}\n\n");
-    if matches!(skeleton, Skeleton::FinishSums | Skeleton::FinishModel) {
+    if matches!(skeleton, Skeleton::FinishSums | Skeleton::FinishModel | Skeleton::FinishInner | Skeleton::Recursion) {
         line(&mut text, format_args!("// Where the sums of a tensor stand.\nfn sums_of(tensor: u32) -> u32 {{"));
         line(&mut text, format_args!("    return {};\n}}\n", of_tensor(0)));
     }
-    text + include_str!("../../shaders/glue/sum_partials.wgsl")
+    match skeleton {
+        Skeleton::Recall | Skeleton::Recursion => {
+            line(&mut text, format_args!("const MEMORY: u32 = {}u; // words before the history's\n", names.len()));
+            text.push_str(include_str!("../../shaders/glue/history.wgsl"));
+        }
+        _ => {}
+    }
+    match skeleton {
+        Skeleton::Inner => text + include_str!("../../shaders/glue/rows.wgsl"),
+        Skeleton::FinishInner | Skeleton::Recursion => {
+            piece(&mut text, include_str!("../../shaders/glue/rows.wgsl"));
+            text + include_str!("../../shaders/glue/row_of.wgsl")
+        }
+        Skeleton::Recall => text,
+        Skeleton::Apply if rule.history().is_some() => text,
+        _ => text + include_str!("../../shaders/glue/sum_partials.wgsl"),
+    }
 }

@@ -24,7 +24,7 @@ struct Hook {
 
 /// The hooks in the order in which a step meets them.
 const HOOKS: [Hook; 12] = {
-    use Skeleton::{Apply, Counts, Decide, FinishCounts, Lines, Moves, Spread, Sums};
+    use Skeleton::{Apply, Counts, Decide, FinishCounts, Inner, Lines, Moves, Recall, Spread, Sums};
     [
         Hook {
             name: "takes_all",
@@ -51,7 +51,7 @@ const HOOKS: [Hook; 12] = {
         },
         Hook {
             name: "gradient",
-            skeletons: &[Lines, Sums, Spread, Counts, Apply],
+            skeletons: &[Lines, Sums, Spread, Inner, Recall, Counts, Apply],
             head: "fn wrapped_gradient(w: Wrapped, raw: f32) -> f32 {\n    var g = raw;",
             call: "    g = NAME_gradient(w.NAME, g);",
             tail: "    return g;\n}",

@@ -24,6 +24,14 @@ pub enum Skeleton {
     Spread,
     /// One workgroup makes a part of a product of matrices.
     Product,
+    /// One workgroup a chunk takes inner products of the gradient and the pairs of a history.
+    Inner,
+    /// One workgroup a tensor combines those of the tensor's chunks.
+    FinishInner,
+    /// One workgroup combines those of all tensors, and makes the coefficients of the direction of them.
+    Recursion,
+    /// One workgroup a chunk makes the direction of each element, and keeps the newest pair.
+    Recall,
     /// One workgroup a chunk counts the chunk's elements for a wrapper, by what the rule is about to subtract.
     Counts,
     /// One workgroup a tensor adds the chunks' counts up, and the wrapper makes the tensor's factor of them.
@@ -53,7 +61,7 @@ struct Parts {
 
 impl Skeleton {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 20] = [
         Self::Lines,
         Self::FinishLines,
         Self::Sums,
@@ -62,6 +70,10 @@ impl Skeleton {
         Self::FinishModel,
         Self::Spread,
         Self::Product,
+        Self::Inner,
+        Self::FinishInner,
+        Self::Recursion,
+        Self::Recall,
         Self::Counts,
         Self::FinishCounts,
         Self::Apply,
@@ -77,6 +89,8 @@ impl Skeleton {
         const MEASURED: &str = include_str!("../../shaders/skeletons/measured.wgsl");
         const TREE: &str = include_str!("../../shaders/skeletons/tree.wgsl");
         const PREPARE: &str = include_str!("../../shaders/skeletons/prepare.wgsl");
+        const PREPARED: &str = include_str!("../../shaders/skeletons/prepared.wgsl");
+        const ROWS: &str = include_str!("../../shaders/skeletons/rows.wgsl");
         const PARTIALS: &str = include_str!("../../shaders/skeletons/partials.wgsl");
         match self {
             Self::Lines => Parts {
@@ -126,6 +140,30 @@ impl Skeleton {
                 entry: "multiply",
                 base: &[],
                 text: include_str!("../../shaders/skeletons/product.wgsl"),
+            },
+            Self::Inner => Parts {
+                name: "inner",
+                entry: "inner_of_chunk",
+                base: &[PREPARE, PREPARED, ROWS, TREE],
+                text: include_str!("../../shaders/skeletons/inner.wgsl"),
+            },
+            Self::FinishInner => Parts {
+                name: "finish_inner",
+                entry: "finish_inner",
+                base: &[ROWS],
+                text: include_str!("../../shaders/skeletons/finish_inner.wgsl"),
+            },
+            Self::Recursion => Parts {
+                name: "recursion",
+                entry: "recursion",
+                base: &[ROWS],
+                text: include_str!("../../shaders/skeletons/recursion.wgsl"),
+            },
+            Self::Recall => Parts {
+                name: "recall",
+                entry: "recall_chunk",
+                base: &[PREPARE, PREPARED],
+                text: include_str!("../../shaders/skeletons/recall.wgsl"),
             },
             Self::Counts => Parts {
                 name: "counts",
@@ -239,6 +277,10 @@ impl Walk {
             Pass::FinishModel => Self { sums: last, ..Self::new(Skeleton::FinishModel) },
             Pass::Spread => Self::new(Skeleton::Spread),
             Pass::Product(product) => Self { product: Some(product), ..Self::new(Skeleton::Product) },
+            Pass::Inner => Self::new(Skeleton::Inner),
+            Pass::FinishInner => Self::new(Skeleton::FinishInner),
+            Pass::Recursion => Self::new(Skeleton::Recursion),
+            Pass::Recall => Self::new(Skeleton::Recall),
             Pass::Apply => Self::new(Skeleton::Apply),
         };
         let mut walks: Vec<_> = rule.passes().into_iter().map(walk).collect();

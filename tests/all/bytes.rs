@@ -188,7 +188,9 @@ fn the_plan_has_the_bytes_of_the_texts_and_their_walks() {
                 let tensors: Vec<_> = tensors.iter().map(|tensor| tensor.clone().with_grad_dtype(dtype)).collect();
                 let elements: u64 = tensors.iter().map(TensorSpec::len_elements).sum();
                 let form = rule.for_matrices().filter(|_| matrices).unwrap_or_else(|| rule.clone());
-                let bytes = Traffic::of_step(&what, &*form, dtype);
+                // Two walks go over a history, a loop over the pairs each; the text counts for one pair.
+                let of_pairs = form.history().map_or(0, |pairs| 2 * 2 * 4 * (pairs as u64 - 1));
+                let bytes = Traffic::of_step(&what, &*form, dtype) + of_pairs;
                 let walks = Walk::of_step(&*form, &Wrappers::default()).len();
                 let plan = plan(&gpu, Config::from(rule.clone()), &tensors).unwrap();
                 let found = (plan.bytes, plan.passes, plan.windows, plan.dispatches);

@@ -66,7 +66,14 @@ fn shaders() -> Vec<Shader> {
             for ((wrapped, around), &(skeleton, (access, grad))) in wraps {
                 let is_decided = skeleton.knows_no_rule() && skeleton != Skeleton::Accumulate;
                 let counts = matches!(skeleton, Skeleton::Counts | Skeleton::FinishCounts);
-                if is_decided && !around.is_controlled() || counts && !around.counts() {
+                let of_history = matches!(
+                    skeleton,
+                    Skeleton::Inner | Skeleton::FinishInner | Skeleton::Recursion | Skeleton::Recall
+                );
+                if is_decided && !around.is_controlled()
+                    || counts && !around.counts()
+                    || of_history && rule.history().is_none()
+                {
                     continue;
                 }
                 let text = compose(&*rule, &around, skeleton, Values::apart(access, grad));

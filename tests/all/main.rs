@@ -36,6 +36,8 @@ mod init;
 #[cfg(feature = "gpu")]
 mod joint;
 #[cfg(feature = "gpu")]
+mod lbfgs;
+#[cfg(feature = "gpu")]
 mod mixed;
 #[cfg(feature = "gpu")]
 mod on_device;

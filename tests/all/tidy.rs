@@ -7,7 +7,7 @@ use std::path::Path;
 
 /// Modules from the ground up. A module uses those of lower floors, and of its own only [`NEIGHBOURS`].
 const FLOORS: [&[&str]; 12] = [
-    &["error", "tensor", "words", "parts", "lines", "product", "decay"],
+    &["error", "tensor", "words", "parts", "lines", "product", "history", "decay"],
     &["rule", "rule/*", "wrapper", "options", "schedule", "schedule/*", "init", "init/*"],
     &["control"],
     &["wrappers", "wrappers/*"],
@@ -37,6 +37,7 @@ const NEIGHBOURS: &[(&str, &str, &[&str])] = &[
     ("product", "parts", &["Real"]),
     ("product", "lines", &["Lines"]),
     ("product", "tensor", &["TensorSpec"]),
+    ("history", "parts", &["Real", "min"]),
     ("plan", "plan/*", &[]),
     ("plan/*", "plan", &[]),
     ("plan/*", "plan/*", &[]),
