@@ -9,7 +9,7 @@ use crate::parts::{Real, at_least, ema};
 use crate::rule::Reject;
 use crate::rule::{Carried, Pass, Product, Rule, Slot, Sums, WeightDecay, numbers, options};
 
-/// Muon: momentum whose matrix is made nearly orthogonal, so that all directions move alike.
+/// Muon: momentum whose matrix is made nearly orthogonal, so that no singular vector dominates the update.
 ///
 /// A tensor of rank 2 or more is a matrix of `r` rows, its first dimension, and `c` columns, all others together.
 /// The rule refuses tensors below rank 2. `m = momentum*m + (1-momentum)*g`, then `u = momentum*m + (1-momentum)*g` of

@@ -9,8 +9,8 @@ use crate::parts::{Real, at_least, ema};
 use crate::rule::Reject;
 use crate::rule::{Carried, Pass, Product, Rule, Slot, Sums, WeightDecay, numbers, options};
 
-/// NorMuon: [`Muon`](super::Muon) whose rows are divided by their root mean square so far, so that all neurons move
-/// alike.
+/// NorMuon: [`Muon`](super::Muon) whose rows are divided by their root mean square so far, so that the weights of all
+/// neurons move equally far.
 ///
 /// `X` comes from the same iteration as Muon's. `v = beta2*v + (1-beta2)*mean(X^2)` over each row, without a bias
 /// correction; `N = X/(sqrt(v) + eps_row)`; then by [`UpdateScale`] `p -= lr*f*N*norm(X)/(norm(N) + eps_row)` or
