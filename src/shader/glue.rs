@@ -166,7 +166,7 @@ fn shared_words(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, who
     text
 }
 
-/// Where a tensor's numbers stand, and how they are read.
+/// Adds the functions that find a tensor's record and read its numbers.
 fn record_glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton) -> String {
     let mut text = String::new();
     let is_controlled = wrappers.is_controlled();
@@ -196,7 +196,7 @@ fn record_glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton) -> S
     text + &hooks(rule, wrappers, skeleton, source, decided)
 }
 
-/// The way to the step's words and to control, in walks that know no rule.
+/// Adds the functions that read the step's words and `control`, in walks that know no rule.
 fn decision_glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton) -> String {
     let mut text = String::new();
     let mut add = |wanted: bool, file: &str| {
@@ -229,7 +229,8 @@ fn line(text: &mut String, arguments: std::fmt::Arguments<'_>) {
     writeln!(text, "{arguments}").expect("a string takes any text");
 }
 
-/// The way to the state, which is stored block by block: all slots of a block stand one behind the other.
+/// Adds the functions that load and store the state, which lies block by block: all slots of a block stand one behind
+/// the other.
 fn state_glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton) -> String {
     let slots = element_slots(rule, wrappers);
     let lanes = ["s0", "s1", "s2", "s3"];
@@ -304,7 +305,7 @@ fn state_glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton) -> St
     text
 }
 
-/// The way to a wrapper's slot, which has this place among the slots of an element.
+/// Adds the functions that load and store a wrapper's slot, which has this place among the slots of an element.
 fn slot_glue(name: &str, place: usize) -> String {
     let word = format!("states[at.first + {place}u * at.span]");
     let at = "    let at = state_place(chunk, q);\n";
