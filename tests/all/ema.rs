@@ -72,7 +72,7 @@ fn every_rule_keeps_a_mean_of_its_parameters() {
             let mut twin = Parity::new(&gpu, &Config::from(rule).wrap(Ema { decay: DECAY, debias }), &list, 51);
             let read = |twin: &Parity, i: usize| twin.params.read_blocking(&list[i].name).unwrap();
             let mut means: Vec<_> = (0..list.len()).map(|i| Mean::new(&read(&twin, i), debias)).collect();
-            // A look-ahead would have moved what sits out.
+            // A look-ahead would have moved the tensors that take no part.
             let some: &[&str] = if twin.optimizer.needs_look_ahead() { &[] } else { &["t3", "m0"] };
             for absent in [&[][..], some, &[]] {
                 let worst = twin.step_without(absent);
