@@ -1,5 +1,5 @@
 // Draws values one by one: a whole number of at most 24 bits, times a scale, plus a base. A lane draws four.
-// Twin: `Draw` in src/init.rs
+// Twin: `Draw` in src/init/values.rs
 
 override LANES: u32 = 256u;
 

@@ -1,5 +1,5 @@
 // Makes vectors orthonormal by modified Gram-Schmidt, a pivot at a time, and puts them into their tensor.
-// Twin: `Orthogonal` in src/init.rs
+// Twin: `Orthogonal` in src/init/values.rs
 
 override LANES: u32 = 256u;
 
