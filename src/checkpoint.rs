@@ -120,7 +120,7 @@ pub(crate) enum Values {
 }
 
 impl Values {
-    /// Takes over values of a number type of so many bytes.
+    /// Takes over values in the precision that they have.
     pub(crate) fn of<F: Real>(values: impl Iterator<Item = F>) -> Self {
         match size_of::<F>() {
             4 => Self::F32(values.map(|value| value.f64() as f32).collect()),

@@ -111,7 +111,7 @@ impl Bound {
         }
     }
 
-    /// The number of dispatches that this part has.
+    /// How many dispatches the whole step has.
     pub(crate) fn dispatches(&self) -> usize {
         let calls = self.measures.iter().chain(&self.decides).chain(&self.calls);
         calls.map(|call| call.dispatches.len()).sum()
