@@ -116,7 +116,7 @@ fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Those with one of the wanted names; all where none is wanted.
+/// Keeps what has one of the wanted names; all where no name is wanted.
 fn chosen<T>(all: Vec<T>, wanted: &[String], kind: &str, names: impl Fn(&T) -> Vec<String>) -> Result<Vec<T>> {
     let known: BTreeSet<String> = all.iter().flat_map(&names).collect();
     match wanted.iter().find(|name| !known.contains(*name)) {
@@ -147,13 +147,13 @@ impl Effort {
     };
 }
 
-/// A rule with the options that it is timed with.
+/// A rule with the options with which it is timed.
 struct Subject {
     rule: &'static str,
     /// The rule's name; where the options are not the defaults, their case's too.
     label: String,
     config: Config,
-    /// Of one element.
+    /// The bytes that a step reads and writes of one element.
     load: Load,
     /// Whether it is a rule's defaults, and no rule before it moves the same bytes in the same passes.
     first_of_its_load: bool,
@@ -217,7 +217,7 @@ struct Desk<'a> {
     elements: u64,
     params: Arena,
     grads: Arena,
-    /// Of each form that the rule has for these tensors.
+    /// The bytes of a step, for each form that the rule has for these tensors.
     traffic: Vec<Traffic>,
     effort: Effort,
 }

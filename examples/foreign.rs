@@ -41,7 +41,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Buffers of so many bytes.
+/// Makes buffers of so many bytes.
 fn pages(gpu: &Gpu, count: usize, size: u64) -> Vec<Buffer> {
     let usage = BufferUsages::STORAGE | BufferUsages::COPY_SRC | BufferUsages::COPY_DST;
     let one = || BufferDescriptor { label: Some("pool"), size, usage, mapped_at_creation: false };
@@ -53,7 +53,7 @@ fn gradient(tensor: &TensorSpec, step: usize) -> Vec<f32> {
     (0..tensor.len_elements()).map(|i| ((i * 37 + step as u64 * 11) % 101) as f32 / 50.0 - 1.0).collect()
 }
 
-/// The parameters after some steps from zero, in slices of the caller's.
+/// Returns the parameters after some steps from zero, with everything in slices of the caller's.
 fn train<'a>(
     gpu: &Gpu,
     tensors: &[TensorSpec],
@@ -72,7 +72,7 @@ fn train<'a>(
     Ok(params.iter().flat_map(|&slice| wgpu_optim::proof::read(gpu, slice)).collect())
 }
 
-/// The same in memory of the crate's own.
+/// Returns the parameters after the same steps, with everything in arenas of the crate.
 fn in_arenas(gpu: &Gpu, tensors: &[TensorSpec]) -> Result<Vec<f32>> {
     let (params, grads) = (Arena::new(gpu, tensors)?, Arena::new(gpu, tensors)?);
     let mut optimizer = Optimizer::new(gpu, tensors, AdamW::default())?;

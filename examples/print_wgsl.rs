@@ -28,7 +28,7 @@ struct Options {
     /// How gradients are stored
     #[arg(default_value = "f32", value_parser = PossibleValuesParser::new(FORMATS.map(DType::name)))]
     grad_format: String,
-    /// Options that differ from the defaults, lookahead among them: which slots there are, and the constants
+    /// Options that differ from the defaults, as JSON, those of wrappers included: they add slots and constants
     #[arg(long, value_name = "JSON", default_value = "{}", value_parser = object)]
     config: Map<String, Value>,
 }

@@ -11,13 +11,13 @@ use wgpu_optim::{Arena, Gpu, Optimizer, Result, TensorSpec, WeightDecay, numbers
 
 /// Softsign: a step along a running mean of gradients that is never longer than the learning rate.
 ///
-/// `m = momentum*m + (1-momentum)*g; p -= lr*m/(|m| + eps)`. One slot `m`.
+/// `m = momentum*m + (1-momentum)*g; p -= lr*m/(|m| + eps)`. One slot `m` per element.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Softsign {
     /// Learning rate, at least 0: the most that an element moves in a step. Default 1e-2.
     lr: f64,
-    /// At least 0 and below 1. Default 0.9.
+    /// How much of `m` a step keeps: at least 0 and below 1. Default 0.9.
     momentum: f64,
     /// The mean at which an element moves half as far as it can, above 0 in f32. Default 0.1.
     eps: f64,
@@ -98,7 +98,7 @@ fn main() -> Result<()> {
     }
     println!("w after 200 steps: {:.3?}, the target is {target:?}", params.read_blocking("w")?);
 
-    // The shader against the formula above, element by element, and every refusal.
+    // The harness compares the shader with the formula above, element by element, and tries every refusal.
     let worst = proof::check_rule::<Softsign>(&gpu);
     println!("parity of the GPU and the f32 reference: worst {} ulp", worst.ulps);
     Ok(())

@@ -18,12 +18,12 @@ use crate::wrappers::{Ema, LossScale, Moving};
 #[cfg(not(target_arch = "wasm32"))]
 mod file;
 
-/// The version of the form that this crate writes, and the latest that it reads.
+/// The version of the format that this crate writes, and the latest that it reads.
 const VERSION: u32 = 1;
 
 /// All that a training is between two calls: the rule, every option of this moment, groups and frozen tensors, every
 /// state slot, counts, plateaus, the loss scale, micro-batches that wait for their step, and where the parameters
-/// stand. `Optimizer` and [`Reference`](crate::Reference) save it and are loaded from it, each from the other's, too.
+/// stand. `Optimizer` and [`Reference`](crate::Reference) save a checkpoint, and each loads what the other saved.
 ///
 /// Parameters belong to the caller. [`put_param`](Self::put_param) lays them beside the rest.
 ///
@@ -66,7 +66,7 @@ pub(crate) struct Head {
     micro_batches: u64,
     scale: Bits,
     good: u32,
-    /// The numbers of options that are written on the device.
+    /// The numbers of the options that the device writes.
     pub(crate) on_device: Vec<Bits>,
     looked: bool,
     moved: Option<(Stand, SavedRecords)>,
@@ -92,14 +92,14 @@ struct SavedTensor {
     carried: [Bits; 2],
     started: bool,
     averaged_from: Option<u64>,
-    /// Whether it has a gradient in one of the micro-batches.
+    /// Whether the tensor has had a gradient in one of the micro-batches.
     begun: bool,
-    /// Whether it was in the look-ahead whose step has not come.
+    /// Whether the tensor was in the look-ahead whose step has not come yet.
     looked: bool,
 }
 
 impl SavedTensor {
-    /// How many elements it has; none beyond what memory can hold.
+    /// How many elements the tensor has; none where no memory could hold them.
     fn len(&self) -> Option<usize> {
         self.shape.iter().try_fold(1usize, |product, &dim| product.checked_mul(dim))
     }
@@ -112,7 +112,7 @@ struct Entry {
     values: Values,
 }
 
-/// Values of a tensor in the arithmetic that they were saved from.
+/// Values of a tensor, in the precision that they were saved from.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Values {
     F32(Vec<f32>),
@@ -120,7 +120,7 @@ pub(crate) enum Values {
 }
 
 impl Values {
-    /// The values of an arithmetic of these many bytes.
+    /// Takes over values in the precision that they have.
     pub(crate) fn of<F: Real>(values: impl Iterator<Item = F>) -> Self {
         match size_of::<F>() {
             4 => Self::F32(values.map(|value| value.f64() as f32).collect()),
@@ -128,7 +128,7 @@ impl Values {
         }
     }
 
-    /// The values in the arithmetic that they were saved from; none in another.
+    /// The values, if `F` is the number type that they were saved from.
     pub(crate) fn get<F: Real>(&self) -> Option<Vec<F>> {
         match self {
             Self::F32(values) => (size_of::<F>() == 4).then(|| values.iter().map(|&v| F::of(f64::from(v))).collect()),
@@ -158,7 +158,7 @@ impl Values {
         }
     }
 
-    /// The values that these bytes are; none where they are no whole number of values, or of another format.
+    /// The values that these bytes hold; none where they are no whole number of values, or of another format.
     #[cfg(not(target_arch = "wasm32"))]
     fn parse(dtype: &str, bytes: &[u8]) -> Option<Self> {
         match dtype {
@@ -219,12 +219,12 @@ impl Checkpoint {
         &self.head.groups.optimizer
     }
 
-    /// The version of this crate that made it.
+    /// The version of this crate that made the checkpoint.
     pub fn crate_version(&self) -> &str {
         &self.head.crate_version
     }
 
-    /// A checkpoint of a training whose slots are still to be put.
+    /// Makes a checkpoint of a training, which does not have its slots yet.
     pub(crate) fn of<C: Counts>(
         session: &Session<C>,
         around: Around,
@@ -287,7 +287,8 @@ impl Checkpoint {
         LossScaleState { scale: self.head.scale.0, good: self.head.good }
     }
 
-    /// The training of these tensors, whose slots are in the arithmetic `F`. Everything in the checkpoint is checked.
+    /// Makes the training of these tensors again, whose slots are numbers of type `F`. Everything in the checkpoint is
+    /// checked.
     ///
     /// # Errors
     /// [`Error::Checkpoint`], naming what does not fit; those of options.
@@ -360,7 +361,7 @@ impl Checkpoint {
         }
     }
 
-    /// Refuses slots that are missing, of another length or arithmetic, or no tensor's.
+    /// Refuses slots that are missing, have another length or number type, or belong to no tensor.
     fn check_values<F: Real>(&self, tensors: &[TensorSpec], groups: &Groups) -> Result<()> {
         let expected = if size_of::<F>() == 4 { "f32" } else { "f64" };
         let mut count = 0;

@@ -12,7 +12,7 @@ use crate::wrappers::{Ema, Moving};
 pub struct Clock {
     /// The group whose options the clock follows.
     pub group: usize,
-    /// Applied steps.
+    /// How many steps were applied.
     pub t: u64,
     /// What the rule carries from step to step.
     pub carried: Carried,
@@ -47,7 +47,7 @@ impl Clock {
 pub struct Clocks {
     list: Vec<Clock>,
     of: Arc<Vec<usize>>,
-    /// Applied steps of the optimizer, whichever tensors they had: what schedules follow.
+    /// The number of the optimizer's applied steps, whichever tensors they had, which schedules follow.
     pub steps: u64,
 }
 

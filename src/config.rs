@@ -12,13 +12,13 @@ use crate::tensor::TensorSpec;
 use crate::wrapper::AnyWrapper;
 use crate::wrappers::{self, Wrappers};
 
-/// Fields that are the same for all groups, beside those of wrappers.
+/// The fields that are the same for all groups, beside those of wrappers.
 const TOP: [&str; 2] = ["norms", "on_device"];
 
 /// An optimizer's configuration: a rule with its options, and the fields around it.
 ///
-/// Made from a rule (`Config::from(AdamW::default())`) or from JSON. It (de)serialises with serde; written out, it
-/// holds every option with its value.
+/// Make one from a rule (`Config::from(AdamW::default())`) or from JSON. It serialises with serde, and holds every
+/// option with its value then.
 ///
 /// ```
 /// use wgpu_optim::Config;
@@ -38,10 +38,10 @@ pub struct Config {
     rule: Box<dyn AnyRule>,
     maximize: bool,
     wrappers: Wrappers,
-    /// By the option that each scales.
+    /// The schedules, by the option that each scales.
     schedules: Vec<(String, Schedule)>,
     groups: Vec<Group>,
-    /// The rule of tensors that the top level's does not take.
+    /// The rule of the tensors that the top level's does not take.
     others: Option<Box<Config>>,
 }
 
@@ -55,13 +55,13 @@ pub struct Group {
     /// With `"others": true` the rule is the [second one](Config::others), and what is left out is taken from there.
     #[serde(flatten)]
     pub fields: Map<String, Value>,
-    /// Beside those among the fields.
+    /// The schedules that stand beside those among the fields.
     #[serde(skip)]
     schedules: Vec<(String, Schedule)>,
 }
 
 impl Group {
-    /// A group of these names or patterns.
+    /// Makes a group of these names or patterns.
     pub fn new<S: Into<String>>(tensors: impl IntoIterator<Item = S>) -> Self {
         Self { tensors: tensors.into_iter().map(Into::into).collect(), ..Self::default() }
     }
@@ -129,8 +129,8 @@ impl Serialize for Group {
     }
 }
 
-/// A group of another rule than the top level's: all of its options are its own, and its rate has a ratio to the top
-/// level's.
+/// Makes a group with another rule than the top level's: all of its options are its own, and its rate has a ratio to
+/// the top level's.
 fn others_at_work(rule: Box<dyn AnyRule>, maximize: bool, top: &ActiveGroup) -> Result<ActiveGroup> {
     let own = rule.to_json();
     ActiveGroup::new(rule, maximize, own, Some(top))
@@ -164,7 +164,7 @@ impl Config {
         Self::from_value(serde_json::from_str(text).map_err(|error| wrong("JSON", error))?)
     }
 
-    /// The same from a parsed value.
+    /// Reads a parsed value.
     ///
     /// # Errors
     /// As [`from_json`](Self::from_json).
@@ -207,7 +207,7 @@ impl Config {
         Ok(config)
     }
 
-    /// JSON with every option.
+    /// Writes JSON with every option.
     ///
     /// # Errors
     /// [`Error::Config`] for a schedule that is a closure.
@@ -224,7 +224,7 @@ impl Config {
         serde_json::to_string_pretty(self).map_err(|error| wrong("JSON", error))
     }
 
-    /// Ascends where true.
+    /// Whether steps ascend: with true the rule sees `-g`.
     #[must_use]
     pub fn maximize(mut self, maximize: bool) -> Self {
         self.maximize = maximize;
@@ -240,7 +240,7 @@ impl Config {
         self
     }
 
-    /// Measures norms of the gradients also where nothing needs them.
+    /// Whether norms of the gradients are measured even where nothing needs them.
     #[must_use]
     pub fn norms(mut self, norms: bool) -> Self {
         self.wrappers.norms = norms;
@@ -328,7 +328,7 @@ impl Config {
         self.rule.takes_signs()
     }
 
-    /// Every group, the top level first, and the schedules, checked; of no tensors yet.
+    /// Checks the groups and schedules, and makes every group, the top level first. They have no tensors yet.
     fn active(&self) -> Result<Groups> {
         self.rule.check()?;
         self.wrappers.check()?;
@@ -347,7 +347,7 @@ impl Config {
         Ok(groups)
     }
 
-    /// The groups of these tensors.
+    /// Makes the groups of these tensors.
     ///
     /// # Errors
     /// A bad option, the same tensor twice, a pattern that matches none, a tensor in two groups.
@@ -407,7 +407,7 @@ fn schedulers(
     schedulers.collect()
 }
 
-/// Takes `schedule` and `schedules` out of the fields.
+/// Reads `schedule` and `schedules`, and takes them out of the fields.
 fn take_schedules(fields: &mut Map<String, Value>) -> Result<Vec<(String, Schedule)>> {
     let mut schedules: Vec<(String, Schedule)> = Vec::new();
     schedules.extend(take(fields, "schedule")?.map(|schedule| ("lr".into(), schedule)));
@@ -422,7 +422,7 @@ fn take_schedules(fields: &mut Map<String, Value>) -> Result<Vec<(String, Schedu
     Ok(schedules)
 }
 
-/// Writes them as `schedule` and `schedules`.
+/// Writes schedules as `schedule` and `schedules`.
 fn put_schedules(fields: &mut Map<String, Value>, schedules: &[(String, Schedule)]) -> serde_json::Result<()> {
     let mut others = match fields.shift_remove("schedules") {
         Some(Value::Object(others)) => others,

@@ -24,11 +24,11 @@ use crate::schedule::Mode;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EarlyStopping {
-    /// Worse metrics in a row that stop, at least 1. Default 10.
+    /// How many metrics in a row that are not better stop the training, at least 1. Default 10.
     pub patience: u64,
-    /// At least 0. Default 0.
+    /// By how much a metric must be better than the best one, at least 0. Default 0.
     pub min_delta: f64,
-    /// Default min.
+    /// Which metric is better. Default min.
     pub mode: Mode,
 }
 
@@ -61,7 +61,7 @@ impl EarlyStopping {
         at_least_zero("min_delta", self.min_delta)
     }
 
-    /// A monitor that has seen no metric.
+    /// Makes a monitor that has seen no metric yet.
     ///
     /// # Errors
     /// As [`check`](Self::check).
@@ -71,7 +71,7 @@ impl EarlyStopping {
     }
 }
 
-/// Early stopping at work: the best metric, and how many have been worse since. Made by [`EarlyStopping::monitor`].
+/// Early stopping at work: the best metric, and how many have been worse since. [`EarlyStopping::monitor`] makes it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Monitor {
     stopping: EarlyStopping,
@@ -83,7 +83,7 @@ impl Monitor {
     /// Judges a metric.
     ///
     /// # Errors
-    /// [`Error::Field`](crate::Error) for one that is NaN or infinitely good. It does not count.
+    /// [`Error::Field`](crate::Error) for a metric that is NaN or infinitely good, which then does not count.
     pub fn feed(&mut self, metric: f64) -> Result<Verdict> {
         let EarlyStopping { patience, min_delta, mode } = self.stopping;
         mode.check(metric)?;
@@ -110,7 +110,7 @@ impl Monitor {
         self.best
     }
 
-    /// Metrics since then that were not better.
+    /// How many metrics since the best one were not better.
     pub fn worse(&self) -> u64 {
         self.worse
     }

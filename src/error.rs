@@ -178,12 +178,12 @@ pub enum Error {
     /// A file that cannot be written or read, or that is no sound checkpoint.
     #[error("{path}: {message}")]
     File {
-        /// Where it is.
+        /// The path of the file.
         path: String,
         /// What is wrong.
         message: String,
     },
-    /// A token that cannot be taken back.
+    /// An encoded step that cannot be taken back.
     #[error("token: {message}")]
     EncodedStep {
         /// Why not.
@@ -192,7 +192,7 @@ pub enum Error {
     /// What wgpu reported: validation, out of memory, a refused device.
     #[error("wgpu: {0}")]
     Wgpu(String),
-    /// The device is gone; buffers on it are lost.
+    /// The device is gone, and with it all its buffers.
     #[error("the device is lost: {0}")]
     DeviceLost(String),
 }
@@ -206,7 +206,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// Always [`Error::Field`].
 pub fn refuse<T>(field: impl Into<String>, value: impl ToString, bound: impl Into<String>) -> Result<T> {
     let mut value = value.to_string();
-    // Rust writes 1e-60 with all its zeros.
+    // `Display` writes 1e-60 with all its zeros.
     if let Ok(number) = value.parse::<f64>() {
         let short = format!("{number:e}");
         if value.len() > 12 && short.len() < value.len() {

@@ -35,8 +35,8 @@ pub(crate) use ring::{Slot, State as StepState};
 /// Bindings of 2^31 bytes and more are silently wrong on some devices of wgpu 30 (wgpu issues 10305 and 9206).
 const BINDING_BYTES_MAX: u64 = (1 << 31) - 256;
 
-/// A device and its queue, shared by arenas and optimizers. Cloning is cheap; use clones of one `Gpu` for everything
-/// on a device: pipelines are cached in it, and arenas are known by it.
+/// A device and its queue, shared by arenas and optimizers. Cloning is cheap. Use clones of one `Gpu` for everything on
+/// a device, since it caches the pipelines, and gives arenas the numbers by which optimizers know them.
 #[derive(Clone, Debug)]
 pub struct Gpu(Arc<Inner>);
 
@@ -52,7 +52,7 @@ struct Inner {
     late: Late,
 }
 
-/// What wgpu says of things that were made: an error, or nothing.
+/// What wgpu says of objects that were made: an error, or nothing.
 #[cfg(target_arch = "wasm32")]
 type Answer = std::pin::Pin<Box<dyn Future<Output = Option<wgpu::Error>>>>;
 
@@ -74,30 +74,31 @@ impl std::fmt::Debug for Late {
     }
 }
 
-/// How work is cut up and checked. No choice changes a bit of the results.
+/// How the crate cuts up and checks its work. No choice changes a bit of the results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tuning {
     /// Lanes of a workgroup, at most 256 and the device's `max_compute_invocations_per_workgroup`.
     pub lanes: u32,
     /// Blocks of 1024 elements that a workgroup takes: 1, 2, 4 or 8.
     pub chunk_blocks: u32,
-    /// wgpu's run-time checks in every shader. They cost time, and hide an overrun rather than prevent it; without them
-    /// the crate's own checked lengths hold.
+    /// Whether wgpu adds its run-time checks of bounds to every shader. They cost time, and hide an overrun rather than
+    /// prevent it. Without them, indices stay in bounds because the host has checked all lengths.
     pub shader_checks: bool,
-    /// Bytes that one dispatch reads and writes at most: what takes about 100 ms, since a system may reset a device
-    /// that answers to nothing for two seconds.
+    /// The most bytes that one dispatch reads and writes. The default takes about 100 ms, since a system may reset a
+    /// device that is busy for two seconds.
     pub dispatch_bytes: u64,
-    /// Placements of parameters and gradients whose bindings are kept, for each kind of work, at least 1. They keep
-    /// their buffers alive.
+    /// How many placements of parameters and gradients the optimizer keeps bound for each kind of work, at least 1.
+    /// These keep their buffers alive.
     pub placements: u32,
 }
 
 impl Tuning {
-    /// What was fastest on this kind of adapter.
+    /// The choice that was fastest on this kind of adapter.
     ///
-    /// Software Vulkan runs eight lanes at once, and each eight to the end of the shader: with 256 lanes it jumps 4 KiB
-    /// from quad to quad, and Adam over 16.8 M elements took 1.6 to 1.8 times as long as with 8. No GPU has been
-    /// measured; 256 lanes are WebGPU's most, and 4 blocks leave a large GPU twice the workgroups of 8.
+    /// Software Vulkan runs eight lanes at once, and each eight to the end of the shader. With 256 lanes it jumps 4 KiB
+    /// from one vector of four to the next, and Adam over 16.8 M elements took 1.6 to 1.8 times as long as with 8. No
+    /// real GPU has been measured. WebGPU allows 256 lanes at most, and 4 blocks give a large GPU twice as many
+    /// workgroups as 8.
     pub fn of(adapter: &wgpu::AdapterInfo) -> Self {
         let gpu = Self { lanes: 256, chunk_blocks: 4, shader_checks: false, dispatch_bytes: 16 << 30, placements: 2 };
         match adapter.device_type {
@@ -139,7 +140,7 @@ pub struct Counts {
     pub bind_groups: u64,
     /// Compute pipelines.
     pub pipelines: u64,
-    /// Polls of the device. Only what reads back polls.
+    /// Polls of the device. Only calls that read back poll.
     pub polls: u64,
 }
 
@@ -165,15 +166,15 @@ pub fn required_limits(adapter: &wgpu::Adapter) -> wgpu::Limits {
 impl Gpu {
     /// Wraps a device of the caller's. Installs no handlers on it.
     ///
-    /// A device of another `wgpu::Instance` cannot be told from this one by wgpu: its buffers bind as others. Keep to
-    /// one instance.
+    /// Keep to one `wgpu::Instance`: wgpu does not tell devices of two instances apart, so that it would bind a buffer
+    /// of the other device without an error.
     pub fn new(device: &wgpu::Device, queue: &wgpu::Queue) -> Self {
         let tuning = Tuning::of(&device.adapter_info());
         let tuning = Tuning { lanes: tuning.lanes.min(Tuning::lanes_max(&device.limits())), ..tuning };
         Self::build(device.clone(), queue.clone(), tuning)
     }
 
-    /// As [`new`](Self::new), cut up otherwise than [`Tuning::of`] the adapter.
+    /// As [`new`](Self::new), but cuts work up as `tuning` says, not as [`Tuning::of`] the adapter would.
     ///
     /// # Errors
     /// [`Error::Field`] for a number outside its bound.
@@ -196,7 +197,8 @@ impl Gpu {
         }))
     }
 
-    /// The most powerful adapter that wgpu finds, opened with [`required_limits`]. `WGPU_BACKEND` narrows the search.
+    /// Opens the most powerful adapter that wgpu finds, with [`required_limits`]. The environment variable
+    /// `WGPU_BACKEND` narrows the search.
     ///
     /// # Errors
     /// [`Error::NoAdapter`], or [`Error::Wgpu`] where the device is refused.
@@ -211,7 +213,7 @@ impl Gpu {
         }
     }
 
-    /// The first adapter whose name or backend contains `name`, whatever the case.
+    /// Opens the first adapter whose name or backend contains `name`, whatever the case.
     ///
     /// # Errors
     /// [`Error::NoAdapter`] with all names there are, or [`Error::Wgpu`].
@@ -275,7 +277,7 @@ impl Gpu {
         self.device().adapter_info()
     }
 
-    /// How work is cut up.
+    /// How work on this device is cut up.
     pub fn tuning(&self) -> Tuning {
         self.0.tuning
     }
@@ -299,7 +301,7 @@ impl Gpu {
         self.0.pipelines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The largest buffer that holds a page: a shader counts a tensor's elements in 32 bits.
+    /// The largest size of a page's buffer: a shader counts a tensor's elements in 32 bits.
     fn page_bytes(&self) -> u64 {
         self.device().limits().max_buffer_size.min((4 << 32) - 16) / 16 * 16
     }
@@ -384,7 +386,8 @@ impl Gpu {
         }
     }
 
-    /// Writes bytes into pieces of a buffer, first byte and bytes of each, before any work that is not yet submitted.
+    /// Writes bytes into ranges of a buffer, before any work that is not yet submitted. A range is its first byte and
+    /// its bytes.
     fn write(&self, buffer: &wgpu::Buffer, pieces: &[Piece], bytes: &[u8]) {
         let starts = pieces.iter().scan(0, |from, (_, size)| {
             *from += size;
@@ -393,12 +396,13 @@ impl Gpu {
         self.copy(buffer, bytes, pieces.iter().zip(starts).map(|(&(to, size), from)| (from, to, size)));
     }
 
-    /// Writes the start of these bytes into each piece of a buffer.
+    /// Writes the start of these bytes into each range of a buffer.
     fn fill(&self, buffer: &wgpu::Buffer, pieces: &[Piece], bytes: &[u8]) {
         self.copy(buffer, bytes, pieces.iter().map(|&(to, size)| (0, to, size)));
     }
 
-    /// Copies from one staging buffer of these bytes: from, to, bytes.
+    /// Copies these bytes from one staging buffer. Each copy is its first byte there, its first byte in the target, and
+    /// its bytes.
     fn copy(&self, buffer: &wgpu::Buffer, bytes: &[u8], copies: impl Iterator<Item = (u64, u64, u64)>) {
         let usage = wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
         let staging = self.create_buffer("wgpu-optim/staging", bytes.len() as u64, usage);
@@ -410,8 +414,8 @@ impl Gpu {
         self.queue().submit([encoder.finish()]);
     }
 
-    /// Pieces of a buffer, first byte and bytes of each, once all submitted work is done. With `wait` the thread
-    /// sleeps, else the future is polled.
+    /// Reads ranges of a buffer, once all submitted work is done. A range is its first byte and its bytes. With `wait`
+    /// the thread sleeps until then, else the future is polled.
     async fn read(&self, buffer: &wgpu::Buffer, pieces: &[Piece], wait: bool) -> Result<Vec<u8>> {
         let size = pieces.iter().map(|(_, size)| size).sum();
         if size == 0 {
@@ -469,7 +473,7 @@ fn instance() -> wgpu::Instance {
     wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env())
 }
 
-/// First byte and bytes of a part of a buffer.
+/// A part of a buffer: its first byte and its bytes.
 type Piece = (u64, u64);
 
 /// Bytes as f32, whatever their alignment.

@@ -21,7 +21,7 @@ pub(crate) use saved::{Bits, Given, SavedGroups, SavedRecords};
 #[derive(Clone, Debug)]
 pub struct ActiveGroup {
     rule: Box<dyn AnyRule>,
-    /// The same for tensors that have lines, where it is another.
+    /// The rule's form for matrices, where it has one.
     for_matrices: Option<Box<dyn AnyRule>>,
     maximize: bool,
     lr_initial: f64,
@@ -29,14 +29,14 @@ pub struct ActiveGroup {
     pub(crate) patterns: Vec<String>,
     /// Fields that the top level does not decide.
     own: Map<String, Value>,
-    /// Of its rate to the top level's, where it has one of its own.
+    /// The ratio of its learning rate to the top level's; 1 where the rate is the top level's.
     ratio: f64,
-    /// Its own schedules, by the option that each scales. Of others it follows the top level's.
+    /// Its own schedules, by the option that each scales. For all other options the group follows the top level's.
     pub(crate) schedulers: Vec<(String, Scheduler)>,
 }
 
 impl ActiveGroup {
-    /// The top level, or a group below it with the fields that are its own.
+    /// Makes the top level, or a group below it with the fields that are the group's own.
     ///
     /// # Errors
     /// [`Error::Field`] for an independent decay without a rate, and for a field of a group that is the whole model's.
@@ -60,32 +60,33 @@ impl ActiveGroup {
         self.rule = rule;
     }
 
-    /// Its rule, without schedules.
+    /// The group's rule, without the factors of schedules.
     pub fn rule(&self) -> &dyn AnyRule {
         &*self.rule
     }
 
-    /// Whether it ascends.
+    /// Whether the group ascends, that is, maximizes.
     pub fn maximizes(&self) -> bool {
         self.maximize
     }
 
-    /// Its rule for a tensor, whose lines these are.
+    /// The group's rule for a tensor, of which these are the lines.
     fn rule_for(&self, lines: Option<Lines>) -> &(dyn AnyRule + 'static) {
         &**lines.and(self.for_matrices.as_ref()).unwrap_or(&self.rule)
     }
 
-    /// Whether an option is the top level's, perhaps times a ratio. A rate of its own has none to a rate of 0.
+    /// Whether an option follows the top level's, perhaps times a ratio. A rate of the group's own does not follow a
+    /// rate of 0, since there is no ratio to it.
     fn follows(&self, option: &str) -> bool {
         if option == "lr" { self.ratio.is_finite() } else { !self.own.contains_key(option) }
     }
 
-    /// Whether a name or pattern of its is the tensor's.
+    /// Whether one of the group's names and patterns matches the tensor.
     fn matches(&self, tensor: &TensorSpec) -> bool {
         self.patterns.iter().any(|pattern| matches(pattern, &tensor.name))
     }
 
-    /// Its own schedule of an option.
+    /// The group's own schedule of an option.
     pub fn scheduler(&self, option: &str) -> Option<&Scheduler> {
         self.schedulers.iter().find(|(name, _)| name == option).map(|(_, scheduler)| scheduler)
     }
@@ -106,12 +107,12 @@ pub struct Groups {
 }
 
 impl Groups {
-    /// Groups of no tensors, the top level first.
+    /// Makes groups that have no tensors yet, the top level first.
     pub(crate) fn new(list: Vec<ActiveGroup>, others: Option<usize>, wrappers: Wrappers) -> Self {
         Self { list, others, of: Vec::new(), lines: Vec::new(), frozen: Vec::new(), wrappers }
     }
 
-    /// Adds a group of no tensors yet, behind the others.
+    /// Adds a group that has no tensors yet, behind the others.
     pub(crate) fn push(&mut self, group: ActiveGroup) {
         self.list.push(group);
     }
@@ -189,12 +190,12 @@ impl Groups {
         self.list.len()
     }
 
-    /// Never: the top level is always there.
+    /// Returns false: the top level is always there.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
 
-    /// Freezes the tensors that a name or `*` pattern matches, or no longer.
+    /// Freezes the tensors that a name or `*` pattern matches, or unfreezes them.
     ///
     /// # Errors
     /// [`Error::Pattern`] where it matches none.
@@ -212,7 +213,7 @@ impl Groups {
         self.frozen[tensor]
     }
 
-    /// Those of the tensors given that take part: all that are not frozen. `None` stands for all.
+    /// Returns which of the tensors given take part: all that are not frozen. `None` stands for all tensors.
     pub fn present(&self, given: Option<Vec<bool>>) -> Option<Vec<bool>> {
         if !self.frozen.contains(&true) {
             return given;
@@ -242,15 +243,15 @@ impl Groups {
         self.lines[tensor]
     }
 
-    /// A tensor's state: the slots of its rule, then those around it.
+    /// A tensor's state: the slots of its rule, then those of the wrappers.
     pub fn slots_of(&self, tensor: usize) -> Vec<Slot> {
         let rule = self.rule_of(tensor);
         let own = rule.slots().into_iter().filter(|slot| slot.extent != Extent::Product);
         own.chain(self.wrappers.slots(rule)).collect()
     }
 
-    /// A tensor's slot, and its place among the fields of the rule's struct, behind which are the slots around it, and
-    /// behind the numbers of the model the products of a history.
+    /// A tensor's slot, and its place: first come the fields of the rule's struct, then the slots of the wrappers;
+    /// the products of a history come behind the numbers of the model.
     ///
     /// # Errors
     /// [`Error::UnknownSlot`]. `tensor_name` is for its text.
@@ -302,7 +303,7 @@ pub(crate) fn in_group(group: usize, error: Error) -> Error {
     }
 }
 
-/// Whether `*` in the pattern can stand for some text so that the name comes out.
+/// Whether the name is the pattern with some text in place of each `*`.
 pub(crate) fn matches(pattern: &str, name: &str) -> bool {
     let Some((head, rest)) = pattern.split_once('*') else { return pattern == name };
     let Some(mut name) = name.strip_prefix(head) else { return false };

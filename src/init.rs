@@ -32,11 +32,11 @@ pub const ORTHOGONAL: &str = include_str!("../shaders/init/orthogonal.wgsl");
 
 /// What a tensor's values start as.
 ///
-/// In JSON a name, or an object of a name and its options: `"zeros"`, `{"constant": 0.1}`,
+/// In JSON this is a name, or an object of a name and its options: `"zeros"`, `{"constant": 0.1}`,
 /// `{"uniform": {"low": -1, "high": 1}}`, `"he_normal"`, `{"he_normal": {"mode": "fan_out"}}`. Numbers that scale or
 /// shift random values are 0 or of a magnitude from 1e-20 to 1e20, so that no device meets a subnormal number.
 ///
-/// On the GPU: [`Arena::init`](crate::Arena::init), or [`Gpu::init`](crate::Gpu::init) for any slice of a buffer.
+/// On the GPU, use [`Arena::init`](crate::Arena::init), or [`Gpu::init`](crate::Gpu::init) for any slice of a buffer.
 ///
 /// ```
 /// use wgpu_optim::{Init, TensorSpec};
@@ -99,19 +99,19 @@ pub enum Init {
     HeUniform(Fans),
     /// Normal with standard deviation `gain*sqrt(2/fan)`. He et al. 2015, equations 10 and 14.
     ///
-    /// A gain of 1 is for ReLU, `1/sqrt(1+a^2)` for a leaky one of slope `a`. Not truncated, as in PyTorch; Keras and
-    /// JAX truncate.
+    /// A gain of 1 is for ReLU, `1/sqrt(1+a^2)` for a leaky ReLU of slope `a`. The distribution is not truncated, as in
+    /// PyTorch; Keras and JAX truncate theirs.
     HeNormal(Fans),
     /// Normal with standard deviation `gain*sqrt(1/fan)`. LeCun et al. 1998, "Efficient BackProp", section 4.6.
     ///
-    /// Not truncated; Keras and JAX truncate.
+    /// The distribution is not truncated; Keras and JAX truncate theirs.
     LecunNormal(Fans),
     /// Orthonormal vectors, times `gain`. Saxe et al. 2014; every such set is equally likely.
     ///
-    /// The tensor counts as a matrix of `shape[0]` rows. Rows are orthonormal where there are no more of them than
-    /// columns, else columns are. Normal values are made orthogonal by modified Gram-Schmidt, twice; in f32 on the GPU,
-    /// in f64 on the CPU, so that both agree to rounding, of which nearly dependent vectors make much. Work and
-    /// dispatches grow with the number of vectors, work with its square.
+    /// The tensor counts as a matrix of `shape[0]` rows. Its rows are orthonormal where there are no more of them than
+    /// columns; else its columns are. Modified Gram-Schmidt, done twice, makes normal values orthogonal: in f32 on the
+    /// GPU and in f64 on the CPU. So both agree within rounding, which grows where vectors are nearly dependent. The
+    /// number of dispatches grows with the number of vectors, and the work with its square.
     Orthogonal {
         /// The vectors' length, above 0. Default 1.
         #[serde(default = "one")]
@@ -139,7 +139,7 @@ fn one() -> f64 {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Fans {
-    /// Multiplies the values, above 0. Default 1.
+    /// What the values are multiplied by, above 0. Default 1.
     pub gain: f64,
     /// Which of the two counts. Default `fan_in`, and nothing else where both count.
     pub mode: Fan,
@@ -182,8 +182,8 @@ impl Init {
     pub const RELU_BIAS: Self = Self::Constant(0.1);
 
     /// The mean of the targets, for the bias of an output layer: with small weights the first predictions are the mean,
-    /// which has the least squared error of all constants. Of several outputs each has a mean of its own: one bias
-    /// tensor each, or [`Arena::write`](crate::Arena::write).
+    /// which has the least squared error of all constants. Several outputs have a mean each: give each a bias tensor of
+    /// its own, or use [`Arena::write`](crate::Arena::write).
     ///
     /// # Errors
     /// [`Error::Field`] for no targets, or a mean that is not finite.
@@ -334,7 +334,7 @@ impl Checks<'_> {
         }
         let first = shares(|share| deviations(share) < low);
         let end = shares(|share| deviations(share) <= high);
-        // A uniform distribution has as many values; fewer would show.
+        // A uniform distribution has 2^24 values, too; with fewer, their steps would show.
         if end < first + (1 << 24) {
             let bound = format!("so far above low, which is {low}, that 1/256 of the distribution lies between them");
             return self.refuse("high", high, bound);

@@ -1,4 +1,4 @@
-//! Shared vocabulary of the rules: pure functions of numbers.
+//! Pure functions of numbers, which every rule may call.
 //!
 //! Twin: `shaders/parts.wgsl`. `sign`, `max` and `clamp` have WGSL's meaning: `sign(0)` is 0, and a NaN
 //! operand of `max` yields the other one.
@@ -39,8 +39,9 @@ impl Real for f64 {
     }
 }
 
-/// [`Real::angle`] in f32, by the operations of the shader, since `atan` of a device is any number near it: the
-/// arctangent of a number up to `tan(pi/8)` by a polynomial (Cephes, `atanf`: within 2e-8), other angles from that.
+/// [`Real::angle`] in f32, by the operations of the shader, which uses no built-in `atan`: WGSL allows for it an error
+/// of 4096 units in the last place. A polynomial (Cephes, `atanf`: within 2e-8) gives the arctangent of a number up to
+/// `tan(pi/8)`, and other angles follow from that.
 fn angle(y: f32, x: f32) -> f32 {
     let size = y.abs();
     if size == 0.0 {
@@ -58,7 +59,8 @@ fn angle(y: f32, x: f32) -> f32 {
     if y < 0.0 { -angle } else { angle }
 }
 
-/// `keep * old + take * new`. Both weights come from the host: `1 - f32(0.999)` is off by 1.3e-5.
+/// A step of a running mean: `keep * old + take * new`. The host computes both weights: `1 - f32(0.999)` is off by
+/// 1.3e-5.
 pub fn ema<F: Real>(old: F, new: F, keep: F, take: F) -> F {
     keep * old + take * new
 }
@@ -95,7 +97,7 @@ pub fn correction(beta: f64, t: u64) -> f64 {
     -(t as f64 * beta.ln()).exp_m1()
 }
 
-/// `(from+1)^s + ... + to^s`, term by term at first, then by Euler and Maclaurin's formula. On the host alone.
+/// `(from+1)^s + ... + to^s`, term by term at first, then by Euler and Maclaurin's formula. Only the host computes it.
 pub fn sum_of_powers(from: u64, to: u64, s: f64) -> f64 {
     let middle = to.min(from.max(1000));
     let head: f64 = (from + 1..=middle).map(|n| (n as f64).powf(s)).sum();
@@ -165,7 +167,7 @@ pub fn tree<T: Copy>(zero: T, combine: impl Fn(T, T) -> T, len: usize, mut value
     nodes.first().copied().unwrap_or(zero)
 }
 
-/// Leaves of [`list`].
+/// How many leaves [`list`] has.
 const LEAVES: usize = 256;
 
 /// Combines a list of numbers of tensors in the order of the GPU. Leaf `j` of 256 takes the numbers `j`, `j + 256`, and

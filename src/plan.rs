@@ -28,22 +28,22 @@ use table::Table;
 /// Bytes of four elements in f32: what a lane of the vec4 kernel reads and writes.
 const QUAD_BYTES: u64 = 16;
 
-/// The limits that a plan keeps to.
+/// The bounds that a plan keeps to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
     /// `max_storage_buffer_binding_size`.
     pub binding_bytes: u64,
     /// `max_compute_workgroups_per_dimension`.
     pub workgroups: u32,
-    /// Blocks of a chunk, a power of two up to 8.
+    /// The most blocks of a chunk, a power of two up to 8.
     pub chunk_blocks: u32,
-    /// Bytes that one dispatch reads and writes at most.
+    /// The most bytes that one dispatch reads and writes.
     pub dispatch_bytes: u64,
 }
 
 impl Bounds {
-    /// Bounds with chunks of so many blocks as wanted, or of as many as a binding holds of the state, which has so many
-    /// slots an element.
+    /// Bounds whose chunks have `wanted_blocks` blocks, or fewer where a binding holds the state of fewer. `slots_max`
+    /// is the most slots that an element has.
     pub fn new(binding_bytes: u64, workgroups: u32, wanted_blocks: u32, slots_max: u64) -> Self {
         let fitting = (binding_bytes.saturating_sub(ALIGNMENT) / block_bytes(slots_max)).max(1);
         let chunk_blocks = wanted_blocks.min(1 << fitting.min(8).ilog2());
@@ -55,15 +55,15 @@ impl Bounds {
         u64::from(self.chunk_blocks) * BLOCK as u64
     }
 
-    /// Elements of a piece of a tensor with so many slots an element: the most chunks whose state, or whose parameters,
-    /// a binding holds wherever they start.
+    /// How many elements a piece has at most, in a tensor with so many slots per element: as many whole chunks as a
+    /// binding holds the state of, and the parameters of, wherever they start.
     pub fn piece_len(&self, slots: u64) -> u64 {
         let bytes = self.binding_bytes.saturating_sub(ALIGNMENT);
         (bytes / (4 * slots.max(1)) / self.chunk_len()).max(1) * self.chunk_len()
     }
 }
 
-/// Bytes that a block takes in the buffer where it is largest: the state, or parameters without state.
+/// The bytes of a block in the buffer in which it is largest: the state, or the parameters where there is no state.
 fn block_bytes(slots: u64) -> u64 {
     4 * BLOCK as u64 * slots.max(1)
 }
@@ -128,17 +128,17 @@ pub fn pack_state(tensors: &[(u64, u64)], bounds: Bounds) -> (Vec<Vec<Place>>, V
     (tensors.iter().map(of).collect(), pages)
 }
 
-/// Elements of a tensor with the padding of its last block, saturating.
+/// The elements of a tensor with the padding of its last block; the sum saturates.
 pub fn padded(len_elements: u64) -> u64 {
     len_elements.checked_next_multiple_of(4).unwrap_or(u64::MAX)
 }
 
-/// One tensor to be stepped.
+/// A tensor, as a plan of a step sees it.
 #[derive(Clone, Debug)]
 pub struct Item {
-    /// Its place in the list.
+    /// The tensor's place in the list.
     pub tensor: usize,
-    /// Elements; a tensor without any has no chunk.
+    /// How many elements it has. A tensor without any has no chunk.
     pub len: u64,
     /// Which pipeline it needs. Variants do not share a dispatch.
     pub variant: usize,
@@ -146,16 +146,16 @@ pub struct Item {
     pub access: Access,
     /// How its gradients are stored, f32 where there are none. Formats do not share a dispatch.
     pub grad_format: DType,
-    /// Slots of state an element.
+    /// How many slots of state an element has.
     pub slots: u64,
     /// Where the state of each of its pieces lies ([`pack_state`]); empty where none is bound.
     pub state: Vec<Place>,
-    /// Where its rule keeps numbers of rows and columns: the place at which there are, in this order, the numbers of
-    /// its rows, those of its columns, and what elements see of its rows.
+    /// Where its rule keeps numbers of rows and columns. The numbers of its rows stand at this place, then those of its
+    /// columns, then what elements see of its rows.
     pub lines: Option<(Place, Lines)>,
-    /// Words of a partial result of its sums, 0 where it has no sums.
+    /// How many words a partial result of its sums has; 0 where it has no sums.
     pub partial_words: u64,
-    /// Whether its rule has sums; else its partial results are of norms alone.
+    /// Whether its rule has sums; else its partial results come from norms alone.
     pub sums: bool,
     /// Whether its gradients are measured.
     pub measured: bool,
@@ -168,16 +168,16 @@ pub struct Item {
 /// A matrix of which products are taken.
 #[derive(Clone, Copy, Debug)]
 pub struct Framed {
-    /// Where its parts start in the pages of work.
+    /// Where the parts of its iteration start in the pages of work.
     pub place: Place,
     /// The tensor as one matrix.
     pub lines: Lines,
-    /// Whether the first product finds it at the second of its places.
+    /// Whether the first product finds `X` at the second of its two places.
     pub is_second: bool,
 }
 
 impl Item {
-    /// What tensors that share a dispatch have in common.
+    /// What all tensors that share a dispatch have in common.
     fn kind(&self) -> (usize, Access, DType) {
         (self.variant, self.access, self.grad_format)
     }
@@ -204,7 +204,7 @@ pub struct Piece {
     pub grad_format: DType,
     /// The first element.
     pub first: u64,
-    /// Elements from the first to the last one.
+    /// How many elements there are from the first to the last one.
     pub len: u64,
     /// The page that holds its state.
     pub state: Option<usize>,
@@ -221,7 +221,7 @@ pub struct Piece {
 }
 
 impl Piece {
-    /// A piece of this tensor, without elements.
+    /// A piece of this tensor that has no elements yet.
     fn of(item: &Item) -> Self {
         Self {
             tensor: item.tensor,
@@ -259,7 +259,7 @@ pub struct Plan {
     pub tiles: Vec<Piece>,
     /// For the lines of matrices that are larger than a tile: variant, page of lines, and entries.
     pub lines: Vec<(usize, usize, Range<usize>)>,
-    /// For the parts of products, of `A`, of `B` and of `X` each: variant, page of work, and entries.
+    /// For the tiles of products, a list for each of `A`, `B` and `X`: variant, page of work, and entries.
     pub products: [Vec<(usize, usize, Range<usize>)>; 3],
     /// For each variant that has sums, the entries of its tensors.
     pub finishes: Vec<(usize, Range<usize>)>,
@@ -276,7 +276,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The dispatches over some entries of the table, which ask for so many bytes of memory for each element.
+    /// The dispatches over some entries of the table, whose walk moves so many bytes of memory for each element.
     pub fn dispatches(&self, entries: Range<usize>, element_bytes: u64, bounds: Bounds) -> Vec<Dispatch> {
         table::dispatches(entries, &self.table, element_bytes, bounds)
     }
@@ -487,7 +487,7 @@ mod tests {
         windows
     }
 
-    /// As those of `items`, with rows and columns.
+    /// As `items` makes them, with rows and columns.
     fn matrices(shapes: &[[u64; 3]], bounds: Bounds) -> Vec<Item> {
         let lens: Vec<u64> = shapes.iter().map(|shape| shape.iter().product()).collect();
         let mut place = Place { buffer: 0, offset: 0 };

@@ -45,7 +45,7 @@ pub enum Product {
         /// `k2`.
         beta: Coefficient,
     },
-    /// `X <- B*X + beta*X`. `X` has two places, and takes turns.
+    /// `X <- B*X + beta*X`. `X` has two places and moves from one to the other.
     Update {
         /// `k1`.
         beta: Coefficient,
@@ -89,7 +89,7 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// The frame of a tensor with these lines.
+    /// The layout of a tensor with these lines.
     pub fn of(lines: &Lines) -> Self {
         let (rows, columns) = (lines.rows.min(lines.columns), lines.rows.max(lines.columns));
         Self { rows, columns, is_turned: lines.rows > lines.columns }
@@ -120,7 +120,7 @@ impl Frame {
         self.gram() + self.sizes()[1]
     }
 
-    /// All words, saturating.
+    /// How many words all parts have; the sum saturates.
     pub fn words(&self) -> u64 {
         let [x, gram] = self.sizes();
         x.saturating_mul(3).saturating_add(gram.saturating_mul(2))
@@ -166,13 +166,13 @@ impl<F> Default for Iteration<F> {
 }
 
 impl<F: Real> Iteration<F> {
-    /// Starts at the numbers of a tensor's elements.
+    /// Starts the iteration at these numbers of a tensor's elements.
     pub fn start(lines: &Lines, elements: Vec<F>) -> Self {
         let x = if Frame::of(lines).is_turned { transpose(&elements, lines.columns as usize) } else { elements };
         Self { x, gram: vec![], square: vec![] }
     }
 
-    /// One product.
+    /// Makes one product.
     pub fn take(&mut self, lines: &Lines, product: Product) {
         let [rows, columns] = [Frame::of(lines).rows, Frame::of(lines).columns].map(|size| size as usize);
         let joined = |mut sums: Vec<F>, alpha: F, beta: Coefficient, others: &[F]| {
@@ -195,7 +195,7 @@ impl<F: Real> Iteration<F> {
         }
     }
 
-    /// The numbers of the tensor's elements.
+    /// The numbers that the iteration has come to, for each of the tensor's elements.
     pub fn elements(&self, lines: &Lines) -> Vec<F> {
         if Frame::of(lines).is_turned { transpose(&self.x, lines.rows as usize) } else { self.x.clone() }
     }

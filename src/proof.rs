@@ -79,7 +79,7 @@ pub struct Parity {
     pub tensors: Vec<TensorSpec>,
     /// The optimizer on the GPU.
     pub optimizer: Optimizer,
-    /// The same on the CPU.
+    /// Its f32 reference on the CPU.
     pub reference: Reference<f32>,
     /// The GPU's parameters.
     pub params: Arena,
@@ -90,7 +90,7 @@ pub struct Parity {
     /// Where random gradients come from.
     pub rng: StdRng,
     groups: Groups,
-    /// In place of the arena: a buffer of gradients, and where each starts.
+    /// A buffer of gradients in place of the arena, and where each gradient starts in it.
     odd_grads: Option<OddGrads>,
     /// The gradients of every step so far.
     pub history: Vec<Vec<Vec<f32>>>,
@@ -173,7 +173,7 @@ pub fn noise(rng: &mut StdRng, len: usize) -> Vec<f32> {
     (0..len).map(|_| one(rng)).collect()
 }
 
-/// A byte of which both formats' NaN are made.
+/// A byte that makes a NaN in both formats where all bytes of a number are this one.
 const NAN_BYTE: u8 = 0xff;
 
 type OddGrads = (wgpu::Buffer, Vec<u64>);
@@ -213,7 +213,7 @@ fn write_grad(gpu: &Gpu, slice: Slice, format: DType, values: Vec<f32>) -> Vec<f
 }
 
 impl Parity {
-    /// Random parameters, state at its start, NaN in every padding.
+    /// Makes a harness with random parameters, state at its start, and NaN in every padding.
     ///
     /// # Panics
     /// Where the configuration or the tensors are refused.
@@ -275,8 +275,8 @@ impl Parity {
         self.optimizer.plan(&self.params, grads).expect("a plan").scalar_tensors.len()
     }
 
-    /// Random state as in the midst of training, at a late step. A history is that of some steps, since its numbers
-    /// have to do with each other.
+    /// Sets random state as in the midst of training, at a late step. A history is that of some steps,
+    /// since its numbers have to do with each other.
     pub fn midway(mut self, t: u64) -> Self {
         if self.groups.rule(0).history().is_some() {
             (0..3).for_each(|_| _ = self.step());
@@ -296,7 +296,8 @@ impl Parity {
         self
     }
 
-    /// So many steps of both, and a move to evaluation and back where the rule has one; the worst difference in all.
+    /// Takes so many steps of both, and a move to evaluation and back where the rule has one. Returns the worst
+    /// difference of all.
     ///
     /// # Panics
     /// Where a number differs by more than [`bound`]; the text starts with `what`.
@@ -315,17 +316,17 @@ impl Parity {
         worst
     }
 
-    /// One step of both with random gradients, and the worst difference after it.
+    /// Takes a step of both with random gradients, and returns the worst difference after it.
     pub fn step(&mut self) -> Worst {
         self.step_without(&[])
     }
 
-    /// The same with no gradient for the tensors named.
+    /// As `step`, but without a gradient for the tensors named.
     pub fn step_without(&mut self, absent: &[&str]) -> Worst {
         self.step_changed(absent, |_, _| {})
     }
 
-    /// The same with gradients that are changed first, given the tensor's place.
+    /// As `step`, but with gradients that `change` has changed, given the tensor's place.
     pub fn step_changed(&mut self, absent: &[&str], mut change: impl FnMut(usize, &mut [f32])) -> Worst {
         let lens: Vec<_> = self.tensors.iter().map(|tensor| tensor.len_elements() as usize).collect();
         let mut grads: Vec<_> = lens.into_iter().map(|len| noise(&mut self.rng, len)).collect();
@@ -333,7 +334,7 @@ impl Parity {
         self.step_with(grads, absent)
     }
 
-    /// The same with these gradients.
+    /// As `step`, but with these gradients.
     pub fn step_with(&mut self, grads: Vec<Vec<f32>>, absent: &[&str]) -> Worst {
         let before = self.snapshot();
         if self.optimizer.needs_look_ahead() {
@@ -344,7 +345,7 @@ impl Parity {
         self.compare(&before)
     }
 
-    /// The same without the look-ahead and the comparison.
+    /// As `step`, but with these gradients, and without the look-ahead and the comparison.
     pub fn give(&mut self, grads: Vec<Vec<f32>>, absent: &[&str]) {
         self.history.push(Vec::new());
         let write = |((i, tensor), values): ((usize, &TensorSpec), Vec<f32>)| {
@@ -364,7 +365,7 @@ impl Parity {
         self.reference.step(&mut self.values, &grads).expect("step");
     }
 
-    /// To evaluation and back, and the worst difference after either.
+    /// Moves the parameters of both to evaluation and back, and returns the worst difference after either.
     pub fn evaluate(&mut self) -> Worst {
         let before = self.snapshot();
         self.optimizer.eval(&self.params).expect("evaluation");
@@ -470,7 +471,8 @@ impl Parity {
         worst
     }
 
-    /// Calls, checks the error's text, and that no byte of parameters, gradients and state and no `t` has changed.
+    /// Makes a call that must fail: checks the error's text, and that no byte of parameters, gradients and state and no
+    /// `t` has changed.
     pub fn refuses<T: Debug>(&mut self, what: &str, text: &str, call: impl FnOnce(&mut Self) -> Result<T>) {
         let before = self.everything();
         match call(self) {
@@ -502,7 +504,7 @@ impl Parity {
     }
 }
 
-/// The error's text is `text`, or begins with it where it ends in `...`.
+/// Checks that the error's text is `text`, or begins with it where `text` ends in `...`.
 pub fn check(what: &str, error: &Error, text: &str) {
     let found = error.to_string();
     let same = match text.strip_suffix("...") {

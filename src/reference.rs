@@ -33,12 +33,12 @@ use crate::wrappers::{self, Ema, Moving, Wrappers};
 #[derive(Clone, Debug)]
 pub struct Reference<F> {
     session: Session<Clocks>,
-    /// For each tensor and each field of the rule's `State`, one number an element, row or column; then the slots of
+    /// For each tensor and each field of the rule's `State`, one number per element, row or column; then the slots of
     /// the wrappers. A slot that is off is empty.
     elements: Vec<Vec<Vec<F>>>,
-    /// Per tensor, the fields of the rule's `Tensor`.
+    /// For each tensor, the fields of the rule's `Tensor`.
     numbers: Vec<Vec<F>>,
-    /// The same of the model, where the rule sums over it.
+    /// The fields of the model's `Tensor`, where the rule sums over the model.
     model: Vec<F>,
     scale: LossScaleState,
     attempts: u64,
@@ -47,7 +47,7 @@ pub struct Reference<F> {
 }
 
 impl<F: Precision> Reference<F> {
-    /// A reference with its state at the start.
+    /// Makes a reference with its state at the start.
     ///
     /// # Errors
     /// As [`Config::groups`].
@@ -116,7 +116,7 @@ impl<F: Precision> Reference<F> {
         Ok(reference)
     }
 
-    /// `elements` and `numbers` of the tensors from this one on, before their first step.
+    /// Makes `elements` and `numbers` for the tensors from this one on, before their first step.
     #[allow(clippy::type_complexity, reason = "the types of the fields")]
     fn start(groups: &Groups, tensors: &[TensorSpec], from: usize) -> Result<(Vec<Vec<Vec<F>>>, Vec<Vec<F>>)> {
         let mut elements = Vec::new();
@@ -130,7 +130,7 @@ impl<F: Precision> Reference<F> {
                 Start::Param => F::zero(),
             };
             let names = rule.names();
-            // ndarray counts a shape without its zeros.
+            // ndarray counts the elements of a shape without its zeros.
             let dims = tensor.shape.iter().filter(|&&dim| dim > 0);
             let size_bytes = dims.fold(8, |size: u64, &dim| size.saturating_mul(dim as u64));
             let page_bytes = isize::MAX as u64;
@@ -140,8 +140,8 @@ impl<F: Precision> Reference<F> {
             }
             let len = |slot: &Slot| slot.extent.shape(&tensor.shape).iter().product();
             let slot = |name: &str| find(name).map_or(vec![], |slot| vec![start(slot); len(slot)]);
-            // Each wrapper has one behind the rule's, perhaps empty, where a step finds it by its place in the
-            // registry.
+            // Behind the rule's slots, every wrapper of the registry has one, perhaps empty, at its place in the
+            // registry: there a step finds it.
             let mut fields: Vec<Vec<F>> = names.state.iter().copied().map(slot).collect();
             fields.resize(names.state.len() + wrappers::ALL.len(), vec![]);
             for wrapped in groups.wrappers().slots(rule) {
@@ -205,7 +205,7 @@ impl<F: Precision> Reference<F> {
         Ok(())
     }
 
-    /// One step of every tensor that has a gradient, or one of the micro-batches of a step.
+    /// Takes a step of every tensor that has a gradient, or adds one of the micro-batches of a step.
     ///
     /// # Errors
     /// [`Error::Count`] or [`Error::Shape`] where arrays and tensors disagree, [`Error::Order`].
@@ -267,7 +267,7 @@ impl<F: Precision> Reference<F> {
             for (sum, &raw) in self.elements[i][place].iter_mut().zip(grad) {
                 let mut g = raw * unscale;
                 if skips && NonFinite::of(raw, g) == Some(NonFinite::TooLarge) {
-                    // What follows may cancel it, but not this.
+                    // Later gradients could cancel a large number, but not an infinity.
                     g = F::infinity();
                 }
                 *sum = if self.session.begun[i] { *sum + g } else { g };
@@ -282,7 +282,7 @@ impl<F: Precision> Reference<F> {
         self.session.groups.rule_of(tensor).names().state.len() + wrappers::place(wrapper)
     }
 
-    /// One step with these gradients, or sums of so many micro-batches.
+    /// Takes a step with these gradients, or with these sums of so many micro-batches.
     fn whole_step(&mut self, params: &mut [ArrayD<F>], grads: &[Option<Vec<F>>], batches: u64) -> Result<()> {
         let needs = |i: usize| grads[i].is_some() && self.session.groups.rule_of(i).needs_look_ahead();
         let mut order = self.session.order.clone();
@@ -440,7 +440,7 @@ impl<F: Precision> Reference<F> {
         Ok(())
     }
 
-    /// A wrapper's move.
+    /// Makes a wrapper's move.
     fn move_by(&mut self, name: &str, to: usize, params: &mut [ArrayD<F>], records: &Records) {
         let wrappers = self.session.groups.wrappers();
         let Some((at, wrapper)) = wrappers.iter().enumerate().find(|(_, wrapper)| wrapper.name() == name) else {

@@ -3,22 +3,22 @@
 use crate::control::NonFinite;
 use crate::wrappers::LossScale;
 
-/// The loss scale and how long it has held.
+/// The loss scale, and for how many good steps it has stood.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LossScaleState {
-    /// What the coming loss is multiplied by.
+    /// What the caller multiplies the coming loss by.
     pub scale: f64,
-    /// Good steps since it changed last.
+    /// How many good steps there have been since the scale changed last.
     pub good: u32,
 }
 
 impl LossScaleState {
-    /// The first one, 1 without loss scale.
+    /// The state before the first step; the scale is 1 without a loss scale.
     pub fn new(options: Option<&LossScale>) -> Self {
         Self { scale: options.map_or(1.0, |options| options.init), good: 0 }
     }
 
-    /// After a step.
+    /// The state after a step.
     pub fn after(self, options: &LossScale, skipped: bool) -> Self {
         let good = self.good + 1;
         if skipped {
@@ -35,17 +35,17 @@ impl LossScaleState {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct StepReport {
-    /// Which one, counted from 1 over the optimizer's life, the skipped ones included.
+    /// The step's number, counted from 1 over the optimizer's life, skipped steps included.
     pub step: u64,
-    /// Whether it was applied. Else it was skipped: nothing but the loss scale has changed.
+    /// Whether the step was applied. If not, it was skipped, and nothing but the loss scale has changed.
     pub applied: bool,
     /// The tensors that had no gradient, frozen ones among them.
     pub without_gradient: Vec<String>,
     /// The norm of all gradients that took part, before a clip; none where it is not measured.
     pub norm: Option<f64>,
-    /// The loss scale that the gradients had, 1 without.
+    /// The loss scale that the gradients had; 1 without a loss scale.
     pub scale: f64,
-    /// The first tensor in order whose gradient holds what no step can use, and the worst that it holds. Of
-    /// micro-batches, as their sum shows it: one of 2^63 or more reads as infinity.
+    /// The first tensor in order whose gradient holds a number that no step can use, and the worst such number in it.
+    /// With micro-batches it is found in their sum, where a number of 2^63 or more reads as infinity.
     pub culprit: Option<(String, NonFinite)>,
 }

@@ -25,9 +25,9 @@ pub use object::{AnyRule, Names};
 pub trait Numbers<F>: Copy {
     /// The fields' names.
     const NAMES: &'static [&'static str];
-    /// From as many numbers as there are names.
+    /// Makes the struct from as many numbers as there are names.
     fn read(values: &[F]) -> Self;
-    /// Into as many numbers as there are names.
+    /// Returns the struct's numbers, as many as there are names.
     fn write(&self, values: &mut [F]);
 }
 
@@ -88,12 +88,12 @@ pub use {numbers, options};
 /// What one number of a state slot stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Extent {
-    /// One number an element: a field of the rule's `State`.
+    /// One number per element: a field of the rule's `State`.
     Element,
     /// One number per tensor: a field of the rule's `Tensor`.
     Tensor,
     /// One number for all tensors together: a field of the `Tensor` of a rule that [sums over the
-    /// model](Pass::FinishModel). Whichever tensor one asks for it, it is the same.
+    /// model](Pass::FinishModel). Asked of any tensor, it is the same number.
     Model,
     /// What the last [product](Pass::Product) has at the element's place: a field of the rule's `State`, and no state.
     Product,
@@ -152,12 +152,12 @@ pub enum Start {
     Param,
 }
 
-/// One piece of state that lives from step to step.
+/// One kind of state that lives from step to step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Slot {
     /// The field's name in `State` or `Tensor`.
     pub name: &'static str,
-    /// Per element, tensor, row, column or index of the first dimension, or one in all.
+    /// What has a number: each element, tensor, row, column or index of the first dimension, or the model.
     pub extent: Extent,
     /// The value before the first step.
     pub start: Start,
@@ -216,19 +216,19 @@ impl Slot {
         Self { nonnegative: true, ..self }
     }
 
-    /// The same slot, starting at another number.
+    /// The same slot, which starts at another number.
     pub const fn starting_at(self, start: f64) -> Self {
         Self { start: Start::Value(start), ..self }
     }
 
-    /// The same slot, starting as the parameter.
+    /// The same slot, which starts as the parameter.
     pub const fn starting_as_param(self) -> Self {
         Self { start: Start::Param, ..self }
     }
 }
 
-/// One walk over the tensors. A step runs a rule's passes in order; each is one dispatch a window,
-/// `Finish` one dispatch in all.
+/// One pass over the tensors. A step runs a rule's passes in order. Each takes one dispatch a window, but `Finish` one
+/// dispatch in all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Pass {
     /// `measure_line` of every element, added up over its row and, where a slot has numbers of columns, over its
@@ -304,11 +304,11 @@ pub type Carried = [f64; 2];
 /// A move of the parameters outside a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Move {
-    /// To where the gradient is to be computed, before each step.
+    /// To where the caller is to compute the gradient, before each step.
     LookAhead,
-    /// To where the model is to be evaluated.
+    /// To where the caller is to evaluate the model.
     Evaluation,
-    /// Back from there.
+    /// Back from evaluation.
     Training,
 }
 
@@ -335,7 +335,7 @@ pub trait Rule:
     const SUMMARY: &'static str;
     /// The twin's text.
     const SHADER: &'static str;
-    /// The decays it takes.
+    /// The kinds of weight decay that the rule takes.
     const DECAYS: &'static [&'static str] = WeightDecay::GENERAL;
     /// Whether a rounding can turn the sign of a whole update.
     const TAKES_SIGNS: bool = false;
@@ -343,7 +343,8 @@ pub trait Rule:
     const ELEMENTWISE: bool = true;
     /// Whether parameters without decay stay where they are while all gradients are 0.
     const RESTS: bool = true;
-    /// Whether an element's update may be dropped: not where an average of the parameters goes with it.
+    /// Whether a wrapper may drop an element's update. It may not where an average of the parameters goes with the
+    /// update.
     const MASKABLE: bool = true;
 
     /// Numbers of a group at one `t`.
@@ -387,19 +388,19 @@ pub trait Rule:
     fn for_matrices(&self) -> Option<Box<dyn AnyRule>> {
         None
     }
-    /// Its type, and that of its form for matrices.
+    /// The rule's type, and that of its form for matrices.
     fn types() -> Vec<TypeId> {
         let for_matrices = Self::default().for_matrices().map(|rule| (&*rule as &dyn Any).type_id());
         for_matrices.into_iter().chain([TypeId::of::<Self>()]).collect()
     }
-    /// The moves that it makes outside a step. With [`Move::LookAhead`] each step needs one before its gradients are
-    /// computed.
+    /// The moves that the rule makes outside a step. With [`Move::LookAhead`] each step needs one before its gradients
+    /// are computed.
     fn moves(&self) -> &'static [Move] {
         &[]
     }
 
-    /// The numbers of step `t`, counted from 1, in f64; each is rounded to f32 once. Takes the carried values from
-    /// those after step `t-1` to those after step `t`.
+    /// The numbers of step `t`, counted from 1, in f64; the host rounds each to f32 once. The function also advances
+    /// the carried values from those after step `t-1` to those after step `t`.
     fn hyper(&self, t: u64, carried: &mut Carried) -> Self::Hyper<f64>;
     /// The carried values after `t` steps with these options.
     fn carried(&self, _t: u64) -> Carried {
@@ -435,16 +436,17 @@ pub trait Rule:
     ) -> [F; 2] {
         [F::zero(); 2]
     }
-    /// From the combined numbers to the tensor's own. With [`Pass::FinishModel`] they are combined over the model, and
-    /// `len` is 1.
+    /// Makes the tensor's own numbers from the combined ones. With [`Pass::FinishModel`] these are combined over the
+    /// model, and `len` is 1.
     fn finish<F: Real>(&self, _h: &Self::Hyper<F>, _sums: [F; 2], _len: F, _k: &mut Self::Tensor<F>) {}
-    /// As [`measure`](Self::measure), of what the last product has.
+    /// As [`measure`](Self::measure), but of what the last product has.
     fn measure_product<F: Real>(&self, _h: &Self::Hyper<F>, _k: &Self::Tensor<F>, _s: &Self::State<F>) -> [F; 2] {
         [F::zero(); 2]
     }
     /// As [`finish`](Self::finish), of what `measure_product` measured.
     fn finish_product<F: Real>(&self, _h: &Self::Hyper<F>, _sums: [F; 2], _len: F, _k: &mut Self::Tensor<F>) {}
-    /// The tensor's numbers that follow from its rows and columns, of a rule with products: before `finish`.
+    /// Sets the tensor's numbers that follow from its rows and columns, in a rule with products. It is called before
+    /// `finish`.
     fn of_shape<F: Real>(&self, _h: &Self::Hyper<F>, _rows: F, _columns: F, _k: &mut Self::Tensor<F>) {}
     /// What the tensor's numbers multiply its learning rate by. Every decay but L2 follows the rate, so the skeleton
     /// multiplies it by this.

@@ -14,8 +14,8 @@ pub use plateau::{Mode, Plateau, PlateauState, ThresholdMode};
 
 /// A factor on a learning rate, or on another number, at applied step `t`, counted from 1.
 ///
-/// Below, `i = t-1` and `q = min(i, total)/total`; after `total` the last value holds. Counts are at least 1, numbers
-/// at least 0 and finite, unless a bound is stated. In JSON a schedule is an object of one field, as
+/// Below, `i = t-1` and `q = min(i, total)/total`; the last value holds after `total` steps. Counts are at least 1, and
+/// numbers at least 0 and finite, unless a bound is stated. In JSON a schedule is an object of one field, as
 /// `{"cosine": {"total": 50}}`; a field without a stated default is required there.
 ///
 /// ```
@@ -124,8 +124,8 @@ pub enum Schedule {
         /// What follows.
         then: Box<Schedule>,
     },
-    /// One schedule after another, each counted from its own step 1; the last one goes on whatever its steps. At least
-    /// one. PyTorch's `SequentialLR`.
+    /// One schedule after another, at least one, each counted from its own step 1. The last one goes on whatever its
+    /// number of steps. PyTorch's `SequentialLR`.
     Sequence(Vec<Stage>),
     /// One cosine up and one down, with `up = warmup_fraction*total - 1` and `last = total - 1`: from `start` to 1 over
     /// `i` in `0..up`, then to `end` over `up..last` (Smith and Topin 2017; in PyTorch's form).
@@ -258,8 +258,8 @@ impl Schedule {
         Self::Custom(Closure { name: None, function: Arc::new(factor), is_missing: false })
     }
 
-    /// [`custom`](Self::custom) with a name, by which a [`Checkpoint`](crate::Checkpoint) knows it. Who loads the
-    /// checkpoint hands the function over again under this name.
+    /// [`custom`](Self::custom) with a name, by which a [`Checkpoint`](crate::Checkpoint) knows it. When you load the
+    /// checkpoint, hand the function over again under this name.
     pub fn named(name: &str, factor: impl Fn(u64) -> f64 + Send + Sync + 'static) -> Self {
         Self::Custom(Closure { name: Some(name.into()), function: Arc::new(factor), is_missing: false })
     }
@@ -274,13 +274,13 @@ impl Schedule {
         }
     }
 
-    /// Whether it holds a closure without a name.
+    /// Whether the schedule holds a closure without a name.
     pub(crate) fn has_unnamed(&self) -> bool {
         self.clone().closures_mut().iter().any(|closure| closure.name.is_none())
     }
 
-    /// Puts the functions of these schedules in the place of those that are missing. Gives the name of one that is
-    /// still missing.
+    /// Puts the functions of these schedules in place of those that are missing. Returns the name of one that is still
+    /// missing.
     pub(crate) fn take_closures(&mut self, given: &[(String, Schedule)]) -> Option<String> {
         for closure in self.closures_mut() {
             let name = closure.name.as_deref().unwrap_or_default();
@@ -397,7 +397,7 @@ impl Schedule {
             Self::Plateau(Plateau { factor, patience: _, threshold, threshold_mode, cooldown: _, min, mode }) => {
                 below_one(&at("plateau.factor"), *factor)?;
                 match (mode, threshold_mode) {
-                    // At 1 no metric that is not negative would be better than any.
+                    // With 1, no metric of at least 0 could be better than another.
                     (Mode::Min, ThresholdMode::Rel) => below_one(&at("plateau.threshold"), *threshold)?,
                     _ => number("plateau.threshold", *threshold)?,
                 }
@@ -429,7 +429,7 @@ impl Schedule {
             Self::Polynomial { total, power, end } => to_one(*end, (1.0 - q(*total)).powf(*power)),
             Self::Cosine { total, end } => to_one(*end, half_cosine(q(*total))),
             Self::CosineRestarts { first, mult, end } => {
-                // In 128 bits the product of a cycle that has been left and `mult` never overflows.
+                // In 128 bits the length of a cycle that is over, times `mult`, never overflows.
                 let (mut j, mut cycle) = (u128::from(i), u128::from(*first));
                 if *mult == 1 {
                     j %= cycle;
@@ -483,7 +483,7 @@ impl Schedule {
 }
 
 impl DecayShape {
-    /// The share that is left at `q`: goes from 1 to 0 as `q` goes from 0 to 1.
+    /// The share of the descent that is left at `q`. It goes from 1 to 0 as `q` goes from 0 to 1.
     fn down(self, q: f64) -> f64 {
         match self {
             Self::Linear => 1.0 - q,
@@ -498,7 +498,7 @@ fn to_one(end: f64, share: f64) -> f64 {
     share + (1.0 - share) * end
 }
 
-/// Half a cosine: goes from 1 to 0 as `q` goes from 0 to 1.
+/// Half a period of a cosine, which goes from 1 to 0 as `q` goes from 0 to 1.
 fn half_cosine(q: f64) -> f64 {
     (1.0 + (PI * q).cos()) / 2.0
 }

@@ -13,7 +13,7 @@ use crate::wrappers::{Ema, LossScale};
 
 /// How a training keeps its clocks: as one state of them, or as all states that may be the true one.
 pub(crate) trait Counts {
-    /// The numbers of a move, which its way back takes again.
+    /// The numbers of a move, which the move back uses again.
     type Numbers: Clone + Debug;
 
     /// The clocks where every step that is not known to be skipped is applied.
@@ -22,7 +22,7 @@ pub(crate) trait Counts {
     /// Changes the clocks in every state that may be the true one.
     fn change(&mut self, change: impl FnMut(&mut Clocks));
 
-    /// Lets no way back lead to micro-batches that were dropped.
+    /// Makes sure that taking back an encoding brings back no micro-batches that were dropped.
     fn forget_batches(&mut self) {}
 }
 
@@ -248,9 +248,9 @@ macro_rules! session_methods {
             self.session.batch
         }
 
-        /// Leaves out the micro-batches since the last step: the next one is the first of a step again, as where an
-        /// epoch ends within a step and its rest is not to count. Those that are encoded and not submitted may be
-        /// submitted or taken back. A look-ahead stands for the coming step.
+        /// Drops the micro-batches since the last step, as where an epoch ends within a step and its rest is not to
+        /// count: the next micro-batch is the first of a step again. Those that are encoded and not submitted may be
+        /// submitted or taken back. A look-ahead that was made counts for the coming step.
         pub fn drop_micro_batches(&mut self) {
             self.session.drop_micro_batches();
         }
@@ -299,8 +299,8 @@ macro_rules! session_methods {
             self.session.groups.set_group(group, field, value)
         }
 
-        /// An option of the top level in the coming step, its schedule included. Of an option that is written on the
-        /// device, the number that the host has.
+        /// An option of the top level in the coming step, its schedule included. For an option that the device writes,
+        /// this is the number that the host has.
         ///
         /// # Errors
         /// [`Error::Config`](crate::Error) for a field that is no such option, [`Error::Field`](crate::Error) where its
@@ -377,8 +377,8 @@ macro_rules! session_methods {
             Ok(self.session.groups.is_frozen(self.session.find(tensor)?))
         }
 
-        /// Applied steps, whichever tensors they had. Schedules follow them. On a device this includes the steps that
-        /// are encoded, and steps that may be skipped count as applied until they have reported.
+        /// The number of applied steps, whichever tensors they had, which schedules follow. On a device it includes the
+        /// steps that are encoded, and steps that may be skipped count as applied until they have reported.
         pub fn steps(&self) -> u64 {
             crate::session::Counts::hoped(&self.session.counts).steps
         }
@@ -393,7 +393,7 @@ macro_rules! session_methods {
             Ok(())
         }
 
-        /// Applied steps of a tensor, counted as in [`steps`](Self::steps).
+        /// The number of a tensor's applied steps, counted as in [`steps`](Self::steps).
         ///
         /// # Errors
         /// [`Error::UnknownTensor`](crate::Error).

@@ -1,5 +1,5 @@
-//! The shaders: which walks there are, what each binds, which constants it has, and how its text is composed. Knows no
-//! wgpu. This file lists what the rest of the crate uses; the work is in `src/shader/`.
+//! The shaders: which walks there are, what each binds, which constants it has, and how its text is composed. This file
+//! lists what the rest of the crate uses; the work is in `src/shader/`. Nothing here knows wgpu.
 
 mod bindings;
 mod compose;

@@ -4,11 +4,12 @@ use std::collections::HashMap;
 
 use crate::error::{Error, Result, refuse};
 
-/// Elements of a block: the unit of state layout, of partial sums and of windows. A constant of the
-/// format, so that no choice of chunk or window changes a bit.
+/// How many elements a block has: the unit in which state is laid out, sums are taken and windows are cut. It is a
+/// constant of the format, so that no choice of chunk or window changes a bit.
 pub const BLOCK: usize = 1024;
 
-/// Bytes on which every tensor of an arena starts: what `SwiftShader` and WebGPU ask of a binding's offset.
+/// Every tensor of an arena starts at a multiple of so many bytes: `SwiftShader` and WebGPU ask it of a binding's
+/// offset.
 pub const ALIGNMENT: u64 = 256;
 
 /// Storage format of a tensor's elements.
@@ -18,7 +19,7 @@ pub enum DType {
     /// IEEE single precision, 4 bytes.
     #[default]
     F32,
-    /// IEEE half precision, 2 bytes, two in a word. Of gradients only.
+    /// IEEE half precision, 2 bytes, two in a word. Only gradients may have this format.
     F16,
 }
 
@@ -71,9 +72,9 @@ impl Access {
 pub enum Pages {
     /// Parameters in one buffer, gradients in another.
     Apart,
-    /// Both in one. One binding serves both.
+    /// Parameters and gradients in one buffer. One binding serves both.
     Shared,
-    /// In any of so many buffers.
+    /// Parameters and gradients in any of so many buffers.
     Many(u32),
 }
 
@@ -87,7 +88,7 @@ pub struct TensorSpec {
     pub name: String,
     /// Elements per dimension, the last one contiguous.
     pub shape: Vec<usize>,
-    /// Storage format of the parameter: f32, but in the list that an arena of gradients is made for.
+    /// Storage format of the parameter. It is f32, except in a list for which an arena of gradients is made.
     pub dtype: DType,
     /// Storage format of the gradient.
     pub grad_dtype: DType,
@@ -99,7 +100,7 @@ impl TensorSpec {
         Self { name: name.into(), shape: shape.into(), dtype: DType::F32, grad_dtype: DType::F32 }
     }
 
-    /// The same with gradients of this type.
+    /// This tensor, with gradients of this format.
     ///
     /// ```
     /// use wgpu_optim::{DType, TensorSpec};
@@ -115,23 +116,23 @@ impl TensorSpec {
         Self { grad_dtype: dtype, ..self }
     }
 
-    /// The tensor's gradient as a tensor: the same name and shape, its format that of the gradient.
+    /// The tensor's gradient as a tensor: it has the same name and shape, and the format of the gradient.
     #[must_use]
     pub fn grad_spec(&self) -> Self {
         Self { dtype: self.grad_dtype, ..self.clone() }
     }
 
-    /// The product of the shape, saturating.
+    /// How many elements the tensor has: the product of the shape, which saturates.
     pub fn len_elements(&self) -> u64 {
         self.shape.iter().fold(1, |product: u64, &dim| product.saturating_mul(dim as u64))
     }
 
-    /// Bytes of the values without padding, saturating.
+    /// How many bytes the values take without padding; the product saturates.
     pub fn size_bytes(&self) -> u64 {
         self.len_elements().saturating_mul(self.dtype.size_bytes())
     }
 
-    /// Bytes of the gradient without padding, saturating.
+    /// How many bytes the gradient takes without padding; the product saturates.
     pub fn grad_size_bytes(&self) -> u64 {
         self.len_elements().saturating_mul(self.grad_dtype.size_bytes())
     }

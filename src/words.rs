@@ -65,15 +65,15 @@ table! {
 }
 
 table! {
-    /// The words of one dispatch. They stand on 256 bytes each, before the words of the step.
+    /// The words of one dispatch. They start at a multiple of 256 bytes, before the words of the step.
     dispatch {
         /// The first entry of the table.
         FIRST: 1,
         /// The entry behind the last one.
         END: 1,
-        /// Where the row of piece 0 would stand, counted from here, modulo 2^32.
+        /// Where the row of piece 0 would stand, counted from this dispatch's words, modulo 2^32.
         ROWS: 1,
-        /// Where the words of the step stand, counted from here.
+        /// Where the words of the step stand, counted from this dispatch's words.
         STEP: 1,
     }
 }
@@ -83,11 +83,11 @@ table! {
     /// come before the first. Where parameters have one page and gradients one, and the new parameters replace the old
     /// ones, a row ends before `OUT`.
     row {
-        /// Elements before the parameters.
+        /// How many elements of the page come before the parameters.
         PARAM: 1,
-        /// Elements before the gradients.
+        /// How many elements of the page come before the gradients.
         GRAD: 1,
-        /// Elements before the place that the new parameters go to.
+        /// How many elements of the page come before the place that the new parameters go to.
         OUT: 1,
         /// The page of the parameters.
         PARAM_PAGE: 1,
@@ -133,7 +133,7 @@ table! {
         SCALE: 1,
         /// f32: one over the loss scale of the step's gradients.
         UNSCALE: 1,
-        /// Good steps since the loss scale changed last.
+        /// How many good steps there have been since the loss scale changed last.
         GOOD: 1,
         /// 0 where the step is applied, 1 where it is skipped, `OUT_OF_TURN` where it ran out of order.
         SKIPPED: 1,
@@ -161,7 +161,7 @@ table! {
         RECORD: 1,
         /// f32: a clip multiplies the tensor's gradients by this power of two first,
         COARSE: 1,
-        /// f32: and by this number then.
+        /// f32: and by this number after that.
         FINE: 1,
         /// What was measured of the tensor's gradients.
         MEASURED: crate::words::measured::LEN,
@@ -177,7 +177,7 @@ table! {
 }
 
 table! {
-    /// The first words of a step whose update is decided on the device. Behind them stands one word a tensor: 0 where
+    /// The first words of a step whose update the device decides. Behind them stands one word for each tensor: 0 where
     /// the tensor has a gradient, else `ABSENT`.
     step {
         /// How many tensors there are.
@@ -188,7 +188,7 @@ table! {
         WORLDS: 1,
         /// Where records stand in control.
         RECORDS: 1,
-        /// Words of a record.
+        /// How many words a record has.
         RECORD_LEN: 1,
         /// Where norms stand in control.
         NORMS: 1,
@@ -198,21 +198,21 @@ table! {
         AFTER: 1,
         /// f32: the clip's limit.
         CLIP_LIMIT: 1,
-        /// f32: the least norm of parameters that an adaptive clip reckons with.
+        /// f32: the least norm that an adaptive clip takes parameters to have.
         CLIP_EPS: 1,
-        /// Which option written on the device the clip's limit is, or `ABSENT`.
+        /// Which of the options that the device writes is the clip's limit, or `ABSENT`.
         CLIP_OPTION: 1,
         /// Whether a step may be skipped.
         SKIPS: 1,
-        /// Good steps after which the loss scale grows; 0 without loss scale.
+        /// After how many good steps the loss scale grows; 0 without loss scale.
         INTERVAL: 1,
         /// f32: what the loss scale grows by.
         GROWTH: 1,
         /// f32: what the loss scale shrinks by.
         BACKOFF: 1,
-        /// f32: micro-batches of a step.
+        /// f32: how many micro-batches the step has.
         BATCHES: 1,
-        /// Where the options that are written on the device stand in control.
+        /// Where the options that the device writes stand in control.
         OPTIONS: 1,
         /// How many such options there are.
         OPTIONS_COUNT: 1,
@@ -231,24 +231,24 @@ table! {
         SKIPPED: 1,
         /// How many clocks there are.
         CLOCKS: 1,
-        /// Where the step says which clock each tensor has: one word a tensor, `ABSENT` for a tensor that sits out.
+        /// Where the step says which clock each tensor has: one word each, `ABSENT` for a tensor that takes no part.
         CLOCK_OF: 1,
     }
 }
 
-/// What the walk `decide` does, a bit each.
+/// What the walk `decide` does, a bit for each task.
 pub mod stage {
-    /// It adds up what was measured of the tensors.
+    /// The walk adds up what was measured of the tensors.
     pub const MEASURE: u32 = 1;
-    /// It decides whether the step is skipped, and moves the loss scale.
+    /// The walk decides whether the step is skipped, and moves the loss scale.
     pub const DECIDE: u32 = 2;
-    /// It picks the records of the true world.
+    /// The walk picks the records of the true world.
     pub const SELECT: u32 = 4;
-    /// It moves on to the next world.
+    /// The walk moves on to the next world.
     pub const ADVANCE: u32 = 8;
 }
 
-/// Optimizers that may share a decision, beside the one that decides.
+/// How many optimizers may share a decision, beside the one that decides.
 pub const OTHERS_MOST: usize = 6;
 
 /// Stands for a record: the tensor has no gradient in this step, or the step is skipped.
@@ -260,22 +260,22 @@ pub const UNDONE: u32 = 0xffff_fffe;
 /// In `control::SKIPPED`: the step ran out of the order of encoding.
 pub const OUT_OF_TURN: u32 = 2;
 
-/// Words of a report.
+/// How many words a report has.
 pub const REPORT_WORDS: usize = control::OTHERS;
 
-/// Words of a partial result of the walk that measures gradients.
+/// How many words a partial result of the walk that measures gradients has.
 pub const NORM_WORDS: u64 = measured::LEN as u64;
 
-/// Words of a partial result of a rule's sums.
+/// How many words a partial result of a rule's sums has.
 pub const SUM_WORDS: u64 = sum::LEN as u64;
 
-/// Words of the inner products of one row of a history.
+/// How many words the inner products of one row of a history have.
 pub const INNER_WORDS: u64 = inner::LEN as u64;
 
-/// Words of an entry of the chunk table, whatever walk reads it.
+/// How many words an entry of the chunk table has, whatever walk reads it.
 pub const ENTRY_WORDS: usize = 16;
 
-/// An entry of the chunk table: what one workgroup works on. One with `len` 0 asks for nothing.
+/// An entry of the chunk table: what one workgroup works on. An entry whose `len` is 0 asks for nothing.
 pub trait Entry: Copy {
     /// The struct's name.
     const NAME: &'static str;
@@ -284,10 +284,10 @@ pub trait Entry: Copy {
     /// Fields in order, and what each says.
     const FIELDS: &'static [(&'static str, &'static str)];
 
-    /// As it stands in the table.
+    /// The entry's words, as they stand in the table.
     fn words(self) -> [u32; ENTRY_WORDS];
 
-    /// From the table.
+    /// Makes the entry from its words in the table.
     fn read(words: [u32; ENTRY_WORDS]) -> Self;
 }
 
@@ -328,13 +328,13 @@ entry! {
     Chunk {
         /// the tensor's place in the list
         tensor,
-        /// elements
+        /// how many elements the chunk has
         len,
-        /// the piece of the tensor that it is a part of
+        /// the piece of the tensor that the chunk belongs to
         piece,
-        /// elements of the piece before the first
+        /// how many elements of the piece come before the chunk
         first,
-        /// vectors of four of the bound state before the first
+        /// how many vectors of four of the bound state come before the chunk
         state,
         /// where the chunk's partial result stands in scratch
         partial,
@@ -364,7 +364,7 @@ entry! {
     TensorSums {
         /// the tensor's place in the list
         tensor,
-        /// elements
+        /// how many elements the tensor has
         len,
         /// how many partial results there are
         partials,
@@ -374,7 +374,7 @@ entry! {
         partial,
         /// rows of the tensor's matrix, where its rule takes products
         rows,
-        /// columns of it
+        /// columns of that matrix
         columns,
     }
 }
@@ -382,9 +382,9 @@ entry! {
 entry! {
     /// All tensors whose sums one workgroup combines.
     ModelSums {
-        /// a tensor's place in the list, which asks for nothing
+        /// a place in the list of tensors, which the walk does not use
         tensor,
-        /// 1: there is something to combine
+        /// 1, since there is something to combine
         len,
         /// how many tensors may have sums
         tensors,
@@ -392,19 +392,19 @@ entry! {
 }
 
 entry! {
-    /// A part of a matrix, or several whole matrices where these are small. One workgroup takes it.
+    /// A rectangle of a matrix, or several whole matrices where these are small. One workgroup takes it.
     Tile {
         /// the tensor's place in the list
         tensor,
-        /// elements
+        /// how many elements the tile has
         len,
-        /// the piece of the tensor that it is a part of
+        /// the piece of the tensor that the tile belongs to
         piece,
-        /// elements of the piece before the first
+        /// how many elements of the piece come before the tile's first
         first,
-        /// elements of a row that lie in the tile
+        /// how many elements of a row lie in the tile
         width,
-        /// where the sums over rows go: to the bound lines where matrices are small, else to scratch, as shares
+        /// where the sums over rows go: to the bound lines where matrices are small, else as shares to scratch
         row_sums,
         /// where the sums over columns go, likewise
         column_sums,
@@ -414,13 +414,13 @@ entry! {
         rows,
         /// columns of a matrix
         columns,
-        /// where what the last product has of the first element stands in the bound work buffer
+        /// where the last product has the first element's place in the bound work buffer
         product,
     }
 }
 
 entry! {
-    /// A part of a product of matrices, which one workgroup makes. All places and strides count vectors of four in the
+    /// A tile of a product of matrices, which one workgroup makes. Places and strides count vectors of four in the
     /// bound work buffer.
     MatrixTile {
         /// the tensor's place in the list
@@ -445,9 +445,9 @@ entry! {
         turned,
         /// from one of its rows to the next
         turned_stride,
-        /// rows of the part
+        /// rows of the tile
         rows,
-        /// columns of the part
+        /// columns of the tile
         columns,
         /// from the first place of the matrix to its second
         second,
@@ -459,7 +459,7 @@ entry! {
     LinesOfMatrix {
         /// the tensor's place in the list
         tensor,
-        /// rows or columns
+        /// how many rows or columns the workgroup finishes
         len,
         /// 0 for rows, 1 for columns
         are_columns,
@@ -485,19 +485,19 @@ entry! {
 pub struct Layout {
     /// How many tensors there are.
     pub tensors: usize,
-    /// Words of a record.
+    /// How many words a record has.
     pub record: usize,
     /// Where the norms start.
     pub norms: usize,
-    /// Where the options that are written on the device start.
+    /// Where the options that the device writes start.
     pub options: usize,
     /// Where the records start.
     pub records: usize,
 }
 
 impl Layout {
-    /// Control of so many tensors, with so many options written on the device, and so many words a record. What the
-    /// caller may bind starts at a multiple of [`ALIGNMENT`].
+    /// The layout of `control` for so many tensors, with so many options that the device writes, and so many words in
+    /// each record. What the caller may bind starts at a multiple of [`ALIGNMENT`].
     pub fn new(tensors: usize, options: usize, record: usize) -> Self {
         let align = |words: usize| words.next_multiple_of(ALIGNMENT as usize / 4);
         let norms = align(Self::of_tensor(tensors));
@@ -505,7 +505,7 @@ impl Layout {
         Self { tensors, record, norms, options: first_option, records: align(first_option + options) }
     }
 
-    /// All words, with a record for every tensor.
+    /// How many words `control` has, with a record for every tensor.
     pub fn words(&self) -> usize {
         self.records + self.record * self.tensors.max(1)
     }
@@ -515,7 +515,7 @@ impl Layout {
         control::LEN + tensor::LEN * tensor
     }
 
-    /// Norms that there are: of all gradients, and of each tensor's.
+    /// How many norms there are: that of all gradients, and those of each tensor's.
     pub fn norms_len(&self) -> usize {
         norms::LEN + self.tensors
     }

@@ -32,7 +32,7 @@ pub struct Setting {
     pub looks_ahead: bool,
 }
 
-/// When a wrapper's numbers are taken.
+/// The moment for which a wrapper's numbers are computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment {
     /// The tensor's applied steps, this one included.
@@ -52,14 +52,14 @@ pub struct Measures {
     pub params: bool,
 }
 
-/// A number of a wrapper that the device decides in the step. It has no place in the record.
+/// A number of a wrapper that the device decides in the step, so that no record holds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decided {
     /// One over the loss scale.
     Unscale,
     /// The power of two by which a clip multiplies a tensor's gradients first.
     Coarse,
-    /// What it multiplies them by then.
+    /// What the clip multiplies them by after that.
     Fine,
 }
 
@@ -76,18 +76,19 @@ pub trait Wrapper:
 {
     /// The field in JSON, the stem of both files, and what every name in the shader starts with.
     const NAME: &'static str;
-    /// What it does in one line and its source, for tables.
+    /// One line for tables: what the wrapper does, and its source.
     const SUMMARY: &'static str;
     /// The twin's text.
     const SHADER: &'static str;
-    /// Fields of `Numbers` that the device decides; they are the last fields.
+    /// The fields of `Numbers` that the device decides. They come last in the struct.
     const DECIDED: &'static [Decided] = &[];
-    /// Whether its slot lies beside the state, in buffers of its own.
+    /// Whether the wrapper's slot lies beside the state, in buffers of its own.
     const SLOT_BESIDE: bool = false;
-    /// The moves outside a step that it makes, by name. The shader's override `MOVE` counts them from `WRAPPER_MOVES`.
+    /// The names of the moves outside a step that the wrapper makes. The shader's override `MOVE` counts them from
+    /// `WRAPPER_MOVES`.
     const MOVES: &'static [&'static str] = &[];
 
-    /// Its numbers at one `t`, the decided ones included.
+    /// The wrapper's numbers at one `t`, those that the device decides included.
     type Numbers<F: Real>: Numbers<F>;
 
     /// Refuses options outside their bounds.
@@ -95,7 +96,7 @@ pub trait Wrapper:
     /// # Errors
     /// [`Error::Field`](crate::Error::Field), naming field, value and bound.
     fn check(&self) -> Result<()>;
-    /// Refuses rules that it cannot wrap.
+    /// Refuses rules that the wrapper cannot go around.
     ///
     /// # Errors
     /// [`Error::Field`](crate::Error::Field), naming field, value and the rule.
@@ -107,11 +108,11 @@ pub trait Wrapper:
         None
     }
 
-    /// Whether its hooks run in a step of this setting.
+    /// Whether the wrapper's hooks run in a step of this setting.
     fn takes_part(&self, _setting: Setting) -> bool {
         true
     }
-    /// The one number an element that it keeps from step to step.
+    /// The slot in which the wrapper keeps one number per element from step to step.
     fn slot(&self, _setting: Setting) -> Option<Slot> {
         None
     }
@@ -119,8 +120,8 @@ pub trait Wrapper:
     fn constants(&self) -> Vec<(&'static str, f64)> {
         Vec::new()
     }
-    /// The numbers of a tensor's step or of a move outside a step; each is rounded to f32 once. Decided numbers are
-    /// given as 1.
+    /// The numbers of a tensor's step or of a move outside a step, each of which the host rounds to f32 once. A number
+    /// that the device decides is 1 here.
     fn numbers(&self, moment: Moment) -> Self::Numbers<f64>;
     /// The option that a caller's kernel may write on the device under this name.
     fn option(&mut self, _name: &str) -> Option<&mut f64> {
@@ -134,11 +135,12 @@ pub trait Wrapper:
     fn skips(&self) -> bool {
         false
     }
-    /// Whether it counts elements of each tensor before the update lands.
+    /// Whether the wrapper counts elements of each tensor before the update lands.
     fn counts(&self) -> bool {
         false
     }
-    /// Bytes that step `t` of a tensor moves beside the rule's, of each element; `first` is the tensor's first step.
+    /// Bytes per element that step `t` of a tensor moves beside the rule's. `first` says whether it is the tensor's
+    /// first step.
     fn bytes_per_element(&self, _t: u64, _first: bool) -> u64 {
         0
     }
@@ -155,7 +157,7 @@ pub trait Wrapper:
     fn is_counted<F: Real>(&self, _n: &Self::Numbers<F>, _g: F, _u: F) -> bool {
         false
     }
-    /// A tensor's factor, from the elements that count and all of them.
+    /// A tensor's factor, from the number of elements that count and the number of all.
     fn factor<F: Real>(&self, _n: &Self::Numbers<F>, _count: F, _len: F) -> F {
         F::one()
     }
@@ -163,11 +165,12 @@ pub trait Wrapper:
     fn update<F: Real>(&self, _n: &Self::Numbers<F>, _k: F, _g: F, u: F) -> F {
         u
     }
-    /// The landed parameter hook: the parameter after the step instead of `after`. `first` is the tensor's first step.
+    /// The landed parameter hook: the parameter after the step instead of `after`. `first` says whether it is the
+    /// tensor's first step.
     fn landed<F: Real>(&self, _n: &Self::Numbers<F>, _first: bool, _before: F, after: F, _slot: &mut F) -> F {
         after
     }
-    /// A move outside a step, counted as in `MOVES`: the parameter after it.
+    /// The parameter after the move number `to` of `MOVES`, outside a step.
     fn moved<F: Real>(&self, _to: usize, _n: &Self::Numbers<F>, p: F, _slot: &mut F) -> F {
         p
     }
@@ -345,7 +348,7 @@ impl<W: Wrapper> AnyWrapper for W {
     }
 }
 
-/// A wrapper that was read from JSON, or what is wrong with that.
+/// A wrapper that was read from JSON, or what is wrong with the JSON.
 pub type Read = std::result::Result<Box<dyn AnyWrapper>, serde_path_to_error::Error<serde_json::Error>>;
 
 /// Wrappers with a name each.

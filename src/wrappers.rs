@@ -40,17 +40,17 @@ all![
 
 pub use clip::AdaptiveClip;
 
-/// A move of the parameters outside a step: the rule's own, or a wrapper's.
+/// A move of the parameters outside a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Moving {
-    /// What the rule does.
+    /// A move that the rule makes.
     Rule(Move),
-    /// What the wrapper of this name does: one of its [`MOVES`](crate::wrapper::Wrapper::MOVES), counted from 0.
+    /// A move that the wrapper of this name makes: its number in [`MOVES`](crate::wrapper::Wrapper::MOVES), from 0.
     Wrapper(&'static str, usize),
 }
 
 impl Moving {
-    /// The moves of rules come before those of wrappers.
+    /// `MOVE` counts the moves of rules first, and then those of wrappers.
     const OF_RULES: usize = 3;
 
     /// The shader's `MOVE`.
@@ -72,9 +72,9 @@ impl Moving {
 /// measures and takes from the caller's kernels.
 #[derive(Clone, Debug, Default)]
 pub struct Wrappers {
-    /// In the order of the registry.
+    /// The wrappers that are on, in the order of the registry.
     list: Vec<Box<dyn AnyWrapper>>,
-    /// Measures norms of the gradients also where nothing needs them. Default false.
+    /// Whether norms of the gradients are measured even where nothing needs them. Default false.
     pub norms: bool,
     /// Options whose numbers a kernel of the caller's writes.
     pub on_device: Vec<String>,
@@ -92,7 +92,8 @@ pub(crate) fn recorded(wrapper: &dyn AnyWrapper) -> &'static [&'static str] {
 }
 
 impl Wrappers {
-    /// The same with a wrapper in place of one of the same kind; one that is [off](Wrapper::off) takes it away.
+    /// These wrappers with one more, which replaces one of the same kind. One that is [off](Wrapper::off) only removes
+    /// it.
     #[must_use]
     pub fn with(mut self, wrapper: impl Into<Box<dyn AnyWrapper>>) -> Self {
         let wrapper = wrapper.into();
@@ -104,15 +105,15 @@ impl Wrappers {
         self
     }
 
-    /// The same without the wrapper of this name.
+    /// These wrappers without the one of this name.
     #[must_use]
     pub fn without(mut self, name: &str) -> Self {
         self.list.retain(|wrapper| wrapper.name() != name);
         self
     }
 
-    /// The same with what a wrapper that skips steps needs, where it does not stand there itself: a look-ahead is taken
-    /// back.
+    /// These wrappers with [`SkipNonfinite`] added where another wrapper skips steps: a skipped step must take back its
+    /// look-ahead.
     #[must_use]
     pub fn completed(&self) -> Self {
         let is_whole = !self.skips() || self.get::<SkipNonfinite>().is_some();
@@ -124,7 +125,7 @@ impl Wrappers {
         self.list.is_empty() && !self.norms && self.on_device.is_empty()
     }
 
-    /// Those that are on, in the order of the registry.
+    /// The wrappers that are on, in the order of the registry.
     pub fn iter(&self) -> impl Iterator<Item = &dyn AnyWrapper> {
         self.list.iter().map(|wrapper| &**wrapper)
     }
@@ -139,33 +140,33 @@ impl Wrappers {
         Setting { batches: self.batches(), looks_ahead: rule.needs_look_ahead() }
     }
 
-    /// Those whose hooks run in a step of this rule.
+    /// The wrappers whose hooks run in a step of this rule.
     pub fn around(&self, rule: &dyn AnyRule) -> impl Iterator<Item = &dyn AnyWrapper> {
         let setting = self.setting(rule);
         self.iter().filter(move |wrapper| wrapper.takes_part(setting))
     }
 
-    /// The slots that they add to those of a rule, in the order of the registry; they lie behind the rule's in every
-    /// block, but for those that lie [beside](crate::wrapper::Wrapper::SLOT_BESIDE) the state.
+    /// The slots that the wrappers add to those of a rule, in the order of the registry. They lie behind the rule's in
+    /// every block, but for those that lie [beside](crate::wrapper::Wrapper::SLOT_BESIDE) the state.
     pub fn slots(&self, rule: &dyn AnyRule) -> Vec<Slot> {
         let setting = self.setting(rule);
         self.iter().filter_map(|wrapper| wrapper.slot(setting)).collect()
     }
 
-    /// Those of them that lie in the rule's blocks.
+    /// The slots of wrappers that lie in the rule's blocks.
     pub fn slots_in_blocks(&self, rule: &dyn AnyRule) -> Vec<Slot> {
         let setting = self.setting(rule);
         self.iter().filter(|wrapper| !wrapper.slot_is_beside()).filter_map(|wrapper| wrapper.slot(setting)).collect()
     }
 
-    /// The place of a slot among all that wrappers may have: that of its wrapper in the registry.
+    /// The place of a slot among all that wrappers may have, which is its wrapper's place in the registry.
     pub fn place_of_slot(&self, rule: &dyn AnyRule, slot: &str) -> Option<usize> {
         let setting = self.setting(rule);
         let has = |wrapper: &&dyn AnyWrapper| wrapper.slot(setting).is_some_and(|found| found.name == slot);
         Some(place(self.iter().find(has)?.name()))
     }
 
-    /// The names of the numbers that they have in a record, in order: those that the host computes.
+    /// The names of the wrappers' numbers that stand in a record, in order: those that the host computes.
     pub(crate) fn recorded(&self) -> impl Iterator<Item = &'static str> {
         self.iter().flat_map(|wrapper| recorded(wrapper).iter().copied())
     }
@@ -189,13 +190,13 @@ impl Wrappers {
         self.iter().map(of).collect()
     }
 
-    /// A caller's kernel writes an option of this name: sets it where a wrapper has it.
+    /// Sets an option of this name, which a caller's kernel writes, in the wrapper that has it.
     pub(crate) fn set_option(&mut self, name: &str, number: f64) -> bool {
         let option = self.list.iter_mut().find_map(|wrapper| wrapper.option(name));
         option.map(|option| *option = number).is_some()
     }
 
-    /// An option of this name that a caller's kernel may write.
+    /// Returns the option of this name that a caller's kernel may write.
     pub(crate) fn option(&self, name: &str) -> Option<f64> {
         self.clone().list.iter_mut().find_map(|wrapper| wrapper.option(name)).copied()
     }
@@ -235,17 +236,18 @@ impl Wrappers {
         self.get()
     }
 
-    /// Whether what the update does is decided on the device.
+    /// Whether the device decides what the update does.
     pub fn is_controlled(&self) -> bool {
         self.measures() || !self.on_device.is_empty()
     }
 
-    /// Whether any of them counts elements before the update lands.
+    /// Whether any wrapper counts elements before the update lands.
     pub fn counts(&self) -> bool {
         self.iter().any(|wrapper| wrapper.counts())
     }
 
-    /// Bytes that step `t` of a tensor moves beside the rule's, of each element; `first` is the tensor's first step.
+    /// Bytes per element that step `t` of a tensor moves beside the rule's. `first` says whether it is the tensor's
+    /// first step.
     pub fn bytes_per_element(&self, t: u64, first: bool) -> u64 {
         self.iter().map(|wrapper| wrapper.bytes_per_element(t, first)).sum()
     }

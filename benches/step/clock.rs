@@ -31,7 +31,7 @@ struct Stamps {
     readable: wgpu::Buffer,
 }
 
-/// Runs in flight at once, all works together.
+/// The most runs in flight at once, of all works together.
 const RUNS: u32 = 64;
 /// The wall clock counts the submission too, so it measures runs of at least this many nanoseconds together.
 const WALL_NS: f64 = 5e6;
@@ -79,7 +79,7 @@ impl Clock {
 
     /// Nanoseconds of each round of each work, the works in turn: `times[round][work]`.
     pub fn times(&mut self, works: &mut [Work], patience: Patience) -> Result<Vec<Vec<f64>>> {
-        self.round(works)?; // first uses: buffers are zeroed, pages come in
+        self.round(works)?; // the first use, in which buffers are zeroed and pages come in, does not count
         let mut times = vec![];
         let start = Instant::now();
         while times.len() < patience.least || start.elapsed() < patience.time {
@@ -96,7 +96,7 @@ impl Clock {
         }
     }
 
-    /// None where the device has no timestamps.
+    /// Returns none where the device has no timestamps.
     fn stamped(&self, works: &mut [Work], rounds: u32) -> Result<Option<Vec<Vec<f64>>>> {
         let Some(Stamps { queries, resolved, readable }) = &self.stamps else { return Ok(None) };
         let mut query = 0;
@@ -154,7 +154,8 @@ impl Clock {
     }
 }
 
-/// A timestamp when all before it is done: an empty pass's, as portable wgpu has them at passes alone.
+/// Writes a timestamp when all work before it is done. It is that of an empty pass, since portable wgpu has timestamps
+/// at passes alone.
 fn stamp(encoder: &mut wgpu::CommandEncoder, query_set: &wgpu::QuerySet, query: u32) {
     encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
         label: None,
@@ -166,7 +167,7 @@ fn stamp(encoder: &mut wgpu::CommandEncoder, query_set: &wgpu::QuerySet, query: 
     });
 }
 
-/// The middle value, the mean of the two middle ones where their number is even; NaN of none.
+/// The median: the middle value, or the mean of the two middle ones; NaN where there are no values.
 pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);

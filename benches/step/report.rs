@@ -21,11 +21,11 @@ pub struct Report {
 #[derive(Serialize)]
 pub struct Row {
     pub rule: String,
-    /// Of parameter, gradient and state.
+    /// The bytes of parameter, gradient and state.
     pub formats: &'static str,
     pub shapes: &'static str,
     pub elements: u64,
-    /// Read and written, of each element.
+    /// The bytes that a step reads and writes of each element.
     pub bytes_per_element: f64,
     pub tensors: usize,
     pub time_ns_median: f64,
@@ -36,7 +36,7 @@ pub struct Row {
     pub same_traffic_ns_median: f64,
     /// The walks that the kernel took: entry points and lanes.
     pub same_traffic_walks: Vec<String>,
-    /// On the CPU: `encode` with the buffers of the step before.
+    /// The processor's time of `encode` with the buffers of the step before.
     pub encode_ns_median: f64,
     pub dispatches: usize,
 }
@@ -100,7 +100,7 @@ fn cpu() -> String {
     format!("{name}, {threads} threads")
 }
 
-/// What a program says, or nothing.
+/// What a program prints, or nothing where it fails.
 fn output(program: &str, args: &[&str]) -> String {
     let output = Command::new(program).args(args).output().ok().filter(|output| output.status.success());
     output.map(|output| String::from_utf8_lossy(&output.stdout).trim().into()).unwrap_or_default()

@@ -16,7 +16,7 @@ pub const LISTS: [List; 6] = [
     List { name: "gpt2", shapes: gpt2 },
     List { name: "resnet50", shapes: resnet50 },
     List { name: "many_small", shapes: || (0..1000).map(|i| (format!("t{i}"), vec![1024])).collect() },
-    // `many_small` in one piece: what many tensors cost is the difference.
+    // As many elements as `many_small` in one tensor: the difference is what many tensors cost.
     List { name: "one_1m", shapes: || vec![("one".into(), vec![1_024_000])] },
     List { name: "ragged", shapes: ragged },
 ];

@@ -19,7 +19,7 @@ pub struct Load {
 }
 
 impl Load {
-    /// Those of a rule over these tensors: of its form for matrices, and of its own.
+    /// The loads of a rule over these tensors: that of its form for matrices, and that of its own.
     pub fn of_tensors(config: &Config, tensors: &[TensorSpec]) -> Vec<Load> {
         let (rule, around) = (config.rule(), config.wrappers());
         let matrices = rule.for_matrices();
@@ -30,7 +30,7 @@ impl Load {
         of_matrices.into_iter().chain([flat]).filter(|load| load.elements > 0).collect()
     }
 
-    /// That of a rule over so many elements, with a mean of the parameters or their gradients measured.
+    /// The load of a rule over so many elements, perhaps with a mean of the parameters, or with gradients measured.
     pub fn of(rule: &dyn AnyRule, around: &Wrappers, elements: u64) -> Load {
         let slots = rule.slots().iter().filter(|slot| slot.extent == Extent::Element).count() as u32;
         let mean = u32::from(around.ema().is_some());
@@ -73,7 +73,7 @@ pub struct Traffic {
     kernels: Vec<Kernel>,
 }
 
-/// Buffers of their own for as many elements as can be bound at once.
+/// The buffers for as many elements as can be bound at once.
 struct Window {
     bindings: wgpu::BindGroup,
     elements: u64,
@@ -85,7 +85,7 @@ struct Kernel {
 }
 
 impl Traffic {
-    /// With the fastest walks, each tried on what can be bound at once.
+    /// Makes a load ready with the fastest walks, each of which is tried on what can be bound at once.
     pub fn new(gpu: &Gpu, load: Load, clock: &mut Clock, patience: Patience) -> Result<Traffic> {
         let layout = layout(gpu.device());
         let windows = windows(gpu.device(), &layout, &load);

@@ -1,11 +1,11 @@
-// The bytes of a pass and none of its arithmetic: what is read is added up, the sum is written back.
-// Integers, so that no value ever turns into a denormal, which some processors are slow at.
+// The walks move the bytes of a pass and compute nothing of it: they add up what they read, and write the sum back.
+// All numbers are integers, so that none turns into a denormal, with which some processors are slow.
 
-override SLOTS: u32; // numbers of state an element
-override PARAM: bool; // what is read, slots in number
+override SLOTS: u32; // how many numbers of state an element has
+override PARAM: bool; // these say what is read: the parameter, the gradient, and how many slots
 override GRAD: bool;
 override READ: u32;
-override LANDS: bool; // what is written: the parameter, and slots
+override LANDS: bool; // these say what is written: the parameter, and how many slots
 override WRITTEN: u32;
 override LANES: u32 = 256;
 override STEPS: u32 = 8; // vec4s that a lane of `blocks` or `sum` walks

@@ -2,12 +2,14 @@
 //!
 //! `cargo run --release --example replay -- RUN.json RECORDING.safetensors OUT.safetensors [options]`
 //!
-//! * `RUN.json`: the optimizer's configuration, optionally with `"lr_per_step": [..]`, which replaces `lr` step by step.
-//! * `RECORDING.safetensors`: `param.<tensor>` (F32), the initial parameters, and `grad.<tensor>` (F32, `[steps, ...shape]`).
-//! * `OUT.safetensors`: `param.<tensor>` (`[steps, ...shape]`), the parameters after every step, and the last state:
-//!   `state.<tensor>.<slot>` and `state.<tensor>.t` (I64).
+//! * `RUN.json`: the optimizer's configuration, optionally with `"lr_per_step": [..]`, which replaces `lr` step by
+//!   step.
+//! * `RECORDING.safetensors`: `param.<tensor>` (F32), the initial parameters, and `grad.<tensor>` (F32,
+//!   `[steps, ...shape]`).
+//! * `OUT.safetensors`: `param.<tensor>` (`[steps, ...shape]`), the parameters after every step, and the state after
+//!   the last one: `state.<tensor>.<slot>` and `state.<tensor>.t` (I64).
 //! * `--expect`: `steps` (I64, counted from 1), `param.<tensor>` (F64, `[len(steps), ...shape]`), and perhaps
-//!   `f32.<tensor>`, the same by the other library in f32.
+//!   `f32.<tensor>`, what the other library makes of them in f32.
 //!
 //! Exit codes: 0, 1 where the parameters are outside the tolerance, 2 where an input is refused.
 
@@ -73,7 +75,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether the run passes. Every file is read before the first step.
+/// Runs the replay, and returns whether it passes. Every file is read before the first step.
 fn replay(options: &Options) -> Result<bool> {
     match options.on {
         On::Gpu if options.f64 => refuse!("--f64 needs --on cpu: the GPU computes in f32"),
@@ -117,7 +119,7 @@ impl Inputs {
     }
 }
 
-/// A row a tensor: its worst step. Whether all pass.
+/// Prints a line for each tensor, with its worst step, and returns whether all pass.
 fn print_table(comparisons: &[Comparison]) -> bool {
     let width = comparisons.iter().map(|row| row.tensor.chars().count()).fold("tensor".len(), usize::max);
     println!("{:width$}  elements  worst step     error     bound  outside", "tensor");

@@ -1,4 +1,4 @@
-//! The files of a replay: what goes in, what comes out, what is expected, and how far the last two may be apart.
+//! The files of a replay: what goes in, what comes out, what is expected, and how far the results may be from that.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::error::Error;
@@ -21,9 +21,9 @@ pub(crate) use refuse;
 #[derive(Debug)]
 pub struct Recording {
     pub steps: usize,
-    /// How a device is to store the gradients.
+    /// The format in which a device is to store the gradients.
     pub grad_format: DType,
-    /// By name.
+    /// The tensors, by name.
     pub tensors: Vec<Recorded>,
 }
 
@@ -37,14 +37,14 @@ pub struct Recorded {
     grads: Vec<f32>,
 }
 
-/// What a replay leaves.
+/// What a replay returns.
 #[derive(Debug)]
 pub struct Replayed<F> {
-    /// Per tensor of the recording: the parameter after every step, `[steps, ...shape]`.
+    /// For each tensor of the recording, the parameter after every step, `[steps, ...shape]`.
     pub params: Vec<Vec<F>>,
     /// The state after the last step.
     pub slots: Vec<Slot<F>>,
-    /// Per tensor of the recording: its count of applied steps.
+    /// For each tensor of the recording, its count of applied steps.
     pub t: Vec<u64>,
 }
 
@@ -66,7 +66,7 @@ pub struct Expected {
 
 #[derive(Debug)]
 struct ExpectedTensor {
-    /// Its place in the recording.
+    /// The tensor's place in the recording.
     index: usize,
     /// `[len(steps), ...shape]`
     param: Vec<f64>,
@@ -85,7 +85,7 @@ pub struct Tolerance {
 }
 
 impl Tolerance {
-    /// About one f32 rounding of the largest parameter a step.
+    /// About one rounding to f32 of the largest parameter, for each step.
     pub const F32: Self = Self { own: 3.0, rounding: f32::EPSILON as f64 / 2.0, moved: 2e-6 };
 }
 
@@ -99,9 +99,9 @@ pub struct Comparison {
     /// The largest `|out - param|`.
     pub error: f64,
     pub bound: f64,
-    /// Elements whose error is above the bound.
+    /// How many elements have an error above the bound.
     pub outside: usize,
-    /// How many may be.
+    /// How many elements may have one.
     pub allowed: usize,
 }
 
@@ -110,7 +110,7 @@ impl Comparison {
         self.outside <= self.allowed
     }
 
-    /// How much of the bound the error takes.
+    /// The error, as a share of the bound.
     pub fn share(&self) -> f64 {
         if self.error == 0.0 { 0.0 } else { self.error / self.bound }
     }
@@ -177,7 +177,7 @@ impl Recorded {
 }
 
 impl Expected {
-    /// Reads what is expected of a replay of `recording`; refused where it asks for what that replay does not give.
+    /// Reads what is expected of a replay of `recording`. Refuses what that replay does not give.
     pub fn read(path: &Path, recording: &Recording) -> Result<Self> {
         read(path, &["steps", "param", "f32"], |entries| {
             let Some(steps) = entries.get(&("steps", "")) else { refuse!("steps is missing: which steps were kept") };
@@ -215,9 +215,10 @@ impl Expected {
         })
     }
 
-    /// Every kept step of every tensor that is expected, tensor by tensor. Where a rounding can turn a sign, which moves
-    /// an element far, one element in 500 may be outside, and in any tensor one. Where a wrapper counts elements, such a
-    /// sign changes the count by one, and with it every element: the count is taken as half the elements.
+    /// Compares every kept step of every tensor that is expected, tensor by tensor. Where a rounding can turn a sign,
+    /// which moves an element far, one element in 500 may be outside the bound, and one in any tensor. Where a wrapper
+    /// counts elements, such a sign changes the count by one, and with it every element; the bound allows for that with
+    /// a count of half the elements.
     pub fn compare<F: Number>(
         &self,
         recording: &Recording,
@@ -275,7 +276,7 @@ impl<F: Number> Replayed<F> {
     }
 }
 
-/// A number as the files hold it, little-endian as every machine with a GPU is.
+/// A number as the files hold it: little-endian, as on every machine with a GPU.
 pub trait Number: bytemuck::Pod {
     const DTYPE: Dtype;
     fn to_f64(self) -> f64;
@@ -302,7 +303,7 @@ impl Number for i64 {
     }
 }
 
-/// By kind and tensor: `param.w1` is `("param", "w1")`.
+/// Entries by kind and tensor: `param.w1` is `("param", "w1")`.
 type Entries<'a> = BTreeMap<(&'a str, &'a str), TensorView<'a>>;
 
 /// Reads a safetensors file with entries of some kinds; every error names the file.
@@ -341,7 +342,7 @@ fn nth<T>(values: &[T], n: usize, len_elements: usize) -> &[T] {
     &values[n * len_elements..(n + 1) * len_elements]
 }
 
-/// Element by element: 0 for two NaN or the same infinity, infinite where only one is finite.
+/// The distance of two numbers: 0 for two NaN or the same infinity, infinite where only one is finite.
 fn distances(a: &[impl Number], b: &[impl Number]) -> impl Iterator<Item = f64> {
     a.iter().zip(b).map(|(a, b)| match (a.to_f64(), b.to_f64()) {
         (a, b) if a == b || a.is_nan() && b.is_nan() => 0.0,
@@ -350,7 +351,7 @@ fn distances(a: &[impl Number], b: &[impl Number]) -> impl Iterator<Item = f64> 
     })
 }
 
-/// The largest finite value: an overflow in one element does not excuse the others.
+/// The largest finite value. Infinities do not count, since an overflow in one element does not excuse the others.
 fn largest(values: impl Iterator<Item = f64>) -> f64 {
     values.filter(|value| value.is_finite()).fold(0.0, f64::max)
 }

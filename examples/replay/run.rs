@@ -79,10 +79,10 @@ impl Run {
 
 type Optim<T> = std::result::Result<T, wgpu_optim::Error>;
 
-/// Parameters and their optimizer, wherever they are.
+/// Parameters and their optimizer, on the GPU or on the CPU.
 trait Stepper<F> {
     fn set_lr(&mut self, lr: f64) -> Optim<()>;
-    /// The step `step` of the recording, its look-ahead included.
+    /// Takes the step `step` of the recording, its look-ahead included.
     fn step(&mut self, recording: &Recording, step: usize) -> Optim<()>;
     fn param(&self, index: usize, tensor: &str) -> Optim<Vec<F>>;
     fn state(&self, tensor: &str, slot: &str) -> Optim<Vec<F>>;

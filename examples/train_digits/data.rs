@@ -6,15 +6,15 @@ use std::{fs, path::Path};
 
 /// Images and their labels, the training images first.
 pub struct Data {
-    /// Image after image, `inputs` bytes each; 0 is paper.
+    /// The images, one after the other, of `inputs` bytes each; 0 is paper.
     pub pixels: Vec<u8>,
-    /// One label an image, below 10.
+    /// A label for each image, below 10.
     pub labels: Vec<u8>,
-    /// Pixels of an image.
+    /// How many pixels an image has.
     pub inputs: usize,
     /// The value of a pixel that is all ink.
     pub ink: u8,
-    /// So many images train; the others test.
+    /// How many images train; the others test.
     pub train: usize,
 }
 
@@ -25,7 +25,8 @@ pub fn digits() -> Result<Data> {
         .skip(1)
         .map(|line| line.split(',').map(str::parse).collect())
         .collect::<std::result::Result<Vec<Vec<u8>>, _>>()?;
-    // Always the same permutation: the file is ordered by writer, and every run is tested on the same images.
+    // The file is ordered by writer, so the images are permuted, and always in the same way: every run is tested on the
+    // same ones.
     rows.shuffle(&mut Xoshiro256PlusPlus::seed_from_u64(0));
     Ok(Data {
         pixels: rows.iter().flat_map(|row| row[..64].to_vec()).collect(),
@@ -108,7 +109,7 @@ mod tests {
         header.flat_map(|number| number.to_be_bytes()).chain(body.iter().copied()).collect()
     }
 
-    /// Three training images and one test image of 2 x 3 pixels; `(file, bytes)` then replaces a file.
+    /// Writes three training images and one test image of 2 x 3 pixels, where `(file, bytes)` replaces a file.
     fn read(replace: Option<(&str, Vec<u8>)>) -> Result<Data> {
         let dir = tempfile::tempdir()?;
         let body: Vec<u8> = (0..18).collect();

@@ -66,8 +66,8 @@ impl Grads {
     }
 }
 
-/// What a bare name stands for: configurations with rates found by trying a few on several splits of the digits. The
-/// first one is the default.
+/// What a bare name stands for: configurations whose rates were found by trying a few on several splits of the digits.
+/// The first one is the default.
 const RECIPES: &str = include_str!("recipes.json");
 
 /// Batches in one submit: enough that submitting costs little, few enough for the bar to move.
@@ -86,14 +86,14 @@ fn main() -> ExitCode {
 fn run(options: Options) -> Result<()> {
     let (config, falling) = optimizer(&options.optimizer)?;
     let config = scaled(config, options.grads, options.loss_scale);
-    // A rule may take its rate at creation alone.
+    // Some rules take their rate at creation alone, so that no schedule can scale it.
     let falling = falling && config.rule().options().contains(&"lr");
     let data = match &options.mnist {
         Some(dir) => data::mnist(dir)?,
         None => data::digits()?,
     };
     if let Some(path) = &options.plot {
-        // A path that cannot be written is told now, not after the training.
+        // A path that cannot be written is an error now, and not after the training.
         fs::File::options()
             .append(true)
             .create(true)
@@ -175,13 +175,13 @@ fn optimizer(choice: &str) -> Result<(Config, bool)> {
     if let Some(recipe) = recipes().into_iter().find(|recipe| recipe["optimizer"] == choice) {
         return Ok((Config::from_value(recipe)?, true));
     }
-    // No recipe: the rule's own defaults.
+    // A rule without a recipe has its own defaults.
     let config = Config::from_value(serde_json::json!({ "optimizer": choice }));
     Ok((config.map_err(|error| format!("--optimizer {choice}: {error}"))?, true))
 }
 
-/// The same for a loss that is scaled: as `--loss-scale` says, else as the configuration does; where neither does, with
-/// gradients in f16.
+/// Adds a loss scale to a configuration: as `--loss-scale` says, else as the configuration does; where neither does,
+/// only with gradients in f16.
 fn scaled(config: Config, grads: Grads, init: Option<f64>) -> Config {
     let given = config.wrappers().loss_scale().copied();
     match (init, given, grads) {
@@ -191,7 +191,7 @@ fn scaled(config: Config, grads: Grads, init: Option<f64>) -> Config {
     }
 }
 
-/// One step for each batch. While one submit runs, the next is encoded.
+/// Takes a step for each batch. While one submit runs, the next is encoded.
 fn train_epoch(gpu: &Gpu, network: &mut Network, optimizer: &mut Optimizer, bar: &ProgressBar) -> Result<()> {
     network.shuffle();
     let mut running = None;
@@ -213,7 +213,8 @@ fn train_epoch(gpu: &Gpu, network: &mut Network, optimizer: &mut Optimizer, bar:
     Ok(())
 }
 
-/// Median wall time of one optimizer step on the last batch's gradients. It moves the weights, so it comes last.
+/// Measures the median wall time of one optimizer step on the last batch's gradients. This moves the weights, so it
+/// comes last.
 fn step_seconds(gpu: &Gpu, network: &Network, optimizer: &mut Optimizer) -> Result<f64> {
     const STEPS: u32 = 100;
     let mut seconds = [0.0; 9];

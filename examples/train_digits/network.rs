@@ -7,11 +7,11 @@ use wgpu_optim::{
     wgpu::{self, BufferUsages, util::DeviceExt},
 };
 
-// As in mlp.wgsl.
+// These constants are those of mlp.wgsl.
 const HIDDEN: usize = 128;
 const CLASSES: usize = 10;
 const TRACE_WORDS: usize = 2 * HIDDEN + CLASSES;
-/// Bytes from one range to the next: where every adapter accepts a uniform buffer's dynamic offset.
+/// Bytes from one range to the next: every adapter accepts a multiple of 256 as a uniform buffer's dynamic offset.
 const RANGE_STRIDE: u32 = 256;
 
 /// A multilayer perceptron, the images it learns, and the order in which it sees them.
@@ -39,7 +39,7 @@ pub struct Network {
     scale: wgpu::BindGroup,
 }
 
-/// A stretch of the order of images: where the shader finds it described, and its length.
+/// A range of the order of images: where its description for the shader lies, and its length.
 pub struct Range {
     offset: u32,
     count: u32,
@@ -87,7 +87,8 @@ impl Network {
         let grads = Arena::new(gpu, &tensors.each_ref().map(TensorSpec::grad_spec))?;
         let totals = Arena::new(gpu, &[TensorSpec::f32("totals", [2, 2])])?;
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
-        // Uniform with the variance 2/n that He et al. 2015 derive for ReLUs, and 1/n before the softmax; biases stay 0.
+        // Weights are uniform, with the variance 2/n that He et al. 2015 derive for ReLUs, and 1/n before the softmax.
+        // Biases stay 0.
         for (tensor, fan_in, gain) in [(&tensors[0], inputs, 2.0), (&tensors[2], HIDDEN, 1.0)] {
             let bound = (3.0 * gain / fan_in as f32).sqrt();
             let values: Vec<f32> = (0..tensor.len_elements()).map(|_| rng.random_range(-bound..bound)).collect();
@@ -167,7 +168,7 @@ impl Network {
         })
     }
 
-    /// From now on the loss is multiplied by what stands there on the device, one f32.
+    /// From now on multiplies the loss by the f32 that stands at this place on the device.
     pub fn scale_loss(&mut self, scale: Slice) {
         self.scale = bind_scale(&self.gpu, &self.scale_layout, scale);
     }
@@ -178,7 +179,8 @@ impl Network {
         self.gpu.queue().write_buffer(&self.order, 0, bytemuck::cast_slice(&self.train_order));
     }
 
-    /// Forward and backward through one batch of `self.batches`: fills `grads` with the mean gradient, times the scale.
+    /// Goes forward and backward through one batch of `self.batches`, which fills `grads` with the mean gradient, times
+    /// the loss scale.
     pub fn encode_gradients(&self, encoder: &mut wgpu::CommandEncoder, batch: &Range) {
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
         self.sample.dispatch(&mut pass, batch, batch.count);
@@ -186,7 +188,7 @@ impl Network {
         self.gradients.dispatch(&mut pass, batch, self.gradient_groups);
     }
 
-    /// Tests the network and reads back what the epoch came to: sixteen bytes, all that it takes from the GPU.
+    /// Tests the network and reads back the epoch's score: sixteen bytes, all that an epoch takes from the GPU.
     pub fn score(&self) -> Result<Score> {
         let mut encoder = self.gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         {
@@ -210,7 +212,7 @@ impl Network {
     }
 }
 
-/// Each image's pixels, four bytes a word, then its label.
+/// The words of the images: for each its pixels, four a word, then its label.
 fn image_words(data: &Data) -> Vec<u32> {
     let images = data.pixels.chunks_exact(data.inputs).zip(&data.labels);
     let word = |bytes: &[u8]| bytes.iter().rev().fold(0, |word, &byte| word << 8 | u32::from(byte));

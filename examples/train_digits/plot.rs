@@ -5,7 +5,7 @@ use super::{Result, network::Score};
 use std::fmt::Write;
 use std::path::Path;
 
-// Two of Okabe and Ito's colours, told apart by colour-blind readers and in grey.
+// Two of Okabe and Ito's colours, which colour-blind readers can tell apart, also in grey.
 const TRAIN: &str = "#0072B2";
 const TEST: &str = "#D55E00";
 
@@ -53,7 +53,7 @@ fn panel(svg: &mut String, label: &str, scores: &[Score], curves: [Curve; 2], to
     let values = || scores.iter().flat_map(|score| curves.map(|curve| curve(score)));
     let low = values().fold(f32::INFINITY, f32::min);
     let high = values().fold(f32::NEG_INFINITY, f32::max);
-    // Room around the curves; the least span keeps a flat curve drawable.
+    // Leaves room around the curves. The least span keeps a flat curve drawable.
     let y = match top {
         Some(top) => [low - 0.05 * (top - low).max(1.0), top + 0.03 * (top - low).max(1.0)],
         None => [0.0, 1.05 * high.max(1e-3)],
@@ -89,7 +89,7 @@ fn panel(svg: &mut String, label: &str, scores: &[Score], curves: [Curve; 2], to
         (LEFT + RIGHT) / 2.0,
         BOTTOM + 60.0
     )?;
-    // The key stands where the curves end up least: below accuracies that rise, above losses that fall.
+    // The key stands where the fewest curves end: below accuracies that rise, above losses that fall.
     let key = if top.is_some() { BOTTOM - 75.0 } else { TOP + 15.0 };
     for (i, (curve, colour, name)) in
         [(curves[0], TRAIN, "training"), (curves[1], TEST, "test")].into_iter().enumerate()
@@ -116,7 +116,8 @@ fn panel(svg: &mut String, label: &str, scores: &[Score], curves: [Curve; 2], to
     Ok(())
 }
 
-/// Some five to ten round numbers of an axis, at least `least` apart, and how many digits they have behind the point.
+/// Returns five to ten round numbers for an axis, at least `least` apart, and how many digits they have behind the
+/// point.
 fn ticks([low, high]: [f32; 2], least: f32) -> Vec<(f32, usize)> {
     let rough = (high - low) / 10.0;
     let power = 10f32.powf(rough.log10().floor());

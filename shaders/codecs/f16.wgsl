@@ -1,8 +1,8 @@
-// f16 in words of 32 bits, two in each, the first in the lower half. For reading alone.
+// f16 in words of 32 bits, two in each, the first in the lower half. Walks read f16 and never write it.
 // Twin: `to_f32` of the crate `half`
 
-// Four halves as words of f32: all of them exactly, on every device (`unpack2x16float` may flush the subnormal ones).
-// Infinities and NaN stay so by their bits.
+// Returns the words in f32 of four halves. Every finite half keeps its value on every device, where `unpack2x16float`
+// may flush subnormal ones. Infinities and NaN stay what they are by their bits.
 fn widen_f16(words: vec2<u32>) -> vec4<u32> {
     let halves = vec4<u32>(words.x & 0xffffu, words.x >> 16u, words.y & 0xffffu, words.y >> 16u);
     let magnitude = halves & vec4<u32>(0x7fffu);
@@ -19,7 +19,7 @@ fn decode_f16(words: vec2<u32>) -> vec4<f32> {
     return bitcast<vec4<f32>>(widen_f16(words));
 }
 
-// Of each word the half of element i, packed again.
+// Takes the half of element i out of each word, and packs the four halves into two words.
 fn pick_f16(words: vec4<u32>, i: vec4<u32>) -> vec2<u32> {
     let halves = (words >> (16u * (i % vec4<u32>(2u)))) & vec4<u32>(0xffffu);
     return halves.xz | (halves.yw << vec2<u32>(16u));

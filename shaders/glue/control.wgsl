@@ -35,12 +35,12 @@ fn store_all(node: Node) {
     store_node(CONTROL_ALL, node);
 }
 
-// Option `i` of those that are written on the device.
+// Returns option `i` of those that the device writes.
 fn load_option(i: u32) -> f32 {
     return bitcast<f32>(control[load_word(STEP_OPTIONS) + i]);
 }
 
-// What the other optimizer `i` has measured of all its gradients.
+// Returns what another optimizer of the step, number `i`, has measured of all its gradients.
 fn load_other(i: u32) -> Node {
     return load_node(CONTROL_OTHERS + MEASURED_WORDS * i);
 }

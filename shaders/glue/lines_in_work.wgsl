@@ -1,4 +1,4 @@
-// The numbers of rows stand in the page of work, behind the matrices of their tensor.
+// The numbers of rows stand in the buffer `work`, behind the matrices of their tensor.
 fn load_line(at: u32) -> f32 {
     return work[at];
 }

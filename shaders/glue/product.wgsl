@@ -1,9 +1,10 @@
-// Words from one row of a matrix in the work buffer to the next.
+// Returns the number of words from one row of a matrix in `work` to the next.
 fn padded(columns: u32) -> u32 {
     return (columns + 3u) / 4u * 4u;
 }
 
-// The row and the column of four elements of a chunk. Behind the end they are those of the last element.
+// Returns the rows of four elements of a chunk, and leaves their columns in `columns`. Elements behind the chunk's end
+// have the places of its last element.
 fn rows_of(chunk: Chunk, q: u32, columns: ptr<function, vec4<u32>>) -> vec4<u32> {
     let i = min(vec4<u32>(4u * q) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(chunk.len - 1u)) + vec4<u32>(chunk.left);
     let down = vec4<u32>(
@@ -16,7 +17,7 @@ fn rows_of(chunk: Chunk, q: u32, columns: ptr<function, vec4<u32>>) -> vec4<u32>
     return down + vec4<u32>(chunk.top);
 }
 
-// What the last product has at the places of four elements.
+// Returns what the last product has at the places of four elements.
 fn load_product(chunk: Chunk, q: u32) -> vec4<f32> {
     var columns: vec4<u32>;
     let rows = rows_of(chunk, q, &columns);
@@ -24,7 +25,8 @@ fn load_product(chunk: Chunk, q: u32) -> vec4<f32> {
     return vec4<f32>(work[at.x], work[at.y], work[at.z], work[at.w]);
 }
 
-// Puts four numbers where products start. Those behind the end are dropped.
+// Puts four numbers into the matrix `X` from which products start, and into its transpose. Numbers of elements behind
+// the chunk's end are dropped.
 fn store_spread(chunk: Chunk, q: u32, numbers: vec4<f32>) {
     var columns: vec4<u32>;
     let rows = rows_of(chunk, q, &columns);

@@ -29,8 +29,8 @@ fn load_lines(chunk: Chunk, q: u32, rows: ptr<function, vec4<f32>>, columns: ptr
     }
 }
 
-// The numbers of an element's row and column. The places in `at` are: the row's number and the first column's number in
-// the bound lines, then the element's column and row in its matrix.
+// Returns the numbers of an element's row and column. `at` holds where the row's number and the first column's number
+// lie among the numbers of lines, then the element's column and row in its matrix.
 fn load_crossing(at: vec4<u32>) -> vec2<f32> {
     var column = 0.0;
     if (COLUMNS) {
@@ -39,7 +39,7 @@ fn load_crossing(at: vec4<u32>) -> vec2<f32> {
     return vec2<f32>(load_line(at.x), column);
 }
 
-// The places of the next element, `i`. Behind the end of the chunk the last element's stay.
+// Returns the places of the next element, number `i` of the chunk; behind the chunk's end, those of the last element.
 fn next_crossing(chunk: Chunk, at: vec4<u32>, i: u32) -> vec4<u32> {
     let next = at + vec4<u32>(0u, 0u, 1u, 0u);
     let below = vec4<u32>(at.x + 1u, at.y, 0u, at.w + 1u);

@@ -1,4 +1,4 @@
-// A tile's share in the sum over a row or column that other tiles share.
+// What a tile adds to the sum over a row or column that reaches into other tiles.
 fn load_share(at: u32) -> f32 {
     return bitcast<f32>(scratch[at]);
 }

@@ -1,4 +1,4 @@
-// A word of the step, which the host wrote.
+// Returns a word of the step, which the host wrote.
 fn load_word(at: u32) -> u32 {
     return clocks[clocks[DISPATCH_STEP] + at];
 }

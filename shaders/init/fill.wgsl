@@ -1,5 +1,5 @@
-// Values drawn one by one: a whole number of at most 24 bits, times a scale, plus a base. A lane makes four.
-// Twin: `Draw` in src/init.rs
+// Draws values one by one: a whole number of at most 24 bits, times a scale, plus a base. A lane draws four.
+// Twin: `Draw` in src/init/values.rs
 
 override LANES: u32 = 256u;
 
@@ -9,17 +9,17 @@ const UNIFORM: u32 = 1u;
 struct Record {
     key: vec2<u32>,
     stream: vec2<u32>,
-    quad: u32, // the first four elements' number in their tensor
+    quad: u32, // the first element's number in its tensor, over 4
     start: u32, // the first element's word in `values`
     len: u32, // elements
-    kind: u32, // constant, uniform, else normal
-    first: u32, // of the shares of 2^-32 of a normal distribution that are drawn
+    kind: u32, // CONSTANT or UNIFORM, else normal
+    first: u32, // the first of the normal distribution's 2^32 equal shares that may be drawn
     span: u32, // the last one is first + span
-    zero: u32,
+    zero: u32, // always 0
     scale: f32,
     base: u32, // bits of an f32
-    low: f32,
-    high: f32,
+    low: f32, // the least value
+    high: f32, // the largest value
 }
 
 @group(0) @binding(0) var<storage, read> record: Record;
@@ -53,20 +53,22 @@ fn value(bits: u32) -> u32 {
         let carry = select(0u, 1u, bits * record.span + bits < bits);
         draw = quantile(record.first + mul_hi(bits, record.span) + carry);
     }
-    // Through integers, with a zero that no compiler knows: a fused multiply-add would round once instead of twice.
+    // The product's bits meet a zero that no compiler knows; otherwise a compiler could fuse multiplication and
+    // addition, which would round once instead of twice.
     let product = bitcast<f32>(bitcast<u32>(f32(draw) * record.scale) ^ record.zero);
     return bitcast<u32>(clamp(product + bitcast<f32>(record.base), record.low, record.high));
 }
 
-// The normal distribution's quantile of (share + 1/2) / 2^32, in 2^-28, rounded to 24 bits.
+// Returns the normal distribution's quantile of (share + 1/2) / 2^32, in units of 2^-28, rounded to 24 bits.
 fn quantile(share: u32) -> i32 {
     let below = share < 0x80000000u;
-    // The tail's probability in 2^-33; an octave of it has 64 segments, each with a node at its ends and its middle.
+    // The tail's probability, in units of 2^-33. Each octave of it has 64 segments, with a node at the ends and at the
+    // middle of each.
     let tail = (select(~share, share, below) << 1u) | 1u;
     let zeros = countLeadingZeros(tail);
     let normalised = tail << zeros;
     let node = ((31u - zeros) << 7u) + ((normalised >> 24u) & 126u);
-    let at = normalised << 7u; // in the segment, in 2^-32
+    let at = normalised << 7u; // the place in the segment, in units of 2^-32
     let a = quantiles[node];
     let c = quantiles[node + 2u];
     let bulge = ((a + c) >> 1u) - quantiles[node + 1u];

@@ -1,22 +1,22 @@
-// Vectors made orthonormal by modified Gram-Schmidt, a pivot at a time, and put into their tensor.
-// Twin: `Orthogonal` in src/init.rs
+// Makes vectors orthonormal by modified Gram-Schmidt, a pivot at a time, and puts them into their tensor.
+// Twin: `Orthogonal` in src/init/values.rs
 
 override LANES: u32 = 256u;
 
-const LEAVES: u32 = 64u; // of a sum, however many lanes there are
+const LEAVES: u32 = 64u; // a sum has so many, however many lanes there are
 
 struct Record {
     start: u32, // the first vector's or element's word in `values`
     count: u32, // vectors, a workgroup each; in `place` elements, a lane each
     width: u32, // elements of a vector
-    gain: f32,
-    // `place` alone:
-    element: u32, // the first one's number in the tensor
-    columns: u32, // of the tensor as a matrix
+    gain: f32, // the length that `normalise` gives to vectors
+    // Only `place` reads the rest:
+    element: u32, // the first element's number in the tensor
+    columns: u32, // the tensor is a matrix of so many
     tall: u32, // 1 where the vectors are its columns
-    origin: u32, // the first vector's word in `source`
-    vector: u32, // its number
-    vectors: u32, // in `source`
+    origin: u32, // the first word of the first vector in `source`
+    vector: u32, // the number of that vector
+    vectors: u32, // how many vectors `source` holds
 }
 
 @group(0) @binding(0) var<storage, read> record: Record;
@@ -25,7 +25,7 @@ struct Record {
 
 var<workgroup> leaves: array<vec2<f32>, LEAVES>;
 
-// The sum of the leaves, to every lane.
+// Returns the sum of the leaves to every lane.
 fn sum(lane: u32) -> vec2<f32> {
     for (var half = LEAVES / 2u; half > 0u; half /= 2u) {
         workgroupBarrier();

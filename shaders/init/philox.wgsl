@@ -1,7 +1,7 @@
 // Random numbers from a counter and a key: Philox 4x32-10 (Salmon et al. 2011, Random123).
-// Twin: `philox` in src/init.rs
+// Twin: `philox` in src/init/values.rs
 
-// The upper 32 bits of a product, by its four partial ones.
+// Returns the upper 32 bits of a product, computed from four products of halves.
 fn mul_hi(a: u32, b: u32) -> u32 {
     let a0 = a & 0xffffu;
     let a1 = a >> 16u;

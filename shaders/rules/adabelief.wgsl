@@ -16,7 +16,8 @@ struct State { m: f32, s: f32 }
 fn direction(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> f32 {
     let m = ema((*s).m, g, h.beta1, h.one_minus_beta1);
     let surprise = g - m;
-    // In this order: Mesa's compiler reorders (a + b) + eps_root, and the f32 reference would not match.
+    // The terms stand in this order, since Mesa's compiler reorders (a + b) + eps_root: the bits would then differ from
+    // those of the f32 reference.
     let mean = h.beta2 * (*s).s + (h.one_minus_beta2 * (surprise * surprise) + h.eps_root);
     (*s).m = m;
     (*s).s = mean;

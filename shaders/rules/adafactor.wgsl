@@ -1,17 +1,17 @@
-// Adafactor: gradients over a root mean square that is kept by rows and columns (Shazeer and Stern 2018, Algorithms 4
-// and 5).
+// Adafactor: gradients over a root mean square, of which matrices keep rows and columns alone (Shazeer and Stern 2018,
+// Algorithms 4 and 5).
 // Twin: src/rules/adafactor.rs
 
-override FACTORED: bool = false; // a tensor of rank 2 or more
+override FACTORED: bool = false; // the tensor has rank 2 or more, and row and col in place of v
 
 struct Hyper {
-    keep: f32,
-    take: f32,
-    rate: f32,
+    keep: f32, // the weights of the old number
+    take: f32, // and of the new one in a running mean
+    rate: f32, // the relative step
     eps1: f32,
-    floor: f32, // its square, and at least f32's least normal number
-    eps2: f32,
-    d: f32,
+    floor: f32, // the square of eps1, but at least f32's least normal number
+    eps2: f32, // the least root mean square of parameters that steps are relative to
+    d: f32, // the largest root mean square of an update
 }
 struct State { v: f32, row: f32, col: f32 }
 struct Tensor { scale: f32 } // what normalised gradients are multiplied by
@@ -29,7 +29,7 @@ fn finish_row(h: Hyper, row: f32, mean: f32) -> f32 {
 }
 
 fn measure(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> vec2<f32> {
-    // Without the root: a walk of sums that is bound by arithmetic.
+    // The square of what direction multiplies by the scale, computed without the root: arithmetic bounds this walk.
     return vec2<f32>(g * g / at_least(square(h, g, s), h.floor), p * p);
 }
 
@@ -42,7 +42,7 @@ fn direction(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> f3
     return k.scale * g / sqrt(at_least(square(h, g, s), h.floor));
 }
 
-// The mean square of the gradient.
+// Returns the mean square of the gradient, and advances v.
 fn square(h: Hyper, g: f32, s: ptr<function, State>) -> f32 {
     if (FACTORED) {
         return (*s).row * (*s).col;

@@ -1,9 +1,9 @@
 // AdaGrad: the step shrinks with the sum of squares so far (Duchi et al. 2011, section 1.1).
 // Twin: src/rules/adagrad.rs
 
-override EPS_INSIDE: bool = false;
+override EPS_INSIDE: bool = false; // eps stands under the root
 
-struct Hyper { clr: f32, eps: f32 }
+struct Hyper { clr: f32, eps: f32 } // clr: the learning rate as it has decayed
 struct State { s: f32 }
 
 fn direction(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> f32 {

@@ -2,10 +2,10 @@
 // Algorithm 2; clipped updates: Wortsman et al. 2023, Algorithm 2; a mean square a row: Zhang et al. 2024, section 2).
 // Twin: src/rules/adam.rs
 
-override EPS_INSIDE: bool = false;
+override EPS_INSIDE: bool = false; // eps stands under the root
 override AMSGRAD: u32 = 0u; // 0 off, 1 raw, 2 corrected
 override RMS_CLIP: bool = false; // the rate of a tensor falls where its update is large
-override ROWS: bool = false; // a row has one v
+override ROWS: bool = false; // all elements of a row share one v
 
 struct Hyper {
     beta1: f32,
@@ -13,11 +13,11 @@ struct Hyper {
     beta2: f32,
     one_minus_beta2: f32,
     step: f32, // lr over the first bias correction
-    correction2: f32, // what v or its root is multiplied by
+    correction2: f32, // what v (EPS_INSIDE, or AMSGRAD 2), else its root, is multiplied by
     eps: f32,
-    correction_v: f32, // what v is multiplied by
+    correction_v: f32, // what v is multiplied by where the update is measured
     eps_squared: f32,
-    rms: f32, // the root mean square of gradients over v above which the rate falls
+    rms: f32, // the root mean square of g over the root of v, above which the rate falls
 }
 struct State { m: f32, v: f32, vmax: f32 }
 struct Tensor { scale: f32 } // what the rate is multiplied by
@@ -70,7 +70,7 @@ fn direction(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> f3
     return step * m / (sqrt(v) * h.correction2 + h.eps);
 }
 
-// The mean square of the gradient: of a row it is new already.
+// Returns the mean square of the gradient. A row's v comes from finish_line, so it has this step's gradients already.
 fn square(h: Hyper, g: f32, v: f32) -> f32 {
     if (ROWS) {
         return v;

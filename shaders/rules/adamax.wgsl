@@ -1,7 +1,7 @@
 // Adamax: Adam with the largest gradient, fading, for the root of the mean square (Kingma and Ba 2015, Algorithm 2).
 // Twin: src/rules/adamax.rs
 
-override EPS_IN_MAX: bool = true;
+override EPS_IN_MAX: bool = true; // eps joins |g| within the maximum; else it joins u in the denominator
 
 struct Hyper {
     beta1: f32,

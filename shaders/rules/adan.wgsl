@@ -6,16 +6,16 @@ struct Hyper {
     beta1: f32,
     one_minus_beta1: f32,
     beta2: f32,
-    take2: f32, // what of the change goes into d; 0 at the first step
-    ahead: f32, // what of the change is added to g; 0 at the first step
+    take2: f32, // the weight of the gradient's change in d; 0 at the first step
+    ahead: f32, // how much of the change is added to g; 0 at the first step
     beta3: f32,
     one_minus_beta3: f32,
-    step_m: f32,
-    step_d: f32,
-    correction3: f32,
+    step_m: f32, // what m is multiplied by
+    step_d: f32, // what d is multiplied by
+    correction3: f32, // what n is multiplied by
     eps: f32,
     eps_root: f32,
-    proximal: f32, // what of p the decay subtracts
+    proximal: f32, // the share of p that the decay subtracts
 }
 struct State { m: f32, d: f32, n: f32, g_prev: f32 }
 

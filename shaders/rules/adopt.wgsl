@@ -3,13 +3,13 @@
 // Twin: src/rules/adopt.rs
 
 struct Hyper {
-    lr: f32, // 0 at the first step, which keeps m and takes the square whole
-    keep1: f32,
-    take1: f32,
-    keep2: f32,
-    take2: f32,
+    lr: f32, // 0 at the first step
+    keep1: f32, // the weights of the old m
+    take1: f32, // and of x in it: 1 and 0 at the first step
+    keep2: f32, // the weights of the old v
+    take2: f32, // and of the gradient's square in it: 0 and 1 at the first step
     eps: f32,
-    x_max: f32,
+    x_max: f32, // the largest |x|
 }
 struct State { m: f32, v: f32 }
 

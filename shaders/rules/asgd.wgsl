@@ -1,11 +1,11 @@
-// ASGD: descent with a fading rate and a pull towards 0, beside it the average of the parameters (Polyak and Juditsky
-// 1992).
+// ASGD: descent with a fading rate and a pull towards 0, and beside it the average of the parameters (Polyak and
+// Juditsky 1992).
 // Twin: src/rules/asgd.rs
 
 struct Hyper {
     eta: f32, // the rate of this step
-    lambd: f32,
-    mu: f32, // what the average takes
+    lambd: f32, // the pull towards 0
+    mu: f32, // the weight of the new parameter in the average
 }
 struct State { ax: f32 }
 

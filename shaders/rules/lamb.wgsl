@@ -10,12 +10,12 @@ struct Hyper {
     correction1: f32, // what m is multiplied by
     correction2: f32, // what the root of v is multiplied by
     eps: f32,
-    inside: f32,
-    trust_min: f32, // both bounds are 1 where the tensor is not scaled
+    inside: f32, // the decay, which joins the update before its norm is taken
+    trust_min: f32, // the bounds of the ratio of the norms; both are 1 where the tensor is not scaled
     trust_max: f32,
 }
 struct State { m: f32, v: f32 }
-struct Tensor { rate: f32 } // what updates are multiplied by
+struct Tensor { rate: f32 } // what updates are multiplied by: lr times the ratio of the norms
 
 fn adam(h: Hyper, p: f32, m: f32, v: f32) -> f32 {
     return h.correction1 * m / (sqrt(v) * h.correction2 + h.eps) + h.inside * p;

@@ -4,15 +4,15 @@
 
 override MOMENTUM: bool = false;
 override NESTEROV: bool = false;
-override SEPARATE: bool = false; // the norms of gradient and decay are added
+override SEPARATE: bool = false; // p's norm is divided by the sum of the norms of gradient and decay
 
 struct Hyper {
-    step: f32,
+    step: f32, // what the buffer is multiplied by on its way to the parameter
     momentum: f32,
-    inside: f32,
+    inside: f32, // the decay, which joins the gradient
     eps: f32,
     trust: f32, // what the ratio of the norms is multiplied by
-    alone: f32, // the scale where there is no such ratio
+    alone: f32, // the scale where a norm is 0, so that there is no ratio
     scale_max: f32,
 }
 struct State { b: f32 }

@@ -1,4 +1,4 @@
-// MARS: Adam of a gradient with its change added, clipped by the norm of its tensor (Yuan et al. 2024, Algorithm 2).
+// MARS: Adam of a gradient to which its change is added, clipped by its tensor's norm (Yuan et al. 2024, Algorithm 2).
 // Twin: src/rules/mars.rs
 
 struct Hyper {
@@ -7,12 +7,12 @@ struct Hyper {
     beta2: f32,
     one_minus_beta2: f32,
     change: f32, // what the gradient's change is multiplied by
-    step: f32, // lr over the first bias correction, and what else the update is multiplied by
+    step: f32, // lr over the first bias correction; where eps is not corrected, times the root of the second one
     correction2: f32, // what the root of v is multiplied by
     eps: f32,
 }
 struct State { m: f32, v: f32, g_prev: f32 }
-struct Tensor { scale: f32 } // what gradients are multiplied by
+struct Tensor { scale: f32 } // what changed gradients are multiplied by
 
 fn changed(h: Hyper, g: f32, g_prev: f32) -> f32 {
     return g + h.change * (g - g_prev);

@@ -2,11 +2,14 @@
 // Twin: src/rules/muon.rs
 
 override NESTEROV: bool = true;
-override ADJUST: u32 = 0u; // 0 original, 1 as AdamW, 2 spectral, 3 none
+override ADJUST: u32 = 0u; // how the rate follows the shape: 0 original, 1 as AdamW, 2 spectral, 3 not at all
 
 struct Hyper { lr: f32, momentum: f32, one_minus_momentum: f32, safety: f32, eps: f32 }
 struct State { m: f32, x: f32 } // the momentum, and what the iteration makes of it
-struct Tensor { norm: f32, factor: f32 } // what the matrix is divided by at first, and what lr is multiplied by
+struct Tensor {
+    norm: f32, // what the matrix is divided by before the iteration
+    factor: f32, // what lr is multiplied by for the shape
+}
 
 fn measure(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> vec2<f32> {
     (*s).m = ema((*s).m, g, h.momentum, h.one_minus_momentum);
@@ -37,7 +40,7 @@ fn direction(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> f3
     return h.lr * k.factor * (*s).x;
 }
 
-// The momentum, with Nesterov's step ahead of it.
+// Returns the momentum; with NESTEROV, the momentum as the same gradient would move it once more.
 fn update_of(h: Hyper, g: f32, s: State) -> f32 {
     if (NESTEROV) {
         return ema(s.m, g, h.momentum, h.one_minus_momentum);

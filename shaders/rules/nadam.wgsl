@@ -6,9 +6,9 @@ struct Hyper {
     one_minus_beta1: f32,
     beta2: f32,
     one_minus_beta2: f32,
-    step_g: f32, // what the gradient is multiplied by,
-    step_m: f32, // the mean,
-    correction2: f32, // and the root of v
+    step_g: f32, // what the gradient is multiplied by
+    step_m: f32, // what m is multiplied by
+    correction2: f32, // what the root of v is multiplied by
     eps: f32,
 }
 struct State { m: f32, v: f32 }

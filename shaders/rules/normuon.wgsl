@@ -2,8 +2,8 @@
 // Twin: src/rules/normuon.rs
 
 override NESTEROV: bool = true;
-override ADJUST: u32 = 0u; // 0 original, 1 as AdamW, 2 spectral, 3 none
-override MATCH_RMS: bool = false; // the update is as large as AdamW's, else as before the division
+override ADJUST: u32 = 0u; // how the rate follows the shape: 0 original, 1 as AdamW, 2 spectral, 3 not at all
+override MATCH_RMS: bool = false; // the update's root mean square is 0.2; else its norm is that before the division
 
 struct Hyper {
     lr: f32,
@@ -15,9 +15,9 @@ struct Hyper {
     eps: f32,
     eps_row: f32,
 }
-struct State { m: f32, v: f32, x: f32 } // the momentum, the row's mean square, and what the iteration makes
+struct State { m: f32, v: f32, x: f32 } // the momentum, the row's mean square, and what the iteration makes of m
 struct Tensor {
-    norm: f32, // what the matrix is divided by at first
+    norm: f32, // what the matrix is divided by before the iteration
     factor: f32, // what lr is multiplied by for the shape
     scale: f32, // what the divided rows are multiplied by
 }
@@ -72,12 +72,12 @@ fn direction(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> f3
     return h.lr * k.scale * normalised(h, *s);
 }
 
-// An element over the root mean square of its row.
+// Returns an element over the root mean square of its row.
 fn normalised(h: Hyper, s: State) -> f32 {
     return s.x / (sqrt(s.v) + h.eps_row);
 }
 
-// The momentum, with Nesterov's step ahead of it.
+// Returns the momentum; with NESTEROV, the momentum as the same gradient would move it once more.
 fn update_of(h: Hyper, g: f32, s: State) -> f32 {
     if (NESTEROV) {
         return ema(s.m, g, h.momentum, h.one_minus_momentum);

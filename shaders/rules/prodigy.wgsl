@@ -3,7 +3,7 @@
 // Twin: src/rules/prodigy.rs
 
 override BIAS_CORRECTION: bool = false;
-override SAFEGUARD: bool = false; // the estimate's sums leave the learning rate out
+override SAFEGUARD: bool = false; // the weights of gradients in s leave the learning rate out
 
 struct Hyper {
     lr: f32,
@@ -19,11 +19,11 @@ struct Hyper {
 }
 struct State { m: f32, v: f32, s: f32, p0: f32 }
 struct Tensor {
-    d: f32,
-    d_max: f32,
-    num: f32,
+    d: f32, // the estimate
+    d_max: f32, // the largest estimate so far
+    num: f32, // its numerator
     bc1: f32, // 1 - beta1^k after k steps
-    bc2: f32,
+    bc2: f32, // 1 - beta2^k
     rate: f32, // what lr is multiplied by in this step
 }
 
@@ -70,7 +70,7 @@ fn direction(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> f3
     return k.rate * h.lr * (*s).m / (sqrt((*s).v) + k.d * h.eps);
 }
 
-// What lr is multiplied by: the estimate, and the corrections of the step's count.
+// Returns what lr is multiplied by: the estimate, and the bias corrections of the step that is being made.
 fn rate_of(h: Hyper, k: Tensor) -> f32 {
     if (!BIAS_CORRECTION) {
         return k.d;

@@ -2,10 +2,10 @@
 // section 4.2).
 // Twin: src/rules/rmsprop.rs
 
-override CENTERED: bool = false;
-override EPS_INSIDE: bool = false;
+override CENTERED: bool = false; // the square of the mean is subtracted from the mean square
+override EPS_INSIDE: bool = false; // eps stands under the root
 override MOMENTUM: bool = false;
-override VELOCITY: bool = false; // the buffer holds a step of the parameter
+override VELOCITY: bool = false; // b holds a step of the parameter, not a sum of quotients
 override NESTEROV: u32 = 0u; // 0 off, 1 simplified, 2 look-ahead
 
 struct Hyper { lr: f32, alpha: f32, one_minus_alpha: f32, eps: f32, momentum: f32 }

@@ -6,7 +6,7 @@ struct Hyper { eta_minus: f32, eta_plus: f32, step_min: f32, step_max: f32 }
 struct State { prev: f32, step: f32 }
 
 fn direction(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> f32 {
-    // Of the signs: g*prev itself may round to 0.
+    // The signs are multiplied, since g*prev itself may round to 0.
     let turn = sign(g) * sign((*s).prev);
     let factor = select(select(1.0, h.eta_minus, turn < 0.0), h.eta_plus, turn > 0.0);
     let step = clamp((*s).step * factor, h.step_min, h.step_max);

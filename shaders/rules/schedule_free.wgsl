@@ -7,12 +7,12 @@ struct Hyper {
     one_minus_beta2: f32,
     correction2: f32, // what the root of v is multiplied by
     eps: f32,
-    inside: f32,
-    c: f32, // how far the parameter goes towards z
-    step_y: f32, // what of x is subtracted from the parameter
-    step_z: f32, // what of x is subtracted from z
-    evaluation: f32, // how far the parameter goes towards z to be evaluated
-    training: f32, // how far it goes from there to be trained
+    inside: f32, // the decay, which joins x
+    c: f32, // the share of its distance to z that the parameter goes towards z
+    step_y: f32, // the parameter loses step_y*x
+    step_z: f32, // z loses step_z*x
+    evaluation: f32, // the same share where the parameter moves to be evaluated
+    training: f32, // and where it moves back to be trained
 }
 struct State { z: f32, v: f32 }
 

@@ -2,10 +2,10 @@
 // Twin: src/rules/sgd.rs
 
 override MOMENTUM: bool = false;
-override VELOCITY: bool = false; // the buffer holds a step of the parameter, not a gradient
+override VELOCITY: bool = false; // v holds a step of the parameter, not a sum of gradients
 override NESTEROV: u32 = 0u; // 0 off, 1 simplified, 2 look-ahead
 
-struct Hyper { lr: f32, momentum: f32, take: f32 }
+struct Hyper { lr: f32, momentum: f32, take: f32 } // take: the weight of a gradient in v
 struct State { v: f32 }
 
 fn direction(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> f32 {

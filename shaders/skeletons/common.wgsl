@@ -1,5 +1,5 @@
 // What every walk does around a rule, whatever the rule.
-// Twin: `Common` in src/rule.rs
+// Twin: `Common` in src/rule/kernel.rs
 
 // Each switch is on where any group of the dispatch needs it. A group that does not need it has the number that changes
 // nothing.
@@ -43,7 +43,7 @@ override COPIES: bool = false;
 // the whole shader, so one eight a workgroup is fastest there.
 override LANES: u32 = 256u;
 
-// Numbers that each tensor has in scratch.
+// How many numbers each tensor has in scratch.
 override TENSOR_NUMBERS: u32 = 0u;
 
 struct Common {
@@ -62,7 +62,7 @@ fn entry_index(group: vec3<u32>, groups: vec3<u32>) -> u32 {
     return clocks[DISPATCH_FIRST] + group.y * groups.x + group.x;
 }
 
-// Vectors of four that hold so many elements.
+// How many vectors of four hold so many elements.
 fn quads(len: u32) -> u32 {
     return (len + 3u) / 4u;
 }
@@ -74,7 +74,7 @@ fn hidden_zero(len: u32) -> u32 {
     return len >> 31u;
 }
 
-// Whether the tensor sits this step out. `apply` looks at UNDONE before.
+// Whether the tensor takes no part in this step. `apply` looks at UNDONE before.
 fn is_absent(record: u32) -> bool {
     return record >= UNDONE;
 }

@@ -10,14 +10,14 @@ const CLIP_SIGN: u32 = 5u;
 override CLIP_KIND: u32 = CLIP_VALUE;
 
 struct ClipNumbers {
-    limit: f32, // the largest number of a gradient that is clipped by value; what one clipped by sign becomes
-    coarse: f32, // by a norm: a power of two that brings gradients of a large norm near 1,
-    fine: f32, // and what they are multiplied by then; by sign: 1 where the clip acts
+    limit: f32, // by value: the largest number that stays; by sign: what a number becomes, apart from its sign
+    coarse: f32, // by a norm: the power of two that gradients are multiplied by first, to bring a large norm near 1
+    fine: f32, // by a norm: what they are multiplied by then; by sign: 1 where the clip acts, else 0
 }
 
 fn clip_gradient(n: ClipNumbers, g: f32) -> f32 {
     if (CLIP_KIND == CLIP_VALUE) {
-        // Not clamp, which may drop a NaN.
+        // The built-in clamp may drop a NaN.
         return select(select(g, -n.limit, g < -n.limit), n.limit, g > n.limit);
     }
     if (CLIP_KIND == CLIP_SIGN) {
@@ -26,20 +26,20 @@ fn clip_gradient(n: ClipNumbers, g: f32) -> f32 {
     return g * n.coarse * n.fine;
 }
 
-// An infinite norm makes 0 of every gradient but the infinite ones, which must not look plausible; a norm that is NaN
-// reaches every element.
+// Where a norm is infinite, the clip makes 0 of every gradient but the infinite ones, whose parameters become NaN so
+// that they do not look plausible. Where a norm is NaN, every parameter becomes NaN.
 fn clip_is_lost(n: ClipNumbers, raw: u32) -> bool {
     let by_norm = CLIP_KIND != CLIP_VALUE && CLIP_KIND != CLIP_SIGN;
     return by_norm && ((raw & 0x7fffffffu) > 0x7f7fffffu || is_nan(n.fine));
 }
 
-// Whether all gradients together decide, not those of each tensor.
+// Whether the norm over all gradients decides, not that of each tensor.
 fn clip_takes_all() -> bool {
     return CLIP_KIND == CLIP_GLOBAL_NORM || CLIP_KIND == CLIP_SIGN;
 }
 
-// `coarse` and `fine` of a tensor, as bits. A root is a norm and the power of two that it was multiplied by; `worst` is
-// the worst kind of number among the gradients: 2 for infinity, 3 for NaN.
+// Returns `coarse` and `fine` of a tensor, as bits. `root` and `of_params` each hold a norm and the power of two that
+// it was multiplied by. `worst` is the worst kind of number among the gradients: 2 for infinity, 3 for NaN.
 fn clip_factors(root: vec2<f32>, of_params: vec2<f32>, worst: u32, limit: f32, eps: f32) -> vec2<u32> {
     let one = bitcast<u32>(1.0);
     if (CLIP_KIND == CLIP_VALUE) {

@@ -6,12 +6,13 @@ override EMA_DEBIAS: bool = false;
 const EMA_SWAP: u32 = 0u;
 
 struct EmaNumbers {
-    keep: f32,
-    take: f32,
-    correction: f32, // the mean is read divided by it
+    keep: f32, // the weight of the old mean in the new one
+    take: f32, // the weight of the parameter in it
+    correction: f32, // what the mean is divided by where it is read
 }
 
-// In a tensor's first step a mean that starts as the parameter is not read.
+// A mean starts as the parameter before a tensor's first step, so that step does not read the slot; with EMA_DEBIAS the
+// mean starts as 0, which the slot holds.
 fn ema_landed(chunk: Chunk, n: EmaNumbers, first: bool, q: u32, before: vec4<f32>, after: vec4<f32>) -> vec4<f32> {
     var mean = before;
     if (EMA_DEBIAS || !first) {
@@ -21,7 +22,7 @@ fn ema_landed(chunk: Chunk, n: EmaNumbers, first: bool, q: u32, before: vec4<f32
     return after;
 }
 
-// A swap puts the mean where the parameters are and keeps these in its place; another move reads the mean.
+// A swap exchanges the mean and the parameters. Any other move returns the mean as it is read, and leaves the slot.
 fn ema_moved(chunk: Chunk, n: EmaNumbers, to: u32, q: u32, p: vec4<f32>) -> vec4<f32> {
     let mean = load_ema(chunk, q);
     if (to == EMA_SWAP) {

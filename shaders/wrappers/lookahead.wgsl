@@ -5,7 +5,7 @@ struct LookaheadNumbers {
     pull: f32, // alpha in every k-th step, else 0
 }
 
-// The slow parameters are read and written only where they must be.
+// A step that is neither the tensor's first nor a k-th neither reads nor writes the slow parameters.
 fn lookahead_landed(
     chunk: Chunk, n: LookaheadNumbers, first: bool, q: u32, before: vec4<f32>, after: vec4<f32>,
 ) -> vec4<f32> {

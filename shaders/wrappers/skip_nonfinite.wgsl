@@ -1,4 +1,4 @@
-// A step that is skipped moves the parameters back to where they stood before the look-ahead.
+// A step that is skipped moves the parameters back to where they stood before the look-ahead, which keeps them here.
 // Twin: src/wrappers/skip_nonfinite.rs
 
 fn skip_nonfinite_looked_ahead(chunk: Chunk, q: u32, before: vec4<f32>) {

@@ -14,7 +14,7 @@ use super::{Checkpoint, Entry, Head, Values, wrong};
 use crate::error::{Error, Result};
 use crate::groups::Given;
 
-/// The form of the file. A change that older readers cannot read makes another number.
+/// The format of the file. A change that older readers cannot read takes another number.
 const FORMAT: &str = "wgpu-optim.checkpoint/1";
 
 /// The longest header that is read, in bytes: that of safetensors.
@@ -29,12 +29,12 @@ impl Checkpoint {
     pub fn save_to(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        // The next save writes over what a process that was killed left here.
+        // This may overwrite what a process that was killed left here.
         let temporary = path.with_file_name(format!(".{name}.tmp"));
         let written = self.write(&temporary).and_then(|()| {
             let previous = Self::previous(path);
             if path.exists() {
-                // A link leaves the file in its place until the new one takes it.
+                // A hard link keeps the old file in its place until the new one takes it.
                 if previous.exists() {
                     fs::remove_file(&previous)?;
                 }
@@ -99,7 +99,7 @@ impl Checkpoint {
     }
 }
 
-/// The checkpoint that these bytes are. No more memory is taken than they are long, but for the header's.
+/// Reads a checkpoint from these bytes. It takes no more memory than they do, apart from what the header needs.
 fn parse(bytes: &[u8]) -> Result<Checkpoint> {
     let short = |found: usize, needed: u64| wrong("file", format!("is cut short: {found} bytes of {needed}"));
     let Some((len, rest)) = bytes.split_first_chunk() else { return Err(short(bytes.len(), 8)) };
@@ -160,7 +160,7 @@ fn parse(bytes: &[u8]) -> Result<Checkpoint> {
     Ok(Checkpoint { head, values, given: Given::default() })
 }
 
-/// Where values lie.
+/// Where the values of a tensor lie in the file.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Place {
@@ -169,7 +169,7 @@ struct Place {
     data_offsets: [u64; 2],
 }
 
-/// A JSON object, each field once.
+/// A JSON object that is refused where a field stands twice.
 struct Fields(BTreeMap<String, Value>);
 
 impl<'de> Deserialize<'de> for Fields {
@@ -196,7 +196,7 @@ impl<'de> Deserialize<'de> for Fields {
     }
 }
 
-/// A rename lasts once its folder is synced, where folders can be.
+/// Syncs a folder, so that a rename in it lasts, on systems where folders can be synced.
 fn sync_folder(path: &Path) -> std::io::Result<()> {
     if cfg!(unix) {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));

@@ -12,8 +12,8 @@ use crate::tensor::{ALIGNMENT, DType, TensorSpec};
 
 /// Values of a list of tensors in as few buffers as the device allows, zero at first. Each tensor starts on 256 bytes.
 ///
-/// A convenience: wherever an arena is taken, slices of any buffers are taken too. Gradients in f16 have an arena of
-/// [their own list](TensorSpec::grad_spec).
+/// An arena is a convenience: wherever the crate takes an arena, it also takes slices of any buffers. Gradients in f16
+/// have an arena of [their own list](TensorSpec::grad_spec).
 #[derive(Debug)]
 pub struct Arena {
     gpu: Gpu,
@@ -31,8 +31,8 @@ pub struct ArenaSubset<'a> {
 }
 
 impl Arena {
-    /// An arena for these tensors. Nothing waits: where only the device can say later that it refuses, as in a browser,
-    /// the next call that makes anything on this [`Gpu`] returns the error.
+    /// Makes an arena for these tensors, without waiting. Where the device says only later that it refuses, as in a
+    /// browser, the next call that makes anything on this [`Gpu`] returns the error.
     ///
     /// # Errors
     /// [`Error::TensorTwice`](crate::Error), [`Error::TooLarge`](crate::Error), or
@@ -74,7 +74,7 @@ impl Arena {
         self.pages.iter().map(wgpu::Buffer::size).sum()
     }
 
-    /// A tensor's values, once all submitted work is done.
+    /// Reads a tensor's values, once all submitted work is done.
     ///
     /// # Errors
     /// [`Error::UnknownTensor`](crate::Error), [`Error::Wgpu`](crate::Error) or [`Error::DeviceLost`](crate::Error).
@@ -94,7 +94,7 @@ impl Arena {
     async fn read_with(&self, name: &str, wait: bool) -> Result<Vec<f32>> {
         let i = find(&self.tensors, name)?;
         let slice = self.slice_at(i);
-        // Copies go by words of 4 bytes.
+        // wgpu copies whole words of 4 bytes.
         let mut bytes = self.gpu.read(slice.buffer, &[(slice.offset, slice.size.next_multiple_of(4))], wait).await?;
         bytes.truncate(slice.size as usize);
         Ok(match self.tensors[i].dtype {
@@ -127,7 +127,7 @@ impl Arena {
         Ok(())
     }
 
-    /// These gradients without those of the tensors named: a step leaves them alone.
+    /// Returns this arena of gradients without those of the tensors named, which a step then leaves alone.
     ///
     /// # Errors
     /// [`Error::UnknownTensor`](crate::Error).

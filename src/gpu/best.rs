@@ -7,8 +7,9 @@ use crate::tensor::TensorSpec;
 
 /// [Early stopping](EarlyStopping) that keeps the parameters of the best metric in an arena on the GPU.
 ///
-/// Keeping and restoring are copies from buffer to buffer behind all work submitted so far, submitted at once; nothing
-/// is read back and nothing waits. Slices need `COPY_SRC` usage to be kept and `COPY_DST` to be restored.
+/// Keeping and restoring copy from buffer to buffer on the device. The copies are submitted at once, behind all work
+/// that was submitted before; nothing is read back, and nothing waits. Slices need `COPY_SRC` usage to be kept and
+/// `COPY_DST` to be restored.
 ///
 /// ```no_run
 /// use wgpu_optim::{Arena, BestParams, EarlyStopping, Error, Gpu, TensorSpec, Verdict};
@@ -26,7 +27,7 @@ pub struct BestParams {
 }
 
 impl BestParams {
-    /// Room for these tensors' values. Nothing waits, as in [`Arena::new`].
+    /// Makes room for these tensors' values, without waiting, as [`Arena::new`] does.
     ///
     /// # Errors
     /// As [`EarlyStopping::check`] and [`Arena::new`]; [`Error::Field`](crate::Error) for a parameter not in f32.
@@ -70,7 +71,8 @@ impl BestParams {
         &self.monitor
     }
 
-    /// The parameters kept, zero before a metric improved: to be read, or written before [`resume`](Self::resume).
+    /// The arena of the parameters kept, which are zero before a metric improved. Read it, or write it before
+    /// [`resume`](Self::resume).
     pub fn params(&self) -> &Arena {
         &self.arena
     }

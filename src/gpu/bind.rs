@@ -16,7 +16,7 @@ use crate::shader::{Pages, Skeleton, Walk, model_numbers};
 use crate::tensor::{Access, DType, TensorSpec};
 use crate::wrappers::Moving;
 
-/// Tables that are kept.
+/// How many tables are kept.
 const TABLES: usize = 4;
 
 /// What is encoded beside the parameters' buffers: a step with its gradients, or a move outside a step.
@@ -53,7 +53,7 @@ impl<'a, 'b> Work<'a, 'b> {
     }
 }
 
-/// What is encoded, whatever the buffers.
+/// What is encoded, apart from the buffers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Kind {
     Step,
@@ -61,14 +61,15 @@ pub(super) enum Kind {
     Accumulate,
 }
 
-/// Which dispatches of a step are encoded with one list of words.
+/// Which dispatches of a step one encoding holds. A joint step encodes those that measure, of all optimizers, before
+/// those that update.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Part {
-    /// All of them.
+    /// All dispatches of the step.
     Whole,
-    /// Those that measure the gradients and combine what they measured.
+    /// The dispatches that measure the gradients and combine what was measured.
     Measures,
-    /// Those that decide and update.
+    /// The dispatches that decide and update.
     Updates,
 }
 
@@ -81,12 +82,12 @@ pub(super) struct Planned {
     pub(super) table: wgpu::Buffer,
 }
 
-/// Where certain buffers are bound: all that encoding needs.
+/// All that encoding needs for certain buffers.
 #[derive(Debug)]
 pub(crate) struct Bound {
-    /// The words of the dispatches, and where values lie: what stands before the words of a step.
+    /// What stands in a slot of the ring before the words of a step: the words of the dispatches, and the rows.
     pub(super) head: Vec<u32>,
-    /// What comes before the decision.
+    /// The dispatches that come before the decision.
     measures: Vec<Call>,
     decides: Option<Call>,
     calls: Vec<Call>,
@@ -109,7 +110,7 @@ impl Bound {
         }
     }
 
-    /// Dispatches of one encoding.
+    /// How many dispatches the whole step has.
     pub(crate) fn dispatches(&self) -> usize {
         let calls = self.measures.iter().chain(&self.decides).chain(&self.calls);
         calls.map(|call| call.dispatches.len()).sum()
@@ -131,7 +132,8 @@ impl Where {
         };
         let mut found: Vec<wgpu::Buffer> = Vec::new();
         let mut place = |slice: &Slice| {
-            // Neighbours mostly share a buffer. One that is listed twice does no harm.
+            // Neighbours mostly share a buffer, so only the last one is compared. A buffer that is listed twice does no
+            // harm.
             if found.last() != Some(slice.buffer) {
                 found.push(slice.buffer.clone());
             }
@@ -159,7 +161,7 @@ impl Where {
     }
 }
 
-/// What was bound for which buffers.
+/// A placement, and what was bound for it.
 #[derive(Debug)]
 pub(super) struct Placement {
     kind: Kind,
@@ -184,7 +186,7 @@ impl Placement {
 }
 
 impl Engine {
-    /// Table, pipelines and bind groups for these buffers, checked and made where they are new.
+    /// Returns table, pipelines and bind groups for these buffers. New buffers are checked; what is missing is made.
     pub(crate) fn bind(&mut self, params: &Buffers, work: Work) -> Result<Arc<Bound>> {
         // The placement knows the arena, and does not know which of its tensors are given.
         if let (Buffers::Subset(subset), Some(grads)) = (params, work.grads()) {
@@ -224,7 +226,7 @@ impl Engine {
     }
 
     fn make_bound(&mut self, params: &Buffers, work: Work) -> Result<Bound> {
-        // Sums of micro-batches are in f32.
+        // The sums of micro-batches are f32, whatever the format of the gradients.
         let summed =
             || self.tensors.iter().map(|tensor| tensor.clone().with_grad_dtype(DType::F32)).collect::<Vec<_>>();
         let sums = matches!(work, Work::Step(..)) && self.accumulated.is_some();
@@ -280,8 +282,8 @@ impl Engine {
         Ok(Bound { head: made.head, measures, decides, calls, windows: windows[0].len(), passes, scalar })
     }
 
-    /// Orders the pages of a window as some bind group has them, so that gradients which change places among the same
-    /// pages need no other one.
+    /// Orders the pages of a window as a bind group that exists has them, so that gradients which change places among
+    /// the same pages need no new one.
     fn bind_as_before(&self, window: &mut Window, buffers: &[wgpu::Buffer]) {
         if !matches!(window.pages, Pages::Many(_)) {
             return;
@@ -298,7 +300,7 @@ impl Engine {
         }
     }
 
-    /// The plan of this work, and its table on the device.
+    /// Returns the plan of this work, and its table on the device.
     fn make_planned(&self, tensors: &[TensorSpec], slices: &Resolved, work: Work) -> Result<Planned> {
         let (steps, accumulates) = (matches!(work, Work::Step(..)), matches!(work, Work::Accumulate(_)));
         let takes_part = |i: &usize| match work {

@@ -41,7 +41,7 @@ pub(super) struct Bindings {
 /// A buffer of the caller's, the first byte that is bound, and bytes.
 pub(super) type Value = (wgpu::Buffer, u64, u64);
 
-/// The bind groups that are kept.
+/// The bind groups that are kept, by what they bind.
 pub(super) type Groups = HashMap<Bindings, Arc<wgpu::BindGroup>>;
 
 /// One set of bindings and the dispatches that use it.
@@ -49,13 +49,13 @@ pub(super) type Groups = HashMap<Bindings, Arc<wgpu::BindGroup>>;
 pub(super) struct Call {
     pipeline: wgpu::ComputePipeline,
     group: Arc<wgpu::BindGroup>,
-    /// Whether it reads the table, from each dispatch's own offset.
+    /// Whether the walk reads the table, from each dispatch's own offset.
     has_table: bool,
-    /// Each with the byte of the head at which its words stand.
+    /// The dispatches, each with the byte of the head at which its words stand.
     pub(super) dispatches: Vec<(u32, Dispatch)>,
 }
 
-/// What a binder has made. It is to be kept where wgpu has found no error in it.
+/// What a binder has made. The caller keeps it if wgpu has found no error in it.
 pub(super) struct New {
     pub(super) fresh: Fresh,
     pub(super) kernels: HashMap<Kernel, wgpu::ComputePipeline>,
@@ -65,18 +65,18 @@ pub(super) struct New {
     pub(super) head: Vec<u32>,
 }
 
-/// Entries of the table, and the window that they are of: a kind, and its place among the windows of that kind.
+/// Entries of the table, and the window that they belong to: a kind, and its place among the windows of that kind.
 type Walked = (Range<usize>, Option<[usize; 2]>);
 
 /// Makes pipelines and bind groups of a plan.
 pub(super) struct Binder<'a> {
     engine: &'a Engine,
     planned: &'a Planned,
-    /// Those over chunks, and those over tiles.
+    /// The windows over chunks, and those over tiles.
     windows: &'a [Vec<Window>; 2],
     buffers: &'a [wgpu::Buffer],
     new: New,
-    /// The dispatches over these entries whose words stand in the head, and of which rows they are.
+    /// The dispatches over these entries whose words stand in the head, by the rows that they read.
     words: HashMap<Walked, Vec<(u32, Dispatch)>>,
 }
 
@@ -97,7 +97,7 @@ impl<'a> Binder<'a> {
         Self { engine, planned, windows, buffers, new, words: HashMap::new() }
     }
 
-    /// All that was made. The words of a step stand behind the head.
+    /// Returns all that was made. The words of a step will stand behind the head.
     pub(super) fn finish(self) -> New {
         let mut new = self.new;
         let len = new.head.len().next_multiple_of(ALIGNMENT as usize / 4);
@@ -108,7 +108,7 @@ impl<'a> Binder<'a> {
         new
     }
 
-    /// The calls that measure all gradients.
+    /// Adds the calls that measure all gradients.
     pub(super) fn measures(&mut self) -> Result<Vec<Call>> {
         let walk = Walk::new(Skeleton::Norms);
         let mut calls = Vec::new();
@@ -122,7 +122,7 @@ impl<'a> Binder<'a> {
         Ok(calls)
     }
 
-    /// The calls of a whole step, of a move or of a micro-batch.
+    /// Adds the calls of a whole step, of a move or of a micro-batch.
     pub(super) fn calls(&mut self, work: Work) -> Result<Vec<Call>> {
         let (engine, plan) = (self.engine, &self.planned.plan);
         let walks: Vec<_> = match work {
@@ -164,7 +164,7 @@ impl<'a> Binder<'a> {
                     calls.push(self.call(*variant, walk, None, entries)?);
                 }
             }
-            // The groups of a rule that sums over the model are one variant.
+            // One dispatch is enough: the groups of a rule that sums over the model are one variant.
             if let Some(walk) = walk(0, Over::Model).filter(|_| !plan.model.is_empty()) {
                 calls.push(self.call(0, walk, None, &plan.model)?);
             }
@@ -172,7 +172,7 @@ impl<'a> Binder<'a> {
         Ok(calls)
     }
 
-    /// A walk over a window, or over entries that know no values.
+    /// Adds a walk over a window, or over entries that know no values.
     pub(super) fn call(
         &mut self,
         variant: usize,
@@ -228,14 +228,14 @@ impl<'a> Binder<'a> {
         };
         let has_table = bindings.layout.contains(&Binding::Tables);
         let group = self.group(bindings)?;
-        // What a walk reads and writes of an element at most: parameter twice, gradient, and state twice.
+        // The most that a walk reads and writes of an element: the parameter twice, the gradient, and the state twice.
         let element_bytes = window.map_or(0, |_| 4 * (3 + 2 * slots));
         let entries = window.map_or(entries, |window| &window.entries);
         let dispatches = self.dispatches(entries.clone(), at, element_bytes);
         Ok(Call { pipeline, group, has_table, dispatches })
     }
 
-    /// The dispatches over these entries, with their words in the head.
+    /// Returns the dispatches over these entries, and puts their words into the head.
     fn dispatches(
         &mut self,
         entries: Range<usize>,
@@ -326,7 +326,7 @@ impl<'a> Binder<'a> {
                 binding: binding.place().1,
                 resource: wgpu::BindingResource::Buffer(match binding {
                     Binding::Params => value(0),
-                    // A walk that reads no parameters binds those of gradients, which come second.
+                    // Buffers of gradients come second in the list. A walk that reads no parameters binds them alone.
                     Binding::Grads => value(bindings.values.len().saturating_sub(1)),
                     Binding::Page(i) => value(*i as usize),
                     Binding::State => page(&engine.state_pages, bindings.state),
@@ -363,7 +363,7 @@ impl<'a> Binder<'a> {
     }
 }
 
-/// What a walk takes one workgroup for each of.
+/// What one workgroup of a walk works on.
 #[derive(Clone, Copy, PartialEq)]
 enum Over {
     Tiles,
@@ -415,8 +415,8 @@ pub(super) fn run<'a>(encoder: &mut wgpu::CommandEncoder, slot: &Slot, calls: im
     }
 }
 
-/// No entries: one workgroup that knows what to do.
+/// A range without entries, for a walk of one workgroup that reads no table.
 pub(super) const ONCE: Range<usize> = 0..0;
 
-/// Pages that stand in for those that a dispatch does not use.
+/// The pages of a dispatch, where others stand in for those that it does not use.
 const SPARE_PAGES: u64 = 64;

@@ -5,24 +5,24 @@ use super::arena::{Arena, ArenaSubset};
 use crate::error::{Error, Result};
 use crate::tensor::TensorSpec;
 
-/// Bytes of a buffer of the caller's: one tensor, zero-copy.
+/// Bytes of a buffer of the caller's that hold one tensor. The optimizer works on them where they lie.
 ///
 /// The buffer needs `STORAGE` usage. A slice that starts at a multiple of 16 bytes takes the vec4 kernel; one that
 /// starts at a multiple of 4, or whose last word of 16 bytes another parameter shares or the buffer cuts off, takes the
-/// scalar one ([`StepPlan::scalar_tensors`](crate::StepPlan)). Bytes outside the slice keep their values. Of a gradient
-/// in f16 a multiple of 8 bytes suffices for the vec4 kernel; the other half of its last word may hold anything.
+/// scalar one ([`StepPlan::scalar_tensors`](crate::StepPlan)). Bytes outside the slice keep their values. A gradient in
+/// f16 takes the vec4 kernel from a multiple of 8 bytes on; the other half of its last word may hold anything.
 #[derive(Clone, Copy, Debug)]
 pub struct Slice<'a> {
     /// The buffer.
     pub buffer: &'a wgpu::Buffer,
     /// The first byte, a multiple of 4.
     pub offset: u64,
-    /// Bytes: 4 an element, 2 of a gradient in f16.
+    /// Bytes: 4 an element, or 2 where a gradient is in f16.
     pub size: u64,
 }
 
 impl<'a> Slice<'a> {
-    /// Bytes `offset..offset + size`.
+    /// The bytes `offset..offset + size` of a buffer.
     pub fn new(buffer: &'a wgpu::Buffer, offset: u64, size: u64) -> Self {
         Self { buffer, offset, size }
     }
@@ -32,7 +32,8 @@ impl<'a> Slice<'a> {
         Self { buffer, offset: 0, size: buffer.size() }
     }
 
-    /// Refuses what is not this tensor's values in a buffer of this usage. `what` is its name in errors.
+    /// Refuses a slice that does not hold this tensor's values, or whose buffer lacks this usage. `what` names the
+    /// slice in errors.
     pub(super) fn check(&self, what: &'static str, tensor: &TensorSpec, usage: wgpu::BufferUsages) -> Result<()> {
         let Self { buffer, offset, size } = *self;
         if size != tensor.size_bytes() {
@@ -58,11 +59,11 @@ impl<'a> Slice<'a> {
 /// Parameters or gradients of all tensors, in the order given at creation.
 #[derive(Clone, Debug)]
 pub enum Buffers<'a> {
-    /// All tensors of an arena.
+    /// An arena with all its tensors.
     Arena(&'a Arena),
-    /// Some of them.
+    /// An arena with some of its tensors.
     Subset(&'a ArenaSubset<'a>),
-    /// One slice a tensor; `None` where there is no gradient in this step.
+    /// One slice for each tensor; `None` where a tensor has no gradient in this step.
     Slices(Vec<Option<Slice<'a>>>),
 }
 
@@ -76,7 +77,8 @@ impl<'a> Buffers<'a> {
         }
     }
 
-    /// Each tensor's slice, those that a part leaves out included, checked for this use. `what` names them in errors.
+    /// Returns each tensor's slice, checked for this use, those that a subset of an arena leaves out included. `what`
+    /// names the slices in errors.
     pub(crate) fn slices(
         &self,
         gpu: &Gpu,
@@ -125,7 +127,7 @@ impl<'a> Buffers<'a> {
         (0..tensors.len()).map(|i| given(i).ok_or_else(|| missing(i))).collect()
     }
 
-    /// Which tensors are there; `None` for all.
+    /// Which tensors are given; `None` for all.
     pub(crate) fn present(&self) -> Option<Vec<bool>> {
         match self {
             Self::Arena(_) => None,
@@ -136,7 +138,7 @@ impl<'a> Buffers<'a> {
     }
 }
 
-/// The gradients of a step, and for which tensors there is one. This is found out once, when a step begins.
+/// The gradients of a step, and for which tensors there is one, which the step finds out once, when it begins.
 #[derive(Clone, Debug)]
 pub(crate) struct Grads<'a> {
     pub(crate) buffers: Buffers<'a>,

@@ -32,7 +32,7 @@ pub(crate) struct Engine {
     pub(super) variants: Vec<Variant>,
     pub(super) variant_of: Vec<usize>,
     pub(super) bounds: Bounds,
-    /// Of each tensor, the places of its pieces.
+    /// Where the pieces of each tensor's state lie.
     pub(super) state_places: Vec<Vec<Place>>,
     pub(super) state_pages: Vec<wgpu::Buffer>,
     /// The rows and columns of the tensors whose rule has numbers of them.
@@ -44,7 +44,7 @@ pub(crate) struct Engine {
     pub(super) work_pages: Vec<wgpu::Buffer>,
     /// Numbers of the tensors, then partial results.
     pub(super) scratch: Option<wgpu::Buffer>,
-    /// What is decided on the device, where anything is.
+    /// The buffer `control`, where the device decides anything.
     pub(super) control: Option<wgpu::Buffer>,
     /// Sums of micro-batches.
     pub(super) accumulated: Option<Arc<Arena>>,
@@ -55,14 +55,14 @@ pub(crate) struct Engine {
     pub(super) kernels: HashMap<Kernel, wgpu::ComputePipeline>,
     /// The bind groups of the placements.
     pub(super) groups: BindGroups,
-    /// Stands in for pages that a dispatch does not use.
+    /// A buffer that stands in for pages that a dispatch does not use.
     pub(super) spare: Option<wgpu::Buffer>,
     /// Gradients of 0.
     zeros: Option<wgpu::Buffer>,
 }
 
 impl Engine {
-    /// State for these tensors, at its start.
+    /// Makes the state of these tensors, each slot with the value it starts at.
     pub(crate) fn new(gpu: &Gpu, tensors: &[TensorSpec], groups: &Groups) -> Result<Self> {
         let limits = gpu.device().limits();
         let (variants, variant_of) = variants(groups, gpu.tuning().lanes, &limits);
@@ -163,7 +163,7 @@ impl Engine {
             for slot in groups.slots_of(i) {
                 match slot.start {
                     Start::Value(start) if start != 0.0 => engine.start_slot(groups, i, slot.name, start)?,
-                    // The first step gives it its value.
+                    // The slot starts as the parameter: a tensor's first step writes it.
                     Start::Value(_) | Start::Param => {}
                 }
             }
@@ -184,7 +184,7 @@ impl Engine {
         }
     }
 
-    /// The device that it works on.
+    /// The device that the optimizer works on.
     pub(crate) fn gpu(&self) -> &Gpu {
         &self.gpu
     }
@@ -194,7 +194,7 @@ impl Engine {
         self.accumulated.clone()
     }
 
-    /// What is decided on the device.
+    /// The buffer `control`.
     pub(crate) fn control(&self) -> Option<&wgpu::Buffer> {
         self.control.as_ref()
     }
@@ -211,20 +211,20 @@ impl Engine {
         self.gpu.read(&buffer, &[(0, 4)], wait).await.map(|_| ())
     }
 
-    /// Words of control from one on, once all submitted work is done.
+    /// Reads words of `control` from one on, once all submitted work is done.
     pub(crate) async fn read_control(&self, first: usize, words: usize, wait: bool) -> Result<Vec<u32>> {
         let Some(control) = &self.control else { return Ok(vec![]) };
         let bytes = self.gpu.read(control, &[(4 * first as u64, 4 * words as u64)], wait).await?;
         Ok(bytemuck::pod_collect_to_vec(&bytes))
     }
 
-    /// Sets words of control from one on, before any work that is not yet submitted.
+    /// Sets words of `control` from one on, before any work that is not yet submitted.
     pub(crate) fn write_control(&self, first: usize, words: &[u32]) -> Result<()> {
         let Some(control) = &self.control else { return Ok(()) };
         self.gpu.scoped_now(|| self.gpu.queue().write_buffer(control, 4 * first as u64, bytemuck::cast_slice(words)))
     }
 
-    /// Bytes: state, sums of micro-batches, scratch, tables, steps.
+    /// How many bytes of the device's memory each kind of buffer takes.
     pub(crate) fn memory(&self) -> [u64; 5] {
         let sizes = |buffers: &[wgpu::Buffer]| buffers.iter().map(wgpu::Buffer::size).sum::<u64>();
         let kept: u64 = self.lines.iter().flatten().flat_map(Lines::counts).map(|numbers| 4 * numbers).sum();
@@ -244,7 +244,7 @@ impl Engine {
         ]
     }
 
-    /// Numbers of each tensor in scratch.
+    /// How many numbers each tensor has in scratch.
     pub(super) fn tensor_numbers(&self) -> usize {
         let of_variant = |variant: &Variant| tensor_numbers(&*variant.rule, &self.wrappers);
         self.variants.iter().map(of_variant).max().unwrap_or(0)
@@ -255,7 +255,8 @@ impl Engine {
         self.variants.len()
     }
 
-    /// Writes a list of words into a slot that no other work uses, for what was bound. [`Bound::encode`] takes it.
+    /// Writes the head of what was bound, and these words, into a slot of the ring that no other work uses, and returns
+    /// the slot for [`Bound::encode`].
     pub(crate) fn write(&mut self, bound: &Bound, words: &[u32]) -> Result<Slot> {
         self.ring.write(&self.gpu, &bound.head, words)
     }

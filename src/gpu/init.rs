@@ -6,10 +6,10 @@ use crate::init::{self, Draw, Init, Law, Orthogonal, halves};
 use crate::session::find;
 use crate::tensor::{ALIGNMENT, TensorSpec};
 
-/// Words of a dispatch's record in its buffer: bindings start on 256 bytes.
+/// Words from one dispatch's record to the next: bindings start on 256 bytes.
 const RECORD_WORDS: usize = ALIGNMENT as usize / 4;
 
-/// Steps of one submit: thousands in one could outlast a driver's patience.
+/// How many dispatches and copies one submit holds at most: drivers reset a device that is busy for too long.
 const SUBMIT_STEPS: usize = 256;
 
 impl Arena {
@@ -57,7 +57,7 @@ impl Gpu {
         }
         let mut work = Work::new(self, tensor, seed)?;
         let target = Words { buffer: slice.buffer.clone(), first: slice.offset / 4, len: slice.size / 4 };
-        // wgpu finds here a buffer of another device, or a destroyed one.
+        // Here wgpu refuses a buffer of another device, or a destroyed one.
         let quantiles = Words::all(&work.tools.quantiles);
         self.scoped_now(|| work.bind(&quantiles, &quantiles, &target.part(0, 1))).map_err(|error| {
             let message = format!("its buffer cannot be bound: {error}");
@@ -96,7 +96,7 @@ impl Words {
         Self { buffer: self.buffer.clone(), first: self.first + first, len }
     }
 
-    /// The first one's place in the binding, which starts on 256 bytes.
+    /// The place of the first word in the binding, which starts on 256 bytes.
     fn start(&self) -> u32 {
         (self.first % RECORD_WORDS as u64) as u32
     }
@@ -108,7 +108,7 @@ impl Words {
     }
 }
 
-/// An entry point.
+/// The entry points.
 #[derive(Clone, Copy)]
 enum Kernel {
     Fill,
@@ -121,7 +121,7 @@ enum Kernel {
 #[derive(Debug)]
 pub(super) struct Tools {
     layout: wgpu::BindGroupLayout,
-    /// In the order of [`Kernel`].
+    /// One for each [`Kernel`], in that order.
     pipelines: [wgpu::ComputePipeline; 4],
     quantiles: wgpu::Buffer,
 }
@@ -192,7 +192,8 @@ struct Work<'a> {
     binding_bytes: u64,
     /// Workgroups of a dimension.
     side: u64,
-    /// The most elements of a dispatch, a power of two: Philox makes four at once.
+    /// The most elements of a dispatch. It is a power of two, so that each dispatch starts at a multiple of the four
+    /// elements that Philox makes at once.
     window: u64,
     steps: Vec<Step>,
 }
@@ -232,7 +233,7 @@ impl<'a> Work<'a> {
         self.steps.push(Step::Call { kernel, source, values, record: record.to_vec(), groups });
     }
 
-    /// Workgroups of one element a lane.
+    /// Workgroups where each lane takes one element.
     fn groups(&self, lanes: u64) -> u64 {
         lanes.div_ceil(self.gpu.tuning().lanes.into())
     }
@@ -339,7 +340,7 @@ impl<'a> Work<'a> {
     }
 }
 
-/// Cuts a length into pieces of at most `most`, and gives each one's start and length.
+/// Cuts a length into runs of at most `most`, and gives each one's start and length.
 fn cut(len: u64, most: u64) -> impl Iterator<Item = (u64, u64)> {
     (0..len).step_by(most as usize).map(move |first| (first, most.min(len - first)))
 }

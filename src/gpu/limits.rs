@@ -66,7 +66,7 @@ pub(super) fn check_limits(limits: &wgpu::Limits, variants: &[Variant], wrappers
     Ok(())
 }
 
-/// Words of the numbers of the model and of all tensors, and of all partial results.
+/// The words of scratch: the numbers of the model and of all tensors, then all partial results.
 pub(super) fn scratch_words(tensors: &[TensorSpec], groups: &Groups, lines: &[Option<Lines>], bounds: Bounds) -> u64 {
     let of_model = model_numbers(groups.rule(0)) as u64;
     let numbers = |i: usize| tensor_numbers(groups.rule_of(i), groups.wrappers());
@@ -77,7 +77,7 @@ pub(super) fn scratch_words(tensors: &[TensorSpec], groups: &Groups, lines: &[Op
         let of_matrix = |lines: Lines| lines.shares().iter().sum::<u64>().saturating_mul(lines.matrices);
         (numbers as u64 + partials).saturating_add(lines[i].map_or(0, of_matrix))
     };
-    // A walk over lines binds scratch also where no tile has a share in anything.
+    // A walk over lines binds scratch even where no tile stores a share.
     let least = u64::from(lines.iter().any(Option::is_some));
     tensors.iter().enumerate().map(words).fold(of_model, u64::saturating_add).max(least)
 }
@@ -94,8 +94,8 @@ pub(super) fn partial_words(rule: &dyn AnyRule, wrappers: &Wrappers) -> u64 {
     rule.sum_words().max(measured).max(counted)
 }
 
-/// The matrices of the tensors whose rule takes products, and behind each the numbers of its rows where it has any,
-/// packed into pages, and the pages' sizes.
+/// Packs the matrices of the tensors whose rule takes products into pages, with the numbers of its rows behind each
+/// where it has any. Returns where they lie, and the pages' sizes.
 ///
 /// # Errors
 /// [`Error::TooLarge`] for a tensor whose parts no page holds.

@@ -10,7 +10,7 @@ use crate::rules;
 use crate::shader::{self, Binding, Skeleton, Values};
 use crate::wrappers::Wrappers;
 
-/// What makes two pipelines differ: the text, the constants' bits, and whether the text is trusted.
+/// What makes two pipelines differ: the text, the constants' bits, and whether wgpu trusts the text.
 type Key = (String, Vec<(&'static str, u64)>, bool);
 
 /// Pipelines that wgpu has not accepted yet.
@@ -33,9 +33,9 @@ pub(super) struct Pipelines {
 }
 
 impl Pipelines {
-    /// The pipeline of a rule's walk, made into `fresh` where there is none. To be called within an error scope, and
-    /// `fresh` to be [kept](Self::keep) where the scope has no error: wgpu hands out an invalid pipeline without a
-    /// word.
+    /// Returns the pipeline of a rule's walk, and makes it into `fresh` where there is none yet. The caller holds an
+    /// error scope open, and [keeps](Self::keep) `fresh` if the scope has no error: wgpu returns an invalid pipeline
+    /// like any other.
     pub(super) fn get(&mut self, fresh: &mut Fresh, gpu: &Gpu, shader: &Shader) -> wgpu::ComputePipeline {
         let &Shader { rule, wrappers, ref constants, skeleton, values } = shader;
         let text = shader::compose(rule, wrappers, skeleton, values);
@@ -107,7 +107,7 @@ impl Pipelines {
     }
 }
 
-/// The bindings of one group.
+/// The bindings of one bind group.
 pub(super) fn of_group(bindings: &[Binding], group: u32) -> Vec<Binding> {
     bindings.iter().copied().filter(|binding| binding.place().0 == group).collect()
 }

@@ -21,7 +21,7 @@ pub(crate) struct Receipt {
     state: Arc<AtomicU8>,
 }
 
-/// What became of a receipt.
+/// What became of the step that a receipt stands for.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum News {
     /// The device has not run the step yet.
@@ -48,7 +48,7 @@ impl Drop for Callback {
 }
 
 impl Reports {
-    /// A buffer for the coming step.
+    /// Takes a buffer for the coming step.
     pub(crate) fn reserve(&mut self, gpu: &Gpu) -> Result<wgpu::Buffer> {
         let free = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
         match free {
@@ -65,7 +65,7 @@ impl Reports {
         self.free.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
     }
 
-    /// Encodes the report of all that the encoder holds so far.
+    /// Encodes the copy of the report behind all that the encoder holds so far.
     pub(crate) fn encode(
         &mut self,
         encoder: &mut wgpu::CommandEncoder,

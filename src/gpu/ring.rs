@@ -1,4 +1,4 @@
-//! Per-step host data: a slot is in use from `encode` until its command buffer is done.
+//! The ring of slots: a slot holds the words of one step, from `encode` until the step's command buffer is done.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,11 +9,11 @@ use crate::error::{Error, Result};
 use crate::shader::Binding;
 use crate::tensor::ALIGNMENT;
 
-/// Slots of the first page.
+/// How many slots the ring has at first.
 const SLOTS: u32 = 4;
 
-/// Pages of slots. When all are in use the ring doubles: three steps in one encoder that shared a slot would all use
-/// the last one's numbers.
+/// A buffer of slots. When all are in use the ring doubles: steps in one encoder that shared a slot would all read the
+/// numbers of the last one.
 #[derive(Debug, Default)]
 pub(super) struct Ring {
     pages: Vec<Page>,
@@ -43,18 +43,18 @@ impl State {
     const DONE: u8 = 1;
     const DROPPED: u8 = 2;
 
-    /// Whether its command buffer has run.
+    /// Whether the step's command buffer has run.
     pub(crate) fn is_done(&self) -> bool {
         self.0.load(Ordering::Acquire) == Self::DONE
     }
 
-    /// Whether its encoder or command buffer was dropped and not submitted.
+    /// Whether the step's encoder or command buffer was dropped and not submitted.
     pub(crate) fn is_dropped(&self) -> bool {
         self.0.load(Ordering::Acquire) == Self::DROPPED
     }
 }
 
-/// Frees its slot when it goes: after the command buffer is done, or with an encoder that was never submitted.
+/// Frees its slot when it is dropped: after the command buffer is done, or with an encoder that was never submitted.
 #[derive(Debug)]
 pub(crate) struct Guard {
     free: Arc<Mutex<Vec<u32>>>,
@@ -63,7 +63,7 @@ pub(crate) struct Guard {
 }
 
 impl Guard {
-    /// The step's state, which the caller keeps.
+    /// What became of the step's commands, for the caller to keep.
     pub(crate) fn state(&self) -> State {
         self.state.clone()
     }
@@ -77,7 +77,7 @@ impl Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         let (from, to) = (State::PENDING, State::DROPPED);
-        // A step that is done stays done.
+        // The guard is dropped after `done`, too: a step that is done stays done.
         let _ = self.state.0.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire);
         self.free.lock().unwrap_or_else(PoisonError::into_inner).push(self.slot);
     }
@@ -129,7 +129,8 @@ impl Ring {
     fn grow(&mut self, gpu: &Gpu) -> Result<()> {
         let limits = gpu.device().limits();
         let have: u64 = self.pages.iter().map(|page| page.buffer.size() / self.slot_bytes - 1).sum();
-        // A dispatch binds as many bytes as a slot has from its own words on, so one slot stands behind the last.
+        // A dispatch binds a slot's size from its own words on, which reaches into the next slot, so the buffer has the
+        // room of one slot behind the last.
         let most = (limits.max_buffer_size.min(u64::from(u32::MAX)) / self.slot_bytes).saturating_sub(1).max(1);
         let slots = have.max(u64::from(SLOTS)).min(most);
         let page = gpu.scoped_now(|| {

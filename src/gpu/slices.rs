@@ -39,7 +39,7 @@ impl Resolved {
             }
             if let Some(grad) = grad {
                 let four = 4 * tensor.grad_dtype.size_bytes();
-                // Where a buffer may be bound for parameters, too, its words are of 16 bytes.
+                // A buffer that may also be bound for parameters is read in words of 16 bytes.
                 let word = if are_apart { four } else { 16 };
                 let end = (grad.offset + tensor.grad_size_bytes()).next_multiple_of(word);
                 if grad.offset % four != 0 || end > resolved.buffers[grad.buffer].size() {
@@ -51,7 +51,7 @@ impl Resolved {
                 let message = "is missing where the gradient is given".into();
                 return Err(Error::Slice { what: "output", tensor: tensor.name.clone(), message });
             }
-            // A parameter without its gradient sits the step out, and is copied to its output.
+            // The step only copies a parameter without a gradient to its output.
             let out = out.flatten();
             let takes_part = grads.is_none() || grad.is_some() || out.is_some();
             resolved.homes.push(params[i].filter(|_| takes_part).map(|param| Home { param, grad, out }));
@@ -60,7 +60,7 @@ impl Resolved {
         Ok(resolved)
     }
 
-    /// Where each tensor lies, with everything about a single slice checked.
+    /// Checks each slice by itself, and finds where each tensor lies.
     #[expect(clippy::mutable_key_type, reason = "a buffer's hash is that of its handle")]
     fn places(
         &mut self,
@@ -74,7 +74,7 @@ impl Resolved {
         let mut last = 0;
         for slice in buffers.slices(gpu, what, tensors, wgpu::BufferUsages::STORAGE)? {
             let place = slice.map(|slice| {
-                // Neighbours mostly share a buffer.
+                // Neighbours mostly share a buffer, so the last one found is tried first.
                 if self.buffers.get(last) != Some(slice.buffer) {
                     last = *known.entry(slice.buffer.clone()).or_insert_with(|| {
                         self.buffers.push(slice.buffer.clone());
@@ -123,13 +123,13 @@ impl Resolved {
             sorted.extend(places.into_iter().flatten().enumerate().filter_map(of_tensor));
         }
         sorted.sort_unstable_by_key(|range| (range.buffer, range.start, range.end));
-        // Of those that start before, the one that ends last; the same of those that are written.
+        // Of the ranges that start before this one, the one that ends last; and the same of those that are written.
         let mut before: [Option<Range>; 2] = [None; 2];
         for &range in &sorted {
             let written =
                 range.what == if outs { What::Out } else { What::Param } && self.homes[range.tensor].is_some();
             let unaligned = range.start % 16 != 0 || range.owned_end() > self.buffers[range.buffer].size();
-            // Behind a new parameter stand words of which the kernel does not know what they hold.
+            // The kernel reads the old parameter, so it does not know what stands behind the new one.
             if range.what != What::Grad && unaligned || range.what == What::Out && range.end % 16 != 0 {
                 self.access[range.tensor] = Access::Scalar;
             }

@@ -46,7 +46,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Where a slot's values lie, in order: buffers, and the pieces of each. None for no elements.
+    /// Where a slot's values lie, in order: buffers, and the pieces of each. A slot without elements has none.
     fn pieces(&self, groups: &Groups, i: usize, name: &str) -> Result<Vec<(&wgpu::Buffer, Vec<Piece>)>> {
         let (slot, place) = groups.find_slot(i, &self.tensors[i].name, name)?;
         let rule = groups.rule_of(i);
@@ -85,7 +85,7 @@ impl Engine {
         Ok(numbers.flat_map(|index| self.state_of(i).map(of_piece(index as u64))).collect())
     }
 
-    /// The pieces of a tensor's state: page, first byte, and elements.
+    /// The pieces of a tensor's state, each with its page, first byte, and elements.
     fn state_of(&self, i: usize) -> impl Iterator<Item = (&wgpu::Buffer, u64, u64)> {
         let (len, most) = (self.tensors[i].len_elements(), self.piece_len(i));
         let piece = move |(n, place): (usize, &Place)| {
@@ -142,7 +142,7 @@ impl Engine {
     }
 }
 
-/// First element, elements, and elements with padding of each block.
+/// The blocks of so many elements: each one's first element, its elements, and its elements with padding.
 fn blocks(len: u64) -> impl Iterator<Item = (u64, u64, u64)> {
     (0..len).step_by(BLOCK).map(move |first| {
         let count = (len - first).min(BLOCK as u64);

@@ -11,14 +11,14 @@ use crate::shader::{Switches, block_numbers, element_slots, tensor_numbers};
 #[derive(Debug)]
 pub(super) struct Variant {
     pub(super) rule: Box<dyn AnyRule>,
-    /// Numbers of state an element.
+    /// How many numbers of state an element has.
     pub(super) slots: u64,
-    /// Buffers of parameters and gradients that a dispatch binds at most.
+    /// The most buffers of parameters and gradients that a dispatch binds.
     pub(super) pages: usize,
     pub(super) switches: Switches,
 }
 
-/// Groups whose pipelines are the same, and each tensor's.
+/// All variants, and which of them each tensor belongs to.
 pub(super) fn variants(groups: &Groups, lanes: u32, limits: &wgpu::Limits) -> (Vec<Variant>, Vec<usize>) {
     let mut variants: Vec<Variant> = Vec::new();
     let mut members: Vec<Vec<usize>> = Vec::new();
@@ -46,7 +46,7 @@ pub(super) fn variants(groups: &Groups, lanes: u32, limits: &wgpu::Limits) -> (V
         }));
     }
     if variants.is_empty() {
-        // The device decides on steps of an optimizer without tensors, too.
+        // An optimizer without tensors has a variant, too, since the device may decide on its steps.
         let switches = Switches { lanes, ..Switches::default() };
         variants.push(Variant { rule: groups.rule(0).boxed(), slots: 0, pages: 2, switches });
         return (variants, variant_of);

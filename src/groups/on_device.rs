@@ -1,4 +1,4 @@
-//! Options that are written on the device: which can be, and the numbers of a step as polynomials in them.
+//! Options that the device writes: which options may be such, and the numbers of a step as polynomials in them.
 
 use super::Groups;
 use crate::clock::Clock;
@@ -6,8 +6,8 @@ use crate::error::{Result, refuse};
 use crate::rule::AnyRule;
 
 impl Groups {
-    /// The same with these numbers for the options that are written on the device; the rate of a group with one of its
-    /// own keeps its ratio, and other options of its own stay. What schedules multiply, they multiply here, too.
+    /// These groups with these numbers for the options that the device writes. A group with a rate of its own keeps its
+    /// ratio, and other options of its own stay. Schedules multiply these numbers as they would any.
     pub(super) fn numbers_on_device(
         &self,
         rule: &dyn AnyRule,
@@ -21,7 +21,7 @@ impl Groups {
         for (name, &number) in self.wrappers.on_device.iter().zip(options) {
             if !wrappers.set_option(name, number) && group.follows(name) {
                 let (now, set) = (rule.number(name), group.rule.number(name));
-                // What a schedule makes of it now, to what is set.
+                // The schedule's factor at this step: the option as scheduled over the option as set.
                 let factor = now.zip(set).filter(|(_, set)| *set != 0.0).map_or(1.0, |(now, set)| now / set);
                 let ratio = if name == "lr" { group.ratio } else { 1.0 };
                 if let Some(option) = rule.option(name) {
@@ -42,7 +42,7 @@ impl Groups {
             self.numbers_on_device(rule, clock, batches, &numbers)
         };
         let mut terms: Vec<Vec<f64>> = (0..1 << options).map(corner).collect();
-        // From the values at the corners of the unit cube to what is added at each.
+        // The values at the corners of the unit cube become the coefficients of the polynomial.
         for i in 0..options {
             for of in (0..terms.len()).filter(|of| of >> i & 1 == 1) {
                 let without = terms[of & !(1 << i)].clone();
@@ -52,8 +52,8 @@ impl Groups {
         terms
     }
 
-    /// Refuses options that cannot be written on the device: those from which other numbers follow than in a straight
-    /// line.
+    /// Refuses options that the device cannot write: those on which a number of the step depends otherwise than
+    /// linearly.
     ///
     /// # Errors
     /// [`Error::Field`].

@@ -10,7 +10,7 @@ impl Groups {
         self.list[0].scheduler(option)
     }
 
-    /// The same, to be fed or resumed.
+    /// The top level's schedule of an option, to be fed or resumed.
     pub fn scheduler_mut(&mut self, option: &str) -> Option<&mut Scheduler> {
         self.scheduler_mut_of(0, option)
     }
@@ -20,7 +20,7 @@ impl Groups {
         self.list[1..].get(group)?.scheduler(option)
     }
 
-    /// The same, to be fed or resumed.
+    /// The schedule of an option that a group has of its own, to be fed or resumed.
     pub fn group_scheduler_mut(&mut self, group: usize, option: &str) -> Option<&mut Scheduler> {
         self.scheduler_mut_of(group.checked_add(1)?, option)
     }
@@ -55,7 +55,7 @@ impl Groups {
         self.value_of(0, option, step)
     }
 
-    /// The same of a group, counted as in `groups`.
+    /// An option of a group, counted as in `groups`, in the optimizer's step `step`, its schedule included.
     ///
     /// # Errors
     /// As [`value`](Self::value), and [`Error::Group`] where there is no such group.

@@ -12,21 +12,21 @@ use crate::wrappers::{Moving, Wrappers};
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Records {
     pub(super) list: Vec<Record>,
-    /// Each tensor's.
+    /// The record of each tensor, as a place in the list; none where the tensor takes no part.
     pub(super) of: Vec<Option<usize>>,
 }
 
 /// The numbers of a clock in one step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
-    /// What every walk uses around a rule.
+    /// The numbers that are common to all rules.
     pub common: Common<f64>,
-    /// What the wrappers use that are on, in the order of the registry.
+    /// The numbers of the wrappers that are on, in the order of the registry.
     pub wrapped: Vec<f64>,
-    /// The rule's, in the order of its `Hyper`.
+    /// The rule's numbers, in the order of its `Hyper`.
     pub hyper: Vec<f64>,
-    /// All of them as a polynomial in the options that are written on the device, of the first degree in each: bit `i`
-    /// of a term's place says whether it has option `i`. Empty where there are none.
+    /// All these numbers as a polynomial in the options that the device writes, of the first degree in each: bit `i` of
+    /// a term's place says whether the term has option `i`. Empty where there are no such options.
     pub terms: Vec<Vec<f64>>,
 }
 
@@ -56,7 +56,7 @@ impl Records {
         &self.list
     }
 
-    /// Each tensor's, as a place among them.
+    /// The record of each tensor, as a place among all records.
     #[cfg(feature = "gpu")]
     pub(crate) fn map(&self) -> &[Option<usize>] {
         &self.of
@@ -114,7 +114,7 @@ impl Groups {
         (0..self.list.len()).map(|group| self.scheduled(group, step)).collect()
     }
 
-    /// Counts a step of the tensors present, of so many micro-batches, and gives its numbers.
+    /// Counts a step of the tensors present, which has so many micro-batches, and returns its numbers.
     ///
     /// # Errors
     /// [`Error::Field`] where a schedule leads a number out of its bounds.
@@ -143,8 +143,8 @@ impl Groups {
         Ok(Records { list, of })
     }
 
-    /// The numbers of a move of those of the tensors marked whose rule makes it: a look-ahead's are those of the step
-    /// to come. A tensor before its first step is evaluated where it stands.
+    /// The numbers of a move, for those of the tensors marked whose rule makes it. A look-ahead has the numbers of the
+    /// coming step. A tensor that has had no step is evaluated where it stands.
     ///
     /// # Errors
     /// As [`step`](Self::step).
@@ -171,7 +171,8 @@ impl Groups {
         Ok(Records { list, of })
     }
 
-    /// The numbers of a clock at its `t`. Those of a step, which has micro-batches, take what it carries with them.
+    /// The numbers of a clock at its `t`. In a step, which has micro-batches, `hyper` also advances what the clock
+    /// carries.
     pub(super) fn record(&self, scheduled: Option<&dyn AnyRule>, clock: &mut Clock, batches: Option<u64>) -> Record {
         let rule = scheduled.unwrap_or(&*self.list[clock.group].rule);
         let terms = self.terms(rule, clock, batches);

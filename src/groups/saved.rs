@@ -43,7 +43,7 @@ pub(crate) struct SavedGroups {
     on_device: Vec<String>,
     /// The top level first.
     groups: Vec<SavedGroup>,
-    /// Which of them holds the rule of the rest of the model.
+    /// Which group is the second rule, `others`.
     others: Option<usize>,
 }
 
@@ -85,11 +85,11 @@ struct SavedRecord {
     terms: Vec<Vec<Bits>>,
 }
 
-/// What a checkpoint cannot hold, and its caller hands to it.
+/// What a checkpoint cannot hold, so that the caller hands it over: closures and rules from outside the crate.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Given {
     pub(crate) rules: Vec<RuleEntry>,
-    /// By name.
+    /// The closures, by name.
     pub(crate) schedules: Vec<(String, Schedule)>,
 }
 
@@ -112,7 +112,7 @@ impl Groups {
         })
     }
 
-    /// The groups of these tensors, of which each has its group and may be frozen.
+    /// Makes the groups of these tensors again: `of` has the group of each, and `frozen` says which are frozen.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] for a rule or a schedule that is neither known nor given, and for what no optimizer saves;
@@ -236,7 +236,7 @@ impl Records {
         SavedRecords { list: self.list.iter().map(save).collect(), of: self.of.clone() }
     }
 
-    /// The numbers of these groups' tensors, of which `places` says where each stands in the checkpoint.
+    /// The numbers of the move for these groups' tensors. `places` says where each tensor stands in the checkpoint.
     pub(crate) fn load(saved: &SavedRecords, groups: &Groups, places: &[usize]) -> Result<Self> {
         let numbers = |bits: &[Bits]| bits.iter().map(|bits| bits.0).collect::<Vec<_>>();
         let recorded = groups.wrappers().recorded().count();

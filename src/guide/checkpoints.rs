@@ -41,10 +41,10 @@
 //! * every state slot of rules and wrappers;
 //! * each tensor's count of applied steps, what its rule carries beside it, how many steps the running mean holds, and
 //!   the optimizer's own count;
-//! * the loss scale and how long it has held; the numbers of options that are written on the device;
+//! * the loss scale and for how many steps it has stood; the numbers of options that the device writes;
 //! * the micro-batches that wait for their step, with their sums;
 //! * whether the parameters stand where they are evaluated, are swapped with their mean, or have looked ahead;
-//! * the version of its form and of the crate.
+//! * the versions of the checkpoint's format and of the crate.
 //!
 //! It does not hold parameters, which are yours: [`Checkpoint::put_param`] lays them beside the rest. Nor does it hold
 //! what concerns one process: reports, [`clear_grads`](crate::Optimizer::clear_grads), and
@@ -85,7 +85,7 @@
 //! | metadata `format` | `wgpu-optim.checkpoint/1`; another is refused |
 //! | metadata `training` | all else, as JSON; numbers that may be any f64 are 16 hexadecimal digits of their bits |
 //! | metadata `crc32c` | the CRC-32C of each tensor's bytes, as JSON: 8 hexadecimal digits by name |
-//! | metadata `crc32c_of_metadata` | that of the texts `training` and `crc32c`, one behind the other |
+//! | metadata `crc32c_of_metadata` | the CRC-32C of the texts `training` and `crc32c`, one behind the other |
 //!
 //! [`Checkpoint::load_from`] reads the whole file and checks all of it: lengths, offsets without gaps or overlaps,
 //! fields that stand twice, shapes, checksums. The error names the file and what is wrong.

@@ -5,13 +5,12 @@
 //! Wherever the crate takes an [`Arena`](crate::Arena), it also takes one [`Slice`](crate::Slice) a tensor, in the
 //! order that you gave the tensors in at creation. The optimizer works where the bytes lie and copies nothing. Buffers
 //! need `STORAGE` usage. One buffer may hold anything: many tensors, parameters and gradients, other things of yours.
-//! Only what a step writes may share no byte with what it reads or writes else. A parameter that two tensors share
-//! (tied weights) is one tensor: two names for its bytes are [`Error::Overlap`](crate::Error::Overlap), which says
-//! both.
+//! But no byte that a step writes may belong to a second slice of that step. A parameter that two tensors share (tied
+//! weights) is one tensor: two names for its bytes are [`Error::Overlap`](crate::Error::Overlap), which says both.
 //!
 //! Slices may lie elsewhere in each step. Values that moved within buffers that the last step knew make nothing new; a
 //! buffer that is new costs the bind groups that hold it. The optimizer keeps the buffers of its last two placements
-//! alive ([`Tuning::placements`](crate::Tuning)), so dropped gradients go after two steps.
+//! alive ([`Tuning::placements`](crate::Tuning)), so gradients that you drop are freed after two further steps.
 //!
 //! A tensor without a gradient in a step is left alone: it does not decay, and its count of steps stays. Give `None`
 //! for its slice, or [`Arena::without`](crate::Arena::without) in place of the arena.
@@ -65,7 +64,8 @@
 //!
 //! The optimizer reads gradients in f16 as they are. Say so of each tensor, and make the arena of the gradients for
 //! what [`TensorSpec::grad_spec`](crate::TensorSpec::grad_spec) gives. Slices of such gradients hold two bytes an
-//! element and start at a multiple of 4, for the fast kernel of 8. Parameters and state stay in f32.
+//! element and start at a multiple of 4 bytes; those that start at a multiple of 8 take the fast kernel. Parameters and
+//! state stay in f32.
 //!
 //! ```
 //! use wgpu_optim::{DType, TensorSpec};

@@ -11,7 +11,7 @@ const OCTAVE_NODES: usize = 2 * 64;
 /// The table that the shader `fill` binds: node `i` is how many 2^-28 of a standard deviation the normal distribution's
 /// tail of probability `(1 + i%128/128) * 2^(i/128 - 33)` lies from the mean, for `i` up to 4096.
 ///
-/// Computed with operations that IEEE 754 rounds correctly, so the same everywhere.
+/// The table is computed with operations that IEEE 754 rounds correctly alone, so it is the same everywhere.
 pub fn quantiles() -> &'static [u32] {
     static TABLE: LazyLock<Vec<u32>> = LazyLock::new(|| {
         let node = |i: usize| {
@@ -86,8 +86,8 @@ fn tail_quantile(octave: u32, part: f64) -> f64 {
     ratio(TAIL, log.sqrt() - 1.6)
 }
 
-/// The normal distribution's quantile of `(share + 1/2) / 2^32` in 2^-28, rounded to 24 bits. Between the nodes at both
-/// ends and in the middle of a segment goes a parabola.
+/// The normal distribution's quantile of `(share + 1/2) / 2^32`, in units of 2^-28, rounded to 24 bits. Within a
+/// segment it is the parabola through the nodes at both ends and in the middle.
 pub(super) fn quantile(share: u32) -> i32 {
     let below = share < 1 << 31;
     let tail = (if below { share } else { !share }) << 1 | 1;
@@ -184,7 +184,7 @@ mod tests {
         let Ok(Law::Draw(Draw { first, span, .. })) = truncated else { panic!("{truncated:?}") };
         let around = [first - 1, first, first + span, first + span + 1].map(deviations);
         assert!(around[0] < -2.0 && around[1] >= -2.0 && around[2] <= 0.5 && around[3] > 0.5, "{around:?}");
-        // 6.338: the quantile of 2^-33. And never 0, so that no vector of an orthogonal tensor is.
+        // 6.338 is the quantile of 2^-33. No quantile is 0, so no vector of an orthogonal tensor is 0 either.
         assert_eq!([0, u32::MAX, 1 << 31, (1 << 31) - 1].map(quantile), [-1_701_332_608, 1_701_332_608, 1, -1]);
     }
 }

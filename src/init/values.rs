@@ -1,13 +1,13 @@
-//! Random bits and what is made of them: how an initialiser's values come of seed, name and place, on the CPU.
+//! Random bits and what is made of them: how the CPU makes an initialiser's values from seed, name and place.
 
 use crate::init::quantile::{UNIT, quantile};
 
 /// Where a tensor's values come from.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Law {
-    /// Each from its own random bits.
+    /// Each value comes from random bits of its own.
     Draw(Draw),
-    /// All from each other.
+    /// The values depend on each other.
     Orthogonal(Orthogonal),
 }
 
@@ -19,11 +19,11 @@ pub(crate) enum Distribution {
     Normal,
 }
 
-/// How a value comes of 32 random bits. Twin: `shaders/init/fill.wgsl`.
+/// How a value is made from 32 random bits. Twin: `shaders/init/fill.wgsl`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Draw {
     pub(crate) distribution: Distribution,
-    /// The first share of 2^-32 of a normal distribution, and how many more there are.
+    /// The first of the normal distribution's 2^32 equal shares that may be drawn, and how many more may be.
     pub(crate) first: u32,
     pub(crate) span: u32,
     pub(crate) scale: f32,
@@ -43,7 +43,7 @@ impl Draw {
         // The sum turns -0 into 0.
         let (low, high) = (low as f32 + 0.0, high as f32 + 0.0);
         let scale = (f64::from(high) - f64::from(low)) as f32 / (1 << 24) as f32;
-        // Rounding could reach `high`.
+        // Rounding could reach `high`, so values stay below it.
         Self { distribution: Distribution::Uniform, scale, low, high: high.next_down(), ..Self::constant(low.into()) }
     }
 
@@ -87,7 +87,7 @@ pub(crate) struct Orthogonal {
 }
 
 impl Orthogonal {
-    /// The draw that the vectors are made of, one vector behind the other.
+    /// The draw that gives the elements of all vectors before they are made orthogonal, one vector behind the other.
     pub(crate) fn draw(&self) -> Draw {
         Draw::normal(0.0, 1.0)
     }

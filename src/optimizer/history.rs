@@ -21,12 +21,12 @@ pub(super) struct History {
 }
 
 impl History {
-    /// A history without encodings.
+    /// Makes a history without encodings.
     pub(super) fn new(clocks: Clocks, skips: bool) -> Self {
         Self::resumed(Course::new(clocks), skips)
     }
 
-    /// A history that goes on with a course.
+    /// Makes a history that goes on with a course.
     pub(super) fn resumed(course: Course, skips: bool) -> Self {
         Self { course, undo: VecDeque::new(), skips }
     }

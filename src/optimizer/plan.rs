@@ -12,17 +12,17 @@ use crate::wrappers::{Ema, Moving};
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StepPlan {
-    /// Walks over the tensors: 1, 3 with norms, 5 with rows and columns.
+    /// How many passes over the tensors the step takes: 1, or 3 with norms, or 5 with rows and columns.
     pub passes: usize,
-    /// Sets of bindings of one pass.
+    /// How many windows one pass has: sets of tensors that are bound together.
     pub windows: usize,
-    /// Dispatches of a step.
+    /// How many dispatches the step takes.
     pub dispatches: usize,
-    /// Kinds of pipeline that the groups need.
+    /// How many kinds of pipeline the groups need.
     pub variants: usize,
     /// Bytes of elements that the coming step reads and writes.
     pub bytes: u64,
-    /// Bytes of rows and columns, of numbers and of sums, that it reads and writes beside them.
+    /// Bytes of the numbers of rows, columns and tensors, and of sums, that the step reads and writes beside them.
     pub line_bytes: u64,
     /// Tensors whose slices take the scalar kernel.
     pub scalar_tensors: Vec<String>,
@@ -32,7 +32,8 @@ pub struct StepPlan {
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory {
-    /// State: 4 x slots x elements, each tensor's last block padded to 4 elements, and 4 a number of a row or column.
+    /// State: `4 * slots * elements`, where each tensor's last block is padded to 4 elements, and 4 for each number of
+    /// a row or column.
     pub state: u64,
     /// Sums of micro-batches, each tensor on 256 bytes.
     pub accumulated: u64,
@@ -45,14 +46,14 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// All of it.
+    /// The sum of all these.
     pub fn total(&self) -> u64 {
         self.state + self.accumulated + self.scratch + self.tables + self.steps
     }
 }
 
 impl Optimizer {
-    /// What a step with these buffers does. Makes its pipelines and tables, as [`warm_up`](Self::warm_up) does.
+    /// Says what a step with these buffers does. Makes its pipelines and tables, as [`warm_up`](Self::warm_up) does.
     ///
     /// # Errors
     /// Buffers as in [`encode`](Self::encode).
@@ -130,7 +131,7 @@ impl Optimizer {
         self.engine.release();
     }
 
-    /// Bytes of the device's memory that it holds now.
+    /// Bytes of the device's memory that the optimizer holds now.
     pub fn memory(&self) -> Memory {
         let [state, accumulated, scratch, tables, steps] = self.engine.memory();
         Memory { state, accumulated, scratch, tables, steps }

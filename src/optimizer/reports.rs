@@ -11,7 +11,7 @@ use crate::words::{OUT_OF_TURN, control};
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) step: u64,
-    /// Places of tensors.
+    /// The places of the tensors that had no gradient.
     pub(super) without_gradient: Vec<usize>,
     pub(super) from: Source,
 }
@@ -21,14 +21,14 @@ pub(super) struct Waiting {
 pub(super) enum Source {
     /// The device decides.
     Device(Receipt),
-    /// It is applied, once it has run.
+    /// The step is applied, once it has run.
     Host(StepState),
 }
 
 impl Optimizer {
-    /// What became of steps, the oldest first: of those alone whose news has come, each once. Waits for nothing, and
-    /// asks the device for nothing: wgpu brings news during later submits, and where the caller polls the device. The
-    /// last 1024 are kept.
+    /// Returns what became of the steps whose news has come, each once, the oldest first. The call neither waits nor
+    /// polls the device: wgpu brings news during later submits, and where the caller polls. The last 1024 reports are
+    /// kept.
     ///
     /// # Errors
     /// [`Error::DeviceLost`], or [`Error::Order`] where encoders were submitted in another order than they were encoded

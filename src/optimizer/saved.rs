@@ -13,8 +13,8 @@ use crate::tensor::TensorSpec;
 use crate::words::control;
 
 impl Optimizer {
-    /// All that the training is, once all submitted work is done: applied steps alone count. The parameters are the
-    /// caller's ([`Checkpoint::put_param`]).
+    /// Returns all that the training is, once all submitted work is done, so that only applied steps count. The
+    /// parameters are the caller's ([`Checkpoint::put_param`]).
     ///
     /// # Errors
     /// [`Error::Order`] for encodings that are neither submitted nor taken back, which it counts;
@@ -63,8 +63,8 @@ impl Optimizer {
         Ok(checkpoint)
     }
 
-    /// An optimizer that goes on where a checkpoint was made, by this or another device or by a
-    /// [`Reference`](crate::Reference) in f32. Tensors are found by name. Nothing waits.
+    /// Makes an optimizer that goes on where a checkpoint was made, by this or another device or by a
+    /// [`Reference`](crate::Reference) in f32. It finds tensors by name, and does not wait.
     ///
     /// # Errors
     /// [`Error::Checkpoint`], naming the rule, schedule, tensor or slot that is missing, unknown or of another shape or

@@ -11,15 +11,15 @@ use crate::words::{Layout, control, tensor};
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Norms {
-    /// Of all that were in the step.
+    /// The norm of all gradients that were in the step.
     pub all: f64,
-    /// Of each tensor's, in order; 0 where it had none.
+    /// The norm of each tensor's gradients, in order; 0 where the tensor had none.
     pub tensors: Vec<f64>,
 }
 
 impl Optimizer {
-    /// The norms of the last step's gradients, before a clip, once all submitted work is done. In f64: sums of squares
-    /// are kept so that none overflows.
+    /// Reads the norms of the last step's gradients, before a clip, once all submitted work is done. They are in f64,
+    /// since the device keeps sums of squares in a form that does not overflow.
     ///
     /// # Errors
     /// [`Error::Config`] where they are not measured, [`Error::Wgpu`] or [`Error::DeviceLost`].
@@ -62,8 +62,7 @@ impl Optimizer {
         Ok(self.of_control(self.layout.norms, self.layout.norms_len()))
     }
 
-    /// The loss scale on the device, one f32, to be bound by the caller's backward pass: what it multiplies the loss
-    /// by.
+    /// The loss scale on the device, one f32. The caller's backward pass binds it, and multiplies the loss by it.
     ///
     /// # Errors
     /// [`Error::Config`] without `loss_scale`.
@@ -75,8 +74,8 @@ impl Optimizer {
     }
 
     /// The options that a kernel of the caller's writes (`on_device`), in the order of the configuration: f32, at first
-    /// as configured. A step takes what stands there when it runs; nothing checks it. A schedule multiplies it, and a
-    /// group with a rate of its own keeps its ratio to the top level's.
+    /// as configured. A step takes the numbers that stand there when it runs; nothing checks them. A schedule
+    /// multiplies them, and a group with a rate of its own keeps its ratio to the top level's.
     ///
     /// # Errors
     /// [`Error::Config`] where there are none.

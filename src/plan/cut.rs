@@ -11,7 +11,7 @@ use crate::lines::Lines;
 use crate::product::Frame;
 use crate::words::{Chunk, Entry, LinesOfMatrix, MatrixTile, Tile};
 
-/// Columns of a large matrix that one workgroup finishes.
+/// How many columns of a large matrix one workgroup finishes.
 const COLUMNS: u64 = 256;
 
 /// Adds the chunks of a tensor to the table, and its pieces to the list. Each chunk takes the next partial result.
@@ -52,7 +52,7 @@ pub(super) fn cut(item: &Item, bounds: Bounds, partial: &mut u64, table: &mut Ta
     }
 }
 
-/// A chunk that starts at an element of a tensor with lines.
+/// The entry of a chunk that starts at an element of a tensor with lines.
 fn with_lines(chunk: Chunk, first: u64, place: Place, lines: Lines) -> Chunk {
     let [rows, columns] = lines.counts();
     let row = first / lines.columns;
@@ -69,7 +69,7 @@ fn with_lines(chunk: Chunk, first: u64, place: Place, lines: Lines) -> Chunk {
     }
 }
 
-/// A chunk that starts at an element of a tensor of which products are taken.
+/// The entry of a chunk that starts at an element of a tensor whose rule takes products.
 fn with_product(chunk: Chunk, first: u64, framed: Framed) -> Chunk {
     let Lines { rows, columns, .. } = framed.lines;
     let [product, start, turned] = framed.ends();
@@ -90,7 +90,7 @@ pub(super) fn cut_tiles(
     let Lines { matrices, rows, columns, .. } = lines;
     let [all_rows, all_columns] = lines.counts();
     let bound = place.offset / 4;
-    // The longest run of elements that a binding holds whatever they start at.
+    // The longest run of elements that a binding holds, wherever the run starts.
     let most = bounds.piece_len(0);
     let crosses = columns % 4 != 0;
     let mut open: Option<Piece> = None;
@@ -154,8 +154,8 @@ pub(super) fn cut_tiles(
     pieces.extend(open);
 }
 
-/// Adds the lines that several tiles of a large matrix have shares in to the table. The shares are those that
-/// [`cut_tiles`] gave away.
+/// Adds those lines of a large matrix to the table in which several tiles have shares. [`cut_tiles`] has given the
+/// tiles the places of these shares.
 pub(super) fn cut_lines(item: &Item, place: Place, lines: Lines, share: &mut u64, table: &mut Table) {
     if lines.is_small() {
         return;
@@ -192,17 +192,17 @@ pub(super) fn cut_lines(item: &Item, place: Place, lines: Lines, share: &mut u64
     }
 }
 
-/// Rows and columns of a part of a product, which one workgroup makes.
+/// Rows and columns of a tile of a product, which one workgroup makes.
 const PART: [u64; 2] = [128, 64];
 
 impl Framed {
-    /// Words of the page before the tensor's own.
+    /// How many words of the page come before the tensor's own.
     fn first(&self) -> u64 {
         self.place.offset / 4
     }
 
-    /// Where, in the tensor's own rows and columns, the last product ends and the first one starts, and where its
-    /// transpose starts.
+    /// Three places, in the tensor's own rows and columns: of what the last product leaves, of what the first one
+    /// starts from, and of that one's transpose.
     fn ends(&self) -> [u64; 3] {
         let frame = Frame::of(&self.lines);
         let (x, turned) = (frame.x(), self.first() + frame.x_turned());
@@ -211,7 +211,7 @@ impl Framed {
     }
 }
 
-/// Adds the parts of one product of a tensor's matrix to the table: of `A`, of `B`, or of `X`.
+/// Adds the tiles of one product of a tensor's matrix to the table: of `A`, of `B`, or of `X`.
 pub(super) fn cut_product(item: &Item, framed: Framed, kind: usize, table: &mut Table) {
     let frame = Frame::of(&framed.lines);
     let quads = |words: u64| (framed.first() + words) / 4;
@@ -247,7 +247,7 @@ pub(super) fn cut_product(item: &Item, framed: Framed, kind: usize, table: &mut 
     }
 }
 
-/// Bytes of a tensor's state in each page that it needs: one number a piece.
+/// The bytes of a tensor's state in each page that it needs. Each piece of the tensor takes a page.
 pub(super) fn state_bytes(len: u64, slots: u64, bounds: Bounds) -> impl Iterator<Item = u64> {
     let piece_len = bounds.piece_len(slots);
     (0..len).step_by(piece_len as usize).map(move |start| 4 * slots * padded(piece_len.min(len - start)))

@@ -8,7 +8,7 @@ use super::{Bounds, Piece, Place, QUAD_BYTES};
 use crate::tensor::{ALIGNMENT, Access, DType, Pages};
 use crate::words::{ABSENT, row};
 
-/// Where the values of one tensor lie.
+/// The home of a tensor: where its values lie in one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Home {
     /// Its parameters.
@@ -19,7 +19,7 @@ pub struct Home {
     pub out: Option<Place>,
 }
 
-/// A range of a buffer that is bound.
+/// A range of a buffer that a dispatch binds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Span {
     /// Which buffer.
@@ -46,15 +46,15 @@ pub type Row = [u32; row::LEN];
 /// Pieces that share bindings, and so their dispatches.
 #[derive(Clone, Debug)]
 pub struct Window {
-    /// The first piece. What differs from kind to kind of pieces is the same for all pieces of a window.
+    /// The first piece. All pieces of a window are of its kind.
     pub like: Piece,
     /// In which buffers the values lie.
     pub pages: Pages,
-    /// What is bound of them: parameters before gradients where they lie apart.
+    /// The ranges that are bound: those of parameters before those of gradients where they lie apart.
     pub spans: Vec<Span>,
     /// Whether the new parameters go elsewhere than the old ones.
     pub copies: bool,
-    /// The entries of the table.
+    /// The entries of the table that belong to the window.
     pub entries: Range<usize>,
     /// The number of the first piece.
     pub first: usize,
@@ -74,11 +74,11 @@ impl Window {
     }
 }
 
-/// The values of a piece that are bound, each as the bytes that its kernel reaches.
+/// The values of a piece that a dispatch binds, each as the bytes that its kernel reaches.
 #[derive(Clone, Copy)]
 struct Reach {
     span: Span,
-    /// Bytes of an element.
+    /// How many bytes an element has.
     size: u64,
     /// The byte of the first element.
     start: u64,
@@ -88,7 +88,7 @@ fn reach(place: Place, access: Access, format: DType, piece: &Piece, sizes: &[u6
     let size = format.size_bytes();
     let unit = match access {
         Access::Vec4 => QUAD_BYTES,
-        // A word, which may hold several elements.
+        // The kernel reads whole words, each of which may hold several elements.
         Access::Scalar => 4,
     };
     let start = place.offset + size * piece.first;
@@ -106,8 +106,8 @@ struct Bound {
 }
 
 impl Bound {
-    /// Binds a span, too. A buffer that a binding holds is bound whole; of a larger one, spans that a binding holds
-    /// together are bound as one.
+    /// Adds a span. A buffer that a binding holds is bound whole; in a larger one, spans that a binding holds together
+    /// are bound as one.
     fn bind(&mut self, span: Span, sizes: &[u64], limit: u64) {
         let size = sizes[span.buffer];
         if size <= limit {
@@ -131,7 +131,7 @@ impl Bound {
         }
     }
 
-    /// Whether it holds these values.
+    /// Whether the spans hold these values.
     fn holds(&self, values: &[Option<Reach>; 3]) -> bool {
         values.iter().flatten().all(|reach| self.spans.iter().any(|page| page.holds(&reach.span)))
     }
@@ -143,9 +143,9 @@ impl Bound {
     }
 }
 
-/// Few windows, in the order of the pieces, that hold these pieces. A dispatch of a variant binds `most` buffers of
-/// values at most: at least two, or three where new parameters go elsewhere. `homes` has a place for each tensor, or
-/// none where the tensor sits out; `sizes` has the bytes of each buffer.
+/// Puts these pieces into few windows, in their order. A dispatch of a variant binds at most `most` buffers of values:
+/// at least two, or three where new parameters go elsewhere. `homes` has a home for each tensor, or none where the
+/// tensor takes no part; `sizes` has the bytes of each buffer.
 pub fn place(
     pieces: &[Piece],
     homes: &[Option<Home>],
@@ -203,8 +203,8 @@ pub fn place(
     windows
 }
 
-/// All buffers of gradients that a binding holds whole. Where they are few, every window binds all of them, so that
-/// gradients which change places among them change no binding.
+/// Returns all buffers of gradients that a binding holds whole. Where they are few, every window binds all of them, so
+/// that gradients which change places among them change no binding.
 fn grad_buffers(homes: &[Option<Home>], sizes: &[u64], limit: u64) -> Vec<Span> {
     let buffers: BTreeSet<usize> =
         homes.iter().flatten().filter_map(|home| home.grad).map(|place| place.buffer).collect();

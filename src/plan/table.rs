@@ -8,7 +8,7 @@ use crate::words::{ENTRY_WORDS, Entry};
 /// Bytes of an entry.
 const ENTRY_BYTES: u64 = 4 * ENTRY_WORDS as u64;
 
-/// Entries whose first may stand at the start of a binding: a multiple of 256 bytes.
+/// How many entries there are from one that may stand at the start of a binding to the next: 256 bytes of them.
 const STRIDE: u64 = 16;
 
 /// One dispatch: workgroups in two dimensions over entries of the table, one entry a workgroup.
@@ -16,11 +16,11 @@ const STRIDE: u64 = 16;
 pub struct Dispatch {
     /// The byte of the table that the binding starts at, a multiple of 256.
     pub offset: u32,
-    /// The entries, counted from there.
+    /// The entries, counted from that byte.
     pub entries: Range<u32>,
-    /// Workgroups.
+    /// Workgroups in the first dimension.
     pub x: u32,
-    /// Workgroups. Some of the last may find no entry.
+    /// Workgroups in the second dimension. Some of the last ones may find no entry.
     pub y: u32,
 }
 
@@ -36,12 +36,13 @@ impl Table {
         self.words.extend(entry.words());
     }
 
-    /// Entries so far.
+    /// How many entries there are so far.
     pub(super) fn len(&self) -> usize {
         self.words.len() / ENTRY_WORDS
     }
 
-    /// The words, with as many behind them as a binding that starts late needs; and the bytes of a binding.
+    /// Returns the words, with as many zeros behind them as a binding that starts late reaches, and the bytes of a
+    /// binding.
     pub(super) fn finish(self, bounds: Bounds) -> (Vec<u32>, u64) {
         let mut words = self.words;
         let (size, most) = (4 * words.len() as u64, span(bounds));
@@ -52,12 +53,12 @@ impl Table {
     }
 }
 
-/// Bytes of the table that a binding holds at most.
+/// The most bytes of the table that a binding holds.
 fn span(bounds: Bounds) -> u64 {
     bounds.binding_bytes / (STRIDE * ENTRY_BYTES) * STRIDE * ENTRY_BYTES
 }
 
-/// The dispatches that walk over these entries of a table, which ask for so many bytes for each element.
+/// The dispatches that walk over these entries of a table, and move so many bytes for each element.
 pub(super) fn dispatches(entries: Range<usize>, table: &[u32], element_bytes: u64, bounds: Bounds) -> Vec<Dispatch> {
     let workgroups = u64::from(bounds.workgroups);
     let fits = 4 * table.len() as u64 <= span(bounds);

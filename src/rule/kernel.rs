@@ -17,7 +17,7 @@ numbers! {
         l2,
         /// What the skeleton multiplies by `p` and subtracts with the update.
         decay,
-        /// The same, where update and parameter have one sign.
+        /// What it multiplies by `p` and subtracts where update and parameter have one sign.
         cautious,
         /// 1 in a tensor's first step, in which slots that start as the parameter take its value; else 0.
         first,
@@ -34,7 +34,7 @@ impl Common<f64> {
             WeightDecay::Decoupled(d) => common.decay = lr * d,
             WeightDecay::Independent(d) => common.decay = d * lr / lr_initial,
             WeightDecay::Cautious(d) => common.cautious = lr * d,
-            // The rule's own business.
+            // The rule applies these kinds itself.
             WeightDecay::None | WeightDecay::InsideMoment(_) | WeightDecay::Inside(_) | WeightDecay::Proximal(_) => {}
         }
         common
@@ -47,7 +47,7 @@ impl Common<f64> {
         values
     }
 
-    /// Each number rounded once.
+    /// The numbers in another precision, each rounded once.
     pub fn round<F: Real>(&self) -> Common<F> {
         Common::read(&self.values().into_iter().map(F::of).collect::<Vec<_>>())
     }
@@ -55,9 +55,9 @@ impl Common<f64> {
 
 /// One tensor's step on the CPU.
 pub struct Step<'a, F> {
-    /// Numbers of the skeleton.
+    /// The numbers that are common to all rules.
     pub common: Common<F>,
-    /// Numbers of the rule, in f64.
+    /// The numbers of the rule, in f64.
     pub hyper: &'a [f64],
     /// The tensor's own numbers; those of the model where the rule sums over it.
     pub tensor: &'a mut [F],
@@ -77,22 +77,22 @@ pub struct Step<'a, F> {
 pub struct Around<'a, F> {
     /// The wrapper.
     pub wrapper: &'a dyn WrapperKernel<F>,
-    /// Its numbers.
+    /// The wrapper's numbers.
     pub numbers: Vec<F>,
-    /// Whether it counts elements before the update lands.
+    /// Whether the wrapper counts elements before the update lands.
     pub counts: bool,
-    /// Its slot; empty where it has none.
+    /// The wrapper's slot; empty where it has none.
     pub slot: &'a mut [F],
 }
 
 /// A rule's mathematics over whole tensors: the CPU reference of one precision.
 pub trait Kernel<F> {
-    /// All passes of one step.
+    /// Runs all passes of one step.
     fn step(&self, step: Step<'_, F>);
-    /// All passes of one step of a rule that [sums over the model](Pass::FinishModel): those of the tensors that
-    /// take part, each with its place in the list. `model` are the numbers of the model.
+    /// Runs all passes of one step of a rule that [sums over the model](Pass::FinishModel), for the tensors that take
+    /// part, each with its place in the list. `model` has the numbers of the model.
     fn step_model(&self, steps: Vec<(usize, Step<'_, F>)>, model: &mut [F]);
-    /// A move outside a step.
+    /// Makes a move outside a step.
     fn moved(&self, to: Move, hyper: &[f64], params: &mut [F], state: &[Vec<F>]);
 }
 
@@ -124,7 +124,7 @@ struct Loader<F> {
     fields: Vec<Field>,
     first: bool,
     lines: Option<Lines>,
-    /// What elements see of their rows.
+    /// What the elements of each row see of its number.
     rows: Vec<F>,
     /// What the last product has.
     product: Vec<F>,
@@ -149,7 +149,7 @@ impl<F: Real> Loader<F> {
     fn load<S: Numbers<F>>(&mut self, state: &[Vec<F>], i: usize, p: F) -> S {
         for ((number, slot), field) in self.buffer.iter_mut().zip(state).zip(&self.fields) {
             *number = match (field, self.lines) {
-                // No walk has made what is seen of rows before the lines are finished.
+                // Before the lines are finished, there is nothing yet that elements could see of their rows.
                 (Field::Row, Some(lines)) => self.rows.get(lines.row_of(i)).copied().unwrap_or(F::zero()),
                 (Field::Column, Some(lines)) => slot[lines.column_of(i)],
                 (Field::Product, _) => self.product.get(i).copied().unwrap_or(F::zero()),
@@ -169,7 +169,7 @@ impl<F: Real> Loader<F> {
         }
     }
 
-    /// Makes the new numbers of rows and columns of the sums over them.
+    /// Makes the new numbers of rows and columns from the sums over them.
     fn finish_lines<R: Rule>(&mut self, rule: &R, h: &R::Hyper<F>, sums: &[Vec<F>; 2], state: &mut [Vec<F>]) {
         let lines = self.lines.expect("a rule with rows and columns is for tensors that have them");
         for (field, slot) in self.fields.iter().zip(state) {
@@ -300,7 +300,7 @@ impl<'a, R: Rule, F: Real> Running<'a, R, F> {
                 iteration.take(&lines, product);
                 loader.product = iteration.elements(&lines);
             }
-            // The sums of a tensor are whole already, and those of the model are no tensor's business.
+            // On the CPU the pass of sums has combined a tensor's sums already, and `step_model` combines the model's.
             Pass::FinishSums | Pass::FinishModel | Pass::FinishInner | Pass::Recursion => {}
             Pass::Inner => self.take_inner(),
             Pass::Recall => self.recall(),

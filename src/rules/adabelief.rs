@@ -8,10 +8,10 @@ use crate::parts::{Real, correction, ema};
 use crate::rule::Reject;
 use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
 
-/// AdaBelief: Adam, with the gradient's distance from its running mean in place of the gradient under the root.
+/// AdaBelief: Adam with the gradient's distance from its running mean under the root, in place of the gradient.
 ///
 /// `m = beta1*m + (1-beta1)*g; s = beta2*s + (1-beta2)*(g-m)^2 + eps_root`, and
-/// `p -= lr*(m/(1-beta1^t))/(sqrt(s/(1-beta2^t)) + eps)`. Slots `m`, `s`.
+/// `p -= lr*(m/(1-beta1^t))/(sqrt(s/(1-beta2^t)) + eps)`. Slots `m`, `s` per element.
 ///
 /// Source: Zhuang et al. 2020, Algorithm 2. Defaults are optax's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -19,15 +19,15 @@ use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
 pub struct AdaBelief {
     /// Learning rate, at least 0. Default 1e-3.
     pub lr: f64,
-    /// At least 0 and below 1. Default 0.9.
+    /// How much of `m` a step keeps: at least 0 and below 1. Default 0.9.
     pub beta1: f64,
-    /// At least 0 and below 1. Default 0.999.
+    /// How much of `s` a step keeps: at least 0 and below 1. Default 0.999.
     pub beta2: f64,
-    /// Above 0 in f32. Default 1e-16.
+    /// What is added to the root: above 0 in f32. Default 1e-16.
     pub eps: f64,
     /// What is added to `s` in every step, at least 0. Default 1e-16.
     pub eps_root: f64,
-    /// Any general kind. Default none.
+    /// Any [general](WeightDecay::GENERAL) kind. Default none.
     pub weight_decay: WeightDecay,
 }
 
@@ -95,7 +95,7 @@ impl Rule for AdaBelief {
     fn direction<F: Real>(&self, h: &Hyper<F>, _k: &(), _p: F, g: F, s: &mut State<F>) -> F {
         s.m = ema(s.m, g, h.beta1, h.one_minus_beta1);
         let surprise = g - s.m;
-        // In this order: Mesa's compiler reorders `(a + b) + eps_root`, and the f32 reference would not match.
+        // The terms stand in the shader's order: Mesa's compiler would reorder `(a + b) + eps_root` there.
         s.s = h.beta2 * s.s + (h.one_minus_beta2 * (surprise * surprise) + h.eps_root);
         h.step * s.m / (s.s.sqrt() * h.correction2 + h.eps)
     }

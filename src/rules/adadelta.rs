@@ -10,7 +10,8 @@ use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
 
 /// Adadelta: the gradient over the root of its mean square, times the root of the mean square of the steps so far.
 ///
-/// `s = rho*s + (1-rho)*g^2; d = sqrt(a + eps)/sqrt(s + eps)*g; a = rho*a + (1-rho)*d^2; p -= lr*d`. Slots `s`, `a`.
+/// `s = rho*s + (1-rho)*g^2; d = sqrt(a + eps)/sqrt(s + eps)*g; a = rho*a + (1-rho)*d^2; p -= lr*d`. Slots `s`, `a` per
+/// element.
 ///
 /// Source: Zeiler 2012, Algorithm 1. Defaults are PyTorch's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -18,11 +19,11 @@ use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
 pub struct Adadelta {
     /// Learning rate, at least 0; 1 in the paper. Default 1.
     pub lr: f64,
-    /// At least 0 and below 1. Default 0.9.
+    /// How much of `s` and `a` a step keeps: at least 0 and below 1. Default 0.9.
     pub rho: f64,
     /// Above 0 in f32. Default 1e-6. Its root is about the size of the first steps.
     pub eps: f64,
-    /// Any general kind. Default none.
+    /// Any [general](WeightDecay::GENERAL) kind. Default none.
     pub weight_decay: WeightDecay,
 }
 

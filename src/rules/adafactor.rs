@@ -14,13 +14,14 @@ pub type Adafactor = AdafactorForm<false>;
 /// Adafactor: the gradient over a running root mean square, of which matrices keep rows and columns alone.
 ///
 /// `k = t^beta2_decay`. Below rank 2 `v = (1-k)*v + k*g^2`. From rank 2 on, in each matrix of the last two dimensions,
-/// `row = (1-k)*row + k*mean(g^2)` over its elements, `col` likewise, and `v = row*col/max(mean(row), eps1)`.
-/// `w = g/max(sqrt(v), eps1)`; `p -= a*w/max(1, rms(w)/d)`, where `a = max(eps2, rms(p))*min(lr, 1/sqrt(t))` and `rms`
-/// is over the tensor, `p` taken before the decay. Slot `v` per element, or `row` per row and `col` per column. Three
-/// passes: roots mean square, scale, update; from rank 2 on five: sums, rows and columns come first.
+/// `row = (1-k)*row + k*mean(g^2)` over the elements of the row, `col` likewise over those of the column, and
+/// `v = row*col/max(mean(row), eps1)`. `w = g/max(sqrt(v), eps1)`; `p -= a*w/max(1, rms(w)/d)`, where
+/// `a = max(eps2, rms(p))*min(lr, 1/sqrt(t))`, and `rms` is over the tensor and takes `p` before the decay. Slot `v`
+/// per element, or `row` per row and `col` per column. Three passes: root mean squares, scale, update. From rank 2 on
+/// five: sums over rows and columns, and what follows from them, come first.
 ///
-/// Sources: Shazeer and Stern 2018, Algorithms 4 and 5; the form and the defaults are PyTorch's. The parameter
-/// `FACTORED` is that of tensors of rank 2 and more, [which the optimizer chooses](Rule::for_matrices).
+/// Sources: Shazeer and Stern 2018, Algorithms 4 and 5; the form and the defaults are PyTorch's. The type's parameter
+/// `FACTORED` is true for the form that [the optimizer chooses](Rule::for_matrices) for tensors of rank 2 and more.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, bound = "")]
 pub struct AdafactorForm<const FACTORED: bool> {
@@ -28,13 +29,13 @@ pub struct AdafactorForm<const FACTORED: bool> {
     pub lr: f64,
     /// The exponent of `k`, at most 0. Default -0.8.
     pub beta2_decay: f64,
-    /// Bounds roots and means from below. Above 0 in f32. Default 2^-23.
+    /// What roots and the means of rows are at least: above 0 in f32. Default 2^-23.
     pub eps1: f64,
     /// The least root mean square of parameters that steps are relative to. Above 0 in f32. Default 1e-3.
     pub eps2: f64,
     /// The largest root mean square of an update. Above 0 in f32. Default 1.
     pub d: f64,
-    /// Any general kind. Default none.
+    /// Any [general](WeightDecay::GENERAL) kind. Default none.
     pub weight_decay: WeightDecay,
 }
 
@@ -54,18 +55,21 @@ impl<const FACTORED: bool> Default for AdafactorForm<FACTORED> {
 numbers! {
     /// Numbers of a group at one `t`.
     Hyper {
+        /// The weight of the old number in a running mean: `1-k`.
         keep,
+        /// The weight of the new one: `k`.
         take,
+        /// The relative step, `min(lr, 1/sqrt(t))`.
         rate,
         eps1,
-        /// Its square, and at least f32's least normal number.
+        /// The square of `eps1`, but at least f32's least normal number.
         floor,
         eps2,
         d,
     }
 }
 numbers! {
-    /// The mean square; of a matrix what its row and its column say of it.
+    /// The mean square of an element; in matrices what `finish_row` made of its row's, and its column's, in its place.
     State { v, row, col }
 }
 numbers! {
@@ -74,7 +78,7 @@ numbers! {
 }
 
 impl<const FACTORED: bool> AdafactorForm<FACTORED> {
-    /// The mean square of the gradient.
+    /// Returns the mean square of the gradient, and advances `v`.
     fn square<F: Real>(h: &Hyper<F>, g: F, s: &mut State<F>) -> F {
         if FACTORED {
             return s.row * s.col;
@@ -155,7 +159,8 @@ impl<const FACTORED: bool> Rule for AdafactorForm<FACTORED> {
     }
 
     fn measure<F: Real>(&self, h: &Hyper<F>, _k: &Tensor<F>, p: F, g: F, s: &mut State<F>) -> [F; 2] {
-        // The formula goes without the root here, because arithmetic bounds this walk of sums.
+        // The square of what `direction` multiplies by the scale, computed without the root: arithmetic bounds this
+        // walk on the GPU.
         [g * g / at_least(Self::square(h, g, s), h.floor), p * p]
     }
 

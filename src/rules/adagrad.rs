@@ -12,7 +12,7 @@ use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
 /// AdaGrad: the step shrinks with the sum of squared gradients so far.
 ///
 /// `s += g^2; clr = lr/(1 + (t-1)*lr_decay)`; `p -= clr*g/(sqrt(s) + eps)`, or with [`EpsPlacement::Inside`]
-/// `p -= clr*g/sqrt(s + eps)`. One slot `s`, starting at `initial_accumulator`.
+/// `p -= clr*g/sqrt(s + eps)`. One slot `s` per element, starting at `initial_accumulator`.
 ///
 /// Source: Duchi, Hazan and Singer 2011, section 1.1. Defaults are PyTorch's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -20,15 +20,15 @@ use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
 pub struct Adagrad {
     /// Learning rate, at least 0. Default 1e-2.
     pub lr: f64,
-    /// At least 0. Default 0.
+    /// How fast the rate decays: at least 0. Default 0.
     pub lr_decay: f64,
     /// Start of `s`, at least 0. Default 0.
     pub initial_accumulator: f64,
-    /// Above 0 in f32. Default 1e-10.
+    /// What is added to the root, or under it: above 0 in f32. Default 1e-10.
     pub eps: f64,
-    /// Default outside.
+    /// Where `eps` stands. Default outside.
     pub eps_placement: EpsPlacement,
-    /// Any general kind. Default none.
+    /// Any [general](WeightDecay::GENERAL) kind. Default none.
     pub weight_decay: WeightDecay,
 }
 

@@ -20,16 +20,16 @@ pub type AdamW = AdamFamily<true>;
 ///
 /// `m = beta1*m + (1-beta1)*g; v = beta2*v + (1-beta2)*g^2; mh = m/(1-beta1^t); vh = v/(1-beta2^t)`, and
 /// `p -= lr*mh/(sqrt(vh) + eps)`; [`AdamEps`] names the other places for eps, [`Amsgrad`] the running maximum of `v`.
-/// Slots `m`, `v`, and `vmax` with AMSGrad.
+/// Slots `m`, `v`, and `vmax` with AMSGrad, per element.
 ///
 /// With `update_rms_clip = c` the rate of a tensor is `lr/max(1, R/c)` in a step, where
 /// `R = sqrt(mean(g^2/max(vh, eps^2)))` over the tensor; every decay but L2 follows this rate. A step then takes three
-/// passes. The parameter `DECOUPLED` only chooses the default of `weight_decay`.
+/// passes. The type's parameter `DECOUPLED` only chooses the default of `weight_decay`.
 ///
-/// With `v_per = row` a tensor of rank 2 and more has one `v` for each index of its first dimension,
-/// `v = beta2*v + (1-beta2)*mean(g^2)`, the mean over all elements of that index; tensors below rank 2 keep one an
-/// element. Two passes over such a tensor come first. The parameter `ROWS` is that of these tensors, [which the
-/// optimizer chooses](Rule::for_matrices).
+/// With `v_per = row` a tensor of rank 2 and more has one `v` for each index of its first dimension:
+/// `v = beta2*v + (1-beta2)*mean(g^2)`, where the mean is over all elements of that index. Tensors below rank 2 keep
+/// one `v` per element. Two passes over the tensors of rank 2 and more come first. The type's parameter `ROWS` is true
+/// for the form of the rule that [the optimizer chooses](Rule::for_matrices) for these tensors.
 ///
 /// Sources: Kingma and Ba 2015, Algorithm 1; Loshchilov and Hutter 2019, Algorithm 2; Reddi et al. 2018, Algorithm 2;
 /// Wortsman et al. 2023, arXiv 2304.13013, Algorithm 2 (StableAdamW); Zhang et al. 2024, arXiv 2406.16793, section 2
@@ -40,24 +40,24 @@ pub type AdamW = AdamFamily<true>;
 pub struct AdamFamily<const DECOUPLED: bool, const ROWS: bool = false> {
     /// Learning rate, at least 0. Default 1e-3.
     pub lr: f64,
-    /// At least 0 and below 1. Default 0.9.
+    /// How much of `m` a step keeps: at least 0 and below 1. Default 0.9.
     pub beta1: f64,
-    /// At least 0 and below 1. Default 0.999.
+    /// How much of `v` a step keeps: at least 0 and below 1. Default 0.999.
     pub beta2: f64,
-    /// Above 0 in f32. Default 1e-8.
+    /// What is added to the root, or under it: above 0 in f32. Default 1e-8.
     pub eps: f64,
-    /// Default outside.
+    /// Where `eps` stands. Default outside.
     pub eps_placement: AdamEps,
-    /// Default off.
+    /// Which running maximum of `v` divides. Default off.
     pub amsgrad: Amsgrad,
-    /// What has a `v` of its own; without AMSGrad where it is a row. Default element.
+    /// What has a `v` of its own. Default element; a row only without AMSGrad.
     pub v_per: VPer,
-    /// Default true.
+    /// Whether `m` and `v` are corrected for their start at 0. Default true.
     pub bias_correction: bool,
-    /// The root mean square of a tensor's gradients over their mean squares above which its rate falls: above 0 in f32,
-    /// without AMSGrad, with an eps of at least 1.1e-19. Default none; the source takes 1.
+    /// `c`, the root mean square above which a tensor's rate falls: above 0 in f32. It needs an `eps` of at least
+    /// 1.1e-19, and no AMSGrad. Default none, which is no clip; the source takes 1.
     pub update_rms_clip: Option<f64>,
-    /// Any general kind. Default none for [`Adam`], `Decoupled(0.01)` for [`AdamW`].
+    /// Any [general](WeightDecay::GENERAL) kind. Default none for [`Adam`], `Decoupled(0.01)` for [`AdamW`].
     pub weight_decay: WeightDecay,
 }
 
@@ -135,7 +135,7 @@ impl<const DECOUPLED: bool, const ROWS: bool> AdamFamily<DECOUPLED, ROWS> {
         if DECOUPLED { Self { weight_decay: WeightDecay::Decoupled(amount), ..self } } else { self }
     }
 
-    /// The mean square of the gradient.
+    /// Returns the mean square of the gradient. A row's comes from `finish_line`, so it has this step's gradients.
     fn square<F: Real>(h: &Hyper<F>, g: F, s: &State<F>) -> F {
         if ROWS { s.v } else { ema(s.v, g * g, h.beta2, h.one_minus_beta2) }
     }
@@ -153,15 +153,15 @@ numbers! {
         /// What `v` (eps inside, corrected AMSGrad) or its root is multiplied by.
         correction2,
         eps,
-        /// What `v` is multiplied by where the update is clipped.
+        /// What `v` is multiplied by where the update is measured for the clip.
         correction_v,
         eps_squared,
-        /// The root mean square above which the rate falls.
+        /// The root mean square of `g` over the root of `v`, above which the rate falls.
         rms,
     }
 }
 numbers! {
-    /// The moments, and the largest second one. The second one may be that of the element's row.
+    /// The moments, and the largest second moment so far. `v` may be that of the element's row.
     State { m, v, vmax }
 }
 numbers! {
@@ -272,7 +272,7 @@ impl<const DECOUPLED: bool, const ROWS: bool> Rule for AdamFamily<DECOUPLED, ROW
             correction2,
             eps: self.eps,
             correction_v: 1.0 / bc2,
-            // Without the clip the square is unused, so the device may write eps; with it, the square would not follow.
+            // Where the device writes eps, the square would not follow it. Only the clip uses the square.
             eps_squared: if self.update_rms_clip.is_some() { self.eps * self.eps } else { 0.0 },
             rms: self.update_rms_clip.unwrap_or(1.0),
         }

@@ -11,7 +11,7 @@ use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
 /// Adam-atan2: Adam with the angle of its moments for their quotient, which is bounded and needs no eps.
 ///
 /// `m = beta1*m + (1-beta1)*g; v = beta2*v + (1-beta2)*g^2; mh = m/(1-beta1^t); vh = v/(1-beta2^t)`, and
-/// `p -= lr*a*atan2(mh, b*sqrt(vh))`, where `atan2(0, 0)` is 0. Slots `m`, `v`.
+/// `p -= lr*a*atan2(mh, b*sqrt(vh))`, where `atan2(0, 0)` is 0. Slots `m`, `v` per element.
 ///
 /// Source: Everett et al. 2024, arXiv 2407.05872, section 5.3. Defaults are those of adam-atan2-pytorch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -19,15 +19,15 @@ use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
 pub struct AdamAtan2 {
     /// Learning rate, at least 0. Default 1e-4.
     pub lr: f64,
-    /// At least 0 and below 1. Default 0.9.
+    /// How much of `m` a step keeps: at least 0 and below 1. Default 0.9.
     pub beta1: f64,
-    /// At least 0 and below 1. Default 0.99.
+    /// How much of `v` a step keeps: at least 0 and below 1. Default 0.99.
     pub beta2: f64,
     /// What the angle is multiplied by, above 0 in f32. Default 1.27.
     pub a: f64,
     /// What the root of the second moment is multiplied by, above 0 in f32. Default 1.
     pub b: f64,
-    /// Any general kind. Default none.
+    /// Any [general](WeightDecay::GENERAL) kind. Default none.
     pub weight_decay: WeightDecay,
 }
 

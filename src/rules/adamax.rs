@@ -11,7 +11,7 @@ use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
 /// Adamax: Adam with the largest gradient so far, fading, in place of the root of the mean square.
 ///
 /// `m = beta1*m + (1-beta1)*g; u = max(beta2*u, |g| + eps); p -= lr/(1-beta1^t) * m/u`; [`AdamaxEps`] names the other
-/// place for eps. Slots `m`, `u`.
+/// place for eps. Slots `m`, `u` per element.
 ///
 /// Source: Kingma and Ba 2015, Algorithm 2. Defaults are PyTorch's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -19,15 +19,15 @@ use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
 pub struct Adamax {
     /// Learning rate, at least 0. Default 2e-3.
     pub lr: f64,
-    /// At least 0 and below 1. Default 0.9.
+    /// How much of `m` a step keeps: at least 0 and below 1. Default 0.9.
     pub beta1: f64,
-    /// At least 0 and below 1. Default 0.999.
+    /// How much of `u` a step keeps: at least 0 and below 1. Default 0.999.
     pub beta2: f64,
-    /// Above 0 in f32. Default 1e-8.
+    /// What is added to `|g|`, or to `u`: above 0 in f32. Default 1e-8.
     pub eps: f64,
-    /// Default `InMax`.
+    /// Where `eps` stands. Default in_max.
     pub eps_placement: AdamaxEps,
-    /// Any general kind. Default none.
+    /// Any [general](WeightDecay::GENERAL) kind. Default none.
     pub weight_decay: WeightDecay,
 }
 

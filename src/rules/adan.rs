@@ -13,7 +13,7 @@ use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
 /// `y = g - g_prev`, 0 at the first step. `m = beta1*m + (1-beta1)*g; d = beta2*d + (1-beta2)*y;
 /// n = beta3*n + (1-beta3)*(g + beta2*y)^2`, each corrected for its start at 0 (`bc = 1-beta^t`), and
 /// `p -= lr*(m/bc1 + beta2*d/bc2)/(sqrt(n/bc3 + eps_root) + eps)`. [`WeightDecay::Proximal`] divides the result by
-/// `1 + lr*d`. Slots `m`, `d`, `n`, `g_prev`.
+/// `1 + lr*d`. Slots `m`, `d`, `n`, `g_prev` per element.
 ///
 /// Source: Xie et al. 2022, Algorithm 1, whose betas are 1 minus these. Defaults are the authors'.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,17 +21,17 @@ use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
 pub struct Adan {
     /// Learning rate, at least 0. Default 1e-3.
     pub lr: f64,
-    /// At least 0 and below 1. Default 0.98.
+    /// How much of `m` a step keeps: at least 0 and below 1. Default 0.98.
     pub beta1: f64,
-    /// At least 0 and below 1. Default 0.92.
+    /// How much of `d` a step keeps, and the weight of the change in the update: at least 0 and below 1. Default 0.92.
     pub beta2: f64,
-    /// At least 0 and below 1. Default 0.99.
+    /// How much of `n` a step keeps: at least 0 and below 1. Default 0.99.
     pub beta3: f64,
-    /// Above 0 in f32. Default 1e-8.
+    /// What is added to the root: above 0 in f32. Default 1e-8.
     pub eps: f64,
-    /// At least 0. Default 0.
+    /// What is added under the root: at least 0. Default 0.
     pub eps_root: f64,
-    /// Any general kind, or `Proximal`. Default none.
+    /// Any [general](WeightDecay::GENERAL) kind, or `Proximal`. Default none.
     pub weight_decay: WeightDecay,
 }
 
@@ -55,9 +55,9 @@ numbers! {
         beta1,
         one_minus_beta1,
         beta2,
-        /// What of `y` goes into `d`; 0 at the first step.
+        /// The weight of `y` in `d`; 0 at the first step.
         take2,
-        /// What of `y` is added to `g`: `beta2`; 0 at the first step.
+        /// How much of `y` is added to `g`: `beta2`; 0 at the first step.
         ahead,
         beta3,
         one_minus_beta3,
@@ -65,15 +65,16 @@ numbers! {
         step_m,
         /// What `d` is multiplied by.
         step_d,
+        /// What `n` is multiplied by.
         correction3,
         eps,
         eps_root,
-        /// What of `p` the proximal decay subtracts.
+        /// The share of `p` that the proximal decay subtracts.
         proximal,
     }
 }
 numbers! {
-    /// The means, and the gradient of the step before.
+    /// The running means of gradient, change and square, and the gradient of the step before.
     State { m, d, n, g_prev }
 }
 

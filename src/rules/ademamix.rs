@@ -11,7 +11,7 @@ use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
 /// AdEMAMix: Adam with a second, slow mean of gradients beside the fast one.
 ///
 /// `m1 = beta1*m1 + (1-beta1)*g; m2 = beta3*m2 + (1-beta3)*g; v = beta2*v + (1-beta2)*g^2`, and
-/// `p -= lr*(m1/(1-beta1^t) + alpha*m2)/(sqrt(v/(1-beta2^t)) + eps)`. Slots `m1`, `m2`, `v`.
+/// `p -= lr*(m1/(1-beta1^t) + alpha*m2)/(sqrt(v/(1-beta2^t)) + eps)`. Slots `m1`, `m2`, `v` per element.
 ///
 /// The paper lets `alpha` and `beta3` grow from small values at the start: schedule them.
 ///
@@ -21,17 +21,17 @@ use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
 pub struct AdEmaMix {
     /// Learning rate, at least 0. Default 1e-3.
     pub lr: f64,
-    /// At least 0 and below 1. Default 0.9.
+    /// How much of `m1` a step keeps: at least 0 and below 1. Default 0.9.
     pub beta1: f64,
-    /// At least 0 and below 1. Default 0.999.
+    /// How much of `v` a step keeps: at least 0 and below 1. Default 0.999.
     pub beta2: f64,
     /// Of the slow mean; at least 0 and below 1. Default 0.9999.
     pub beta3: f64,
     /// Weight of the slow mean, at least 0. Default 5.
     pub alpha: f64,
-    /// Above 0 in f32. Default 1e-8.
+    /// What is added to the root: above 0 in f32. Default 1e-8.
     pub eps: f64,
-    /// Any general kind. Default none.
+    /// Any [general](WeightDecay::GENERAL) kind. Default none.
     pub weight_decay: WeightDecay,
 }
 

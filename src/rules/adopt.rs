@@ -11,7 +11,7 @@ use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
 /// ADOPT: momentum of gradients over the root of the mean square of those before them.
 ///
 /// First step: `v = g^2`, and no update. Later: `x = g/max(sqrt(v), eps)`, within `+-(t-1)^0.25` with `clip_update`;
-/// `m = beta1*m + (1-beta1)*x; p -= lr*m`, and then `v = beta2*v + (1-beta2)*g^2`. Slots `m`, `v`.
+/// `m = beta1*m + (1-beta1)*x; p -= lr*m`, and then `v = beta2*v + (1-beta2)*g^2`. Slots `m`, `v` per element.
 ///
 /// Source: Taniguchi et al. 2024, Algorithm 1, and the clip of the authors' code, whose defaults these are.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -19,15 +19,15 @@ use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
 pub struct Adopt {
     /// Learning rate, at least 0. Default 1e-3.
     pub lr: f64,
-    /// At least 0 and below 1. Default 0.9.
+    /// How much of `m` a step keeps: at least 0 and below 1. Default 0.9.
     pub beta1: f64,
-    /// At least 0 and below 1. Default 0.9999.
+    /// How much of `v` a step keeps: at least 0 and below 1. Default 0.9999.
     pub beta2: f64,
-    /// Above 0 in f32. Default 1e-6.
+    /// The least divisor of a gradient: above 0 in f32. Default 1e-6.
     pub eps: f64,
-    /// Default true.
+    /// Whether `x` stays within `+-(t-1)^0.25`. Default true.
     pub clip_update: bool,
-    /// Any general kind. Default none.
+    /// Any [general](WeightDecay::GENERAL) kind. Default none.
     pub weight_decay: WeightDecay,
 }
 
@@ -38,7 +38,7 @@ impl Default for Adopt {
 }
 
 numbers! {
-    /// Numbers of a group at one `t`. The first step keeps `m` and takes the square whole.
+    /// Numbers of a group at one `t`. In the first step `m` stays as it is, and `v` becomes the gradient's square.
     Hyper {
         /// 0 at the first step.
         lr,

@@ -12,8 +12,8 @@ use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
 ///
 /// `p -= eta*(lambd*p + g)`; then `ax += mu*(p - ax)` with the new `p` (`ax = p` where `mu = 1`); then, for the next
 /// step, `eta = lr/(1 + lambd*lr*t)^alpha` and `mu = 1/max(1, t - t0)`. The first step has `eta = lr` and `mu = 1`.
-/// Both are carried from step to step on the host, so that a rate set between steps tells one step later. Slot `ax`,
-/// the average: read it to evaluate there.
+/// The host carries both from step to step, so a rate that is set between steps takes effect one step later. Slot `ax`
+/// per element, the average: read it to evaluate there.
 ///
 /// Sources: Polyak and Juditsky 1992; the rate: Xu 2011. Defaults are PyTorch's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,13 +21,13 @@ use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
 pub struct Asgd {
     /// Learning rate, at least 0. Default 1e-2.
     pub lr: f64,
-    /// The pull towards 0, and how fast the rate fades; at least 0. Default 1e-4.
+    /// The strength of the pull towards 0, and how fast the rate fades; at least 0. Default 1e-4.
     pub lambd: f64,
     /// The power by which the rate fades, at least 0. Default 0.75.
     pub alpha: f64,
-    /// The step after which parameters are averaged, at least 0; up to the next one `ax` is the parameter. Default 1e6.
+    /// The step after which `mu` falls below 1 and `ax` becomes an average, at least 0. Default 1e6.
     pub t0: f64,
-    /// Any general kind. Default none.
+    /// Any [general](WeightDecay::GENERAL) kind. Default none.
     pub weight_decay: WeightDecay,
 }
 
@@ -43,7 +43,7 @@ numbers! {
         /// The rate of this step.
         eta,
         lambd,
-        /// What the average takes of the new parameter.
+        /// The weight of the new parameter in the average.
         mu,
     }
 }

@@ -12,7 +12,7 @@ use crate::rule::{Carried, Pass, Rule, Slot, Sums, WeightDecay, numbers, options
 ///
 /// `m, v, mh, vh` as in [`Adam`](crate::Adam). `u = mh/(sqrt(vh) + eps) + d*p` with [`WeightDecay::Inside`], and
 /// `r = ||p||/||u||` over the tensor, within `trust_min` and `trust_max`; 1 where either norm is 0. `p -= lr*r*u`.
-/// Slots `m`, `v`. Three passes: moments and norms, `r`, update.
+/// Slots `m`, `v` per element. Three passes: moments and norms, `r`, update.
 ///
 /// Source: You et al. 2020, Algorithm 2. Defaults are optax's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -20,17 +20,17 @@ use crate::rule::{Carried, Pass, Rule, Slot, Sums, WeightDecay, numbers, options
 pub struct Lamb {
     /// Learning rate, at least 0. Default 1e-3.
     pub lr: f64,
-    /// At least 0 and below 1. Default 0.9.
+    /// How much of `m` a step keeps: at least 0 and below 1. Default 0.9.
     pub beta1: f64,
-    /// At least 0 and below 1. Default 0.999.
+    /// How much of `v` a step keeps: at least 0 and below 1. Default 0.999.
     pub beta2: f64,
-    /// Above 0 in f32. Default 1e-6.
+    /// What is added to the root: above 0 in f32. Default 1e-6.
     pub eps: f64,
-    /// Default true.
+    /// Whether `m` and `v` are corrected for their start at 0. Default true.
     pub bias_correction: bool,
     /// None (default) or `Inside`.
     pub weight_decay: WeightDecay,
-    /// Default always.
+    /// Which tensors have an `r`. Default always.
     pub adapt: LambAdapt,
     /// The least `r`, at least 0. Default 0.
     pub trust_min: f64,
@@ -45,7 +45,7 @@ pub enum LambAdapt {
     /// All.
     #[default]
     Always,
-    /// Those of groups with a decay above 0; of others `r` is 1.
+    /// Those of groups with a decay above 0; `r` is 1 for all others.
     DecayedOnly,
 }
 

@@ -12,7 +12,7 @@ use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
 /// LaProp: Adam that normalises each gradient first and takes the momentum of the result.
 ///
 /// `v = beta2*v + (1-beta2)*g^2; x = g/(sqrt(v/(1-beta2^t)) + eps); m = beta1*m + (1-beta1)*x`, and
-/// `p -= lr*m/(1-beta1^t)`; [`RootEps`] names the other place for eps. Slots `m`, `v`.
+/// `p -= lr*m/(1-beta1^t)`; [`RootEps`] names the other place for eps. Slots `m`, `v` per element.
 ///
 /// Source: Ziyin et al. 2020, arXiv 2002.04839, Algorithm 1, with the learning rate outside the mean. Defaults are the
 /// authors'.
@@ -21,15 +21,15 @@ use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
 pub struct LaProp {
     /// Learning rate, at least 0. Default 4e-4.
     pub lr: f64,
-    /// At least 0 and below 1. Default 0.9.
+    /// How much of `m` a step keeps: at least 0 and below 1. Default 0.9.
     pub beta1: f64,
-    /// At least 0 and below 1. Default 0.999.
+    /// How much of `v` a step keeps: at least 0 and below 1. Default 0.999.
     pub beta2: f64,
-    /// Above 0 in f32. Default 1e-15.
+    /// What is added to the root: above 0 in f32. Default 1e-15.
     pub eps: f64,
-    /// Default outside.
+    /// Where `eps` stands. Default outside.
     pub eps_placement: RootEps,
-    /// Any general kind. Default none.
+    /// Any [general](WeightDecay::GENERAL) kind. Default none.
     pub weight_decay: WeightDecay,
 }
 

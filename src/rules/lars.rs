@@ -12,15 +12,16 @@ use crate::rule::{Carried, Pass, Rule, Slot, Sums, WeightDecay, numbers, options
 /// LARS: momentum of gradients that are scaled by the norms of their tensor.
 ///
 /// `c = g + d*p` with [`WeightDecay::Inside`]. `r = trust_coefficient*||p||/(||c|| + eps)` with
-/// [`LarsRatio::Combined`], `trust_coefficient*||p||/(||g|| + d*||p|| + eps)` with [`LarsRatio::Separate`], 1 where
-/// either norm (of `p`; of `c` or `g`) is 0. `larc` makes of it `min(r/lr, 1)`, and 1 where `lr` is 0.
+/// [`LarsRatio::Combined`], `trust_coefficient*||p||/(||g|| + d*||p|| + eps)` with [`LarsRatio::Separate`], and 1 where
+/// the norm of `p`, or that of `c` (of `g` with `Separate`), is 0. With `larc`, `r` becomes `min(r/lr, 1)`, or 1 where
+/// `lr` is 0.
 ///
 /// | form | buffer | step | `Nesterov::Simplified` |
 /// |---|---|---|---|
 /// | `Velocity` | `b = momentum*b + lr*r*c` | `p -= b` | `p -= momentum*b + lr*r*c` |
 /// | `Accumulate` | `b = momentum*b + r*c` | `p -= lr*b` | `p -= lr*(momentum*b + r*c)` |
 ///
-/// Slot `b`, none with `momentum = 0`. Three passes: norms, `r`, update.
+/// Slot `b` per element, none with `momentum = 0`. Three passes: norms, `r`, update.
 ///
 /// Sources: You, Gitman and Ginsburg 2017, Algorithm 1 (`separate`); `combined` and the default form are optax's,
 /// `larc` is NVIDIA Apex's.
@@ -29,19 +30,20 @@ use crate::rule::{Carried, Pass, Rule, Slot, Sums, WeightDecay, numbers, options
 pub struct Lars {
     /// Learning rate, at least 0. Default 0.1.
     pub lr: f64,
-    /// At least 0 and below 1. Default 0.9. Zero and non-zero are different variants.
+    /// How much of `b` a step keeps: at least 0 and below 1. Default 0.9.
+    /// After creation it cannot change between 0 and other numbers.
     pub momentum: f64,
-    /// `Off` (default) or `Simplified`, which needs momentum.
+    /// The form of Nesterov's momentum: `Off` (default) or `Simplified`, which needs momentum.
     pub nesterov: Nesterov,
-    /// Above 0 in f32. Default 1e-3.
+    /// What the ratio of the norms is multiplied by: above 0 in f32. Default 1e-3.
     pub trust_coefficient: f64,
-    /// At least 0. Default 0.
+    /// What is added to the norm that divides: at least 0. Default 0.
     pub eps: f64,
-    /// Default combined.
+    /// What divides the parameters' norm. Default combined.
     pub ratio: LarsRatio,
-    /// `Velocity` (default) or `Accumulate`, which needs momentum.
+    /// What `b` holds: `Velocity` (default) or `Accumulate`, which needs momentum.
     pub form: MomentumForm,
-    /// Whether `lr*r` is at most `lr`, and independent of it below. Default false.
+    /// Whether `r` becomes `min(r/lr, 1)`: `lr*r` then is `r`, and at most `lr`. Default false.
     pub larc: bool,
     /// None (default) or `Inside`.
     pub weight_decay: WeightDecay,
@@ -84,7 +86,7 @@ numbers! {
         eps,
         /// What the ratio of the norms is multiplied by.
         trust,
-        /// The scale where there is no such ratio.
+        /// The scale where a norm is 0, so that there is no ratio.
         alone,
         /// The largest scale.
         scale_max,
@@ -149,7 +151,7 @@ impl Rule for Lars {
     }
 
     fn hyper(&self, _t: u64, _carried: &mut Carried) -> Hyper<f64> {
-        // Of `r` and the learning rate, what goes into the buffer is `min(alone*r, scale_max)`.
+        // What gradient and decay are multiplied by, `r` and perhaps the learning rate, is `min(alone*r, scale_max)`.
         let none: f64 = f32::MAX.into();
         let (step, alone, scale_max) = match (self.form, self.larc) {
             (MomentumForm::Accumulate, false) => (self.lr, 1.0, none),

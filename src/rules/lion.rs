@@ -10,19 +10,19 @@ use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
 
 /// Lion: the sign of a mean of gradient and momentum; the momentum itself takes the gradient more slowly.
 ///
-/// `p -= lr*sign(beta1*m + (1-beta1)*g); m = beta2*m + (1-beta2)*g`. One slot `m`.
+/// `p -= lr*sign(beta1*m + (1-beta1)*g); m = beta2*m + (1-beta2)*g`. One slot `m` per element.
 ///
-/// Source: Chen et al. 2023, Algorithm 2. The betas are the paper's, which decays decoupled.
+/// Source: Chen et al. 2023, Algorithm 2. The defaults are the paper's, apart from the decay: the paper's is decoupled.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Lion {
     /// Learning rate, at least 0: how far every element moves. Default 1e-4.
     pub lr: f64,
-    /// At least 0 and below 1. Default 0.9.
+    /// The weight of `m` in the mean whose sign is taken: at least 0 and below 1. Default 0.9.
     pub beta1: f64,
-    /// At least 0 and below 1. Default 0.99.
+    /// How much of `m` a step keeps: at least 0 and below 1. Default 0.99.
     pub beta2: f64,
-    /// Any general kind. Default none.
+    /// Any [general](WeightDecay::GENERAL) kind. Default none.
     pub weight_decay: WeightDecay,
 }
 

@@ -14,7 +14,7 @@ use crate::rule::{Carried, Pass, Rule, Slot, Sums, WeightDecay, numbers, options
 /// `x = g + gamma*beta1/(1-beta1)*(g - g_prev)`, then `x <- x/max(1, ||x||)` with the norm of the tensor;
 /// `m = beta1*m + (1-beta1)*x; v = beta2*v + (1-beta2)*x^2`, and
 /// `p -= lr*m/(1-beta1^t)/(sqrt(v/(1-beta2^t)) + eps)`; [`RootEps`] names the other place for eps. Slots `m`, `v`,
-/// `g_prev` (0 before the first step). Three passes.
+/// `g_prev` (0 before the first step) per element. Three passes: norm, scale, update.
 ///
 /// Source: Yuan et al. 2024, arXiv 2411.10438, Algorithm 2 (MARS-AdamW) with the approximate gradient difference of
 /// section 3.2, on tensors of every rank. Defaults are the authors'.
@@ -23,17 +23,17 @@ use crate::rule::{Carried, Pass, Rule, Slot, Sums, WeightDecay, numbers, options
 pub struct Mars {
     /// Learning rate, at least 0. Default 3e-3.
     pub lr: f64,
-    /// At least 0 and below 1. Default 0.95.
+    /// How much of `m` a step keeps: at least 0 and below 1. Default 0.95.
     pub beta1: f64,
-    /// At least 0 and below 1. Default 0.99.
+    /// How much of `v` a step keeps: at least 0 and below 1. Default 0.99.
     pub beta2: f64,
     /// How much of the gradient's change is added, at least 0. Default 0.025.
     pub gamma: f64,
-    /// Above 0 in f32. Default 1e-8.
+    /// What is added to the root: above 0 in f32. Default 1e-8.
     pub eps: f64,
-    /// Default outside.
+    /// Where `eps` stands. Default outside.
     pub eps_placement: RootEps,
-    /// Any general kind. Default none.
+    /// Any [general](WeightDecay::GENERAL) kind. Default none.
     pub weight_decay: WeightDecay,
 }
 
@@ -60,7 +60,7 @@ numbers! {
         one_minus_beta2,
         /// What the gradient's change is multiplied by.
         change,
-        /// `lr` over the first bias correction, and what else the update is multiplied by.
+        /// `lr` over the first bias correction; with [`RootEps::Uncorrected`] times the root of the second one.
         step,
         /// What the root of `v` is multiplied by.
         correction2,
@@ -72,7 +72,7 @@ numbers! {
     State { m, v, g_prev }
 }
 numbers! {
-    /// What gradients are multiplied by.
+    /// What changed gradients are multiplied by.
     Tensor { scale }
 }
 

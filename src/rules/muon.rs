@@ -9,15 +9,15 @@ use crate::parts::{Real, at_least, ema};
 use crate::rule::Reject;
 use crate::rule::{Carried, Pass, Product, Rule, Slot, Sums, WeightDecay, numbers, options};
 
-/// Muon: momentum whose matrix is made nearly orthogonal, so that all directions move alike.
+/// Muon: momentum whose matrix is made nearly orthogonal, so that no singular vector dominates the update.
 ///
 /// A tensor of rank 2 or more is a matrix of `r` rows, its first dimension, and `c` columns, all others together.
-/// Tensors below rank 2 are refused. `m = momentum*m + (1-momentum)*g`, and `u` is the same of the new `m` and `g`, or
-/// `m` with `nesterov = off`. `X = u/max(ns_safety*norm(u), eps)`, then `ns_steps` times
-/// `A = X*X^T; X <- k1*X + (k2*A + k3*A*A)*X`; where `r > c`, `X` is the transpose. `p -= lr*f*X`, with `f` by
-/// [`AdjustLr`]. A decay follows `lr` without `f`. Slot `m`. A step takes `4 + 3*ns_steps` passes, however many
-/// matrices there are; beside the state it needs a work buffer of 12 bytes an element, and 8 for each pair of rows (or
-/// columns, where these are fewer), which must fit one binding for each tensor.
+/// The rule refuses tensors below rank 2. `m = momentum*m + (1-momentum)*g`, then `u = momentum*m + (1-momentum)*g` of
+/// the new `m`, or `u = m` with `nesterov = off`. `X = u/max(ns_safety*norm(u), eps)`, then `ns_steps` times
+/// `A = X*X^T; X <- k1*X + (k2*A + k3*A*A)*X`; where `r > c`, `X` is the transpose. `p -= lr*f*X`, where [`AdjustLr`]
+/// says what `f` is. A decay follows `lr` without `f`. Slot `m` per element. A step takes `4 + 3*ns_steps` passes,
+/// however many matrices there are. Beside the state it needs a work buffer: 12 bytes an element, and 8 for each pair
+/// of rows (or of columns, where these are fewer). The part of each tensor must fit one binding.
 ///
 /// Sources: Jordan et al. 2024, kellerjordan.github.io/posts/muon; the form and the defaults are `torch.optim.Muon`'s,
 /// which casts to bfloat16; here all is f32.
@@ -26,11 +26,11 @@ use crate::rule::{Carried, Pass, Product, Rule, Slot, Sums, WeightDecay, numbers
 pub struct Muon {
     /// Learning rate, at least 0. Default 1e-3.
     pub lr: f64,
-    /// At least 0 and below 1. Default 0.95.
+    /// How much of `m` a step keeps: at least 0 and below 1. Default 0.95.
     pub momentum: f64,
     /// Simplified or off. Default simplified.
     pub nesterov: Nesterov,
-    /// Default [`NsCoefficients::MUON`]. They must not diverge.
+    /// `k1`, `k2`, `k3` of the iteration, with which no singular value may exceed 4. Default [`NsCoefficients::MUON`].
     pub ns_coefficients: NsCoefficients,
     /// Steps of the iteration, from 1 to 99. Default 5.
     pub ns_steps: u64,
@@ -38,9 +38,9 @@ pub struct Muon {
     pub ns_safety: f64,
     /// The least number that divides the matrix, above 0 in f32. Default 1e-7.
     pub eps: f64,
-    /// Default original.
+    /// How `f` follows the shape. Default original.
     pub adjust_lr: AdjustLr,
-    /// Any general kind. Default `Decoupled(0.1)`.
+    /// Any [general](WeightDecay::GENERAL) kind. Default `Decoupled(0.1)`.
     pub weight_decay: WeightDecay,
 }
 
@@ -71,7 +71,7 @@ impl Muon {
         Self { adjust_lr: AdjustLr::MatchRmsAdamw, ..Self::default() }
     }
 
-    /// The momentum, with Nesterov's step ahead of it.
+    /// Returns the momentum; with Nesterov's, the momentum as the same gradient would move it once more.
     fn update_of<F: Real>(&self, h: &Hyper<F>, g: F, s: &State<F>) -> F {
         match self.nesterov {
             Nesterov::Off => s.m,

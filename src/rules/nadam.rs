@@ -10,9 +10,9 @@ use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
 
 /// NAdam: Adam with Nesterov's momentum, whose weight `mu` grows from step to step.
 ///
-/// `mu(t) = beta1*(1 - 0.5*0.96^(t*momentum_decay))`, and `P` is the product of `mu(1)` to `mu(t)`; `m` and `v` as in
-/// Adam. `p -= lr*((1-mu(t))/(1-P)*g + mu(t+1)/(1-P*mu(t+1))*m)/(sqrt(v/(1-beta2^t)) + eps)`. Slots `m`, `v`; `P` is
-/// carried from step to step on the host.
+/// `mu(t) = beta1*(1 - 0.5*0.96^(t*momentum_decay))`, and `P` is the product of `mu(1)` to `mu(t)`; `m` and `v` are
+/// Adam's. `p -= lr*((1-mu(t))/(1-P)*g + mu(t+1)/(1-P*mu(t+1))*m)/(sqrt(v/(1-beta2^t)) + eps)`. Slots `m`, `v`
+/// per element; the host carries `P` from step to step.
 ///
 /// Source: Dozat 2016. Defaults are PyTorch's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -20,15 +20,15 @@ use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
 pub struct NAdam {
     /// Learning rate, at least 0. Default 2e-3.
     pub lr: f64,
-    /// At least 0 and below 1. Default 0.9.
+    /// How much of `m` a step keeps, and what `mu` grows to: at least 0 and below 1. Default 0.9.
     pub beta1: f64,
-    /// At least 0 and below 1. Default 0.999.
+    /// How much of `v` a step keeps: at least 0 and below 1. Default 0.999.
     pub beta2: f64,
-    /// Above 0 in f32. Default 1e-8.
+    /// What is added to the root: above 0 in f32. Default 1e-8.
     pub eps: f64,
     /// How fast `mu` goes from `beta1/2` to `beta1`, at least 0. Default 4e-3.
     pub momentum_decay: f64,
-    /// Any general kind. Default none.
+    /// Any [general](WeightDecay::GENERAL) kind. Default none.
     pub weight_decay: WeightDecay,
 }
 
@@ -59,7 +59,7 @@ numbers! {
         one_minus_beta2,
         /// What the gradient is multiplied by.
         step_g,
-        /// What the mean is multiplied by.
+        /// What `m` is multiplied by.
         step_m,
         /// What the root of `v` is multiplied by.
         correction2,
@@ -118,7 +118,7 @@ impl Rule for NAdam {
         for i in 1..=t {
             let mu = self.mu(i);
             if product == 0.0 || mu == self.beta1 {
-                // All later weights are beta1, too.
+                // From here on every weight is beta1.
                 return [product * mu.powf((t - i + 1) as f64), 0.0];
             }
             product *= mu;

@@ -9,28 +9,28 @@ use crate::parts::{Real, at_least, ema};
 use crate::rule::Reject;
 use crate::rule::{Carried, Pass, Product, Rule, Slot, Sums, WeightDecay, numbers, options};
 
-/// NorMuon: [`Muon`](super::Muon) whose rows are divided by their root mean square so far, so that all neurons move
-/// alike.
+/// NorMuon: [`Muon`](super::Muon) whose rows are divided by their root mean square so far, so that the weights of all
+/// neurons move equally far.
 ///
-/// `X` comes from the same iteration as Muon's. `v = beta2*v + (1-beta2)*mean(X^2)` over each row, not corrected;
-/// `N = X/(sqrt(v) + eps_row)`; then by [`UpdateScale`] `p -= lr*f*N*norm(X)/(norm(N) + eps_row)` or
-/// `p -= lr*N*0.2*sqrt(r*c)/(norm(N) + eps_row)`. Slots `m`, and `v` a row. A step takes `8 + 3*ns_steps` passes; the
-/// work buffer is Muon's.
+/// `X` comes from the same iteration as Muon's. `v = beta2*v + (1-beta2)*mean(X^2)` over each row, without a bias
+/// correction; `N = X/(sqrt(v) + eps_row)`; then by [`UpdateScale`] `p -= lr*f*N*norm(X)/(norm(N) + eps_row)` or
+/// `p -= lr*N*0.2*sqrt(r*c)/(norm(N) + eps_row)`. Slots `m` per element and `v` per row, one for each index of the
+/// first dimension. A step takes `8 + 3*ns_steps` passes, and as large a work buffer as Muon's.
 ///
-/// Source: Li et al. 2025, arXiv 2510.05491, Algorithm 1, and the authors' implementation, whose defaults these are. It
-/// adds 1e-7 to the norm where here `eps` is the least.
+/// Source: Li et al. 2025, arXiv 2510.05491, Algorithm 1, and the authors' implementation, whose defaults these are.
+/// That implementation adds 1e-7 to the norm of `u`; this one takes at least `eps` for it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct NorMuon {
     /// Learning rate, at least 0. Default 0.02.
     pub lr: f64,
-    /// At least 0 and below 1. Default 0.95.
+    /// How much of `m` a step keeps: at least 0 and below 1. Default 0.95.
     pub momentum: f64,
-    /// At least 0 and below 1. Default 0.95.
+    /// How much of `v` a step keeps: at least 0 and below 1. Default 0.95.
     pub beta2: f64,
     /// Simplified or off. Default simplified.
     pub nesterov: Nesterov,
-    /// Default [`NsCoefficients::MUON`]. They must not diverge.
+    /// `k1`, `k2`, `k3` of the iteration, with which no singular value may exceed 4. Default [`NsCoefficients::MUON`].
     pub ns_coefficients: NsCoefficients,
     /// Steps of the iteration, from 1 to 99. Default 5.
     pub ns_steps: u64,
@@ -38,13 +38,13 @@ pub struct NorMuon {
     pub ns_safety: f64,
     /// The least number that divides the matrix, above 0 in f32. Default 1e-7.
     pub eps: f64,
-    /// Added to the root of `v` and to the norm, above 0 in f32. Default 1e-10.
+    /// What is added to the root of `v` and to the norm of `N`, above 0 in f32. Default 1e-10.
     pub eps_row: f64,
     /// How large updates are. Default preserve_norm.
     pub update_scale: UpdateScale,
-    /// Default original. With match_rms it has no meaning, and must be original.
+    /// How `f` follows the shape. Default original, and nothing else with [`UpdateScale::MatchRms`], which has no `f`.
     pub adjust_lr: AdjustLr,
-    /// Any general kind. Default none.
+    /// Any [general](WeightDecay::GENERAL) kind. Default none.
     pub weight_decay: WeightDecay,
 }
 
@@ -89,12 +89,12 @@ impl NorMuon {
         Self { update_scale: UpdateScale::MatchRms, ..Self::default() }
     }
 
-    /// An element over the root mean square of its row.
+    /// Returns an element over the root mean square of its row.
     fn normalised<F: Real>(h: &Hyper<F>, s: &State<F>) -> F {
         s.x / (s.v.sqrt() + h.eps_row)
     }
 
-    /// The momentum, with Nesterov's step ahead of it.
+    /// Returns the momentum; with Nesterov's, the momentum as the same gradient would move it once more.
     fn update_of<F: Real>(&self, h: &Hyper<F>, g: F, s: &State<F>) -> F {
         match self.nesterov {
             Nesterov::Off => s.m,

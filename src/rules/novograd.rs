@@ -15,7 +15,7 @@ use crate::rule::{Carried, Pass, Rule, Slot, Sums, WeightDecay, numbers, options
 /// [`NovoGradInit::FirstNorm`], else `v = beta2*v + (1-beta2)*n`. `x = g/(sqrt(v) + eps)` or `g/sqrt(v + eps)`, plus
 /// `d*p` with [`WeightDecay::InsideMoment`]. `m = beta1*m + x` (with `averaging`: `beta1*m + (1-beta1)*x`);
 /// `p -= lr*m`. `bias_correction` divides `v` by `1-beta2^t`, and with `averaging` `m` by `1-beta1^t`.
-/// Slot `m` per element, `v` per tensor. Three passes: norms, `v`, update.
+/// Slots `m` per element, `v` per tensor. Three passes: norms, `v`, update.
 ///
 /// Source: Ginsburg et al. 2019, Algorithm 1.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,21 +23,22 @@ use crate::rule::{Carried, Pass, Rule, Slot, Sums, WeightDecay, numbers, options
 pub struct NovoGrad {
     /// Learning rate, at least 0. Default 1e-2.
     pub lr: f64,
-    /// At least 0 and below 1. Default 0.95.
+    /// How much of `m` a step keeps: at least 0 and below 1. Default 0.95.
     pub beta1: f64,
-    /// At least 0 and below 1. Default 0.98.
+    /// How much of `v` a step keeps: at least 0 and below 1. Default 0.98.
     pub beta2: f64,
-    /// Above 0 in f32. Default 1e-8.
+    /// What is added to the root, or under it: above 0 in f32. Default 1e-8.
     pub eps: f64,
-    /// Default outside.
+    /// Where `eps` stands. Default outside.
     pub eps_placement: EpsPlacement,
-    /// Default L2.
+    /// The norm that divides. Default L2.
     pub norm: Norm,
-    /// Default `FirstNorm`.
+    /// How `v` begins. Default first_norm.
     pub init: NovoGradInit,
-    /// A weighted mean in place of a sum. Default false.
+    /// Whether `m` is a weighted mean of what it takes, not a sum. Default false.
     pub averaging: bool,
-    /// Only with `init` zero. Default false.
+    /// Whether `v`, and `m` where it is a mean, are corrected for their start at 0; only with `init` zero. Default
+    /// false.
     pub bias_correction: bool,
     /// None (default), `InsideMoment` or `Decoupled`.
     pub weight_decay: WeightDecay,

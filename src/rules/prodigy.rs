@@ -10,17 +10,17 @@ use crate::rule::{Carried, Pass, Rule, Slot, Sums, WeightDecay, numbers, options
 
 /// Prodigy: Adam whose steps follow an estimate `d` of the distance to the solution, so that `lr` can stay 1.
 ///
-/// With `r = d*lr`, times `sqrt(1-beta2^k)/(1-beta1^k)` with `bias_correction`:
+/// `r = d*lr`, with `bias_correction` times `sqrt(1-beta2^k)/(1-beta1^k)`.
 /// `num = beta3*num + (d/d0)*r*sum(g*(p0-p)); m = beta1*m + (1-beta1)*d*g; v = beta2*v + (1-beta2)*(d*g)^2`,
 /// `s = beta3*s + (d/d0)*r*g`, or `(d/d0)*d*g` with `safeguard_warmup`. Then `hat = d_coef*num/sum(abs(s))`,
 /// `d_max = max(d_max, hat)`, and `d` becomes `min(d_max, d'*growth_rate)`, where `d' = max(d, hat)` while `d = d0`,
-/// else `d`. `p -= r*m/(sqrt(v) + d*eps)`, with the new `d` beside eps alone; a decoupled decay is `r*weight_decay*p`.
+/// else `d`. `p -= r*m/(sqrt(v) + d*eps)`, where `r` still has the old `d`; a decoupled decay is `r*weight_decay*p`.
 /// `p0` is the parameter before the first step.
 ///
-/// Both sums go over all tensors that have a gradient, of all groups, and `d`, `d_max`, `num` and the corrections are
-/// of the whole model; `k` counts the steps that moved it. A step with `sum(abs(s)) = 0`, in which all gradients are
-/// and were 0, moves nothing. Groups set `eps` and `weight_decay` alone, and whether they ascend. Slots `m`, `v`, `s`
-/// and `p0` an element; `d`, `d_max`, `num`, with `bias_correction` `bc1` and `bc2`, one of each in all. Four passes:
+/// Both sums go over all tensors of all groups that have a gradient, and `d`, `d_max`, `num` and the corrections belong
+/// to the whole model; `k` counts the steps that moved it. A step with `sum(abs(s)) = 0`, where all gradients so far
+/// are 0, moves nothing. Groups set `eps` and `weight_decay` alone, and whether they ascend. Slots `m`, `v`, `s` and
+/// `p0` per element; `d`, `d_max`, `num`, and with `bias_correction` `bc1` and `bc2`, once per model. Four passes:
 /// sums, those of each tensor, those of the model, update.
 ///
 /// Source: Mishchenko and Defazio 2023, arXiv 2306.06101, Algorithm 4, and the authors' implementation, whose defaults
@@ -30,23 +30,24 @@ use crate::rule::{Carried, Pass, Rule, Slot, Sums, WeightDecay, numbers, options
 pub struct Prodigy {
     /// What the estimate is multiplied by, at least 0. Default 1.
     pub lr: f64,
-    /// At least 0 and below 1. Default 0.9.
+    /// How much of `m` a step keeps: at least 0 and below 1. Default 0.9.
     pub beta1: f64,
-    /// At least 0 and below 1. Default 0.999.
+    /// How much of `v` a step keeps: at least 0 and below 1. Default 0.999.
     pub beta2: f64,
-    /// At least 0 and below 1. Default none, which stands for the root of `beta2`.
+    /// How much of `num` and `s` a step keeps: at least 0 and below 1. Default none, which is the root of `beta2`.
     pub beta3: Option<f64>,
     /// Above 0 in f32, and times `d0` at least f32's least normal number. Default 1e-8.
     pub eps: f64,
-    /// The first estimate, above 0 in f32. It says where state starts, and cannot change. Default 1e-6.
+    /// The first estimate, above 0 in f32. The slots `d` and `d_max` start there, so it cannot change later. Default
+    /// 1e-6.
     pub d0: f64,
     /// What new estimates are multiplied by, above 0 in f32. Default 1.
     pub d_coef: f64,
     /// The most that the estimate grows by in a step, at least 1. Default none.
     pub growth_rate: Option<f64>,
-    /// Default false.
+    /// Whether the rate is corrected for the start of `m` and `v` at 0. Default false.
     pub bias_correction: bool,
-    /// Whether the sums leave the rate out, for rates that warm up. Default false.
+    /// Whether the weights of gradients in `s` leave the rate out, for rates that warm up. Default false.
     pub safeguard_warmup: bool,
     /// None, L2 or decoupled. Default none.
     pub weight_decay: WeightDecay,
@@ -93,7 +94,7 @@ numbers! {
 }
 
 impl Prodigy {
-    /// What `lr` is multiplied by: the estimate, and the corrections of the step's count.
+    /// Returns what `lr` is multiplied by: the estimate, and the bias corrections of the step that is being made.
     fn rate_of<F: Real>(&self, h: &Hyper<F>, k: &Tensor<F>) -> F {
         if !self.bias_correction {
             return k.d;

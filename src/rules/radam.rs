@@ -8,13 +8,13 @@ use crate::parts::{Real, correction, ema};
 use crate::rule::Reject;
 use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
 
-/// RAdam: Adam whose steps are scaled by how much is known of the mean square, and do without it at first.
+/// RAdam: Adam whose steps are scaled by how well `v` is known so far; the first steps do without it.
 ///
 /// `m` and `v` as in Adam, `bc1 = 1-beta1^t`, `bc2 = 1-beta2^t`. `rho_inf = 2/(1-beta2) - 1`;
 /// `rho = rho_inf - 2*t*beta2^t/bc2`. While `rho` is at most `threshold`, `p -= lr*m/bc1` (or nothing, see
 /// [`Unrectified`]); then `p -= lr*(m/bc1)*r*sqrt(bc2)/(sqrt(v) + eps)` with
 /// `r = sqrt((rho-4)*(rho-2)*rho_inf/((rho_inf-4)*(rho_inf-2)*rho))`; [`RAdamEps`] names the other place for eps.
-/// Slots `m`, `v`.
+/// Slots `m`, `v` per element.
 ///
 /// Source: Liu et al. 2020, Algorithm 2. Defaults are PyTorch's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -22,19 +22,19 @@ use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
 pub struct RAdam {
     /// Learning rate, at least 0. Default 1e-3.
     pub lr: f64,
-    /// At least 0 and below 1. Default 0.9.
+    /// How much of `m` a step keeps: at least 0 and below 1. Default 0.9.
     pub beta1: f64,
-    /// At least 0 and below 1. Default 0.999.
+    /// How much of `v` a step keeps: at least 0 and below 1. Default 0.999.
     pub beta2: f64,
-    /// Above 0 in f32. Default 1e-8.
+    /// What is added to the root: above 0 in f32. Default 1e-8.
     pub eps: f64,
-    /// Default `Uncorrected`.
+    /// Where `eps` stands. Default uncorrected.
     pub eps_placement: RAdamEps,
-    /// What `rho` must exceed, at least 4. Default 5.
+    /// What `rho` must exceed for a step to use `v`: at least 4. Default 5.
     pub threshold: f64,
-    /// Default `Sgd`.
+    /// What a step does while `rho` is at most `threshold`. Default sgd.
     pub unrectified: Unrectified,
-    /// Any general kind. Default none.
+    /// Any [general](WeightDecay::GENERAL) kind. Default none.
     pub weight_decay: WeightDecay,
 }
 
@@ -49,14 +49,14 @@ pub enum RAdamEps {
     Outside,
 }
 
-/// RAdam's steps before too little is known of the mean square. JSON: `"sgd"`, `"skip"`.
+/// What RAdam's steps do while too little is known of the mean square. JSON: `"sgd"`, `"skip"`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Unrectified {
     /// Momentum alone, `lr*m/(1-beta1^t)` (the paper; PyTorch; optax).
     #[default]
     Sgd,
-    /// No update, though decay.
+    /// No update; the decay acts as in any step.
     Skip,
 }
 

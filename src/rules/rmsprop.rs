@@ -11,11 +11,11 @@ use crate::rule::{Carried, Move, Rule, Slot, WeightDecay, numbers, options};
 
 /// RMSProp: the gradient over the root of its running mean square, plain, centered, with momentum.
 ///
-/// `v = alpha*v + (1-alpha)*g^2`; centered: `a = alpha*a + (1-alpha)*g; w = max(v - a^2, 0)`, else `w = v`.
-/// `q = g/(sqrt(w) + eps)`, or with [`EpsPlacement::Inside`] `g/sqrt(w + eps)`. Without momentum `p -= lr*q`;
-/// [`MomentumForm::Accumulate`]: `b = momentum*b + q; p -= lr*b` (PyTorch); [`MomentumForm::Velocity`]:
-/// `b = momentum*b - lr*q; p += b` (TensorFlow). Nesterov as in [`Sgd`](crate::Sgd) with `q` for `g`.
-/// Slots `v` (starting at `initial_v`), `a` when centered, `b` with momentum.
+/// `v = alpha*v + (1-alpha)*g^2`. With `centered`, `a = alpha*a + (1-alpha)*g` and `w = max(v - a^2, 0)`, else `w = v`.
+/// `q = g/(sqrt(w) + eps)`, or with [`EpsPlacement::Inside`] `q = g/sqrt(w + eps)`. Without momentum `p -= lr*q`. With
+/// [`MomentumForm::Accumulate`] `b = momentum*b + q; p -= lr*b` (PyTorch), with [`MomentumForm::Velocity`]
+/// `b = momentum*b - lr*q; p += b` (TensorFlow). Nesterov's forms are those of [`Sgd`](crate::Sgd) with `q` for `g`.
+/// Slots `v` (starting at `initial_v`), `a` when centered, `b` with momentum, per element.
 ///
 /// Sources: Tieleman and Hinton 2012, lecture 6.5; Graves 2013, section 4.2. Defaults are PyTorch's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,23 +23,24 @@ use crate::rule::{Carried, Move, Rule, Slot, WeightDecay, numbers, options};
 pub struct RmsProp {
     /// Learning rate, at least 0. Default 1e-2.
     pub lr: f64,
-    /// At least 0 and below 1. Default 0.99.
+    /// How much of `v` and `a` a step keeps: at least 0 and below 1. Default 0.99.
     pub alpha: f64,
-    /// Above 0 in f32. Default 1e-8.
+    /// What is added to the root, or under it: above 0 in f32. Default 1e-8.
     pub eps: f64,
-    /// Default outside.
+    /// Where `eps` stands. Default outside.
     pub eps_placement: EpsPlacement,
-    /// Divide by the standard deviation. Default false.
+    /// Whether the gradient is divided by its standard deviation, not by its root mean square. Default false.
     pub centered: bool,
     /// Start of `v`, at least 0. Default 0.
     pub initial_v: f64,
-    /// At least 0 and below 1. Default 0. Zero and non-zero are different variants.
+    /// How much of `b` a step keeps: at least 0 and below 1. Default 0.
+    /// After creation it cannot change between 0 and other numbers.
     pub momentum: f64,
-    /// `Accumulate` (default) or `Velocity`.
+    /// What `b` holds: `Accumulate` (default) or `Velocity`.
     pub form: MomentumForm,
-    /// Default off.
+    /// The form of Nesterov's momentum. Default off.
     pub nesterov: Nesterov,
-    /// Any general kind. Default none.
+    /// Any [general](WeightDecay::GENERAL) kind. Default none.
     pub weight_decay: WeightDecay,
 }
 

@@ -12,8 +12,8 @@ use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers};
 /// set, not of batches.
 ///
 /// `f` is `eta_plus`, `eta_minus` or 1 where `g*prev` is above, below or equal to 0; `step = clamp(step*f, step_min,
-/// step_max)`; `g = 0` where `f = eta_minus`; `p -= sign(g)*step; prev = g`. Slots `prev` and `step`, which starts at
-/// `lr`. The size of the gradient has no say, and there is no weight decay.
+/// step_max)`; `g = 0` where `f = eta_minus`; `p -= sign(g)*step; prev = g`. Slots `prev` and `step` per element, of
+/// which `step` starts at `lr`. The size of the gradient does not count, and there is no weight decay.
 ///
 /// Sources: Riedmiller and Braun 1993; without a step where the sign turns: Igel and Hüsken 2000 (iRprop-). Defaults
 /// are PyTorch's.
@@ -23,15 +23,15 @@ pub struct Rprop {
     /// The first size of every step, at least 0 and clamped as the later ones. Default 1e-2. As the start of a slot it
     /// cannot change after creation.
     pub lr: f64,
-    /// By what a step shrinks where the sign turns, above 0 and below 1. Default 0.5.
+    /// What a step is multiplied by where the sign turns, above 0 and below 1. Default 0.5.
     pub eta_minus: f64,
-    /// By what it grows where the sign stays, above 1. Default 1.2.
+    /// What a step is multiplied by where the sign stays, above 1. Default 1.2.
     pub eta_plus: f64,
     /// The smallest step, at least 0. Default 1e-6.
     pub step_min: f64,
     /// The largest step, at least `step_min`. Default 50.
     pub step_max: f64,
-    /// None, which is all there is.
+    /// `None`, the only kind that the rule takes.
     pub weight_decay: WeightDecay,
 }
 

@@ -17,7 +17,7 @@ use crate::rule::{Carried, Move, Rule, Slot, WeightDecay, numbers, options};
 /// `c = weight/W` (`W` the sum of weights so far; 0 while that is 0):
 /// `v = beta2*v + (1-beta2)*g^2; x = g/(sqrt(v/(1-beta2^t)) + eps) + d*y` with [`WeightDecay::Inside`],
 /// `y <- y + c*(z-y) + slr*(beta1*(1-c)-1)*x`, and then `z -= slr*x`. Slots `z`, which starts as the parameter, and
-/// `v`; carries `max_lr` and `W`.
+/// `v`, per element; the host carries `max_lr` and `W` from step to step.
 ///
 /// The trained model is the mean `x = y + (1-1/beta1)*(z-y)`: `Optimizer::eval` moves the parameters there,
 /// `Optimizer::train` moves them back, `y = x + (1-beta1)*(z-x)`.
@@ -28,13 +28,13 @@ use crate::rule::{Carried, Move, Rule, Slot, WeightDecay, numbers, options};
 pub struct ScheduleFree {
     /// Learning rate, at least 0. Default 2.5e-3.
     pub lr: f64,
-    /// How far `y` is from `z` on the way to the mean; above 0 and below 1. Default 0.9.
+    /// Where `y` stands between `z` (0) and the mean (1): above 0 and below 1. Default 0.9.
     pub beta1: f64,
-    /// At least 0 and below 1. Default 0.999.
+    /// How much of `v` a step keeps: at least 0 and below 1. Default 0.999.
     pub beta2: f64,
-    /// Above 0 in f32. Default 1e-8.
+    /// What is added to the root: above 0 in f32. Default 1e-8.
     pub eps: f64,
-    /// Steps in which the rate grows to `lr`. Default 0.
+    /// The number of steps in which the rate grows to `lr`. Default 0.
     pub warmup_steps: u64,
     /// Power of the rate in a step's weight, at least 0 and at most 16. Default 2.
     pub weight_lr_power: f64,
@@ -68,15 +68,15 @@ numbers! {
         correction2,
         eps,
         inside,
-        /// How far `y` goes towards `z`.
+        /// The share of its distance to `z` that `y` goes towards `z`.
         c,
-        /// What of `x` is subtracted from `y`.
+        /// `y` loses `step_y*x`.
         step_y,
-        /// What of `x` is subtracted from `z`.
+        /// `z` loses `step_z*x`.
         step_z,
-        /// How far `y` goes towards `z` to be evaluated.
+        /// The same share where `y` moves to be evaluated.
         evaluation,
-        /// How far it goes from there to be trained.
+        /// The same share where it moves back to be trained.
         training,
     }
 }

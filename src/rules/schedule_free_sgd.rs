@@ -14,8 +14,8 @@ use crate::rule::{Carried, Move, Rule, Slot, WeightDecay, numbers, options};
 /// The parameters hold `y`, where gradients are computed; slot `z` is where plain steps lead. With
 /// `slr = lr*min(1, t/warmup_steps)`, `weight = t^r * max_lr^weight_lr_power` (`max_lr` the largest `slr` so far) and
 /// `c = weight/W` (`W` the sum of weights so far; 0 while that is 0): `x = g + d*y` with [`WeightDecay::Inside`],
-/// `y <- y + c*(z-y) + slr*(beta1*(1-c)-1)*x`, and then `z -= slr*x`. Slot `z`, which starts as the parameter; carries
-/// `max_lr` and `W`.
+/// `y <- y + c*(z-y) + slr*(beta1*(1-c)-1)*x`, and then `z -= slr*x`. Slot `z` per element, which starts as the
+/// parameter; the host carries `max_lr` and `W` from step to step.
 ///
 /// The trained model is the mean `x = y + (1-1/beta1)*(z-y)`: `Optimizer::eval` moves the parameters there,
 /// `Optimizer::train` moves them back, `y = x + (1-beta1)*(z-x)`.
@@ -26,9 +26,9 @@ use crate::rule::{Carried, Move, Rule, Slot, WeightDecay, numbers, options};
 pub struct ScheduleFreeSgd {
     /// Learning rate, at least 0. Default 1.
     pub lr: f64,
-    /// How far `y` is from `z` on the way to the mean; above 0 and below 1. Default 0.9.
+    /// Where `y` stands between `z` (0) and the mean (1): above 0 and below 1. Default 0.9.
     pub beta1: f64,
-    /// Steps in which the rate grows to `lr`. Default 0.
+    /// The number of steps in which the rate grows to `lr`. Default 0.
     pub warmup_steps: u64,
     /// Power of the rate in a step's weight, at least 0 and at most 16. Default 2.
     pub weight_lr_power: f64,
@@ -48,15 +48,15 @@ numbers! {
     /// Numbers of a group at one `t`.
     Hyper {
         inside,
-        /// How far `y` goes towards `z`.
+        /// The share of its distance to `z` that `y` goes towards `z`.
         c,
-        /// What of `x` is subtracted from `y`.
+        /// `y` loses `step_y*x`.
         step_y,
-        /// What of `x` is subtracted from `z`.
+        /// `z` loses `step_z*x`.
         step_z,
-        /// How far `y` goes towards `z` to be evaluated.
+        /// The same share where `y` moves to be evaluated.
         evaluation,
-        /// How far it goes from there to be trained.
+        /// The same share where it moves back to be trained.
         training,
     }
 }

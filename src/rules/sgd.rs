@@ -11,8 +11,9 @@ use crate::rule::{Carried, Move, Rule, Slot, WeightDecay, numbers, options};
 
 /// Stochastic gradient descent, plain or with one of three kinds of momentum.
 ///
-/// With `momentum = 0` there is no state and `p -= lr*g`. Otherwise one slot `v`, and `take` is `1 - dampening`
-/// (1 at the first step) for [`MomentumForm::Accumulate`], `1 - momentum` for [`MomentumForm::Average`]:
+/// With `momentum = 0` there is no state and `p -= lr*g`. Otherwise there is one slot `v` per element, and
+/// `take` is `1 - dampening` (1 at the first step) for [`MomentumForm::Accumulate`], `1 - momentum` for
+/// [`MomentumForm::Average`]:
 ///
 /// | form | buffer | step | `Nesterov::Simplified` |
 /// |---|---|---|---|
@@ -28,15 +29,17 @@ use crate::rule::{Carried, Move, Rule, Slot, WeightDecay, numbers, options};
 pub struct Sgd {
     /// Learning rate, at least 0. Default 1e-3.
     pub lr: f64,
-    /// At least 0 and below 1. Default 0. Zero and non-zero are different variants.
+    /// How much of `v` a step keeps: at least 0 and below 1. Default 0.
+    /// After creation it cannot change between 0 and other numbers.
     pub momentum: f64,
-    /// What a gradient loses on its way into the buffer; at most 1, only with `Accumulate`. Default 0.
+    /// The share that a gradient loses on its way into `v`, from 0 to 1. Above 0 it needs momentum, the form
+    /// `Accumulate` and no Nesterov. Default 0.
     pub dampening: f64,
-    /// Default off.
+    /// The form of Nesterov's momentum. Default off.
     pub nesterov: Nesterov,
-    /// Default `Accumulate`.
+    /// What `v` holds. Default accumulate.
     pub form: MomentumForm,
-    /// Any general kind. Default none.
+    /// Any [general](WeightDecay::GENERAL) kind. Default none.
     pub weight_decay: WeightDecay,
 }
 

@@ -10,7 +10,7 @@ use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
 
 /// Signum: the sign of a running mean of gradients; of the gradient itself with `momentum = 0` (signSGD).
 ///
-/// `m = momentum*m + (1-momentum)*g; p -= lr*sign(m)`. One slot `m`, none without momentum.
+/// `m = momentum*m + (1-momentum)*g; p -= lr*sign(m)`. One slot `m` per element, none without momentum.
 ///
 /// Source: Bernstein et al. 2018, Algorithm 2.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -18,9 +18,10 @@ use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
 pub struct Signum {
     /// Learning rate, at least 0: how far every element moves. Default 1e-3.
     pub lr: f64,
-    /// At least 0 and below 1. Default 0.9. Zero and non-zero are different variants.
+    /// How much of `m` a step keeps: at least 0 and below 1. Default 0.9.
+    /// After creation it cannot change between 0 and other numbers.
     pub momentum: f64,
-    /// Any general kind. Default none.
+    /// Any [general](WeightDecay::GENERAL) kind. Default none.
     pub weight_decay: WeightDecay,
 }
 

@@ -11,7 +11,8 @@ use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
 /// Yogi: Adam, with a `v` that moves towards the gradient's square by steps that do not grow with their distance.
 ///
 /// `m = beta1*m + (1-beta1)*g; v -= (1-beta2)*sign(v - g^2)*g^2`, and
-/// `p -= lr*(m/(1-beta1^t))/(sqrt(v/(1-beta2^t)) + eps)`. Slots `m`, `v`, both starting at `initial_accumulator`.
+/// `p -= lr*(m/(1-beta1^t))/(sqrt(v/(1-beta2^t)) + eps)`. Slots `m`, `v` per element, both starting
+/// at `initial_accumulator`.
 ///
 /// Source: Zaheer et al. 2018, Algorithm 2. Start and defaults are optax's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -19,15 +20,15 @@ use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
 pub struct Yogi {
     /// Learning rate, at least 0. Default 1e-2.
     pub lr: f64,
-    /// At least 0 and below 1. Default 0.9.
+    /// How much of `m` a step keeps: at least 0 and below 1. Default 0.9.
     pub beta1: f64,
-    /// At least 0 and below 1. Default 0.999.
+    /// 1 minus the share of the gradient's square by which `v` moves: at least 0 and below 1. Default 0.999.
     pub beta2: f64,
-    /// Above 0 in f32. Default 1e-3.
+    /// What is added to the root: above 0 in f32. Default 1e-3.
     pub eps: f64,
     /// What `m` and `v` start at, at least 0. Default 1e-6.
     pub initial_accumulator: f64,
-    /// Any general kind. Default none.
+    /// Any [general](WeightDecay::GENERAL) kind. Default none.
     pub weight_decay: WeightDecay,
 }
 

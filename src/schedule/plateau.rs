@@ -31,12 +31,12 @@ pub enum ThresholdMode {
 /// Better means `metric < best - threshold*|best|`, or `metric > best + threshold*|best|` for max; with
 /// `threshold_mode` abs `metric < best - threshold`, or `metric > best + threshold`. For metrics that are not negative
 /// these are PyTorch's bounds; below 0 PyTorch's `rel` counts a metric as better that is a little worse. After more
-/// than `patience` worse ones in a row the factor is multiplied by `factor`, not below `min`; the next `cooldown`
-/// metrics are not counted.
+/// than `patience` worse metrics in a row the factor is multiplied by `factor`, but stays at least `min`. The next
+/// `cooldown` metrics do not count as worse.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Plateau {
-    /// At least 0 and below 1. Default 0.1.
+    /// What the factor is multiplied by: at least 0 and below 1. Default 0.1.
     pub factor: f64,
     /// How many worse metrics in a row leave the factor as it is; may be 0. Default 10.
     pub patience: u64,
@@ -49,7 +49,7 @@ pub struct Plateau {
     pub cooldown: u64,
     /// The least factor, at most 1. Default 0.
     pub min: f64,
-    /// Default min.
+    /// Which metric is better. Default min.
     pub mode: Mode,
 }
 
@@ -76,7 +76,7 @@ impl Plateau {
         };
         match self.threshold_mode {
             ThresholdMode::Abs => best + threshold,
-            // Rounded as PyTorch rounds it for what is not negative.
+            // In this form metrics of at least 0 are rounded as in PyTorch.
             ThresholdMode::Rel => best * (1.0 + threshold * best.signum()),
         }
     }

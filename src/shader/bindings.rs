@@ -24,7 +24,7 @@ pub enum Binding {
     Lines,
     /// Group 0, binding 6, `read`: what was decided for the step, and its records.
     Control,
-    /// The same, `read_write`.
+    /// Group 0, binding 6, `read_write`: the same buffer, in walks that decide.
     Decisions,
     /// Group 0, binding 7, `read_write`: a page of the matrices of products.
     Work,
@@ -51,12 +51,12 @@ impl Binding {
         }
     }
 
-    /// Whether the shader writes it.
+    /// Whether the shader writes the buffer.
     pub fn writable(self) -> bool {
         !matches!(self, Self::Grads | Self::Tables | Self::Control | Self::Clocks)
     }
 
-    /// Whether its offset travels with the dispatch.
+    /// Whether the buffer's offset travels with the dispatch.
     pub fn dynamic(self) -> bool {
         matches!(self, Self::Tables | Self::Clocks)
     }
@@ -123,7 +123,7 @@ pub fn bindings(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, pag
     let state = matches!(skeleton, Sums | Spread | Inner | Recall | Counts | Apply | Moves)
         && !element_slots(rule, wrappers).is_empty();
     let decides = matches!(skeleton, FinishNorms | Decide);
-    // Once it is decided which records a step has, they come from there.
+    // Where the device decides, the walks behind `decide` read records from `control`.
     let reads_control = wrappers.is_controlled() && !decides;
     [
         (Binding::Params, apart && params || pages == Pages::Shared && values),
@@ -160,8 +160,8 @@ pub fn place_of(slots: &[Slot], name: &str) -> Option<usize> {
     Some(block_numbers(&slots[..slot]))
 }
 
-/// Numbers that a tensor has in the scratch buffer: those of the rule's `Tensor`, where a pass finishes them, or the
-/// tensor's sums, where the rule sums over the model; then the factor of a wrapper that counts.
+/// How many numbers a tensor has in the scratch buffer: those of the rule's `Tensor`, where a pass finishes them, or
+/// the tensor's sums, where the rule sums over the model; then the factor of a wrapper that counts.
 pub fn tensor_numbers(rule: &dyn AnyRule, wrappers: &Wrappers) -> usize {
     let own = match rule.sums_over_model() {
         true => rule.sum_words() as usize,
@@ -171,7 +171,7 @@ pub fn tensor_numbers(rule: &dyn AnyRule, wrappers: &Wrappers) -> usize {
     own + usize::from(wrappers.counts())
 }
 
-/// Numbers that the model has in the scratch buffer, before those of the tensors.
+/// How many numbers the model has in the scratch buffer, before those of the tensors.
 pub fn model_numbers(rule: &dyn AnyRule) -> usize {
     let of_rule = if rule.sums_over_model() { rule.names().tensor.len() } else { 0 };
     of_rule + rule.history().map_or(0, history::words)

@@ -2,8 +2,7 @@
 //!
 //! WGSL's module scope has no order, so the pieces stand one behind the other: shared functions, codecs, one rule,
 //! defaults for the functions that the rule leaves out, the wrappers that have hooks in the walk, the glue, and one
-//! skeleton. Numbers and choices are `override`
-//! constants, which the host sets when it makes a pipeline.
+//! skeleton. Numbers and choices are `override` constants, which the host sets when it makes a pipeline.
 
 use super::bindings::declares;
 use super::glue::glue;
@@ -14,7 +13,7 @@ use crate::rule::AnyRule;
 use crate::tensor::{Access, DType, Pages};
 use crate::wrappers::Wrappers;
 
-/// The whole text of one shader, for values that lie in memory so.
+/// The whole text of one shader, for parameters and gradients that lie in memory as `values` says.
 pub fn compose(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, values: Values) -> String {
     let Values { access, grad, pages } = values;
     let binds_grads = declares(rule, wrappers, skeleton).grads;

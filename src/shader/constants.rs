@@ -27,9 +27,9 @@ pub struct Switches {
     pub crossings: bool,
     /// The new parameters go elsewhere than the old ones.
     pub copies: bool,
-    /// Lanes of a workgroup.
+    /// How many lanes a workgroup has.
     pub lanes: u32,
-    /// Numbers of each tensor in scratch, where another variant of the optimizer needs more than this one.
+    /// How many numbers each tensor has in scratch, where another variant of the optimizer needs more than this one.
     pub numbers: u32,
 }
 
@@ -37,7 +37,7 @@ impl Switches {
     /// All `override` constants of a rule's walk, with their values.
     pub fn constants(&self, rule: &dyn AnyRule, wrappers: &Wrappers, walk: Walk) -> Vec<(&'static str, f64)> {
         let Walk { skeleton, sums, product, to } = walk;
-        // Walks behind products see what the last one has.
+        // Walks behind the products read the last one.
         let sees_product = match skeleton {
             Skeleton::Sums | Skeleton::Finish => sums.product,
             Skeleton::Lines | Skeleton::Counts | Skeleton::Apply => rule.has_products(),

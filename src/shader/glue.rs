@@ -182,7 +182,7 @@ fn shared_words(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, who
     text
 }
 
-/// Where a tensor's numbers stand, and how they are read.
+/// Adds the functions that find a tensor's record and read its numbers.
 fn record_glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton) -> String {
     let mut text = String::new();
     let is_controlled = wrappers.is_controlled();
@@ -212,7 +212,7 @@ fn record_glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton) -> S
     text + &hooks(rule, wrappers, skeleton, source, decided)
 }
 
-/// The way to the step's words and to control, in walks that know no rule.
+/// Adds the functions that read the step's words and `control`, in walks that know no rule.
 fn decision_glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton) -> String {
     let mut text = String::new();
     let mut add = |wanted: bool, file: &str| {
@@ -245,8 +245,8 @@ fn line(text: &mut String, arguments: std::fmt::Arguments<'_>) {
     writeln!(text, "{arguments}").expect("a string takes any text");
 }
 
-/// Where the numbers of an element stand in the bound state, which is stored block by block: all slots of a block stand
-/// one behind the other.
+/// The function that finds an element's numbers in the bound state, which lies block by block: all slots of a block
+/// stand one behind the other.
 fn state_place(rule: &dyn AnyRule, wrappers: &Wrappers) -> String {
     let body = match block_numbers(&element_slots(rule, wrappers)) {
         0 => "    return Place(0u, 0u);\n".into(),
@@ -263,7 +263,7 @@ fn state_place(rule: &dyn AnyRule, wrappers: &Wrappers) -> String {
     format!("fn state_place(chunk: Chunk, q: u32) -> Place {{\n{body}}}\n\n")
 }
 
-/// The way to the state.
+/// Adds the functions that load and store the state.
 fn state_glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton) -> String {
     let slots = element_slots(rule, wrappers);
     let lanes = ["s0", "s1", "s2", "s3"];
@@ -324,7 +324,8 @@ fn state_glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton) -> St
     text
 }
 
-/// The way to a slot, which has this place among the numbers of an element. A history has one number for each pair.
+/// Adds the functions that load and store a slot, which has this place among the numbers of an element. A history has
+/// one number for each pair.
 fn slot_glue(name: &str, place: usize, of_pairs: bool) -> String {
     let (pair, index) =
         if of_pairs { (", pair: u32", format!("({place}u + pair)")) } else { ("", format!("{place}u")) };

@@ -15,10 +15,10 @@ struct Hook {
     skeletons: &'static [Skeleton],
     /// The start of the function that calls it for every wrapper.
     head: &'static str,
-    /// One of its lines; `NAME` stands for the wrapper, whose numbers are left out where it has none, and `MOVE_0` for
-    /// the number of its first move.
+    /// The line of that function for one wrapper. `NAME` stands for the wrapper, whose numbers are left out where it
+    /// has none, and `MOVE_0` for the number of its first move.
     call: &'static str,
-    /// The end of it.
+    /// The end of that function.
     tail: &'static str,
 }
 
@@ -119,13 +119,13 @@ const HOOKS: [Hook; 12] = {
 };
 
 impl Hook {
-    /// Whether a wrapper's text defines it.
+    /// Whether a wrapper's text defines the hook.
     fn is_of(&self, wrapper: &dyn AnyWrapper) -> bool {
         let start = format!("fn {}_{}(", wrapper.name(), self.name);
         wrapper.shader().lines().any(|line| line.starts_with(&start))
     }
 
-    /// The function that calls it for every wrapper.
+    /// The function that calls the hook of every wrapper.
     fn text(&self, wrappers: &[&dyn AnyWrapper]) -> String {
         let mut text = format!("{}\n", self.head);
         for wrapper in wrappers.iter().filter(|wrapper| self.is_of(**wrapper)) {
@@ -147,7 +147,7 @@ fn hooks_of(skeleton: Skeleton) -> impl Iterator<Item = &'static Hook> {
 pub(super) fn in_walk<'a>(rule: &dyn AnyRule, wrappers: &'a Wrappers, skeleton: Skeleton) -> Vec<&'a dyn AnyWrapper> {
     let setting = wrappers.setting(rule);
     let has_hook = |wrapper: &&dyn AnyWrapper| hooks_of(skeleton).any(|hook| hook.is_of(*wrapper));
-    // What is decided is the same for all rules.
+    // A walk that decides calls the hooks of all wrappers, whatever the rule.
     let takes_part = |wrapper: &&dyn AnyWrapper| skeleton == Skeleton::Decide || wrapper.takes_part(setting);
     wrappers.iter().filter(takes_part).filter(has_hook).collect()
 }

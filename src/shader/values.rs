@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::tensor::{Access, DType, Pages};
 
-/// The way to the pages that parameters and gradients lie in.
+/// Adds the functions that reach the pages in which parameters and gradients lie.
 pub(super) fn page_glue(pages: usize, element: &str) -> String {
     let cases = |case: &dyn Fn(usize) -> String| {
         let label = |page: usize| if page + 1 == pages { "default".into() } else { format!("case {page}u") };

@@ -22,7 +22,7 @@ pub enum Skeleton {
     FinishModel,
     /// One workgroup a chunk spreads the chunk's elements into the matrix that products start from.
     Spread,
-    /// One workgroup makes a part of a product of matrices.
+    /// One workgroup makes a tile of a product of matrices.
     Product,
     /// One workgroup a chunk takes inner products of the gradient and the pairs of a history.
     Inner,
@@ -60,7 +60,7 @@ struct Parts {
 }
 
 impl Skeleton {
-    /// All of them.
+    /// All skeletons.
     pub const ALL: [Self; 20] = [
         Self::Lines,
         Self::FinishLines,
@@ -243,11 +243,11 @@ impl Skeleton {
 pub struct Walk {
     /// The skeleton that makes it.
     pub skeleton: Skeleton,
-    /// What a walk of sums measures, and what the walk behind it finishes; in other walks those over gradients.
+    /// The sums that a walk takes, or that the walk behind it finishes; in other walks, sums over gradients.
     pub sums: Sums,
-    /// Which product it is, of a walk of products.
+    /// Which product a walk of products makes.
     pub product: Option<Product>,
-    /// Where a move takes the parameters; in other walks the look-ahead.
+    /// The move that a walk makes outside a step; in other walks, the look-ahead.
     pub to: Moving,
 }
 

@@ -13,8 +13,9 @@ use crate::wrapper::{Moment, Setting, Wrapper};
 /// Gradient accumulation: a step takes the mean of the gradients of so many calls, from 1 to 2^24. JSON: the number;
 /// 1, the default, is off.
 ///
-/// `g = (g_1 + ... + g_n)/n`. The sum is kept in f32 in the order of the calls, 4 bytes an element in buffers of its
-/// own, and is read as the slot `accumulated`. A call moves 12 bytes an element, the first of a step 8.
+/// `g = (g_1 + ... + g_n)/n`. The calls are added up in their order, in f32, in buffers of 4 bytes an element that
+/// stand beside the state; they can be read as the slot `accumulated`. A call moves 12 bytes an element, the first of a
+/// step 8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Accumulate(pub u64);

@@ -1,4 +1,4 @@
-//! Updates that disagree with the gradient are dropped. Twin: `shaders/wrappers/cautious_update.wgsl`.
+//! Cautious updates, which drop what disagrees with the gradient. Twin: `shaders/wrappers/cautious_update.wgsl`.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,8 +13,9 @@ use crate::wrapper::{Moment, Wrapper};
 /// or `"mean"`; `"off"`, the default, is off.
 ///
 /// `u <- u*f` where `u*g > 0`, else 0; `g` is the gradient after clip, maximize and L2 decay, `n` the number of the
-/// tensor's elements and `k` that of the elements that move. Decoupled and independent decay stay outside the mask, a
-/// cautious decay compares with the masked `u`. Two passes more, which read what the update reads and store nothing.
+/// tensor's elements and `k` that of the elements that move. Decoupled and independent decay act on every element; a
+/// cautious decay compares with the masked `u`. A step takes two passes more, which read what the update reads and
+/// store nothing.
 ///
 /// Source: Liang et al. 2024, arXiv 2411.16085, Algorithm 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -18,13 +18,13 @@ use crate::wrapper::{Decided, Measures, Moment, Wrapper};
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Clip {
-    /// Each number within `-c..=c`. Costs nothing.
+    /// Every number of a gradient stays within `-c..=c`. This clip costs nothing.
     Value(f64),
-    /// `g*min(1, c/(||g|| + 1e-6))`. Reads the gradients once more, as all that follow.
+    /// `g*min(1, c/(||g|| + 1e-6))`. This clip and those below read the gradients once more.
     TensorNorm(f64),
     /// The same with the norm over all tensors of all groups that are in the step.
     GlobalNorm(f64),
-    /// `g*min(1, c*max(||p||, eps)/max(||g||, 1e-6))`. Reads the parameters once more, too.
+    /// `g*min(1, c*max(||p||, eps)/max(||g||, 1e-6))`. This clip reads the parameters once more, too.
     Adaptive(AdaptiveClip),
     /// `c*sign(g)` where the global norm exceeds `c`.
     Sign(f64),
@@ -36,7 +36,7 @@ pub enum Clip {
 pub struct AdaptiveClip {
     /// The largest share of the parameters' norm, above 0. Default 0.01.
     pub clip: f64,
-    /// What stands in for the norm of parameters near 0, above 0. Default 1e-3.
+    /// The least norm that the parameters of a tensor count as, above 0. Default 1e-3.
     pub eps: f64,
 }
 
@@ -126,11 +126,11 @@ fn exceeds<F: Real>(measured: Measured<F>, limit: F) -> bool {
 numbers! {
     /// The clip's numbers of a tensor.
     Numbers {
-        /// The largest number of a gradient that is clipped by value; what one clipped by sign becomes.
+        /// By value: the largest number that stays. By sign: what a number becomes, apart from its sign.
         limit,
-        /// A power of two that brings gradients of a large norm near 1.
+        /// By a norm: the power of two that gradients are multiplied by first, to bring a large norm near 1.
         coarse,
-        /// What they are multiplied by then. By sign: 1 where the clip acts, else 0.
+        /// By a norm: what they are multiplied by then. By sign: 1 where the clip acts, else 0.
         fine,
     }
 }

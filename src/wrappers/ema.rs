@@ -11,18 +11,18 @@ use crate::wrapper::{Moment, Setting, Wrapper};
 
 /// A running mean of the parameters (Polyak averaging). JSON: `{"decay": 0.999, "debias": false}`, the defaults.
 ///
-/// `e = decay*e + (1-decay)*p` after each applied step, `p` being what the step leaves, lookahead included. `e` starts
-/// as the parameters before a tensor's first step; with `debias` as 0, and is read as `e/(1-decay^n)` after `n` steps
-/// with the mean: those since it was switched on. Slot `ema`. Fused into the update: 8 bytes an element, 4 in a
-/// tensor's first step.
+/// `e = decay*e + (1-decay)*p` after each applied step, where `p` is what the step leaves, lookahead included. `e`
+/// starts as the parameters before a tensor's first step. With `debias` it starts as 0, and is read as
+/// `e/(1-decay^n)`, where `n` counts the steps since the mean was switched on. Slot `ema` per element. The update does
+/// this too: 8 bytes an element more, 4 in a tensor's first step.
 ///
 /// Source: Kingma and Ba 2015, section 7.2.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Ema {
-    /// At least 0 and below 1. Default 0.999.
+    /// How much of the mean a step keeps: at least 0 and below 1. Default 0.999.
     pub decay: f64,
-    /// Whether it starts at 0. Default false.
+    /// Whether the mean starts at 0 and is corrected for that where it is read. Default false.
     pub debias: bool,
 }
 

@@ -9,11 +9,11 @@ use crate::rule::Reject;
 use crate::rule::{Slot, numbers};
 use crate::wrapper::{Moment, Setting, Wrapper};
 
-/// Lookahead: slow parameters that the others return to. JSON: `{"k": 5, "alpha": 0.5}`.
+/// Lookahead: a slow copy of the parameters, to which they return at times. JSON: `{"k": 5, "alpha": 0.5}`.
 ///
 /// The slow copy starts as the parameters before a tensor's first step. After every `k`-th of its steps
-/// `slow += alpha*(p - slow); p <- slow`. The rule's own state is kept. Slot `lookahead_slow`. Fused into the update:
-/// 8 bytes an element in the `k`-th step, 4 in the first, none in the others.
+/// `slow += alpha*(p - slow); p <- slow`. The rule's own state stays as it is. Slot `lookahead_slow` per element. The
+/// update does this too: 8 bytes an element more in every `k`-th step, 4 in the first, none in the others.
 ///
 /// Source: Zhang et al. 2019, Algorithm 1.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,7 +21,7 @@ use crate::wrapper::{Moment, Setting, Wrapper};
 pub struct Lookahead {
     /// Steps from one pull to the next, at least 1. Default 5.
     pub k: u64,
-    /// How far the slow parameters go: above 0, at most 1. Default 0.5.
+    /// The share of the distance that the slow parameters go: above 0, at most 1. Default 0.5.
     pub alpha: f64,
 }
 

@@ -9,12 +9,13 @@ use crate::rule::Reject;
 use crate::rule::numbers;
 use crate::wrapper::{Decided, Measures, Moment, Setting, Wrapper};
 
-/// A scale of the loss that follows what the gradients bear. JSON:
+/// A scale of the loss that grows as long as the gradients stay finite. JSON:
 /// `{"init": 65536, "growth": 2, "backoff": 0.5, "interval": 2000}`, the defaults.
 ///
-/// The loss is multiplied by the scale before its gradients are computed, so that small ones stay above the smallest
-/// number of their format; the step divides by it. On a skipped step `scale *= backoff`, after `interval` good steps in
-/// a row `scale *= growth`, always within 2^-24 and 2^24. All numbers are powers of two, so that nothing is rounded.
+/// The caller multiplies the loss by the scale before computing its gradients, so that small gradients stay above the
+/// smallest number of their format; the step divides them by it. After a skipped step `scale *= backoff`, after
+/// `interval` good steps in a row `scale *= growth`, always within 2^-24 and 2^24. All these numbers are powers of two,
+/// so that nothing is rounded.
 ///
 /// Source: Micikevicius et al. 2018, section 3.2.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -22,9 +23,9 @@ use crate::wrapper::{Decided, Measures, Moment, Setting, Wrapper};
 pub struct LossScale {
     /// The first scale: a power of two from 2^-24 to 2^24. Default 65536.
     pub init: f64,
-    /// A power of two above 1, at most 2^24. Default 2.
+    /// What the scale is multiplied by to grow: a power of two above 1, at most 2^24. Default 2.
     pub growth: f64,
-    /// A power of two below 1, at least 2^-24. Default 0.5.
+    /// What the scale is multiplied by after a skipped step: a power of two below 1, at least 2^-24. Default 0.5.
     pub backoff: f64,
     /// Good steps in a row after which the scale grows, from 1 to 2^32 - 1. Default 2000.
     pub interval: u64,
@@ -90,7 +91,7 @@ impl Wrapper for LossScale {
         self.check_numbers()
     }
 
-    // Micro-batches are divided by the scale as they are added up.
+    // With several micro-batches, `accumulate` divides gradients by the scale as it adds them up.
     fn takes_part(&self, setting: Setting) -> bool {
         setting.batches == 1
     }

@@ -1,4 +1,4 @@
-//! Steps that are skipped. Twin: `shaders/wrappers/skip_nonfinite.wgsl`; the walk `decide` decides.
+//! Skipped steps. Twin: `shaders/wrappers/skip_nonfinite.wgsl`; the walk `decide` decides.
 
 use serde::{Deserialize, Serialize};
 

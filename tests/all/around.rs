@@ -45,7 +45,7 @@ fn schedules_scale_every_group_as_setting_its_numbers_would() {
         by_hand.reference.set_group(0, "momentum", 0.8 * momentum).unwrap();
         assert_eq!(by_schedule.optimizer.value("lr"), Ok(0.1 * factor));
         assert_eq!(by_schedule.optimizer.value("momentum"), Ok(0.5 * momentum));
-        // A tensor that sits out does not hold the schedule back.
+        // A tensor that takes no part does not hold the schedule back.
         let absent: &[&str] = if step == 1 { &["t0"] } else { &[] };
         for twin in [&mut by_schedule, &mut by_hand] {
             let worst = twin.step_without(absent);
@@ -305,7 +305,8 @@ fn lookahead_counts_the_steps_of_each_tensor() {
     assert_eq!(slow, twin.params.read_blocking("t18").unwrap(), "six steps: at a pull");
 }
 
-/// Steps, then all that a training is saved by in another optimizer, then a step of both: the same bits.
+/// Takes steps, sets in another optimizer all by which a training is resumed, and takes a step of both: they have the
+/// same bits.
 #[test]
 fn a_training_goes_on_with_the_same_bits() {
     let Some(gpu) = gpu("resumed trainings", ALL.len()) else { return };
@@ -430,7 +431,7 @@ fn evaluation_and_training_take_turns() {
         have += 1;
         let text = "training: the parameters are in training already";
         twin.refuses(row.name, text, |Parity { optimizer, params, .. }| optimizer.train(&*params));
-        // After a first step the slots that start as the parameter no longer do.
+        // After a first step, the slots that start as the parameter keep their values.
         let mut first = Parity::new(&gpu, &(row.default)().into(), &tensors(&SIZES), 1).midway(1);
         let worst = first.evaluate();
         assert!(worst.ulps <= bound(&gpu), "{} after a step: {}", row.name, worst.text);

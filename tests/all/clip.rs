@@ -110,7 +110,7 @@ fn what_is_not_finite_matches_the_reference_around_every_rule() {
                 let mut grads = loud(&mut twin, 1.0);
                 grads[1][1027] = bad;
                 twin.give(grads, &[]);
-                // What a rule keeps of NaN is its own business, but parameters are to say so.
+                // Whether a rule's state keeps a NaN is up to the rule, but parameters must show it.
                 for (tensor, expected) in tensors.iter().zip(&twin.values) {
                     let found = twin.params.read_blocking(&tensor.name).unwrap();
                     let same =
@@ -188,7 +188,7 @@ fn a_step_of_sgd_is_that_of_f64() {
                     if (p - g).abs() > f64::from(f32::MAX) {
                         continue;
                     }
-                    // Measured: 2.4e-7 of a sum over 5000, its root, a quotient and two products.
+                    // Measured: 2.4e-7, the error of a sum over 5000, its root, a quotient and two products.
                     let bound = 6e-7 * p.abs().max(g.abs()) + 1e-44;
                     let error = (f64::from(found) - (p - g)).abs();
                     assert!(error <= bound, "{name}, {clip:?}, element {i}: {found:e}, expected {:e}", p - g);

@@ -72,7 +72,7 @@ fn every_rule_keeps_a_mean_of_its_parameters() {
             let mut twin = Parity::new(&gpu, &Config::from(rule).wrap(Ema { decay: DECAY, debias }), &list, 51);
             let read = |twin: &Parity, i: usize| twin.params.read_blocking(&list[i].name).unwrap();
             let mut means: Vec<_> = (0..list.len()).map(|i| Mean::new(&read(&twin, i), debias)).collect();
-            // A look-ahead would have moved what sits out, and with a history nothing sits out.
+            // A look-ahead would have moved the tensors that take no part, and with a history all take part.
             let all_move = twin.optimizer.needs_look_ahead() || (row.default)().history().is_some();
             let some: &[&str] = if all_move { &[] } else { &["t3", "m0"] };
             for absent in [&[][..], some, &[]] {

@@ -1,6 +1,6 @@
-//! The engine: limits, slices, canaries, steps in flight, clocks, counts. No formula matters here, so three rules stand
-//! for all: one with state per element, one with sums, one with lookahead alone. Where cuts matter a fourth joins them,
-//! with rows and columns.
+//! The engine: limits, slices, canaries, steps in flight, clocks, counts. No formula matters here, so three
+//! configurations stand for all: one with state per element, one with sums, one with lookahead alone. Where cuts
+//! matter, a fourth joins them, with rows and columns.
 
 use crate::common::twin::{Parity, all_tensors, bound, noise, tensors};
 use crate::common::{device, gpu};
@@ -39,7 +39,7 @@ fn all_configs() -> impl Iterator<Item = Config> {
     configs().into_iter().chain([Config::from(Adafactor::default())])
 }
 
-/// All parameters and state slots after two steps from mid-training, as bits.
+/// Returns all parameters and state slots, as bits, after two steps from the midst of a training.
 fn outcome(gpu: &Gpu, config: &Config, tensors: &[TensorSpec]) -> (Vec<Vec<u32>>, Parity) {
     let mut twin = Parity::new(gpu, config, tensors, 11).midway(5);
     for _ in 0..2 {
@@ -78,7 +78,7 @@ fn tuning_and_shader_checks_change_no_bit() {
     let numbers = [(1, 1, false), (8, 8, true), (64, 2, false), (256, 4, false), (256, 8, true), (100, 1, false)];
     let Some(gpu) = gpu("tunings", 3 * numbers.len()) else { return };
     let tunings = numbers.map(|(lanes, chunk_blocks, shader_checks)| {
-        // The fewest bytes make a dispatch of each chunk.
+        // With the fewest bytes, each chunk takes a dispatch of its own.
         let dispatch_bytes = if lanes == 64 { 1 } else { gpu.tuning().dispatch_bytes };
         Tuning { lanes, chunk_blocks, shader_checks, dispatch_bytes, ..gpu.tuning() }
     });
@@ -406,7 +406,7 @@ fn an_encoding_given_up_without_a_word_keeps_no_memory_of_later_ones() {
     let mut encoder = gpu.device().create_command_encoder(&Default::default());
     let sent = twin.optimizer.encode(&mut encoder, &twin.params, &twin.grads).unwrap();
     gpu.queue().submit([encoder.finish()]);
-    // Whether the device is done or not.
+    // This must hold whether the device is done or not.
     assert!(twin.optimizer.undo(sent).is_err());
     gpu.device().poll(wgpu::PollType::wait_indefinitely()).unwrap();
     assert!(twin.optimizer.undo(sent).is_err());
@@ -429,7 +429,7 @@ fn a_parameter_that_sits_out_keeps_its_bytes_beside_one_that_does_not() {
     optimizer.step(&[Some(of(&params, 0)), None], &[Some(of(&grads, 0)), None]).unwrap();
     assert_eq!(read(&gpu, &params)[5..], words[5..]);
     assert_ne!(read(&gpu, &params)[..5], words[..5]);
-    // The bytes of a parameter that sits out may be another's gradient.
+    // The bytes of a parameter that takes no part may be another tensor's gradient.
     let mut optimizer = Optimizer::new(&gpu, &list, config.clone()).unwrap();
     let shared = [Some(of(&params, 0)), Some(of(&grads, 0))];
     optimizer.step(&shared, &[None, Some(of(&params, 0))]).unwrap();

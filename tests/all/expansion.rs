@@ -221,9 +221,9 @@ fn only_the_glue_declares_bindings() {
     }
 }
 
-/// `<rule>.<skeleton>.<access>.wgsl`: the text of the rule's default options, within all wrappers where the walk is theirs
-/// alone; with `.f16` behind the access, for
-/// gradients in that format. An empty file of another name adds it.
+/// `<rule>.<skeleton>.<access>.wgsl` is the text for the rule's default options, within all wrappers where the walk is
+/// theirs alone; `.f16` behind the access is for gradients in that format. To keep another text, add an empty file of
+/// its name.
 #[test]
 fn texts_are_those_in_the_folder() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/expansion");

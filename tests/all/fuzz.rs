@@ -1,5 +1,5 @@
-//! Random sequences of steps, bad steps, undone steps, frozen and added tensors, rates, moves, saves and loads run on the
-//! optimizer and on the reference, and both have the same bits.
+//! Random sequences of steps, bad steps, undone steps, frozen and added tensors, rates, moves, saves and loads run on
+//! the optimizer and on the reference, and both have the same bits.
 
 use crate::common::twin;
 
@@ -65,7 +65,7 @@ struct Fuzz {
     done: Vec<String>,
 }
 
-/// How many of each kind there were, over all configurations.
+/// How many moves of each kind there were, over all configurations.
 #[derive(Debug, Default)]
 struct Counts {
     applied: usize,
@@ -113,7 +113,7 @@ impl Fuzz {
         self.rng.random_range(0..of) == 0
     }
 
-    /// Gradients of a step, perhaps none of some tensors, perhaps one that no step can use.
+    /// Makes the gradients of a step. Some tensors may have none, and one gradient may be such that no step can use it.
     fn grads(&mut self) -> Vec<Option<ArrayD<f32>>> {
         let absences = !self.optimizer.needs_look_ahead() && self.chance(3);
         let bad = self.chance(3);
@@ -173,7 +173,7 @@ impl Fuzz {
         self.reference.step(&mut self.values, grads).expect("a step");
     }
 
-    /// One of the things that a training may do. Between micro-batches, or where it makes no sense, a step instead.
+    /// Makes one of the moves that a training may make; between micro-batches, or where it makes no sense, a step.
     fn act(&mut self, i: usize, counts: &mut Counts) {
         let params = |fuzz: &Self| -> Vec<Slice<'static>> {
             // The arenas live as long as the test.
@@ -294,7 +294,7 @@ impl Fuzz {
             for slot in self.optimizer.slots(&tensor.name).expect("a known tensor") {
                 let found = self.optimizer.state_blocking(&tensor.name, slot).expect("a readback");
                 let expected = self.reference.state(&tensor.name, slot).expect("a known slot");
-                // What lies there between a step and the next look-ahead, or micro-batch, says nothing.
+                // What this slot holds between a step and the next look-ahead, or micro-batch, has no meaning.
                 if slot != "before_look_ahead" && slot != "accumulated" {
                     same(&self.gpu, &found, &expected, || context(&format!("{slot} of {}", tensor.name), self));
                 }

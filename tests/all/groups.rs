@@ -513,7 +513,8 @@ fn an_added_group_takes_what_the_top_level_has_now() {
     reference.freeze("*").unwrap();
 
     let decay = |decay: f64| WeightDecay::Independent(decay);
-    // `bb` would match `b`, too, which keeps its group; `c` goes to the top level, `aa` to the group of before.
+    // The new group's pattern would match `b`, too, which keeps its group; `c` goes to the top level, `aa` to the group
+    // that was there before.
     let group = Group::new(["b*", "d"]).set("weight_decay", decay(0.5)).schedule("lr", Schedule::custom(|t| t as f64));
     reference.add_group(group, &[one("bb"), one("c"), one("d"), one("aa")]).unwrap();
     assert_eq!(reference.value("lr"), Ok(0.05));

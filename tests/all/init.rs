@@ -1,5 +1,5 @@
-//! Initialisers: the GPU has the CPU's bits, values follow their distributions, orthogonal tensors are, and nothing else
-//! is touched.
+//! Initialisers: the GPU has the CPU's bits, values follow their distributions, orthogonal tensors are orthogonal, and
+//! no other byte changes.
 
 use crate::common::{device, gpu};
 use crate::languages::{parse, write_all};
@@ -61,7 +61,7 @@ fn on(gpu: &Gpu, tensor: &TensorSpec, init: &Init, seed: u64) -> Vec<f32> {
 
 #[test]
 fn philox_gives_the_published_numbers() {
-    // Random123, examples/kat_vectors: philox4x32 10.
+    // These are the known answers of Random123, examples/kat_vectors: philox4x32 10.
     let rows = [
         ([0; 4], [0; 2], [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]),
         ([u32::MAX; 4], [u32::MAX; 2], [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]),
@@ -74,7 +74,7 @@ fn philox_gives_the_published_numbers() {
     for ([a, b, c, d], key, expected) in rows {
         assert_eq!(philox([[a, b], [c, d]], key), expected);
     }
-    // FNV-1a's published ones.
+    // These are FNV-1a's published values.
     assert_eq!(
         [stream(""), stream("a"), stream("foobar")],
         [0xcbf2_9ce4_8422_2325, 0xaf63_dc4c_8601_ec8c, 0x8594_4171_f739_67e8]
@@ -564,7 +564,7 @@ fn bad_slices_are_refused_and_nothing_is_written() {
     }
     let arena = Arena::new(&gpu, &[tensor]).unwrap();
     check("no such tensor", &arena.init("v", &Init::Zeros, 1).unwrap_err(), "tensor v is unknown; there are w");
-    // What follows an error works.
+    // After an error the next call works.
     arena.init("w", &Init::Constant(1.0), 1).unwrap();
     assert_eq!(arena.read_blocking("w").unwrap(), [1.0; 4]);
 }

@@ -2,7 +2,8 @@
 //!
 //! `cargo xtask test parity::` runs those of one module. Tests run beside each other in one process, so none may change
 //! what the process shares: no environment variable, no working directory. A test that needs a process of its own
-//! starts one, as `replay` does. Counts of what was made belong to a `Gpu` or its device, and each test asks for its own.
+//! starts one, as `replay` does. Counts of what was made belong to a `Gpu` or its device, and each test asks for its
+//! own.
 
 #[cfg(feature = "gpu")]
 mod common;

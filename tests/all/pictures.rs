@@ -1,4 +1,5 @@
-//! The pictures of docs/pictures: those that crates/pictures draws and the drawings of the documents, shown, whole and small.
+//! The pictures of docs/pictures, those that crates/pictures draws and the drawings of the documents: each is shown
+//! somewhere, whole and small.
 
 use std::fs;
 use std::path::Path;

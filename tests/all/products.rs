@@ -8,7 +8,7 @@ use wgpu_optim::rule::{AnyRule, Product};
 use wgpu_optim::rules::ALL;
 use wgpu_optim::{Arena, Config, Gpu, Optimizer, TensorSpec, Tuning};
 
-/// Matrices larger than a part of a product in one way or the other, and of one row or column.
+/// Matrices larger than a tile of a product in one dimension or the other, and of one row or column.
 const SHAPES: [&[usize]; 9] =
     [&[200, 130], &[130, 261], &[129, 65], &[65, 129], &[1, 700], &[700, 1], &[64, 3, 3, 3], &[33, 33], &[4, 4]];
 
@@ -90,7 +90,7 @@ fn iterated(rule: &dyn AnyRule, value: f64) -> f64 {
 
 #[test]
 fn singular_values_are_those_that_the_coefficients_promise() {
-    // Rules whose update is the last product alone, times the learning rate.
+    // These are the rules whose update is the last product alone, times the learning rate.
     let plain = r#"{"lr": 1, "momentum": 0, "adjust_lr": "none", "weight_decay": "none"}"#;
     let fields: serde_json::Map<_, _> = serde_json::from_str(plain).unwrap();
     let rows = ALL.iter().filter(|row| (row.default)().has_products() && !(row.default)().has_lines());

@@ -122,7 +122,7 @@ fn one_dispatch_gives_the_bits_of_many_and_two_runs_give_the_same() {
         assert_eq!((report.windows, report.dispatches), (report.variants, dispatches), "{name}: {report:?}");
         if of_model {
             assert_eq!(together.words(), again.words(), "{name} in two runs");
-            continue; // What a tensor does hangs on all others.
+            continue; // what a tensor does depends on all others
         }
         let twin = Parity::new(&gpu, &config, &tensors, 4).midway(9);
         let starts: Vec<_> = twin.values.iter().map(|values| values.iter().copied().collect::<Vec<_>>()).collect();
@@ -162,7 +162,7 @@ fn nothing_is_made_after_the_first_step() {
             twin.optimizer.step(&twin.params, &twin.grads).unwrap();
         }
         assert_eq!(gpu.counts(), ours, "{name}");
-        // Objects of the case before may go in the meantime.
+        // Objects of the case before may be freed in the meantime.
         let now = hal_counts(&gpu);
         assert!(now[0] <= hal[0] && now[1] <= hal[1], "{name}: wgpu counts {now:?} after {hal:?}");
     }

@@ -65,8 +65,8 @@ fn the_readme_is_short() {
     );
 }
 
-/// Cargo packs the crate as it would to publish it, without building it. The package has what its users need to read and
-/// to build, and is small.
+/// Cargo packs the crate as it would to publish it, without building it. The package has what its users need to read
+/// and to build, and is small.
 #[test]
 fn the_package_is_small() {
     let folder = tempfile::tempdir().unwrap();
@@ -118,7 +118,8 @@ fn every_file_is_on_the_map() {
         for file in files(&root(folder)) {
             let name = file.strip_prefix(root("")).unwrap().to_str().unwrap().replace('\\', "/");
             let source = [".rs", ".wgsl"].iter().any(|end| name.ends_with(end));
-            // Rules, wrappers, composed texts and pages of the guide are named by their folders, so that a new one needs no line.
+            // Rules, wrappers, composed texts and pages of the guide are named by their folders, so that a new one
+            // needs no line.
             let named = ["/rules/", "/wrappers/", "/expansion/", "/guide/"].iter().any(|folder| name.contains(folder));
             if source && !named && !map.contains(&format!("`{name}`")) {
                 missing.push(name);
@@ -162,8 +163,8 @@ fn line(row: &RuleEntry) -> String {
     format!("| {} |\n", cells.join(" | "))
 }
 
-/// The libraries whose recorded runs of this optimizer `tests/all/golden.rs` repeats. Where no library has a case's formula,
-/// its record is the formula itself in f64.
+/// The libraries whose recorded runs of this optimizer `tests/all/golden.rs` repeats. Where no library has a case's
+/// formula, its record is the formula itself in f64.
 fn sources(name: &str) -> String {
     let table = read("tests/golden/README.md");
     let cases = table.lines().filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |")?.split_once(" | "));
@@ -218,8 +219,8 @@ fn range(numbers: impl Iterator<Item = usize>) -> String {
     }
 }
 
-/// The README as rustdoc is to show it: pictures are part of the page, so that it needs no network; pages of the guide are
-/// modules; other files of the package are where docs.rs shows them, and what the package lacks has no link.
+/// The README as rustdoc is to show it. Pictures are part of the page, so that it needs no network; pages of the guide
+/// are modules; links to other files of the package lead to docs.rs, and files that the package lacks have no link.
 fn crate_page(readme: &str) -> String {
     let manifest = read("Cargo.toml");
     let (_, include) = manifest.split_once("\ninclude = [").expect("Cargo.toml lists what the package includes");
@@ -247,7 +248,7 @@ fn crate_page(readme: &str) -> String {
     page.lines().filter(comment).map(|line| line.to_string() + "\n").collect()
 }
 
-/// A picture as the address of itself.
+/// A `data:` address that holds the picture itself.
 fn data_uri(picture: &str) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let kind = if picture.ends_with(".svg") { "svg+xml" } else { "png" };

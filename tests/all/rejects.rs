@@ -63,16 +63,16 @@ fn every_option_is_checked_for_type_and_range() {
                 _ if default.is_array() => format!("configuration: {name}: ..."),
                 _ => format!("configuration: {name}: invalid type: {kind}, expected ..."),
             };
-            // An option that is none by default may be said to be.
+            // An option that is none by default may also be given as none.
             if wrong != default {
                 refused(&what, with(wrong), &text);
             }
         }
-        // An option that is negative has its bounds on the other side.
+        // The bounds of a negative option lie on the other side of 0.
         let side = if default.as_f64().is_some_and(|default| default < 0.0) { -1.0 } else { 1.0 };
         for value in [1e39, 1e300, -1.0].map(|value| side * value) {
             let text = match default {
-                // A count.
+                // The option is a count.
                 _ if default.is_u64() => format!("configuration: {name}: invalid type: floating point ..."),
                 _ => format!("{name} is {}, must be ...", short(value)),
             };
@@ -355,7 +355,8 @@ fn the_reference_refuses_arrays_that_do_not_fit() {
 
 // The GPU.
 
-/// What bad buffers are made of. The arenas hold `t0` of 8 elements at byte 0, `t1` of 3 at 256 and `t2` of 1000 at 512.
+/// What bad buffers are made of. The arenas hold `t0` of 8 elements at byte 0, `t1` of 3 at 256 and `t2` of 1000 at
+/// 512.
 #[derive(Clone, Copy)]
 struct Given<'a> {
     params: &'a Arena,

@@ -28,7 +28,7 @@ fn quick_scale() -> LossScale {
     LossScale { init: 8.0, growth: 2.0, backoff: 0.25, interval: 2 }
 }
 
-/// The rule with a check alone, and with all that counts applied steps.
+/// The rule with `skip_nonfinite` alone, and with all wrappers and schedules that count applied steps.
 fn both(rule: Box<dyn AnyRule>) -> [Config; 2] {
     let scheduled = rule.options().contains(&"lr");
     let checked = Config::from(rule).wrap(SkipNonfinite(true));
@@ -135,7 +135,7 @@ fn counts_beyond_32_bits_follow_the_applied_steps() {
     }
 }
 
-/// One rule with state per element is enough where none matters.
+/// One rule with state per element is enough where the rule does not matter.
 fn plain() -> Config {
     config(json!({"optimizer": "adamw", "lr": 0.05, "skip_nonfinite": true}))
 }

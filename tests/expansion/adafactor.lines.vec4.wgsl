@@ -1,25 +1,25 @@
 // adafactor / lines / param f32, grad f32, vec4. Composed by wgpu-optim 0.2.0.
 
-// Shared vocabulary of the rules: pure functions of numbers.
+// Pure functions of numbers, which every rule may call.
 // Twin: src/parts.rs
 
-// Both weights come from the host: 1 - f32(0.999) is off by 1.3e-5.
+// A step of a running mean. The host computes both weights: 1 - f32(0.999) is off by 1.3e-5.
 fn ema(old: f32, new_value: f32, keep: f32, take: f32) -> f32 {
     return keep * old + take * new_value;
 }
 
-// On the bits: naga writes x != x as an ordered compare, which is false for NaN.
+// The function tests the bits, since naga writes x != x as an ordered comparison, which is false for NaN.
 fn is_nan(x: f32) -> bool {
     return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u;
 }
 
-// Not max, which may drop a NaN.
+// Returns x, or the bound where x is below it. The built-in max may drop a NaN; this keeps it.
 fn at_least(x: f32, bound: f32) -> f32 {
     return select(x, bound, x < bound);
 }
 
-// The angle of the point (x, y) with x at least 0, from -pi/2 to pi/2; 0 for the origin. The built-in atan of a device
-// is any number near it.
+// Returns the angle of the point (x, y), where x is at least 0: from -pi/2 to pi/2, and 0 for the origin. It uses no
+// built-in atan, for which WGSL allows an error of 4096 units in the last place.
 fn angle(y: f32, x: f32) -> f32 {
     let size = abs(y);
     if (size == 0.0) {
@@ -50,20 +50,20 @@ fn encode_f32(numbers: vec4<f32>) -> vec4<u32> {
     return bitcast<vec4<u32>>(numbers);
 }
 
-// Adafactor: gradients over a root mean square that is kept by rows and columns (Shazeer and Stern 2018, Algorithms 4
-// and 5).
+// Adafactor: gradients over a root mean square, of which matrices keep rows and columns alone (Shazeer and Stern 2018,
+// Algorithms 4 and 5).
 // Twin: src/rules/adafactor.rs
 
-override FACTORED: bool = false; // a tensor of rank 2 or more
+override FACTORED: bool = false; // the tensor has rank 2 or more, and row and col in place of v
 
 struct Hyper {
-    keep: f32,
-    take: f32,
-    rate: f32,
+    keep: f32, // the weights of the old number
+    take: f32, // and of the new one in a running mean
+    rate: f32, // the relative step
     eps1: f32,
-    floor: f32, // its square, and at least f32's least normal number
-    eps2: f32,
-    d: f32,
+    floor: f32, // the square of eps1, but at least f32's least normal number
+    eps2: f32, // the least root mean square of parameters that steps are relative to
+    d: f32, // the largest root mean square of an update
 }
 struct State { v: f32, row: f32, col: f32 }
 struct Tensor { scale: f32 } // what normalised gradients are multiplied by
@@ -81,7 +81,7 @@ fn finish_row(h: Hyper, row: f32, mean: f32) -> f32 {
 }
 
 fn measure(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> vec2<f32> {
-    // Without the root: a walk of sums that is bound by arithmetic.
+    // The square of what direction multiplies by the scale, computed without the root: arithmetic bounds this walk.
     return vec2<f32>(g * g / at_least(square(h, g, s), h.floor), p * p);
 }
 
@@ -94,7 +94,7 @@ fn direction(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> f3
     return k.scale * g / sqrt(at_least(square(h, g, s), h.floor));
 }
 
-// The mean square of the gradient.
+// Returns the mean square of the gradient, and advances v.
 fn square(h: Hyper, g: f32, s: ptr<function, State>) -> f32 {
     if (FACTORED) {
         return (*s).row * (*s).col;
@@ -129,7 +129,7 @@ fn moved(h: Hyper, p: f32, s: ptr<function, State>) -> f32 {
 }
 
 // What every walk does around a rule, whatever the rule.
-// Twin: `Common` in src/rule.rs
+// Twin: `Common` in src/rule/kernel.rs
 
 // Each switch is on where any group of the dispatch needs it. A group that does not need it has the number that changes
 // nothing.
@@ -173,7 +173,7 @@ override COPIES: bool = false;
 // the whole shader, so one eight a workgroup is fastest there.
 override LANES: u32 = 256u;
 
-// Numbers that each tensor has in scratch.
+// How many numbers each tensor has in scratch.
 override TENSOR_NUMBERS: u32 = 0u;
 
 struct Common {
@@ -192,7 +192,7 @@ fn entry_index(group: vec3<u32>, groups: vec3<u32>) -> u32 {
     return clocks[DISPATCH_FIRST] + group.y * groups.x + group.x;
 }
 
-// Vectors of four that hold so many elements.
+// How many vectors of four hold so many elements.
 fn quads(len: u32) -> u32 {
     return (len + 3u) / 4u;
 }
@@ -204,7 +204,7 @@ fn hidden_zero(len: u32) -> u32 {
     return len >> 31u;
 }
 
-// Whether the tensor sits this step out. `apply` looks at UNDONE before.
+// Whether the tensor takes no part in this step. `apply` looks at UNDONE before.
 fn is_absent(record: u32) -> bool {
     return record >= UNDONE;
 }
@@ -225,30 +225,30 @@ const OUT_OF_TURN: u32 = 2u; // for a step that is skipped
 
 const DISPATCH_FIRST: u32 = 0u; // The first entry of the table.
 const DISPATCH_END: u32 = 1u; // The entry behind the last one.
-const DISPATCH_ROWS: u32 = 2u; // Where the row of piece 0 would stand, counted from here, modulo 2^32.
-const DISPATCH_STEP: u32 = 3u; // Where the words of the step stand, counted from here.
+const DISPATCH_ROWS: u32 = 2u; // Where the row of piece 0 would stand, counted from this dispatch's words, modulo 2^32.
+const DISPATCH_STEP: u32 = 3u; // Where the words of the step stand, counted from this dispatch's words.
 const DISPATCH_WORDS: u32 = 4u;
 
-const ROW_PARAM: u32 = 0u; // Elements before the parameters.
-const ROW_GRAD: u32 = 1u; // Elements before the gradients.
+const ROW_PARAM: u32 = 0u; // How many elements of the page come before the parameters.
+const ROW_GRAD: u32 = 1u; // How many elements of the page come before the gradients.
 const ROW_WORDS: u32 = 2u;
 
-// A part of a matrix, or several whole matrices where these are small. One workgroup takes it.
+// A rectangle of a matrix, or several whole matrices where these are small. One workgroup takes it.
 struct Tile {
     tensor: u32, // the tensor's place in the list
-    len: u32, // elements
-    piece: u32, // the piece of the tensor that it is a part of
-    first: u32, // elements of the piece before the first
-    width: u32, // elements of a row that lie in the tile
-    row_sums: u32, // where the sums over rows go: to the bound lines where matrices are small, else to scratch, as shares
+    len: u32, // how many elements the tile has
+    piece: u32, // the piece of the tensor that the tile belongs to
+    first: u32, // how many elements of the piece come before the tile's first
+    width: u32, // how many elements of a row lie in the tile
+    row_sums: u32, // where the sums over rows go: to the bound lines where matrices are small, else as shares to scratch
     column_sums: u32, // where the sums over columns go, likewise
     seen_rows: u32, // where what elements see of the rows stands in the bound lines, where matrices are small
     rows: u32, // rows of a matrix
     columns: u32, // columns of a matrix
-    product: u32, // where what the last product has of the first element stands in the bound work buffer
-    param: u32, // Elements before the parameters.
-    grad: u32, // Elements before the gradients.
-    out: u32, // Elements before the place that the new parameters go to.
+    product: u32, // where the last product has the first element's place in the bound work buffer
+    param: u32, // How many elements of the page come before the parameters.
+    grad: u32, // How many elements of the page come before the gradients.
+    out: u32, // How many elements of the page come before the place that the new parameters go to.
     param_page: u32, // The page of the parameters.
     grad_page: u32, // The page of the gradients.
     out_page: u32, // The page that the new parameters go to, `ABSENT` for a tensor that is not in this step.
@@ -284,7 +284,8 @@ fn load_entry(i: u32) -> Tile {
     );
 }
 
-// Where the tensor's numbers stand among the words, as the host wrote it, or why the tensor has none in this step.
+// Returns where the tensor's record stands, as the host wrote it, or ABSENT or UNDONE where the tensor has none in this
+// step.
 fn load_record(tensor: u32) -> u32 {
     let words = clocks[DISPATCH_STEP];
     let record = clocks[words + tensor];
@@ -354,11 +355,12 @@ fn divide(x: u32, by: u32) -> u32 {
     return quotient;
 }
 
-// The rule has no products.
+// The rule takes no products, so there is nothing to load.
 fn load_product_four(tile: Tile, down: u32, across: u32) -> vec4<f32> {
     return vec4<f32>();
 }
 
+// The numbers of rows and columns stand in a buffer of their own.
 fn load_line(at: u32) -> f32 {
     return lines[at];
 }
@@ -367,7 +369,7 @@ fn store_line(at: u32, number: f32) {
     lines[at] = number;
 }
 
-// A tile's share in the sum over a row or column that other tiles share.
+// What a tile adds to the sum over a row or column that reaches into other tiles.
 fn load_share(at: u32) -> f32 {
     return bitcast<f32>(scratch[at]);
 }
@@ -378,7 +380,7 @@ fn store_share(at: u32, sum: f32) {
 
 
 // The gradient as the rule sees it: behind the wrappers' hooks, after maximize and L2 decay.
-// Twin: `prepare` in src/rule.rs
+// Twin: `prepare` in src/rule/kernel.rs
 
 fn prepare(c: Common, w: Wrapped, p: f32, raw: f32) -> f32 {
     var g = wrapped_gradient(w, raw);

@@ -1,25 +1,25 @@
 // adam / apply / param f32, grad f32, scalar. Composed by wgpu-optim 0.2.0.
 
-// Shared vocabulary of the rules: pure functions of numbers.
+// Pure functions of numbers, which every rule may call.
 // Twin: src/parts.rs
 
-// Both weights come from the host: 1 - f32(0.999) is off by 1.3e-5.
+// A step of a running mean. The host computes both weights: 1 - f32(0.999) is off by 1.3e-5.
 fn ema(old: f32, new_value: f32, keep: f32, take: f32) -> f32 {
     return keep * old + take * new_value;
 }
 
-// On the bits: naga writes x != x as an ordered compare, which is false for NaN.
+// The function tests the bits, since naga writes x != x as an ordered comparison, which is false for NaN.
 fn is_nan(x: f32) -> bool {
     return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u;
 }
 
-// Not max, which may drop a NaN.
+// Returns x, or the bound where x is below it. The built-in max may drop a NaN; this keeps it.
 fn at_least(x: f32, bound: f32) -> f32 {
     return select(x, bound, x < bound);
 }
 
-// The angle of the point (x, y) with x at least 0, from -pi/2 to pi/2; 0 for the origin. The built-in atan of a device
-// is any number near it.
+// Returns the angle of the point (x, y), where x is at least 0: from -pi/2 to pi/2, and 0 for the origin. It uses no
+// built-in atan, for which WGSL allows an error of 4096 units in the last place.
 fn angle(y: f32, x: f32) -> f32 {
     let size = abs(y);
     if (size == 0.0) {
@@ -54,10 +54,10 @@ fn encode_f32(numbers: vec4<f32>) -> vec4<u32> {
 // Algorithm 2; clipped updates: Wortsman et al. 2023, Algorithm 2; a mean square a row: Zhang et al. 2024, section 2).
 // Twin: src/rules/adam.rs
 
-override EPS_INSIDE: bool = false;
+override EPS_INSIDE: bool = false; // eps stands under the root
 override AMSGRAD: u32 = 0u; // 0 off, 1 raw, 2 corrected
 override RMS_CLIP: bool = false; // the rate of a tensor falls where its update is large
-override ROWS: bool = false; // a row has one v
+override ROWS: bool = false; // all elements of a row share one v
 
 struct Hyper {
     beta1: f32,
@@ -65,11 +65,11 @@ struct Hyper {
     beta2: f32,
     one_minus_beta2: f32,
     step: f32, // lr over the first bias correction
-    correction2: f32, // what v or its root is multiplied by
+    correction2: f32, // what v (EPS_INSIDE, or AMSGRAD 2), else its root, is multiplied by
     eps: f32,
-    correction_v: f32, // what v is multiplied by
+    correction_v: f32, // what v is multiplied by where the update is measured
     eps_squared: f32,
-    rms: f32, // the root mean square of gradients over v above which the rate falls
+    rms: f32, // the root mean square of g over the root of v, above which the rate falls
 }
 struct State { m: f32, v: f32, vmax: f32 }
 struct Tensor { scale: f32 } // what the rate is multiplied by
@@ -122,7 +122,7 @@ fn direction(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> f3
     return step * m / (sqrt(v) * h.correction2 + h.eps);
 }
 
-// The mean square of the gradient: of a row it is new already.
+// Returns the mean square of the gradient. A row's v comes from finish_line, so it has this step's gradients already.
 fn square(h: Hyper, g: f32, v: f32) -> f32 {
     if (ROWS) {
         return v;
@@ -151,7 +151,7 @@ fn moved(h: Hyper, p: f32, s: ptr<function, State>) -> f32 {
 }
 
 // What every walk does around a rule, whatever the rule.
-// Twin: `Common` in src/rule.rs
+// Twin: `Common` in src/rule/kernel.rs
 
 // Each switch is on where any group of the dispatch needs it. A group that does not need it has the number that changes
 // nothing.
@@ -195,7 +195,7 @@ override COPIES: bool = false;
 // the whole shader, so one eight a workgroup is fastest there.
 override LANES: u32 = 256u;
 
-// Numbers that each tensor has in scratch.
+// How many numbers each tensor has in scratch.
 override TENSOR_NUMBERS: u32 = 0u;
 
 struct Common {
@@ -214,7 +214,7 @@ fn entry_index(group: vec3<u32>, groups: vec3<u32>) -> u32 {
     return clocks[DISPATCH_FIRST] + group.y * groups.x + group.x;
 }
 
-// Vectors of four that hold so many elements.
+// How many vectors of four hold so many elements.
 fn quads(len: u32) -> u32 {
     return (len + 3u) / 4u;
 }
@@ -226,7 +226,7 @@ fn hidden_zero(len: u32) -> u32 {
     return len >> 31u;
 }
 
-// Whether the tensor sits this step out. `apply` looks at UNDONE before.
+// Whether the tensor takes no part in this step. `apply` looks at UNDONE before.
 fn is_absent(record: u32) -> bool {
     return record >= UNDONE;
 }
@@ -246,21 +246,21 @@ const OUT_OF_TURN: u32 = 2u; // for a step that is skipped
 
 const DISPATCH_FIRST: u32 = 0u; // The first entry of the table.
 const DISPATCH_END: u32 = 1u; // The entry behind the last one.
-const DISPATCH_ROWS: u32 = 2u; // Where the row of piece 0 would stand, counted from here, modulo 2^32.
-const DISPATCH_STEP: u32 = 3u; // Where the words of the step stand, counted from here.
+const DISPATCH_ROWS: u32 = 2u; // Where the row of piece 0 would stand, counted from this dispatch's words, modulo 2^32.
+const DISPATCH_STEP: u32 = 3u; // Where the words of the step stand, counted from this dispatch's words.
 const DISPATCH_WORDS: u32 = 4u;
 
-const ROW_PARAM: u32 = 0u; // Elements before the parameters.
-const ROW_GRAD: u32 = 1u; // Elements before the gradients.
+const ROW_PARAM: u32 = 0u; // How many elements of the page come before the parameters.
+const ROW_GRAD: u32 = 1u; // How many elements of the page come before the gradients.
 const ROW_WORDS: u32 = 2u;
 
 // Adjacent elements of a tensor, which one workgroup takes.
 struct Chunk {
     tensor: u32, // the tensor's place in the list
-    len: u32, // elements
-    piece: u32, // the piece of the tensor that it is a part of
-    first: u32, // elements of the piece before the first
-    state: u32, // vectors of four of the bound state before the first
+    len: u32, // how many elements the chunk has
+    piece: u32, // the piece of the tensor that the chunk belongs to
+    first: u32, // how many elements of the piece come before the chunk
+    state: u32, // how many vectors of four of the bound state come before the chunk
     partial: u32, // where the chunk's partial result stands in scratch
     column_numbers: u32, // where the columns of the first element's matrix stand in the bound lines
     seen_rows: u32, // where what elements see of the first element's row stands in the bound lines
@@ -271,9 +271,9 @@ struct Chunk {
     product: u32, // where the last product of the tensor's matrix stands in the bound work buffer
     start: u32, // where the first product finds that matrix
     turned: u32, // where the first product finds its transpose
-    param: u32, // Elements before the parameters.
-    grad: u32, // Elements before the gradients.
-    out: u32, // Elements before the place that the new parameters go to.
+    param: u32, // How many elements of the page come before the parameters.
+    grad: u32, // How many elements of the page come before the gradients.
+    out: u32, // How many elements of the page come before the place that the new parameters go to.
     param_page: u32, // The page of the parameters.
     grad_page: u32, // The page of the gradients.
     out_page: u32, // The page that the new parameters go to, `ABSENT` for a tensor that is not in this step.
@@ -314,7 +314,8 @@ fn load_entry(i: u32) -> Chunk {
     );
 }
 
-// Where the tensor's numbers stand among the words, as the host wrote it, or why the tensor has none in this step.
+// Returns where the tensor's record stands, as the host wrote it, or ABSENT or UNDONE where the tensor has none in this
+// step.
 fn load_record(tensor: u32) -> u32 {
     let words = clocks[DISPATCH_STEP];
     let record = clocks[words + tensor];
@@ -447,7 +448,7 @@ fn load_factor(tensor: u32) -> f32 {
 }
 
 // The gradient as the rule sees it: behind the wrappers' hooks, after maximize and L2 decay.
-// Twin: `prepare` in src/rule.rs
+// Twin: `prepare` in src/rule/kernel.rs
 
 fn prepare(c: Common, w: Wrapped, p: f32, raw: f32) -> f32 {
     var g = wrapped_gradient(w, raw);

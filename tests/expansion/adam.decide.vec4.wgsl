@@ -1,25 +1,25 @@
 // decide / param f32, vec4. Composed by wgpu-optim 0.2.0.
 
-// Shared vocabulary of the rules: pure functions of numbers.
+// Pure functions of numbers, which every rule may call.
 // Twin: src/parts.rs
 
-// Both weights come from the host: 1 - f32(0.999) is off by 1.3e-5.
+// A step of a running mean. The host computes both weights: 1 - f32(0.999) is off by 1.3e-5.
 fn ema(old: f32, new_value: f32, keep: f32, take: f32) -> f32 {
     return keep * old + take * new_value;
 }
 
-// On the bits: naga writes x != x as an ordered compare, which is false for NaN.
+// The function tests the bits, since naga writes x != x as an ordered comparison, which is false for NaN.
 fn is_nan(x: f32) -> bool {
     return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u;
 }
 
-// Not max, which may drop a NaN.
+// Returns x, or the bound where x is below it. The built-in max may drop a NaN; this keeps it.
 fn at_least(x: f32, bound: f32) -> f32 {
     return select(x, bound, x < bound);
 }
 
-// The angle of the point (x, y) with x at least 0, from -pi/2 to pi/2; 0 for the origin. The built-in atan of a device
-// is any number near it.
+// Returns the angle of the point (x, y), where x is at least 0: from -pi/2 to pi/2, and 0 for the origin. It uses no
+// built-in atan, for which WGSL allows an error of 4096 units in the last place.
 fn angle(y: f32, x: f32) -> f32 {
     let size = abs(y);
     if (size == 0.0) {
@@ -40,7 +40,7 @@ fn angle(y: f32, x: f32) -> f32 {
     return select(part_of_quarter, -part_of_quarter, y < 0.0);
 }
 
-// Gradients of a loss that was multiplied by a scale are divided by it (Micikevicius et al. 2018, section 3.2).
+// The caller multiplies the loss by a scale, so this divides gradients by it (Micikevicius et al. 2018, section 3.2).
 // Twin: src/wrappers/loss_scale.rs
 
 struct LossScaleNumbers {
@@ -51,12 +51,12 @@ fn loss_scale_gradient(n: LossScaleNumbers, g: f32) -> f32 {
     return g * n.unscale;
 }
 
-// The bits of the scale after a step, and how many good steps it has held for.
+// Returns the bits of the scale after a step, and for how many good steps it has stood. It stays within 2^-24 and 2^24.
 fn loss_scale_after(
     scale: f32, good: u32, is_skipped: bool, growth: f32, backoff: f32, interval: u32,
 ) -> vec2<u32> {
     if (is_skipped) {
-        return vec2<u32>(bitcast<u32>(max(scale * backoff, bitcast<f32>(0x33800000u))), 0u); // 2^-24
+        return vec2<u32>(bitcast<u32>(max(scale * backoff, bitcast<f32>(0x33800000u))), 0u);
     }
     if (good + 1u >= interval) {
         return vec2<u32>(bitcast<u32>(min(scale * growth, 16777216.0)), 0u);
@@ -76,14 +76,14 @@ const CLIP_SIGN: u32 = 5u;
 override CLIP_KIND: u32 = CLIP_VALUE;
 
 struct ClipNumbers {
-    limit: f32, // the largest number of a gradient that is clipped by value; what one clipped by sign becomes
-    coarse: f32, // by a norm: a power of two that brings gradients of a large norm near 1,
-    fine: f32, // and what they are multiplied by then; by sign: 1 where the clip acts
+    limit: f32, // by value: the largest number that stays; by sign: what a number becomes, apart from its sign
+    coarse: f32, // by a norm: the power of two that gradients are multiplied by first, to bring a large norm near 1
+    fine: f32, // by a norm: what they are multiplied by then; by sign: 1 where the clip acts, else 0
 }
 
 fn clip_gradient(n: ClipNumbers, g: f32) -> f32 {
     if (CLIP_KIND == CLIP_VALUE) {
-        // Not clamp, which may drop a NaN.
+        // The built-in clamp may drop a NaN.
         return select(select(g, -n.limit, g < -n.limit), n.limit, g > n.limit);
     }
     if (CLIP_KIND == CLIP_SIGN) {
@@ -92,20 +92,20 @@ fn clip_gradient(n: ClipNumbers, g: f32) -> f32 {
     return g * n.coarse * n.fine;
 }
 
-// An infinite norm makes 0 of every gradient but the infinite ones, which must not look plausible; a norm that is NaN
-// reaches every element.
+// Where a norm is infinite, the clip makes 0 of every gradient but the infinite ones, whose parameters become NaN so
+// that they do not look plausible. Where a norm is NaN, every parameter becomes NaN.
 fn clip_is_lost(n: ClipNumbers, raw: u32) -> bool {
     let by_norm = CLIP_KIND != CLIP_VALUE && CLIP_KIND != CLIP_SIGN;
     return by_norm && ((raw & 0x7fffffffu) > 0x7f7fffffu || is_nan(n.fine));
 }
 
-// Whether all gradients together decide, not those of each tensor.
+// Whether the norm over all gradients decides, not that of each tensor.
 fn clip_takes_all() -> bool {
     return CLIP_KIND == CLIP_GLOBAL_NORM || CLIP_KIND == CLIP_SIGN;
 }
 
-// `coarse` and `fine` of a tensor, as bits. A root is a norm and the power of two that it was multiplied by; `worst` is
-// the worst kind of number among the gradients: 2 for infinity, 3 for NaN.
+// Returns `coarse` and `fine` of a tensor, as bits. `root` and `of_params` each hold a norm and the power of two that
+// it was multiplied by. `worst` is the worst kind of number among the gradients: 2 for infinity, 3 for NaN.
 fn clip_factors(root: vec2<f32>, of_params: vec2<f32>, worst: u32, limit: f32, eps: f32) -> vec2<u32> {
     let one = bitcast<u32>(1.0);
     if (CLIP_KIND == CLIP_VALUE) {
@@ -135,7 +135,7 @@ fn clip_factors(root: vec2<f32>, of_params: vec2<f32>, worst: u32, limit: f32, e
 }
 
 // What every walk does around a rule, whatever the rule.
-// Twin: `Common` in src/rule.rs
+// Twin: `Common` in src/rule/kernel.rs
 
 // Each switch is on where any group of the dispatch needs it. A group that does not need it has the number that changes
 // nothing.
@@ -179,7 +179,7 @@ override COPIES: bool = false;
 // the whole shader, so one eight a workgroup is fastest there.
 override LANES: u32 = 256u;
 
-// Numbers that each tensor has in scratch.
+// How many numbers each tensor has in scratch.
 override TENSOR_NUMBERS: u32 = 0u;
 
 struct Common {
@@ -198,7 +198,7 @@ fn entry_index(group: vec3<u32>, groups: vec3<u32>) -> u32 {
     return clocks[DISPATCH_FIRST] + group.y * groups.x + group.x;
 }
 
-// Vectors of four that hold so many elements.
+// How many vectors of four hold so many elements.
 fn quads(len: u32) -> u32 {
     return (len + 3u) / 4u;
 }
@@ -210,7 +210,7 @@ fn hidden_zero(len: u32) -> u32 {
     return len >> 31u;
 }
 
-// Whether the tensor sits this step out. `apply` looks at UNDONE before.
+// Whether the tensor takes no part in this step. `apply` looks at UNDONE before.
 fn is_absent(record: u32) -> bool {
     return record >= UNDONE;
 }
@@ -227,13 +227,13 @@ const OUT_OF_TURN: u32 = 2u; // for a step that is skipped
 
 const DISPATCH_FIRST: u32 = 0u; // The first entry of the table.
 const DISPATCH_END: u32 = 1u; // The entry behind the last one.
-const DISPATCH_ROWS: u32 = 2u; // Where the row of piece 0 would stand, counted from here, modulo 2^32.
-const DISPATCH_STEP: u32 = 3u; // Where the words of the step stand, counted from here.
+const DISPATCH_ROWS: u32 = 2u; // Where the row of piece 0 would stand, counted from this dispatch's words, modulo 2^32.
+const DISPATCH_STEP: u32 = 3u; // Where the words of the step stand, counted from this dispatch's words.
 const DISPATCH_WORDS: u32 = 4u;
 
 const CONTROL_SCALE: u32 = 0u; // f32: what the coming loss is multiplied by. The caller may bind it, so it is the first word.
 const CONTROL_UNSCALE: u32 = 1u; // f32: one over the loss scale of the step's gradients.
-const CONTROL_GOOD: u32 = 2u; // Good steps since the loss scale changed last.
+const CONTROL_GOOD: u32 = 2u; // How many good steps there have been since the loss scale changed last.
 const CONTROL_SKIPPED: u32 = 3u; // 0 where the step is applied, 1 where it is skipped, `OUT_OF_TURN` where it ran out of order.
 const CONTROL_SCALE_USED: u32 = 4u; // f32: the loss scale of the step's gradients.
 const CONTROL_ALL: u32 = 5u; // What was measured of all gradients together.
@@ -246,7 +246,7 @@ const CONTROL_WORDS: u32 = 44u;
 
 const TENSOR_RECORD: u32 = 0u; // Where the tensor's record starts in control, or `ABSENT`, or `UNDONE`.
 const TENSOR_COARSE: u32 = 1u; // f32: a clip multiplies the tensor's gradients by this power of two first,
-const TENSOR_FINE: u32 = 2u; // f32: and by this number then.
+const TENSOR_FINE: u32 = 2u; // f32: and by this number after that.
 const TENSOR_MEASURED: u32 = 3u; // What was measured of the tensor's gradients.
 const TENSOR_WORDS: u32 = 8u;
 
@@ -254,19 +254,19 @@ const STEP_TENSORS: u32 = 0u; // How many tensors there are.
 const STEP_STAGES: u32 = 1u; // What the walk `decide` does: bits of `stage`.
 const STEP_WORLDS: u32 = 2u; // Where the table of worlds stands in the step: for each world where its words stand.
 const STEP_RECORDS: u32 = 3u; // Where records stand in control.
-const STEP_RECORD_LEN: u32 = 4u; // Words of a record.
+const STEP_RECORD_LEN: u32 = 4u; // How many words a record has.
 const STEP_NORMS: u32 = 5u; // Where norms stand in control.
 const STEP_BEFORE: u32 = 6u; // The number of the step that must have run last.
 const STEP_AFTER: u32 = 7u; // The number of this step.
 const STEP_CLIP_LIMIT: u32 = 8u; // f32: the clip's limit.
-const STEP_CLIP_EPS: u32 = 9u; // f32: the least norm of parameters that an adaptive clip reckons with.
-const STEP_CLIP_OPTION: u32 = 10u; // Which option written on the device the clip's limit is, or `ABSENT`.
+const STEP_CLIP_EPS: u32 = 9u; // f32: the least norm that an adaptive clip takes parameters to have.
+const STEP_CLIP_OPTION: u32 = 10u; // Which of the options that the device writes is the clip's limit, or `ABSENT`.
 const STEP_SKIPS: u32 = 11u; // Whether a step may be skipped.
-const STEP_INTERVAL: u32 = 12u; // Good steps after which the loss scale grows; 0 without loss scale.
+const STEP_INTERVAL: u32 = 12u; // After how many good steps the loss scale grows; 0 without loss scale.
 const STEP_GROWTH: u32 = 13u; // f32: what the loss scale grows by.
 const STEP_BACKOFF: u32 = 14u; // f32: what the loss scale shrinks by.
-const STEP_BATCHES: u32 = 15u; // f32: micro-batches of a step.
-const STEP_OPTIONS: u32 = 16u; // Where the options that are written on the device stand in control.
+const STEP_BATCHES: u32 = 15u; // f32: how many micro-batches the step has.
+const STEP_OPTIONS: u32 = 16u; // Where the options that the device writes stand in control.
 const STEP_OPTIONS_COUNT: u32 = 17u; // How many such options there are.
 const STEP_OTHERS: u32 = 18u; // How many other optimizers share the decision.
 const STEP_WORDS: u32 = 19u;
@@ -284,7 +284,7 @@ const NORMS_WORDS: u32 = 1u;
 const WORLD_APPLIED: u32 = 0u; // The world that is true next where the step is applied.
 const WORLD_SKIPPED: u32 = 1u; // The world that is true next where the step is skipped.
 const WORLD_CLOCKS: u32 = 2u; // How many clocks there are.
-const WORLD_CLOCK_OF: u32 = 3u; // Where the step says which clock each tensor has: one word a tensor, `ABSENT` for a tensor that sits out.
+const WORLD_CLOCK_OF: u32 = 3u; // Where the step says which clock each tensor has: one word each, `ABSENT` for a tensor that takes no part.
 const WORLD_WORDS: u32 = 4u;
 
 const STAGE_MEASURE: u32 = 1u;
@@ -292,7 +292,7 @@ const STAGE_DECIDE: u32 = 2u;
 const STAGE_SELECT: u32 = 4u;
 const STAGE_ADVANCE: u32 = 8u;
 
-// A word of the step, which the host wrote.
+// Returns a word of the step, which the host wrote.
 fn load_word(at: u32) -> u32 {
     return clocks[clocks[DISPATCH_STEP] + at];
 }
@@ -320,7 +320,7 @@ fn load_unscale() -> f32 {
     return bitcast<f32>(inverse(control[CONTROL_SCALE]));
 }
 
-// Where the words of a tensor start in control.
+// Returns where the words of a tensor start in `control`.
 fn of_tensor(tensor: u32) -> u32 {
     return CONTROL_WORDS + TENSOR_WORDS * tensor;
 }
@@ -362,12 +362,12 @@ fn store_all(node: Node) {
     store_node(CONTROL_ALL, node);
 }
 
-// Option `i` of those that are written on the device.
+// Returns option `i` of those that the device writes.
 fn load_option(i: u32) -> f32 {
     return bitcast<f32>(control[load_word(STEP_OPTIONS) + i]);
 }
 
-// What the other optimizer `i` has measured of all its gradients.
+// Returns what another optimizer of the step, number `i`, has measured of all its gradients.
 fn load_other(i: u32) -> Node {
     return load_node(CONTROL_OTHERS + MEASURED_WORDS * i);
 }

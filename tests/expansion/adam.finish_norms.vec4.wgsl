@@ -1,25 +1,25 @@
 // finish_norms / param f32, vec4. Composed by wgpu-optim 0.2.0.
 
-// Shared vocabulary of the rules: pure functions of numbers.
+// Pure functions of numbers, which every rule may call.
 // Twin: src/parts.rs
 
-// Both weights come from the host: 1 - f32(0.999) is off by 1.3e-5.
+// A step of a running mean. The host computes both weights: 1 - f32(0.999) is off by 1.3e-5.
 fn ema(old: f32, new_value: f32, keep: f32, take: f32) -> f32 {
     return keep * old + take * new_value;
 }
 
-// On the bits: naga writes x != x as an ordered compare, which is false for NaN.
+// The function tests the bits, since naga writes x != x as an ordered comparison, which is false for NaN.
 fn is_nan(x: f32) -> bool {
     return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u;
 }
 
-// Not max, which may drop a NaN.
+// Returns x, or the bound where x is below it. The built-in max may drop a NaN; this keeps it.
 fn at_least(x: f32, bound: f32) -> f32 {
     return select(x, bound, x < bound);
 }
 
-// The angle of the point (x, y) with x at least 0, from -pi/2 to pi/2; 0 for the origin. The built-in atan of a device
-// is any number near it.
+// Returns the angle of the point (x, y), where x is at least 0: from -pi/2 to pi/2, and 0 for the origin. It uses no
+// built-in atan, for which WGSL allows an error of 4096 units in the last place.
 fn angle(y: f32, x: f32) -> f32 {
     let size = abs(y);
     if (size == 0.0) {
@@ -41,7 +41,7 @@ fn angle(y: f32, x: f32) -> f32 {
 }
 
 // What every walk does around a rule, whatever the rule.
-// Twin: `Common` in src/rule.rs
+// Twin: `Common` in src/rule/kernel.rs
 
 // Each switch is on where any group of the dispatch needs it. A group that does not need it has the number that changes
 // nothing.
@@ -85,7 +85,7 @@ override COPIES: bool = false;
 // the whole shader, so one eight a workgroup is fastest there.
 override LANES: u32 = 256u;
 
-// Numbers that each tensor has in scratch.
+// How many numbers each tensor has in scratch.
 override TENSOR_NUMBERS: u32 = 0u;
 
 struct Common {
@@ -104,7 +104,7 @@ fn entry_index(group: vec3<u32>, groups: vec3<u32>) -> u32 {
     return clocks[DISPATCH_FIRST] + group.y * groups.x + group.x;
 }
 
-// Vectors of four that hold so many elements.
+// How many vectors of four hold so many elements.
 fn quads(len: u32) -> u32 {
     return (len + 3u) / 4u;
 }
@@ -116,7 +116,7 @@ fn hidden_zero(len: u32) -> u32 {
     return len >> 31u;
 }
 
-// Whether the tensor sits this step out. `apply` looks at UNDONE before.
+// Whether the tensor takes no part in this step. `apply` looks at UNDONE before.
 fn is_absent(record: u32) -> bool {
     return record >= UNDONE;
 }
@@ -135,13 +135,13 @@ const OUT_OF_TURN: u32 = 2u; // for a step that is skipped
 
 const DISPATCH_FIRST: u32 = 0u; // The first entry of the table.
 const DISPATCH_END: u32 = 1u; // The entry behind the last one.
-const DISPATCH_ROWS: u32 = 2u; // Where the row of piece 0 would stand, counted from here, modulo 2^32.
-const DISPATCH_STEP: u32 = 3u; // Where the words of the step stand, counted from here.
+const DISPATCH_ROWS: u32 = 2u; // Where the row of piece 0 would stand, counted from this dispatch's words, modulo 2^32.
+const DISPATCH_STEP: u32 = 3u; // Where the words of the step stand, counted from this dispatch's words.
 const DISPATCH_WORDS: u32 = 4u;
 
 const CONTROL_SCALE: u32 = 0u; // f32: what the coming loss is multiplied by. The caller may bind it, so it is the first word.
 const CONTROL_UNSCALE: u32 = 1u; // f32: one over the loss scale of the step's gradients.
-const CONTROL_GOOD: u32 = 2u; // Good steps since the loss scale changed last.
+const CONTROL_GOOD: u32 = 2u; // How many good steps there have been since the loss scale changed last.
 const CONTROL_SKIPPED: u32 = 3u; // 0 where the step is applied, 1 where it is skipped, `OUT_OF_TURN` where it ran out of order.
 const CONTROL_SCALE_USED: u32 = 4u; // f32: the loss scale of the step's gradients.
 const CONTROL_ALL: u32 = 5u; // What was measured of all gradients together.
@@ -154,7 +154,7 @@ const CONTROL_WORDS: u32 = 44u;
 
 const TENSOR_RECORD: u32 = 0u; // Where the tensor's record starts in control, or `ABSENT`, or `UNDONE`.
 const TENSOR_COARSE: u32 = 1u; // f32: a clip multiplies the tensor's gradients by this power of two first,
-const TENSOR_FINE: u32 = 2u; // f32: and by this number then.
+const TENSOR_FINE: u32 = 2u; // f32: and by this number after that.
 const TENSOR_MEASURED: u32 = 3u; // What was measured of the tensor's gradients.
 const TENSOR_WORDS: u32 = 8u;
 
@@ -162,19 +162,19 @@ const STEP_TENSORS: u32 = 0u; // How many tensors there are.
 const STEP_STAGES: u32 = 1u; // What the walk `decide` does: bits of `stage`.
 const STEP_WORLDS: u32 = 2u; // Where the table of worlds stands in the step: for each world where its words stand.
 const STEP_RECORDS: u32 = 3u; // Where records stand in control.
-const STEP_RECORD_LEN: u32 = 4u; // Words of a record.
+const STEP_RECORD_LEN: u32 = 4u; // How many words a record has.
 const STEP_NORMS: u32 = 5u; // Where norms stand in control.
 const STEP_BEFORE: u32 = 6u; // The number of the step that must have run last.
 const STEP_AFTER: u32 = 7u; // The number of this step.
 const STEP_CLIP_LIMIT: u32 = 8u; // f32: the clip's limit.
-const STEP_CLIP_EPS: u32 = 9u; // f32: the least norm of parameters that an adaptive clip reckons with.
-const STEP_CLIP_OPTION: u32 = 10u; // Which option written on the device the clip's limit is, or `ABSENT`.
+const STEP_CLIP_EPS: u32 = 9u; // f32: the least norm that an adaptive clip takes parameters to have.
+const STEP_CLIP_OPTION: u32 = 10u; // Which of the options that the device writes is the clip's limit, or `ABSENT`.
 const STEP_SKIPS: u32 = 11u; // Whether a step may be skipped.
-const STEP_INTERVAL: u32 = 12u; // Good steps after which the loss scale grows; 0 without loss scale.
+const STEP_INTERVAL: u32 = 12u; // After how many good steps the loss scale grows; 0 without loss scale.
 const STEP_GROWTH: u32 = 13u; // f32: what the loss scale grows by.
 const STEP_BACKOFF: u32 = 14u; // f32: what the loss scale shrinks by.
-const STEP_BATCHES: u32 = 15u; // f32: micro-batches of a step.
-const STEP_OPTIONS: u32 = 16u; // Where the options that are written on the device stand in control.
+const STEP_BATCHES: u32 = 15u; // f32: how many micro-batches the step has.
+const STEP_OPTIONS: u32 = 16u; // Where the options that the device writes stand in control.
 const STEP_OPTIONS_COUNT: u32 = 17u; // How many such options there are.
 const STEP_OTHERS: u32 = 18u; // How many other optimizers share the decision.
 const STEP_WORDS: u32 = 19u;
@@ -189,12 +189,12 @@ const MEASURED_WORDS: u32 = 5u;
 // A tensor whose chunks have left partial results, which one workgroup combines.
 struct TensorSums {
     tensor: u32, // the tensor's place in the list
-    len: u32, // elements
+    len: u32, // how many elements the tensor has
     partials: u32, // how many partial results there are
     stride: u32, // words from one partial result to the next
     partial: u32, // where the first partial result stands in scratch
     rows: u32, // rows of the tensor's matrix, where its rule takes products
-    columns: u32, // columns of it
+    columns: u32, // columns of that matrix
 }
 
 // Entry `i` of the table. Behind the last one of the dispatch are empty ones.
@@ -215,7 +215,7 @@ fn load_entry(i: u32) -> TensorSums {
     );
 }
 
-// A word of the step, which the host wrote.
+// Returns a word of the step, which the host wrote.
 fn load_word(at: u32) -> u32 {
     return clocks[clocks[DISPATCH_STEP] + at];
 }
@@ -264,7 +264,7 @@ fn store_partial(at: u32, node: Node) {
     scratch[at + MEASURED_KIND] = node.kind;
 }
 
-// Where the words of a tensor start in control.
+// Returns where the words of a tensor start in `control`.
 fn of_tensor(tensor: u32) -> u32 {
     return CONTROL_WORDS + TENSOR_WORDS * tensor;
 }
@@ -306,12 +306,12 @@ fn store_all(node: Node) {
     store_node(CONTROL_ALL, node);
 }
 
-// Option `i` of those that are written on the device.
+// Returns option `i` of those that the device writes.
 fn load_option(i: u32) -> f32 {
     return bitcast<f32>(control[load_word(STEP_OPTIONS) + i]);
 }
 
-// What the other optimizer `i` has measured of all its gradients.
+// Returns what another optimizer of the step, number `i`, has measured of all its gradients.
 fn load_other(i: u32) -> Node {
     return load_node(CONTROL_OTHERS + MEASURED_WORDS * i);
 }

@@ -1,25 +1,25 @@
 // normuon / sums / param f32, grad f32, vec4. Composed by wgpu-optim 0.2.0.
 
-// Shared vocabulary of the rules: pure functions of numbers.
+// Pure functions of numbers, which every rule may call.
 // Twin: src/parts.rs
 
-// Both weights come from the host: 1 - f32(0.999) is off by 1.3e-5.
+// A step of a running mean. The host computes both weights: 1 - f32(0.999) is off by 1.3e-5.
 fn ema(old: f32, new_value: f32, keep: f32, take: f32) -> f32 {
     return keep * old + take * new_value;
 }
 
-// On the bits: naga writes x != x as an ordered compare, which is false for NaN.
+// The function tests the bits, since naga writes x != x as an ordered comparison, which is false for NaN.
 fn is_nan(x: f32) -> bool {
     return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u;
 }
 
-// Not max, which may drop a NaN.
+// Returns x, or the bound where x is below it. The built-in max may drop a NaN; this keeps it.
 fn at_least(x: f32, bound: f32) -> f32 {
     return select(x, bound, x < bound);
 }
 
-// The angle of the point (x, y) with x at least 0, from -pi/2 to pi/2; 0 for the origin. The built-in atan of a device
-// is any number near it.
+// Returns the angle of the point (x, y), where x is at least 0: from -pi/2 to pi/2, and 0 for the origin. It uses no
+// built-in atan, for which WGSL allows an error of 4096 units in the last place.
 fn angle(y: f32, x: f32) -> f32 {
     let size = abs(y);
     if (size == 0.0) {
@@ -54,8 +54,8 @@ fn encode_f32(numbers: vec4<f32>) -> vec4<u32> {
 // Twin: src/rules/normuon.rs
 
 override NESTEROV: bool = true;
-override ADJUST: u32 = 0u; // 0 original, 1 as AdamW, 2 spectral, 3 none
-override MATCH_RMS: bool = false; // the update is as large as AdamW's, else as before the division
+override ADJUST: u32 = 0u; // how the rate follows the shape: 0 original, 1 as AdamW, 2 spectral, 3 not at all
+override MATCH_RMS: bool = false; // the update's root mean square is 0.2; else its norm is that before the division
 
 struct Hyper {
     lr: f32,
@@ -67,9 +67,9 @@ struct Hyper {
     eps: f32,
     eps_row: f32,
 }
-struct State { m: f32, v: f32, x: f32 } // the momentum, the row's mean square, and what the iteration makes
+struct State { m: f32, v: f32, x: f32 } // the momentum, the row's mean square, and what the iteration makes of m
 struct Tensor {
-    norm: f32, // what the matrix is divided by at first
+    norm: f32, // what the matrix is divided by before the iteration
     factor: f32, // what lr is multiplied by for the shape
     scale: f32, // what the divided rows are multiplied by
 }
@@ -124,12 +124,12 @@ fn direction(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> f3
     return h.lr * k.scale * normalised(h, *s);
 }
 
-// An element over the root mean square of its row.
+// Returns an element over the root mean square of its row.
 fn normalised(h: Hyper, s: State) -> f32 {
     return s.x / (sqrt(s.v) + h.eps_row);
 }
 
-// The momentum, with Nesterov's step ahead of it.
+// Returns the momentum; with NESTEROV, the momentum as the same gradient would move it once more.
 fn update_of(h: Hyper, g: f32, s: State) -> f32 {
     if (NESTEROV) {
         return ema(s.m, g, h.momentum, h.one_minus_momentum);
@@ -150,7 +150,7 @@ fn moved(h: Hyper, p: f32, s: ptr<function, State>) -> f32 {
 }
 
 // What every walk does around a rule, whatever the rule.
-// Twin: `Common` in src/rule.rs
+// Twin: `Common` in src/rule/kernel.rs
 
 // Each switch is on where any group of the dispatch needs it. A group that does not need it has the number that changes
 // nothing.
@@ -194,7 +194,7 @@ override COPIES: bool = false;
 // the whole shader, so one eight a workgroup is fastest there.
 override LANES: u32 = 256u;
 
-// Numbers that each tensor has in scratch.
+// How many numbers each tensor has in scratch.
 override TENSOR_NUMBERS: u32 = 0u;
 
 struct Common {
@@ -213,7 +213,7 @@ fn entry_index(group: vec3<u32>, groups: vec3<u32>) -> u32 {
     return clocks[DISPATCH_FIRST] + group.y * groups.x + group.x;
 }
 
-// Vectors of four that hold so many elements.
+// How many vectors of four hold so many elements.
 fn quads(len: u32) -> u32 {
     return (len + 3u) / 4u;
 }
@@ -225,7 +225,7 @@ fn hidden_zero(len: u32) -> u32 {
     return len >> 31u;
 }
 
-// Whether the tensor sits this step out. `apply` looks at UNDONE before.
+// Whether the tensor takes no part in this step. `apply` looks at UNDONE before.
 fn is_absent(record: u32) -> bool {
     return record >= UNDONE;
 }
@@ -247,12 +247,12 @@ const OUT_OF_TURN: u32 = 2u; // for a step that is skipped
 
 const DISPATCH_FIRST: u32 = 0u; // The first entry of the table.
 const DISPATCH_END: u32 = 1u; // The entry behind the last one.
-const DISPATCH_ROWS: u32 = 2u; // Where the row of piece 0 would stand, counted from here, modulo 2^32.
-const DISPATCH_STEP: u32 = 3u; // Where the words of the step stand, counted from here.
+const DISPATCH_ROWS: u32 = 2u; // Where the row of piece 0 would stand, counted from this dispatch's words, modulo 2^32.
+const DISPATCH_STEP: u32 = 3u; // Where the words of the step stand, counted from this dispatch's words.
 const DISPATCH_WORDS: u32 = 4u;
 
-const ROW_PARAM: u32 = 0u; // Elements before the parameters.
-const ROW_GRAD: u32 = 1u; // Elements before the gradients.
+const ROW_PARAM: u32 = 0u; // How many elements of the page come before the parameters.
+const ROW_GRAD: u32 = 1u; // How many elements of the page come before the gradients.
 const ROW_WORDS: u32 = 2u;
 
 const SUM_FIRST: u32 = 0u; // f32: the first number of `measure`, combined.
@@ -262,10 +262,10 @@ const SUM_WORDS: u32 = 2u;
 // Adjacent elements of a tensor, which one workgroup takes.
 struct Chunk {
     tensor: u32, // the tensor's place in the list
-    len: u32, // elements
-    piece: u32, // the piece of the tensor that it is a part of
-    first: u32, // elements of the piece before the first
-    state: u32, // vectors of four of the bound state before the first
+    len: u32, // how many elements the chunk has
+    piece: u32, // the piece of the tensor that the chunk belongs to
+    first: u32, // how many elements of the piece come before the chunk
+    state: u32, // how many vectors of four of the bound state come before the chunk
     partial: u32, // where the chunk's partial result stands in scratch
     column_numbers: u32, // where the columns of the first element's matrix stand in the bound lines
     seen_rows: u32, // where what elements see of the first element's row stands in the bound lines
@@ -276,9 +276,9 @@ struct Chunk {
     product: u32, // where the last product of the tensor's matrix stands in the bound work buffer
     start: u32, // where the first product finds that matrix
     turned: u32, // where the first product finds its transpose
-    param: u32, // Elements before the parameters.
-    grad: u32, // Elements before the gradients.
-    out: u32, // Elements before the place that the new parameters go to.
+    param: u32, // How many elements of the page come before the parameters.
+    grad: u32, // How many elements of the page come before the gradients.
+    out: u32, // How many elements of the page come before the place that the new parameters go to.
     param_page: u32, // The page of the parameters.
     grad_page: u32, // The page of the gradients.
     out_page: u32, // The page that the new parameters go to, `ABSENT` for a tensor that is not in this step.
@@ -319,7 +319,8 @@ fn load_entry(i: u32) -> Chunk {
     );
 }
 
-// Where the tensor's numbers stand among the words, as the host wrote it, or why the tensor has none in this step.
+// Returns where the tensor's record stands, as the host wrote it, or ABSENT or UNDONE where the tensor has none in this
+// step.
 fn load_record(tensor: u32) -> u32 {
     let words = clocks[DISPATCH_STEP];
     let record = clocks[words + tensor];
@@ -422,12 +423,13 @@ fn divide(x: u32, by: u32) -> u32 {
     return quotient;
 }
 
-// Words from one row of a matrix in the work buffer to the next.
+// Returns the number of words from one row of a matrix in `work` to the next.
 fn padded(columns: u32) -> u32 {
     return (columns + 3u) / 4u * 4u;
 }
 
-// The row and the column of four elements of a chunk. Behind the end they are those of the last element.
+// Returns the rows of four elements of a chunk, and leaves their columns in `columns`. Elements behind the chunk's end
+// have the places of its last element.
 fn rows_of(chunk: Chunk, q: u32, columns: ptr<function, vec4<u32>>) -> vec4<u32> {
     let i = min(vec4<u32>(4u * q) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(chunk.len - 1u)) + vec4<u32>(chunk.left);
     let down = vec4<u32>(
@@ -440,7 +442,7 @@ fn rows_of(chunk: Chunk, q: u32, columns: ptr<function, vec4<u32>>) -> vec4<u32>
     return down + vec4<u32>(chunk.top);
 }
 
-// What the last product has at the places of four elements.
+// Returns what the last product has at the places of four elements.
 fn load_product(chunk: Chunk, q: u32) -> vec4<f32> {
     var columns: vec4<u32>;
     let rows = rows_of(chunk, q, &columns);
@@ -448,7 +450,8 @@ fn load_product(chunk: Chunk, q: u32) -> vec4<f32> {
     return vec4<f32>(work[at.x], work[at.y], work[at.z], work[at.w]);
 }
 
-// Puts four numbers where products start. Those behind the end are dropped.
+// Puts four numbers into the matrix `X` from which products start, and into its transpose. Numbers of elements behind
+// the chunk's end are dropped.
 fn store_spread(chunk: Chunk, q: u32, numbers: vec4<f32>) {
     var columns: vec4<u32>;
     let rows = rows_of(chunk, q, &columns);
@@ -460,7 +463,7 @@ fn store_spread(chunk: Chunk, q: u32, numbers: vec4<f32>) {
     }
 }
 
-// The numbers of rows stand in the page of work, behind the matrices of their tensor.
+// The numbers of rows stand in the buffer `work`, behind the matrices of their tensor.
 fn load_line(at: u32) -> f32 {
     return work[at];
 }
@@ -500,8 +503,8 @@ fn load_lines(chunk: Chunk, q: u32, rows: ptr<function, vec4<f32>>, columns: ptr
     }
 }
 
-// The numbers of an element's row and column. The places in `at` are: the row's number and the first column's number in
-// the bound lines, then the element's column and row in its matrix.
+// Returns the numbers of an element's row and column. `at` holds where the row's number and the first column's number
+// lie among the numbers of lines, then the element's column and row in its matrix.
 fn load_crossing(at: vec4<u32>) -> vec2<f32> {
     var column = 0.0;
     if (COLUMNS) {
@@ -510,7 +513,7 @@ fn load_crossing(at: vec4<u32>) -> vec2<f32> {
     return vec2<f32>(load_line(at.x), column);
 }
 
-// The places of the next element, `i`. Behind the end of the chunk the last element's stay.
+// Returns the places of the next element, number `i` of the chunk; behind the chunk's end, those of the last element.
 fn next_crossing(chunk: Chunk, at: vec4<u32>, i: u32) -> vec4<u32> {
     let next = at + vec4<u32>(0u, 0u, 1u, 0u);
     let below = vec4<u32>(at.x + 1u, at.y, 0u, at.w + 1u);
@@ -549,7 +552,7 @@ fn store_partial(at: u32, numbers: vec2<u32>) {
 }
 
 // The gradient as the rule sees it: behind the wrappers' hooks, after maximize and L2 decay.
-// Twin: `prepare` in src/rule.rs
+// Twin: `prepare` in src/rule/kernel.rs
 
 fn prepare(c: Common, w: Wrapped, p: f32, raw: f32) -> f32 {
     var g = wrapped_gradient(w, raw);

@@ -1,25 +1,25 @@
 // prodigy / finish_model / param f32, vec4. Composed by wgpu-optim 0.2.0.
 
-// Shared vocabulary of the rules: pure functions of numbers.
+// Pure functions of numbers, which every rule may call.
 // Twin: src/parts.rs
 
-// Both weights come from the host: 1 - f32(0.999) is off by 1.3e-5.
+// A step of a running mean. The host computes both weights: 1 - f32(0.999) is off by 1.3e-5.
 fn ema(old: f32, new_value: f32, keep: f32, take: f32) -> f32 {
     return keep * old + take * new_value;
 }
 
-// On the bits: naga writes x != x as an ordered compare, which is false for NaN.
+// The function tests the bits, since naga writes x != x as an ordered comparison, which is false for NaN.
 fn is_nan(x: f32) -> bool {
     return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u;
 }
 
-// Not max, which may drop a NaN.
+// Returns x, or the bound where x is below it. The built-in max may drop a NaN; this keeps it.
 fn at_least(x: f32, bound: f32) -> f32 {
     return select(x, bound, x < bound);
 }
 
-// The angle of the point (x, y) with x at least 0, from -pi/2 to pi/2; 0 for the origin. The built-in atan of a device
-// is any number near it.
+// Returns the angle of the point (x, y), where x is at least 0: from -pi/2 to pi/2, and 0 for the origin. It uses no
+// built-in atan, for which WGSL allows an error of 4096 units in the last place.
 fn angle(y: f32, x: f32) -> f32 {
     let size = abs(y);
     if (size == 0.0) {
@@ -55,7 +55,7 @@ fn encode_f32(numbers: vec4<f32>) -> vec4<u32> {
 // Twin: src/rules/prodigy.rs
 
 override BIAS_CORRECTION: bool = false;
-override SAFEGUARD: bool = false; // the estimate's sums leave the learning rate out
+override SAFEGUARD: bool = false; // the weights of gradients in s leave the learning rate out
 
 struct Hyper {
     lr: f32,
@@ -71,11 +71,11 @@ struct Hyper {
 }
 struct State { m: f32, v: f32, s: f32, p0: f32 }
 struct Tensor {
-    d: f32,
-    d_max: f32,
-    num: f32,
+    d: f32, // the estimate
+    d_max: f32, // the largest estimate so far
+    num: f32, // its numerator
     bc1: f32, // 1 - beta1^k after k steps
-    bc2: f32,
+    bc2: f32, // 1 - beta2^k
     rate: f32, // what lr is multiplied by in this step
 }
 
@@ -122,7 +122,7 @@ fn direction(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> f3
     return k.rate * h.lr * (*s).m / (sqrt((*s).v) + k.d * h.eps);
 }
 
-// What lr is multiplied by: the estimate, and the corrections of the step's count.
+// Returns what lr is multiplied by: the estimate, and the bias corrections of the step that is being made.
 fn rate_of(h: Hyper, k: Tensor) -> f32 {
     if (!BIAS_CORRECTION) {
         return k.d;
@@ -153,7 +153,7 @@ fn moved(h: Hyper, p: f32, s: ptr<function, State>) -> f32 {
 }
 
 // What every walk does around a rule, whatever the rule.
-// Twin: `Common` in src/rule.rs
+// Twin: `Common` in src/rule/kernel.rs
 
 // Each switch is on where any group of the dispatch needs it. A group that does not need it has the number that changes
 // nothing.
@@ -197,7 +197,7 @@ override COPIES: bool = false;
 // the whole shader, so one eight a workgroup is fastest there.
 override LANES: u32 = 256u;
 
-// Numbers that each tensor has in scratch.
+// How many numbers each tensor has in scratch.
 override TENSOR_NUMBERS: u32 = 0u;
 
 struct Common {
@@ -216,7 +216,7 @@ fn entry_index(group: vec3<u32>, groups: vec3<u32>) -> u32 {
     return clocks[DISPATCH_FIRST] + group.y * groups.x + group.x;
 }
 
-// Vectors of four that hold so many elements.
+// How many vectors of four hold so many elements.
 fn quads(len: u32) -> u32 {
     return (len + 3u) / 4u;
 }
@@ -228,7 +228,7 @@ fn hidden_zero(len: u32) -> u32 {
     return len >> 31u;
 }
 
-// Whether the tensor sits this step out. `apply` looks at UNDONE before.
+// Whether the tensor takes no part in this step. `apply` looks at UNDONE before.
 fn is_absent(record: u32) -> bool {
     return record >= UNDONE;
 }
@@ -246,8 +246,8 @@ const OUT_OF_TURN: u32 = 2u; // for a step that is skipped
 
 const DISPATCH_FIRST: u32 = 0u; // The first entry of the table.
 const DISPATCH_END: u32 = 1u; // The entry behind the last one.
-const DISPATCH_ROWS: u32 = 2u; // Where the row of piece 0 would stand, counted from here, modulo 2^32.
-const DISPATCH_STEP: u32 = 3u; // Where the words of the step stand, counted from here.
+const DISPATCH_ROWS: u32 = 2u; // Where the row of piece 0 would stand, counted from this dispatch's words, modulo 2^32.
+const DISPATCH_STEP: u32 = 3u; // Where the words of the step stand, counted from this dispatch's words.
 const DISPATCH_WORDS: u32 = 4u;
 
 const SUM_FIRST: u32 = 0u; // f32: the first number of `measure`, combined.
@@ -256,8 +256,8 @@ const SUM_WORDS: u32 = 2u;
 
 // All tensors whose sums one workgroup combines.
 struct ModelSums {
-    tensor: u32, // a tensor's place in the list, which asks for nothing
-    len: u32, // 1: there is something to combine
+    tensor: u32, // a place in the list of tensors, which the walk does not use
+    len: u32, // 1, since there is something to combine
     tensors: u32, // how many tensors may have sums
 }
 
@@ -274,7 +274,8 @@ fn load_entry(i: u32) -> ModelSums {
     );
 }
 
-// Where the tensor's numbers stand among the words, as the host wrote it, or why the tensor has none in this step.
+// Returns where the tensor's record stands, as the host wrote it, or ABSENT or UNDONE where the tensor has none in this
+// step.
 fn load_record(tensor: u32) -> u32 {
     let words = clocks[DISPATCH_STEP];
     let record = clocks[words + tensor];

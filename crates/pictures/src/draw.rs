@@ -36,7 +36,7 @@ pub fn exit(result: Result<()>) -> ExitCode {
     }
 }
 
-/// The stroke of curve `i`: a colour, and thinner once they start again from the first.
+/// The stroke of curve `i`: a colour, and a thinner pen once the colours start again.
 pub fn pen(i: usize) -> ShapeStyle {
     COLOURS[i % COLOURS.len()].stroke_width(if i < COLOURS.len() { 4 } else { 2 })
 }
@@ -46,7 +46,7 @@ pub fn text(size: u32) -> TextStyle<'static> {
     ("sans-serif", size).into_text_style(&(1, 1))
 }
 
-/// The same, with its anchor halfway up: at its left end, its middle or its right end.
+/// Text whose anchor is halfway up, at its left end, its middle or its right end.
 pub fn anchored(size: u32, h: HPos) -> TextStyle<'static> {
     text(size).pos(Pos::new(h, VPos::Center))
 }
@@ -62,7 +62,7 @@ pub fn svg(size: (u32, u32), draw: impl FnOnce(&Area) -> Result<()>) -> Result<S
     Ok(svg)
 }
 
-/// Where pictures go.
+/// The options that say where pictures go.
 #[derive(clap::Args)]
 pub struct Out {
     /// The folder that the pictures are written to
@@ -96,7 +96,7 @@ impl Out {
         self.write(&format!("{name}.png"), &bytes)
     }
 
-    /// Writes a file, and says so. The folder is made where it is missing.
+    /// Writes a file, and prints its path. Makes the folder where it is missing.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let path = self.out.join(name);
         fs::create_dir_all(&self.out)
@@ -143,7 +143,7 @@ impl Palette {
         Palette { colours, nearest }
     }
 
-    /// The palette's number for each pixel of a picture that it was made of.
+    /// The palette's number for each pixel of one of the pictures that the palette was made of.
     pub fn indices(&self, picture: &tiny_skia::Pixmap) -> Vec<u8> {
         colours(picture).map(|colour| self.nearest[&colour]).collect()
     }

@@ -8,7 +8,8 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// An entry point of some WGSL text. Each of `groups` is a set of buffers, which a dispatch chooses from.
+    /// Makes a kernel of an entry point of some WGSL text. Each of `groups` is a set of buffers, of which a dispatch
+    /// chooses one.
     pub fn new(gpu: &Gpu, wgsl: &str, entry: &str, groups: &[&[(u32, Slice)]]) -> Kernel {
         let device = gpu.device();
         let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {

@@ -15,8 +15,8 @@ pub struct Contestant {
     pub config: Config,
 }
 
-/// The optimizers of these names, `all` for every one; those of the usual ones that there are, where none is named.
-/// None decays its weights: the minimum would not be where the picture says.
+/// The optimizers of these names, where `all` names every one; the usual ones where no name is given. None of them
+/// decays its weights, since the minimum would then not be where the picture says.
 pub fn pick(names: &[String], usual: &[&str]) -> Result<Vec<Contestant>> {
     let known: Vec<&str> = rules::ALL.iter().map(|row| row.name).chain(VARIANTS.map(|(name, _)| name)).collect();
     let names: Vec<&str> = match names {

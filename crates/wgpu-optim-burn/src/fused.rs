@@ -26,14 +26,14 @@ struct Known {
 }
 
 impl Fused {
-    /// An optimizer for a model on the device of this setup, of a rule or a [`Config`]. State is made by the first
-    /// [`step`](Self::step), which knows the model.
+    /// Makes an optimizer, from a rule or a [`Config`], for a model on the device of this setup. The first
+    /// [`step`](Self::step), which knows the model, makes its state.
     pub fn new(setup: &WgpuSetup, config: impl Into<Config>) -> Self {
         Self { gpu: Gpu::new(&setup.device, &setup.queue), config: config.into(), known: None }
     }
 
-    /// Steps every parameter that has a gradient, with this learning rate, which all groups take that set none of their
-    /// own. Nothing waits for the device.
+    /// Steps every parameter that has a gradient, without waiting for the device. All groups that set no learning rate
+    /// of their own take this one.
     ///
     /// # Errors
     /// A parameter or gradient that is not in F32, not contiguous or on another backend; a model with other parameters
@@ -70,7 +70,8 @@ impl Fused {
         Ok(())
     }
 
-    /// The optimizer behind it, once a step has been: its state, reports, options and schedules.
+    /// The optimizer of `wgpu_optim` that does the work, with its state, reports, options and schedules. There is none
+    /// before the first step.
     pub fn optimizer(&mut self) -> Option<&mut Optimizer> {
         self.known.as_mut().map(|known| &mut known.optimizer)
     }
@@ -109,7 +110,7 @@ struct Step {
     grad: Held,
     /// Where the new parameter goes.
     out: Held,
-    /// The same, as the tensor that the model takes.
+    /// The new parameter, as the tensor that the model takes.
     new: Box<dyn std::any::Any>,
 }
 

@@ -46,7 +46,7 @@ pub enum Error {
     /// A tensor that the optimizer cannot work on.
     #[error("{what} {name}: {message}")]
     Tensor {
-        /// Parameter or gradient.
+        /// Whether it is a parameter or a gradient.
         what: &'static str,
         /// The parameter's path in the module.
         name: String,

@@ -1,11 +1,11 @@
 //! Exploding gradients on a cliff, and clips that tame them.
 //!
-//! The task is "Exercise: Clipping" of the course notes on optimizers that the presets named `course_notes` come from: clip
-//! exploding gradients, `g = u*sign(g)` where the norm exceeds a threshold `u`, and try learning rates and thresholds.
-//! The notes give no function and no numbers; their picture of a cliff is that of Goodfellow et al. 2016 (section
-//! 8.2.4), after Pascanu et al. 2013 (section 2.3): the loss of a recurrent network of one unit. From `x = 0.5` it does
-//! `x = w*sigmoid(x) + b` 50 times, and `sigmoid(x)` is to be 0.7 then. The gradient is a sum of products of up to 50
-//! factors `w*sigmoid'(x)`.
+//! The task is "Exercise: Clipping" of the course notes on optimizers that the presets named `course_notes` come from:
+//! clip exploding gradients, `g = u*sign(g)` where the norm exceeds a threshold `u`, and try learning rates and
+//! thresholds. The notes give no function and no numbers; their picture of a cliff is that of Goodfellow et al. 2016
+//! (section 8.2.4), after Pascanu et al. 2013 (section 2.3): the loss of a recurrent network of one unit. From
+//! `x = 0.5` it does `x = w*sigmoid(x) + b` 50 times, and `sigmoid(x)` is to be 0.7 then. The gradient is a sum of
+//! products of up to 50 factors `w*sigmoid'(x)`.
 //!
 //! `w` and `b` start on the gentle side of the cliff and go down to its foot, where the gradient explodes. Without a
 //! clip one such step throws them so far that no gradient is left. With one they stay. A clip by the norm keeps the
@@ -13,8 +13,8 @@
 //! leap to and fro over the edge. Then try `--thresholds 50`, which is too much, or `--lr 5`, which needs no clip: it
 //! leaps past the foot, to where the slope is gentle.
 //!
-//! What the device computes is held against the formulas, computed by hand in f64: each loss and gradient, and each
-//! step from the gradient that it had. It fails where one is off.
+//! The program compares what the device computes with the formulas, computed by hand in f64: each loss and gradient,
+//! and each step from the gradient that it had. It fails where one is off.
 //!
 //! `cargo run --release --manifest-path crates/pictures/Cargo.toml --bin clipping -- --lr 0.5 --thresholds 0.1,0.5,2`
 
@@ -77,7 +77,7 @@ const SLOPE: &str = "
     }
 ";
 
-/// The same by hand: the loss, its gradient, and how far the last `x` moves with the parameters.
+/// Computes by hand, in f64, the loss, its gradient, and how far the last `x` moves with the parameters.
 fn slope([w, b]: [f64; 2]) -> (f64, [f64; 2], f64) {
     let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
     let (mut x, mut dx) = (0.5, [0.0; 2]);
@@ -158,7 +158,7 @@ fn run(options: Options) -> Result<()> {
     picture(&options, &ways)
 }
 
-/// One way for each clip.
+/// Runs one way for each clip.
 fn descend(gpu: &Gpu, clips: &[Option<Clip>], options: &Options) -> Result<Vec<Way>> {
     let len = clips.len();
     let rows = [TensorSpec::f32("rows", [len, 4])];
@@ -326,7 +326,7 @@ fn paths(area: &Area, kind: &str, ways: &[&Way]) -> Result<()> {
     Ok(())
 }
 
-/// The pieces of a way that lie in what is shown.
+/// The stretches of a way that lie within the picture.
 fn inside(places: &[[f64; 2]]) -> Vec<Vec<(f64, f64)>> {
     let mut lines: Vec<Vec<(f64, f64)>> = Vec::new();
     let mut last = None;

@@ -1,10 +1,10 @@
 //! RMSProp against decay of the learning rate, on one weight.
 //!
 //! The task is the last one, "RMS Prop vs Learning rate decay", of the course notes on optimizers that the presets
-//! named `course_notes` come from: choose a learning rate, a rate of decay and where the weight starts; see on its landscape
-//! how soon each strategy brings it to a minimum; then change the numbers, and see whether the updates are what the
-//! equations say. So this example draws the weight's way under each strategy, and holds every step of the GPU against
-//! the equation, computed by hand in f64: it fails where one is not.
+//! named `course_notes` come from: choose a learning rate, a rate of decay and where the weight starts; see on its
+//! landscape how soon each strategy brings it to a minimum; then change the numbers, and see whether the updates are
+//! what the equations say. So this program draws the weight's way under each strategy, and compares every step of the
+//! GPU with the equation, computed by hand in f64: it fails where they differ.
 //!
 //! The loss is `w^4/8 - w^2 + w/4 + 2.5`, with its minimum near -2.06 and a higher one near 1.93. With the defaults,
 //! plain descent leaps over the hill at once; a constant rate then swings about the minimum for long, and one that

@@ -159,7 +159,7 @@ fn convergence(outcomes: &[Outcome]) -> String {
     head.to_owned() + &sorted.into_iter().map(row).collect::<String>()
 }
 
-/// The same of the second picture.
+/// A table of the second picture, in markdown.
 fn robustness(outcomes: &[Outcome], rates: &[f64]) -> String {
     let head = "| optimizer        | best accuracy | good rates         | decades |\n\
                 |------------------|---------------|--------------------|---------|\n";
@@ -263,7 +263,7 @@ fn accuracies(area: &Area, outcomes: &[Outcome], rates: &[f64]) -> Result<()> {
     for outcome in outcomes {
         let shown = |rate: usize| outcome.accuracies.get(rate).is_some_and(|&accuracy| accuracy >= LEAST);
         let points = || rates.iter().zip(&outcome.accuracies).map(|(&lr, &accuracy)| (lr, accuracy)).enumerate();
-        // Out of the picture it goes only to where it comes from or goes to.
+        // Of the points outside the picture, a curve goes only to those next to a point inside.
         let line = points().filter(|&(rate, _)| shown(rate) || shown(rate + 1) || shown(rate.wrapping_sub(1)));
         chart.draw_series(LineSeries::new(line.map(|(_, point)| point), outcome.pen))?;
         let dots = points().filter(|&(rate, _)| shown(rate));

@@ -114,7 +114,7 @@ pub fn descend(gpu: &Gpu, config: &Config, rates: &[f64], steps: usize) -> Resul
 
     for step in 0..=steps {
         let mut encoder = gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        // Where it is to be judged is not for every rule where it goes on from.
+        // Some rules are judged at other parameters than those from which they go on.
         let judged_elsewhere = optimizer.has_eval() && step > 0;
         if judged_elsewhere {
             optimizer.encode_eval(&mut encoder, &params)?;
