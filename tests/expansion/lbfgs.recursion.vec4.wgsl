@@ -1,25 +1,25 @@
 // lbfgs / recursion / param f32, vec4. Composed by wgpu-optim 0.2.0.
 
-// Shared vocabulary of the rules: pure functions of numbers.
+// Pure functions of numbers, which every rule may call.
 // Twin: src/parts.rs
 
-// Both weights come from the host: 1 - f32(0.999) is off by 1.3e-5.
+// A step of a running mean. The host computes both weights: 1 - f32(0.999) is off by 1.3e-5.
 fn ema(old: f32, new_value: f32, keep: f32, take: f32) -> f32 {
     return keep * old + take * new_value;
 }
 
-// On the bits: naga writes x != x as an ordered compare, which is false for NaN.
+// The function tests the bits, since naga writes x != x as an ordered comparison, which is false for NaN.
 fn is_nan(x: f32) -> bool {
     return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u;
 }
 
-// Not max, which may drop a NaN.
+// Returns x, or the bound where x is below it. The built-in max may drop a NaN; this keeps it.
 fn at_least(x: f32, bound: f32) -> f32 {
     return select(x, bound, x < bound);
 }
 
-// The angle of the point (x, y) with x at least 0, from -pi/2 to pi/2; 0 for the origin. The built-in atan of a device
-// is any number near it.
+// Returns the angle of the point (x, y), where x is at least 0: from -pi/2 to pi/2, and 0 for the origin. It uses no
+// built-in atan, for which WGSL allows an error of 4096 units in the last place.
 fn angle(y: f32, x: f32) -> f32 {
     let size = abs(y);
     if (size == 0.0) {
@@ -108,7 +108,7 @@ fn moved(h: Hyper, p: f32, s: ptr<function, State>) -> f32 {
 }
 
 // What every walk does around a rule, whatever the rule.
-// Twin: `Common` in src/rule.rs
+// Twin: `Common` in src/rule/kernel.rs
 
 // Each switch is on where any group of the dispatch needs it. A group that does not need it has the number that changes
 // nothing.
@@ -152,7 +152,7 @@ override COPIES: bool = false;
 // the whole shader, so one eight a workgroup is fastest there.
 override LANES: u32 = 256u;
 
-// Numbers that each tensor has in scratch.
+// How many numbers each tensor has in scratch.
 override TENSOR_NUMBERS: u32 = 0u;
 
 struct Common {
@@ -171,7 +171,7 @@ fn entry_index(group: vec3<u32>, groups: vec3<u32>) -> u32 {
     return clocks[DISPATCH_FIRST] + group.y * groups.x + group.x;
 }
 
-// Vectors of four that hold so many elements.
+// How many vectors of four hold so many elements.
 fn quads(len: u32) -> u32 {
     return (len + 3u) / 4u;
 }
@@ -183,7 +183,7 @@ fn hidden_zero(len: u32) -> u32 {
     return len >> 31u;
 }
 
-// Whether the tensor sits this step out. `apply` looks at UNDONE before.
+// Whether the tensor takes no part in this step. `apply` looks at UNDONE before.
 fn is_absent(record: u32) -> bool {
     return record >= UNDONE;
 }
@@ -201,8 +201,8 @@ const OUT_OF_TURN: u32 = 2u; // for a step that is skipped
 
 const DISPATCH_FIRST: u32 = 0u; // The first entry of the table.
 const DISPATCH_END: u32 = 1u; // The entry behind the last one.
-const DISPATCH_ROWS: u32 = 2u; // Where the row of piece 0 would stand, counted from here, modulo 2^32.
-const DISPATCH_STEP: u32 = 3u; // Where the words of the step stand, counted from here.
+const DISPATCH_ROWS: u32 = 2u; // Where the row of piece 0 would stand, counted from this dispatch's words, modulo 2^32.
+const DISPATCH_STEP: u32 = 3u; // Where the words of the step stand, counted from this dispatch's words.
 const DISPATCH_WORDS: u32 = 4u;
 
 const INNER_MOVED_GRAD: u32 = 0u; // f32: of the movement with the gradient; in the first row, of the gradient with itself.
@@ -214,8 +214,8 @@ const INNER_WORDS: u32 = 5u;
 
 // All tensors whose sums one workgroup combines.
 struct ModelSums {
-    tensor: u32, // a tensor's place in the list, which asks for nothing
-    len: u32, // 1: there is something to combine
+    tensor: u32, // a place in the list of tensors, which the walk does not use
+    len: u32, // 1, since there is something to combine
     tensors: u32, // how many tensors may have sums
 }
 
@@ -232,7 +232,8 @@ fn load_entry(i: u32) -> ModelSums {
     );
 }
 
-// Where the tensor's numbers stand among the words, as the host wrote it, or why the tensor has none in this step.
+// Returns where the tensor's record stands, as the host wrote it, or ABSENT or UNDONE where the tensor has none in this
+// step.
 fn load_record(tensor: u32) -> u32 {
     let words = clocks[DISPATCH_STEP];
     let record = clocks[words + tensor];
@@ -499,7 +500,8 @@ fn add_up(tensors: u32, lane: u32) {
 // Decides whether the newest pair is kept, and where.
 fn decide() {
     var k = load_tensor(first);
-    let size = load_number(row_of(0u, OF_GRAD) + INNER_MOVED_CHANGE);
+    let of_grad = row_of(0u, OF_GRAD);
+    let size = load_number(of_grad + INNER_MOVED_CHANGE);
     let row = row_of(0u, OF_NEWEST);
     let curvature = load_number(row + INNER_MOVED_CHANGE);
     k.updates = select(1.0, 0.0, size == 0.0);
@@ -541,7 +543,8 @@ fn gather(lane: u32) {
         store_number(at_along_change(pair), -change);
     }
     if (lane == 0u) {
-        store_number(at_along_change(HISTORY), -load_number(row_of(0u, OF_GRAD) + INNER_MOVED_GRAD));
+        let of_grad = row_of(0u, OF_GRAD);
+        store_number(at_along_change(HISTORY), -load_number(of_grad + INNER_MOVED_GRAD));
     }
 }
 
@@ -557,7 +560,8 @@ fn conclude() {
     if (k.updates == 0.0) {
         k.moves = 0.0;
     } else {
-        let size = load_number(row_of(0u, OF_GRAD) + INNER_MOVED_CHANGE);
+        let of_grad = row_of(0u, OF_GRAD);
+        let size = load_number(of_grad + INNER_MOVED_CHANGE);
         let length = select(min(1.0, 1.0 / size), 1.0, k.started != 0.0);
         finish(load_hyper(load_record(first)), vec2<f32>(length, load_number(at_along_change(HISTORY))), 1.0, &k);
         k.started = 1.0;
