@@ -50,21 +50,23 @@ pub struct Numbers<F> {
     pub updates: F,
     /// 0 where the parameters stay, else 1. The rule's `finish` sets it.
     pub moves: F,
+    /// The product of gradient and direction. The rule's `finish` sets it.
+    pub slope: F,
 }
 
 /// The fields' names.
-pub const NAMES: [&str; 9] = ["scale", "step", "last", "pairs", "next", "started", "kept", "updates", "moves"];
+pub const NAMES: [&str; 9] = ["scale", "step", "last", "pairs", "next", "started", "kept", "updates", "moves", "slope"];
 
 impl<F: Real> Numbers<F> {
     /// From numbers in the order of the names.
-    pub fn read([scale, step, last, pairs, next, started, kept, updates, moves]: [F; NAMES.len()]) -> Self {
-        Self { scale, step, last, pairs, next, started, kept, updates, moves }
+    pub fn read([scale, step, last, pairs, next, started, kept, updates, moves, slope]: [F; NAMES.len()]) -> Self {
+        Self { scale, step, last, pairs, next, started, kept, updates, moves, slope }
     }
 
     /// Into numbers in the order of the names.
     pub fn write(&self) -> [F; NAMES.len()] {
-        let Self { scale, step, last, pairs, next, started, kept, updates, moves } = *self;
-        [scale, step, last, pairs, next, started, kept, updates, moves]
+        let Self { scale, step, last, pairs, next, started, kept, updates, moves, slope } = *self;
+        [scale, step, last, pairs, next, started, kept, updates, moves, slope]
     }
 
     /// The places of the pairs, oldest first, in a history of at most `most`.
@@ -230,7 +232,7 @@ mod tests {
     fn inner_products_lead_to_the_direction_of_the_two_loops() {
         let (len, most) = (7, 3);
         let vector = |seed: usize| (0..len).map(|i| ((seed * 31 + i * 17) as f64).sin()).collect::<Vec<_>>();
-        let mut k = Numbers::read([1.0, 0.5, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0]);
+        let mut k = Numbers::read([1.0, 0.5, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0]);
         let mut products = vec![0.0; 2 * most * most];
         let mut ring = vec![[vec![0.0; len], vec![0.0; len]]; most];
         let mut pairs: Vec<[Vec<f64>; 2]> = Vec::new();

@@ -16,10 +16,12 @@ struct Tensor {
     kept: f32, // 1 where this step's pair is kept, else 0
     updates: f32, // 0 where all gradients are 0, else 1
     moves: f32, // 0 where the parameters stay, else 1
+    slope: f32, // the product of gradient and direction
 }
 
 fn finish(h: Hyper, sums: vec2<f32>, len: f32, k: ptr<function, Tensor>) {
     (*k).step = sums.x * h.lr;
+    (*k).slope = sums.y;
     (*k).moves = select(1.0, 0.0, sums.y > 0.0);
 }
 

@@ -21,7 +21,7 @@ use crate::rule::{Carried, Pass, Rule, Slot, WeightDecay, numbers, options};
 /// Groups set `weight_decay` alone, and whether they ascend.
 ///
 /// Slots `g_prev` and `d` an element; `s` and `y`, `[history_size, ..]`, with the pairs in a ring; `scale` (1 at
-/// first), `step`, `pairs`, `next` and `started`, one of each in all; `products`, `[2, history_size, history_size]`,
+/// first), `step`, `pairs`, `next`, `started` and `slope`, which is `g.d`, one of each in all; `products`, `[2, history_size, history_size]`,
 /// the inner products of movements with changes and of changes with changes. Five passes, which go over the history
 /// twice: inner products, those of each tensor, the recursion, the direction, the update.
 ///
@@ -55,7 +55,7 @@ numbers! {
 }
 numbers! {
     /// Numbers of the model: those of its history.
-    Tensor { scale, step, last, pairs, next, started, kept, updates, moves }
+    Tensor { scale, step, last, pairs, next, started, kept, updates, moves, slope }
 }
 
 impl Rule for Lbfgs {
@@ -96,6 +96,7 @@ impl Rule for Lbfgs {
             Slot::model("pairs").nonnegative(),
             Slot::model("next").nonnegative(),
             Slot::model("started").nonnegative(),
+            Slot::model("slope"),
             Slot::products("products", pairs),
         ]
     }
@@ -110,6 +111,7 @@ impl Rule for Lbfgs {
 
     fn finish<F: Real>(&self, h: &Hyper<F>, sums: [F; 2], _len: F, k: &mut Tensor<F>) {
         k.step = sums[0] * h.lr;
+        k.slope = sums[1];
         k.moves = if sums[1] > F::zero() { F::zero() } else { F::one() };
     }
 

@@ -94,7 +94,7 @@ fn a_step_without_any_gradient_changes_nothing() {
     let tensors = [TensorSpec::f32("a", [3]), TensorSpec::f32("b", [5])];
     let [params, grads] = [(); 2].map(|()| Arena::new(&gpu, &tensors).unwrap());
     let mut lbfgs = Optimizer::new(&gpu, &tensors, Lbfgs { lr: 0.5, history_size: 4, ..Lbfgs::default() }).unwrap();
-    let slots = ["g_prev", "d", "s", "y", "scale", "step", "pairs", "next", "started", "products"];
+    let slots = ["g_prev", "d", "s", "y", "scale", "step", "pairs", "next", "started", "slope", "products"];
     let read = |lbfgs: &Optimizer| {
         let state = slots.map(|slot| ["a", "b"].map(|tensor| lbfgs.state_blocking(tensor, slot).unwrap()));
         (state, ["a", "b"].map(|tensor| params.read_blocking(tensor).unwrap()))

@@ -147,6 +147,20 @@ fn judge(gpu: &Gpu, config: &Config) -> Verdict {
         if twin.optimizer.has_eval() && twin.evaluate().ulps > bound(gpu) {
             return true;
         }
+        if config.rule().history().is_some() {
+            // A pair without curvature, then no gradient at all, then a tensor that takes no part.
+            twin.step();
+            let doubled = twin.history.last().expect("one step was").iter().map(|grad| grad.iter().map(|g| 2.0 * g));
+            let doubled = doubled.map(Iterator::collect).collect();
+            let mut worst = twin.step_with(doubled, &[]);
+            worst.join(twin.step_changed(&[], |_, grad| grad.fill(0.0)));
+            twin.optimizer.freeze("t0").expect("a known tensor");
+            twin.reference.freeze("t0").expect("a known tensor");
+            worst.join(twin.step());
+            if worst.ulps > bound(gpu) {
+                return true;
+            }
+        }
         let misses = config.rule().sums_over_model() && twin.step_without(&["t0"]).ulps > bound(gpu);
         misses || (0..2).any(|_| twin.step().ulps > bound(gpu))
     };
@@ -292,15 +306,18 @@ fn shows_around(gpus: &[Gpu], edit: &Edit) -> bool {
 /// The cases of a row, and one in which groups of every decay meet ascent.
 fn configs(row: &RuleEntry, edit: &Edit) -> Vec<Config> {
     let broken = |rule| Box::new(Broken { rule, edit: edit.clone() }) as Box<dyn AnyRule>;
+    // A case may have a shorter history than the default options.
+    let case = |(case, rule): (&str, Box<dyn AnyRule>)| (case == "default").then_some(rule);
+    let base = || (row.cases)().into_iter().find_map(case).unwrap_or_else(row.default);
     let mut configs: Vec<Config> = (row.cases)().into_iter().map(|(_, rule)| broken(rule).into()).collect();
     for &kind in row.decays {
         let decay = if kind == "none" { "none".into() } else { serde_json::json!({ kind: 0.3 }) };
         let group = Group::new(["t1"]).set("weight_decay", decay).set("maximize", true);
-        let has_rates = !(row.default)().model_fields().contains(&"lr");
+        let has_rates = !base().model_fields().contains(&"lr");
         let group = if has_rates { group.set("lr", 0.5) } else { group };
-        configs.push(Config::from(broken((row.default)())).group(group));
+        configs.push(Config::from(broken(base())).group(group));
     }
-    configs.push(Config::from(broken((row.default)())).wrap(Lookahead { k: 2, alpha: 0.3 }));
+    configs.push(Config::from(broken(base())).wrap(Lookahead { k: 2, alpha: 0.3 }));
     configs
 }
 
