@@ -55,7 +55,8 @@ pub struct Numbers<F> {
 }
 
 /// The fields' names.
-pub const NAMES: [&str; 9] = ["scale", "step", "last", "pairs", "next", "started", "kept", "updates", "moves", "slope"];
+pub const NAMES: [&str; 10] =
+    ["scale", "step", "last", "pairs", "next", "started", "kept", "updates", "moves", "slope"];
 
 impl<F: Real> Numbers<F> {
     /// From numbers in the order of the names.

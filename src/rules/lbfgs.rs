@@ -21,9 +21,10 @@ use crate::rule::{Carried, Pass, Rule, Slot, WeightDecay, numbers, options};
 /// Groups set `weight_decay` alone, and whether they ascend.
 ///
 /// Slots `g_prev` and `d` an element; `s` and `y`, `[history_size, ..]`, with the pairs in a ring; `scale` (1 at
-/// first), `step`, `pairs`, `next`, `started` and `slope`, which is `g.d`, one of each in all; `products`, `[2, history_size, history_size]`,
-/// the inner products of movements with changes and of changes with changes. Five passes, which go over the history
-/// twice: inner products, those of each tensor, the recursion, the direction, the update.
+/// first), `step`, `pairs`, `next`, `started` and `slope`, which is `g.d`, one of each in all; `products`,
+/// `[2, history_size, history_size]`, the inner products of movements with changes and of changes with changes. Five
+/// passes, which go over the history twice: inner products, those of each tensor, the recursion, the direction, the
+/// update.
 ///
 /// Sources: Liu and Nocedal 1989, Mathematical Programming 45; Nocedal and Wright, Numerical Optimization, 2nd edition,
 /// Algorithm 7.4; PyTorch's `LBFGS` with `max_iter=1` and both tolerances 0. The recursion in inner products is Chen,

@@ -68,10 +68,12 @@ struct Tensor {
     kept: f32, // 1 where this step's pair is kept, else 0
     updates: f32, // 0 where all gradients are 0, else 1
     moves: f32, // 0 where the parameters stay, else 1
+    slope: f32, // the product of gradient and direction
 }
 
 fn finish(h: Hyper, sums: vec2<f32>, len: f32, k: ptr<function, Tensor>) {
     (*k).step = sums.x * h.lr;
+    (*k).slope = sums.y;
     (*k).moves = select(1.0, 0.0, sums.y > 0.0);
 }
 
@@ -276,6 +278,7 @@ fn load_tensor(tensor: u32) -> Tensor {
         bitcast<f32>(scratch[6u]),
         bitcast<f32>(scratch[7u]),
         bitcast<f32>(scratch[8u]),
+        bitcast<f32>(scratch[9u]),
     );
 }
 
@@ -293,11 +296,12 @@ fn store_tensor(tensor: u32, k: Tensor) {
     scratch[6u] = bitcast<u32>(k.kept);
     scratch[7u] = bitcast<u32>(k.updates);
     scratch[8u] = bitcast<u32>(k.moves);
+    scratch[9u] = bitcast<u32>(k.slope);
 }
 
 // Where the sums of a tensor stand.
 fn sums_of(tensor: u32) -> u32 {
-    return 20610u + TENSOR_NUMBERS * tensor + 0u;
+    return 20611u + TENSOR_NUMBERS * tensor + 0u;
 }
 
 // The way to the inner products of one row of a history, as bits.
