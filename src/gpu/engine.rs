@@ -240,7 +240,7 @@ impl Engine {
     }
 
     /// Writes a list of words into a slot that no other work uses, for what was bound. [`Bound::encode`] takes it.
-    pub(crate) fn write(&mut self, bound: &Bound, words: &[u32]) -> Result<Slot> {
-        self.ring.write(&self.gpu, &bound.head, words)
+    pub(crate) fn write(&mut self, bound: &Bound, words: &[u32], serial: u32) -> Result<Slot> {
+        self.ring.write(&self.gpu, &bound.head, words, serial)
     }
 }

@@ -26,6 +26,8 @@ mod ema;
 mod engine;
 mod expansion;
 #[cfg(feature = "gpu")]
+mod faults;
+#[cfg(feature = "gpu")]
 mod fuzz;
 #[cfg(feature = "gpu")]
 mod golden;
@@ -35,6 +37,8 @@ mod groups;
 mod init;
 #[cfg(feature = "gpu")]
 mod joint;
+#[cfg(all(feature = "gpu", unix))]
+mod layer;
 #[cfg(feature = "gpu")]
 mod mixed;
 #[cfg(feature = "gpu")]

@@ -13,9 +13,9 @@ fn is_nan(x: f32) -> bool {
     return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u;
 }
 
-// Not max, which may drop a NaN.
+// Not max, which may drop a NaN. A comparison alone may, too: Mesa's compiler for GL makes a max of it.
 fn at_least(x: f32, bound: f32) -> f32 {
-    return select(x, bound, x < bound);
+    return select(select(x, bound, x < bound), x, is_nan(x));
 }
 
 // The angle of the point (x, y) with x at least 0, from -pi/2 to pi/2; 0 for the origin. The built-in atan of a device
