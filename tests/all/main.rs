@@ -64,4 +64,6 @@ mod schedules;
 mod sensitivity;
 #[cfg(feature = "gpu")]
 mod skips;
+#[cfg(feature = "gpu")]
+mod soak;
 mod tidy;
