@@ -22,9 +22,17 @@ pub struct Clock {
     pub averaged_from: Option<u64>,
 }
 
+/// What a clock's future depends on.
+pub(crate) type Key = (usize, u64, [u64; 2], bool, Option<u64>);
+
 impl Clock {
+    /// A clock of a group before its first step.
+    pub(crate) fn new(group: usize) -> Self {
+        Self { group, t: 0, carried: Carried::default(), started: false, averaged_from: None }
+    }
+
     /// Two clocks with equal keys count alike from now on, so one of them can serve the tensors of both.
-    fn key(&self) -> (usize, u64, [u64; 2], bool, Option<u64>) {
+    pub(crate) fn key(&self) -> Key {
         (self.group, self.t, self.carried.map(f64::to_bits), self.started, self.averaged_from)
     }
 
@@ -68,9 +76,8 @@ impl Clocks {
 
     /// Adds tensors of these groups behind the others. Their clocks start at 0; nothing else changes.
     pub fn add(&mut self, group_of: &[usize]) {
-        let start = |&group| Clock { group, t: 0, carried: Carried::default(), started: false, averaged_from: None };
         let known = self.of.iter().map(|&clock| self.list[clock]);
-        let all = known.chain(group_of.iter().map(start));
+        let all = known.chain(group_of.iter().map(|&group| Clock::new(group)));
         self.assign(all.map(|clock| (clock, true)).collect());
     }
 
@@ -82,6 +89,11 @@ impl Clocks {
     /// The clocks, for the caller to advance.
     pub fn list_mut(&mut self) -> &mut [Clock] {
         &mut self.list
+    }
+
+    /// How many tensors there are.
+    pub(crate) fn tensors(&self) -> usize {
+        self.of.len()
     }
 
     /// The clock of a tensor, as a place in [`list`](Self::list).

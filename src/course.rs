@@ -1,103 +1,265 @@
 //! The course of a training where the device decides which steps are applied: the states that the clocks may be in, and
 //! the words of a step that tell the device of them.
 //!
-//! The host never waits to learn which steps were applied. It keeps every state that the clocks may be in, called a
-//! world, and sends the numbers of each world with the step. The device knows by its number which world is the true
-//! one. A report, which comes later, tells the host which worlds have become impossible. Twin:
-//! `shaders/skeletons/decide.wgsl`.
+//! The host learns late which steps were applied. Tensors that take part in the same steps are a class. Of each class
+//! the host keeps every state that its clock may be in, each with a number, and sends the numbers of a step for each.
+//! The device keeps for each tensor the number of the true state. A step that is skipped changes no state, nor does one
+//! that never ran, so neither is missed by those behind it. A report, which comes later, tells the host which states
+//! have become impossible. Twin: `shaders/skeletons/decide.wgsl`.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::{Arc, OnceLock};
 
-use crate::clock::Clocks;
+use crate::clock::{Clock, Clocks, Key};
 use crate::error::{Error, Result};
-use crate::groups::{Groups, Records};
-use crate::rule::{Common, Numbers};
-use crate::words::{ABSENT, Layout, step, world};
-use crate::wrappers::{AdaptiveClip, Clip, Wrappers};
+use crate::groups::{Groups, Record, Records};
+use crate::rule::{AnyRule, Common, Numbers};
+use crate::words::{ABSENT, Layout, class, state, step};
+use crate::wrappers::{AdaptiveClip, Clip, Moving, Wrappers};
 
-/// Worlds that may be possible at once. Where all tensors take part in each step, and schedules alone set what rules
-/// carry, there is one world more than steps that have not reported. Else each such step may double their number.
-const WORLDS_MAX: usize = 1024;
+/// Steps that may be encoded and have not reported, at once.
+const STEPS_MAX: usize = 1023;
+
+/// States that one class may be in at once. Where a clock counts its steps alone, there is one state more than steps
+/// that have not reported. With a schedule it is a pair of counts, the class's and the optimizer's; what a rule carries
+/// may depend on which steps were applied.
+const STATES_MAX: usize = 4096;
 
 /// All states that the clocks may be in.
 #[derive(Clone, Debug)]
 pub(crate) struct Course {
-    /// The worlds, each at the number that the device knows it by. Some may be impossible by now.
-    worlds: Arc<Vec<Clocks>>,
+    /// The first class counts the optimizer's steps; no tensor is in it.
+    classes: Arc<Vec<Class>>,
+    /// The class of each tensor.
+    of: Arc<Vec<usize>>,
     /// Steps that have not reported, the oldest first.
     pending: VecDeque<Arc<Choice>>,
-    /// The world that was true before the oldest step that has not reported.
-    settled: u32,
+    /// The true state of each class there was before the oldest step that has not reported.
+    settled: Vec<u32>,
     /// Steps that have reported.
     reported: u64,
-    /// Whether a step has reported since the worlds were listed, so that some may be impossible.
+    /// Whether a step has reported since the states were listed, so that some may be impossible.
     learnt: bool,
+    /// What [`hoped`](Self::hoped) gave last.
+    hoped: OnceLock<Clocks>,
 }
 
-/// Where a step leads from each world.
-#[derive(Debug, Default)]
+/// Tensors that have taken part in the same steps.
+#[derive(Clone, Debug, PartialEq)]
+struct Class {
+    states: Vec<State>,
+    /// Whether their numbers follow the count of the optimizer's steps.
+    follows: bool,
+}
+
+/// A state that a clock may be in.
+#[derive(Clone, Debug, PartialEq)]
+struct State {
+    /// The number that the device knows it by.
+    number: u32,
+    clock: Clock,
+    /// The optimizer's steps, 0 for a class that does not follow them.
+    steps: u64,
+}
+
+impl State {
+    fn key(&self) -> (Key, u64) {
+        (self.clock.key(), self.steps)
+    }
+}
+
+/// Where a step leads.
+#[derive(Clone, Debug, Default)]
 struct Choice {
-    applied: Vec<u32>,
-    skipped: Vec<u32>,
+    /// Of each class behind the step, the class before it that it comes from.
+    from: Vec<usize>,
+    /// Of each class behind the step, from which state to which one a step that is applied leads, by number.
+    applied: Vec<HashMap<u32, u32>>,
 }
 
-/// The numbers of a step or a move in each world that is possible, and the worlds that it leads to.
-#[derive(Clone, Debug)]
+impl Choice {
+    /// The states behind the step, of states before it.
+    fn led(&self, before: &[u32], applied: bool) -> Vec<u32> {
+        let led = |(&from, to): (&usize, &HashMap<u32, u32>)| {
+            let number = before[from];
+            if applied { to.get(&number).copied().unwrap_or(number) } else { number }
+        };
+        self.from.iter().zip(&self.applied).map(led).collect()
+    }
+}
+
+/// The numbers of a step or a move in each state that is possible, and the states that it leads to.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Choices {
-    pub(crate) records: Vec<Option<Records>>,
-    choice: Arc<Choice>,
+    classes: Vec<OfClass>,
+    /// The class of each tensor that takes part.
+    of: Vec<Option<usize>>,
+}
+
+/// What a step or a move is for each state of a class.
+type OfClass = Vec<OfState>;
+
+#[derive(Clone, Debug)]
+struct OfState {
+    number: u32,
+    /// None where the class sits out.
+    record: Option<Record>,
+    applied: u32,
+}
+
+/// Rules as schedules change them, for the groups and steps that were asked for.
+struct Scheduled<'a> {
+    groups: &'a Groups,
+    rules: HashMap<(usize, u64), Option<Box<dyn AnyRule>>>,
+}
+
+impl<'a> Scheduled<'a> {
+    fn new(groups: &'a Groups) -> Self {
+        Self { groups, rules: HashMap::new() }
+    }
+
+    fn rule(&mut self, group: usize, step: u64) -> Result<Option<&dyn AnyRule>> {
+        let rule = match self.rules.entry((group, step)) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => place.insert(self.groups.scheduled(group, step)?),
+        };
+        Ok(rule.as_deref())
+    }
 }
 
 impl Course {
-    pub(crate) fn new(clocks: Clocks) -> Self {
-        Self { worlds: Arc::new(vec![clocks]), pending: VecDeque::new(), settled: 0, reported: 0, learnt: false }
+    /// The only state: these clocks.
+    pub(crate) fn new(clocks: &Clocks, groups: &Groups) -> Self {
+        let count =
+            Class { states: vec![State { number: 0, clock: Clock::new(0), steps: clocks.steps }], follows: true };
+        let class = |clock: &Clock| Class::of_one(*clock, groups, clocks.steps);
+        let classes: Vec<_> = std::iter::once(count).chain(clocks.list().iter().map(class)).collect();
+        let of = (0..groups.of().len()).map(|tensor| 1 + clocks.of(tensor)).collect();
+        Self {
+            settled: vec![0; classes.len()],
+            classes: Arc::new(classes),
+            of: Arc::new(of),
+            pending: VecDeque::new(),
+            reported: 0,
+            learnt: false,
+            hoped: OnceLock::new(),
+        }
     }
 
-    /// The course that a checkpoint holds: after so many steps, the skipped ones included.
-    pub(crate) fn resumed(clocks: Clocks, attempts: u64) -> Self {
-        Self { reported: attempts, ..Self::new(clocks) }
-    }
-
-    /// The numbers of a move since the last step, in the world that is known to be true.
-    pub(crate) fn records<'a>(&self, choices: &'a Choices) -> &'a Records {
-        let known = choices.records.get(self.settled as usize).and_then(Option::as_ref);
-        known.unwrap_or_else(|| choices.only())
+    /// The numbers of a move since the last step, in the states that are known to be true.
+    pub(crate) fn records(&self, choices: &Choices) -> Records {
+        choices.records(|class, states| {
+            let known = self.settled.get(class + 1).and_then(|number| states.iter().position(|s| s.number == *number));
+            known.unwrap_or(0)
+        })
     }
 
     /// The clocks where every step that has not reported is applied.
     pub(crate) fn hoped(&self) -> &Clocks {
-        let world = self.pending.iter().fold(self.settled, |world, choice| choice.applied[world as usize]);
-        &self.worlds[world as usize]
+        self.hoped.get_or_init(|| {
+            let numbers = self.pending.iter().fold(self.settled.clone(), |before, choice| choice.led(&before, true));
+            let state = |class: usize| {
+                let states = &self.classes[class].states;
+                states.iter().find(|state| state.number == numbers[class]).expect("a hoped state is possible")
+            };
+            Clocks::of_each(self.of.iter().map(|&class| state(class).clock).collect(), state(0).steps)
+        })
     }
 
-    /// Steps encoded so far.
-    pub(crate) fn attempts(&self) -> u64 {
-        self.reported + self.pending.len() as u64
-    }
-
-    /// Changes the clocks in every world.
-    pub(crate) fn change(&mut self, change: impl FnMut(&mut Clocks)) {
-        Arc::make_mut(&mut self.worlds).iter_mut().for_each(change);
-    }
-
-    fn possible(&self) -> Vec<bool> {
-        if !self.learnt {
-            return vec![true; self.worlds.len()];
+    /// Changes a tensor's clock in every state.
+    pub(crate) fn set_clock(&mut self, tensor: usize, mut change: impl FnMut(&mut Clock)) {
+        self.hoped = OnceLock::new();
+        let old = self.of[tensor];
+        let mut class = self.classes[old].clone();
+        class.states.iter_mut().for_each(|state| change(&mut state.clock));
+        if self.of.iter().filter(|&&class| class == old).count() == 1 {
+            Arc::make_mut(&mut self.classes)[old] = class;
+            return;
         }
-        let mut numbers = vec![self.settled];
+        Arc::make_mut(&mut self.of)[tensor] = self.push(class, old);
+    }
+
+    /// Sets the count of the optimizer's steps in every state.
+    pub(crate) fn set_steps(&mut self, steps: u64) {
+        self.hoped = OnceLock::new();
+        let follow = Arc::make_mut(&mut self.classes).iter_mut().filter(|class| class.follows);
+        follow.for_each(|class| class.states.iter_mut().for_each(|state| state.steps = steps));
+    }
+
+    /// Takes in tensors behind the others, with clocks before their first step. All steps have reported.
+    pub(crate) fn add(&mut self, groups: &Groups) {
+        let steps = self.hoped().steps;
+        self.hoped = OnceLock::new();
+        let mut known: HashMap<usize, usize> = HashMap::new();
+        for &group in &groups.of()[self.of.len()..] {
+            let class = *known.entry(group).or_insert_with(|| {
+                let class = Class::of_one(Clock::new(group), groups, steps);
+                Arc::make_mut(&mut self.classes).push(class);
+                self.settled.push(0);
+                self.classes.len() - 1
+            });
+            Arc::make_mut(&mut self.of).push(class);
+        }
+    }
+
+    /// Adds a class that has come the way of another one.
+    fn push(&mut self, class: Class, like: usize) -> usize {
+        match self.pending.back_mut() {
+            Some(choice) => {
+                let choice = Arc::make_mut(choice);
+                choice.from.push(choice.from[like]);
+                choice.applied.push(choice.applied[like].clone());
+            }
+            None => self.settled.push(self.settled[like]),
+        }
+        let classes = Arc::make_mut(&mut self.classes);
+        classes.push(class);
+        classes.len() - 1
+    }
+
+    /// Forgets states that have become impossible.
+    fn prune(&mut self) {
+        if !std::mem::take(&mut self.learnt) {
+            return;
+        }
+        let mut possible: Vec<BTreeSet<u32>> = self.settled.iter().map(|&number| [number].into()).collect();
         for choice in &self.pending {
-            let led = |&world: &u32| [choice.applied[world as usize], choice.skipped[world as usize]];
-            numbers = numbers.iter().flat_map(led).collect();
-            numbers.sort_unstable();
-            numbers.dedup();
+            let led = |(&from, to): (&usize, &HashMap<u32, u32>)| {
+                let before = possible[from].iter();
+                before.flat_map(|number| [*number, to.get(number).copied().unwrap_or(*number)]).collect()
+            };
+            possible = choice.from.iter().zip(&choice.applied).map(led).collect();
         }
-        let mut possible = vec![false; self.worlds.len()];
-        numbers.into_iter().for_each(|world| possible[world as usize] = true);
-        possible
+        for (class, possible) in Arc::make_mut(&mut self.classes).iter_mut().zip(possible) {
+            class.states.retain(|state| possible.contains(&state.number));
+        }
     }
 
-    /// Takes a step of the tensors that are present, of so many micro-batches, in every world. A step that is `certain`
+    /// The classes of a step of the tensors present: for each one the class that it comes from and whether it takes
+    /// part; and the class of each tensor. Classes that are known to be in the same state become one.
+    fn part(&self, present: Option<&[bool]>) -> (Vec<(usize, bool)>, Vec<usize>) {
+        let mut parts = vec![(0, true)];
+        let mut known = HashMap::new();
+        let mut places = HashMap::new();
+        let mut of = Vec::with_capacity(self.of.len());
+        for (tensor, &class) in self.of.iter().enumerate() {
+            let present = present.is_none_or(|present| present[tensor]);
+            of.push(*places.entry((class, present)).or_insert_with(|| {
+                let mut new = || {
+                    parts.push((class, present));
+                    parts.len() - 1
+                };
+                match &self.classes[class].states[..] {
+                    [only] => *known.entry((only.key(), only.number, present)).or_insert_with(new),
+                    _ => new(),
+                }
+            }));
+        }
+        (parts, of)
+    }
+
+    /// Takes a step of the tensors that are present, of so many micro-batches, in every state. A step that is `certain`
     /// is applied.
     ///
     /// # Errors
@@ -110,89 +272,165 @@ impl Course {
         batches: u64,
         certain: bool,
     ) -> Result<Choices> {
-        let mut worlds: Vec<Clocks> = Vec::new();
-        let mut number = |clocks: Clocks| {
-            // The same world is most often the last one.
-            worlds.iter().rposition(|world| *world == clocks).unwrap_or_else(|| {
-                worlds.push(clocks);
-                worlds.len() - 1
-            }) as u32
-        };
-        let mut records = Vec::with_capacity(self.worlds.len());
-        let mut choice = Choice::default();
-        for (world, possible) in self.worlds.iter().zip(self.possible()) {
-            let (mut skipped, mut applied) = (0, 0);
-            records.push(match possible {
-                false => None,
-                true => {
-                    let mut after = world.clone();
-                    let records = groups.step(&mut after, present, batches)?;
-                    if !certain {
-                        skipped = number(world.clone());
-                    }
-                    applied = number(after);
-                    Some(records)
-                }
-            });
-            choice.skipped.push(skipped);
-            choice.applied.push(applied);
-        }
-        if worlds.len() > WORLDS_MAX {
+        self.prune();
+        if self.pending.len() >= STEPS_MAX {
             let message = format!(
-                "the {} steps that have not reported and this one leave {} states that the counts of steps may be in, \
-                 must be at most {WORLDS_MAX}; submit them, and let the device work",
-                self.pending.len(),
-                worlds.len()
+                "{} steps have not reported, must be at most {STEPS_MAX}; submit them, and let the device work",
+                self.pending.len() + 1
             );
             return Err(Error::Order { what: "step", message });
         }
-        let choice = Arc::new(choice);
-        self.pending.push_back(choice.clone());
-        self.worlds = Arc::new(worlds);
-        self.learnt = false;
-        Ok(Choices { records, choice })
+        let (parts, of) = self.part(present);
+        let mut scheduled = Scheduled::new(groups);
+        let mut choice = Choice::default();
+        let mut classes = Vec::with_capacity(parts.len());
+        let mut of_classes = Vec::with_capacity(parts.len());
+        for (place, (from, present)) in parts.into_iter().enumerate() {
+            let old = &self.classes[from];
+            let mut after = Successors::new(if certain { &[] } else { &old.states });
+            let mut applied = HashMap::new();
+            let mut of_class = Vec::with_capacity(old.states.len());
+            for state in &old.states {
+                let mut next = state.clone();
+                let step = state.steps.saturating_add(1);
+                if old.follows {
+                    next.steps = step;
+                }
+                let record = match place > 0 && present {
+                    true => Some(groups.advance(scheduled.rule(state.clock.group, step)?, &mut next.clock, batches)),
+                    false => None,
+                };
+                if !certain && next != *state {
+                    next.number = next.number.wrapping_add(1);
+                }
+                let number = after.take(next);
+                if number != state.number {
+                    applied.insert(state.number, number);
+                }
+                of_class.push(OfState { number: state.number, record, applied: number });
+            }
+            let states = after.states;
+            if states.len() > STATES_MAX {
+                let message = format!(
+                    "the {} steps that have not reported and this one leave {} states that the counts of a tensor's \
+                     steps may be in, must be at most {STATES_MAX}; submit them, and let the device work",
+                    self.pending.len(),
+                    states.len()
+                );
+                return Err(Error::Order { what: "step", message });
+            }
+            choice.from.push(from);
+            choice.applied.push(applied);
+            classes.push(Class { states, follows: old.follows });
+            if place > 0 {
+                of_classes.push(of_class);
+            }
+        }
+        let choices = Choices { classes: of_classes, of: of.iter().map(|class| Some(class - 1)).collect() };
+        if certain {
+            self.settled = choice.led(&self.settled, true);
+        } else {
+            self.pending.push_back(Arc::new(choice));
+        }
+        (self.classes, self.of, self.hoped) = (Arc::new(classes), Arc::new(of), OnceLock::new());
+        Ok(choices)
     }
 
-    /// The numbers of a move in every world.
+    /// The numbers of a move of those of the tensors marked whose rule makes it, in every state.
     ///
     /// # Errors
     /// As [`step`](Self::step).
-    pub(crate) fn moved(&self, numbers: impl Fn(&Clocks) -> Result<Records>) -> Result<Choices> {
-        let of_world = |(world, possible): (&Clocks, bool)| possible.then(|| numbers(world)).transpose();
-        let records = self.worlds.iter().zip(self.possible()).map(of_world).collect::<Result<_>>()?;
-        Ok(Choices { records, choice: Arc::default() })
+    pub(crate) fn moved(&self, groups: &Groups, to: Moving, marked: impl Fn(usize) -> bool) -> Result<Choices> {
+        let mut scheduled = Scheduled::new(groups);
+        let mut of_state = |state: &State| {
+            let rule = scheduled.rule(state.clock.group, Groups::step_of_move(state.steps, to))?;
+            let record = groups.moved_clock(rule, &state.clock, to);
+            Ok(OfState { number: state.number, record, applied: state.number })
+        };
+        let of_class = |class: &Class| class.states.iter().map(&mut of_state).collect::<Result<OfClass>>();
+        let classes = self.classes[1..].iter().map(of_class).collect::<Result<_>>()?;
+        let takes =
+            |(tensor, class): (usize, &usize)| (marked(tensor) && groups.makes(tensor, to)).then_some(class - 1);
+        Ok(Choices { classes, of: self.of.iter().enumerate().map(takes).collect() })
+    }
+
+    /// Steps that have reported.
+    pub(crate) fn reported(&self) -> u64 {
+        self.reported
     }
 
     /// Learns what became of the oldest step that has not reported.
     pub(crate) fn report(&mut self, applied: bool) {
         if let Some(choice) = self.pending.pop_front() {
-            let led = if applied { &choice.applied } else { &choice.skipped };
-            self.settled = led[self.settled as usize];
+            self.settled = choice.led(&self.settled, applied);
             self.reported += 1;
             self.learnt = true;
+            if !applied {
+                self.hoped = OnceLock::new();
+            }
+        }
+    }
+}
+
+impl Class {
+    fn of_one(clock: Clock, groups: &Groups, steps: u64) -> Self {
+        let follows = groups.follows_steps(clock.group);
+        Self { states: vec![State { number: 0, clock, steps: if follows { steps } else { 0 } }], follows }
+    }
+}
+
+/// The states behind a step. Equal ones are one.
+struct Successors {
+    states: Vec<State>,
+    by_key: HashMap<(Key, u64), u32>,
+    numbers: BTreeSet<u32>,
+}
+
+impl Successors {
+    fn new(kept: &[State]) -> Self {
+        Self {
+            states: kept.to_vec(),
+            by_key: kept.iter().map(|state| (state.key(), state.number)).collect(),
+            numbers: kept.iter().map(|state| state.number).collect(),
         }
     }
 
-    /// Goes back to an earlier course, but keeps what was learnt since.
-    pub(crate) fn go_back(&mut self, mut earlier: Self) {
-        while earlier.reported < self.reported && earlier.pending.pop_front().is_some() {
-            earlier.reported += 1;
+    /// Takes in a state, at its number or the next one that is free, and returns the number it has.
+    fn take(&mut self, mut state: State) -> u32 {
+        if let Some(known) = self.by_key.get(&state.key()) {
+            return *known;
         }
-        earlier.settled = self.settled;
-        earlier.learnt = true;
-        *self = earlier;
+        while !self.numbers.insert(state.number) {
+            state.number = state.number.wrapping_add(1);
+        }
+        self.by_key.insert(state.key(), state.number);
+        self.states.push(state);
+        self.states[self.states.len() - 1].number
     }
 }
 
 impl Choices {
-    /// The numbers of a move in the only world.
+    /// The numbers of a move in the only state.
     pub(crate) fn of_one(records: Records) -> Self {
-        Self { records: vec![Some(records)], choice: Arc::default() }
+        let (list, of) = records.parts();
+        let of_one = |record| vec![OfState { number: 0, record: Some(record), applied: 0 }];
+        Self { classes: list.into_iter().map(of_one).collect(), of }
     }
 
-    /// The records of the only world, where the device decides nothing.
-    pub(crate) fn only(&self) -> &Records {
-        self.records.iter().flatten().next().expect("some world is possible")
+    /// The records of the only state, where the device decides nothing.
+    pub(crate) fn only(&self) -> Records {
+        self.records(|_, _| 0)
+    }
+
+    /// The records of one state of each class, which `pick` picks.
+    fn records(&self, pick: impl Fn(usize, &[OfState]) -> usize) -> Records {
+        let (mut list, mut places) = (Vec::with_capacity(self.classes.len()), Vec::with_capacity(self.classes.len()));
+        for (i, class) in self.classes.iter().enumerate() {
+            let record = class[pick(i, class)].record.clone();
+            places.push(record.is_some().then_some(list.len()));
+            list.extend(record);
+        }
+        Records::new(list, self.of.iter().map(|class| places[(*class)?]).collect())
     }
 }
 
@@ -209,8 +447,8 @@ pub(crate) fn layout(tensors: usize, groups: &Groups) -> Layout {
 pub(crate) struct Task {
     /// Bits of [`stage`](crate::words::stage).
     pub(crate) stages: u32,
-    /// The number of the step before this one, and of this one.
-    pub(crate) sequence: [u32; 2],
+    /// The number of the step or move.
+    pub(crate) sequence: u32,
     /// How many other optimizers share the decision.
     pub(crate) others: u32,
     /// Micro-batches of the step.
@@ -236,35 +474,48 @@ pub(crate) fn words(
 fn with_empty_head(layout: &Layout, choices: &Choices, present: &[bool]) -> Vec<u32> {
     let mut words = vec![0; step::LEN];
     words.extend(present.iter().map(|&present| if present { 0 } else { ABSENT }));
-    let table = words.len();
-    words[step::WORLDS] = table as u32;
-    words.resize(table + choices.records.len(), 0);
-    let mut map: Option<(&[Option<usize>], u32)> = None;
-    for (number, records) in choices.records.iter().enumerate() {
-        let Some(records) = records else { continue };
-        let clock_of = match map {
-            Some((known, place)) if known == records.map() => place,
-            _ => {
-                let place = words.len() as u32;
-                words.extend(records.map().iter().map(|clock| clock.map_or(ABSENT, |clock| clock as u32)));
-                map = Some((records.map(), place));
-                place
+    words[step::CLASS_OF] = words.len() as u32;
+    words.extend(choices.of.iter().map(|class| class.map_or(ABSENT, |class| class as u32)));
+    let classes = words.len();
+    words[step::CLASSES] = classes as u32;
+    words[step::CLASSES_COUNT] = choices.classes.len() as u32;
+    words.resize(classes + class::LEN * choices.classes.len(), 0);
+    let mut first_tensors = vec![None; choices.classes.len()];
+    for (tensor, class) in choices.of.iter().enumerate() {
+        if let Some(class) = class {
+            first_tensors[*class].get_or_insert(tensor);
+        }
+    }
+    for (i, (of_class, first_tensor)) in choices.classes.iter().zip(first_tensors).enumerate() {
+        // Numbers wrap, so they are counted from one that is as far down as any of the others.
+        let some = of_class[0].number;
+        let down = of_class.iter().map(|state| state.number.wrapping_sub(some) as i32).min().unwrap_or(0);
+        let first = some.wrapping_add(down as u32);
+        let place = |state: &OfState| state.number.wrapping_sub(first) as usize;
+        let states = of_class.iter().map(|state| place(state) + 1).max().unwrap_or(0);
+        let table = words.len();
+        for (word, value) in [
+            (class::TENSOR, first_tensor.unwrap_or(0) as u32),
+            (class::FIRST, first),
+            (class::STATES, if first_tensor.is_some() { states as u32 } else { 0 }),
+            (class::TABLE, table as u32),
+        ] {
+            words[classes + class::LEN * i + word] = value;
+        }
+        words.resize(table + state::LEN * states, ABSENT);
+        for of_state in of_class {
+            let at = table + state::LEN * place(of_state);
+            words[at + state::APPLIED] = of_state.applied;
+            if let Some(record) = &of_state.record {
+                words[at + state::RECORD] = words.len() as u32;
+                record.push_terms(&mut words, layout.record);
             }
-        };
-        words[table + number] = words.len() as u32;
-        let led = |to: &[u32]| to.get(number).copied().unwrap_or(0);
-        let mut head = [0; world::LEN];
-        head[world::APPLIED] = led(&choices.choice.applied);
-        head[world::SKIPPED] = led(&choices.choice.skipped);
-        head[world::CLOCKS] = records.list().len() as u32;
-        head[world::CLOCK_OF] = clock_of;
-        words.extend(head);
-        records.list().iter().for_each(|record| record.push_terms(&mut words, layout.record));
+        }
     }
     words
 }
 
-/// Writes the words of a step that do not depend on worlds.
+/// Writes the words of a step that do not depend on clocks.
 fn write_head(words: &mut [u32], wrappers: &Wrappers, layout: &Layout, task: Task) {
     let bits = |number: f64| (number as f32).to_bits();
     let limit = wrappers.clip().map_or(0.0, Clip::limit);
@@ -279,8 +530,7 @@ fn write_head(words: &mut [u32], wrappers: &Wrappers, layout: &Layout, task: Tas
         (step::RECORDS, layout.records as u32),
         (step::RECORD_LEN, layout.record as u32),
         (step::NORMS, layout.norms as u32),
-        (step::BEFORE, task.sequence[0]),
-        (step::AFTER, task.sequence[1]),
+        (step::SEQUENCE, task.sequence),
         (step::CLIP_LIMIT, bits(limit)),
         (step::CLIP_EPS, bits(eps)),
         (step::CLIP_OPTION, option.map_or(ABSENT, |option| option as u32)),
@@ -306,53 +556,105 @@ mod tests {
     use crate::rules::Adam;
     use crate::tensor::TensorSpec;
 
-    fn course() -> (Groups, Course) {
-        let groups = Config::from(Adam::default()).groups(&[TensorSpec::f32("w", [1])]).unwrap();
-        let course = Course::new(Clocks::new(groups.of()));
+    fn course(tensors: usize, json: &str) -> (Groups, Course) {
+        let tensors: Vec<_> = (0..tensors).map(|i| TensorSpec::f32(format!("t{i}"), [1])).collect();
+        let groups = Config::from_json(json).unwrap().groups(&tensors).unwrap();
+        let course = Course::new(&Clocks::new(groups.of()), &groups);
         (groups, course)
     }
 
+    fn adam() -> (Groups, Course) {
+        course(1, &Config::from(Adam::default()).to_json().unwrap())
+    }
+
     #[test]
-    fn as_many_worlds_are_possible_as_steps_have_not_reported_and_one() {
-        let (groups, mut course) = course();
+    fn a_class_may_be_in_as_many_states_as_steps_have_not_reported_and_one() {
+        let (groups, mut course) = adam();
         for steps in 1..=5 {
             course.step(&groups, None, 1, false).unwrap();
-            assert_eq!(course.worlds.len(), steps + 1);
+            assert_eq!(course.classes[1].states.len(), steps + 1);
         }
         let (mut steps, mut possible) = (vec![], 6);
         for applied in [true, false, true, true, false] {
             course.report(applied);
             possible -= 1;
-            assert_eq!(course.possible().into_iter().filter(|&possible| possible).count(), possible);
+            course.prune();
+            assert_eq!(course.classes[1].states.len(), possible);
             steps.push(course.hoped().steps);
         }
         assert_eq!(steps, [5, 4, 4, 4, 3], "hoped for, then known");
     }
 
+    /// Each step lacks other tensors, and what was applied is drawn: after a hundred steps in flight the states are as
+    /// many as steps, and what is known at last is what a host that knew at once would have counted.
     #[test]
-    fn what_was_reported_since_is_known_after_a_step_is_taken_back() {
-        let (groups, mut course) = course();
+    fn states_grow_with_the_steps_in_flight_whatever_they_lack() {
+        let plain = r#"{"optimizer": "adam"}"#;
+        let scheduled = r#"{"optimizer": "nadam", "schedule": {"inverse_time": {"decay": 0.01}}}"#;
+        for (json, most) in [(plain, 101), (scheduled, 51 * 51)] {
+            let (groups, mut course) = course(6, json);
+            let mut known = Clocks::new(groups.of());
+            let mut bits = 1u32;
+            let mut draw = || {
+                bits = bits.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                bits >> 16
+            };
+            let mut applied = Vec::new();
+            for _ in 0..100 {
+                let present: Vec<bool> = (0..6).map(|_| draw() % 2 == 0).collect();
+                course.step(&groups, Some(&present), 1, false).unwrap();
+                applied.push(draw() % 3 > 0);
+                if applied[applied.len() - 1] {
+                    groups.step(&mut known, Some(&present), 1).unwrap();
+                }
+            }
+            let states = course.classes.iter().map(|class| class.states.len()).max().unwrap();
+            assert!(states <= most, "{json}: {states}");
+            applied.into_iter().for_each(|applied| course.report(applied));
+            course.prune();
+            assert!(course.classes.iter().all(|class| class.states.len() == 1), "{json}");
+            assert_eq!(course.hoped().steps, known.steps, "{json}");
+            for tensor in 0..6 {
+                assert_eq!(course.hoped().clock(tensor), known.clock(tensor), "{json}");
+            }
+            course.step(&groups, None, 1, false).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_is_set_between_steps_holds_in_every_state() {
+        let (groups, mut course) = course(2, r#"{"optimizer": "adam"}"#);
         course.step(&groups, None, 1, false).unwrap();
-        let earlier = course.clone();
+        course.set_clock(0, |clock| clock.t = 7);
+        course.set_steps(9);
         course.step(&groups, None, 1, false).unwrap();
+        assert_eq!((course.hoped().clock(0).t, course.hoped().clock(1).t, course.hoped().steps), (8, 2, 10));
+        course.report(false);
         course.report(true);
-        course.go_back(earlier);
-        assert_eq!((course.hoped().steps, course.attempts(), course.pending.len()), (1, 1, 0));
-        assert_eq!(course.possible(), [false, true]);
+        assert_eq!((course.hoped().clock(0).t, course.hoped().clock(1).t, course.hoped().steps), (8, 1, 10));
+    }
+
+    #[test]
+    fn classes_that_are_known_to_count_alike_are_one_again() {
+        let (groups, mut course) = course(2, r#"{"optimizer": "adam"}"#);
+        course.step(&groups, Some(&[true, false]), 1, false).unwrap();
+        course.step(&groups, Some(&[false, true]), 1, false).unwrap();
+        assert_eq!(course.classes.len(), 3);
         course.step(&groups, None, 1, false).unwrap();
-        course.report(true);
-        assert_eq!((course.hoped().steps, course.attempts()), (2, 2));
+        assert_eq!(course.classes.len(), 3, "each may have missed its own step");
+        (0..3).for_each(|_| course.report(true));
+        course.step(&groups, None, 1, false).unwrap();
+        assert_eq!(course.classes.len(), 2);
     }
 
     #[test]
     fn too_many_steps_that_have_not_reported_are_refused() {
-        let (groups, mut course) = course();
-        for _ in 0..WORLDS_MAX - 1 {
+        let (groups, mut course) = adam();
+        for _ in 0..STEPS_MAX {
             course.step(&groups, None, 1, false).unwrap();
         }
         let error = course.clone().step(&groups, None, 1, false).unwrap_err().to_string();
-        let expected = "step: the 1023 steps that have not reported and this one leave 1025 states that the counts of \
-                        steps may be in, must be at most 1024; submit them, and let the device work";
+        let expected = "step: 1024 steps have not reported, must be at most 1023; submit them, and let the device work";
         assert_eq!(error, expected);
         course.report(true);
         course.step(&groups, None, 1, false).unwrap();

@@ -192,9 +192,16 @@ pub enum Error {
     /// What wgpu reported: validation, out of memory, a refused device.
     #[error("wgpu: {0}")]
     Wgpu(String),
-    /// The device is gone, and with it all its buffers.
+    /// The device is gone; buffers on it are lost. Open another one, and load the last checkpoint.
     #[error("the device is lost: {0}")]
     DeviceLost(String),
+    /// The device has not finished its work in time ([`Gpu::set_deadline`](crate::Gpu::set_deadline)). The work may
+    /// finish yet: ask again, or take the device for lost.
+    #[error("the device has not finished its work within the deadline of {seconds} s")]
+    Deadline {
+        /// The deadline.
+        seconds: f64,
+    },
 }
 
 /// `Result` with this crate's error.

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use crate::error::{Error, Result, refuse};
 
@@ -15,6 +16,7 @@ mod buffers;
 mod engine;
 mod init;
 mod limits;
+mod loss;
 mod pipelines;
 mod report;
 mod ring;
@@ -28,12 +30,16 @@ pub(crate) use bind::{Bound, Part, Work};
 pub(crate) use buffers::Grads;
 pub use buffers::{Buffers, Slice};
 pub(crate) use engine::Engine;
+use loss::Loss;
 use pipelines::Pipelines;
 pub(crate) use report::{News, Receipt, Reports};
-pub(crate) use ring::{Slot, State as StepState};
+pub(crate) use ring::Slot;
 
 /// Bindings of 2^31 bytes and more are silently wrong on some devices of wgpu 30 (wgpu issues 10305 and 9206).
 const BINDING_BYTES_MAX: u64 = (1 << 31) - 256;
+
+/// Milliseconds that a wait takes at most, unless the caller sets others.
+const DEADLINE_MS: u64 = 60_000;
 
 /// A device and its queue, shared by arenas and optimizers. Cloning is cheap. Use clones of one `Gpu` for everything on
 /// a device, since it caches the pipelines, and gives arenas the numbers by which optimizers know them.
@@ -48,6 +54,9 @@ struct Inner {
     pipelines: Mutex<Pipelines>,
     init: OnceLock<init::Tools>,
     counts: [AtomicU64; 4],
+    loss: Loss,
+    /// Milliseconds that a wait takes at most.
+    deadline: AtomicU64,
     #[cfg(target_arch = "wasm32")]
     late: Late,
 }
@@ -140,7 +149,7 @@ pub struct Counts {
     pub bind_groups: u64,
     /// Compute pipelines.
     pub pipelines: u64,
-    /// Polls of the device. Only calls that read back poll.
+    /// Polls of the device. Only what reads back polls, and what takes back a step of which wgpu has told nothing yet.
     pub polls: u64,
 }
 
@@ -164,7 +173,8 @@ pub fn required_limits(adapter: &wgpu::Adapter) -> wgpu::Limits {
 }
 
 impl Gpu {
-    /// Wraps a device of the caller's. Installs no handlers on it.
+    /// Wraps a device of the caller's. Installs no handlers on it: see [`watch`](Self::watch) for the loss of the
+    /// device.
     ///
     /// Keep to one `wgpu::Instance`: wgpu does not tell devices of two instances apart, so that it would bind a buffer
     /// of the other device without an error.
@@ -185,7 +195,10 @@ impl Gpu {
 
     fn build(device: wgpu::Device, queue: wgpu::Queue, tuning: Tuning) -> Self {
         let (pipelines, init, counts) = Default::default();
+        let (loss, deadline) = (Loss::new(&device), AtomicU64::new(DEADLINE_MS));
         Self(Arc::new(Inner {
+            loss,
+            deadline,
             device,
             queue,
             tuning,
@@ -259,7 +272,9 @@ impl Gpu {
         };
         let (device, queue) =
             adapter.request_device(&descriptor).await.map_err(|error| Error::Wgpu(error.to_string()))?;
-        Ok(Self::new(&device, &queue))
+        let gpu = Self::new(&device, &queue);
+        gpu.watch();
+        Ok(gpu)
     }
 
     /// The device.
@@ -324,6 +339,14 @@ impl Gpu {
 
     /// Runs `create`, waits for wgpu's answer, and returns the error where there is one.
     async fn scoped<T>(&self, create: impl FnOnce() -> T) -> Result<T> {
+        let made = self.caught(create).await;
+        // What was made on a lost device is nothing, and no error says so.
+        self.check_alive()?;
+        made
+    }
+
+    /// As [`scoped`](Self::scoped), for what has other ways to learn of a lost device.
+    async fn caught<T>(&self, create: impl FnOnce() -> T) -> Result<T> {
         let (made, answers) = {
             let scopes = self.open_scopes();
             (create(), close_scopes(scopes))
@@ -339,8 +362,15 @@ impl Gpu {
     /// As [`scoped`](Self::scoped), but without waiting. Natively wgpu answers at once. In a browser it answers later:
     /// there the next call returns the error.
     fn scoped_now<T>(&self, create: impl FnOnce() -> T) -> Result<T> {
+        let made = self.caught_now(create);
+        self.check_alive()?;
+        made
+    }
+
+    /// As [`scoped_now`](Self::scoped_now), for what has other ways to learn of a lost device.
+    fn caught_now<T>(&self, create: impl FnOnce() -> T) -> Result<T> {
         #[cfg(not(target_arch = "wasm32"))]
-        return pollster::block_on(self.scoped(create));
+        return pollster::block_on(self.caught(create));
         #[cfg(target_arch = "wasm32")]
         {
             self.late_error()?;
@@ -378,12 +408,62 @@ impl Gpu {
         self.count(Made::Poll);
         match catch_unwind(AssertUnwindSafe(|| self.device().poll(poll))) {
             Ok(Ok(_)) => Ok(()),
+            Ok(Err(wgpu::PollError::Timeout)) => Err(self.late()),
             Ok(Err(error)) => Err(Error::Wgpu(error.to_string())),
             Err(panic) => {
-                let message = panic.downcast_ref::<String>().cloned().unwrap_or_else(|| "poll panicked".into());
-                Err(Error::DeviceLost(message))
+                Err(self.lost(panic.downcast_ref::<String>().map_or("a poll panicked", |message| &message[..])))
             }
         }
+    }
+
+    /// Lets wgpu call back for all that it knows of. Waits for nothing.
+    pub(crate) fn poll_once(&self) -> Result<()> {
+        self.poll(wgpu::PollType::Poll)
+    }
+
+    /// Waits until the device has done what was submitted.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(crate) fn wait(&self) -> Result<()> {
+        self.poll(wgpu::PollType::Wait { submission_index: None, timeout: Some(self.deadline()) })
+    }
+
+    /// How long a wait for the device takes at most: 60 s, unless it was [set](Self::set_deadline).
+    pub fn deadline(&self) -> Duration {
+        Duration::from_millis(self.0.deadline.load(Ordering::Relaxed))
+    }
+
+    /// Sets how long each wait for the device takes at most, in whole milliseconds, for all clones. A wait that takes
+    /// longer ends with [`Error::Deadline`] and changes nothing. In a browser, which gives no such choice, waits have
+    /// no deadline.
+    ///
+    /// # Errors
+    /// [`Error::Field`] for less than a millisecond.
+    pub fn set_deadline(&self, deadline: Duration) -> Result<()> {
+        let milliseconds = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
+        if milliseconds == 0 {
+            return refuse("deadline", format!("{deadline:?}"), "at least 1 ms");
+        }
+        self.0.deadline.store(milliseconds, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn late(&self) -> Error {
+        Error::Deadline { seconds: self.deadline().as_secs_f64() }
+    }
+
+    /// An encoder.
+    pub(crate) fn encoder(&self) -> Result<wgpu::CommandEncoder> {
+        self.caught_now(|| self.device().create_command_encoder(&Default::default()))
+    }
+
+    /// Submits what an encoder holds. Natively wgpu says at once whether it refuses; in a browser the report of what
+    /// was encoded tells.
+    pub(crate) fn submit(&self, encoder: wgpu::CommandEncoder) -> Result<()> {
+        if cfg!(target_arch = "wasm32") {
+            self.queue().submit([encoder.finish()]);
+            return Ok(());
+        }
+        self.caught_now(|| self.queue().submit([encoder.finish()])).map(|_| ())
     }
 
     /// Writes bytes into ranges of a buffer, before any work that is not yet submitted. A range is its first byte and
@@ -440,18 +520,25 @@ impl Gpu {
                 staging
             })
             .await?;
+        #[cfg(not(target_arch = "wasm32"))]
+        let started = std::time::Instant::now();
+        #[cfg(not(target_arch = "wasm32"))]
         if wait {
-            self.poll(wgpu::PollType::wait_indefinitely())?;
+            self.wait()?;
         }
         let mut received = Box::pin(receiver.receive());
         let result = std::future::poll_fn(|context| {
             if let std::task::Poll::Ready(result) = received.as_mut().poll(context) {
                 return std::task::Poll::Ready(Ok(result));
             }
-            if cfg!(not(target_arch = "wasm32")) {
+            #[cfg(not(target_arch = "wasm32"))]
+            {
                 // Callbacks of a lost device never come; polling it says so.
-                if let Err(error) = self.poll(wgpu::PollType::Poll) {
+                if let Err(error) = self.poll_once() {
                     return std::task::Poll::Ready(Err(error));
+                }
+                if started.elapsed() > self.deadline() {
+                    return std::task::Poll::Ready(Err(self.late()));
                 }
                 std::thread::yield_now();
                 context.waker().wake_by_ref();
@@ -461,10 +548,10 @@ impl Gpu {
         .await?;
         match result {
             Some(Ok(())) => {}
-            Some(Err(error)) => return Err(Error::Wgpu(error.to_string())),
-            None => return Err(Error::DeviceLost("a readback was dropped".into())),
+            Some(Err(error)) => return Err(self.lost(&error.to_string())),
+            None => return Err(self.lost("a readback was dropped")),
         }
-        let view = staging.slice(..).get_mapped_range().map_err(|error| Error::DeviceLost(error.to_string()))?;
+        let view = staging.slice(..).get_mapped_range().map_err(|error| self.lost(&error.to_string()))?;
         Ok(view.to_vec())
     }
 }

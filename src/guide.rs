@@ -11,6 +11,7 @@
 //! | [full_batch] | How do I fit a function whose gradient has no noise? |
 //! | [evaluation] | Where do I evaluate a model, when do I stop, and what does Nesterov's look-ahead ask for? |
 //! | [checkpoints] | What do I save, so that a resumed training goes on with the same bits? |
+//! | [faults] | What happens when a submit is refused, a device is lost, or memory runs out? |
 //! | [your_buffers] | How do I keep my own buffers and encoders, and what does a step cost? |
 //! | [initialisers] | How do I set the first values of the parameters? |
 //! | [without_a_gpu] | How do I run an optimizer on the CPU, in f32 or f64? |
@@ -25,6 +26,7 @@ pub mod clipping_and_mixed_precision;
 pub mod configuration;
 pub mod ema;
 pub mod evaluation;
+pub mod faults;
 pub mod full_batch;
 pub mod groups;
 pub mod initialisers;

@@ -57,7 +57,7 @@ pub use joint::{Together, encode_together};
 pub use optimizer::{EncodedStep, Memory, Norms, Optimizer, StepPlan};
 pub use options::{AdjustLr, EpsPlacement, MomentumForm, Nesterov, NsCoefficients, RootEps};
 pub use reference::Reference;
-pub use report::{LossScaleState, StepReport};
+pub use report::{Fault, LossScaleState, StepReport};
 pub use rule::WeightDecay;
 pub use rules::*;
 pub use schedule::{Closure, DecayShape, Mode, Plateau, PlateauState, Schedule, Scheduler, Stage, ThresholdMode};

@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::clock::{Clocks, Order};
 use crate::config::Config;
 use crate::course::{self, Choices, Course, Task};
-#[cfg(doc)]
+#[cfg_attr(all(target_arch = "wasm32", not(doc)), expect(unused_imports, reason = "natively a bound waits"))]
 use crate::error::Error;
 use crate::error::Result;
-use crate::gpu::{Arena, Bound, Buffers, Engine, Gpu, Grads, Part, Reports, Slice, Slot, Work};
+use crate::gpu::{Arena, Bound, Buffers, Engine, Gpu, Grads, News, Part, Reports, Slice, Slot, Work};
 use crate::report::StepReport;
 use crate::session::{Session, session_methods};
 use crate::tensor::TensorSpec;
@@ -27,16 +27,15 @@ mod saved;
 mod slots;
 mod telemetry;
 
-use history::{History, Undo};
+use history::{Encoded, History, Leaves, OfStep, Standing};
 pub use plan::{Memory, StepPlan};
-use reports::{Source, Waiting};
 pub use telemetry::Norms;
 
 /// An optimizer on the GPU: state, clocks, and the encoding of steps.
 ///
-/// Nothing is read back and nothing waits in a step. Numbers that depend on `t` are computed on the host in f64 and
-/// travel with the step; a tensor without a gradient, or one that is [frozen](Self::freeze), is touched by nothing, and
-/// its `t` stays.
+/// Nothing is read back and nothing waits in a step, up to 1023 steps in flight where steps may be skipped. Numbers
+/// that depend on `t` are computed on the host in f64 and travel with the step; a tensor without a gradient, or one
+/// that is [frozen](Self::freeze), is touched by nothing, and its `t` stays.
 #[derive(Debug)]
 pub struct Optimizer {
     id: u64,
@@ -47,8 +46,6 @@ pub struct Optimizer {
     sequence: u64,
     clears: bool,
     reports: Reports,
-    /// Steps whose reports have not come, the oldest first.
-    waiting: VecDeque<Waiting>,
     arrived: VecDeque<StepReport>,
 }
 
@@ -70,7 +67,7 @@ impl Optimizer {
         let config: Config = config.into();
         let groups = config.groups(tensors)?;
         let engine = Engine::new(gpu, tensors, &groups)?;
-        let history = History::new(Clocks::new(groups.of()), groups.wrappers().skips());
+        let history = History::new(&Clocks::new(groups.of()), &groups);
         Ok(Self {
             id: Self::next_id(),
             layout: course::layout(tensors.len(), &groups),
@@ -79,7 +76,6 @@ impl Optimizer {
             sequence: 0,
             clears: false,
             reports: Reports::default(),
-            waiting: VecDeque::new(),
             arrived: VecDeque::new(),
         })
     }
@@ -177,25 +173,48 @@ impl Optimizer {
     }
 
     /// The step of these tensors, of so many micro-batches, whose buffers are bound.
-    fn whole_step(&self, bound: Arc<Bound>, present: &[bool], batches: u64, role: Role) -> Result<Encoding> {
+    fn whole_step(&mut self, bound: Arc<Bound>, present: &[bool], batches: u64, role: Role) -> Result<Encoding> {
+        let (course, choices) = self.step_course(present, batches)?;
         let mut order = self.session.order.clone();
+        let looked = order.has_looked();
         order.step(&self.session.tensors, |i| present[i] && self.session.groups.rule_of(i).needs_look_ahead())?;
-        let certain = !self.session.groups.wrappers().skips();
-        let mut course = self.session.counts.course.clone();
-        let some = Some(present).filter(|all| !all.iter().all(|&is| is));
-        let choices = course.step(&self.session.groups, some, batches, certain)?;
-        if certain {
-            course.report(true);
-        }
-        let sequence = [self.place_of(&self.session.counts.course), self.place_of(&course)];
+        let sequence = self.coming_sequence();
         let parts = role.parts(self.session.groups.wrappers().measures());
         let tasks: Vec<_> =
             parts.iter().map(|&(_, stages, others)| Task { stages, sequence, others, batches }).collect();
         let words = self.words(&choices, present, &tasks);
         let run = |((part, _, _), words): ((Part, u32, u32), Vec<u32>)| Run { bound: bound.clone(), part, words };
         let runs = parts.into_iter().zip(words).map(run).collect();
-        let without_gradient = (0..present.len()).filter(|&i| !present[i]).collect();
-        Ok(Encoding { step: Some(without_gradient), ..self.encoding(runs, course, order) })
+        let number = self.session.counts.attempts + 1;
+        Ok(Encoding {
+            step: Some(OfStep { number, present: present.to_vec(), batches }),
+            leaves: if looked { Leaves::Moved } else { Leaves::Update },
+            ..self.encoding(runs, course, order)
+        })
+    }
+
+    /// The course behind a step of these tensors, and the step's numbers. Beyond the bounds of a course this waits for
+    /// the device, which must first say what became of earlier steps; where it says nothing new, as of steps that are
+    /// not submitted, and in a browser, which cannot wait here, the bound is the error.
+    fn step_course(&mut self, present: &[bool], batches: u64) -> Result<(Course, Choices)> {
+        let some = Some(present).filter(|all| !all.iter().all(|&is| is));
+        let certain = !self.session.groups.wrappers().skips();
+        let step = |optimizer: &Self| {
+            let mut course = optimizer.session.counts.course.clone();
+            let choices = course.step(&optimizer.session.groups, some, batches, certain)?;
+            Ok((course, choices))
+        };
+        let first = step(self);
+        #[cfg(not(target_arch = "wasm32"))]
+        if matches!(first, Err(Error::Order { .. })) {
+            let known = self.session.counts.course.reported();
+            self.engine.gpu().wait()?;
+            self.take_news()?;
+            if self.session.counts.course.reported() > known {
+                return step(self);
+            }
+        }
+        first
     }
 
     /// A micro-batch added to the sums, and the step where it is the last one.
@@ -220,7 +239,7 @@ impl Optimizer {
         let bound = self.engine.bind(params, Work::Step(&of_step, outs))?;
         if self.session.batch + 1 < self.session.groups.wrappers().batches() {
             let encoding = self.encoding(vec![adds], self.session.counts.course.clone(), self.session.order.clone());
-            return Ok(Encoding { batch: self.session.batch + 1, begun, ..encoding });
+            return Ok(Encoding { batch: self.session.batch + 1, begun, leaves: Leaves::Sums, ..encoding });
         }
         let mut step = self.whole_step(bound, &begun, self.session.batch + 1, Role::Alone)?;
         step.runs.insert(0, adds);
@@ -263,9 +282,10 @@ impl Optimizer {
             .unwrap_or_else(|| vec![true; self.session.tensors.len()])
     }
 
-    /// What the device counts, to notice an encoder that is missing: steps, where they may be skipped.
-    fn place_of(&self, course: &Course) -> u32 {
-        if self.session.groups.wrappers().skips() { course.attempts() as u32 } else { 0 }
+    /// The number that the device knows the coming encoding by.
+    fn coming_sequence(&self) -> u32 {
+        // Whether one of two numbers is the later one is told by their difference, so they may wrap.
+        (self.sequence + 1) as u32
     }
 
     /// The words of a step or a move, a list for each task.
@@ -279,7 +299,7 @@ impl Optimizer {
     /// An encoding of these runs that leads to this course and order.
     fn encoding(&self, runs: Vec<Run>, course: Course, order: Order<Choices>) -> Encoding {
         let (batch, begun) = (self.session.batch, self.session.begun.clone());
-        Encoding { runs, course, order, batch, begun, step: None, cleared: vec![] }
+        Encoding { runs, course, order, batch, begun, step: None, leaves: Leaves::Update, cleared: vec![] }
     }
 
     /// The gradients to be cleared: buffer, first byte, bytes.
@@ -317,10 +337,19 @@ impl Optimizer {
         &mut self,
         encode: impl FnOnce(&mut Self, &mut wgpu::CommandEncoder) -> Result<EncodedStep>,
     ) -> Result<()> {
-        let mut encoder = self.engine.gpu().device().create_command_encoder(&Default::default());
+        let gpu = self.engine.gpu().clone();
+        let mut encoder = gpu.encoder()?;
         encode(self, &mut encoder)?;
-        self.engine.gpu().queue().submit([encoder.finish()]);
-        Ok(())
+        let latest = self.session.counts.encodings.len() - 1;
+        let submitted = gpu.submit(encoder).and_then(|()| match self.session.counts.encodings[latest].receipt.look() {
+            News::Unread => Err(gpu.lost("a submit was refused")),
+            _ => Ok(()),
+        });
+        if submitted.is_err() {
+            self.take_back(latest);
+            self.session.counts.encodings.pop_back();
+        }
+        submitted
     }
 
     fn commit(&mut self, encoder: &mut wgpu::CommandEncoder, encoding: Encoding) -> Result<EncodedStep> {
@@ -331,45 +360,35 @@ impl Optimizer {
 
     /// Writes the words of an encoding, and takes a buffer for the report. This is the last thing that can fail.
     pub(crate) fn reserve(&mut self, encoding: Encoding) -> Result<Ready> {
-        let slots = encoding.runs.iter().map(|run| self.engine.write(&run.bound, &run.words)).collect::<Result<_>>()?;
-        let receipt = match &encoding.step {
-            Some(_) if self.session.groups.wrappers().is_controlled() => Some(self.reports.reserve(self.engine.gpu())?),
-            _ => None,
-        };
-        Ok(Ready { encoding, slots, receipt })
+        let serial = self.reports.next_serial();
+        let write = |run: &Run| self.engine.write(&run.bound, &run.words, serial);
+        let slots = encoding.runs.iter().map(write).collect::<Result<_>>()?;
+        let report = self.reports.reserve(self.engine.gpu())?;
+        Ok(Ready { encoding, slots, report })
     }
 
     /// Notes what was encoded. Nothing here can fail.
     pub(crate) fn note(&mut self, encoder: &mut wgpu::CommandEncoder, ready: Ready) -> EncodedStep {
-        let Ready { encoding: work, slots, receipt } = ready;
+        let Ready { encoding: work, slots, report } = ready;
         for (buffer, offset, size) in &work.cleared {
             encoder.clear_buffer(buffer, *offset, Some(*size));
         }
-        let state = slots.last().expect("every encoding has words").guard.state();
-        for slot in slots {
-            encoder.on_submitted_work_done(move || slot.guard.done());
-        }
-        let reports = work.step.is_some();
-        if let Some(without_gradient) = work.step {
-            let from = match (receipt, self.engine.control()) {
-                (Some(buffer), Some(control)) => Source::Device(self.reports.encode(encoder, control, buffer)),
-                _ => Source::Host(state.clone()),
-            };
-            self.waiting.push_back(Waiting { step: work.course.attempts(), without_gradient, from });
-        }
-        // What came before work that has run can no longer be taken back.
-        if let Some(last) = self.session.counts.undo.iter().rposition(|undo| undo.state.is_done()) {
-            self.session.counts.undo.drain(..=last);
-        }
+        let receipt = self.reports.encode(encoder, slots, self.engine.control(), report);
         self.sequence += 1;
-        self.session.counts.undo.push_back(Undo {
+        self.session.counts.attempts += u64::from(work.step.is_some());
+        self.session.counts.encodings.push_back(Encoded {
             sequence: self.sequence,
-            course: std::mem::replace(&mut self.session.counts.course, work.course),
-            order: std::mem::replace(&mut self.session.order, work.order),
-            batch: std::mem::replace(&mut self.session.batch, work.batch),
-            begun: std::mem::replace(&mut self.session.begun, work.begun),
-            state,
-            reports,
+            before: Standing {
+                course: std::mem::replace(&mut self.session.counts.course, work.course),
+                order: std::mem::replace(&mut self.session.order, work.order),
+                batch: std::mem::replace(&mut self.session.batch, work.batch),
+                begun: std::mem::replace(&mut self.session.begun, work.begun),
+            },
+            receipt,
+            step: work.step,
+            leaves: work.leaves,
+            fixed: false,
+            taken_back: false,
         });
         EncodedStep { optimizer: self.id, sequence: self.sequence }
     }
@@ -449,8 +468,8 @@ pub(crate) struct Ready {
     encoding: Encoding,
     /// One for each run.
     slots: Vec<Slot>,
-    /// The buffer that the report of a step goes to, where the device decides.
-    receipt: Option<wgpu::Buffer>,
+    /// The buffer that the report goes to.
+    report: wgpu::Buffer,
 }
 
 impl Ready {
@@ -471,7 +490,7 @@ pub(crate) struct Encoding {
     order: Order<Choices>,
     batch: u64,
     begun: Vec<bool>,
-    /// Of a step, the tensors without gradient.
-    step: Option<Vec<usize>>,
+    step: Option<OfStep>,
+    leaves: Leaves,
     cleared: Vec<(wgpu::Buffer, u64, u64)>,
 }

@@ -318,6 +318,7 @@ impl<F: Precision> Reference<F> {
             norm: wrappers.measures().then(|| all.norm()),
             scale,
             culprit: culprit.and_then(|i| Some((name(i), measured[i].kind?))),
+            fault: None,
         });
         self.measured = measured;
         if !skipped {

@@ -37,7 +37,8 @@ impl LossScaleState {
 pub struct StepReport {
     /// The step's number, counted from 1 over the optimizer's life, skipped steps included.
     pub step: u64,
-    /// Whether the step was applied. If not, it was skipped, and nothing but the loss scale has changed.
+    /// Whether it was applied. Else it was skipped, and nothing but the loss scale has changed, or `fault` says why
+    /// nothing has.
     pub applied: bool,
     /// The tensors that had no gradient, frozen ones among them.
     pub without_gradient: Vec<String>,
@@ -48,4 +49,25 @@ pub struct StepReport {
     /// The first tensor in order whose gradient holds a number that no step can use, and the worst such number in it.
     /// With micro-batches it is found in their sum, where a number of 2^63 or more reads as infinity.
     pub culprit: Option<(String, NonFinite)>,
+    /// Why a step that is not applied never ran; none where it did.
+    pub fault: Option<Fault>,
+}
+
+/// Why a step never ran. It counts as none: counts of steps, schedules and the loss scale are as if it had not been.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Fault {
+    /// Its encoder or command buffer was dropped and not submitted.
+    #[error("its encoder was dropped")]
+    Dropped,
+    /// wgpu refused its submit, since something else in the submit is invalid.
+    #[error("its submit was refused")]
+    Refused,
+    /// It was submitted behind a step or move that had been encoded later. Where no step may be skipped nothing tells
+    /// this, and it runs.
+    #[error("it was submitted behind a later one")]
+    OutOfTurn,
+    /// The device is gone.
+    #[error("the device is lost")]
+    DeviceLost,
 }

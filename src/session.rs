@@ -19,8 +19,14 @@ pub(crate) trait Counts {
     /// The clocks where every step that is not known to be skipped is applied.
     fn hoped(&self) -> &Clocks;
 
-    /// Changes the clocks in every state that may be the true one.
-    fn change(&mut self, change: impl FnMut(&mut Clocks));
+    /// Sets a tensor's clock in every state that may be the true one.
+    fn set_clock(&mut self, tensor: usize, set: impl FnMut(&mut Clock));
+
+    /// Sets the count of applied steps in every such state.
+    fn set_steps(&mut self, steps: u64);
+
+    /// Takes in the tensors of these groups that are new, with clocks before their first step.
+    fn add(&mut self, groups: &Groups);
 
     /// Makes sure that taking back an encoding brings back no micro-batches that were dropped.
     fn forget_batches(&mut self) {}
@@ -33,8 +39,17 @@ impl Counts for Clocks {
         self
     }
 
-    fn change(&mut self, mut change: impl FnMut(&mut Clocks)) {
-        change(self);
+    fn set_clock(&mut self, tensor: usize, set: impl FnMut(&mut Clock)) {
+        self.set(tensor, set);
+    }
+
+    fn set_steps(&mut self, steps: u64) {
+        self.steps = steps;
+    }
+
+    fn add(&mut self, groups: &Groups) {
+        let known = self.tensors();
+        Clocks::add(self, &groups.of()[known..]);
     }
 }
 
@@ -145,8 +160,7 @@ impl<C: Counts> Session<C> {
 
     /// Takes the lists that [`grown`](Self::grown) made. The new tensors start at `t = 0`.
     pub(crate) fn grow(&mut self, all: Vec<TensorSpec>, groups: Groups) {
-        let from = self.tensors.len();
-        self.counts.change(|clocks| clocks.add(&groups.of()[from..]));
+        self.counts.add(&groups);
         self.begun.resize(all.len(), false);
         (self.tensors, self.groups) = (all, groups);
     }
@@ -160,7 +174,7 @@ impl<C: Counts> Session<C> {
             let averaged_from = clock.averaged_from.map(|from| from.min(t));
             *clock = Clock { t, carried, averaged_from, ..*clock };
         };
-        self.counts.change(|clocks| clocks.set(i, set));
+        self.counts.set_clock(i, set);
         Ok(())
     }
 
@@ -174,7 +188,7 @@ impl<C: Counts> Session<C> {
             return refuse(format!("averaged of tensor {tensor}"), averaged, format!("at most its t, {t}"));
         }
         let from = |clock: &mut Clock| clock.averaged_from = Some(clock.t.saturating_sub(averaged));
-        self.counts.change(|clocks| clocks.set(i, from));
+        self.counts.set_clock(i, from);
         Ok(())
     }
 
@@ -199,7 +213,7 @@ impl<C: Counts> Session<C> {
             return refuse(format!("carried of tensor {tensor}"), value, "at least 0 and finite");
         }
         self.order.settled("set_carried")?;
-        self.counts.change(|clocks| clocks.set(i, |clock| clock.carried = carried));
+        self.counts.set_clock(i, |clock| clock.carried = carried);
         Ok(())
     }
 }
@@ -389,7 +403,7 @@ macro_rules! session_methods {
         /// [`Error::Order`](crate::Error) between a look-ahead and its step.
         pub fn set_steps(&mut self, steps: u64) -> crate::error::Result<()> {
             self.session.order.settled("set_steps")?;
-            crate::session::Counts::change(&mut self.session.counts, |clocks| clocks.steps = steps);
+            crate::session::Counts::set_steps(&mut self.session.counts, steps);
             Ok(())
         }
 

@@ -135,16 +135,14 @@ table! {
         UNSCALE: 1,
         /// How many good steps there have been since the loss scale changed last.
         GOOD: 1,
-        /// 0 where the step is applied, 1 where it is skipped, `OUT_OF_TURN` where it ran out of order.
+        /// 0 where the step is applied, 1 where it is skipped, `OUT_OF_TURN` where it ran behind a later one.
         SKIPPED: 1,
         /// f32: the loss scale of the step's gradients.
         SCALE_USED: 1,
         /// What was measured of all gradients together.
         ALL: crate::words::measured::LEN,
-        /// The number of the step that ran last.
+        /// The number of the step or move that ran last.
         SEQUENCE: 1,
-        /// Which of the worlds that the host knows is the true one.
-        WORLD: 1,
         /// The first tensor whose gradient no step can use, or `ABSENT`.
         CULPRIT: 1,
         /// The worst kind of number in that gradient.
@@ -163,6 +161,8 @@ table! {
         COARSE: 1,
         /// f32: and by this number after that.
         FINE: 1,
+        /// Which of the states that the host reckons with the tensor's clock is in.
+        STATE: 1,
         /// What was measured of the tensor's gradients.
         MEASURED: crate::words::measured::LEN,
     }
@@ -184,18 +184,20 @@ table! {
         TENSORS: 1,
         /// What the walk `decide` does: bits of `stage`.
         STAGES: 1,
-        /// Where the table of worlds stands in the step: for each world where its words stand.
-        WORLDS: 1,
+        /// Where the step says which class each tensor is in: one word a tensor, `ABSENT` for a tensor that sits out.
+        CLASS_OF: 1,
+        /// Where the words of the classes stand in the step.
+        CLASSES: 1,
+        /// How many classes there are.
+        CLASSES_COUNT: 1,
         /// Where records stand in control.
         RECORDS: 1,
         /// How many words a record has.
         RECORD_LEN: 1,
         /// Where norms stand in control.
         NORMS: 1,
-        /// The number of the step that must have run last.
-        BEFORE: 1,
-        /// The number of this step.
-        AFTER: 1,
+        /// The number of this step or move. Numbers grow in the order of encoding.
+        SEQUENCE: 1,
         /// f32: the clip's limit.
         CLIP_LIMIT: 1,
         /// f32: the least norm that an adaptive clip takes parameters to have.
@@ -222,17 +224,26 @@ table! {
 }
 
 table! {
-    /// The first words of one world in a step: a state that the clocks may be in. Behind them stand the numbers of each
-    /// clock's record.
-    world {
-        /// The world that is true next where the step is applied.
+    /// The words of one class in a step: tensors whose clocks are in one state, whichever that is.
+    class {
+        /// The first tensor of the class.
+        TENSOR: 1,
+        /// The number of the first state in the class's table.
+        FIRST: 1,
+        /// How many states the table has.
+        STATES: 1,
+        /// Where the table stands in the step: `state::LEN` words for each number from `FIRST` on.
+        TABLE: 1,
+    }
+}
+
+table! {
+    /// The words of one state in the table of a class.
+    state {
+        /// Where the numbers of the record stand in the step, or `ABSENT` where the class sits out.
+        RECORD: 1,
+        /// The number of the state that follows where the step is applied.
         APPLIED: 1,
-        /// The world that is true next where the step is skipped.
-        SKIPPED: 1,
-        /// How many clocks there are.
-        CLOCKS: 1,
-        /// Where the step says which clock each tensor has: one word each, `ABSENT` for a tensor that takes no part.
-        CLOCK_OF: 1,
     }
 }
 
@@ -242,9 +253,9 @@ pub mod stage {
     pub const MEASURE: u32 = 1;
     /// The walk decides whether the step is skipped, and moves the loss scale.
     pub const DECIDE: u32 = 2;
-    /// The walk picks the records of the true world.
+    /// The walk picks the records of the true states.
     pub const SELECT: u32 = 4;
-    /// The walk moves on to the next world.
+    /// The walk moves on to the next states.
     pub const ADVANCE: u32 = 8;
 }
 
@@ -257,7 +268,7 @@ pub const ABSENT: u32 = 0xffff_ffff;
 /// Stands for a record: the step is skipped, and its look-ahead is undone.
 pub const UNDONE: u32 = 0xffff_fffe;
 
-/// In `control::SKIPPED`: the step ran out of the order of encoding.
+/// In `control::SKIPPED`: the step ran behind one that was encoded later.
 pub const OUT_OF_TURN: u32 = 2;
 
 /// How many words a report has.
@@ -620,7 +631,7 @@ mod tests {
     fn names_of_a_table_stand_one_behind_the_other() {
         assert_eq!((control::SCALE, control::ALL, control::SEQUENCE), (0, 5, 5 + measured::LEN));
         assert_eq!(control::LEN, control::OTHERS + OTHERS_MOST * measured::LEN);
-        assert_eq!(tensor::LEN, 3 + measured::LEN);
+        assert_eq!(tensor::LEN, 4 + measured::LEN);
         let text = constants("SUM", sum::WORDS, sum::LEN);
         assert!(
             text.contains("const SUM_SECOND: u32 = 1u; //") && text.contains("const SUM_WORDS: u32 = 2u;"),

@@ -61,3 +61,12 @@ fn store_factors(tensor: u32, factors: vec2<u32>) {
     control[of_tensor(tensor) + TENSOR_COARSE] = factors.x;
     control[of_tensor(tensor) + TENSOR_FINE] = factors.y;
 }
+
+// The number of the state that the tensor's clock is in.
+fn load_state(tensor: u32) -> u32 {
+    return control[of_tensor(tensor) + TENSOR_STATE];
+}
+
+fn store_state(tensor: u32, state: u32) {
+    control[of_tensor(tensor) + TENSOR_STATE] = state;
+}

@@ -50,7 +50,10 @@ fn finish(h: Hyper, sums: vec2<f32>, len: f32, k: ptr<function, Tensor>) {
         return;
     }
     let num = ema((*k).num, sums.x, h.beta3, d / h.d0 * (rate * h.lr));
-    let hat = h.d_coef * num / sums.y;
+    var hat = h.d_coef * num / sums.y;
+    if (is_nan(hat)) {
+        hat = 0.0; // no estimate: max may give either of its operands where one is NaN
+    }
     let d_max = max((*k).d_max, hat);
     let reached = select(d, max(d, hat), d == h.d0);
     (*k).num = num;

@@ -12,16 +12,16 @@ var<workgroup> culprits: array<u32, LEAVES>;
 fn decide_step(@builtin(local_invocation_index) lane: u32) {
     let tensors = load_word(STEP_TENSORS);
     let stages = load_word(STEP_STAGES);
-    // Where encoders run in another order than they were encoded in, or one is missing, this step does not fit what is
-    // on the device, nor does any later one.
-    let is_lost = load_control(CONTROL_SEQUENCE) != load_word(STEP_BEFORE);
-    let world = load_control(CONTROL_WORLD);
+    // A step that runs behind one that was encoded later does nothing. One that never ran is missed by nobody: it has
+    // changed no state of a clock, as if it had been skipped.
+    let is_ordered = load_word(STEP_SKIPS) != 0u;
+    let is_late = is_ordered && i32(load_word(STEP_SEQUENCE) - load_control(CONTROL_SEQUENCE)) <= 0;
     if ((stages & STAGE_MEASURE) != 0u) {
         measure_all(tensors, lane);
     }
     storageBarrier();
     workgroupBarrier();
-    if ((stages & STAGE_DECIDE) != 0u && lane == 0u && !is_lost) {
+    if ((stages & STAGE_DECIDE) != 0u && lane == 0u && !is_late) {
         decide_on_step();
     }
     storageBarrier();
@@ -29,46 +29,68 @@ fn decide_step(@builtin(local_invocation_index) lane: u32) {
     if ((stages & STAGE_SELECT) == 0u) {
         return;
     }
-    if (is_lost) {
-        // The step may have no words of the world that is true, so it looks at none.
-        for (var tensor = lane; tensor < tensors; tensor += LANES) {
-            store_record(tensor, ABSENT);
-        }
-        if (lane == 0u) {
-            store_control(CONTROL_SKIPPED, OUT_OF_TURN);
-            store_control(CONTROL_SEQUENCE, ABSENT);
-        }
-        return;
-    }
-    let advances = (stages & STAGE_ADVANCE) != 0u;
-    let is_skipped = advances && load_control(CONTROL_SKIPPED) != 0u;
-    let block = load_word(load_word(STEP_WORLDS) + world);
-    let clocks = load_word(block + WORLD_CLOCKS);
-    let clock_of = load_word(block + WORLD_CLOCK_OF);
     let len = load_word(STEP_RECORD_LEN);
     let records = load_word(STEP_RECORDS);
+    let classes = load_word(STEP_CLASSES);
+    for (var i = lane; i < load_word(STEP_CLASSES_COUNT) * len; i += LANES) {
+        let class_words = classes + i / len * CLASS_WORDS;
+        let record = record_of(class_words, load_word(class_words + CLASS_TENSOR));
+        if (record != ABSENT && !is_late) {
+            store_control(records + i, bitcast<u32>(number(record, i % len, len)));
+        }
+    }
+    // From here on states change.
+    storageBarrier();
+    workgroupBarrier();
+    let advances = (stages & STAGE_ADVANCE) != 0u;
+    let is_skipped = advances && load_control(CONTROL_SKIPPED) != 0u;
     for (var tensor = lane; tensor < tensors; tensor += LANES) {
-        let clock = load_word(clock_of + tensor);
-        var record = records + clock * len;
-        if (is_skipped) {
-            record = UNDONE;
+        let class_index = load_word(load_word(STEP_CLASS_OF) + tensor);
+        let class_words = classes + class_index * CLASS_WORDS;
+        if (is_late || class_index == ABSENT || record_of(class_words, tensor) == ABSENT) {
+            store_record(tensor, ABSENT);
+        } else {
+            store_record(tensor, select(records + class_index * len, UNDONE, is_skipped));
         }
-        if (clock == ABSENT) {
-            record = ABSENT;
-        }
-        store_record(tensor, record);
-        if (advances && is_present(tensor)) {
+        if (advances && !is_late && is_present(tensor)) {
             store_factors(tensor, factors_of(load_measured(tensor)));
         }
+        if (advances && !is_late && !is_skipped && class_index != ABSENT) {
+            let state = state_of(class_words, tensor);
+            if (state != ABSENT) {
+                store_state(tensor, load_word(state + STATE_APPLIED));
+            }
+        }
     }
-    for (var i = lane; i < clocks * len; i += LANES) {
-        store_control(records + i, bitcast<u32>(number(block + WORLD_WORDS, i, len)));
+    if (lane == 0u && is_late) {
+        store_control(CONTROL_SKIPPED, OUT_OF_TURN);
     }
-    if (lane == 0u && advances) {
-        store_control(load_word(STEP_NORMS) + NORMS_ALL, norm_bits(load_all()));
-        store_control(CONTROL_WORLD, load_word(block + select(WORLD_APPLIED, WORLD_SKIPPED, is_skipped)));
-        store_control(CONTROL_SEQUENCE, load_word(STEP_AFTER));
+    if (lane == 0u && !is_late) {
+        store_control(CONTROL_SEQUENCE, load_word(STEP_SEQUENCE));
+        if (advances) {
+            store_control(load_word(STEP_NORMS) + NORMS_ALL, norm_bits(load_all()));
+        } else {
+            store_control(CONTROL_SKIPPED, 0u); // a move is never skipped
+        }
     }
+}
+
+// Where the words of the state stand that a tensor's clock is in, or ABSENT where the class does not know it.
+fn state_of(class_words: u32, tensor: u32) -> u32 {
+    let place = load_state(tensor) - load_word(class_words + CLASS_FIRST);
+    if (place >= load_word(class_words + CLASS_STATES)) {
+        return ABSENT;
+    }
+    return load_word(class_words + CLASS_TABLE) + place * STATE_WORDS;
+}
+
+// Where the numbers of that state stand, or ABSENT.
+fn record_of(class_words: u32, tensor: u32) -> u32 {
+    let state = state_of(class_words, tensor);
+    if (state == ABSENT) {
+        return ABSENT;
+    }
+    return load_word(state + STATE_RECORD);
 }
 
 // Combines what was measured of the tensors, and stores the norm of each.
@@ -175,16 +197,16 @@ fn load_limit() -> f32 {
     return load_option(option);
 }
 
-// Returns number `i` of the records. It is a polynomial in the options that are written on the device, of the first
-// degree in each; `first` is where its coefficients start.
+// Returns number `i` of the record that starts at `first`, of `len` words. It is a polynomial in the options that are
+// written on the device, of the first degree in each; the coefficients of a term stand behind those of the term before.
 fn number(first: u32, i: u32, len: u32) -> f32 {
     let options = load_word(STEP_OPTIONS_COUNT);
     let terms = 1u << options;
-    var sum = load_number(first + i / len * len * terms + i % len);
+    var sum = load_number(first + i);
     for (var term = 1u; term < terms; term += 1u) {
-        var product = load_number(first + (i / len * terms + term) * len + i % len);
-        // An option that is infinite must not be multiplied by a coefficient of 0.
-        if (product != 0.0) {
+        var product = load_number(first + term * len + i);
+        // An option that is infinite must not be multiplied by a coefficient of 0. NaN is none: hence the bits.
+        if ((bitcast<u32>(product) & 0x7fffffffu) != 0u) {
             for (var option = 0u; option < options; option += 1u) {
                 if ((term & (1u << option)) != 0u) {
                     product *= load_option(option);

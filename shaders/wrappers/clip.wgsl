@@ -17,8 +17,10 @@ struct ClipNumbers {
 
 fn clip_gradient(n: ClipNumbers, g: f32) -> f32 {
     if (CLIP_KIND == CLIP_VALUE) {
-        // The built-in clamp may drop a NaN.
-        return select(select(g, -n.limit, g < -n.limit), n.limit, g > n.limit);
+        // Not clamp, which may drop a NaN. Comparisons alone may, too: Mesa's compiler for GL makes min and max of
+        // them.
+        let clipped = select(select(g, -n.limit, g < -n.limit), n.limit, g > n.limit);
+        return select(clipped, g, is_nan(g));
     }
     if (CLIP_KIND == CLIP_SIGN) {
         return select(g, n.limit * sign(g), n.fine != 0.0);
@@ -57,6 +59,10 @@ fn clip_factors(root: vec2<f32>, of_params: vec2<f32>, worst: u32, limit: f32, e
     if (CLIP_KIND == CLIP_ADAPTIVE) {
         bound = limit * at_least(of_params.x / of_params.y, eps);
         size = at_least(root.x, 1e-6);
+    }
+    // A limit that is NaN reaches every element. No comparison may decide that: a compiler may turn it round.
+    if (is_nan(bound)) {
+        return vec2<u32>(one, 0x7fc00000u);
     }
     if (root.y == 1.0) {
         let ratio = bound / size;

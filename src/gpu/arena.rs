@@ -115,16 +115,16 @@ impl Arena {
         let i = find(&self.tensors, name)?;
         let slice = self.slice_at(i);
         check_len("values", name, values.len(), self.tensors[i].len_elements() as usize)?;
-        let write = |bytes: &[u8]| self.gpu.queue().write_buffer(slice.buffer, slice.offset, bytes);
+        let write =
+            |bytes: &[u8]| self.gpu.scoped_now(|| self.gpu.queue().write_buffer(slice.buffer, slice.offset, bytes));
         match self.tensors[i].dtype {
             DType::F32 => write(bytemuck::cast_slice(values)),
             DType::F16 => {
                 let mut bytes: Vec<u8> = values.iter().flat_map(|&value| f16::from_f32(value).to_le_bytes()).collect();
                 bytes.resize(bytes.len().next_multiple_of(4), 0);
-                write(&bytes);
+                write(&bytes)
             }
         }
-        Ok(())
     }
 
     /// Returns this arena of gradients without those of the tensors named, which a step then leaves alone.

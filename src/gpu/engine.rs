@@ -257,7 +257,7 @@ impl Engine {
 
     /// Writes the head of what was bound, and these words, into a slot of the ring that no other work uses, and returns
     /// the slot for [`Bound::encode`].
-    pub(crate) fn write(&mut self, bound: &Bound, words: &[u32]) -> Result<Slot> {
-        self.ring.write(&self.gpu, &bound.head, words)
+    pub(crate) fn write(&mut self, bound: &Bound, words: &[u32], serial: u32) -> Result<Slot> {
+        self.ring.write(&self.gpu, &bound.head, words, serial)
     }
 }

@@ -120,7 +120,7 @@ fn module(gpu: &Gpu, label: &str, text: &str, trusted: bool) -> wgpu::ShaderModu
     }
     // SAFETY: the text is the crate's own, since only rules of the registry come here. Every index comes from an entry
     // of the table, and `plan` writes only entries that lie within their window; loops end at the entry's length. Those
-    // of the decision come from the step's words; the world's number is used only where all steps ran in turn.
+    // of the decision come from the step's words; the number of a state is compared with how many the step has.
     // `tests/all/engine.rs` runs both forms.
     unsafe { gpu.device().create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
 }

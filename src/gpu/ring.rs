@@ -1,6 +1,5 @@
-//! The ring of slots: a slot holds the words of one step, from `encode` until the step's command buffer is done.
+//! Per-step host data: a slot is in use from `encode` until the report of its step has come.
 
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::pipelines::of_group;
@@ -31,65 +30,34 @@ struct Page {
 pub(crate) struct Slot {
     pub(super) group: wgpu::BindGroup,
     pub(super) offset: u32,
-    pub(crate) guard: Guard,
+    pub(super) buffer: wgpu::Buffer,
+    /// The serial number of its encoding, and its first byte in the buffer.
+    pub(super) serial: u32,
+    pub(super) serial_at: u64,
+    pub(super) guard: Guard,
 }
 
-/// What became of a step's commands.
-#[derive(Clone, Debug)]
-pub(crate) struct State(Arc<AtomicU8>);
-
-impl State {
-    const PENDING: u8 = 0;
-    const DONE: u8 = 1;
-    const DROPPED: u8 = 2;
-
-    /// Whether the step's command buffer has run.
-    pub(crate) fn is_done(&self) -> bool {
-        self.0.load(Ordering::Acquire) == Self::DONE
-    }
-
-    /// Whether the step's encoder or command buffer was dropped and not submitted.
-    pub(crate) fn is_dropped(&self) -> bool {
-        self.0.load(Ordering::Acquire) == Self::DROPPED
-    }
-}
-
-/// Frees its slot when it is dropped: after the command buffer is done, or with an encoder that was never submitted.
+/// Frees its slot when it goes: when the report of the step has come, or with an encoder that was never submitted.
 #[derive(Debug)]
-pub(crate) struct Guard {
+pub(super) struct Guard {
     free: Arc<Mutex<Vec<u32>>>,
     slot: u32,
-    state: State,
-}
-
-impl Guard {
-    /// What became of the step's commands, for the caller to keep.
-    pub(crate) fn state(&self) -> State {
-        self.state.clone()
-    }
-
-    /// Notes that the device has finished the command buffer.
-    pub(crate) fn done(self) {
-        self.state.0.store(State::DONE, Ordering::Release);
-    }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        let (from, to) = (State::PENDING, State::DROPPED);
-        // The guard is dropped after `done`, too: a step that is done stays done.
-        let _ = self.state.0.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire);
         self.free.lock().unwrap_or_else(PoisonError::into_inner).push(self.slot);
     }
 }
 
 impl Ring {
-    /// Writes the head of a step, then its words, into a free slot.
+    /// Writes the head of a step, then its words and the serial number of its encoding, into a free slot.
     ///
     /// # Errors
     /// [`Error::Limit`] where a binding does not hold them, [`Error::Wgpu`] where the ring cannot grow.
-    pub(super) fn write(&mut self, gpu: &Gpu, head: &[u32], words: &[u32]) -> Result<Slot> {
-        let needed = (4 * (head.len() + words.len()) as u64).max(ALIGNMENT);
+    pub(super) fn write(&mut self, gpu: &Gpu, head: &[u32], words: &[u32], serial: u32) -> Result<Slot> {
+        let serial_at = 4 * (head.len() + words.len()) as u64;
+        let needed = (serial_at + 4).max(ALIGNMENT);
         if needed > self.slot_bytes {
             let limits = gpu.device().limits();
             let most = limits.max_storage_buffer_binding_size.min(BINDING_BYTES_MAX) / ALIGNMENT * ALIGNMENT;
@@ -112,13 +80,11 @@ impl Ring {
             }
         };
         let offset = u64::from(slot) * self.slot_bytes;
-        let start = 4 * head.len() as u64;
-        if start > 0 {
-            gpu.queue().write_buffer(&page.buffer, offset, bytemuck::cast_slice(head));
-        }
-        gpu.queue().write_buffer(&page.buffer, offset + start, bytemuck::cast_slice(words));
-        let guard = Guard { free: page.free.clone(), slot, state: State(Arc::new(AtomicU8::new(State::PENDING))) };
-        Ok(Slot { group: page.group.clone(), offset: offset as u32, guard })
+        let guard = Guard { free: page.free.clone(), slot };
+        let (buffer, group, serial_at) = (page.buffer.clone(), page.group.clone(), offset + serial_at);
+        let all = [head, words, &[serial]].concat();
+        gpu.caught_now(|| gpu.queue().write_buffer(&buffer, offset, bytemuck::cast_slice(&all)))?;
+        Ok(Slot { group, offset: offset as u32, buffer, serial, serial_at, guard })
     }
 
     /// How many bytes of the device's memory the ring takes.
@@ -134,7 +100,7 @@ impl Ring {
         let most = (limits.max_buffer_size.min(u64::from(u32::MAX)) / self.slot_bytes).saturating_sub(1).max(1);
         let slots = have.max(u64::from(SLOTS)).min(most);
         let page = gpu.scoped_now(|| {
-            let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;
+            let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
             let buffer = gpu.create_buffer("wgpu-optim/steps", (slots + 1) * self.slot_bytes, usage);
             gpu.count(Made::BindGroup);
             let layout = gpu.pipelines().layout(gpu, &of_group(&[Binding::Clocks], 1));

@@ -10,7 +10,7 @@ use crate::rule::Extent;
 use crate::session::check_len;
 use crate::shader::{block_numbers, element_slots, model_numbers, place_of};
 use crate::tensor::BLOCK;
-use crate::words::control;
+use crate::words::{control, tensor};
 
 impl Engine {
     /// Reads the values of a slot.
@@ -133,7 +133,8 @@ impl Engine {
             }
             let [from, to] = [other, self].map(|engine| course::layout(engine.tensors.len(), groups));
             if let (Some(old), Some(new)) = (&other.control, &self.control) {
-                copy(Some((old, 0)), Some((new, 0)), 4 * control::LEN as u64);
+                let kept = control::LEN + tensor::LEN * other.tensors.len();
+                copy(Some((old, 0)), Some((new, 0)), 4 * kept as u64);
                 let options = 4 * self.wrappers.on_device.len() as u64;
                 copy(Some((old, 4 * from.options as u64)), Some((new, 4 * to.options as u64)), options);
             }

@@ -50,16 +50,16 @@ impl Record {
 }
 
 impl Records {
-    /// All records.
+    /// These records, and for each tensor which of them is its.
     #[cfg(feature = "gpu")]
-    pub(crate) fn list(&self) -> &[Record] {
-        &self.list
+    pub(crate) fn new(list: Vec<Record>, of: Vec<Option<usize>>) -> Self {
+        Self { list, of }
     }
 
-    /// The record of each tensor, as a place among all records.
+    /// All records, and for each tensor which of them is its.
     #[cfg(feature = "gpu")]
-    pub(crate) fn map(&self) -> &[Option<usize>] {
-        &self.of
+    pub(crate) fn parts(self) -> (Vec<Record>, Vec<Option<usize>>) {
+        (self.list, self.of)
     }
 
     /// A tensor's record, where it takes part.
@@ -86,8 +86,14 @@ impl Records {
 }
 
 impl Groups {
+    /// Whether a group's numbers follow the count of the optimizer's steps.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn follows_steps(&self, group: usize) -> bool {
+        self.schedulers_of(group).next().is_some()
+    }
+
     /// A group's rule in the optimizer's step `step`; none where no schedule changes it.
-    pub(super) fn scheduled(&self, group: usize, step: u64) -> Result<Option<Box<dyn AnyRule>>> {
+    pub(crate) fn scheduled(&self, group: usize, step: u64) -> Result<Option<Box<dyn AnyRule>>> {
         let rule = &self.list[group].rule;
         let mut options = Vec::new();
         for (option, scheduler) in self.schedulers_of(group) {
@@ -127,12 +133,7 @@ impl Groups {
         for (clock, present) in clocks.list_mut().iter_mut().zip(marks) {
             record_of.push(present.then_some(list.len()));
             if present {
-                if self.wrappers.ema().is_some() {
-                    clock.averaged_from.get_or_insert(clock.t);
-                }
-                clock.t = clock.t.saturating_add(1);
-                list.push(self.record(rules[clock.group].as_deref(), clock, Some(batches)));
-                clock.started = true;
+                list.push(self.advance(rules[clock.group].as_deref(), clock, batches));
             }
         }
         let of = (0..self.of.len()).map(|tensor| record_of[clocks.of(tensor)]).collect();
@@ -143,32 +144,64 @@ impl Groups {
         Ok(Records { list, of })
     }
 
+    /// Counts a step of a clock, and gives its numbers.
+    pub(crate) fn advance(&self, scheduled: Option<&dyn AnyRule>, clock: &mut Clock, batches: u64) -> Record {
+        if self.wrappers.ema().is_some() {
+            clock.averaged_from.get_or_insert(clock.t);
+        }
+        clock.t = clock.t.saturating_add(1);
+        let record = self.record(scheduled, clock, Some(batches));
+        clock.started = true;
+        record
+    }
+
     /// The numbers of a move, for those of the tensors marked whose rule makes it. A look-ahead has the numbers of the
     /// coming step. A tensor that has had no step is evaluated where it stands.
     ///
     /// # Errors
     /// As [`step`](Self::step).
     pub fn moved(&self, clocks: &Clocks, to: Moving, marked: impl Fn(usize) -> bool) -> Result<Records> {
-        let ahead = to == Moving::Rule(Move::LookAhead);
-        let rules = self.all_scheduled(clocks.steps.saturating_add(ahead.into()).max(1))?;
-        let record = |clock: &Clock| {
-            let t = clock.t.saturating_add(ahead.into()).max(1);
-            let batches = ahead.then(|| self.wrappers.batches());
-            self.record(rules[clock.group].as_deref(), &mut Clock { t, ..*clock }, batches)
-        };
-        let list = clocks.list().iter().map(record).collect();
-        let debias = self.wrappers.ema().is_some_and(|ema| ema.debias);
-        let moves = |tensor: usize| {
-            let clock = clocks.clock(tensor);
-            let makes = match to {
-                Moving::Rule(to) => (ahead || clock.started) && self.rule_of(tensor).moves().contains(&to),
-                // A mean that starts at 0 holds nothing before its first step.
-                Moving::Wrapper(..) => clock.averaged_from.is_some() && (!debias || clock.averaged() > 0),
-            };
-            marked(tensor) && makes
-        };
-        let of = (0..self.of.len()).map(|tensor| moves(tensor).then(|| clocks.of(tensor))).collect();
+        let rules = self.all_scheduled(Self::step_of_move(clocks.steps, to))?;
+        let of_clock = |clock: &Clock| self.moved_clock(rules[clock.group].as_deref(), clock, to);
+        let each: Vec<_> = clocks.list().iter().map(of_clock).collect();
+        let takes = |&i: &usize| marked(i) && self.makes(i, to) && each[clocks.of(i)].is_some();
+        let of = (0..self.of.len()).map(|tensor| Some(tensor).filter(takes).map(|i| clocks.of(i))).collect();
+        let (mut list, mut places) = (Vec::new(), Vec::with_capacity(each.len()));
+        for record in each {
+            places.push(list.len());
+            list.extend(record);
+        }
+        let of = Vec::into_iter(of).map(|clock: Option<usize>| clock.map(|clock| places[clock])).collect();
         Ok(Records { list, of })
+    }
+
+    /// The optimizer's step whose schedules a move follows: a look-ahead's is the step to come.
+    pub(crate) fn step_of_move(steps: u64, to: Moving) -> u64 {
+        steps.saturating_add((to == Moving::Rule(Move::LookAhead)).into()).max(1)
+    }
+
+    /// Whether the tensor's rule makes a move.
+    pub(crate) fn makes(&self, tensor: usize, to: Moving) -> bool {
+        match to {
+            Moving::Rule(to) => self.rule_of(tensor).moves().contains(&to),
+            Moving::Wrapper(..) => true,
+        }
+    }
+
+    /// The numbers of a clock in a move, where it has come far enough for the move.
+    pub(crate) fn moved_clock(&self, scheduled: Option<&dyn AnyRule>, clock: &Clock, to: Moving) -> Option<Record> {
+        let ahead = to == Moving::Rule(Move::LookAhead);
+        let makes = match to {
+            Moving::Rule(_) => ahead || clock.started,
+            // A mean that starts at 0 holds nothing before its first step.
+            Moving::Wrapper(..) => {
+                let debias = self.wrappers.ema().is_some_and(|ema| ema.debias);
+                clock.averaged_from.is_some() && (!debias || clock.averaged() > 0)
+            }
+        };
+        let t = clock.t.saturating_add(ahead.into()).max(1);
+        let batches = ahead.then(|| self.wrappers.batches());
+        makes.then(|| self.record(scheduled, &mut Clock { t, ..*clock }, batches))
     }
 
     /// The numbers of a clock at its `t`. In a step, which has micro-batches, `hyper` also advances what the clock

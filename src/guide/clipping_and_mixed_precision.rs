@@ -74,9 +74,11 @@
 //! }
 //! ```
 //!
-//! Where steps may be skipped, an encoder that you drop must be [undone](crate::Optimizer::undo), and at most 1023
-//! steps may be in flight. The number is about ten where each step has other tensors, or where a rule carries a number
-//! from step to step and the rate changes in each: every outcome of the steps in flight is then a state of its own.
+//! At most 1023 steps may be in flight where steps may be skipped, whichever tensors each one has. There are fewer
+//! where a rule carries a number from step to step and you set its rate between steps in flight: every outcome is a
+//! state of its own then, and there are at most 4096. Beyond that a step waits until the device has told of earlier
+//! ones; steps that are not submitted, and a browser, get an error instead. What becomes of encoders that you drop
+//! stands under [faults](super::faults).
 //!
 //! # Several optimizers, one norm, one decision
 //!

@@ -79,7 +79,8 @@
 //!
 //! [`Optimizer::encode`](crate::Optimizer::encode) writes a step into an encoder of yours. You may encode any number of
 //! steps before you submit one, as long as you submit them in the order of encoding. To give steps up, drop their
-//! encoders and call [`Optimizer::undo`](crate::Optimizer::undo) with what `encode` returned, the latest first.
+//! encoders and call [`Optimizer::undo`](crate::Optimizer::undo) with what `encode` returned, the latest first. One
+//! that you forget, and one whose submit wgpu refuses, [count as none](super::faults).
 //!
 //! # What a step does, and what it takes
 //!

@@ -65,7 +65,7 @@ impl Optimizer {
     ) -> Result<()> {
         let (all, groups) = self.session.grown(what, tensors, assign)?;
         self.settle_with(wait).await?;
-        if self.session.counts.undo.iter().any(|undo| !undo.state.is_done()) {
+        if self.session.counts.unsettled() > 0 {
             let message = "an encoding is neither submitted nor taken back; its step would be lost".into();
             return Err(Error::Order { what, message });
         }
@@ -73,7 +73,6 @@ impl Optimizer {
         engine.take_over(&groups, &self.engine)?;
         (self.layout, self.engine) = (course::layout(all.len(), &groups), engine);
         self.session.grow(all, groups);
-        self.session.counts.undo.clear();
         Ok(())
     }
 }

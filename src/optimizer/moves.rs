@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{EncodedStep, Optimizer, Run};
+use super::history::Leaves;
+use super::{EncodedStep, Encoding, Optimizer, Run};
 use crate::clock::Order;
 use crate::course::{Choices, Task};
 use crate::error::{Error, Result};
@@ -36,12 +37,8 @@ impl Optimizer {
             self.session.groups.have_move(Move::LookAhead),
             (0..self.session.tensors.len()).map(moved).collect(),
         )?;
-        let choices = self
-            .session
-            .counts
-            .course
-            .moved(|clocks| self.session.groups.moved(clocks, Moving::Rule(Move::LookAhead), moved))?;
-        self.commit_move(encoder, bound, &choices, order)
+        let choices = self.session.counts.course.moved(&self.session.groups, Moving::Rule(Move::LookAhead), moved)?;
+        self.commit_move(encoder, bound, &choices, order, Leaves::Moved)
     }
 
     /// [`encode_look_ahead`](Self::encode_look_ahead) into an encoder of its own, submitted.
@@ -68,14 +65,11 @@ impl Optimizer {
         self.take_reports()?;
         self.session.between_steps("evaluation")?;
         let bound = self.bind_all(&params, Moving::Rule(Move::Evaluation))?;
-        let choices = self
-            .session
-            .counts
-            .course
-            .moved(|clocks| self.session.groups.moved(clocks, Moving::Rule(Move::Evaluation), |_| true))?;
+        let choices =
+            self.session.counts.course.moved(&self.session.groups, Moving::Rule(Move::Evaluation), |_| true)?;
         let mut order = self.session.order.clone();
         order.evaluate(self.has_eval(), choices.clone())?;
-        self.commit_move(encoder, bound, &choices, order)
+        self.commit_move(encoder, bound, &choices, order, Leaves::Moved)
     }
 
     /// Encodes the way back from [`encode_eval`](Self::encode_eval).
@@ -92,7 +86,7 @@ impl Optimizer {
         let bound = self.bind_all(&params, Moving::Rule(Move::Training))?;
         let mut order = self.session.order.clone();
         let choices = order.train()?;
-        self.commit_move(encoder, bound, &choices, order)
+        self.commit_move(encoder, bound, &choices, order, Leaves::Moved)
     }
 
     /// Encodes the swap of the parameters with their running mean (`ema`), which is to be evaluated, and the way back
@@ -114,14 +108,10 @@ impl Optimizer {
         self.session.check_swap()?;
         let bound = self.bind_all(&params, Moving::Wrapper("ema", Ema::SWAP))?;
         let mut order = self.session.order.clone();
-        let numbers = || {
-            self.session
-                .counts
-                .course
-                .moved(|clocks| self.session.groups.moved(clocks, Moving::Wrapper("ema", Ema::SWAP), |_| true))
-        };
+        let numbers =
+            || self.session.counts.course.moved(&self.session.groups, Moving::Wrapper("ema", Ema::SWAP), |_| true);
         let choices = order.swap(numbers)?;
-        self.commit_move(encoder, bound, &choices, order)
+        self.commit_move(encoder, bound, &choices, order, Leaves::Moved)
     }
 
     /// Encodes a copy of the running mean of the parameters, as it is to be read, into other buffers. Tensors before
@@ -140,12 +130,9 @@ impl Optimizer {
         self.session.check_ema()?;
         self.session.order.in_training("ema")?;
         let bound = self.bind_all(&copy, Moving::Wrapper("ema", Ema::READ))?;
-        let choices = self
-            .session
-            .counts
-            .course
-            .moved(|clocks| self.session.groups.moved(clocks, Moving::Wrapper("ema", Ema::READ), |_| true))?;
-        self.commit_move(encoder, bound, &choices, self.session.order.clone())
+        let choices =
+            self.session.counts.course.moved(&self.session.groups, Moving::Wrapper("ema", Ema::READ), |_| true)?;
+        self.commit_move(encoder, bound, &choices, self.session.order.clone(), Leaves::Update)
     }
 
     /// [`encode_swap_ema`](Self::encode_swap_ema) into an encoder of its own, submitted.
@@ -199,13 +186,13 @@ impl Optimizer {
         bound: Arc<Bound>,
         choices: &Choices,
         order: Order<Choices>,
+        leaves: Leaves,
     ) -> Result<EncodedStep> {
-        let now = self.place_of(&self.session.counts.course);
-        let task = Task { stages: stage::SELECT, sequence: [now, now], others: 0, batches: 1 };
+        let task = Task { stages: stage::SELECT, sequence: self.coming_sequence(), others: 0, batches: 1 };
         let words = self.words(choices, &vec![true; self.session.tensors.len()], &[task]);
         let run = |words| Run { bound: bound.clone(), part: Part::Whole, words };
         let runs = words.into_iter().map(run).collect();
         let encoding = self.encoding(runs, self.session.counts.course.clone(), order);
-        self.commit(encoder, encoding)
+        self.commit(encoder, Encoding { leaves, ..encoding })
     }
 }

@@ -111,16 +111,16 @@ impl Optimizer {
             self.engine.bind(&Buffers::Arena(sums), Work::Accumulate(&grads))?;
         }
         let bound = self.engine.bind(&params, Work::Step(&of_step, None))?;
-        if self.session.groups.wrappers().is_controlled() {
-            let buffer = self.reports.reserve(self.engine.gpu())?;
-            self.reports.give_back(buffer);
-        }
+        // A report for each encoding of a step.
+        let encodings = 1 + usize::from(self.session.groups.have_move(Move::LookAhead));
+        let made = (0..encodings).map(|_| self.reports.reserve(self.engine.gpu())).collect::<Result<Vec<_>>>()?;
+        made.into_iter().for_each(|buffer| self.reports.give_back(buffer));
         let mut course = self.session.counts.course.clone();
         let wrappers = self.session.groups.wrappers();
         let choices = course.step(&self.session.groups, None, wrappers.batches(), !wrappers.skips())?;
-        let task = Task { stages: 0, sequence: [0, 0], others: 0, batches: 1 };
+        let task = Task { stages: 0, sequence: 0, others: 0, batches: 1 };
         for words in self.words(&choices, &vec![true; self.session.tensors.len()], &[task]) {
-            self.engine.write(&bound, &words)?;
+            self.engine.write(&bound, &words, 0)?;
         }
         Ok(())
     }

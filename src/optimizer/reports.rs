@@ -1,29 +1,15 @@
 //! What became of steps: the reports of the device, taken in when they come.
 
 use super::Optimizer;
+use super::history::Leaves;
 use crate::control::{Measured, NonFinite};
 use crate::error::{Error, Result};
-use crate::gpu::{News, Receipt, StepState};
-use crate::report::StepReport;
-use crate::words::{OUT_OF_TURN, control};
+use crate::gpu::News;
+use crate::report::{Fault, StepReport};
+use crate::words::{OUT_OF_TURN, REPORT_WORDS, control};
 
-/// A step whose report has not come.
-#[derive(Debug)]
-pub(super) struct Waiting {
-    pub(super) step: u64,
-    /// The places of the tensors that had no gradient.
-    pub(super) without_gradient: Vec<usize>,
-    pub(super) from: Source,
-}
-
-/// Where the news of a step comes from.
-#[derive(Debug)]
-pub(super) enum Source {
-    /// The device decides.
-    Device(Receipt),
-    /// The step is applied, once it has run.
-    Host(StepState),
-}
+/// Reports that are kept.
+const KEPT: usize = 1024;
 
 impl Optimizer {
     /// Returns what became of the steps whose news has come, each once, the oldest first. The call neither waits nor
@@ -31,8 +17,8 @@ impl Optimizer {
     /// kept.
     ///
     /// # Errors
-    /// [`Error::DeviceLost`], or [`Error::Order`] where encoders were submitted in another order than they were encoded
-    /// in and steps may be skipped: no step can be taken then.
+    /// [`Error::DeviceLost`], or [`Error::Order`] where an encoding never ran on which later ones have built: the last
+    /// checkpoint is to be loaded then.
     pub fn reports(&mut self) -> Result<Vec<StepReport>> {
         let news = self.take_news();
         let arrived = self.arrived.drain(..).collect();
@@ -42,7 +28,7 @@ impl Optimizer {
     /// Waits until all steps that were submitted have run, so that their [reports](Self::reports) are there.
     ///
     /// # Errors
-    /// As [`reports`](Self::reports), and [`Error::Wgpu`].
+    /// As [`reports`](Self::reports), [`Error::Wgpu`] and [`Error::Deadline`].
     pub async fn settle(&mut self) -> Result<()> {
         self.settle_with(false).await
     }
@@ -61,73 +47,129 @@ impl Optimizer {
         self.take_news()
     }
 
-    /// Takes in the news that has come, and refuses to go on where steps were lost.
+    /// Takes in the news that has come, and refuses to go on where nothing can be right any more.
     pub(super) fn take_reports(&mut self) -> Result<()> {
         self.gpu().late_error()?;
-        self.take_news()?;
-        let wrappers = self.session.groups.wrappers();
-        if (wrappers.skips() || wrappers.batches() > 1)
-            && self.session.counts.undo.iter().any(|undo| undo.state.is_dropped())
-        {
-            let message = "the encoder of an encoding was dropped; undo it".into();
-            return Err(Error::Order { what: "step", message });
+        self.gpu().check_alive()?;
+        self.take_news()
+    }
+
+    pub(super) fn take_news(&mut self) -> Result<()> {
+        self.take_back_the_latest();
+        while let Some(front) = self.session.counts.encodings.front() {
+            let fault = match front.receipt.look() {
+                _ if front.taken_back => front.fault(),
+                News::None => break,
+                News::Ran(words) => {
+                    (self.has_control() && words[control::SKIPPED] == OUT_OF_TURN).then_some(Fault::OutOfTurn)
+                }
+                _ => front.fault(),
+            };
+            if fault == Some(Fault::DeviceLost) {
+                return Err(self.gpu().lost("a report was not delivered"));
+            }
+            match fault {
+                Some(fault) => self.lose_oldest(fault)?,
+                None => self.note_oldest(),
+            }
         }
+        match &self.session.counts.broken {
+            Some(message) => Err(Error::Order { what: "step", message: message.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes back encodings that never ran, as long as no other was encoded behind them.
+    fn take_back_the_latest(&mut self) {
+        while let Some(at) = self.session.counts.encodings.iter().rposition(|encoded| !encoded.taken_back) {
+            let latest = &self.session.counts.encodings[at];
+            if !matches!(latest.fault(), Some(Fault::Dropped | Fault::Refused)) {
+                break;
+            }
+            // The number of a step that never ran goes to no other step.
+            let attempts = self.session.counts.attempts;
+            self.take_back(at);
+            self.session.counts.attempts = attempts;
+            self.session.counts.encodings[at].taken_back = true;
+        }
+    }
+
+    /// Whether reports hold words of control.
+    fn has_control(&self) -> bool {
+        self.session.groups.wrappers().is_controlled()
+    }
+
+    /// Takes in that the oldest encoding never ran, or did nothing.
+    fn lose_oldest(&mut self, fault: Fault) -> Result<()> {
+        let oldest = &self.session.counts.encodings[0];
+        let (sequence, is_back) = (oldest.sequence, oldest.taken_back);
+        if !is_back {
+            let later = self.session.counts.encodings.iter().skip(1).filter(|later| !later.taken_back);
+            match oldest.leaves {
+                Leaves::Update => {}
+                // A window whose step is not encoded yet begins anew. Those that were added meanwhile are not used.
+                Leaves::Sums if later.clone().all(|later| later.leaves == Leaves::Sums && later.step.is_none()) => {
+                    self.session.drop_micro_batches();
+                }
+                Leaves::Sums | Leaves::Moved => {
+                    let what = if oldest.leaves == Leaves::Sums { "a micro-batch" } else { "a move of the parameters" };
+                    let message = format!(
+                        "{what} never ran ({fault}), and later encodings have built on it; load the last \
+                        checkpoint"
+                    );
+                    self.session.counts.broken = Some(message);
+                }
+            }
+            self.session.counts.recount(&self.session.groups, 0)?;
+        }
+        let step = self.session.counts.encodings.pop_front().and_then(|oldest| oldest.step);
+        self.session.counts.remember(sequence);
+        let Some(step) = step else { return Ok(()) };
+        if self.session.groups.wrappers().skips() && !is_back {
+            self.session.counts.report(false);
+        }
+        self.arrive(StepReport {
+            step: step.number,
+            applied: false,
+            without_gradient: self.names_without(&step.present),
+            norm: None,
+            scale: 1.0,
+            culprit: None,
+            fault: Some(fault),
+        });
         Ok(())
     }
 
-    fn take_news(&mut self) -> Result<()> {
-        const KEPT: usize = 1024;
-        while let Some(waiting) = self.waiting.front() {
-            let words = match &waiting.from {
-                Source::Host(state) if state.is_done() => None,
-                Source::Host(state) if state.is_dropped() => {
-                    self.waiting.pop_front();
-                    continue;
-                }
-                Source::Host(_) => break,
-                Source::Device(receipt) => match receipt.look()? {
-                    News::Words(words) => Some(words),
-                    News::Dropped if !self.session.groups.wrappers().skips() => {
-                        if let Some(Waiting { from: Source::Device(receipt), .. }) = self.waiting.pop_front() {
-                            receipt.finish();
-                        }
-                        continue;
-                    }
-                    News::None | News::Dropped => break,
-                },
-            };
-            let read = |word: usize| words.map_or(0, |words| words[word]);
-            if read(control::SKIPPED) == OUT_OF_TURN {
-                let message = format!("step {} ran out of the order of encoding; nothing fits any more", waiting.step);
-                return Err(Error::Order { what: "step", message });
-            }
-            let applied = read(control::SKIPPED) == 0;
-            let name = |&i: &usize| self.session.tensors[i].name.clone();
-            let float = |word: u32| f64::from(f32::from_bits(word));
-            let (measures, scales) =
-                (self.session.groups.wrappers().measures(), self.session.groups.wrappers().loss_scale().is_some());
-            let culprit = NonFinite::read(read(control::CULPRIT_KIND))
-                .map(|kind| (name(&(read(control::CULPRIT) as usize)), kind));
-            let all = words.filter(|_| measures).map(|words| Measured::<f32>::read(&words[control::ALL..]));
-            let report = StepReport {
-                step: waiting.step,
-                applied,
-                without_gradient: waiting.without_gradient.iter().map(name).collect(),
-                norm: all.map(Measured::norm),
-                scale: if scales { float(read(control::SCALE_USED)) } else { 1.0 },
-                culprit,
-            };
-            if self.session.groups.wrappers().skips() {
-                self.session.counts.course.report(applied);
-            }
-            if let Some(Waiting { from: Source::Device(receipt), .. }) = self.waiting.pop_front() {
-                receipt.finish();
-            }
-            if self.arrived.len() == KEPT {
-                self.arrived.pop_front();
-            }
-            self.arrived.push_back(report);
+    /// Takes in that the oldest encoding has run.
+    fn note_oldest(&mut self) {
+        let Some(oldest) = self.session.counts.encodings.pop_front() else { return };
+        let (News::Ran(words), Some(step)) = (oldest.receipt.look(), oldest.step) else { return };
+        let words = if self.has_control() { words } else { [0; REPORT_WORDS] };
+        let wrappers = self.session.groups.wrappers();
+        let applied = words[control::SKIPPED] == 0;
+        let culprit = NonFinite::read(words[control::CULPRIT_KIND])
+            .map(|kind| (self.session.tensors[words[control::CULPRIT] as usize].name.clone(), kind));
+        let norm = wrappers.measures().then(|| Measured::<f32>::read(&words[control::ALL..]).norm());
+        let scale = match wrappers.loss_scale() {
+            Some(_) => f64::from(f32::from_bits(words[control::SCALE_USED])),
+            None => 1.0,
+        };
+        if wrappers.skips() {
+            self.session.counts.report(applied);
         }
-        Ok(())
+        let without_gradient = self.names_without(&step.present);
+        self.arrive(StepReport { step: step.number, applied, without_gradient, norm, scale, culprit, fault: None });
+    }
+
+    fn names_without(&self, present: &[bool]) -> Vec<String> {
+        let absent = self.session.tensors.iter().zip(present).filter(|(_, present)| !**present);
+        absent.map(|(tensor, _)| tensor.name.clone()).collect()
+    }
+
+    fn arrive(&mut self, report: StepReport) {
+        if self.arrived.len() == KEPT {
+            self.arrived.pop_front();
+        }
+        self.arrived.push_back(report);
     }
 }

@@ -5,9 +5,10 @@ use std::collections::VecDeque;
 use super::history::History;
 use super::{Optimizer, Reports};
 use crate::checkpoint::{Around, Checkpoint, Values};
-use crate::course::{self, Choices, Course};
+use crate::course::{self, Choices};
 use crate::error::{Error, Result};
 use crate::gpu::{Engine, Gpu};
+use crate::groups::Groups;
 use crate::report::LossScaleState;
 use crate::tensor::TensorSpec;
 use crate::words::control;
@@ -35,7 +36,7 @@ impl Optimizer {
 
     async fn save_with(&mut self, wait: bool) -> Result<Checkpoint> {
         self.settle_with(wait).await?;
-        let pending = self.session.counts.undo.iter().filter(|undo| !undo.state.is_done()).count();
+        let pending = self.session.counts.unsettled();
         if pending > 0 {
             let message = format!("encodings that are neither submitted nor taken back: {pending}");
             return Err(Error::Order { what: "save", message });
@@ -48,11 +49,11 @@ impl Optimizer {
         let on_device = self.engine.read_control(self.layout.options, self.wrappers().on_device.len(), wait).await?;
         let course = &self.session.counts.course;
         let around = Around {
-            attempts: course.attempts(),
+            attempts: self.session.counts.attempts,
             scale,
             on_device: on_device.into_iter().map(|word| f64::from(f32::from_bits(word))).collect(),
         };
-        let mut checkpoint = Checkpoint::of(&self.session, around, |choices| Ok(course.records(choices).clone()))?;
+        let mut checkpoint = Checkpoint::of(&self.session, around, |choices| Ok(course.records(choices)))?;
         for (i, tensor) in self.session.tensors.iter().enumerate() {
             for slot in self.session.groups.slots_of(i) {
                 let values = self.engine.state(&self.session.groups, i, slot.name, wait).await?;
@@ -70,10 +71,7 @@ impl Optimizer {
     /// [`Error::Checkpoint`], naming the rule, schedule, tensor or slot that is missing, unknown or of another shape or
     /// format, or a version of the future; as [`new`](Self::new). Nothing is on the device then.
     pub fn load(gpu: &Gpu, tensors: &[TensorSpec], checkpoint: &Checkpoint) -> Result<Self> {
-        let counts = |clocks, groups: &crate::groups::Groups| {
-            let course = Course::resumed(clocks, checkpoint.head.attempts);
-            History::resumed(course, groups.wrappers().skips())
-        };
+        let counts = |clocks, groups: &Groups| History::resumed(&clocks, groups, checkpoint.head.attempts);
         let session = checkpoint.session::<f32, History>(tensors, counts, Choices::of_one)?;
         let groups = &session.groups;
         let on_device = &checkpoint.head.on_device;
@@ -97,9 +95,6 @@ impl Optimizer {
         if !numbers.is_empty() {
             engine.write_control(layout.options, &numbers)?;
         }
-        if groups.wrappers().skips() {
-            engine.write_control(control::SEQUENCE, &[checkpoint.head.attempts as u32])?;
-        }
         Ok(Self {
             id: Self::next_id(),
             layout,
@@ -108,7 +103,6 @@ impl Optimizer {
             sequence: 0,
             clears: false,
             reports: Reports::default(),
-            waiting: VecDeque::new(),
             arrived: VecDeque::new(),
         })
     }

@@ -37,7 +37,7 @@ impl Optimizer {
         let i = self.session.find(tensor)?;
         self.engine.set_state(&self.session.groups, i, slot, values)?;
         let (slot, _) = self.session.groups.find_slot(i, tensor, slot)?;
-        self.session.counts.change_all(|clocks| clocks.set(i, |clock| clock.take_slot(&slot)));
+        self.session.counts.change_all(|course| course.set_clock(i, |clock| clock.take_slot(&slot)));
         Ok(())
     }
 }

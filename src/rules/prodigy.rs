@@ -199,6 +199,7 @@ impl Rule for Prodigy {
         }
         let num = ema(k.num, sums[0], h.beta3, k.d / h.d0 * (rate * h.lr));
         let hat = h.d_coef * num / sums[1];
+        let hat = if hat.is_nan() { F::zero() } else { hat };
         let d_max = max(k.d_max, hat);
         let reached = if k.d == h.d0 { max(k.d, hat) } else { k.d };
         k.num = num;

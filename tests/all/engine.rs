@@ -3,7 +3,7 @@
 //! matter, a fourth joins them, with rows and columns.
 
 use crate::common::twin::{Parity, all_tensors, bound, noise, tensors};
-use crate::common::{device, gpu};
+use crate::common::{device, gpu, say};
 use half::f16;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -54,6 +54,15 @@ fn outcome(gpu: &Gpu, config: &Config, tensors: &[TensorSpec]) -> (Vec<Vec<u32>>
         }
     }
     (bits.into_iter().map(|values| values.into_iter().map(f32::to_bits).collect()).collect(), twin)
+}
+
+/// `cargo xtask test --all-adapters` reads the line.
+#[test]
+fn the_adapter_is_named() {
+    let Some(gpu) = gpu("names", 1) else { return };
+    let info = gpu.adapter_info();
+    assert!(!info.name.is_empty());
+    say(&format!("adapter: {}, {}", info.name, info.backend));
 }
 
 #[test]
@@ -411,9 +420,10 @@ fn an_encoding_given_up_without_a_word_keeps_no_memory_of_later_ones() {
     gpu.device().poll(wgpu::PollType::wait_indefinitely()).unwrap();
     assert!(twin.optimizer.undo(sent).is_err());
     twin.optimizer.step(&twin.params, &twin.grads).unwrap();
-    let text = twin.optimizer.undo(lost).unwrap_err().to_string();
-    assert!(text.contains("its work has run"), "what precedes work that has run is not kept: {text}");
-    assert_eq!(twin.optimizer.t("t0").unwrap(), 3);
+    assert_eq!(twin.optimizer.undo(lost), Ok(()), "it was taken back when the next one was encoded");
+    let text = twin.optimizer.undo(sent).unwrap_err().to_string();
+    assert!(text.contains("its work has run"), "{text}");
+    assert_eq!(twin.optimizer.t("t0").unwrap(), 2);
 }
 
 #[test]
@@ -624,7 +634,10 @@ fn memory_is_what_it_says() {
         let memory = optimizer.memory();
         let padded: usize = sizes.iter().map(|size| size.next_multiple_of(4)).sum();
         assert_eq!(memory.state, (4 * slots * padded) as u64);
-        assert_eq!(allocated(&gpu) - before, memory.total(), "{}: wgpu's own count", config.name());
+        match gpu.adapter_info().backend {
+            wgpu::Backend::Gl => say("skipped: 1 case of memory: wgpu counts no bytes over GL"),
+            _ => assert_eq!(allocated(&gpu) - before, memory.total(), "{}: wgpu's own count", config.name()),
+        }
         let (params, grads) = (Arena::new(&gpu, &tensors).unwrap(), Arena::new(&gpu, &tensors).unwrap());
         optimizer.step(&params, &grads).unwrap();
         let memory = optimizer.memory();

@@ -27,6 +27,8 @@ mod ema;
 mod engine;
 mod expansion;
 #[cfg(feature = "gpu")]
+mod faults;
+#[cfg(feature = "gpu")]
 mod fuzz;
 #[cfg(feature = "gpu")]
 mod golden;
@@ -36,6 +38,8 @@ mod groups;
 mod init;
 #[cfg(feature = "gpu")]
 mod joint;
+#[cfg(all(feature = "gpu", unix))]
+mod layer;
 #[cfg(feature = "gpu")]
 mod lbfgs;
 #[cfg(feature = "gpu")]
@@ -63,4 +67,6 @@ mod schedules;
 mod sensitivity;
 #[cfg(feature = "gpu")]
 mod skips;
+#[cfg(feature = "gpu")]
+mod soak;
 mod tidy;

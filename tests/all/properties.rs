@@ -7,6 +7,7 @@ use rand::rngs::StdRng;
 use serde_json::json;
 use wgpu_optim::rule::{AnyRule, Carried};
 use wgpu_optim::rules::ALL;
+use wgpu_optim::wgpu;
 use wgpu_optim::{Arena, Config, Gpu, Optimizer, TensorSpec};
 
 /// Every case of every row, with its name.
@@ -160,6 +161,8 @@ fn nothing_is_made_after_the_first_step() {
                 twin.optimizer.look_ahead(&twin.params).unwrap();
             }
             twin.optimizer.step(&twin.params, &twin.grads).unwrap();
+            // More steps in flight than before would need more room.
+            gpu.device().poll(wgpu::PollType::wait_indefinitely()).unwrap();
         }
         assert_eq!(gpu.counts(), ours, "{name}");
         // Objects of the case before may be freed in the meantime.

@@ -438,82 +438,6 @@ fn a_forgotten_step_leaves_the_device_in_turn() {
 }
 
 #[test]
-fn a_dropped_encoder_is_named_until_it_is_forgotten() {
-    let Some(gpu) = gpu("dropped encoders of steps that may be skipped", 2) else { return };
-    let mut twin = Parity::new(&gpu, &plain(), &few(), 42);
-    twin.step();
-    let mut encoder = gpu.device().create_command_encoder(&Default::default());
-    let token = twin.optimizer.encode(&mut encoder, &twin.params, &twin.grads).unwrap();
-    drop(encoder);
-    let text = "step: the encoder of an encoding was dropped; undo it";
-    for _ in 0..2 {
-        twin.refuses(text, text, |Parity { optimizer, params, grads, .. }| optimizer.step(&*params, &*grads));
-    }
-    twin.optimizer.undo(token).unwrap();
-    let worst = twin.step();
-    assert!(worst.ulps <= bound(&gpu), "{}", worst.text);
-    // Where nothing is skipped the device keeps no order, and the count of steps is one too high.
-    let norms = config(json!({"optimizer": "sgd", "norms": true}));
-    let mut twin = Parity::new(&gpu, &norms, &few(), 42);
-    twin.step();
-    let mut encoder = gpu.device().create_command_encoder(&Default::default());
-    twin.optimizer.encode(&mut encoder, &twin.params, &twin.grads).unwrap();
-    drop(encoder);
-    let worst = twin.step();
-    assert!(worst.ulps <= bound(&gpu), "{}", worst.text);
-    twin.optimizer.settle_blocking().unwrap();
-    let steps: Vec<_> = twin.optimizer.reports().unwrap().iter().map(|report| report.step).collect();
-    assert_eq!((steps, twin.optimizer.t("t0")), (vec![1, 3], Ok(3)));
-}
-
-#[test]
-fn encoders_out_of_order_change_nothing_and_are_named() {
-    let Some(gpu) = gpu("encoders out of order", 3) else { return };
-    let encoders = || [(); 3].map(|()| gpu.device().create_command_encoder(&Default::default()));
-    let ends = |mut twin: Parity, before: &[(String, Vec<u32>)], text: &str| {
-        check(text, &twin.optimizer.settle_blocking().expect_err(text), text);
-        // The counts say what was encoded; what is on the device is as it was.
-        let on_device = |words: &[(String, Vec<u32>)]| -> Vec<_> {
-            words.iter().filter(|(what, _)| what.contains(" of ") && !what.starts_with("t ")).cloned().collect()
-        };
-        let after = on_device(&twin.words());
-        on_device(before).iter().zip(&after).for_each(|(a, b)| assert_eq!(a, b, "{text}"));
-        twin.refuses(text, text, |Parity { optimizer, params, grads, .. }| optimizer.step(&*params, &*grads));
-        check(text, &twin.optimizer.reports().expect_err(text), text);
-    };
-    // The third before the second, where the host knows of the first.
-    let mut twin = Parity::new(&gpu, &counting(true), &few(), 43);
-    twin.step();
-    let [mut first, mut second, mut third] = encoders();
-    for encoder in [&mut first, &mut second, &mut third] {
-        twin.optimizer.encode(encoder, &twin.params, &twin.grads).unwrap();
-    }
-    gpu.queue().submit([first.finish()]);
-    twin.optimizer.settle_blocking().unwrap();
-    let before = twin.words();
-    gpu.queue().submit([third.finish(), second.finish()]);
-    ends(twin, &before, "step: step 3 ran out of the order of encoding; nothing fits any more");
-    // The second before the first, where the first comes in its turn for all that the device knows.
-    let mut twin = Parity::new(&gpu, &counting(true), &few(), 43);
-    let before = twin.words();
-    let [mut first, mut second, _] = encoders();
-    for encoder in [&mut first, &mut second] {
-        twin.optimizer.encode(encoder, &twin.params, &twin.grads).unwrap();
-    }
-    gpu.queue().submit([second.finish(), first.finish()]);
-    ends(twin, &before, "step: step 1 ran out of the order of encoding; nothing fits any more");
-    // A move before its step.
-    let mut twin = Parity::new(&gpu, &counting(true), &few(), 43);
-    twin.step();
-    let before = twin.words();
-    let [mut first, mut second, _] = encoders();
-    twin.optimizer.encode(&mut first, &twin.params, &twin.grads).unwrap();
-    twin.optimizer.encode_swap_ema(&mut second, &twin.params).unwrap();
-    gpu.queue().submit([second.finish(), first.finish()]);
-    ends(twin, &before, "step: step 2 ran out of the order of encoding; nothing fits any more");
-}
-
-#[test]
 fn moves_follow_steps_that_may_have_been_skipped() {
     let Some(gpu) = gpu("moves after skips", ALL.len()) else { return };
     let mut moved = 0;
@@ -545,41 +469,21 @@ fn moves_follow_steps_that_may_have_been_skipped() {
 }
 
 #[test]
-fn too_many_states_of_the_counts_are_refused_and_the_rest_goes_on() {
-    let Some(gpu) = gpu("steps that have not reported", 2) else { return };
+fn too_many_steps_in_flight_are_refused_and_the_rest_goes_on() {
+    let Some(gpu) = gpu("steps that have not reported", 1) else { return };
     let mut twin = Parity::new(&gpu, &plain(), &tensors(&[5]), 45);
     let mut encoder = gpu.device().create_command_encoder(&Default::default());
     for _ in 0..1023 {
         twin.optimizer.encode(&mut encoder, &twin.params, &twin.grads).unwrap();
     }
-    let text = "step: the 1023 steps that have not reported and this one leave 1025 states that the counts of steps may \
-                be in, must be at most 1024; submit them, and let the device work";
+    let text = "step: 1024 steps have not reported, must be at most 1023; submit them, and let the device work";
     let error = twin.optimizer.encode(&mut encoder, &twin.params, &twin.grads).expect_err(text);
     check(text, &error, text);
     gpu.queue().submit([encoder.finish()]);
-    twin.optimizer.settle_blocking().unwrap();
-    assert_eq!((twin.optimizer.t("t0"), twin.optimizer.reports().unwrap().len()), (Ok(1023), 1023));
-    twin.optimizer.step(&twin.params, &twin.grads).unwrap();
-    // Tensors that take part by turns may each have missed or not.
-    let mut twin = Parity::new(&gpu, &plain(), &tensors(&[1; 12]), 45);
-    let mut encoder = gpu.device().create_command_encoder(&Default::default());
-    let names: Vec<_> = twin.tensors.iter().map(|tensor| tensor.name.clone()).collect();
-    let mut encode = |twin: &mut Parity, i: usize| {
-        let others: Vec<_> = names.iter().map(String::as_str).filter(|name| *name != names[i]).collect();
-        let part = twin.grads.without(&others).unwrap();
-        twin.optimizer.encode(&mut encoder, &twin.params, &part)
-    };
-    for i in 0..10 {
-        encode(&mut twin, i).unwrap();
-    }
-    let text = "step: the 10 steps that have not reported and this one leave 2048 states that the counts ...";
-    let error = encode(&mut twin, 10).expect_err(text);
-    check(text, &error, text);
-    gpu.queue().submit([encoder.finish()]);
-    twin.optimizer.settle_blocking().unwrap();
+    // One more waits for the device instead.
     twin.optimizer.step(&twin.params, &twin.grads).unwrap();
     twin.optimizer.settle_blocking().unwrap();
-    assert_eq!((twin.optimizer.t("t3"), twin.optimizer.t("t10")), (Ok(2), Ok(1)));
+    assert_eq!((twin.optimizer.t("t0"), twin.optimizer.reports().unwrap().len()), (Ok(1024), 1024));
 }
 
 #[test]

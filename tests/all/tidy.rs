@@ -223,6 +223,7 @@ fn re_exports(files: &[File]) -> Vec<String> {
     files
         .iter()
         .filter(|file| file.path == "src/lib.rs" || file.path.starts_with("src/guide"))
+        .filter(|file| file.path.ends_with(".rs"))
         .flat_map(|file| {
             file.lines_with(|line| {
                 let fine = line.trim().is_empty() || starts.iter().any(|start| line.starts_with(start));

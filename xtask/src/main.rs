@@ -1,10 +1,13 @@
-//! `cargo xtask demo | test | bench | pictures` makes sure that there is a GPU to run on, then builds and runs.
+//! `cargo xtask demo | test | bench | soak | pictures` makes sure that there is a GPU to run on, then builds and runs.
 
+mod adapters;
 #[cfg(target_os = "linux")]
 mod vulkan;
 
 use std::process::{Command, ExitCode, ExitStatus};
 use std::time::Instant;
+
+use adapters::Which;
 
 const HELP: &str = "\
 Sees to it that there is a GPU to run on, builds, runs, and says how long each took:
@@ -12,10 +15,13 @@ Sees to it that there is a GPU to run on, builds, runs, and says how long each t
   cargo xtask demo [ARGS]     train on handwritten digits     cargo run --example train_digits -- ARGS
   cargo xtask test [ARGS]     every test                      cargo test --workspace ARGS
   cargo xtask bench [ARGS]    time every optimizer            cargo bench --bench step -- ARGS
+  cargo xtask soak            100 000 steps, memory watched   cargo test --test all -- --test-threads=1 soak::
   cargo xtask pictures        draw those of docs/pictures     each program of crates/pictures
 
 ARGS may follow a `--`: `cargo xtask bench -- --quick`, `cargo xtask demo -- --help`. `cargo xtask test parity::` runs
-the tests of one module of tests/all.
+the tests of one module of tests/all. `cargo xtask test --all-adapters -- parity:: clip::` runs those of tests/all on
+Vulkan, on GL and on SwiftShader, as far as they are there, and prints which passed where; --other-adapters leaves out
+the first, which all tests run on.
 
   --no-install    go on without looking for a GPU (Linux only; elsewhere nothing is ever installed)";
 
@@ -45,16 +51,27 @@ enum Ask {
         stages: Vec<(&'static str, Vec<String>)>,
         set_up: bool,
     },
+    /// The integration tests on several adapters: the call of cargo, and what is for the test harness.
+    Adapters {
+        which: Which,
+        cargo: Vec<String>,
+        harness: Vec<String>,
+        set_up: bool,
+    },
 }
 
 impl Ask {
     fn run(self) -> Result<ExitCode, String> {
-        let (stages, set_up) = match self {
+        let (stages, set_up, adapters) = match self {
             Ask::Help => {
                 println!("{HELP}");
                 return Ok(ExitCode::SUCCESS);
             }
-            Ask::Run { stages, set_up } => (stages, set_up),
+            Ask::Run { stages, set_up } => (stages, set_up, None),
+            Ask::Adapters { which, cargo, harness, set_up } => {
+                let build = [&cargo[..], &["--no-run".into()]].concat();
+                (vec![("the build", build)], set_up, Some((which, cargo, harness)))
+            }
         };
         #[cfg(target_os = "linux")]
         if set_up {
@@ -72,6 +89,9 @@ impl Ask {
                 return Ok(exit_code(status));
             }
         }
+        if let Some((which, cargo, harness)) = adapters {
+            return Ok(if adapters::run(&which, &cargo, &harness)? { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -88,8 +108,9 @@ fn parse(args: Vec<String>) -> Result<Ask, String> {
         Some("demo") => (&["build", "--example", "train_digits"], &["run", "--quiet", "--example", "train_digits"]),
         Some("test") => return Ok(test(args)),
         Some("bench") => (&["bench", "--no-run", "--bench", "step"], &["bench", "--quiet", "--bench", "step"]),
+        Some("soak") => return soak(args.collect()),
         Some("pictures") => return pictures(args.collect()),
-        Some(other) => return Err(format!("`{other}` is none of demo, test, bench, pictures\n\n{HELP}")),
+        Some(other) => return Err(format!("`{other}` is none of demo, test, bench, soak, pictures\n\n{HELP}")),
     };
     let (own, rest, set_up) = split(args);
     let run = [&call(run, &[]), &["--".into()][..], &own, &rest].concat();
@@ -118,7 +139,13 @@ fn call(args: &[&str], more: &[String]) -> Vec<String> {
 
 /// What stands before a `--` is for cargo, what is behind it for the test harness.
 fn test(args: impl Iterator<Item = String>) -> Ask {
-    let (own, rest, set_up) = split(args);
+    let (mut own, rest, set_up) = split(args);
+    for (arg, which) in [("--all-adapters", Which::All), ("--other-adapters", Which::Others)] {
+        if let Some(at) = own.iter().position(|own| own == arg) {
+            own.remove(at);
+            return Ask::Adapters { which, cargo: call(&["test", "--test", "all"], &own), harness: rest, set_up };
+        }
+    }
     let mut run = call(&["test", "--workspace"], &own);
     if !rest.is_empty() {
         run.extend(["--".into()].into_iter().chain(rest));
@@ -129,6 +156,21 @@ fn test(args: impl Iterator<Item = String>) -> Ask {
         stages.insert(0, ("the build", call(&["test", "--workspace", "--no-run"], &own)));
     }
     Ask::Run { stages, set_up }
+}
+
+/// The tests that soak, alone, so that the host's memory is theirs; with steps of one's own: `cargo xtask soak 2000`.
+fn soak(args: Vec<String>) -> Result<Ask, String> {
+    let (own, _, set_up) = split(args.into_iter());
+    let steps = own.first().map_or("100000", |steps| steps);
+    if steps.parse::<u32>().is_err() || own.len() > 1 {
+        return Err(format!("`{}`: soak takes how many steps there are to be", own.join(" ")));
+    }
+    let env = format!("env.SOAK_STEPS=\"{steps}\"");
+    let set = ["--config".to_string(), env];
+    let build = [&set[..], &call(&["test", "--test", "all", "--no-run"], &[])].concat();
+    let more = ["--", "--test-threads=1", "soak::"].map(String::from);
+    let run = [&set[..], &call(&["test", "--test", "all"], &more)].concat();
+    Ok(Ask::Run { stages: vec![("the build", build), ("the run", run)], set_up })
 }
 
 fn pictures(args: Vec<String>) -> Result<Ask, String> {
@@ -176,6 +218,9 @@ mod tests {
             (format!("the build: {build} parity::\nthe run: {test} parity:: -- --nocapture"), true)
         );
         assert_eq!(asked("test --doc"), (format!("the run: {test} --doc"), true));
+        let all = parse("test --all-adapters --release -- parity::".split(' ').map(String::from).collect());
+        let cargo = call(&["test", "--test", "all"], &["--release".into()]);
+        assert_eq!(all, Ok(Ask::Adapters { which: Which::All, cargo, harness: vec!["parity::".into()], set_up: true }));
         assert_eq!(asked("test --no-install"), (format!("the build: {build}\nthe run: {test}"), false));
     }
 
@@ -192,11 +237,20 @@ mod tests {
     }
 
     #[test]
+    fn soak_takes_steps() {
+        let (calls, set_up) = asked("soak 2000 --no-install");
+        let run =
+            "the run: --config env.SOAK_STEPS=\"2000\" test --test all --manifest-path M -- --test-threads=1 soak::";
+        assert_eq!((calls.lines().nth(1), set_up), (Some(run), false));
+        assert!(parse(vec!["soak".into(), "long".into()]).unwrap_err().contains("`long`"));
+    }
+
+    #[test]
     fn help_and_errors() {
         let parse = |line: &str| parse(line.split_whitespace().map(String::from).collect());
         assert_eq!(parse(""), Ok(Ask::Help));
         assert_eq!(parse("--help"), Ok(Ask::Help));
-        assert!(parse("deploy").unwrap_err().starts_with("`deploy` is none of demo, test, bench, pictures"));
+        assert!(parse("deploy").unwrap_err().starts_with("`deploy` is none of demo, test, bench, soak, pictures"));
         assert!(parse("pictures --quick").unwrap_err().starts_with("`--quick`: pictures takes no arguments"));
     }
 }
