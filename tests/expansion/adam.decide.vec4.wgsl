@@ -13,9 +13,10 @@ fn is_nan(x: f32) -> bool {
     return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u;
 }
 
-// Returns x, or the bound where x is below it. The built-in max may drop a NaN; this keeps it.
+// Returns x, or the bound where x is below it. The built-in max may drop a NaN. A comparison alone may, too, since
+// Mesa's compiler for GL makes a max of it.
 fn at_least(x: f32, bound: f32) -> f32 {
-    return select(x, bound, x < bound);
+    return select(select(x, bound, x < bound), x, is_nan(x));
 }
 
 // Returns the angle of the point (x, y), where x is at least 0: from -pi/2 to pi/2, and 0 for the origin. It uses no
@@ -83,8 +84,10 @@ struct ClipNumbers {
 
 fn clip_gradient(n: ClipNumbers, g: f32) -> f32 {
     if (CLIP_KIND == CLIP_VALUE) {
-        // The built-in clamp may drop a NaN.
-        return select(select(g, -n.limit, g < -n.limit), n.limit, g > n.limit);
+        // Not clamp, which may drop a NaN. Comparisons alone may, too: Mesa's compiler for GL makes min and max of
+        // them.
+        let clipped = select(select(g, -n.limit, g < -n.limit), n.limit, g > n.limit);
+        return select(clipped, g, is_nan(g));
     }
     if (CLIP_KIND == CLIP_SIGN) {
         return select(g, n.limit * sign(g), n.fine != 0.0);
@@ -123,6 +126,10 @@ fn clip_factors(root: vec2<f32>, of_params: vec2<f32>, worst: u32, limit: f32, e
     if (CLIP_KIND == CLIP_ADAPTIVE) {
         bound = limit * at_least(of_params.x / of_params.y, eps);
         size = at_least(root.x, 1e-6);
+    }
+    // A limit that is NaN reaches every element. No comparison may decide that: a compiler may turn it round.
+    if (is_nan(bound)) {
+        return vec2<u32>(one, 0x7fc00000u);
     }
     if (root.y == 1.0) {
         let ratio = bound / size;
@@ -234,42 +241,43 @@ const DISPATCH_WORDS: u32 = 4u;
 const CONTROL_SCALE: u32 = 0u; // f32: what the coming loss is multiplied by. The caller may bind it, so it is the first word.
 const CONTROL_UNSCALE: u32 = 1u; // f32: one over the loss scale of the step's gradients.
 const CONTROL_GOOD: u32 = 2u; // How many good steps there have been since the loss scale changed last.
-const CONTROL_SKIPPED: u32 = 3u; // 0 where the step is applied, 1 where it is skipped, `OUT_OF_TURN` where it ran out of order.
+const CONTROL_SKIPPED: u32 = 3u; // 0 where the step is applied, 1 where it is skipped, `OUT_OF_TURN` where it ran behind a later one.
 const CONTROL_SCALE_USED: u32 = 4u; // f32: the loss scale of the step's gradients.
 const CONTROL_ALL: u32 = 5u; // What was measured of all gradients together.
-const CONTROL_SEQUENCE: u32 = 10u; // The number of the step that ran last.
-const CONTROL_WORLD: u32 = 11u; // Which of the worlds that the host knows is the true one.
-const CONTROL_CULPRIT: u32 = 12u; // The first tensor whose gradient no step can use, or `ABSENT`.
-const CONTROL_CULPRIT_KIND: u32 = 13u; // The worst kind of number in that gradient.
-const CONTROL_OTHERS: u32 = 14u; // What was measured of all gradients of each other optimizer that shares the decision.
-const CONTROL_WORDS: u32 = 44u;
+const CONTROL_SEQUENCE: u32 = 10u; // The number of the step or move that ran last.
+const CONTROL_CULPRIT: u32 = 11u; // The first tensor whose gradient no step can use, or `ABSENT`.
+const CONTROL_CULPRIT_KIND: u32 = 12u; // The worst kind of number in that gradient.
+const CONTROL_OTHERS: u32 = 13u; // What was measured of all gradients of each other optimizer that shares the decision.
+const CONTROL_WORDS: u32 = 43u;
 
 const TENSOR_RECORD: u32 = 0u; // Where the tensor's record starts in control, or `ABSENT`, or `UNDONE`.
 const TENSOR_COARSE: u32 = 1u; // f32: a clip multiplies the tensor's gradients by this power of two first,
 const TENSOR_FINE: u32 = 2u; // f32: and by this number after that.
-const TENSOR_MEASURED: u32 = 3u; // What was measured of the tensor's gradients.
-const TENSOR_WORDS: u32 = 8u;
+const TENSOR_STATE: u32 = 3u; // Which of the states that the host reckons with the tensor's clock is in.
+const TENSOR_MEASURED: u32 = 4u; // What was measured of the tensor's gradients.
+const TENSOR_WORDS: u32 = 9u;
 
 const STEP_TENSORS: u32 = 0u; // How many tensors there are.
 const STEP_STAGES: u32 = 1u; // What the walk `decide` does: bits of `stage`.
-const STEP_WORLDS: u32 = 2u; // Where the table of worlds stands in the step: for each world where its words stand.
-const STEP_RECORDS: u32 = 3u; // Where records stand in control.
-const STEP_RECORD_LEN: u32 = 4u; // How many words a record has.
-const STEP_NORMS: u32 = 5u; // Where norms stand in control.
-const STEP_BEFORE: u32 = 6u; // The number of the step that must have run last.
-const STEP_AFTER: u32 = 7u; // The number of this step.
-const STEP_CLIP_LIMIT: u32 = 8u; // f32: the clip's limit.
-const STEP_CLIP_EPS: u32 = 9u; // f32: the least norm that an adaptive clip takes parameters to have.
-const STEP_CLIP_OPTION: u32 = 10u; // Which of the options that the device writes is the clip's limit, or `ABSENT`.
-const STEP_SKIPS: u32 = 11u; // Whether a step may be skipped.
-const STEP_INTERVAL: u32 = 12u; // After how many good steps the loss scale grows; 0 without loss scale.
-const STEP_GROWTH: u32 = 13u; // f32: what the loss scale grows by.
-const STEP_BACKOFF: u32 = 14u; // f32: what the loss scale shrinks by.
-const STEP_BATCHES: u32 = 15u; // f32: how many micro-batches the step has.
-const STEP_OPTIONS: u32 = 16u; // Where the options that the device writes stand in control.
-const STEP_OPTIONS_COUNT: u32 = 17u; // How many such options there are.
-const STEP_OTHERS: u32 = 18u; // How many other optimizers share the decision.
-const STEP_WORDS: u32 = 19u;
+const STEP_CLASS_OF: u32 = 2u; // Where the step says which class each tensor is in: one word a tensor, `ABSENT` for a tensor that sits out.
+const STEP_CLASSES: u32 = 3u; // Where the words of the classes stand in the step.
+const STEP_CLASSES_COUNT: u32 = 4u; // How many classes there are.
+const STEP_RECORDS: u32 = 5u; // Where records stand in control.
+const STEP_RECORD_LEN: u32 = 6u; // How many words a record has.
+const STEP_NORMS: u32 = 7u; // Where norms stand in control.
+const STEP_SEQUENCE: u32 = 8u; // The number of this step or move. Numbers grow in the order of encoding.
+const STEP_CLIP_LIMIT: u32 = 9u; // f32: the clip's limit.
+const STEP_CLIP_EPS: u32 = 10u; // f32: the least norm that an adaptive clip takes parameters to have.
+const STEP_CLIP_OPTION: u32 = 11u; // Which of the options that the device writes is the clip's limit, or `ABSENT`.
+const STEP_SKIPS: u32 = 12u; // Whether a step may be skipped.
+const STEP_INTERVAL: u32 = 13u; // After how many good steps the loss scale grows; 0 without loss scale.
+const STEP_GROWTH: u32 = 14u; // f32: what the loss scale grows by.
+const STEP_BACKOFF: u32 = 15u; // f32: what the loss scale shrinks by.
+const STEP_BATCHES: u32 = 16u; // f32: how many micro-batches the step has.
+const STEP_OPTIONS: u32 = 17u; // Where the options that the device writes stand in control.
+const STEP_OPTIONS_COUNT: u32 = 18u; // How many such options there are.
+const STEP_OTHERS: u32 = 19u; // How many other optimizers share the decision.
+const STEP_WORDS: u32 = 20u;
 
 const MEASURED_GRADS_SMALL: u32 = 0u; // f32: the sum of squares of the gradients below 2^32.
 const MEASURED_GRADS_LARGE: u32 = 1u; // f32: the sum of squares of the other gradients.
@@ -281,11 +289,15 @@ const MEASURED_WORDS: u32 = 5u;
 const NORMS_ALL: u32 = 0u; // f32: the norm of all gradients.
 const NORMS_WORDS: u32 = 1u;
 
-const WORLD_APPLIED: u32 = 0u; // The world that is true next where the step is applied.
-const WORLD_SKIPPED: u32 = 1u; // The world that is true next where the step is skipped.
-const WORLD_CLOCKS: u32 = 2u; // How many clocks there are.
-const WORLD_CLOCK_OF: u32 = 3u; // Where the step says which clock each tensor has: one word each, `ABSENT` for a tensor that takes no part.
-const WORLD_WORDS: u32 = 4u;
+const CLASS_TENSOR: u32 = 0u; // The first tensor of the class.
+const CLASS_FIRST: u32 = 1u; // The number of the first state in the class's table.
+const CLASS_STATES: u32 = 2u; // How many states the table has.
+const CLASS_TABLE: u32 = 3u; // Where the table stands in the step: `state::LEN` words for each number from `FIRST` on.
+const CLASS_WORDS: u32 = 4u;
+
+const STATE_RECORD: u32 = 0u; // Where the numbers of the record stand in the step, or `ABSENT` where the class sits out.
+const STATE_APPLIED: u32 = 1u; // The number of the state that follows where the step is applied.
+const STATE_WORDS: u32 = 2u;
 
 const STAGE_MEASURE: u32 = 1u;
 const STAGE_DECIDE: u32 = 2u;
@@ -389,6 +401,15 @@ fn store_factors(tensor: u32, factors: vec2<u32>) {
     control[of_tensor(tensor) + TENSOR_FINE] = factors.y;
 }
 
+// The number of the state that the tensor's clock is in.
+fn load_state(tensor: u32) -> u32 {
+    return control[of_tensor(tensor) + TENSOR_STATE];
+}
+
+fn store_state(tensor: u32, state: u32) {
+    control[of_tensor(tensor) + TENSOR_STATE] = state;
+}
+
 // Hooks of wrappers, in the order in which they run.
 
 fn wrapped_takes_all() -> bool {
@@ -443,16 +464,16 @@ var<workgroup> culprits: array<u32, LEAVES>;
 fn decide_step(@builtin(local_invocation_index) lane: u32) {
     let tensors = load_word(STEP_TENSORS);
     let stages = load_word(STEP_STAGES);
-    // Where encoders run in another order than they were encoded in, or one is missing, this step does not fit what is
-    // on the device, nor does any later one.
-    let is_lost = load_control(CONTROL_SEQUENCE) != load_word(STEP_BEFORE);
-    let world = load_control(CONTROL_WORLD);
+    // A step that runs behind one that was encoded later does nothing. One that never ran is missed by nobody: it has
+    // changed no state of a clock, as if it had been skipped.
+    let is_ordered = load_word(STEP_SKIPS) != 0u;
+    let is_late = is_ordered && i32(load_word(STEP_SEQUENCE) - load_control(CONTROL_SEQUENCE)) <= 0;
     if ((stages & STAGE_MEASURE) != 0u) {
         measure_all(tensors, lane);
     }
     storageBarrier();
     workgroupBarrier();
-    if ((stages & STAGE_DECIDE) != 0u && lane == 0u && !is_lost) {
+    if ((stages & STAGE_DECIDE) != 0u && lane == 0u && !is_late) {
         decide_on_step();
     }
     storageBarrier();
@@ -460,46 +481,68 @@ fn decide_step(@builtin(local_invocation_index) lane: u32) {
     if ((stages & STAGE_SELECT) == 0u) {
         return;
     }
-    if (is_lost) {
-        // The step may have no words of the world that is true, so it looks at none.
-        for (var tensor = lane; tensor < tensors; tensor += LANES) {
-            store_record(tensor, ABSENT);
-        }
-        if (lane == 0u) {
-            store_control(CONTROL_SKIPPED, OUT_OF_TURN);
-            store_control(CONTROL_SEQUENCE, ABSENT);
-        }
-        return;
-    }
-    let advances = (stages & STAGE_ADVANCE) != 0u;
-    let is_skipped = advances && load_control(CONTROL_SKIPPED) != 0u;
-    let block = load_word(load_word(STEP_WORLDS) + world);
-    let clocks = load_word(block + WORLD_CLOCKS);
-    let clock_of = load_word(block + WORLD_CLOCK_OF);
     let len = load_word(STEP_RECORD_LEN);
     let records = load_word(STEP_RECORDS);
+    let classes = load_word(STEP_CLASSES);
+    for (var i = lane; i < load_word(STEP_CLASSES_COUNT) * len; i += LANES) {
+        let class_words = classes + i / len * CLASS_WORDS;
+        let record = record_of(class_words, load_word(class_words + CLASS_TENSOR));
+        if (record != ABSENT && !is_late) {
+            store_control(records + i, bitcast<u32>(number(record, i % len, len)));
+        }
+    }
+    // From here on states change.
+    storageBarrier();
+    workgroupBarrier();
+    let advances = (stages & STAGE_ADVANCE) != 0u;
+    let is_skipped = advances && load_control(CONTROL_SKIPPED) != 0u;
     for (var tensor = lane; tensor < tensors; tensor += LANES) {
-        let clock = load_word(clock_of + tensor);
-        var record = records + clock * len;
-        if (is_skipped) {
-            record = UNDONE;
+        let class_index = load_word(load_word(STEP_CLASS_OF) + tensor);
+        let class_words = classes + class_index * CLASS_WORDS;
+        if (is_late || class_index == ABSENT || record_of(class_words, tensor) == ABSENT) {
+            store_record(tensor, ABSENT);
+        } else {
+            store_record(tensor, select(records + class_index * len, UNDONE, is_skipped));
         }
-        if (clock == ABSENT) {
-            record = ABSENT;
-        }
-        store_record(tensor, record);
-        if (advances && is_present(tensor)) {
+        if (advances && !is_late && is_present(tensor)) {
             store_factors(tensor, factors_of(load_measured(tensor)));
         }
+        if (advances && !is_late && !is_skipped && class_index != ABSENT) {
+            let state = state_of(class_words, tensor);
+            if (state != ABSENT) {
+                store_state(tensor, load_word(state + STATE_APPLIED));
+            }
+        }
     }
-    for (var i = lane; i < clocks * len; i += LANES) {
-        store_control(records + i, bitcast<u32>(number(block + WORLD_WORDS, i, len)));
+    if (lane == 0u && is_late) {
+        store_control(CONTROL_SKIPPED, OUT_OF_TURN);
     }
-    if (lane == 0u && advances) {
-        store_control(load_word(STEP_NORMS) + NORMS_ALL, norm_bits(load_all()));
-        store_control(CONTROL_WORLD, load_word(block + select(WORLD_APPLIED, WORLD_SKIPPED, is_skipped)));
-        store_control(CONTROL_SEQUENCE, load_word(STEP_AFTER));
+    if (lane == 0u && !is_late) {
+        store_control(CONTROL_SEQUENCE, load_word(STEP_SEQUENCE));
+        if (advances) {
+            store_control(load_word(STEP_NORMS) + NORMS_ALL, norm_bits(load_all()));
+        } else {
+            store_control(CONTROL_SKIPPED, 0u); // a move is never skipped
+        }
     }
+}
+
+// Where the words of the state stand that a tensor's clock is in, or ABSENT where the class does not know it.
+fn state_of(class_words: u32, tensor: u32) -> u32 {
+    let place = load_state(tensor) - load_word(class_words + CLASS_FIRST);
+    if (place >= load_word(class_words + CLASS_STATES)) {
+        return ABSENT;
+    }
+    return load_word(class_words + CLASS_TABLE) + place * STATE_WORDS;
+}
+
+// Where the numbers of that state stand, or ABSENT.
+fn record_of(class_words: u32, tensor: u32) -> u32 {
+    let state = state_of(class_words, tensor);
+    if (state == ABSENT) {
+        return ABSENT;
+    }
+    return load_word(state + STATE_RECORD);
 }
 
 // Combines what was measured of the tensors, and stores the norm of each.
@@ -606,16 +649,16 @@ fn load_limit() -> f32 {
     return load_option(option);
 }
 
-// Returns number `i` of the records. It is a polynomial in the options that are written on the device, of the first
-// degree in each; `first` is where its coefficients start.
+// Returns number `i` of the record that starts at `first`, of `len` words. It is a polynomial in the options that are
+// written on the device, of the first degree in each; the coefficients of a term stand behind those of the term before.
 fn number(first: u32, i: u32, len: u32) -> f32 {
     let options = load_word(STEP_OPTIONS_COUNT);
     let terms = 1u << options;
-    var sum = load_number(first + i / len * len * terms + i % len);
+    var sum = load_number(first + i);
     for (var term = 1u; term < terms; term += 1u) {
-        var product = load_number(first + (i / len * terms + term) * len + i % len);
-        // An option that is infinite must not be multiplied by a coefficient of 0.
-        if (product != 0.0) {
+        var product = load_number(first + term * len + i);
+        // An option that is infinite must not be multiplied by a coefficient of 0. NaN is none: hence the bits.
+        if ((bitcast<u32>(product) & 0x7fffffffu) != 0u) {
             for (var option = 0u; option < options; option += 1u) {
                 if ((term & (1u << option)) != 0u) {
                     product *= load_option(option);

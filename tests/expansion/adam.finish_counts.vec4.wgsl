@@ -13,9 +13,10 @@ fn is_nan(x: f32) -> bool {
     return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u;
 }
 
-// Returns x, or the bound where x is below it. The built-in max may drop a NaN; this keeps it.
+// Returns x, or the bound where x is below it. The built-in max may drop a NaN. A comparison alone may, too, since
+// Mesa's compiler for GL makes a max of it.
 fn at_least(x: f32, bound: f32) -> f32 {
-    return select(x, bound, x < bound);
+    return select(select(x, bound, x < bound), x, is_nan(x));
 }
 
 // Returns the angle of the point (x, y), where x is at least 0: from -pi/2 to pi/2, and 0 for the origin. It uses no
@@ -275,21 +276,21 @@ const DISPATCH_WORDS: u32 = 4u;
 const CONTROL_SCALE: u32 = 0u; // f32: what the coming loss is multiplied by. The caller may bind it, so it is the first word.
 const CONTROL_UNSCALE: u32 = 1u; // f32: one over the loss scale of the step's gradients.
 const CONTROL_GOOD: u32 = 2u; // How many good steps there have been since the loss scale changed last.
-const CONTROL_SKIPPED: u32 = 3u; // 0 where the step is applied, 1 where it is skipped, `OUT_OF_TURN` where it ran out of order.
+const CONTROL_SKIPPED: u32 = 3u; // 0 where the step is applied, 1 where it is skipped, `OUT_OF_TURN` where it ran behind a later one.
 const CONTROL_SCALE_USED: u32 = 4u; // f32: the loss scale of the step's gradients.
 const CONTROL_ALL: u32 = 5u; // What was measured of all gradients together.
-const CONTROL_SEQUENCE: u32 = 10u; // The number of the step that ran last.
-const CONTROL_WORLD: u32 = 11u; // Which of the worlds that the host knows is the true one.
-const CONTROL_CULPRIT: u32 = 12u; // The first tensor whose gradient no step can use, or `ABSENT`.
-const CONTROL_CULPRIT_KIND: u32 = 13u; // The worst kind of number in that gradient.
-const CONTROL_OTHERS: u32 = 14u; // What was measured of all gradients of each other optimizer that shares the decision.
-const CONTROL_WORDS: u32 = 44u;
+const CONTROL_SEQUENCE: u32 = 10u; // The number of the step or move that ran last.
+const CONTROL_CULPRIT: u32 = 11u; // The first tensor whose gradient no step can use, or `ABSENT`.
+const CONTROL_CULPRIT_KIND: u32 = 12u; // The worst kind of number in that gradient.
+const CONTROL_OTHERS: u32 = 13u; // What was measured of all gradients of each other optimizer that shares the decision.
+const CONTROL_WORDS: u32 = 43u;
 
 const TENSOR_RECORD: u32 = 0u; // Where the tensor's record starts in control, or `ABSENT`, or `UNDONE`.
 const TENSOR_COARSE: u32 = 1u; // f32: a clip multiplies the tensor's gradients by this power of two first,
 const TENSOR_FINE: u32 = 2u; // f32: and by this number after that.
-const TENSOR_MEASURED: u32 = 3u; // What was measured of the tensor's gradients.
-const TENSOR_WORDS: u32 = 8u;
+const TENSOR_STATE: u32 = 3u; // Which of the states that the host reckons with the tensor's clock is in.
+const TENSOR_MEASURED: u32 = 4u; // What was measured of the tensor's gradients.
+const TENSOR_WORDS: u32 = 9u;
 
 const SUM_FIRST: u32 = 0u; // f32: the first number of `measure`, combined.
 const SUM_SECOND: u32 = 1u; // f32: the second number of `measure`, combined.

@@ -13,9 +13,10 @@ fn is_nan(x: f32) -> bool {
     return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u;
 }
 
-// Returns x, or the bound where x is below it. The built-in max may drop a NaN; this keeps it.
+// Returns x, or the bound where x is below it. The built-in max may drop a NaN. A comparison alone may, too, since
+// Mesa's compiler for GL makes a max of it.
 fn at_least(x: f32, bound: f32) -> f32 {
-    return select(x, bound, x < bound);
+    return select(select(x, bound, x < bound), x, is_nan(x));
 }
 
 // Returns the angle of the point (x, y), where x is at least 0: from -pi/2 to pi/2, and 0 for the origin. It uses no
