@@ -6,6 +6,7 @@
 //! | [groups] | How do I give some tensors other options than the rest, freeze tensors, or add new ones? |
 //! | [schedules] | How does the learning rate, or another option, follow the steps or a metric? |
 //! | [clipping_and_mixed_precision] | How do I clip gradients, skip bad steps, and train with gradients in f16? |
+//! | [formats] | How do I store parameters and gradients in 16 bits, and what is rounded where? |
 //! | [micro_batches] | How do I accumulate gradients over several backward passes? |
 //! | [ema] | How do I keep a running mean of the parameters, or wrap Lookahead around a rule? |
 //! | [evaluation] | Where do I evaluate a model, when do I stop, and what does Nesterov's look-ahead ask for? |
@@ -24,6 +25,7 @@ pub mod clipping_and_mixed_precision;
 pub mod configuration;
 pub mod ema;
 pub mod evaluation;
+pub mod formats;
 pub mod groups;
 pub mod initialisers;
 pub mod micro_batches;

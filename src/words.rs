@@ -83,11 +83,11 @@ table! {
     /// come before the first. Where parameters have one page and gradients one, and the new parameters replace the old
     /// ones, a row ends before `OUT`.
     row {
-        /// Elements before the parameters.
+        /// Elements before the tensor's parameters, modulo 2^32: the page need not hold the tensor's first.
         PARAM: 1,
-        /// Elements before the gradients.
+        /// Elements before its gradients, likewise.
         GRAD: 1,
-        /// Elements before the place that the new parameters go to.
+        /// Elements before the place that its new parameters go to, likewise.
         OUT: 1,
         /// The page of the parameters.
         PARAM_PAGE: 1,
@@ -312,7 +312,7 @@ entry! {
         len,
         /// the piece of the tensor that it is a part of
         piece,
-        /// elements of the piece before the first
+        /// elements of the tensor before the first
         first,
         /// vectors of four of the bound state before the first
         state,
@@ -336,6 +336,8 @@ entry! {
         start,
         /// where the first product finds its transpose
         turned,
+        /// the tensor's stream of random numbers
+        stream,
     }
 }
 
@@ -380,7 +382,7 @@ entry! {
         len,
         /// the piece of the tensor that it is a part of
         piece,
-        /// elements of the piece before the first
+        /// elements of the tensor before the first
         first,
         /// elements of a row that lie in the tile
         width,
@@ -617,7 +619,7 @@ mod tests {
         assert!(text.contains("        a.w,\n        b.x,\n        b.y,\n        b.z,\n    );"), "{text}");
         assert!(!text.contains("clocks[row"), "{text}");
         let text = entry::<Chunk>(true);
-        assert!(text.contains("        d.z,\n        clocks[row + ROW_PARAM] + a.w,"), "{text}");
+        assert!(text.contains("        d.w,\n        clocks[row + ROW_PARAM] + a.w,"), "{text}");
         assert!(text.contains("clocks[row + ROW_OUT_PAGE]") && !entry::<Chunk>(false).contains("ROW_OUT"), "{text}");
     }
 

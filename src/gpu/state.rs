@@ -71,7 +71,7 @@ impl Engine {
             let pieces = if slice.size == 0 { vec![] } else { vec![(slice.offset, slice.size)] };
             return Ok(vec![(slice.buffer, pieces)]);
         }
-        let elements = element_slots(rule, &self.wrappers);
+        let elements = element_slots(rule, &self.variants[self.variant_of[i]].wrappers);
         let index = elements.iter().position(|other| other.name == name).unwrap_or(0) as u64;
         let of_piece = |(page, start, len): (_, u64, u64)| {
             let block = |(first, count, span)| (start + 4 * (first * elements.len() as u64 + index * span), 4 * count);

@@ -127,7 +127,7 @@ impl Groups {
         for (clock, present) in clocks.list_mut().iter_mut().zip(marks) {
             record_of.push(present.then_some(list.len()));
             if present {
-                if self.wrappers.ema().is_some() {
+                if self.wrappers().ema().is_some() {
                     clock.averaged_from.get_or_insert(clock.t);
                 }
                 clock.t = clock.t.saturating_add(1);
@@ -153,11 +153,11 @@ impl Groups {
         let rules = self.all_scheduled(clocks.steps.saturating_add(ahead.into()).max(1))?;
         let record = |clock: &Clock| {
             let t = clock.t.saturating_add(ahead.into()).max(1);
-            let batches = ahead.then(|| self.wrappers.batches());
+            let batches = ahead.then(|| self.wrappers().batches());
             self.record(rules[clock.group].as_deref(), &mut Clock { t, ..*clock }, batches)
         };
         let list = clocks.list().iter().map(record).collect();
-        let debias = self.wrappers.ema().is_some_and(|ema| ema.debias);
+        let debias = self.wrappers().ema().is_some_and(|ema| ema.debias);
         let moves = |tensor: usize| {
             let clock = clocks.clock(tensor);
             let makes = match to {
@@ -175,7 +175,7 @@ impl Groups {
     pub(super) fn record(&self, scheduled: Option<&dyn AnyRule>, clock: &mut Clock, batches: Option<u64>) -> Record {
         let rule = scheduled.unwrap_or(&*self.list[clock.group].rule);
         let terms = self.terms(rule, clock, batches);
-        Record { terms, ..self.numbers(rule, &self.wrappers, clock, batches) }
+        Record { terms, ..self.numbers(rule, self.wrappers(), clock, batches) }
     }
 
     pub(super) fn numbers(
@@ -188,7 +188,7 @@ impl Groups {
         let ActiveGroup { maximize, lr_initial, .. } = &self.list[clock.group];
         let mut common = Common::new(*maximize, rule.weight_decay(), rule.lr(), *lr_initial);
         common.first = f64::from(batches.is_some() && !clock.started);
-        let wrapped = wrappers.numbers(Moment { t: clock.t, averaged: clock.averaged(), batches });
+        let wrapped = wrappers.numbers(Moment { t: clock.t, averaged: clock.averaged(), batches, seed: wrappers.seed });
         let mut hyper = Vec::new();
         rule.hyper(clock.t, &mut clock.carried, &mut hyper);
         Record { common, wrapped, hyper, terms: vec![] }

@@ -5,29 +5,22 @@ use std::fmt::Write;
 
 use super::bindings::{Binding, bindings, declares, element_slots, model_numbers, tensor_numbers};
 use super::hooks::{hooks, in_walk};
-use super::values::{Values, load_elements, load_four, load_words, page_glue, store_params};
+use super::values::{Values, dither_params, load_elements, load_four, load_words, page_glue, store_params};
 use super::walk::Skeleton;
 use crate::rule::{AnyRule, Common, Extent, Numbers, Slot, Start};
-use crate::tensor::{Access, DType};
 use crate::words::{self, Chunk, LinesOfMatrix, MatrixTile, ModelSums, TensorSums, Tile};
-use crate::wrapper::Decided;
+use crate::wrapper::{AnyWrapper, Decided};
 use crate::wrappers::Wrappers;
 
 /// Declares the bindings and the functions that move elements through them.
 pub(super) fn glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, values: Values) -> String {
     let mut text = String::from("// Glue: bindings, and the way between them and the rule's structs.\n\n");
     let bindings = bindings(rule, wrappers, skeleton, values.pages);
-    let element = match values.access {
-        Access::Vec4 => "vec4<u32>",
-        Access::Scalar => "u32",
-    };
+    let element = values.element("param");
     for &binding in &bindings {
         let (name, element) = match binding {
             Binding::Params => ("params".into(), element),
-            Binding::Grads if values.grad == DType::F16 && values.access == Access::Vec4 => {
-                ("grads".into(), "vec2<u32>")
-            }
-            Binding::Grads => ("grads".into(), element),
+            Binding::Grads => ("grads".into(), values.element("grad")),
             Binding::State => ("states".into(), "vec4<u32>"),
             Binding::Tables => ("tables".into(), "vec4<u32>"),
             Binding::Scratch => ("scratch".into(), "u32"),
@@ -66,6 +59,10 @@ pub(super) fn glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, 
         Skeleton::Sums | Skeleton::Spread | Skeleton::Counts | Skeleton::Apply | Skeleton::Moves => {
             text.push_str(&load_elements("param", values));
             text.push_str(&store_params(values));
+            let draws = |wrapper: &&dyn AnyWrapper| wrapper.shader().contains("dithered(");
+            if in_walk(rule, wrappers, skeleton).iter().any(draws) {
+                text.push_str(&dither_params(values));
+            }
             text.push_str(&state_glue(rule, wrappers, skeleton));
             match declares.grads {
                 true => text.push_str(&load_elements("grad", values)),

@@ -26,6 +26,7 @@ mod ema;
 mod engine;
 mod expansion;
 #[cfg(feature = "gpu")]
+mod formats;
 mod fuzz;
 #[cfg(feature = "gpu")]
 mod golden;
