@@ -5,13 +5,12 @@ use clap::builder::PossibleValuesParser;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use serde_json::{Map, Value};
-use wgpu_optim::backend::Access;
+use wgpu_optim::backend::{Access, Formats};
 use wgpu_optim::rules::ALL;
 use wgpu_optim::shader::{Skeleton, Values, compose};
 use wgpu_optim::{Config, DType};
 
 const ACCESSES: [Access; 2] = [Access::Vec4, Access::Scalar];
-const FORMATS: [DType; 2] = [DType::F32, DType::F16];
 
 /// Prints a composed shader
 #[derive(Parser)]
@@ -26,8 +25,11 @@ struct Options {
     #[arg(value_parser = PossibleValuesParser::new(ACCESSES.map(Access::name)))]
     access: String,
     /// How gradients are stored
-    #[arg(default_value = "f32", value_parser = PossibleValuesParser::new(FORMATS.map(DType::name)))]
+    #[arg(default_value = "f32", value_parser = PossibleValuesParser::new(DType::ALL.map(DType::name)))]
     grad_format: String,
+    /// How parameters are stored
+    #[arg(default_value = "f32", value_parser = PossibleValuesParser::new(DType::ALL.map(DType::name)))]
+    param_format: String,
     /// Options that differ from the defaults, as JSON, those of wrappers included: they add slots and constants
     #[arg(long, value_name = "JSON", default_value = "{}", value_parser = object)]
     config: Map<String, Value>,
@@ -38,14 +40,15 @@ fn object(json: &str) -> serde_json::Result<Map<String, Value>> {
 }
 
 fn main() {
-    let Options { rule, skeleton, access, grad_format, mut config } = Options::parse();
+    let Options { rule, skeleton, access, grad_format, param_format, mut config } = Options::parse();
     config.insert("optimizer".into(), rule.into());
     let config = Config::from_value(config.into())
         .unwrap_or_else(|error| Options::command().error(ErrorKind::ValueValidation, error).exit());
     let skeleton = Skeleton::ALL.into_iter().find(|known| known.name() == skeleton).expect("one of those offered");
     let access = ACCESSES.into_iter().find(|known| known.name() == access).expect("one of those offered");
-    let grad = FORMATS.into_iter().find(|known| known.name() == grad_format).expect("one of those offered");
-    print!("{}", compose(config.rule(), config.wrappers(), skeleton, Values::apart(access, grad)));
+    let find = |name: &str| DType::find(name).expect("one of those offered");
+    let formats = Formats { param: find(&param_format), grad: find(&grad_format) };
+    print!("{}", compose(config.rule(), config.wrappers(), skeleton, Values::apart(access, formats)));
     for (name, value) in config.rule().constants() {
         eprintln!("{name} = {value}");
     }

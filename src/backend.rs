@@ -13,16 +13,17 @@
 //!
 //! ```
 //! use wgpu_optim::backend::plan::{Bounds, Home, Item, Place, pack_state, place, plan};
-//! use wgpu_optim::backend::{Access, Clocks};
+//! use wgpu_optim::backend::{Access, Clocks, Formats};
 //! use wgpu_optim::shader::{Skeleton, Values, compose};
-//! use wgpu_optim::{AdamW, Config, DType, TensorSpec};
+//! use wgpu_optim::{AdamW, Config, TensorSpec};
 //!
 //! let tensors = [TensorSpec::f32("weight", [300, 10]), TensorSpec::f32("bias", [10])];
 //! let config = Config::from(AdamW::default());
 //! let groups = config.groups(&tensors)?;
 //!
 //! // Once. The backend compiles this text, for example by way of SPIR-V.
-//! let text = compose(config.rule(), config.wrappers(), Skeleton::Apply, Values::apart(Access::Vec4, DType::F32));
+//! let values = Values::apart(Access::Vec4, Formats::default());
+//! let text = compose(config.rule(), config.wrappers(), Skeleton::Apply, values);
 //! assert!(text.contains("fn apply("));
 //!
 //! // Once. Each tensor has the state of two slots, in pages that a binding holds.
@@ -33,8 +34,9 @@
 //!     tensor,
 //!     len: tensors[tensor].len_elements(),
 //!     variant: 0,
+//!     stream: 0,
 //!     access: Access::Vec4,
-//!     grad_format: DType::F32,
+//!     formats: Formats::default(),
 //!     slots: 2,
 //!     state,
 //!     lines: None,
@@ -73,7 +75,7 @@
 pub use crate::clock::{Clock, Clocks};
 pub use crate::groups::{Groups, Record, Records};
 pub use crate::rule::kernel::{Around, Common, Kernel, Precision, Step};
-pub use crate::tensor::{ALIGNMENT, Access, BLOCK, Pages};
+pub use crate::tensor::{ALIGNMENT, Access, BLOCK, Formats, Pages, Stored};
 
 /// Tensors as matrices: how their rows and columns are summed, in the order of the GPU.
 pub mod lines {

@@ -13,7 +13,7 @@ use crate::wrapper::AnyWrapper;
 use crate::wrappers::{self, Wrappers};
 
 /// The fields that are the same for all groups, beside those of wrappers.
-const TOP: [&str; 2] = ["norms", "on_device"];
+const TOP: [&str; 3] = ["norms", "on_device", "seed"];
 
 /// An optimizer's configuration: a rule with its options, and the fields around it.
 ///
@@ -155,6 +155,7 @@ impl From<Box<dyn AnyRule>> for Config {
 impl Config {
     /// Reads JSON: `{"optimizer": NAME, "preset": NAME, "maximize": false, "clip": {..}, "accumulate": 1,
     /// "skip_nonfinite": false, "loss_scale": {..}, "norms": false, "lookahead": {..}, "ema": {..}, "on_device": [..],
+    /// "param_rounding": "nearest", "seed": 0,
     /// "schedule": {..}, "schedules": {OPTION: {..}}, "groups": [..], "others": {..}, ..options of the rule}`.
     ///
     /// # Errors
@@ -199,6 +200,7 @@ impl Config {
         }
         wrappers.norms = take(&mut fields, "norms")?.unwrap_or(false);
         wrappers.on_device = take(&mut fields, "on_device")?.unwrap_or_default();
+        wrappers.seed = take(&mut fields, "seed")?.unwrap_or_default();
         let others = fields.shift_remove("others").map(|others| Self::from_value(others).map_err(in_others));
         let others = others.transpose()?.map(Box::new);
         let schedules = take_schedules(&mut fields)?;
@@ -244,6 +246,13 @@ impl Config {
     #[must_use]
     pub fn norms(mut self, norms: bool) -> Self {
         self.wrappers.norms = norms;
+        self
+    }
+
+    /// The seed of [stochastic rounding](crate::ParamRounding).
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.wrappers.seed = seed;
         self
     }
 
@@ -352,8 +361,8 @@ impl Config {
     /// # Errors
     /// A bad option, the same tensor twice, a pattern that matches none, a tensor in two groups.
     pub fn groups(&self, tensors: &[TensorSpec]) -> Result<Groups> {
-        tensors.iter().try_for_each(TensorSpec::check_param)?;
         let mut groups = self.active()?;
+        self.wrappers.iter().try_for_each(|wrapper| wrapper.check_tensors(tensors))?;
         groups.check_patterns(1, tensors)?;
         groups.add(tensors)?;
         Ok(groups)
@@ -491,6 +500,9 @@ impl Serialize for Config {
         }
         if !self.wrappers.on_device.is_empty() {
             fields.insert("on_device".into(), self.wrappers.on_device.clone().into());
+        }
+        if self.wrappers.seed != 0 {
+            fields.insert("seed".into(), self.wrappers.seed.into());
         }
         put_schedules(&mut fields, &self.schedules).map_err(serde::ser::Error::custom)?;
         fields.insert("groups".into(), serde_json::to_value(&self.groups).map_err(serde::ser::Error::custom)?);

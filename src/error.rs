@@ -122,6 +122,18 @@ pub enum Error {
         /// Its bytes.
         second_range: String,
     },
+    /// Values of 16 bits that a step writes, and others that lie in the other half of their last word of 4 bytes.
+    #[error("{first} and {second} share a word of 4 bytes that a step writes: bytes {first_range} and {second_range}")]
+    HalfWord {
+        /// Parameter or output, and the tensor.
+        first: String,
+        /// Its bytes.
+        first_range: String,
+        /// The other one, which comes later in the buffer.
+        second: String,
+        /// Its bytes.
+        second_range: String,
+    },
     /// A tensor that does not fit one buffer of the device.
     #[error("tensor {tensor}: its {what} take {size_bytes} bytes, a buffer holds at most {page_bytes}")]
     TooLarge {

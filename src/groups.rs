@@ -2,12 +2,13 @@
 
 use serde_json::{Map, Value};
 
+use crate::codecs::DType;
 use crate::error::{Error, Result, refuse};
 use crate::lines::Lines;
 use crate::rule::{AnyRule, Extent, Move, Slot, WeightDecay};
 use crate::schedule::Scheduler;
 use crate::tensor::TensorSpec;
-use crate::wrappers::Wrappers;
+use crate::wrappers::{Wrappers, place};
 
 mod on_device;
 mod options;
@@ -103,13 +104,17 @@ pub struct Groups {
     lines: Vec<Option<Lines>>,
     /// Whether each tensor is treated as one without a gradient.
     frozen: Vec<bool>,
-    wrappers: Wrappers,
+    /// Each tensor's format.
+    formats: Vec<DType>,
+    /// Around tensors in f32, and around those of 16 bits.
+    wrappers: [Wrappers; 2],
 }
 
 impl Groups {
     /// Makes groups that have no tensors yet, the top level first.
     pub(crate) fn new(list: Vec<ActiveGroup>, others: Option<usize>, wrappers: Wrappers) -> Self {
-        Self { list, others, of: Vec::new(), lines: Vec::new(), frozen: Vec::new(), wrappers }
+        let (of, lines, frozen, formats) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { list, others, of, lines, frozen, formats, wrappers: around(wrappers) }
     }
 
     /// Adds a group that has no tensors yet, behind the others.
@@ -151,11 +156,19 @@ impl Groups {
                 let (found, expected) = (format!("{:?}", tensor.shape), "rows and columns, for this rule".into());
                 return Err(Error::Shape { what, tensor: name, found, expected });
             }
+            let wrappers = &self.wrappers[usize::from(tensor.dtype.is_narrow())];
+            // Walks over lines see the copy in memory.
+            if rule.has_lines() && matches!(rule.weight_decay(), WeightDecay::L2(_)) && wrappers.keeper(rule).is_some()
+            {
+                let field = format!("weight_decay of tensor {}", tensor.name);
+                return refuse(field, "l2", "another kind where a master is kept and the rule has rows and columns");
+            }
             all_of.push(group);
             all_lines.push(rule.lines_of(tensor));
         }
         (self.of, self.lines) = (all_of, all_lines);
         self.frozen.resize(tensors.len(), false);
+        self.formats.extend(tensors[self.formats.len()..].iter().map(|tensor| tensor.dtype));
         Ok(())
     }
 
@@ -225,7 +238,18 @@ impl Groups {
 
     /// What is wrapped around every rule.
     pub fn wrappers(&self) -> &Wrappers {
-        &self.wrappers
+        &self.wrappers[0]
+    }
+
+    /// What is wrapped around a tensor's rule, which knows the tensor's format.
+    pub fn wrappers_of(&self, tensor: usize) -> &Wrappers {
+        &self.wrappers[usize::from(self.formats[tensor].is_narrow())]
+    }
+
+    /// Where a tensor's parameters stand as its rule sees them, among the slots behind the fields of the rule's struct.
+    pub(crate) fn kept_slot(&self, tensor: usize) -> Option<usize> {
+        let rule = self.rule_of(tensor);
+        self.wrappers_of(tensor).keeper(rule).map(|name| rule.names().state.len() + place(name))
     }
 
     /// A group's rule.
@@ -247,7 +271,7 @@ impl Groups {
     pub fn slots_of(&self, tensor: usize) -> Vec<Slot> {
         let rule = self.rule_of(tensor);
         let own = rule.slots().into_iter().filter(|slot| slot.extent != Extent::Product);
-        own.chain(self.wrappers.slots(rule)).collect()
+        own.chain(self.wrappers_of(tensor).slots(rule)).collect()
     }
 
     /// A tensor's slot, and its place: first come the fields of the rule's struct, then the slots of the wrappers;
@@ -268,7 +292,8 @@ impl Groups {
             return Ok((*slot, self.rule_of(tensor).names().tensor.len()));
         }
         let fields = if is_number { names.tensor } else { names.state };
-        let behind = || self.wrappers.place_of_slot(self.rule_of(tensor), name).map(|place| fields.len() + place);
+        let behind =
+            || self.wrappers_of(tensor).place_of_slot(self.rule_of(tensor), name).map(|place| fields.len() + place);
         let place = fields.iter().position(|field| *field == name).or_else(behind);
         Ok((*slot, place.expect("a slot is a field of the rule's struct, or a wrapper's")))
     }
@@ -290,6 +315,12 @@ impl Groups {
             None => error,
         }
     }
+}
+
+/// The wrappers around tensors in f32, and around those of 16 bits.
+pub(crate) fn around(wrappers: Wrappers) -> [Wrappers; 2] {
+    let narrow = wrappers.narrow();
+    [wrappers, narrow]
 }
 
 /// The error with the path of its group.

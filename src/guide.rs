@@ -6,6 +6,7 @@
 //! | [groups] | How do I give some tensors other options than the rest, freeze tensors, or add new ones? |
 //! | [schedules] | How does the learning rate, or another option, follow the steps or a metric? |
 //! | [clipping_and_mixed_precision] | How do I clip gradients, skip bad steps, and train with gradients in f16? |
+//! | [formats] | How do I store parameters and gradients in 16 bits, and what is rounded where? |
 //! | [micro_batches] | How do I accumulate gradients over several backward passes? |
 //! | [ema] | How do I keep a running mean of the parameters, or wrap Lookahead around a rule? |
 //! | [full_batch] | How do I fit a function whose gradient has no noise? |
@@ -27,6 +28,7 @@ pub mod configuration;
 pub mod ema;
 pub mod evaluation;
 pub mod faults;
+pub mod formats;
 pub mod full_batch;
 pub mod groups;
 pub mod initialisers;

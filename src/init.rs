@@ -18,10 +18,9 @@ mod quantile;
 mod values;
 
 pub use quantile::quantiles;
-#[cfg(feature = "gpu")]
 pub(crate) use values::halves;
 pub(crate) use values::{Draw, Law, Orthogonal};
-pub use values::{philox, stream};
+pub use values::{philox, short_stream, stream};
 
 /// The shader that draws values one by one: entry point `fill`.
 pub const FILL: &str =

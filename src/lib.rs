@@ -5,6 +5,7 @@
 pub mod backend;
 mod checkpoint;
 mod clock;
+mod codecs;
 mod config;
 mod control;
 #[cfg(feature = "gpu")]
@@ -44,6 +45,7 @@ pub mod wrapper;
 pub mod wrappers;
 
 pub use checkpoint::Checkpoint;
+pub use codecs::DType;
 pub use config::{Config, Group};
 pub use control::NonFinite;
 pub use early_stopping::{EarlyStopping, Monitor, Verdict};
@@ -61,7 +63,7 @@ pub use report::{Fault, LossScaleState, StepReport};
 pub use rule::WeightDecay;
 pub use rules::*;
 pub use schedule::{Closure, DecayShape, Mode, Plateau, PlateauState, Schedule, Scheduler, Stage, ThresholdMode};
-pub use tensor::{DType, TensorSpec};
+pub use tensor::TensorSpec;
 #[cfg(feature = "gpu")]
 pub use wgpu;
-pub use wrappers::{Accumulate, AdaptiveClip, Clip, Ema, Lookahead, LossScale, SkipNonfinite, Wrappers};
+pub use wrappers::{Accumulate, AdaptiveClip, Clip, Ema, Lookahead, LossScale, ParamRounding, SkipNonfinite, Wrappers};

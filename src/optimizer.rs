@@ -61,7 +61,7 @@ impl Optimizer {
     /// [`Arena::new`].
     ///
     /// # Errors
-    /// A bad option, group or list of tensors, a parameter not in f32, a state slot too large for a buffer of the
+    /// A bad option, group or list of tensors, a state slot too large for a buffer of the
     /// device, or [`Error::Wgpu`] when its memory does not hold the state.
     pub fn new(gpu: &Gpu, tensors: &[TensorSpec], config: impl Into<Config>) -> Result<Self> {
         let config: Config = config.into();
@@ -310,15 +310,22 @@ impl Optimizer {
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;
         let of_grads: Vec<_> = self.session.tensors.iter().map(TensorSpec::grad_spec).collect();
         let slices = grads.buffers.slices(self.engine.gpu(), "gradient", &of_grads, usage)?;
-        let given = slices.into_iter().enumerate().filter_map(|(i, slice)| slice.filter(|_| grads.has(i)));
-        let bytes = given.filter(|slice| slice.size > 0);
-        Ok(bytes.map(|slice| (slice.buffer.clone(), slice.offset, slice.size.next_multiple_of(4))).collect())
+        let given = slices.into_iter().enumerate().filter(|(i, _)| grads.has(*i));
+        let bytes: Vec<_> = given.filter_map(|(i, slice)| Some((i, slice.filter(|slice| slice.size > 0)?))).collect();
+        if let Some((i, slice)) = bytes.iter().find(|(_, slice)| slice.offset % 4 != 0) {
+            let message = format!("offset is {}, must be a multiple of 4 bytes to be cleared", slice.offset);
+            return Err(Error::Slice { what: "gradient", tensor: self.session.tensors[*i].name.clone(), message });
+        }
+        Ok(bytes
+            .into_iter()
+            .map(|(_, slice)| (slice.buffer.clone(), slice.offset, slice.size.next_multiple_of(4)))
+            .collect())
     }
 
     /// Sets whether each step clears the gradients that it was given, once it has read them. A step that is skipped
-    /// clears them, too, and so does every micro-batch. A gradient in f16 with an odd number of elements ends in the
-    /// middle of a word of 4 bytes; the step then also clears the other half of that word. The buffers need `COPY_DST`
-    /// usage.
+    /// clears them, too, and so does every micro-batch. A gradient of 16 bits with an odd number of elements ends in
+    /// the middle of a word of 4 bytes; the step then also clears the other half of that word. A gradient that starts
+    /// in the middle of one is refused. The buffers need `COPY_DST` usage.
     /// At first this is off, and gradients stay as they are.
     pub fn clear_grads(&mut self, clears: bool) {
         self.clears = clears;

@@ -20,7 +20,7 @@ pub use table::Dispatch;
 use crate::error::{Error, Result, refuse};
 use crate::lines::Lines;
 use crate::product::Frame;
-use crate::tensor::{ALIGNMENT, Access, BLOCK, DType, TensorSpec};
+use crate::tensor::{ALIGNMENT, Access, BLOCK, Formats, TensorSpec};
 use crate::words::{ModelSums, TensorSums};
 use cut::{cut, cut_lines, cut_product, cut_tiles, state_bytes};
 use table::Table;
@@ -142,10 +142,12 @@ pub struct Item {
     pub len: u64,
     /// Which pipeline it needs. Variants do not share a dispatch.
     pub variant: usize,
+    /// Its stream of random numbers.
+    pub stream: u32,
     /// How its parameters and gradients can be read.
     pub access: Access,
-    /// How its gradients are stored, f32 where there are none. Formats do not share a dispatch.
-    pub grad_format: DType,
+    /// How its parameters and gradients are stored. Formats do not share a dispatch.
+    pub formats: Formats,
     /// How many slots of state an element has.
     pub slots: u64,
     /// Where the state of each of its pieces lies ([`pack_state`]); empty where none is bound.
@@ -177,9 +179,9 @@ pub struct Framed {
 }
 
 impl Item {
-    /// What all tensors that share a dispatch have in common.
-    fn kind(&self) -> (usize, Access, DType) {
-        (self.variant, self.access, self.grad_format)
+    /// What tensors that share a dispatch have in common.
+    fn kind(&self) -> (usize, Access, Formats) {
+        (self.variant, self.access, self.formats)
     }
 }
 
@@ -200,8 +202,8 @@ pub struct Piece {
     pub variant: usize,
     /// How parameters and gradients are read.
     pub access: Access,
-    /// How gradients are stored.
-    pub grad_format: DType,
+    /// How parameters and gradients are stored.
+    pub formats: Formats,
     /// The first element.
     pub first: u64,
     /// How many elements there are from the first to the last one.
@@ -227,7 +229,7 @@ impl Piece {
             tensor: item.tensor,
             variant: item.variant,
             access: item.access,
-            grad_format: item.grad_format,
+            formats: item.formats,
             first: 0,
             len: 0,
             state: None,
@@ -239,8 +241,8 @@ impl Piece {
         }
     }
 
-    fn kind(&self) -> (usize, Access, DType) {
-        (self.variant, self.access, self.grad_format)
+    fn kind(&self) -> (usize, Access, Formats) {
+        (self.variant, self.access, self.formats)
     }
 
     /// Whether one dispatch may walk over both.
@@ -393,6 +395,7 @@ pub fn check_lines(lines: &Lines, binding_bytes: u64) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codecs::DType;
     use crate::tensor::Pages;
     use crate::words::{Chunk, ENTRY_WORDS, Entry, LinesOfMatrix, SUM_WORDS, Tile, row};
 
@@ -406,8 +409,9 @@ mod tests {
             tensor,
             len: lens[tensor],
             variant: 0,
+            stream: 7,
             access: Access::Vec4,
-            grad_format: DType::F32,
+            formats: Formats::default(),
             slots,
             state,
             lines: None,
@@ -460,11 +464,11 @@ mod tests {
                     let (first, row) = (seen[item.tensor], window.rows[chunk.piece as usize - window.first]);
                     for (place, at, page, size) in [
                         (home.param, row::PARAM, row::PARAM_PAGE, 4),
-                        (home.grad.unwrap(), row::GRAD, row::GRAD_PAGE, item.grad_format.size_bytes()),
+                        (home.grad.unwrap(), row::GRAD, row::GRAD_PAGE, item.formats.grad.size_bytes()),
                         (home.out.unwrap_or(home.param), row::OUT, row::OUT_PAGE, 4),
                     ] {
                         let span = window.spans[row[page] as usize];
-                        let element = u64::from(row[at]) + chunk.first;
+                        let element = u64::from(row[at].wrapping_add(chunk.first as u32));
                         assert_eq!(
                             (span.buffer, span.offset + size * element),
                             (place.buffer, place.offset + size * first)
@@ -505,7 +509,7 @@ mod tests {
         let shapes = [[1, 1, 1], [300, 3, 3], [3, 40, 31], [1, 3, 2100], [2, 34, 270], [1, 2500, 2], [1, 70, 300]];
         for (format, bounds) in [(DType::F32, BOUNDS), (DType::F16, Bounds::new(56 << 10, 7, 4, 0))] {
             let mut items = matrices(&shapes, bounds);
-            items.iter_mut().for_each(|item| item.grad_format = format);
+            items.iter_mut().for_each(|item| item.formats.grad = format);
             items.iter_mut().filter(|_| format == DType::F16).for_each(|item| item.access = Access::Scalar);
             let places = homes(&items, if format == DType::F16 { 4 } else { 0 });
             let plan = plan(&items, bounds, 5).unwrap();
@@ -518,7 +522,8 @@ mod tests {
                     let (item, home) = (&items[tile.tensor as usize], places.0[tile.tensor as usize].unwrap());
                     let row = window.rows[tile.piece as usize - window.first];
                     let byte = |at: usize, page: usize, size: u64| {
-                        window.spans[row[page] as usize].offset + size * (u64::from(row[at]) + tile.first)
+                        window.spans[row[page] as usize].offset
+                            + size * u64::from(row[at].wrapping_add(tile.first as u32))
                     };
                     let first = (byte(row::PARAM, row::PARAM_PAGE, 4) - home.param.offset) / 4;
                     let size = format.size_bytes();
@@ -619,7 +624,7 @@ mod tests {
             let halves = |bounds: Bounds| {
                 let mut items = items(&[0, 1, 5, 1023, 1024, 1025, 70_001, 3, 20_000], 1, bounds);
                 for item in &mut items[3..] {
-                    item.grad_format = DType::F16;
+                    item.formats.grad = DType::F16;
                     item.access = access;
                 }
                 items

@@ -17,11 +17,11 @@
 
 use std::fmt::Debug;
 
-use half::f16;
 use ndarray::ArrayD;
 pub use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use crate::codecs::DType;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::gpu::{Arena, Buffers, Gpu, Slice};
@@ -30,7 +30,7 @@ use crate::optimizer::Optimizer;
 use crate::reference::Reference;
 use crate::report::StepReport;
 use crate::rule::{AnyRule, Reject, Rule, Slot};
-use crate::tensor::{DType, TensorSpec};
+use crate::tensor::TensorSpec;
 
 /// Runs a configuration on the GPU beside its f32 reference and returns the largest difference found: three steps from
 /// the start and two from a random state at `t = 1000`, over [tensors of every size and shape](all_tensors); two over
@@ -173,7 +173,7 @@ pub fn noise(rng: &mut StdRng, len: usize) -> Vec<f32> {
     (0..len).map(|_| one(rng)).collect()
 }
 
-/// A byte that makes a NaN in both formats where all bytes of a number are this one.
+/// A byte that makes a NaN in every format where all bytes of a number are this one.
 const NAN_BYTE: u8 = 0xff;
 
 type OddGrads = (wgpu::Buffer, Vec<u64>);
@@ -197,19 +197,14 @@ fn odd_slices<'a>(arena: &'a Arena, odd: &'a Option<OddGrads>, absent: &[&str]) 
     Buffers::Slices(arena.tensors().iter().enumerate().map(given).collect())
 }
 
-/// Writes a gradient and returns it as rounded; what is left of its last word is NaN.
-fn write_grad(gpu: &Gpu, slice: Slice, format: DType, values: Vec<f32>) -> Vec<f32> {
-    let (mut bytes, values) = match format {
-        DType::F16 => {
-            let halves: Vec<f16> = values.into_iter().map(f16::from_f32).collect();
-            let bytes: Vec<u8> = halves.iter().flat_map(|half| half.to_le_bytes()).collect();
-            (bytes, halves.into_iter().map(f16::to_f32).collect())
-        }
-        _ => (bytemuck::cast_slice(&values).to_vec(), values),
-    };
+/// Writes a gradient and returns it as rounded; what is left of its first and last words is NaN.
+fn write_grad(gpu: &Gpu, slice: Slice, format: DType, values: &[f32]) -> Vec<f32> {
+    let encoded = format.encode(values);
+    let before = slice.offset % 4;
+    let mut bytes = [&vec![NAN_BYTE; before as usize][..], &encoded].concat();
     bytes.resize(bytes.len().next_multiple_of(4), NAN_BYTE);
-    gpu.queue().write_buffer(slice.buffer, slice.offset, &bytes);
-    values
+    gpu.queue().write_buffer(slice.buffer, slice.offset - before, &bytes);
+    format.decode(&encoded)
 }
 
 impl Parity {
@@ -233,7 +228,8 @@ impl Parity {
         let values = tensors
             .iter()
             .map(|tensor| {
-                let values = noise(&mut rng, tensor.len_elements() as usize);
+                let mut values = noise(&mut rng, tensor.len_elements() as usize);
+                values.iter_mut().for_each(|value| *value = tensor.dtype.round((*value).into()) as f32);
                 params.write(&tensor.name, &values).expect("as many values as elements");
                 ArrayD::from_shape_vec(tensor.shape.clone(), values).expect("as many values as elements")
             })
@@ -253,13 +249,15 @@ impl Parity {
         }
     }
 
-    /// With gradients in a buffer of their own that is NaN elsewhere, none where the vec4 kernel could read it.
+    /// With gradients in a buffer of their own that is NaN elsewhere, none where the vec4 kernel could read it: those
+    /// of 16 bits start in the middle of a word.
     pub fn at_odd_words(mut self) -> Self {
         let mut starts = Vec::new();
         let mut end = 0;
         for tensor in &self.tensors {
-            starts.push(end + 4);
-            end = (end + 4 + tensor.grad_size_bytes()).next_multiple_of(16);
+            let start = end + tensor.grad_dtype.size_bytes();
+            starts.push(start);
+            end = (start + tensor.grad_size_bytes()).next_multiple_of(16);
         }
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;
         let descriptor = wgpu::BufferDescriptor { label: None, size: end.max(16), usage, mapped_at_creation: false };
@@ -349,7 +347,7 @@ impl Parity {
     pub fn give(&mut self, grads: Vec<Vec<f32>>, absent: &[&str]) {
         self.history.push(Vec::new());
         let write = |((i, tensor), values): ((usize, &TensorSpec), Vec<f32>)| {
-            let values = write_grad(&self.gpu, grad_at(&self.grads, &self.odd_grads, i), tensor.grad_dtype, values);
+            let values = write_grad(&self.gpu, grad_at(&self.grads, &self.odd_grads, i), tensor.grad_dtype, &values);
             self.history.last_mut().expect("one was pushed").push(values.clone());
             let array = ArrayD::from_shape_vec(tensor.shape.clone(), values).expect("as many values");
             (!absent.contains(&&tensor.name[..])).then_some(array)

@@ -7,12 +7,13 @@ use crate::clock::Clocks;
 use crate::config::{Config, Group};
 use crate::control::{Measured, NonFinite};
 use crate::error::{Error, Result};
-use crate::groups::{Groups, Records};
+use crate::groups::{Groups, Record, Records};
+use crate::init::short_stream;
 use crate::parts;
 use crate::report::{LossScaleState, StepReport};
 use crate::rule::{Around, Extent, Move, Precision, Slot, Start, Step};
 use crate::session::{Session, check_len, session_methods};
-use crate::tensor::TensorSpec;
+use crate::tensor::{Stored, TensorSpec};
 use crate::wrapper::Decided;
 use crate::wrappers::{self, Ema, Moving, Wrappers};
 
@@ -144,8 +145,8 @@ impl<F: Precision> Reference<F> {
             // registry: there a step finds it.
             let mut fields: Vec<Vec<F>> = names.state.iter().copied().map(slot).collect();
             fields.resize(names.state.len() + wrappers::ALL.len(), vec![]);
-            for wrapped in groups.wrappers().slots(rule) {
-                let place = groups.wrappers().place_of_slot(rule, wrapped.name).expect("the slot of a wrapper");
+            for wrapped in groups.wrappers_of(i).slots(rule) {
+                let place = groups.wrappers_of(i).place_of_slot(rule, wrapped.name).expect("the slot of a wrapper");
                 fields[names.state.len() + place] = slot(wrapped.name);
             }
             elements.push(fields);
@@ -294,7 +295,7 @@ impl<F: Precision> Reference<F> {
         let wrappers = self.session.groups.wrappers().clone();
         let LossScaleState { scale, .. } = self.scale;
         let unscale = if wrappers.batches() == 1 { 1.0 / scale } else { 1.0 };
-        let mut values: Vec<Vec<F>> = params.iter().map(|param| param.iter().copied().collect()).collect();
+        let values: Vec<Vec<F>> = params.iter().map(|param| param.iter().copied().collect()).collect();
         let measured: Vec<Measured<F>> = match wrappers.measures() {
             true => (0..grads.len())
                 .map(|i| measure(&wrappers, unscale, batches, &values[i], grads[i].as_deref()))
@@ -324,11 +325,12 @@ impl<F: Precision> Reference<F> {
         if !skipped {
             self.session.counts = clocks;
         }
+        let mut values: Vec<_> = (0..values.len()).map(|i| self.whole(i, &params[i], records.of(i))).collect();
         let mut of_model = Vec::new();
         let stored = self.elements.iter_mut().zip(&mut self.numbers);
         for (i, (values, (elements, numbers))) in values.iter_mut().zip(stored).enumerate() {
             let (Some(grads), Some(record)) = (&grads[i], records.of(i)) else { continue };
-            let rule = self.session.groups.rule_of(i);
+            let (tensor, rule) = (&self.session.tensors[i], self.session.groups.rule_of(i));
             let (own, slots) = elements.split_at_mut(rule.names().state.len());
             if !skipped {
                 let factors = wrappers.clip().map_or([F::one(); 2], |clip| clip.factors(self.measured[i], all));
@@ -337,7 +339,7 @@ impl<F: Precision> Reference<F> {
                     Decided::Coarse => factors[0],
                     Decided::Fine => factors[1],
                 });
-                let setting = wrappers.setting(rule);
+                let setting = self.session.groups.wrappers_of(i).setting(rule);
                 let mut hooks = Vec::new();
                 let mut on = wrappers.iter().zip(wrapped).peekable();
                 for (entry, slot) in wrappers::ALL.iter().zip(slots) {
@@ -354,6 +356,7 @@ impl<F: Precision> Reference<F> {
                     tensor: numbers,
                     params: values,
                     grads,
+                    stored: Stored { dtype: tensor.dtype, stream: short_stream(&tensor.name) },
                     lines: self.session.groups.lines_of(i),
                     state: own,
                     wrappers: hooks,
@@ -367,8 +370,12 @@ impl<F: Precision> Reference<F> {
             }
         }
         F::kernel(self.session.groups.rule(0)).step_model(of_model, &mut self.model);
-        for (param, values) in params.iter_mut().zip(values) {
-            param.iter_mut().zip(values).for_each(|(place, value)| *place = value);
+        for (i, (param, values)) in params.iter_mut().zip(values).enumerate() {
+            let returns = looked && self.session.groups.rule_of(i).needs_look_ahead();
+            if grads[i].is_some() && records.of(i).is_some() && (!skipped || returns) {
+                self.keep(i, &values);
+                self.land(i, param, values);
+            }
         }
         Ok(())
     }
@@ -386,8 +393,8 @@ impl<F: Precision> Reference<F> {
         let records = self.session.groups.moved(&self.session.counts, Moving::Rule(Move::LookAhead), moved)?;
         self.session.order = order;
         for (i, param) in params.iter().enumerate() {
-            let before = self.slot_of(i, "skip_nonfinite");
-            self.elements[i][before].iter_mut().zip(param).for_each(|(before, &p)| *before = p);
+            let (before, whole) = (self.slot_of(i, "skip_nonfinite"), self.whole(i, param, records.of(i)));
+            self.elements[i][before].iter_mut().zip(whole).for_each(|(before, p)| *before = p);
         }
         self.moved(Move::LookAhead, params, &records);
         Ok(())
@@ -417,14 +424,38 @@ impl<F: Precision> Reference<F> {
         Ok(())
     }
 
-    fn moved(&self, to: Move, params: &mut [ArrayD<F>], records: &Records) {
+    fn moved(&mut self, to: Move, params: &mut [ArrayD<F>], records: &Records) {
         for (i, param) in params.iter_mut().enumerate() {
             let Some(record) = records.of(i) else { continue };
-            let mut values: Vec<F> = param.iter().copied().collect();
+            let mut values = self.whole(i, param, Some(record));
             let rule = self.session.groups.rule_of(i);
             F::kernel(rule).moved(to, &record.hyper, &mut values, &self.elements[i][..rule.names().state.len()]);
-            param.iter_mut().zip(values).for_each(|(place, value)| *place = value);
+            self.keep(i, &values);
+            self.land(i, param, values);
         }
+    }
+
+    /// A tensor's parameters as its rule sees them: those in memory, or what the state keeps of them. The first step of
+    /// a tensor takes those in memory.
+    fn whole(&self, i: usize, param: &ArrayD<F>, record: Option<&Record>) -> Vec<F> {
+        let started = record.is_some_and(|record| record.common.first == 0.0);
+        match self.session.groups.kept_slot(i).filter(|_| started) {
+            Some(slot) => self.elements[i][slot].clone(),
+            None => param.iter().copied().collect(),
+        }
+    }
+
+    /// Keeps the parameters as the rule left them.
+    fn keep(&mut self, i: usize, values: &[F]) {
+        if let Some(slot) = self.session.groups.kept_slot(i) {
+            self.elements[i][slot].copy_from_slice(values);
+        }
+    }
+
+    /// Stores new values of a parameter as its format holds them.
+    fn land(&self, i: usize, param: &mut ArrayD<F>, values: Vec<F>) {
+        let dtype = self.session.tensors[i].dtype;
+        param.iter_mut().zip(values).for_each(|(place, value)| *place = F::of(dtype.round(value.f64())));
     }
 
     /// As [`Optimizer::swap_ema`](crate::Optimizer::swap_ema).
@@ -443,7 +474,7 @@ impl<F: Precision> Reference<F> {
 
     /// Makes a wrapper's move.
     fn move_by(&mut self, name: &str, to: usize, params: &mut [ArrayD<F>], records: &Records) {
-        let wrappers = self.session.groups.wrappers();
+        let wrappers = self.session.groups.wrappers().clone();
         let Some((at, wrapper)) = wrappers.iter().enumerate().find(|(_, wrapper)| wrapper.name() == name) else {
             return;
         };
@@ -451,9 +482,12 @@ impl<F: Precision> Reference<F> {
             let Some(record) = records.of(i) else { continue };
             let numbers = wrappers.with_decided(&record.wrapped, |_| F::one());
             let slot = self.session.groups.rule_of(i).names().state.len() + wrappers::place(name);
-            let mut values: Vec<F> = param.iter().copied().collect();
+            let mut values = self.whole(i, param, Some(record));
             F::hooks(wrapper).moved(to, &numbers[at], &mut values, &mut self.elements[i][slot]);
-            param.iter_mut().zip(values).for_each(|(place, value)| *place = value);
+            if !Moving::Wrapper(wrapper.name(), to).reads() {
+                self.keep(i, &values);
+            }
+            self.land(i, param, values);
         }
     }
 

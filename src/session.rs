@@ -4,6 +4,7 @@
 use std::fmt::Debug;
 
 use crate::clock::{Clock, Clocks, Order};
+use crate::codecs::DType;
 use crate::error::{Error, Result, refuse};
 use crate::groups::{Groups, Records};
 use crate::report::LossScaleState;
@@ -113,6 +114,12 @@ impl<C: Counts> Session<C> {
     /// Refuses to swap the parameters with a mean that is read otherwise than it is kept.
     pub(crate) fn check_swap(&self) -> Result<()> {
         self.check_ema()?;
+        // The mean would come back rounded.
+        let is_rounded = |&i: &usize| self.tensors[i].dtype != DType::F32 && self.groups.kept_slot(i).is_none();
+        if let Some(tensor) = (0..self.tensors.len()).find(is_rounded).map(|i| &self.tensors[i]) {
+            let bound = "f32 to swap in place; ema_into copies the mean out";
+            return refuse(format!("format of parameter {}", tensor.name), tensor.dtype, bound);
+        }
         match self.groups.wrappers().ema() {
             Some(Ema { debias: true, .. }) => {
                 refuse("ema.debias", true, "false to swap in place; ema_into copies the mean out")

@@ -1,8 +1,9 @@
-//! What a tensor's bytes are: its description, its storage format and the constants of the layout.
+//! What a tensor's bytes are: its description and the constants of the layout.
 
 use std::collections::HashMap;
 
-use crate::error::{Error, Result, refuse};
+use crate::codecs::DType;
+use crate::error::{Error, Result};
 
 /// How many elements a block has: the unit in which state is laid out, sums are taken and windows are cut. It is a
 /// constant of the format, so that no choice of chunk or window changes a bit.
@@ -12,48 +13,31 @@ pub const BLOCK: usize = 1024;
 /// offset.
 pub const ALIGNMENT: u64 = 256;
 
-/// Storage format of a tensor's elements.
+/// The formats that a dispatch reads and writes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[non_exhaustive]
-pub enum DType {
-    /// IEEE single precision, 4 bytes.
-    #[default]
-    F32,
-    /// IEEE half precision, 2 bytes, two in a word. Only gradients may have this format.
-    F16,
+pub struct Formats {
+    /// Of the parameters.
+    pub param: DType,
+    /// Of the gradients; f32 where there are none.
+    pub grad: DType,
 }
 
-impl DType {
-    /// Bytes of one element.
-    pub fn size_bytes(self) -> u64 {
-        match self {
-            Self::F32 => 4,
-            Self::F16 => 2,
-        }
-    }
-
-    /// The name in labels and errors.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::F16 => "f16",
-        }
-    }
-}
-
-impl std::fmt::Display for DType {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name())
-    }
+/// What rounding knows of a tensor.
+#[derive(Clone, Copy, Debug)]
+pub struct Stored {
+    /// The format of its parameters.
+    pub dtype: DType,
+    /// Its stream of random numbers.
+    pub stream: u32,
 }
 
 /// How parameters and gradients are read and written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Access {
-    /// Four elements at once: slices that start at a multiple of 16 bytes and share their last word of 16 with none;
-    /// gradients in f16 at a multiple of 8.
+    /// Four elements at once: slices that start at a multiple of 16 bytes and share their last word of 16 with none; of
+    /// formats of 16 bits at a multiple of 8, and their last word of 8.
     Vec4,
-    /// One element at a time: slices that start at a multiple of 4 bytes.
+    /// One word of 4 bytes at a time: slices that start at such a word, and gradients of 16 bits anywhere.
     Scalar,
 }
 
@@ -88,7 +72,7 @@ pub struct TensorSpec {
     pub name: String,
     /// Elements per dimension, the last one contiguous.
     pub shape: Vec<usize>,
-    /// Storage format of the parameter. It is f32, except in a list for which an arena of gradients is made.
+    /// Storage format of the parameter.
     pub dtype: DType,
     /// Storage format of the gradient.
     pub grad_dtype: DType,
@@ -100,7 +84,14 @@ impl TensorSpec {
         Self { name: name.into(), shape: shape.into(), dtype: DType::F32, grad_dtype: DType::F32 }
     }
 
-    /// This tensor, with gradients of this format.
+    /// The same with parameters of this type. Arithmetic is in f32 whatever the type; a step rounds the new parameter
+    /// to the nearest number of the type, ties to even.
+    #[must_use]
+    pub fn with_dtype(self, dtype: DType) -> Self {
+        Self { dtype, ..self }
+    }
+
+    /// The same with gradients of this type.
     ///
     /// ```
     /// use wgpu_optim::{DType, TensorSpec};
@@ -116,13 +107,24 @@ impl TensorSpec {
         Self { grad_dtype: dtype, ..self }
     }
 
-    /// The tensor's gradient as a tensor: it has the same name and shape, and the format of the gradient.
+    /// The formats of the parameter and of the gradient.
+    pub fn formats(&self) -> Formats {
+        Formats { param: self.dtype, grad: self.grad_dtype }
+    }
+
+    /// The tensor's gradient as a tensor: the same name and shape, its format that of the gradient.
     #[must_use]
     pub fn grad_spec(&self) -> Self {
         Self { dtype: self.grad_dtype, ..self.clone() }
     }
 
-    /// How many elements the tensor has: the product of the shape, which saturates.
+    /// The tensor's values in f32: the same name and shape, and gradients in f32.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn summed_spec(&self) -> Self {
+        self.clone().with_dtype(DType::F32).with_grad_dtype(DType::F32)
+    }
+
+    /// The product of the shape, saturating.
     pub fn len_elements(&self) -> u64 {
         self.shape.iter().fold(1, |product: u64, &dim| product.saturating_mul(dim as u64))
     }
@@ -141,14 +143,6 @@ impl TensorSpec {
     #[cfg(feature = "gpu")]
     pub(crate) fn same_values(&self, other: &Self) -> bool {
         (&self.name, &self.shape, self.dtype) == (&other.name, &other.shape, other.dtype)
-    }
-
-    /// Refuses a parameter in another format than f32.
-    pub(crate) fn check_param(&self) -> Result<()> {
-        if self.dtype == DType::F32 {
-            return Ok(());
-        }
-        refuse(format!("format of parameter {}", self.name), self.dtype, "f32; gradients may be f16")
     }
 
     /// Refuses a list in which two tensors have one name.

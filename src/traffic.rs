@@ -1,13 +1,15 @@
 //! The one model of bytes: what the walks of a step read and write of each element. The plan, the bench and the
 //! README's table count with it. Only counts of bytes may live here.
 
+use crate::codecs::DType;
 use crate::decay::WeightDecay;
 use crate::lines::Lines;
 use crate::rule::{AnyRule, Extent, Pass, Sums};
-use crate::tensor::DType;
+use crate::tensor::Formats;
 use crate::wrappers::Wrappers;
 
-/// What one walk reads and writes of each element. A gradient takes the bytes of its format, any other number 4.
+/// What one walk reads and writes of each element. Parameters and gradients take the bytes of their formats, any other
+/// number takes 4.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Touch {
     /// Whether the walk reads the parameter.
@@ -27,9 +29,17 @@ impl Touch {
     pub const ACCUMULATE: Self = Self { param: false, grad: true, read: 1, lands: false, written: 1 };
 
     /// Bytes of each element.
-    pub fn bytes(&self, grad: DType) -> u64 {
-        let numbers = u64::from(self.param) + u64::from(self.lands) + u64::from(self.read) + u64::from(self.written);
-        4 * numbers + u64::from(self.grad) * grad.size_bytes()
+    pub fn bytes(&self, formats: Formats) -> u64 {
+        let params = u64::from(self.param) + u64::from(self.lands);
+        let state = u64::from(self.read) + u64::from(self.written);
+        params * formats.param.size_bytes() + u64::from(self.grad) * formats.grad.size_bytes() + 4 * state
+    }
+
+    /// What a master in f32 adds: it is read in the place of the parameter, but in a tensor's first step, and written
+    /// beside it.
+    fn kept_bytes(&self, formats: Formats, first: bool) -> u64 {
+        let read = if self.param && !first { 4 - formats.param.size_bytes() } else { 0 };
+        read + 4 * u64::from(self.lands)
     }
 }
 
@@ -91,19 +101,23 @@ pub fn of_rule(rule: &dyn AnyRule, counts: bool) -> Vec<Touch> {
 /// Bytes that a step reads and writes of each element in f32 with the rule alone; numbers of rows and columns are
 /// beside them.
 pub fn rule_bytes(rule: &dyn AnyRule) -> u64 {
-    of_rule(rule, false).iter().map(|touch| touch.bytes(DType::F32)).sum()
+    of_rule(rule, false).iter().map(|touch| touch.bytes(Formats::default())).sum()
 }
 
-/// Bytes that step `t` of a tensor, counted from 1, reads and writes of each element. `grad` is the format of its
-/// gradients; `first` says whether the step is the tensor's first, in which slots that start as the parameter are not
-/// read.
-pub fn step_bytes(rule: &dyn AnyRule, wrappers: &Wrappers, grad: DType, t: u64, first: bool) -> u64 {
+/// Bytes that step `t` of a tensor, counted from 1, reads and writes of each element. The wrappers know the tensor's
+/// format ([`Wrappers::of_format`]). `first` says whether the step is the tensor's first, in which slots that start as
+/// the parameter are not read.
+pub fn step_bytes(rule: &dyn AnyRule, wrappers: &Wrappers, formats: Formats, t: u64, first: bool) -> u64 {
     // Sums of micro-batches are in f32, and the step reads them in the gradients' place.
     let accumulates = wrappers.batches() > 1;
-    let of_step = if accumulates { DType::F32 } else { grad };
+    let of_step = if accumulates { Formats { grad: DType::F32, ..formats } } else { formats };
     let touches = measured(wrappers).into_iter().chain(of_rule(rule, wrappers.counts()));
-    let accumulated = if accumulates { Touch::ACCUMULATE.bytes(grad) } else { 0 };
-    touches.map(|touch| touch.bytes(of_step)).sum::<u64>() + accumulated + wrappers.bytes_per_element(t, first)
+    let accumulated = if accumulates { Touch::ACCUMULATE.bytes(formats) } else { 0 };
+    let kept: u64 = match wrappers.keeper(rule) {
+        Some(_) => of_rule(rule, wrappers.counts()).iter().map(|touch| touch.kept_bytes(formats, first)).sum(),
+        None => 0,
+    };
+    touches.map(|touch| touch.bytes(of_step)).sum::<u64>() + kept + accumulated + wrappers.bytes_per_element(t, first)
 }
 
 /// Bytes of the numbers of a tensor's rows and columns, and of the tiles' shares in them, that a step with one pass

@@ -83,11 +83,11 @@ table! {
     /// come before the first. Where parameters have one page and gradients one, and the new parameters replace the old
     /// ones, a row ends before `OUT`.
     row {
-        /// How many elements of the page come before the parameters.
+        /// Elements before the tensor's parameters, modulo 2^32: the page need not hold the tensor's first.
         PARAM: 1,
-        /// How many elements of the page come before the gradients.
+        /// Elements before its gradients, likewise.
         GRAD: 1,
-        /// How many elements of the page come before the place that the new parameters go to.
+        /// Elements before the place that its new parameters go to, likewise.
         OUT: 1,
         /// The page of the parameters.
         PARAM_PAGE: 1,
@@ -343,7 +343,7 @@ entry! {
         len,
         /// the piece of the tensor that the chunk belongs to
         piece,
-        /// how many elements of the piece come before the chunk
+        /// elements of the tensor before the first
         first,
         /// how many vectors of four of the bound state come before the chunk
         state,
@@ -367,6 +367,8 @@ entry! {
         start,
         /// where the first product finds its transpose
         turned,
+        /// the tensor's stream of random numbers
+        stream,
     }
 }
 
@@ -411,7 +413,7 @@ entry! {
         len,
         /// the piece of the tensor that the tile belongs to
         piece,
-        /// how many elements of the piece come before the tile's first
+        /// elements of the tensor before the first
         first,
         /// how many elements of a row lie in the tile
         width,
@@ -648,7 +650,7 @@ mod tests {
         assert!(text.contains("        a.w,\n        b.x,\n        b.y,\n        b.z,\n    );"), "{text}");
         assert!(!text.contains("clocks[row"), "{text}");
         let text = entry::<Chunk>(true);
-        assert!(text.contains("        d.z,\n        clocks[row + ROW_PARAM] + a.w,"), "{text}");
+        assert!(text.contains("        d.w,\n        clocks[row + ROW_PARAM] + a.w,"), "{text}");
         assert!(text.contains("clocks[row + ROW_OUT_PAGE]") && !entry::<Chunk>(false).contains("ROW_OUT"), "{text}");
     }
 

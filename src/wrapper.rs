@@ -15,6 +15,7 @@ use crate::parts::Real;
 #[cfg(feature = "proof")]
 use crate::rule::Reject;
 use crate::rule::{AnyRule, Numbers, Slot};
+use crate::tensor::{Stored, TensorSpec};
 
 pub(crate) mod sealed {
     /// An entry of the registry.
@@ -30,6 +31,8 @@ pub struct Setting {
     pub batches: u64,
     /// Whether the rule moves the parameters ahead of each step.
     pub looks_ahead: bool,
+    /// Whether the parameters are stored in 16 bits.
+    pub narrow: bool,
 }
 
 /// The moment for which a wrapper's numbers are computed.
@@ -41,6 +44,8 @@ pub struct Moment {
     pub averaged: u64,
     /// How many micro-batches the step has; none for a move outside a step.
     pub batches: Option<u64>,
+    /// The seed of random numbers.
+    pub seed: u64,
 }
 
 /// What the norms walk must measure for a wrapper.
@@ -103,6 +108,13 @@ pub trait Wrapper:
     fn check_rule(&self, _rule: &dyn AnyRule) -> Result<()> {
         Ok(())
     }
+    /// Refuses tensors of which it could change none.
+    ///
+    /// # Errors
+    /// [`Error::Field`](crate::Error::Field), naming field, value and bound.
+    fn check_tensors(&self, _tensors: &[TensorSpec]) -> Result<()> {
+        Ok(())
+    }
     /// The options that stand for no wrapper. JSON holds them where the wrapper is off.
     fn off() -> Option<Self> {
         None
@@ -115,6 +127,15 @@ pub trait Wrapper:
     /// The slot in which the wrapper keeps one number per element from step to step.
     fn slot(&self, _setting: Setting) -> Option<Slot> {
         None
+    }
+    /// Whether its slot holds the parameters that the rule sees, of which those in memory are a copy. Its text then
+    /// defines the hooks `whole` and `kept`.
+    fn keeps_params(&self, _setting: Setting) -> bool {
+        false
+    }
+    /// The shader's text with these options, where it is not [`SHADER`](Self::SHADER).
+    fn shader(&self) -> &'static str {
+        Self::SHADER
     }
     /// The shader's `override` constants.
     fn constants(&self) -> Vec<(&'static str, f64)> {
@@ -170,6 +191,10 @@ pub trait Wrapper:
     fn landed<F: Real>(&self, _n: &Self::Numbers<F>, _first: bool, _before: F, after: F, _slot: &mut F) -> F {
         after
     }
+    /// The stored parameter hook: what is stored of an element's new parameter, behind all other hooks.
+    fn stored<F: Real>(&self, _n: &Self::Numbers<F>, _stored: Stored, _element: usize, p: F) -> F {
+        p
+    }
     /// The parameter after the move number `to` of `MOVES`, outside a step.
     fn moved<F: Real>(&self, _to: usize, _n: &Self::Numbers<F>, p: F, _slot: &mut F) -> F {
         p
@@ -195,6 +220,8 @@ pub trait WrapperKernel<F> {
     fn updates(&self, numbers: &[F], factor: F, g: &[F], u: &mut [F]);
     /// [`Wrapper::landed`] of every element. The slot is empty where the wrapper has none.
     fn land(&self, numbers: &[F], first: bool, before: &[F], after: &mut [F], slot: &mut [F]);
+    /// [`Wrapper::stored`] of every element.
+    fn store(&self, numbers: &[F], stored: Stored, params: &mut [F]);
     /// [`Wrapper::moved`] of every element.
     fn moved(&self, to: usize, numbers: &[F], params: &mut [F], slot: &mut [F]);
 }
@@ -224,6 +251,10 @@ impl<W: Wrapper, F: Real> WrapperKernel<F> for W {
             *after = self.landed(&n, first, before, *after, slot.get_mut(i).unwrap_or(&mut none));
         }
     }
+    fn store(&self, numbers: &[F], stored: Stored, params: &mut [F]) {
+        let n = W::Numbers::<F>::read(numbers);
+        params.iter_mut().enumerate().for_each(|(i, p)| *p = self.stored(&n, stored, i, *p));
+    }
     fn moved(&self, to: usize, numbers: &[F], params: &mut [F], slot: &mut [F]) {
         let n = W::Numbers::<F>::read(numbers);
         for (i, p) in params.iter_mut().enumerate() {
@@ -237,7 +268,7 @@ impl<W: Wrapper, F: Real> WrapperKernel<F> for W {
 pub trait AnyWrapper: Any + WrapperKernel<f32> + WrapperKernel<f64> + Debug + Send + Sync {
     /// [`Wrapper::NAME`].
     fn name(&self) -> &'static str;
-    /// [`Wrapper::SHADER`].
+    /// [`Wrapper::shader`].
     fn shader(&self) -> &'static str;
     /// [`Wrapper::DECIDED`].
     fn decided(&self) -> &'static [Decided];
@@ -259,10 +290,17 @@ pub trait AnyWrapper: Any + WrapperKernel<f32> + WrapperKernel<f64> + Debug + Se
     /// # Errors
     /// [`Error::Field`](crate::Error::Field).
     fn check_rule(&self, rule: &dyn AnyRule) -> Result<()>;
+    /// [`Wrapper::check_tensors`].
+    ///
+    /// # Errors
+    /// [`Error::Field`](crate::Error::Field).
+    fn check_tensors(&self, tensors: &[TensorSpec]) -> Result<()>;
     /// [`Wrapper::takes_part`].
     fn takes_part(&self, setting: Setting) -> bool;
     /// [`Wrapper::slot`].
     fn slot(&self, setting: Setting) -> Option<Slot>;
+    /// [`Wrapper::keeps_params`].
+    fn keeps_params(&self, setting: Setting) -> bool;
     /// [`Wrapper::constants`].
     fn constants(&self) -> Vec<(&'static str, f64)>;
     /// [`Wrapper::numbers`] in the order of [`fields`](Self::fields).
@@ -288,7 +326,7 @@ impl<W: Wrapper> AnyWrapper for W {
         W::NAME
     }
     fn shader(&self) -> &'static str {
-        W::SHADER
+        Wrapper::shader(self)
     }
     fn decided(&self) -> &'static [Decided] {
         W::DECIDED
@@ -311,11 +349,17 @@ impl<W: Wrapper> AnyWrapper for W {
     fn check_rule(&self, rule: &dyn AnyRule) -> Result<()> {
         Wrapper::check_rule(self, rule)
     }
+    fn check_tensors(&self, tensors: &[TensorSpec]) -> Result<()> {
+        Wrapper::check_tensors(self, tensors)
+    }
     fn takes_part(&self, setting: Setting) -> bool {
         Wrapper::takes_part(self, setting)
     }
     fn slot(&self, setting: Setting) -> Option<Slot> {
         Wrapper::slot(self, setting)
+    }
+    fn keeps_params(&self, setting: Setting) -> bool {
+        Wrapper::keeps_params(self, setting)
     }
     fn constants(&self) -> Vec<(&'static str, f64)> {
         Wrapper::constants(self)

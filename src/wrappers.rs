@@ -2,7 +2,8 @@
 
 use std::any::Any;
 
-use crate::error::Result;
+use crate::codecs::DType;
+use crate::error::{Result, refuse};
 use crate::parts::Real;
 use crate::rule::{AnyRule, Move, Slot};
 #[cfg(doc)]
@@ -15,6 +16,7 @@ mod clip;
 mod ema;
 mod lookahead;
 mod loss_scale;
+mod param_rounding;
 mod skip_nonfinite;
 
 /// Re-exports the wrappers and lists their entries.
@@ -36,6 +38,7 @@ all![
     lookahead::Lookahead,
     ema::Ema,
     skip_nonfinite::SkipNonfinite,
+    param_rounding::ParamRounding,
 ];
 
 pub use clip::AdaptiveClip;
@@ -61,6 +64,12 @@ impl Moving {
         }
     }
 
+    /// Whether it leaves the parameters where they are, and writes something else to what is bound in their place.
+    pub fn reads(self) -> bool {
+        let moves = |name| ALL.iter().find(|entry| entry.name == name).map_or(&[][..], |entry| entry.moves);
+        matches!(self, Self::Wrapper(name, to) if moves(name).get(to) == Some(&"read"))
+    }
+
     /// The number of a wrapper's first move.
     pub(crate) fn first_of(wrapper: &str) -> usize {
         let before = ALL.iter().take_while(|entry| entry.name != wrapper);
@@ -78,6 +87,10 @@ pub struct Wrappers {
     pub norms: bool,
     /// Options whose numbers a kernel of the caller's writes.
     pub on_device: Vec<String>,
+    /// The seed of random numbers. Default 0.
+    pub seed: u64,
+    /// Whether they are around tensors whose parameters are of 16 bits.
+    narrow: bool,
 }
 
 /// A wrapper's place in the registry.
@@ -120,9 +133,26 @@ impl Wrappers {
         if is_whole { self.clone() } else { self.clone().with(SkipNonfinite(true)) }
     }
 
+    /// The same around tensors whose parameters are in this format.
+    #[must_use]
+    pub fn of_format(&self, dtype: DType) -> Self {
+        Self { narrow: dtype.is_narrow(), ..self.clone() }
+    }
+
+    /// The same around tensors whose parameters are of 16 bits.
+    pub(crate) fn narrow(&self) -> Self {
+        Self { narrow: true, ..self.clone() }
+    }
+
+    /// The wrapper whose slot holds the parameters that the rule sees.
+    pub(crate) fn keeper(&self, rule: &dyn AnyRule) -> Option<&'static str> {
+        let setting = self.setting(rule);
+        self.iter().find(|wrapper| wrapper.keeps_params(setting)).map(|wrapper| wrapper.name())
+    }
+
     /// Whether nothing is around the rule.
     pub fn is_empty(&self) -> bool {
-        self.list.is_empty() && !self.norms && self.on_device.is_empty()
+        self.list.is_empty() && !self.norms && self.on_device.is_empty() && self.seed == 0
     }
 
     /// The wrappers that are on, in the order of the registry.
@@ -137,7 +167,7 @@ impl Wrappers {
 
     /// What a wrapper needs to know of its place around a rule.
     pub fn setting(&self, rule: &dyn AnyRule) -> Setting {
-        Setting { batches: self.batches(), looks_ahead: rule.needs_look_ahead() }
+        Setting { batches: self.batches(), looks_ahead: rule.needs_look_ahead(), narrow: self.narrow }
     }
 
     /// The wrappers whose hooks run in a step of this rule.
@@ -257,6 +287,9 @@ impl Wrappers {
     /// # Errors
     /// [`Error::Field`](crate::Error::Field), naming field, value and bound.
     pub fn check(&self) -> Result<()> {
+        if self.seed != 0 && self.get::<ParamRounding>() != Some(&ParamRounding::Stochastic) {
+            return refuse("seed", self.seed, "left out unless param_rounding is stochastic");
+        }
         self.iter().try_for_each(|wrapper| wrapper.check())
     }
 }

@@ -1,9 +1,10 @@
 //! The same-traffic kernel: the bytes of a rule without its arithmetic, in the fastest walk there is
 //! for them. What share of its speed a rule reaches says what tables and arithmetic cost.
 
+use wgpu_optim::backend::Formats;
 use wgpu_optim::backend::traffic::{Touch, measured, of_rule};
 use wgpu_optim::rule::{AnyRule, Extent};
-use wgpu_optim::{Config, DType, Gpu, TensorSpec, Wrappers, wgpu};
+use wgpu_optim::{Config, Gpu, TensorSpec, Wrappers, wgpu};
 
 use crate::Result;
 use crate::clock::{Clock, Patience, Work, median};
@@ -42,7 +43,7 @@ impl Load {
 
     pub fn bytes(&self) -> u64 {
         let touches = self.sums.iter().chain([&self.update]);
-        self.elements * touches.map(|touch| touch.bytes(DType::F32)).sum::<u64>()
+        self.elements * touches.map(|touch| touch.bytes(Formats::default())).sum::<u64>()
     }
 }
 

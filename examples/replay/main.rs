@@ -19,8 +19,9 @@ mod run;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Parser, ValueEnum};
-use wgpu_optim::{DType, Gpu};
+use wgpu_optim::{DType, Gpu, ParamRounding};
 
 use recording::{Comparison, Expected, Number, Recording, Replayed, Result, Tolerance, refuse};
 use run::Run;
@@ -45,16 +46,24 @@ struct Options {
     /// An adapter whose name contains NAME
     #[arg(long, value_name = "NAME")]
     adapter: Option<String>,
-    #[arg(long, value_name = "FORMAT", default_value = "f32", value_parser = ["f32"])]
+    /// How parameters are stored, and how new ones are rounded, on the CPU too
+    #[arg(long, value_name = "FORMAT", default_value = "f32", value_parser = PARAM_FORMATS)]
     param_format: String,
-    /// f32, or f16: the recorded gradients are rounded then, on the CPU too
-    #[arg(long, value_name = "FORMAT", default_value = "f32", value_parser = ["f32", "f16"])]
+    /// How gradients are stored: the recorded ones are rounded, on the CPU too
+    #[arg(long, value_name = "FORMAT", default_value = "f32", value_parser = formats())]
     grad_format: String,
     #[arg(long, value_name = "FORMAT", default_value = "f32", value_parser = ["f32"])]
     state_format: String,
     /// Compare with another library's results; exit 1 outside the tolerance
     #[arg(long, value_name = "EXPECTED.safetensors")]
     expect: Option<PathBuf>,
+}
+
+/// How parameters are stored; behind that, how new ones are rounded.
+const PARAM_FORMATS: [&str; 5] = ["f32", "f16", "bf16", "bf16_stochastic", "bf16_master"];
+
+fn formats() -> PossibleValuesParser {
+    PossibleValuesParser::new(DType::ALL.map(DType::name))
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
@@ -83,8 +92,17 @@ fn replay(options: &Options) -> Result<bool> {
         _ => {}
     }
     let mut recording = Recording::read(&options.recording)?;
-    recording.store_grads_in(if options.grad_format == "f16" { DType::F16 } else { DType::F32 });
-    let run = Run::read(&options.run, &recording)?;
+    let find = |name: &str| DType::find(name).expect("one of those offered");
+    let (param, rounding) = match options.param_format.split_once('_') {
+        Some((param, "stochastic")) => (param, ParamRounding::Stochastic),
+        Some((param, _)) => (param, ParamRounding::Master),
+        None => (&options.param_format[..], ParamRounding::Nearest),
+    };
+    recording.store_in(find(param), find(&options.grad_format));
+    let mut run = Run::read(&options.run, &recording)?;
+    if rounding != ParamRounding::Nearest {
+        run.config = run.config.wrap(rounding);
+    }
     let expected = options.expect.as_ref().map(|path| Expected::read(path, &recording)).transpose()?;
     let inputs = Inputs { recording, run, expected };
     let Inputs { recording, run, .. } = &inputs;

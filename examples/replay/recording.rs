@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::error::Error;
 use std::path::Path;
 
-use half::f16;
 use safetensors::tensor::{SafeTensors, TensorView};
 use safetensors::{Dtype, serialize_to_file};
 use wgpu_optim::{Config, DType};
@@ -21,6 +20,8 @@ pub(crate) use refuse;
 #[derive(Debug)]
 pub struct Recording {
     pub steps: usize,
+    /// The format in which a device is to store the parameters.
+    pub param_format: DType,
     /// The format in which a device is to store the gradients.
     pub grad_format: DType,
     /// The tensors, by name.
@@ -153,18 +154,22 @@ impl Recording {
                 });
             }
             match steps {
-                Some((_, shape)) => Ok(Self { steps: shape[0], grad_format: DType::F32, tensors }),
+                Some((_, shape)) => {
+                    let [param_format, grad_format] = [DType::F32; 2];
+                    Ok(Self { steps: shape[0], param_format, grad_format, tensors })
+                }
                 None => refuse!("there is no tensor: neither param.<tensor> nor grad.<tensor>"),
             }
         })
     }
 
-    /// Rounds the gradients, so that the CPU sees what a device does.
-    pub fn store_grads_in(&mut self, format: DType) {
-        self.grad_format = format;
-        if format == DType::F16 {
-            let grads = self.tensors.iter_mut().flat_map(|tensor| &mut tensor.grads);
-            grads.for_each(|grad| *grad = f16::from_f32(*grad).to_f32());
+    /// Rounds first parameters and all gradients, so that the CPU sees what a device does.
+    pub fn store_in(&mut self, param: DType, grad: DType) {
+        (self.param_format, self.grad_format) = (param, grad);
+        for tensor in &mut self.tensors {
+            for (numbers, format) in [(&mut tensor.param, param), (&mut tensor.grads, grad)] {
+                *numbers = format.decode(&format.encode(numbers));
+            }
         }
     }
 }

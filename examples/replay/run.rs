@@ -156,7 +156,8 @@ impl<F: Precision> Stepper<F> for OnCpu<F> {
 
 fn tensors(recording: &Recording) -> Vec<TensorSpec> {
     let of = |tensor: &Recorded| {
-        TensorSpec::f32(&tensor.name, tensor.shape.as_slice()).with_grad_dtype(recording.grad_format)
+        let tensor = TensorSpec::f32(&tensor.name, tensor.shape.as_slice());
+        tensor.with_dtype(recording.param_format).with_grad_dtype(recording.grad_format)
     };
     recording.tensors.iter().map(of).collect()
 }

@@ -1,4 +1,4 @@
-// f32 in words of 32 bits.
+// f32, a word of 32 bits an element.
 
 fn decode_f32(words: vec4<u32>) -> vec4<f32> {
     return bitcast<vec4<f32>>(words);

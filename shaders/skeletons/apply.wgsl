@@ -23,7 +23,7 @@ fn apply(
     let k = load_tensor(chunk.tensor);
     let end = quads(chunk.len);
     for (var q = lane; q < end; q += LANES) {
-        let p = load_param(chunk, q);
+        let p = load_whole(chunk, c.first != 0.0, q);
         let g = load_grad(chunk, q);
         var s0: State;
         var s1: State;
@@ -36,7 +36,9 @@ fn apply(
             update(c, w, factor, h, k, p.z, g.z, &s2),
             update(c, w, factor, h, k, p.w, g.w, &s3),
         );
-        store_param(chunk, q, p, wrapped_landed(chunk, w, c.first != 0.0, q, p, updated));
+        let landed = wrapped_landed(chunk, w, c.first != 0.0, q, p, updated);
+        wrapped_kept(chunk, q, landed);
+        store_param(chunk, q, p, wrapped_stored(chunk, w, q, landed));
         store_state(chunk, q, s0, s1, s2, s3);
     }
 }
@@ -65,7 +67,9 @@ fn restore(chunk: Chunk, lane: u32) {
     let end = quads(chunk.len);
     for (var q = lane; q < end; q += LANES) {
         let p = load_param(chunk, q);
-        store_param(chunk, q, p, wrapped_skipped(chunk, q, p));
+        let before = wrapped_skipped(chunk, q, p);
+        wrapped_kept(chunk, q, before);
+        store_param(chunk, q, p, before);
     }
 }
 

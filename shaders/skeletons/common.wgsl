@@ -25,6 +25,8 @@ override PRODUCT: bool = false; // the walk comes behind products and sees what 
 // Where a move outside a step leads: 0 to the look-ahead, 1 to evaluation, 2 back to training; higher ones are those of
 // wrappers.
 override MOVE: u32 = 0u;
+// On where a move writes something else than the parameters to what is bound in their place.
+override READS: bool = false;
 const TO_LOOK_AHEAD: u32 = 0u;
 const TO_TRAINING: u32 = 2u;
 

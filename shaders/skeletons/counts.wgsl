@@ -21,7 +21,7 @@ fn counts(
     var found = 0u;
     let end = quads(chunk.len);
     for (var q = lane; q < end; q += LANES) {
-        let p = load_param(chunk, q);
+        let p = load_whole(chunk, c.first != 0.0, q);
         let g = load_grad(chunk, q);
         var s0: State;
         var s1: State;

@@ -17,9 +17,10 @@ fn move_all(
     let h = load_hyper(record);
     let end = quads(chunk.len);
     for (var q = lane; q < end; q += LANES) {
-        let p = load_param(chunk, q);
+        let p = load_whole(chunk, c.first != 0.0, q);
+        var stands: vec4<f32>;
         if (MOVE > TO_TRAINING) {
-            store_param(chunk, q, p, wrapped_moved(chunk, w, q, p));
+            stands = wrapped_moved(chunk, w, q, p);
         } else {
             var s0: State;
             var s1: State;
@@ -29,12 +30,16 @@ fn move_all(
             if (MOVE == TO_LOOK_AHEAD) {
                 wrapped_looked_ahead(chunk, q, p);
             }
-            store_param(chunk, q, p, vec4<f32>(
+            stands = vec4<f32>(
                 moved(h, p.x, &s0),
                 moved(h, p.y, &s1),
                 moved(h, p.z, &s2),
                 moved(h, p.w, &s3),
-            ));
+            );
         }
+        if (!READS) {
+            wrapped_kept(chunk, q, stands);
+        }
+        store_param(chunk, q, p, stands);
     }
 }

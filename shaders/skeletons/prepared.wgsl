@@ -2,7 +2,7 @@
 fn load_prepared(chunk: Chunk, c: Common, w: Wrapped, q: u32) -> vec4<f32> {
     var p: vec4<f32>;
     if (L2) {
-        p = load_param(chunk, q);
+        p = load_whole(chunk, c.first != 0.0, q);
     }
     let raw = load_grad(chunk, q);
     return vec4<f32>(

@@ -20,7 +20,7 @@ fn spread_chunk(
     for (var q = lane; q < end; q += LANES) {
         var p: vec4<f32>;
         if (L2) {
-            p = load_param(chunk, q);
+            p = load_whole(chunk, c.first != 0.0, q);
         }
         let g = load_grad(chunk, q);
         var s0: State;

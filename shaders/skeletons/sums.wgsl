@@ -34,7 +34,7 @@ fn leaf_of(chunk: Chunk, eyes: Eyes, leaf: u32) -> Node {
     for (var q = first + leaf % 8u; q < end; q += 8u) {
         var p: vec4<f32>;
         if (SUM_PARAM || (L2 && SUM_GRAD)) {
-            p = load_param(chunk, q);
+            p = load_whole(chunk, c.first != 0.0, q);
         }
         var g: vec4<f32>;
         if (SUM_GRAD) {

@@ -2,18 +2,16 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use half::f16;
-
-use super::{Gpu, Slice, floats};
+use super::{Gpu, Slice};
 use crate::error::Result;
 use crate::plan::{Place, pack, padded};
 use crate::session::{check_len, find};
-use crate::tensor::{ALIGNMENT, DType, TensorSpec};
+use crate::tensor::{ALIGNMENT, TensorSpec};
 
 /// Values of a list of tensors in as few buffers as the device allows, zero at first. Each tensor starts on 256 bytes.
 ///
-/// An arena is a convenience: wherever the crate takes an arena, it also takes slices of any buffers. Gradients in f16
-/// have an arena of [their own list](TensorSpec::grad_spec).
+/// An arena is a convenience: wherever the crate takes an arena, it also takes slices of any buffers. Gradients have an
+/// arena of [their own list](TensorSpec::grad_spec) where their format is another than the parameters'.
 #[derive(Debug)]
 pub struct Arena {
     gpu: Gpu,
@@ -97,17 +95,11 @@ impl Arena {
         // wgpu copies whole words of 4 bytes.
         let mut bytes = self.gpu.read(slice.buffer, &[(slice.offset, slice.size.next_multiple_of(4))], wait).await?;
         bytes.truncate(slice.size as usize);
-        Ok(match self.tensors[i].dtype {
-            DType::F32 => floats(&bytes),
-            DType::F16 => {
-                let halves = bytes.chunks_exact(2).map(|two| f16::from_le_bytes([two[0], two[1]]));
-                halves.map(f16::to_f32).collect()
-            }
-        })
+        Ok(self.tensors[i].dtype.decode(&bytes))
     }
 
-    /// Sets a tensor's values, before any work that is not yet submitted. In f16 they are rounded to the nearest, ties
-    /// to even: to infinity from 65 520 on.
+    /// Sets a tensor's values, before any work that is not yet submitted. They are rounded as
+    /// [`DType::round`](crate::DType::round) says.
     ///
     /// # Errors
     /// [`Error::UnknownTensor`](crate::Error), or [`Error::Shape`](crate::Error) for another number of values.
@@ -115,16 +107,10 @@ impl Arena {
         let i = find(&self.tensors, name)?;
         let slice = self.slice_at(i);
         check_len("values", name, values.len(), self.tensors[i].len_elements() as usize)?;
-        let write =
-            |bytes: &[u8]| self.gpu.scoped_now(|| self.gpu.queue().write_buffer(slice.buffer, slice.offset, bytes));
-        match self.tensors[i].dtype {
-            DType::F32 => write(bytemuck::cast_slice(values)),
-            DType::F16 => {
-                let mut bytes: Vec<u8> = values.iter().flat_map(|&value| f16::from_f32(value).to_le_bytes()).collect();
-                bytes.resize(bytes.len().next_multiple_of(4), 0);
-                write(&bytes)
-            }
-        }
+        // Writes go by words, too.
+        let mut bytes = self.tensors[i].dtype.encode(values);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        self.gpu.scoped_now(|| self.gpu.queue().write_buffer(slice.buffer, slice.offset, &bytes))
     }
 
     /// Returns this arena of gradients without those of the tensors named, which a step then leaves alone.

@@ -30,10 +30,9 @@ impl BestParams {
     /// Makes room for these tensors' values, without waiting, as [`Arena::new`] does.
     ///
     /// # Errors
-    /// As [`EarlyStopping::check`] and [`Arena::new`]; [`Error::Field`](crate::Error) for a parameter not in f32.
+    /// As [`EarlyStopping::check`] and [`Arena::new`].
     pub fn new(gpu: &Gpu, tensors: &[TensorSpec], stopping: EarlyStopping) -> Result<Self> {
         let monitor = stopping.monitor()?;
-        tensors.iter().try_for_each(TensorSpec::check_param)?;
         Ok(Self { arena: Arena::new(gpu, tensors)?, monitor })
     }
 
@@ -95,7 +94,9 @@ impl BestParams {
         gpu.scoped_now(|| {
             let mut encoder = gpu.device().create_command_encoder(&Default::default());
             for (from, to) in pairs {
-                encoder.copy_buffer_to_buffer(from.buffer, from.offset, to.buffer, to.offset, to.size);
+                // Copies go by words of 4 bytes.
+                let bytes = to.size.next_multiple_of(4);
+                encoder.copy_buffer_to_buffer(from.buffer, from.offset, to.buffer, to.offset, bytes);
             }
             gpu.queue().submit([encoder.finish()]);
         })

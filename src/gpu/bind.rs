@@ -10,10 +10,12 @@ use super::limits::{partial_words, sums};
 use super::ring::Slot;
 use super::slices::{Resolved, no_param};
 use super::{Buffers, Slice};
+use crate::codecs::DType;
 use crate::error::{Error, Result};
+use crate::init::short_stream;
 use crate::plan::{Item, Plan, Span, Window, place, plan};
 use crate::shader::{Pages, Skeleton, Walk, model_numbers};
-use crate::tensor::{Access, DType, TensorSpec};
+use crate::tensor::{Access, Formats, TensorSpec};
 use crate::wrappers::Moving;
 
 /// How many tables are kept.
@@ -226,19 +228,15 @@ impl Engine {
     }
 
     fn make_bound(&mut self, params: &Buffers, work: Work) -> Result<Bound> {
-        // The sums of micro-batches are f32, whatever the format of the gradients.
-        let summed =
-            || self.tensors.iter().map(|tensor| tensor.clone().with_grad_dtype(DType::F32)).collect::<Vec<_>>();
-        let sums = matches!(work, Work::Step(..)) && self.accumulated.is_some();
-        let tensors = if sums { &summed() } else { &self.tensors };
-        let of_grads = if sums { tensors } else { &self.grad_specs };
+        let tensors = self.specs(work);
+        let of_grads: Vec<_> = tensors.iter().map(TensorSpec::grad_spec).collect();
         let grads = work.grads().map(|grads| (&grads.buffers, &of_grads[..]));
-        let slices = Resolved::new(&self.gpu, tensors, params, grads, work.outs())?;
+        let slices = Resolved::new(&self.gpu, &tensors, params, grads, work.outs())?;
         let planned = match self.planned.iter().find(|known| known.kind == work.kind() && known.access == slices.access)
         {
             Some(planned) => planned.clone(),
             None => {
-                let planned = Arc::new(self.make_planned(tensors, &slices, work)?);
+                let planned = Arc::new(self.make_planned(&tensors, &slices, work)?);
                 if self.planned.len() == TABLES {
                     self.planned.remove(0);
                 }
@@ -282,6 +280,17 @@ impl Engine {
         Ok(Bound { head: made.head, measures, decides, calls, windows: windows[0].len(), passes, scalar })
     }
 
+    /// The tensors in the formats of this work: sums of micro-batches, in f32, stand where a micro-batch has parameters
+    /// and where the step has gradients.
+    fn specs(&self, work: Work) -> Vec<TensorSpec> {
+        let of = |tensor: &TensorSpec| match work {
+            Work::Accumulate(_) => tensor.clone().with_dtype(DType::F32),
+            Work::Step(..) if self.accumulated.is_some() => tensor.clone().with_grad_dtype(DType::F32),
+            _ => tensor.clone(),
+        };
+        self.tensors.iter().map(of).collect()
+    }
+
     /// Orders the pages of a window as a bind group that exists has them, so that gradients which change places among
     /// the same pages need no new one.
     fn bind_as_before(&self, window: &mut Window, buffers: &[wgpu::Buffer]) {
@@ -314,8 +323,12 @@ impl Engine {
                 tensor: i,
                 len: self.tensors[i].len_elements(),
                 variant: self.variant_of[i],
+                stream: short_stream(&self.tensors[i].name),
                 access: slices.access[i],
-                grad_format: if work.grads().is_some() { tensors[i].grad_dtype } else { DType::F32 },
+                formats: match work.grads() {
+                    Some(_) => tensors[i].formats(),
+                    None => Formats { param: tensors[i].dtype, ..Formats::default() },
+                },
                 slots: if accumulates { 0 } else { variant.slots },
                 state: if accumulates { vec![] } else { self.state_places[i].clone() },
                 lines: self.lines[i].filter(|_| steps).map(|lines| (self.line_places[i], lines)),

@@ -13,7 +13,7 @@ use super::variants::Variant;
 use crate::error::{Error, Result};
 use crate::plan::{Dispatch, Window};
 use crate::shader::{self, Binding, Pages, Skeleton, Switches, Values, Walk};
-use crate::tensor::{ALIGNMENT, DType};
+use crate::tensor::{ALIGNMENT, Formats};
 use crate::words::{dispatch, row};
 
 /// What makes two pipelines of an optimizer differ.
@@ -127,7 +127,7 @@ impl<'a> Binder<'a> {
         let (engine, plan) = (self.engine, &self.planned.plan);
         let walks: Vec<_> = match work {
             Work::Step(..) => {
-                engine.variants.iter().map(|variant| Walk::of_step(&*variant.rule, &engine.wrappers)).collect()
+                engine.variants.iter().map(|variant| Walk::of_step(&*variant.rule, &variant.wrappers)).collect()
             }
             Work::Move(to) => vec![vec![Walk::of_move(to)]; engine.variants.len()],
             Work::Accumulate(_) => vec![vec![Walk::new(Skeleton::Accumulate)]; engine.variants.len()],
@@ -195,13 +195,13 @@ impl<'a> Binder<'a> {
     ) -> Result<Call> {
         let (engine, planned) = (self.engine, self.planned);
         let window = at.map(|[kind, i]| &self.windows[kind][i]);
-        let Variant { rule, slots, .. } = &engine.variants[variant];
+        let Variant { rule, wrappers, slots, .. } = &engine.variants[variant];
         let values = Values {
             access: window.map_or(crate::tensor::Access::Vec4, |window| window.like.access),
-            grad: window.map_or(DType::F32, |window| window.like.grad_format),
+            formats: window.map_or(Formats::default(), |window| window.like.formats),
             pages: window.map_or(Pages::Apart, |window| window.pages),
         };
-        let all = shader::bindings(&**rule, &engine.wrappers, walk.skeleton, values.pages);
+        let all = shader::bindings(&**rule, wrappers, walk.skeleton, values.pages);
         let (found, needed) = (engine.gpu.device().limits().max_storage_buffers_per_shader_stage, all.len() as u64);
         if needed > u64::from(found) {
             let limit = "max_storage_buffers_per_shader_stage";
@@ -278,17 +278,11 @@ impl<'a> Binder<'a> {
         if let Some(known) = engine.kernels.get(&kernel).or(self.new.kernels.get(&kernel)) {
             return Ok(known.clone());
         }
-        let Variant { rule, switches, .. } = &engine.variants[kernel.variant];
+        let Variant { rule, wrappers, switches, .. } = &engine.variants[kernel.variant];
         let Kernel { tails, crossings, copies, .. } = kernel;
-        let constants =
-            Switches { tails, crossings, copies, ..*switches }.constants(&**rule, &engine.wrappers, kernel.walk);
-        let shader = Shader {
-            rule: &**rule,
-            wrappers: &engine.wrappers,
-            constants,
-            skeleton: kernel.walk.skeleton,
-            values: kernel.values,
-        };
+        let constants = Switches { tails, crossings, copies, ..*switches }.constants(&**rule, wrappers, kernel.walk);
+        let shader =
+            Shader { rule: &**rule, wrappers, constants, skeleton: kernel.walk.skeleton, values: kernel.values };
         let fresh = &mut self.new.fresh;
         let pipeline = engine.gpu.scoped_now(|| engine.gpu.pipelines().get(fresh, &engine.gpu, &shader))?;
         self.new.kernels.insert(kernel, pipeline.clone());

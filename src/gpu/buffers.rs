@@ -9,15 +9,19 @@ use crate::tensor::TensorSpec;
 ///
 /// The buffer needs `STORAGE` usage. A slice that starts at a multiple of 16 bytes takes the vec4 kernel; one that
 /// starts at a multiple of 4, or whose last word of 16 bytes another parameter shares or the buffer cuts off, takes the
-/// scalar one ([`StepPlan::scalar_tensors`](crate::StepPlan)). Bytes outside the slice keep their values. A gradient in
-/// f16 takes the vec4 kernel from a multiple of 8 bytes on; the other half of its last word may hold anything.
+/// scalar one ([`StepPlan::scalar_tensors`](crate::StepPlan)). Of elements of 16 bits a multiple of 8 bytes, and a last
+/// word of 8, suffice for the vec4 kernel. Bytes outside the slice keep their values.
+///
+/// Gradients of 16 bits may start at any multiple of 2 bytes, and the rest of their first and last word of 4 may hold
+/// anything. Where a step writes an odd number of elements of 16 bits, no other tensor may have the other half of the
+/// last word.
 #[derive(Clone, Copy, Debug)]
 pub struct Slice<'a> {
     /// The buffer.
     pub buffer: &'a wgpu::Buffer,
-    /// The first byte, a multiple of 4.
+    /// The first byte, a multiple of 4; of gradients one of their format's size.
     pub offset: u64,
-    /// Bytes: 4 an element, or 2 where a gradient is in f16.
+    /// Bytes: those of the format for each element.
     pub size: u64,
 }
 
@@ -40,10 +44,12 @@ impl<'a> Slice<'a> {
             let (found, expected) = (format!("{size} bytes"), format!("{} bytes", tensor.size_bytes()));
             return Err(Error::Shape { what: what.into(), tensor: tensor.name.clone(), found, expected });
         }
+        // What is written are whole words.
+        let unit = if what == "gradient" { tensor.dtype.size_bytes() } else { 4 };
         let message = if offset.checked_add(size).is_none_or(|end| end > buffer.size()) {
             format!("{size} bytes at {offset} end behind the buffer's {}", buffer.size())
-        } else if offset % 4 != 0 {
-            format!("offset is {offset}, must be a multiple of 4 bytes")
+        } else if offset % unit != 0 {
+            format!("offset is {offset}, must be a multiple of {unit} bytes")
         } else if (offset + size).next_multiple_of(4) > buffer.size() {
             format!("{size} bytes at {offset} end in a word of 4 bytes that the buffer's {} cut off", buffer.size())
         } else if !buffer.usage().contains(usage) {

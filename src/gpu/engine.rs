@@ -27,7 +27,6 @@ pub(crate) struct Engine {
     pub(super) gpu: Gpu,
     pub(super) tensors: Vec<TensorSpec>,
     /// The gradients, as tensors of their format.
-    pub(super) grad_specs: Vec<TensorSpec>,
     pub(super) wrappers: Wrappers,
     pub(super) variants: Vec<Variant>,
     pub(super) variant_of: Vec<usize>,
@@ -71,7 +70,7 @@ impl Engine {
         let workgroups = limits.max_compute_workgroups_per_dimension;
         let bounds = Bounds::new(binding_bytes, workgroups, gpu.tuning().chunk_blocks, slots_max);
         let bounds = Bounds { dispatch_bytes: gpu.tuning().dispatch_bytes, ..bounds };
-        check_limits(&limits, &variants, groups.wrappers())?;
+        check_limits(&limits, &variants)?;
         let has_lines = |i: &usize| groups.rule_of(*i).has_lines();
         let lines_of = |i: usize| Some(i).filter(has_lines).and_then(|i| groups.lines_of(i));
         let lines: Vec<_> = (0..tensors.len()).map(lines_of).collect();
@@ -125,12 +124,14 @@ impl Engine {
         })?;
         let accumulated = match wrappers.batches() {
             1 => None,
-            _ => Some(Arc::new(Arena::new(gpu, tensors)?)),
+            _ => {
+                let sums: Vec<_> = tensors.iter().map(TensorSpec::summed_spec).collect();
+                Some(Arc::new(Arena::new(gpu, &sums)?))
+            }
         };
         let engine = Self {
             gpu: gpu.clone(),
             tensors: tensors.to_vec(),
-            grad_specs: tensors.iter().map(TensorSpec::grad_spec).collect(),
             wrappers: wrappers.clone(),
             variants,
             variant_of,

@@ -1,7 +1,8 @@
 //! Initialisers on the device: windows of a slice, the dispatches over them, and what all of them share.
 
 use super::{Arena, BINDING_BYTES_MAX, Gpu, Made, Slice};
-use crate::error::{Error, Result};
+use crate::codecs::DType;
+use crate::error::{Error, Result, refuse};
 use crate::init::{self, Draw, Init, Law, Orthogonal, halves};
 use crate::session::find;
 use crate::tensor::{ALIGNMENT, TensorSpec};
@@ -46,7 +47,10 @@ impl Gpu {
     /// vector, takes; [`Error::Wgpu`].
     pub fn init(&self, tensor: &TensorSpec, slice: Slice, init: &Init, seed: u64) -> Result<()> {
         let law = init.law(tensor)?;
-        tensor.check_param()?;
+        if tensor.dtype != DType::F32 {
+            let bound = "f32; in other formats, write what Init::fill returns";
+            return refuse(format!("format of parameter {}", tensor.name), tensor.dtype, bound);
+        }
         slice.check("parameter", tensor, wgpu::BufferUsages::STORAGE)?;
         let (size_bytes, page_bytes) = (slice.size, self.page_bytes());
         if size_bytes > page_bytes {

@@ -39,9 +39,9 @@ pub(super) fn pages(limits: &wgpu::Limits, rule: &dyn AnyRule, wrappers: &Wrappe
 const PAIRS_MOST: usize = 32;
 
 /// Refuses a device that cannot bind what the shaders declare.
-pub(super) fn check_limits(limits: &wgpu::Limits, variants: &[Variant], wrappers: &Wrappers) -> Result<()> {
+pub(super) fn check_limits(limits: &wgpu::Limits, variants: &[Variant]) -> Result<()> {
     let all = || {
-        let of = |Variant { rule, .. }: &Variant| {
+        let of = |Variant { rule, wrappers, .. }: &Variant| {
             skeletons(&**rule, wrappers)
                 .into_iter()
                 .map(|skeleton| shader::bindings(&**rule, wrappers, skeleton, Pages::Apart))

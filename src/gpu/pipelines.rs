@@ -8,6 +8,7 @@ use super::{Gpu, Made};
 use crate::rule::AnyRule;
 use crate::rules;
 use crate::shader::{self, Binding, Skeleton, Values};
+use crate::tensor::Formats;
 use crate::wrappers::Wrappers;
 
 /// What makes two pipelines differ: the text, the constants' bits, and whether wgpu trusts the text.
@@ -47,7 +48,8 @@ impl Pipelines {
             return pipeline.clone();
         }
         let of = if skeleton.knows_no_rule() { "any" } else { rule.name() };
-        let label = format!("wgpu-optim/{of}/f32-{}-{}/{}", values.grad, values.access.name(), skeleton.name());
+        let Formats { param, grad } = values.formats;
+        let label = format!("wgpu-optim/{of}/{param}-{grad}-{}/{}", values.access.name(), skeleton.name());
         let module = module(gpu, &label, &key.0, trusted);
         let bindings = shader::bindings(rule, wrappers, skeleton, values.pages);
         let groups = [0, 1].map(|group| of_group(&bindings, group));

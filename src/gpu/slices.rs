@@ -38,9 +38,9 @@ impl Resolved {
                 return Err(no_param(tensor));
             }
             if let Some(grad) = grad {
-                let four = 4 * tensor.grad_dtype.size_bytes();
-                // A buffer that may also be bound for parameters is read in words of 16 bytes.
-                let word = if are_apart { four } else { 16 };
+                let four = tensor.grad_dtype.quad_bytes();
+                // Where a buffer may be bound for parameters, too, it has their words.
+                let word = if are_apart { four } else { four.max(tensor.dtype.quad_bytes()) };
                 let end = (grad.offset + tensor.grad_size_bytes()).next_multiple_of(word);
                 if grad.offset % four != 0 || end > resolved.buffers[grad.buffer].size() {
                     resolved.access[i] = Access::Scalar;
@@ -108,17 +108,20 @@ impl Resolved {
         })
     }
 
-    /// Refuses values that share bytes where one of them is written. Written values that share a word of 16 bytes take
-    /// the scalar kernel.
+    /// Refuses values that share bytes where one of them is written, or a word of 4 of which it has a half. Written
+    /// values that share the words of the vec4 kernel take the scalar one.
     fn check_overlaps(&mut self, tensors: &[TensorSpec], places: [Option<&[Option<Place>]>; 3]) -> Result<()> {
         let outs = places[2].is_some();
         let mut sorted: Vec<Range> = Vec::new();
         for (what, places) in [What::Param, What::Grad, What::Out].into_iter().zip(places) {
             let of_tensor = |(tensor, place): (usize, &Option<Place>)| {
                 let Place { buffer, offset: start } = (*place)?;
-                let size =
-                    if what == What::Grad { tensors[tensor].grad_size_bytes() } else { tensors[tensor].size_bytes() };
-                (size > 0).then_some(Range { buffer, start, end: start + size, what, tensor })
+                let TensorSpec { dtype, grad_dtype, .. } = tensors[tensor];
+                let format = if what == What::Grad { grad_dtype } else { dtype };
+                let size = tensors[tensor].len_elements() * format.size_bytes();
+                let word = format.quad_bytes();
+                let is_written = what == if outs { What::Out } else { What::Param } && self.homes[tensor].is_some();
+                (size > 0).then_some(Range { buffer, start, end: start + size, word, what, tensor, is_written })
             };
             sorted.extend(places.into_iter().flatten().enumerate().filter_map(of_tensor));
         }
@@ -126,22 +129,21 @@ impl Resolved {
         // Of the ranges that start before this one, the one that ends last; and the same of those that are written.
         let mut before: [Option<Range>; 2] = [None; 2];
         for &range in &sorted {
-            let written =
-                range.what == if outs { What::Out } else { What::Param } && self.homes[range.tensor].is_some();
-            let unaligned = range.start % 16 != 0 || range.owned_end() > self.buffers[range.buffer].size();
+            let unaligned = range.start % range.word != 0 || range.owned_end() > self.buffers[range.buffer].size();
             // The kernel reads the old parameter, so it does not know what stands behind the new one.
-            if range.what != What::Grad && unaligned || range.what == What::Out && range.end % 16 != 0 {
+            if range.what != What::Grad && unaligned || range.what == What::Out && range.end % range.word != 0 {
                 self.access[range.tensor] = Access::Scalar;
             }
             let here = before.map(|before| before.filter(|before| before.buffer == range.buffer));
-            if let Some(other) = here[usize::from(!written)].filter(|other| range.start < other.end) {
+            let other = here[usize::from(!range.is_written)].filter(|other| range.start < other.written_end());
+            if let Some(other) = other {
                 return Err(overlap(tensors, other, range));
             }
-            if let (true, Some(other)) = (written, here[1].filter(|other| range.start < other.owned_end())) {
+            if let (true, Some(other)) = (range.is_written, here[1].filter(|other| range.start < other.owned_end())) {
                 self.access[other.tensor] = Access::Scalar;
                 self.access[range.tensor] = Access::Scalar;
             }
-            for (before, counts) in before.iter_mut().zip([true, written]) {
+            for (before, counts) in before.iter_mut().zip([true, range.is_written]) {
                 if counts && before.is_none_or(|before| before.buffer != range.buffer || before.end <= range.end) {
                     *before = Some(range);
                 }
@@ -165,21 +167,30 @@ struct Range {
     buffer: usize,
     start: u64,
     end: u64,
+    /// Bytes of a word of the vec4 kernel.
+    word: u64,
     what: What,
     tensor: usize,
+    is_written: bool,
 }
 
 impl Range {
-    /// Where the last word of 16 bytes ends.
+    /// Where the last word of the vec4 kernel ends.
     fn owned_end(&self) -> u64 {
-        self.end.next_multiple_of(16)
+        self.end.next_multiple_of(self.word)
+    }
+
+    /// Where the last word of 4 bytes ends that a step writes.
+    fn written_end(&self) -> u64 {
+        if self.is_written { self.end.next_multiple_of(4) } else { self.end }
     }
 }
 
 fn overlap(tensors: &[TensorSpec], first: Range, second: Range) -> Error {
+    let (first_end, second_start) = (first.end, second.start);
     let name = |range: Range| tensors[range.tensor].name.clone();
     let [first_range, second_range] = [first, second].map(|range| format!("{}..{}", range.start, range.end));
-    if (first.what, second.what) == (What::Param, What::Param) {
+    if (first.what, second.what) == (What::Param, What::Param) && second.start < first.end {
         return Error::Overlap { first: name(first), first_range, second: name(second), second_range };
     }
     let [first, second] = [first, second].map(|range| match range.what {
@@ -187,6 +198,9 @@ fn overlap(tensors: &[TensorSpec], first: Range, second: Range) -> Error {
         What::Grad => format!("gradient {}", name(range)),
         What::Out => format!("output {}", name(range)),
     });
+    if first_end <= second_start {
+        return Error::HalfWord { first, first_range, second, second_range };
+    }
     Error::Aliased { first, first_range, second, second_range }
 }
 

@@ -73,7 +73,7 @@ impl Engine {
             let pieces = if slice.size == 0 { vec![] } else { vec![(slice.offset, slice.size)] };
             return Ok(vec![(slice.buffer, pieces)]);
         }
-        let elements = element_slots(rule, &self.wrappers);
+        let elements = element_slots(rule, &self.variants[self.variant_of[i]].wrappers);
         let (place, all) = (place_of(&elements, name).unwrap_or(0), block_numbers(&elements) as u64);
         let of_piece = |index: u64| {
             move |(page, start, len): (_, u64, u64)| {

@@ -17,8 +17,8 @@ impl Groups {
     ) -> Vec<f64> {
         let group = &self.list[clock.group];
         let mut rule = rule.boxed();
-        let mut wrappers = self.wrappers.clone();
-        for (name, &number) in self.wrappers.on_device.iter().zip(options) {
+        let mut wrappers = self.wrappers().clone();
+        for (name, &number) in self.wrappers().on_device.iter().zip(options) {
             if !wrappers.set_option(name, number) && group.follows(name) {
                 let (now, set) = (rule.number(name), group.rule.number(name));
                 // The schedule's factor at this step: the option as scheduled over the option as set.
@@ -33,7 +33,7 @@ impl Groups {
     }
 
     pub(super) fn terms(&self, rule: &dyn AnyRule, clock: &Clock, batches: Option<u64>) -> Vec<Vec<f64>> {
-        let options = self.wrappers.on_device.len();
+        let options = self.wrappers().on_device.len();
         if options == 0 {
             return vec![];
         }
@@ -58,14 +58,14 @@ impl Groups {
     /// # Errors
     /// [`Error::Field`].
     pub(crate) fn check_on_device(&self) -> Result<()> {
-        if self.wrappers.on_device.is_empty() {
+        if self.wrappers().on_device.is_empty() {
             return Ok(());
         }
         const KNOWN: [&str; 6] = ["lr", "weight_decay", "eps", "momentum", "alpha", "clip"];
-        for (i, name) in self.wrappers.on_device.iter().enumerate() {
+        for (i, name) in self.wrappers().on_device.iter().enumerate() {
             let rule = self.rule(0);
-            let has = self.wrappers.option(name).or(rule.number(name)).is_some();
-            if !KNOWN.contains(&&name[..]) || self.wrappers.on_device[..i].contains(name) {
+            let has = self.wrappers().option(name).or(rule.number(name)).is_some();
+            if !KNOWN.contains(&&name[..]) || self.wrappers().on_device[..i].contains(name) {
                 return refuse(format!("on_device[{i}]"), name, format!("one of {}, each once", KNOWN.join(", ")));
             }
             if !has {
@@ -74,7 +74,7 @@ impl Groups {
         }
         for (group, active) in self.list.iter().enumerate() {
             let rule = self.rule(group);
-            for name in self.wrappers.on_device.iter().filter(|name| active.follows(name)) {
+            for name in self.wrappers().on_device.iter().filter(|name| active.follows(name)) {
                 let mut other = rule.boxed();
                 other.option(name).into_iter().for_each(|option| *option = 0.5);
                 if other.constants() != rule.constants() || other.slots() != rule.slots() {
@@ -82,18 +82,18 @@ impl Groups {
                     return refuse("on_device", name, bound);
                 }
             }
-            for name in &self.wrappers.on_device {
+            for name in &self.wrappers().on_device {
                 let number = rule.number(name).unwrap_or(1.0);
                 if number == 0.0 && active.follows(name) && self.schedulers_of(group).any(|(option, _)| option == name)
                 {
                     return refuse(name, 0, "above 0 with a schedule, which multiplies what the device writes");
                 }
             }
-            let batches = Some(self.wrappers.batches());
+            let batches = Some(self.wrappers().batches());
             for t in [1, 2, 3, 10, 1000] {
                 let clock = Clock { group, t, carried: rule.carried(t - 1), started: t > 1, averaged_from: Some(0) };
                 let terms = self.terms(rule, &clock, batches);
-                let point: Vec<f64> = (0..self.wrappers.on_device.len()).map(|i| [0.37, 0.59, 0.83][i % 3]).collect();
+                let point: Vec<f64> = (0..self.wrappers().on_device.len()).map(|i| [0.37, 0.59, 0.83][i % 3]).collect();
                 let found = self.numbers_on_device(rule, &clock, batches, &point);
                 let carries = |option: &str, number| {
                     let mut rule = rule.boxed();
@@ -103,7 +103,7 @@ impl Groups {
                     rule.carried(t)
                 };
                 if let Some(name) =
-                    self.wrappers.on_device.iter().find(|name| carries(name, 0.25) != carries(name, 0.5))
+                    self.wrappers().on_device.iter().find(|name| carries(name, 0.25) != carries(name, 0.5))
                 {
                     return refuse(
                         "on_device",
@@ -119,7 +119,7 @@ impl Groups {
                     let off = (found - line).abs();
                     if off.is_nan() || off > 1e-9 * size {
                         let bound = format!("left to the host for {}: its numbers are no multiples of it", rule.name());
-                        return refuse("on_device", self.wrappers.on_device.join(", "), bound);
+                        return refuse("on_device", self.wrappers().on_device.join(", "), bound);
                     }
                 }
             }

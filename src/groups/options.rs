@@ -149,7 +149,7 @@ impl Groups {
 
     /// Refuses an option that a kernel of the caller's writes.
     pub(super) fn check_of_host(&self, field: &str, value: f64) -> Result<()> {
-        match self.wrappers.on_device.iter().any(|option| option == field) {
+        match self.wrappers().on_device.iter().any(|option| option == field) {
             true => refuse(field, value, "left to the device, which writes it"),
             false => Ok(()),
         }

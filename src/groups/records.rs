@@ -146,7 +146,7 @@ impl Groups {
 
     /// Counts a step of a clock, and gives its numbers.
     pub(crate) fn advance(&self, scheduled: Option<&dyn AnyRule>, clock: &mut Clock, batches: u64) -> Record {
-        if self.wrappers.ema().is_some() {
+        if self.wrappers().ema().is_some() {
             clock.averaged_from.get_or_insert(clock.t);
         }
         clock.t = clock.t.saturating_add(1);
@@ -195,12 +195,12 @@ impl Groups {
             Moving::Rule(_) => ahead || clock.started,
             // A mean that starts at 0 holds nothing before its first step.
             Moving::Wrapper(..) => {
-                let debias = self.wrappers.ema().is_some_and(|ema| ema.debias);
+                let debias = self.wrappers().ema().is_some_and(|ema| ema.debias);
                 clock.averaged_from.is_some() && (!debias || clock.averaged() > 0)
             }
         };
         let t = clock.t.saturating_add(ahead.into()).max(1);
-        let batches = ahead.then(|| self.wrappers.batches());
+        let batches = ahead.then(|| self.wrappers().batches());
         makes.then(|| self.record(scheduled, &mut Clock { t, ..*clock }, batches))
     }
 
@@ -209,7 +209,7 @@ impl Groups {
     pub(super) fn record(&self, scheduled: Option<&dyn AnyRule>, clock: &mut Clock, batches: Option<u64>) -> Record {
         let rule = scheduled.unwrap_or(&*self.list[clock.group].rule);
         let terms = self.terms(rule, clock, batches);
-        Record { terms, ..self.numbers(rule, &self.wrappers, clock, batches) }
+        Record { terms, ..self.numbers(rule, self.wrappers(), clock, batches) }
     }
 
     pub(super) fn numbers(
@@ -222,7 +222,7 @@ impl Groups {
         let ActiveGroup { maximize, lr_initial, .. } = &self.list[clock.group];
         let mut common = Common::new(*maximize, rule.weight_decay(), rule.lr(), *lr_initial);
         common.first = f64::from(batches.is_some() && !clock.started);
-        let wrapped = wrappers.numbers(Moment { t: clock.t, averaged: clock.averaged(), batches });
+        let wrapped = wrappers.numbers(Moment { t: clock.t, averaged: clock.averaged(), batches, seed: wrappers.seed });
         let mut hyper = Vec::new();
         rule.hyper(clock.t, &mut clock.carried, &mut hyper);
         Record { common, wrapped, hyper, terms: vec![] }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{ActiveGroup, Groups, Record, Records};
+use super::{ActiveGroup, Groups, Record, Records, around};
 use crate::error::{Error, Result};
 use crate::lines::Lines;
 use crate::rule::{AnyRule, Common, Numbers, RuleEntry};
@@ -41,6 +41,8 @@ pub(crate) struct SavedGroups {
     wrappers: Map<String, Value>,
     norms: bool,
     on_device: Vec<String>,
+    #[serde(default)]
+    seed: u64,
     /// The top level first.
     groups: Vec<SavedGroup>,
     /// Which group is the second rule, `others`.
@@ -104,9 +106,10 @@ impl Groups {
         let groups = self.list.iter().enumerate().map(|(i, group)| group.save(i)).collect::<Result<_>>()?;
         Ok(SavedGroups {
             optimizer: self.rule(0).name().into(),
-            wrappers: self.wrappers.iter().map(|wrapper| (wrapper.name().into(), wrapper.to_json())).collect(),
-            norms: self.wrappers.norms,
-            on_device: self.wrappers.on_device.clone(),
+            wrappers: self.wrappers().iter().map(|wrapper| (wrapper.name().into(), wrapper.to_json())).collect(),
+            norms: self.wrappers().norms,
+            on_device: self.wrappers().on_device.clone(),
+            seed: self.wrappers().seed,
             groups,
             others: self.others,
         })
@@ -126,6 +129,7 @@ impl Groups {
     ) -> Result<Self> {
         let mut wrappers = Wrappers::default();
         (wrappers.norms, wrappers.on_device) = (saved.norms, saved.on_device.clone());
+        wrappers.seed = saved.seed;
         for (name, value) in &saved.wrappers {
             let Some(entry) = wrappers::ALL.iter().find(|entry| entry.name == name) else {
                 return Err(wrong(name, "is no wrapper of this crate"));
@@ -161,7 +165,8 @@ impl Groups {
         if let Some(others) = saved.others.filter(|&others| others == 0 || others >= list.len()) {
             return Err(wrong("others", format!("is group {others} of {}", list.len())));
         }
-        let groups = Self { list, others: saved.others, of, lines, frozen, wrappers };
+        let formats = tensors.iter().map(|tensor| tensor.dtype).collect();
+        let groups = Self { list, others: saved.others, of, lines, frozen, formats, wrappers: around(wrappers) };
         groups.check_on_device()?;
         Ok(groups)
     }

@@ -52,7 +52,7 @@
 //! [`loss_scale_buffer`](crate::Optimizer::loss_scale_buffer) is one f32 that your backward pass binds. A step whose
 //! gradients overflow is skipped and halves the scale; 2000 good steps in a row double it
 //! ([`LossScale`](crate::LossScale)). The demo trains so, with gradients in f16, in `examples/train_digits/mlp.wgsl`.
-//! How to declare gradients in f16 is on the page [your buffers](super::your_buffers).
+//! How to declare gradients in f16 is on the page [formats](super::formats).
 //!
 //! # Reports
 //!

@@ -43,6 +43,7 @@
 //! | `accumulate` | with [`Accumulate`] | [micro-batches](super::micro_batches) |
 //! | `ema` | with an [`Ema`] | [ema](super::ema) |
 //! | `lookahead` | with a [`Lookahead`] | the same |
+//! | `param_rounding`, `seed` | with a [`ParamRounding`]; [`Config::seed`] | [formats](super::formats) |
 //! | `maximize` | [`Config::maximize`] | a step ascends: the rule sees `-g` |
 //!
 //! [`Config::group`]: crate::Config::group
@@ -58,6 +59,8 @@
 //! [`Accumulate`]: crate::Accumulate
 //! [`Ema`]: crate::Ema
 //! [`Lookahead`]: crate::Lookahead
+//! [`ParamRounding`]: crate::ParamRounding
+//! [`Config::seed`]: crate::Config::seed
 //!
 //! # Matrices
 //!

@@ -5,12 +5,12 @@
 //! can be translated to.
 //!
 //! ```
-//! use wgpu_optim::backend::Access;
+//! use wgpu_optim::backend::{Access, Formats};
 //! use wgpu_optim::shader::{Pages, Skeleton, Values, bindings, compose};
-//! use wgpu_optim::{AdamW, DType, Wrappers};
+//! use wgpu_optim::{AdamW, Wrappers};
 //!
 //! let (rule, wrappers) = (AdamW::default(), Wrappers::default());
-//! let text = compose(&rule, &wrappers, Skeleton::Apply, Values::apart(Access::Vec4, DType::F32));
+//! let text = compose(&rule, &wrappers, Skeleton::Apply, Values::apart(Access::Vec4, Formats::default()));
 //! assert!(text.contains("fn apply("));
 //! for binding in bindings(&rule, &wrappers, Skeleton::Apply, Pages::Apart) {
 //!     println!("{binding:?} at {:?}", binding.place());

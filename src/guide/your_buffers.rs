@@ -60,21 +60,6 @@
 //! # }
 //! ```
 //!
-//! # Gradients in f16
-//!
-//! The optimizer reads gradients in f16 as they are. Say so of each tensor, and make the arena of the gradients for
-//! what [`TensorSpec::grad_spec`](crate::TensorSpec::grad_spec) gives. Slices of such gradients hold two bytes an
-//! element and start at a multiple of 4 bytes; those that start at a multiple of 8 take the fast kernel. Parameters and
-//! state stay in f32.
-//!
-//! ```
-//! use wgpu_optim::{DType, TensorSpec};
-//!
-//! let tensors = [TensorSpec::f32("w1", [784, 128]).with_grad_dtype(DType::F16)];
-//! let of_grads = tensors.each_ref().map(TensorSpec::grad_spec);
-//! assert_eq!([tensors[0].size_bytes(), of_grads[0].size_bytes()], [401_408, 200_704]);
-//! ```
-//!
 //! # Encoding, submitting, undoing
 //!
 //! [`Optimizer::encode`](crate::Optimizer::encode) writes a step into an encoder of yours. You may encode any number of

@@ -131,6 +131,12 @@ pub fn stream(name: &str) -> u64 {
     name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
 }
 
+/// The stream in one word, for a counter with room for no more.
+pub fn short_stream(name: &str) -> u32 {
+    let [low, high] = halves(stream(name));
+    low ^ high
+}
+
 /// Philox 4x32-10: 128 random bits of a counter and a key. Salmon et al. 2011, "Parallel random numbers: as easy as 1,
 /// 2, 3".
 ///

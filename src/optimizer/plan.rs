@@ -61,7 +61,6 @@ impl Optimizer {
         let (params, grads) = (params.into(), Grads::new(grads.into()));
         let present = self.present(&grads);
         let mut accumulates = (0, 0);
-        let wrappers = self.session.groups.wrappers().clone();
         let sums = self.engine.accumulated();
         let of_step = sums.as_ref().map_or(grads.clone(), |sums| Grads::new(Buffers::Arena(sums)));
         if let Some(sums) = &sums {
@@ -75,9 +74,10 @@ impl Optimizer {
         let line_bytes =
             with_lines.filter_map(|i| self.session.groups.lines_of(i)).map(|lines| traffic::line_bytes(&lines));
         let bytes = stepped().map(|i| {
-            let (clock, grad) = (self.session.counts.course.hoped().clock(i), tensors[i].grad_dtype);
+            let (clock, rule) = (self.session.counts.course.hoped().clock(i), self.session.groups.rule_of(i));
             let (t, first) = (clock.t.saturating_add(1), !clock.started);
-            tensors[i].len_elements() * traffic::step_bytes(self.session.groups.rule_of(i), &wrappers, grad, t, first)
+            let wrappers = self.session.groups.wrappers_of(i);
+            tensors[i].len_elements() * traffic::step_bytes(rule, wrappers, tensors[i].formats(), t, first)
         });
         Ok(StepPlan {
             passes: bound.passes + accumulates.0,

@@ -26,9 +26,10 @@ pub(super) fn cut(item: &Item, bounds: Bounds, partial: &mut u64, table: &mut Ta
                 tensor: item.tensor as u64,
                 len: chunk_len.min(len - first),
                 piece: pieces.len() as u64,
-                first,
+                first: start + first,
                 state: state.map_or(0, |place| place.offset / QUAD_BYTES + first / 4 * item.slots),
                 partial: *partial,
+                stream: item.stream.into(),
                 ..Chunk::default()
             };
             let entry = match item.lines {
@@ -115,7 +116,7 @@ pub(super) fn cut_tiles(
             tensor: item.tensor as u64,
             len: high * wide,
             piece: pieces.len() as u64,
-            first: first - piece.first,
+            first,
             width: wide,
             row_sums,
             column_sums,

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 use super::{Bounds, Piece, Place, QUAD_BYTES};
-use crate::tensor::{ALIGNMENT, Access, DType, Pages};
+use crate::codecs::DType;
+use crate::tensor::{ALIGNMENT, Access, Pages};
 use crate::words::{ABSENT, row};
 
 /// The home of a tensor: where its values lie in one step.
@@ -160,9 +161,9 @@ pub fn place(
         let home = homes[piece.tensor]?;
         let of = |place: Place, format: DType| reach(place, piece.access, format, piece, sizes);
         Some([
-            Some(of(home.param, DType::F32)),
-            home.grad.map(|place| of(place, piece.grad_format)),
-            home.out.map(|place| of(place, DType::F32)),
+            Some(of(home.param, piece.formats.param)),
+            home.grad.map(|place| of(place, piece.formats.grad)),
+            home.out.map(|place| of(place, piece.formats.param)),
         ])
     };
     let mut close = |open: &mut Option<(Range<usize>, Bound)>| {
@@ -227,7 +228,8 @@ fn window(
         let mut row = [0; row::LEN];
         let mut set = |reach: Reach, [at, page_at]: [usize; 2]| {
             let (page, offset) = bound.find(reach.span);
-            row[at] = ((reach.start - offset) / reach.size) as u32;
+            // The piece's first element is not the tensor's.
+            row[at] = ((reach.start - offset) / reach.size).wrapping_sub(piece.first) as u32;
             row[page_at] = page as u32;
         };
         set(param, [row::PARAM, row::PARAM_PAGE]);

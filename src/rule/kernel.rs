@@ -6,6 +6,7 @@ use crate::history::{self, Factors, Inner};
 use crate::lines::Lines;
 use crate::parts::{self, Combine, Real};
 use crate::product::Iteration;
+use crate::tensor::Stored;
 use crate::wrapper::{AnyWrapper, WrapperKernel};
 
 numbers! {
@@ -65,6 +66,8 @@ pub struct Step<'a, F> {
     pub params: &'a mut [F],
     /// Gradients.
     pub grads: &'a [F],
+    /// How the new parameters are stored.
+    pub stored: Stored,
     /// The tensor as matrices, where it has them.
     pub lines: Option<Lines>,
     /// Slots of elements, rows and columns, in the order of the rule's `State`; those that are off are empty.
@@ -242,7 +245,7 @@ impl<'a, R: Rule, F: Real> Running<'a, R, F> {
 
     fn pass(&mut self, pass: Pass) {
         let Self { rule, step, h, k, raw, wrapped, loader, sums, line_sums, stored, iteration, of_product, .. } = self;
-        let Step { common: c, params, grads, lines, state, wrappers, .. } = step;
+        let Step { common: c, params, grads, stored: format, lines, state, wrappers, .. } = step;
         match pass {
             Pass::Lines | Pass::FinishLines | Pass::Spread | Pass::Product(_) if params.is_empty() => {}
             Pass::Lines => {
@@ -338,8 +341,11 @@ impl<'a, R: Rule, F: Real> Running<'a, R, F> {
                     }
                 }
                 let first = c.first != F::zero();
-                for Around { wrapper, numbers, slot, .. } in wrappers {
+                for Around { wrapper, numbers, slot, .. } in &mut *wrappers {
                     wrapper.land(numbers, first, &before, params, slot);
+                }
+                for Around { wrapper, numbers, .. } in wrappers {
+                    wrapper.store(numbers, *format, params);
                 }
             }
         }

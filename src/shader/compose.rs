@@ -4,24 +4,27 @@
 //! defaults for the functions that the rule leaves out, the wrappers that have hooks in the walk, the glue, and one
 //! skeleton. Numbers and choices are `override` constants, which the host sets when it makes a pipeline.
 
+use std::collections::BTreeSet;
+
 use super::bindings::declares;
 use super::glue::glue;
 use super::hooks::in_walk;
 use super::values::Values;
 use super::walk::Skeleton;
+use crate::codecs::DType;
 use crate::rule::AnyRule;
-use crate::tensor::{Access, DType, Pages};
+use crate::tensor::{Formats, Pages};
 use crate::wrappers::Wrappers;
 
 /// The whole text of one shader, for parameters and gradients that lie in memory as `values` says.
 pub fn compose(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, values: Values) -> String {
-    let Values { access, grad, pages } = values;
-    let binds_grads = declares(rule, wrappers, skeleton).grads;
+    let Values { access, formats: Formats { param, grad }, pages } = values;
+    let declares = declares(rule, wrappers, skeleton);
     let of_rule = if skeleton.knows_no_rule() { String::new() } else { format!("{} / ", rule.name()) };
     let mut text = format!(
-        "// {of_rule}{} / param f32, {}{}{}. Composed by wgpu-optim {}.\n\n",
+        "// {of_rule}{} / param {param}, {}{}{}. Composed by wgpu-optim {}.\n\n",
         skeleton.name(),
-        if binds_grads { format!("grad {grad}, ") } else { String::new() },
+        if declares.grads { format!("grad {grad}, ") } else { String::new() },
         access.name(),
         match pages {
             Pages::Apart => String::new(),
@@ -36,13 +39,17 @@ pub fn compose(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, valu
     };
     piece(include_str!("../../shaders/parts.wgsl"));
     if !matches!(skeleton, Skeleton::FinishNorms | Skeleton::Decide) {
-        piece(include_str!("../../shaders/codecs/f32.wgsl"));
+        piece(DType::F32.shader());
     }
-    if binds_grads && grad == DType::F16 {
-        piece(include_str!("../../shaders/codecs/f16.wgsl"));
-        if access == Access::Vec4 && pages != Pages::Apart {
-            piece(include_str!("../../shaders/glue/pair_of.wgsl"));
-        }
+    let bound = [(declares.params, param), (declares.grads, grad)];
+    let narrow: BTreeSet<_> = bound.into_iter().filter_map(|(is_bound, format)| is_bound.then_some(format)).collect();
+    let narrow: Vec<_> = narrow.into_iter().filter(|format| format.is_narrow()).collect();
+    if !narrow.is_empty() {
+        piece(include_str!("../../shaders/codecs/halves.wgsl"));
+    }
+    narrow.into_iter().for_each(|format| piece(format.shader()));
+    if declares.grads && values.are_half() {
+        piece(include_str!("../../shaders/glue/pair_of.wgsl"));
     }
     if !skeleton.knows_no_rule() {
         piece(rule.shader());

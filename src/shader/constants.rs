@@ -68,6 +68,7 @@ impl Switches {
                 ("SUM_STATE", sums.state),
                 ("SUM_STORES", sums.stores),
                 ("PRODUCT", sees_product),
+                ("READS", to.reads()),
             ]
             .map(|(name, on)| (name, f64::from(on))),
         );

@@ -7,29 +7,22 @@ use super::bindings::{
     Binding, bindings, block_numbers, declares, element_slots, model_numbers, place_of, tensor_numbers,
 };
 use super::hooks::{hooks, in_walk};
-use super::values::{Values, load_elements, load_four, load_words, page_glue, store_params};
+use super::values::{Values, dither_params, load_elements, load_four, load_words, page_glue, store_params};
 use super::walk::Skeleton;
 use crate::rule::{AnyRule, Common, Extent, Numbers, Slot, Start};
-use crate::tensor::{Access, DType};
 use crate::words::{self, Chunk, LinesOfMatrix, MatrixTile, ModelSums, TensorSums, Tile};
-use crate::wrapper::Decided;
+use crate::wrapper::{AnyWrapper, Decided};
 use crate::wrappers::Wrappers;
 
 /// Declares the bindings and the functions that move elements through them.
 pub(super) fn glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, values: Values) -> String {
     let mut text = String::from("// Glue: bindings, and the way between them and the rule's structs.\n\n");
     let bindings = bindings(rule, wrappers, skeleton, values.pages);
-    let element = match values.access {
-        Access::Vec4 => "vec4<u32>",
-        Access::Scalar => "u32",
-    };
+    let element = values.element("param");
     for &binding in &bindings {
         let (name, element) = match binding {
             Binding::Params => ("params".into(), element),
-            Binding::Grads if values.grad == DType::F16 && values.access == Access::Vec4 => {
-                ("grads".into(), "vec2<u32>")
-            }
-            Binding::Grads => ("grads".into(), element),
+            Binding::Grads => ("grads".into(), values.element("grad")),
             Binding::State => ("states".into(), "vec4<u32>"),
             Binding::Tables => ("tables".into(), "vec4<u32>"),
             Binding::Scratch => ("scratch".into(), "u32"),
@@ -68,6 +61,10 @@ pub(super) fn glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, 
         Skeleton::Sums | Skeleton::Spread | Skeleton::Counts | Skeleton::Apply | Skeleton::Moves => {
             text.push_str(&load_elements("param", values));
             text.push_str(&store_params(values));
+            let draws = |wrapper: &&dyn AnyWrapper| wrapper.shader().contains("dithered(");
+            if in_walk(rule, wrappers, skeleton).iter().any(draws) {
+                text.push_str(&dither_params(values));
+            }
             text.push_str(&state_glue(rule, wrappers, skeleton));
             match declares.grads {
                 true => text.push_str(&load_elements("grad", values)),
@@ -83,6 +80,7 @@ pub(super) fn glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, 
                 let place = place_of(&slots, slot.name).unwrap_or(0);
                 text.push_str(&slot_glue(slot.name, place, matches!(slot.extent, Extent::History(_))));
             }
+            text.push_str(&wrapper_slots(rule, wrappers, skeleton));
         }
         Skeleton::Norms | Skeleton::Accumulate => {
             match declares.params {
@@ -266,7 +264,6 @@ fn state_place(rule: &dyn AnyRule, wrappers: &Wrappers) -> String {
 
 /// Adds the functions that load and store the state.
 fn state_glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton) -> String {
-    let slots = element_slots(rule, wrappers);
     let lanes = ["s0", "s1", "s2", "s3"];
     let pointers = lanes.map(|s| format!("{s}: ptr<function, State>")).join(", ");
     let values = lanes.map(|s| format!("{s}: State")).join(", ");
@@ -315,7 +312,13 @@ fn state_glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton) -> St
             load.push_str("    }\n");
         }
     }
-    let mut text = format!("{place}{load}}}\n\n{store}}}\n\n");
+    format!("{place}{load}}}\n\n{store}}}\n\n{}", wrapper_slots(rule, wrappers, skeleton))
+}
+
+/// Adds the functions that load and store the slots of the wrappers in a walk.
+fn wrapper_slots(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton) -> String {
+    let slots = element_slots(rule, wrappers);
+    let mut text = String::new();
     for wrapper in in_walk(rule, wrappers, skeleton) {
         let slot = wrapper.slot(wrappers.setting(rule)).map(|slot| slot.name);
         if let Some((name, place)) = slot.and_then(|name| Some((name, place_of(&slots, name)?))) {

@@ -23,7 +23,7 @@ struct Hook {
 }
 
 /// The hooks in the order in which a step meets them.
-const HOOKS: [Hook; 12] = {
+const HOOKS: [Hook; 15] = {
     use Skeleton::{Apply, Counts, Decide, FinishCounts, Inner, Lines, Moves, Recall, Spread, Sums};
     [
         Hook {
@@ -92,6 +92,29 @@ const HOOKS: [Hook; 12] = {
                    after: vec4<f32>,\n) -> vec4<f32> {\n    var landed = after;",
             call: "    landed = NAME_landed(chunk, w.NAME, first, q, before, landed);",
             tail: "    return landed;\n}",
+        },
+        Hook {
+            name: "whole",
+            skeletons: &[Sums, Spread, Inner, Recall, Counts, Apply, Moves],
+            head: "// The parameters as the rule sees them.\n\
+                   fn load_whole(chunk: Chunk, first: bool, q: u32) -> vec4<f32> {",
+            call: "    if (!first) {\n        return NAME_whole(chunk, q);\n    }",
+            tail: "    return load_param(chunk, q);\n}",
+        },
+        Hook {
+            name: "kept",
+            skeletons: &[Apply, Moves],
+            head: "fn wrapped_kept(chunk: Chunk, q: u32, p: vec4<f32>) {",
+            call: "    NAME_kept(chunk, q, p);",
+            tail: "}",
+        },
+        Hook {
+            name: "stored",
+            skeletons: &[Apply],
+            head: "fn wrapped_stored(chunk: Chunk, w: Wrapped, q: u32, landed: vec4<f32>) -> vec4<f32> {\n    \
+                   var stored = landed;",
+            call: "    stored = NAME_stored(chunk, w.NAME, q, stored);",
+            tail: "    return stored;\n}",
         },
         Hook {
             name: "skipped",

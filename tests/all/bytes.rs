@@ -9,7 +9,7 @@ use naga::back::{PipelineConstants, pipeline_constants::process_overrides};
 use naga::valid::{FunctionInfo, ModuleInfo};
 use naga::{Block, Expression, Function, Handle, Literal, LocalVariable, Module, ShaderStage, Statement};
 use serde_json::{Value, json};
-use wgpu_optim::backend::Access;
+use wgpu_optim::backend::{Access, Formats};
 use wgpu_optim::rule::AnyRule;
 use wgpu_optim::rules::ALL;
 use wgpu_optim::shader::{Switches, Values, Walk, compose};
@@ -45,7 +45,7 @@ fn truth(module: &Module, function: &Function, known: &Known, condition: Handle<
 
 impl Traffic<'_> {
     /// Bytes of each element that a step of this rule reads and writes, by its walks' texts.
-    fn of_step(what: &str, rule: &dyn AnyRule, grad: DType) -> u64 {
+    fn of_step(what: &str, rule: &dyn AnyRule, formats: Formats) -> u64 {
         let wrappers = Wrappers::default();
         let switches =
             Switches { l2: matches!(rule.weight_decay(), WeightDecay::L2(_)), lanes: 256, ..Switches::default() };
@@ -55,7 +55,7 @@ impl Traffic<'_> {
                 return 0;
             }
             let (module, info) =
-                parse(what, &compose(rule, &wrappers, walk.skeleton, Values::apart(Access::Vec4, grad)));
+                parse(what, &compose(rule, &wrappers, walk.skeleton, Values::apart(Access::Vec4, formats)));
             let constants = switches.constants(rule, &wrappers, walk).into_iter();
             let constants: PipelineConstants = constants.map(|(name, value)| (name.to_string(), value)).collect();
             let entry = Some((ShaderStage::Compute, walk.skeleton.entry()));
@@ -183,14 +183,15 @@ fn the_plan_has_the_bytes_of_the_texts_and_their_walks() {
     let mut counted = BTreeMap::new();
     for (what, rule) in &rules {
         for (tensors, matrices) in shapes().into_iter().zip([true, false]) {
-            for dtype in [DType::F32, DType::F16] {
-                let what = format!("{what}, matrices: {matrices}, gradients in {dtype}");
-                let tensors: Vec<_> = tensors.iter().map(|tensor| tensor.clone().with_grad_dtype(dtype)).collect();
+            for (param, grad) in [(DType::F32, DType::F32), (DType::F32, DType::F16), (DType::Bf16, DType::Bf16)] {
+                let what = format!("{what}, matrices: {matrices}, parameters in {param}, gradients in {grad}");
+                let store = |tensor: &TensorSpec| tensor.clone().with_dtype(param).with_grad_dtype(grad);
+                let tensors: Vec<_> = tensors.iter().map(store).collect();
                 let elements: u64 = tensors.iter().map(TensorSpec::len_elements).sum();
                 let form = rule.for_matrices().filter(|_| matrices).unwrap_or_else(|| rule.clone());
                 // Two walks go over a history, a loop over the pairs each; the text counts for one pair.
                 let of_pairs = form.history().map_or(0, |pairs| 2 * 2 * 4 * (pairs as u64 - 1));
-                let bytes = Traffic::of_step(&what, &*form, dtype) + of_pairs;
+                let bytes = Traffic::of_step(&what, &*form, Formats { param, grad }) + of_pairs;
                 let walks = Walk::of_step(&*form, &Wrappers::default()).len();
                 let plan = plan(&gpu, Config::from(rule.clone()), &tensors).unwrap();
                 let found = (plan.bytes, plan.passes, plan.windows, plan.dispatches);

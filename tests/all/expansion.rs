@@ -8,7 +8,7 @@ use crate::languages::{parse, write_all};
 use naga::back::{PipelineConstants, pipeline_constants::process_overrides};
 use naga::valid::ModuleInfo;
 use naga::{Module, ShaderStage, StorageAccess, TypeInner};
-use wgpu_optim::backend::{Access, Common};
+use wgpu_optim::backend::{Access, Common, Formats};
 use wgpu_optim::rule::{AnyRule, Move, Numbers};
 use wgpu_optim::rules::{self, ALL};
 use wgpu_optim::shader::{self, Pages, Skeleton, Switches, Values, Walk, compose};
@@ -17,7 +17,14 @@ use wgpu_optim::wrappers::{self, Moving};
 use wgpu_optim::{DType, Wrappers};
 
 const ACCESSES: [Access; 2] = [Access::Vec4, Access::Scalar];
-const FORMATS: [DType; 2] = [DType::F32, DType::F16];
+
+/// Formats of parameters and gradients: each format in each place, and both of 16 bits.
+const FORMATS: [Formats; 4] = [
+    Formats { param: DType::F32, grad: DType::F32 },
+    Formats { param: DType::F32, grad: DType::F16 },
+    Formats { param: DType::F16, grad: DType::Bf16 },
+    Formats { param: DType::Bf16, grad: DType::F32 },
+];
 
 /// What is wrapped around every rule, and what it is called: nothing, the first case of every wrapper, and the same
 /// without micro-batches, since gradients are divided by the loss scale elsewhere with them.
@@ -50,7 +57,7 @@ struct Shader {
 fn shaders() -> Vec<Shader> {
     let mut shaders: Vec<Shader> = Vec::new();
     let mut places = HashMap::new();
-    let reads = ACCESSES.iter().flat_map(|&access| FORMATS.map(|grad| (access, grad)));
+    let reads = ACCESSES.iter().flat_map(|&access| FORMATS.map(|formats| (access, formats)));
     let walks: Vec<_> =
         Skeleton::ALL.iter().flat_map(|&skeleton| reads.clone().map(move |read| (skeleton, read))).collect();
     for row in ALL {
@@ -58,14 +65,20 @@ fn shaders() -> Vec<Shader> {
             let for_matrices = rule.for_matrices().map(|rule| (format!("{}/{case}, matrices", row.name), rule));
             [(format!("{}/{case}", row.name), rule)].into_iter().chain(for_matrices)
         };
-        for (case, rule) in (row.cases)().into_iter().flat_map(forms) {
+        for (n, (case, rule)) in (row.cases)().into_iter().flat_map(forms).enumerate() {
             let alone = if row.name == ALL[0].name { alone() } else { vec![] };
             let every = wraps().map(|(name, wrappers)| (name.to_string(), wrappers));
             let wraps =
                 every.into_iter().chain(alone).flat_map(|wrap| walks.iter().map(move |walk| (wrap.clone(), walk)));
-            for ((wrapped, around), &(skeleton, (access, grad))) in wraps {
+            for ((wrapped, around), &(skeleton, (access, formats))) in wraps {
+                let around = around.of_format(formats.param);
                 let is_decided = skeleton.knows_no_rule() && skeleton != Skeleton::Accumulate;
                 let counts = matches!(skeleton, Skeleton::Counts | Skeleton::FinishCounts);
+                // How parameters are stored is the same for all rules: the first is taken in everything, others alone.
+                let is_first = row.name == ALL[0].name || n == 0 && wrapped.is_empty();
+                if formats.param != DType::F32 && !is_first {
+                    continue;
+                }
                 let of_history = matches!(
                     skeleton,
                     Skeleton::Inner | Skeleton::FinishInner | Skeleton::Recursion | Skeleton::Recall
@@ -76,8 +89,9 @@ fn shaders() -> Vec<Shader> {
                 {
                     continue;
                 }
-                let text = compose(&*rule, &around, skeleton, Values::apart(access, grad));
-                let walk = format!("{}, {}, gradients in {grad}{wrapped}", skeleton.name(), access.name());
+                let text = compose(&*rule, &around, skeleton, Values::apart(access, formats));
+                let Formats { param, grad } = formats;
+                let walk = format!("{}, {}, {param} and {grad}{wrapped}", skeleton.name(), access.name());
                 let place = *places.entry(text).or_insert_with_key(|text| {
                     let (module, info) = parse(&format!("{case}, {walk}"), text);
                     shaders.push(Shader { walk, skeleton, around, cases: vec![], module, info });
@@ -222,8 +236,8 @@ fn only_the_glue_declares_bindings() {
 }
 
 /// `<rule>.<skeleton>.<access>.wgsl` is the text for the rule's default options, within all wrappers where the walk is
-/// theirs alone; `.f16` behind the access is for gradients in that format. To keep another text, add an empty file of
-/// its name.
+/// theirs alone; behind the access, `.f16` is for gradients in that format, and `.bf16-f16` for parameters in the first
+/// and gradients in the second. To keep another text, add an empty file of its name.
 #[test]
 fn texts_are_those_in_the_folder() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/expansion");
@@ -235,12 +249,12 @@ fn texts_are_those_in_the_folder() {
     files.sort();
     for file in files {
         let name = file.file_name().and_then(|name| name.to_str()).expect("a name of letters");
-        let (rule, skeleton, access, grad) = composed_for(name, &wraps()[1].1);
-        kept.extend([skeleton.name(), access.name(), grad.name()]);
+        let (rule, skeleton, access, formats) = composed_for(name, &wraps()[1].1);
+        kept.extend([skeleton.name(), access.name(), formats.param.name(), formats.grad.name()]);
         let [(_, plain), (_, all), _] = wraps();
         let wraps_alone = matches!(skeleton, Skeleton::Counts | Skeleton::FinishCounts);
         let around = if skeleton.knows_no_rule() || wraps_alone { &all } else { &plain };
-        let text = compose(&*rule, around, skeleton, Values::apart(access, grad));
+        let text = compose(&*rule, around, skeleton, Values::apart(access, formats));
         if update {
             std::fs::write(&file, text).expect("writable");
         } else if std::fs::read_to_string(&file).expect("readable") != text {
@@ -253,27 +267,31 @@ fn texts_are_those_in_the_folder() {
          read the difference with `git diff tests/expansion`, and commit it.",
         wrong.join(", ")
     );
-    let all =
-        Skeleton::ALL.map(Skeleton::name).into_iter().chain(ACCESSES.map(Access::name)).chain(FORMATS.map(DType::name));
+    let all = Skeleton::ALL
+        .map(Skeleton::name)
+        .into_iter()
+        .chain(ACCESSES.map(Access::name))
+        .chain(DType::ALL.map(DType::name));
     let missing: Vec<_> = all.filter(|name| !kept.contains(name)).collect();
     assert!(missing.is_empty(), "tests/expansion/ keeps no text of {}", missing.join(", "));
 }
 
-fn composed_for(file: &str, around: &Wrappers) -> (Box<dyn AnyRule>, Skeleton, Access, DType) {
+fn composed_for(file: &str, around: &Wrappers) -> (Box<dyn AnyRule>, Skeleton, Access, Formats) {
     let parts: Vec<_> = file.split('.').collect();
-    let (rule, skeleton, access, grad) = match parts[..] {
+    let (rule, skeleton, access, formats) = match parts[..] {
         [rule, skeleton, access, "wgsl"] => (rule, skeleton, access, "f32"),
-        [rule, skeleton, access, grad, "wgsl"] => (rule, skeleton, access, grad),
-        _ => panic!("{file} is not RULE.SKELETON.ACCESS.wgsl or RULE.SKELETON.ACCESS.FORMAT.wgsl"),
+        [rule, skeleton, access, formats, "wgsl"] => (rule, skeleton, access, formats),
+        _ => panic!("{file} is not RULE.SKELETON.ACCESS.wgsl or RULE.SKELETON.ACCESS.FORMATS.wgsl"),
     };
+    let (param, grad) = formats.split_once('-').unwrap_or(("f32", formats));
     let row = rules::find(rule).unwrap_or_else(|| panic!("{file}: there is no rule {rule}"));
     let skeleton = Skeleton::ALL.into_iter().find(|known| known.name() == skeleton);
     let access = ACCESSES.into_iter().find(|known| known.name() == access);
     let (skeleton, access) = skeleton.zip(access).unwrap_or_else(|| panic!("{file}: no such skeleton or access"));
-    let grad =
-        FORMATS.into_iter().find(|known| known.name() == grad).unwrap_or_else(|| panic!("{file}: no such format"));
+    let [param, grad] =
+        [param, grad].map(|name| DType::find(name).unwrap_or_else(|| panic!("{file}: no format {name}")));
     let rule = (row.default)();
     let walks = |rule: &dyn AnyRule| Walk::of_step(rule, around).into_iter().any(|walk| walk.skeleton == skeleton);
     let for_matrices = rule.for_matrices().filter(|for_matrices| walks(&**for_matrices) && !walks(&*rule));
-    (for_matrices.unwrap_or(rule), skeleton, access, grad)
+    (for_matrices.unwrap_or(rule), skeleton, access, Formats { param, grad })
 }

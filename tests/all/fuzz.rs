@@ -7,7 +7,7 @@ use ndarray::ArrayD;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
-use wgpu_optim::{Arena, Config, Error, Gpu, Group, Optimizer, Reference, Slice, TensorSpec};
+use wgpu_optim::{Arena, Config, DType, Error, Gpu, Group, Optimizer, Reference, Slice, TensorSpec};
 
 /// How many random moves one configuration makes.
 const MOVES: usize = 120;
@@ -46,7 +46,17 @@ fn configs() -> Vec<serde_json::Value> {
             "clip": {"global_norm": 2}, "ema": {"decay": 0.9}}),
         json!({"optimizer": "normuon", "others": {"optimizer": "lion"}, "loss_scale": scale, "accumulate": 2,
             "lookahead": {"k": 3, "alpha": 0.4}}),
+        json!({"optimizer": "adamw", "param_rounding": "master", "loss_scale": scale, "ema": {"decay": 0.9},
+            "lookahead": {"k": 3, "alpha": 0.4}}),
+        json!({"optimizer": "sgd", "momentum": 0.8, "form": "velocity", "nesterov": "look_ahead",
+            "param_rounding": "master", "skip_nonfinite": true, "ema": {"decay": 0.5}}),
+        json!({"optimizer": "schedule_free", "param_rounding": "stochastic", "seed": 7, "loss_scale": scale}),
     ]
+}
+
+/// How tensors are stored: in 16 bits where the configuration says how these are rounded.
+fn format_of(config: &serde_json::Value) -> DType {
+    if config.get("param_rounding").is_some() { DType::Bf16 } else { DType::F32 }
 }
 
 struct Fuzz {
@@ -79,7 +89,9 @@ struct Counts {
 
 impl Fuzz {
     fn new(gpu: &Gpu, config: &serde_json::Value, seed: u64) -> Self {
-        let tensors = [TensorSpec::f32("w0", [7, 300]), TensorSpec::f32("b0", [5])];
+        let format = format_of(config);
+        let tensors = [TensorSpec::f32("w0", [7, 300]), TensorSpec::f32("b0", [5])]
+            .map(|tensor| tensor.with_dtype(format).with_grad_dtype(format));
         let config = Config::from_value(config.clone()).expect("a good configuration");
         let mut fuzz = Self {
             gpu: gpu.clone(),
@@ -102,6 +114,7 @@ impl Fuzz {
             let list = std::slice::from_ref(tensor);
             let arenas = [(); 3].map(|()| Arena::new(&self.gpu, list).expect("an arena"));
             let values = twin::noise(&mut self.rng, tensor.len_elements() as usize);
+            let values = tensor.dtype.decode(&tensor.dtype.encode(&values));
             arenas[0].write(&tensor.name, &values).expect("as many values as elements");
             self.values.push(ArrayD::from_shape_vec(tensor.shape.clone(), values).expect("as many values"));
             self.arenas.push(arenas);
@@ -124,6 +137,8 @@ impl Fuzz {
                 let at = self.rng.random_range(0..values.len());
                 values[at] = [f32::NAN, f32::INFINITY, -1e30][self.rng.random_range(0..3)];
             }
+            let format = self.tensors[i].grad_dtype;
+            let values = format.decode(&format.encode(&values));
             self.arenas[i][1].write(&self.tensors[i].name, &values).expect("as many values as elements");
             let array = ArrayD::from_shape_vec(self.tensors[i].shape.clone(), values).expect("as many values");
             grads.push((!absences || !self.chance(2)).then_some(array));
@@ -199,7 +214,9 @@ impl Fuzz {
                 }
             }
             1 if between && self.tensors.len() < TENSORS => {
+                let format = self.tensors[0].dtype;
                 let tensor = TensorSpec::f32(format!("x{i}"), [self.rng.random_range(1..2000), 3]);
+                let tensor = tensor.with_dtype(format).with_grad_dtype(format);
                 self.done.push(format!("add {tensor:?}"));
                 let list = [tensor];
                 if !self.one_rate && self.chance(2) {

@@ -29,6 +29,7 @@ mod expansion;
 #[cfg(feature = "gpu")]
 mod faults;
 #[cfg(feature = "gpu")]
+mod formats;
 mod fuzz;
 #[cfg(feature = "gpu")]
 mod golden;

@@ -18,20 +18,21 @@ fn every_case_matches_the_reference() {
     }
 }
 
-/// Gradients of other formats, by the vec4 and the scalar kernel.
+/// Gradients and parameters of other formats, by the vec4 and the scalar kernel.
 #[test]
-fn f16_gradients_match() {
-    let Some(gpu) = gpu("gradients in f16", 2 * ALL.len()) else { return };
-    let in_f16 = |tensors: Vec<TensorSpec>| {
-        tensors.into_iter().map(|tensor| tensor.with_grad_dtype(DType::F16)).collect::<Vec<_>>()
-    };
-    let (all, fours) = (in_f16(all_tensors()), in_f16(fours()));
-    for row in ALL {
+fn every_format_matches() {
+    let pairs = [(DType::F32, DType::F16), (DType::F16, DType::Bf16), (DType::Bf16, DType::F32)];
+    let Some(gpu) = gpu("formats", pairs.len() * ALL.len()) else { return };
+    for (row, (param, grad)) in ALL.iter().flat_map(|row| pairs.map(|pair| (row, pair))) {
+        let store = |tensors: Vec<TensorSpec>| {
+            tensors.into_iter().map(|tensor| tensor.with_dtype(param).with_grad_dtype(grad)).collect::<Vec<_>>()
+        };
+        let (all, fours) = (store(all_tensors()), store(fours()));
         let loud = (row.cases)().into_iter().rev().find(|(case, _)| *case != "default").expect("one is loud");
         for (case, rule) in [("default", (row.default)()), loud] {
             let config = Config::from(rule);
             let mut worst = Worst::default();
-            let what = format!("{}/{case} with gradients in f16", row.name);
+            let what = format!("{}/{case} with parameters in {param} and gradients in {grad}", row.name);
             worst.join(Parity::new(&gpu, &config, &all, 8).run(&what, 2));
             let mut odd = Parity::new(&gpu, &config, &all, 9).midway(1000).at_odd_words();
             assert_eq!(odd.count_scalar(), all.len(), "{what}");
@@ -43,18 +44,22 @@ fn f16_gradients_match() {
 }
 
 #[test]
-fn gradients_of_both_formats_match_in_one_optimizer() {
+fn all_formats_match_in_one_optimizer() {
     let Some(gpu) = gpu("mixed formats", ALL.len()) else { return };
-    let mixed = |(i, tensor): (usize, TensorSpec)| if i % 2 == 0 { tensor.with_grad_dtype(DType::F16) } else { tensor };
-    let tensors: Vec<_> = all_tensors().into_iter().enumerate().map(mixed).collect();
+    let tensors: Vec<_> = all_tensors().into_iter().enumerate().map(of_all_formats).collect();
     for row in ALL {
         let mut worst = Worst::default();
-        let what = format!("{} with gradients of both formats", row.name);
+        let what = format!("{} with tensors of all formats", row.name);
         let config = Config::from((row.default)());
         worst.join(Parity::new(&gpu, &config, &tensors, 11).run(&what, 2));
         worst.join(Parity::new(&gpu, &config, &tensors, 12).at_odd_words().run(&what, 1));
         say(&format!("parity {what}: worst {} ulp", worst.ulps));
     }
+}
+
+/// A tensor with one of the pairs of formats, by its place.
+fn of_all_formats((i, tensor): (usize, TensorSpec)) -> TensorSpec {
+    tensor.with_dtype(DType::ALL[i % 3]).with_grad_dtype(DType::ALL[(i + i / 3) % 3])
 }
 
 #[test]
@@ -63,17 +68,26 @@ fn every_wrapper_matches_around_every_rule() {
         wrappers::ALL.iter().flat_map(|entry| (entry.cases)().into_iter().map(|case| (entry.name, case))).collect();
     let Some(gpu) = gpu("wrappers", cases.len() * ALL.len()) else { return };
     let list = tensors(&[1, 5, 1030, 9001]);
+    let formats = [(DType::Bf16, DType::Bf16), (DType::F16, DType::F32), (DType::Bf16, DType::F16)];
+    let mixed = || list.iter().zip(formats).map(|(t, (p, g))| t.clone().with_dtype(p).with_grad_dtype(g));
+    let mixed: Vec<_> = mixed().chain([list[3].clone()]).collect();
     for (name, (case, wrapper)) in cases {
         let (mut worst, mut refused) = (Worst::default(), vec![]);
         for row in ALL {
             let config = Config::from((row.default)()).wrap(wrapper.clone());
-            if config.groups(&fitting(&config, &list)).is_err() {
+            if config.groups(&fitting(&config, &mixed)).is_err() {
                 refused.push(row.name);
                 continue;
             }
             let what = format!("{} in {name} {case}", row.name);
-            worst.join(Parity::new(&gpu, &config, &list, 6).run(&what, 6));
-            worst.join(Parity::new(&gpu, &config, &list, 7).midway(1000).run(&what, 3));
+            // What is of 16 bits alone does nothing around f32, and is refused there.
+            if config.groups(&fitting(&config, &list)).is_ok() {
+                worst.join(Parity::new(&gpu, &config, &list, 6).run(&what, 6));
+                worst.join(Parity::new(&gpu, &config, &list, 7).midway(1000).run(&what, 3));
+            }
+            let what = format!("{what}, all formats");
+            worst.join(Parity::new(&gpu, &config, &mixed, 8).run(&what, 6));
+            worst.join(Parity::new(&gpu, &config, &mixed, 9).midway(1000).run(&what, 3));
         }
         say(&format!(
             "parity of {name} {case} around {} rules: worst {} ulp; refused: {refused:?}",

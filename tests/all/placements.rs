@@ -24,12 +24,12 @@ fn configs() -> Vec<Config> {
     .into()
 }
 
-/// The tensors, every third with gradients in f16 and every fourth a matrix.
+/// The tensors, in all pairs of formats, and every fourth a matrix.
 fn list() -> Vec<TensorSpec> {
     let shape = |(i, &len): (usize, &usize)| {
         let shape = if i % 4 == 3 && len % 4 == 0 { vec![len / 4, 4] } else { vec![len] };
-        let tensor = TensorSpec::f32(format!("t{i}"), shape);
-        if i % 3 == 2 { tensor.with_grad_dtype(DType::F16) } else { tensor }
+        let [param, grad] = [i / 3, i].map(|n| DType::ALL[n % 3]);
+        TensorSpec::f32(format!("t{i}"), shape).with_dtype(param).with_grad_dtype(grad)
     };
     LENS.iter().enumerate().map(shape).collect()
 }
@@ -144,10 +144,7 @@ impl<'a> Rooms<'a> {
 
     /// Writes values in their format, and no byte beside them.
     fn write(&self, room: Room, dtype: DType, values: &[f32]) {
-        let mut bytes: Vec<u8> = match dtype {
-            DType::F16 => values.iter().flat_map(|&value| half::f16::from_f32(value).to_le_bytes()).collect(),
-            _ => bytemuck::cast_slice(values).to_vec(),
-        };
+        let mut bytes = dtype.encode(values);
         bytes.resize(bytes.len().next_multiple_of(4), 0xff);
         if !bytes.is_empty() {
             self.gpu.queue().write_buffer(&self.buffers[room.buffer], room.offset, &bytes);
@@ -190,7 +187,7 @@ fn laid_out(gpu: &Gpu, config: &Config, values: &Values, layout: Layout) -> Bits
     let mut optimizer = Optimizer::new(gpu, &list, config.clone()).unwrap();
     let write = |rooms: &Rooms, places: &[Room], all: &[Vec<f32>], grads: bool| {
         for ((tensor, &room), values) in list.iter().zip(places).zip(all) {
-            rooms.write(room, if grads { tensor.grad_dtype } else { DType::F32 }, values);
+            rooms.write(room, if grads { tensor.grad_dtype } else { tensor.dtype }, values);
         }
     };
     write(&rooms, &params, &values.params, false);
@@ -210,8 +207,11 @@ fn laid_out(gpu: &Gpu, config: &Config, values: &Values, layout: Layout) -> Bits
         }
     }
     let words: Vec<Vec<f32>> = rooms.buffers.iter().map(|buffer| read(gpu, Slice::all(buffer))).collect();
-    let of = |room: &Room| bits(&words[room.buffer][room.offset as usize / 4..][..room.size as usize / 4]);
-    params.iter().map(of).collect()
+    let of = |(tensor, room): (&TensorSpec, &Room)| {
+        let bytes: &[u8] = bytemuck::cast_slice(&words[room.buffer]);
+        bits(&tensor.dtype.decode(&bytes[room.offset as usize..][..room.size as usize]))
+    };
+    list.iter().zip(&params).map(of).collect()
 }
 
 /// Devices that bind so many buffers at once, as far as the adapter does.

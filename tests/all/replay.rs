@@ -6,6 +6,7 @@ use std::process::{Command, Output};
 use std::sync::LazyLock;
 use std::time::SystemTime;
 
+use crate::common::twin::bound;
 use half::f16;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use tempfile::TempDir;
@@ -155,6 +156,34 @@ fn gradients_in_f16_are_rounded_alike_everywhere() {
     if crate::common::gpu("replay in f16", 1).is_some() {
         assert_passes(&run.replay(&["--grad-format", "f16"]));
     }
+}
+
+#[test]
+fn parameters_of_16_bits_are_rounded_alike_everywhere() {
+    let run = Run::of("adamw");
+    run.replay(&["--on", "cpu"]);
+    let in_f32 = run.out();
+    let mut seen = vec![];
+    for format in ["f16", "bf16", "bf16_stochastic", "bf16_master"] {
+        let options = ["--param-format", format, "--grad-format", "bf16"];
+        // What f32 makes of the gradients is farther away than the tolerance of f32.
+        assert_eq!(run.replay(&[&["--on", "cpu"][..], &options].concat()).status.code(), Some(1));
+        let out = run.out();
+        let params = |out: &Entries| -> Vec<u8> {
+            out.iter().filter(|(key, _)| key.starts_with("param.")).flat_map(|(_, entry)| entry.2.clone()).collect()
+        };
+        let bytes = params(&out);
+        assert_eq!(bytes.len(), params(&in_f32).len());
+        // What is written is decoded to f32: of bf16 the lower half is 0.
+        let lower = bytes.chunks_exact(4).all(|number| number[..2] == [0, 0]);
+        assert_eq!(lower, format != "f16");
+        if crate::common::gpu("replay in 16 bits", 1).is_some_and(|gpu| bound(&gpu) == 0.0) {
+            assert_eq!(run.replay(&options).status.code(), Some(1));
+            assert!(run.out() == out, "{format}: the GPU writes other bits than the CPU");
+        }
+        seen.push(bytes);
+    }
+    assert!(seen[0] != seen[1] && seen[1] != seen[2] && seen[1] != seen[3]);
 }
 
 #[test]

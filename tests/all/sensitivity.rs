@@ -8,14 +8,14 @@ use std::sync::Arc;
 use crate::common::twin::{Parity, bound, tensors};
 use crate::common::{gpu, say};
 use serde_json::{Map, Value};
-use wgpu_optim::backend::{Access, Common, Kernel, Step};
+use wgpu_optim::backend::{Access, Common, Formats, Kernel, Step};
 use wgpu_optim::rule::{AnyRule, Carried, Move, Names, Numbers, Pass, RuleEntry, Slot, WeightDecay};
 use wgpu_optim::rules::ALL;
 use wgpu_optim::shader::{Values, Walk, compose};
 use wgpu_optim::wrappers::{self, Moving};
 use wgpu_optim::{
-    Accumulate, AdaptiveClip, Arena, Clip, Config, DType, Ema, Error, Gpu, Group, Lookahead, LossScale, Result,
-    SkipNonfinite, TensorSpec, Together, Tuning, Wrappers, encode_together,
+    Accumulate, AdaptiveClip, Arena, Clip, Config, DType, Ema, Error, Gpu, Group, Lookahead, LossScale, ParamRounding,
+    Result, SkipNonfinite, TensorSpec, Together, Tuning, Wrappers, encode_together,
 };
 
 type Edit = Arc<dyn Fn(String) -> String + Send + Sync>;
@@ -173,7 +173,10 @@ fn judge(gpu: &Gpu, config: &Config) -> Verdict {
 
 /// The same of what is wrapped around a rule: with bad gradients, missing ones, and swaps with the mean.
 fn judge_around(gpu: &Gpu, config: &Config) -> Verdict {
-    let list = tensors(&[5, 1026, 9001]);
+    let mut list = tensors(&[5, 1026, 9001]);
+    if config.wrappers().get::<ParamRounding>().is_some() {
+        list.iter_mut().for_each(|tensor| tensor.dtype = DType::Bf16);
+    }
     let differs = |mut twin: Parity| {
         (0..8).any(|i| {
             // A look-ahead must know of it.
@@ -203,7 +206,7 @@ fn judge_around(gpu: &Gpu, config: &Config) -> Verdict {
             twin.params.write("t1", &values).expect("as many values as elements");
         }
         // NaN is in no norm of parameters; numbers behind an end would be.
-        for tensor in &list {
+        for tensor in list.iter().filter(|tensor| tensor.dtype == DType::F32) {
             let slice = twin.params.slice(&tensor.name).expect("a known tensor");
             let padding = vec![1e3f32; (slice.size as usize / 4).next_multiple_of(4) - slice.size as usize / 4];
             gpu.queue().write_buffer(slice.buffer, slice.offset + slice.size, bytemuck::cast_slice(&padding));
@@ -290,7 +293,8 @@ fn wrapped(edit: &Edit) -> Vec<Config> {
         first().wrap(scale).wrap(Clip::Value(0.5)).wrap(mean).wrap(lookahead),
         first().wrap(SkipNonfinite(true)).wrap(Clip::GlobalNorm(1.0)).wrap(mean_of_0),
         first().wrap(scale).wrap(Accumulate(2)).wrap(mean),
-        broken(looks).wrap(SkipNonfinite(true)).maximize(true),
+        broken(looks.clone()).wrap(SkipNonfinite(true)).maximize(true),
+        broken(looks).wrap(SkipNonfinite(true)).wrap(ParamRounding::Master).wrap(mean),
         first().wrap(SkipNonfinite(true)).wrap(Clip::Adaptive(AdaptiveClip { clip: 1e-4, eps: 1e-3 })),
         first().wrap(Clip::Sign(5.0)).norms(true),
         first().wrap(Clip::TensorNorm(1.0)).on_device(["lr", "clip"]),
@@ -406,7 +410,7 @@ fn texts_of(row: &RuleEntry) -> Vec<String> {
     let walks = |rule: Box<dyn AnyRule>| {
         let moves = rule.moves().iter().map(|&to| Walk::of_move(Moving::Rule(to)));
         let walks: Vec<_> = Walk::of_step(&*rule, &Wrappers::default()).into_iter().chain(moves).collect();
-        let read = Values::apart(Access::Vec4, DType::F32);
+        let read = Values::apart(Access::Vec4, Formats::default());
         walks.into_iter().map(move |walk| compose(&*rule, &Wrappers::default(), walk.skeleton, read))
     };
     let mut texts: Vec<_> = (row.cases)().into_iter().flat_map(|(_, rule)| forms(rule)).flat_map(walks).collect();
@@ -456,6 +460,7 @@ fn a_dropped_statement_around_rules_is_noticed() {
         include_str!("../../shaders/skeletons/accumulate.wgsl"),
         include_str!("../../shaders/skeletons/counts.wgsl"),
         include_str!("../../shaders/skeletons/finish_counts.wgsl"),
+        include_str!("../../shaders/wrappers/param_rounding_master.wgsl"),
     ];
     break_skeletons("what is around rules", &pieces, true);
 }

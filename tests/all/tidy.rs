@@ -7,7 +7,7 @@ use std::path::Path;
 
 /// Modules from the ground up. A module uses those of lower floors, and of its own only [`NEIGHBOURS`].
 const FLOORS: [&[&str]; 12] = [
-    &["error", "tensor", "words", "parts", "lines", "product", "history", "decay"],
+    &["error", "codecs", "tensor", "words", "parts", "lines", "product", "history", "decay"],
     &["rule", "rule/*", "wrapper", "options", "schedule", "schedule/*", "init", "init/*"],
     &["control"],
     &["wrappers", "wrappers/*"],
@@ -30,6 +30,7 @@ const NEIGHBOURS: &[(&str, &str, &[&str])] = &[
     ("wrapper", "rule", &[]),
     ("wrappers", "wrappers/*", &[]),
     ("tensor", "error", &[]),
+    ("tensor", "codecs", &["DType"]),
     ("words", "tensor", &["ALIGNMENT", "BLOCK"]),
     ("parts", "tensor", &["BLOCK"]),
     ("lines", "tensor", &["TensorSpec"]),

@@ -41,7 +41,7 @@ fn angle(y: f32, x: f32) -> f32 {
     return select(part_of_quarter, -part_of_quarter, y < 0.0);
 }
 
-// f32 in words of 32 bits.
+// f32, a word of 32 bits an element.
 
 fn decode_f32(words: vec4<u32>) -> vec4<f32> {
     return bitcast<vec4<f32>>(words);
@@ -156,6 +156,8 @@ override PRODUCT: bool = false; // the walk comes behind products and sees what 
 // Where a move outside a step leads: 0 to the look-ahead, 1 to evaluation, 2 back to training; higher ones are those of
 // wrappers.
 override MOVE: u32 = 0u;
+// On where a move writes something else than the parameters to what is bound in their place.
+override READS: bool = false;
 const TO_LOOK_AHEAD: u32 = 0u;
 const TO_TRAINING: u32 = 2u;
 
@@ -230,8 +232,8 @@ const DISPATCH_ROWS: u32 = 2u; // Where the row of piece 0 would stand, counted 
 const DISPATCH_STEP: u32 = 3u; // Where the words of the step stand, counted from this dispatch's words.
 const DISPATCH_WORDS: u32 = 4u;
 
-const ROW_PARAM: u32 = 0u; // How many elements of the page come before the parameters.
-const ROW_GRAD: u32 = 1u; // How many elements of the page come before the gradients.
+const ROW_PARAM: u32 = 0u; // Elements before the tensor's parameters, modulo 2^32: the page need not hold the tensor's first.
+const ROW_GRAD: u32 = 1u; // Elements before its gradients, likewise.
 const ROW_WORDS: u32 = 2u;
 
 // A rectangle of a matrix, or several whole matrices where these are small. One workgroup takes it.
@@ -239,7 +241,7 @@ struct Tile {
     tensor: u32, // the tensor's place in the list
     len: u32, // how many elements the tile has
     piece: u32, // the piece of the tensor that the tile belongs to
-    first: u32, // how many elements of the piece come before the tile's first
+    first: u32, // elements of the tensor before the first
     width: u32, // how many elements of a row lie in the tile
     row_sums: u32, // where the sums over rows go: to the bound lines where matrices are small, else as shares to scratch
     column_sums: u32, // where the sums over columns go, likewise
@@ -247,9 +249,9 @@ struct Tile {
     rows: u32, // rows of a matrix
     columns: u32, // columns of a matrix
     product: u32, // where the last product has the first element's place in the bound work buffer
-    param: u32, // How many elements of the page come before the parameters.
-    grad: u32, // How many elements of the page come before the gradients.
-    out: u32, // How many elements of the page come before the place that the new parameters go to.
+    param: u32, // Elements before the tensor's parameters, modulo 2^32: the page need not hold the tensor's first.
+    grad: u32, // Elements before its gradients, likewise.
+    out: u32, // Elements before the place that its new parameters go to, likewise.
     param_page: u32, // The page of the parameters.
     grad_page: u32, // The page of the gradients.
     out_page: u32, // The page that the new parameters go to, `ABSENT` for a tensor that is not in this step.

@@ -41,7 +41,7 @@ fn angle(y: f32, x: f32) -> f32 {
     return select(part_of_quarter, -part_of_quarter, y < 0.0);
 }
 
-// f32 in words of 32 bits.
+// f32, a word of 32 bits an element.
 
 fn decode_f32(words: vec4<u32>) -> vec4<f32> {
     return bitcast<vec4<f32>>(words);
@@ -178,6 +178,8 @@ override PRODUCT: bool = false; // the walk comes behind products and sees what 
 // Where a move outside a step leads: 0 to the look-ahead, 1 to evaluation, 2 back to training; higher ones are those of
 // wrappers.
 override MOVE: u32 = 0u;
+// On where a move writes something else than the parameters to what is bound in their place.
+override READS: bool = false;
 const TO_LOOK_AHEAD: u32 = 0u;
 const TO_TRAINING: u32 = 2u;
 
@@ -251,8 +253,8 @@ const DISPATCH_ROWS: u32 = 2u; // Where the row of piece 0 would stand, counted 
 const DISPATCH_STEP: u32 = 3u; // Where the words of the step stand, counted from this dispatch's words.
 const DISPATCH_WORDS: u32 = 4u;
 
-const ROW_PARAM: u32 = 0u; // How many elements of the page come before the parameters.
-const ROW_GRAD: u32 = 1u; // How many elements of the page come before the gradients.
+const ROW_PARAM: u32 = 0u; // Elements before the tensor's parameters, modulo 2^32: the page need not hold the tensor's first.
+const ROW_GRAD: u32 = 1u; // Elements before its gradients, likewise.
 const ROW_WORDS: u32 = 2u;
 
 // Adjacent elements of a tensor, which one workgroup takes.
@@ -260,7 +262,7 @@ struct Chunk {
     tensor: u32, // the tensor's place in the list
     len: u32, // how many elements the chunk has
     piece: u32, // the piece of the tensor that the chunk belongs to
-    first: u32, // how many elements of the piece come before the chunk
+    first: u32, // elements of the tensor before the first
     state: u32, // how many vectors of four of the bound state come before the chunk
     partial: u32, // where the chunk's partial result stands in scratch
     column_numbers: u32, // where the columns of the first element's matrix stand in the bound lines
@@ -272,9 +274,10 @@ struct Chunk {
     product: u32, // where the last product of the tensor's matrix stands in the bound work buffer
     start: u32, // where the first product finds that matrix
     turned: u32, // where the first product finds its transpose
-    param: u32, // How many elements of the page come before the parameters.
-    grad: u32, // How many elements of the page come before the gradients.
-    out: u32, // How many elements of the page come before the place that the new parameters go to.
+    stream: u32, // the tensor's stream of random numbers
+    param: u32, // Elements before the tensor's parameters, modulo 2^32: the page need not hold the tensor's first.
+    grad: u32, // Elements before its gradients, likewise.
+    out: u32, // Elements before the place that its new parameters go to, likewise.
     param_page: u32, // The page of the parameters.
     grad_page: u32, // The page of the gradients.
     out_page: u32, // The page that the new parameters go to, `ABSENT` for a tensor that is not in this step.
@@ -306,6 +309,7 @@ fn load_entry(i: u32) -> Chunk {
         d.x,
         d.y,
         d.z,
+        d.w,
         clocks[row + ROW_PARAM] + a.w,
         clocks[row + ROW_GRAD] + a.w,
         clocks[row + ROW_PARAM] + a.w,
@@ -380,6 +384,19 @@ fn wrapped_landed(
 ) -> vec4<f32> {
     var landed = after;
     return landed;
+}
+
+// The parameters as the rule sees them.
+fn load_whole(chunk: Chunk, first: bool, q: u32) -> vec4<f32> {
+    return load_param(chunk, q);
+}
+
+fn wrapped_kept(chunk: Chunk, q: u32, p: vec4<f32>) {
+}
+
+fn wrapped_stored(chunk: Chunk, w: Wrapped, q: u32, landed: vec4<f32>) -> vec4<f32> {
+    var stored = landed;
+    return stored;
 }
 
 fn wrapped_skipped(chunk: Chunk, q: u32, stands: vec4<f32>) -> vec4<f32> {
@@ -478,7 +495,7 @@ fn apply(
     let k = load_tensor(chunk.tensor);
     let end = quads(chunk.len);
     for (var q = lane; q < end; q += LANES) {
-        let p = load_param(chunk, q);
+        let p = load_whole(chunk, c.first != 0.0, q);
         let g = load_grad(chunk, q);
         var s0: State;
         var s1: State;
@@ -491,7 +508,9 @@ fn apply(
             update(c, w, factor, h, k, p.z, g.z, &s2),
             update(c, w, factor, h, k, p.w, g.w, &s3),
         );
-        store_param(chunk, q, p, wrapped_landed(chunk, w, c.first != 0.0, q, p, updated));
+        let landed = wrapped_landed(chunk, w, c.first != 0.0, q, p, updated);
+        wrapped_kept(chunk, q, landed);
+        store_param(chunk, q, p, wrapped_stored(chunk, w, q, landed));
         store_state(chunk, q, s0, s1, s2, s3);
     }
 }
@@ -520,7 +539,9 @@ fn restore(chunk: Chunk, lane: u32) {
     let end = quads(chunk.len);
     for (var q = lane; q < end; q += LANES) {
         let p = load_param(chunk, q);
-        store_param(chunk, q, p, wrapped_skipped(chunk, q, p));
+        let before = wrapped_skipped(chunk, q, p);
+        wrapped_kept(chunk, q, before);
+        store_param(chunk, q, p, before);
     }
 }
 

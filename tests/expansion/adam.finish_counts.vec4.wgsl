@@ -41,7 +41,7 @@ fn angle(y: f32, x: f32) -> f32 {
     return select(part_of_quarter, -part_of_quarter, y < 0.0);
 }
 
-// f32 in words of 32 bits.
+// f32, a word of 32 bits an element.
 
 fn decode_f32(words: vec4<u32>) -> vec4<f32> {
     return bitcast<vec4<f32>>(words);
@@ -201,6 +201,8 @@ override PRODUCT: bool = false; // the walk comes behind products and sees what 
 // Where a move outside a step leads: 0 to the look-ahead, 1 to evaluation, 2 back to training; higher ones are those of
 // wrappers.
 override MOVE: u32 = 0u;
+// On where a move writes something else than the parameters to what is bound in their place.
+override READS: bool = false;
 const TO_LOOK_AHEAD: u32 = 0u;
 const TO_TRAINING: u32 = 2u;
 
@@ -348,9 +350,6 @@ fn load_common(record: u32) -> Common {
 
 fn load_hyper(record: u32) -> Hyper {
     return Hyper(
-        bitcast<f32>(control[record + 11u]),
-        bitcast<f32>(control[record + 12u]),
-        bitcast<f32>(control[record + 13u]),
         bitcast<f32>(control[record + 14u]),
         bitcast<f32>(control[record + 15u]),
         bitcast<f32>(control[record + 16u]),
@@ -358,6 +357,9 @@ fn load_hyper(record: u32) -> Hyper {
         bitcast<f32>(control[record + 18u]),
         bitcast<f32>(control[record + 19u]),
         bitcast<f32>(control[record + 20u]),
+        bitcast<f32>(control[record + 21u]),
+        bitcast<f32>(control[record + 22u]),
+        bitcast<f32>(control[record + 23u]),
     );
 }
 

@@ -41,7 +41,7 @@ fn angle(y: f32, x: f32) -> f32 {
     return select(part_of_quarter, -part_of_quarter, y < 0.0);
 }
 
-// f32 in words of 32 bits.
+// f32, a word of 32 bits an element.
 
 fn decode_f32(words: vec4<u32>) -> vec4<f32> {
     return bitcast<vec4<f32>>(words);
@@ -137,6 +137,8 @@ override PRODUCT: bool = false; // the walk comes behind products and sees what 
 // Where a move outside a step leads: 0 to the look-ahead, 1 to evaluation, 2 back to training; higher ones are those of
 // wrappers.
 override MOVE: u32 = 0u;
+// On where a move writes something else than the parameters to what is bound in their place.
+override READS: bool = false;
 const TO_LOOK_AHEAD: u32 = 0u;
 const TO_TRAINING: u32 = 2u;
 
@@ -211,8 +213,8 @@ const DISPATCH_ROWS: u32 = 2u; // Where the row of piece 0 would stand, counted 
 const DISPATCH_STEP: u32 = 3u; // Where the words of the step stand, counted from this dispatch's words.
 const DISPATCH_WORDS: u32 = 4u;
 
-const ROW_PARAM: u32 = 0u; // How many elements of the page come before the parameters.
-const ROW_GRAD: u32 = 1u; // How many elements of the page come before the gradients.
+const ROW_PARAM: u32 = 0u; // Elements before the tensor's parameters, modulo 2^32: the page need not hold the tensor's first.
+const ROW_GRAD: u32 = 1u; // Elements before its gradients, likewise.
 const ROW_WORDS: u32 = 2u;
 
 // Adjacent elements of a tensor, which one workgroup takes.
@@ -220,7 +222,7 @@ struct Chunk {
     tensor: u32, // the tensor's place in the list
     len: u32, // how many elements the chunk has
     piece: u32, // the piece of the tensor that the chunk belongs to
-    first: u32, // how many elements of the piece come before the chunk
+    first: u32, // elements of the tensor before the first
     state: u32, // how many vectors of four of the bound state come before the chunk
     partial: u32, // where the chunk's partial result stands in scratch
     column_numbers: u32, // where the columns of the first element's matrix stand in the bound lines
@@ -232,9 +234,10 @@ struct Chunk {
     product: u32, // where the last product of the tensor's matrix stands in the bound work buffer
     start: u32, // where the first product finds that matrix
     turned: u32, // where the first product finds its transpose
-    param: u32, // How many elements of the page come before the parameters.
-    grad: u32, // How many elements of the page come before the gradients.
-    out: u32, // How many elements of the page come before the place that the new parameters go to.
+    stream: u32, // the tensor's stream of random numbers
+    param: u32, // Elements before the tensor's parameters, modulo 2^32: the page need not hold the tensor's first.
+    grad: u32, // Elements before its gradients, likewise.
+    out: u32, // Elements before the place that its new parameters go to, likewise.
     param_page: u32, // The page of the parameters.
     grad_page: u32, // The page of the gradients.
     out_page: u32, // The page that the new parameters go to, `ABSENT` for a tensor that is not in this step.
@@ -266,6 +269,7 @@ fn load_entry(i: u32) -> Chunk {
         d.x,
         d.y,
         d.z,
+        d.w,
         clocks[row + ROW_PARAM] + a.w,
         clocks[row + ROW_GRAD] + a.w,
         clocks[row + ROW_PARAM] + a.w,
@@ -314,6 +318,11 @@ fn load_wrapped(tensor: u32, record: u32) -> Wrapped {
 fn wrapped_gradient(w: Wrapped, raw: f32) -> f32 {
     var g = raw;
     return g;
+}
+
+// The parameters as the rule sees them.
+fn load_whole(chunk: Chunk, first: bool, q: u32) -> vec4<f32> {
+    return load_param(chunk, q);
 }
 
 fn load_param(chunk: Chunk, q: u32) -> vec4<f32> {
@@ -477,7 +486,7 @@ fn prepare(c: Common, w: Wrapped, p: f32, raw: f32) -> f32 {
 fn load_prepared(chunk: Chunk, c: Common, w: Wrapped, q: u32) -> vec4<f32> {
     var p: vec4<f32>;
     if (L2) {
-        p = load_param(chunk, q);
+        p = load_whole(chunk, c.first != 0.0, q);
     }
     let raw = load_grad(chunk, q);
     return vec4<f32>(

@@ -41,7 +41,7 @@ fn angle(y: f32, x: f32) -> f32 {
     return select(part_of_quarter, -part_of_quarter, y < 0.0);
 }
 
-// f32 in words of 32 bits.
+// f32, a word of 32 bits an element.
 
 fn decode_f32(words: vec4<u32>) -> vec4<f32> {
     return bitcast<vec4<f32>>(words);
@@ -146,6 +146,8 @@ override PRODUCT: bool = false; // the walk comes behind products and sees what 
 // Where a move outside a step leads: 0 to the look-ahead, 1 to evaluation, 2 back to training; higher ones are those of
 // wrappers.
 override MOVE: u32 = 0u;
+// On where a move writes something else than the parameters to what is bound in their place.
+override READS: bool = false;
 const TO_LOOK_AHEAD: u32 = 0u;
 const TO_TRAINING: u32 = 2u;
 

@@ -41,7 +41,7 @@ fn angle(y: f32, x: f32) -> f32 {
     return select(part_of_quarter, -part_of_quarter, y < 0.0);
 }
 
-// f32 in words of 32 bits.
+// f32, a word of 32 bits an element.
 
 fn decode_f32(words: vec4<u32>) -> vec4<f32> {
     return bitcast<vec4<f32>>(words);
@@ -51,13 +51,27 @@ fn encode_f32(numbers: vec4<f32>) -> vec4<u32> {
     return bitcast<vec4<u32>>(numbers);
 }
 
-// f16 in words of 32 bits, two in each, the first in the lower half. Walks read f16 and never write it.
-// Twin: `to_f32` of the crate `half`
+// Elements of 16 bits in words of 32, two in each, the first in the lower half.
 
-// Returns the words in f32 of four halves. Every finite half keeps its value on every device, where `unpack2x16float`
-// may flush subnormal ones. Infinities and NaN stay what they are by their bits.
-fn widen_f16(words: vec2<u32>) -> vec4<u32> {
-    let halves = vec4<u32>(words.x & 0xffffu, words.x >> 16u, words.y & 0xffffu, words.y >> 16u);
+fn halves_of(words: vec2<u32>) -> vec4<u32> {
+    return vec4<u32>(words.x & 0xffffu, words.x >> 16u, words.y & 0xffffu, words.y >> 16u);
+}
+
+fn words_of_halves(halves: vec4<u32>) -> vec2<u32> {
+    return halves.xz | (halves.yw << vec2<u32>(16u));
+}
+
+// Of each word the half of element i.
+fn pick_halves(words: vec4<u32>, i: vec4<u32>) -> vec4<u32> {
+    return (words >> (16u * (i % vec4<u32>(2u)))) & vec4<u32>(0xffffu);
+}
+
+// f16, 16 bits an element.
+// Twin: `f16` of the crate `half`, in src/codecs.rs
+
+// Four halves as words of f32: all of them exactly, on every device (`unpack2x16float` may flush the subnormal ones).
+// Infinities and NaN stay so by their bits.
+fn widen_f16(halves: vec4<u32>) -> vec4<u32> {
     let magnitude = halves & vec4<u32>(0x7fffu);
     let shifted = magnitude << vec4<u32>(13u);
     // The exponents' biases are 112 apart. What is subnormal here is normal in f32: a multiple of 2^-24.
@@ -68,14 +82,48 @@ fn widen_f16(words: vec2<u32>) -> vec4<u32> {
     return wide | ((halves & vec4<u32>(0x8000u)) << vec4<u32>(16u));
 }
 
-fn decode_f16(words: vec2<u32>) -> vec4<f32> {
-    return bitcast<vec4<f32>>(widen_f16(words));
+// Four words of f32 as halves, rounded to the nearest, ties to even. Integers alone do it, so that all devices agree
+// (`pack2x16float` may round either way, and flush).
+fn narrow_f16(words: vec4<u32>) -> vec4<u32> {
+    let magnitude = words & vec4<u32>(0x7fffffffu);
+    // A carry out of the mantissa is the next exponent, and out of the last exponent is infinity.
+    let rebased = magnitude - vec4<u32>(112u << 23u);
+    let normal = (rebased + vec4<u32>(0x0fffu) + ((rebased >> vec4<u32>(13u)) & vec4<u32>(1u))) >> vec4<u32>(13u);
+    // A subnormal half is the mantissa, its leading 1 included, counted in 2^-24. Shifted by 25 nothing is left of it.
+    let mantissa = (magnitude & vec4<u32>(0x007fffffu)) | vec4<u32>(0x00800000u);
+    let shift = clamp(vec4<u32>(126u) - (magnitude >> vec4<u32>(23u)), vec4<u32>(1u), vec4<u32>(25u));
+    let below_half = (vec4<u32>(1u) << (shift - vec4<u32>(1u))) - vec4<u32>(1u);
+    let subnormal = (mantissa + below_half + ((mantissa >> shift) & vec4<u32>(1u))) >> shift;
+    let finite = min(select(normal, subnormal, magnitude < vec4<u32>(113u << 23u)), vec4<u32>(0x7c00u));
+    let nan = vec4<u32>(0x7e00u) | ((magnitude >> vec4<u32>(13u)) & vec4<u32>(0x03ffu));
+    let half = select(finite, nan, magnitude > vec4<u32>(0x7f800000u));
+    return half | ((words >> vec4<u32>(16u)) & vec4<u32>(0x8000u));
 }
 
-// Takes the half of element i out of each word, and packs the four halves into two words.
-fn pick_f16(words: vec4<u32>, i: vec4<u32>) -> vec2<u32> {
-    let halves = (words >> (16u * (i % vec4<u32>(2u)))) & vec4<u32>(0xffffu);
-    return halves.xz | (halves.yw << vec2<u32>(16u));
+// The same, each rounded up with the probability of its distance from the lower neighbour: random bits are added where
+// bits are lost. What is finite stays so.
+fn dither_f16(words: vec4<u32>, random: vec4<u32>) -> vec4<u32> {
+    let magnitude = words & vec4<u32>(0x7fffffffu);
+    let normal = (magnitude - vec4<u32>(112u << 23u) + (random & vec4<u32>(0x1fffu))) >> vec4<u32>(13u);
+    let mantissa = (magnitude & vec4<u32>(0x007fffffu)) | vec4<u32>(0x00800000u);
+    let shift = vec4<u32>(126u) - min(magnitude >> vec4<u32>(23u), vec4<u32>(126u));
+    let near = min(shift, vec4<u32>(31u));
+    let subnormal = (mantissa + (random & ((vec4<u32>(1u) << near) - vec4<u32>(1u)))) >> near;
+    // Of smaller numbers nothing is left but the chance of 2^-24.
+    let far = min(max(shift, vec4<u32>(32u)) - vec4<u32>(32u), vec4<u32>(31u));
+    let least = select(vec4<u32>(), vec4<u32>(1u), random < (mantissa >> far));
+    let small = select(subnormal, least, shift >= vec4<u32>(32u));
+    let lifted = min(select(normal, small, magnitude < vec4<u32>(113u << 23u)), vec4<u32>(0x7bffu));
+    let half = lifted | ((words >> vec4<u32>(16u)) & vec4<u32>(0x8000u));
+    return select(half, narrow_f16(words), magnitude >= vec4<u32>(0x7f800000u));
+}
+
+fn decode_f16(halves: vec4<u32>) -> vec4<f32> {
+    return bitcast<vec4<f32>>(widen_f16(halves));
+}
+
+fn encode_f16(numbers: vec4<f32>) -> vec4<u32> {
+    return narrow_f16(bitcast<vec4<u32>>(numbers));
 }
 
 // SGD with momentum (Polyak 1964; Sutskever et al. 2013, section 2).
@@ -171,6 +219,8 @@ override PRODUCT: bool = false; // the walk comes behind products and sees what 
 // Where a move outside a step leads: 0 to the look-ahead, 1 to evaluation, 2 back to training; higher ones are those of
 // wrappers.
 override MOVE: u32 = 0u;
+// On where a move writes something else than the parameters to what is bound in their place.
+override READS: bool = false;
 const TO_LOOK_AHEAD: u32 = 0u;
 const TO_TRAINING: u32 = 2u;
 
@@ -243,8 +293,8 @@ const DISPATCH_ROWS: u32 = 2u; // Where the row of piece 0 would stand, counted 
 const DISPATCH_STEP: u32 = 3u; // Where the words of the step stand, counted from this dispatch's words.
 const DISPATCH_WORDS: u32 = 4u;
 
-const ROW_PARAM: u32 = 0u; // How many elements of the page come before the parameters.
-const ROW_GRAD: u32 = 1u; // How many elements of the page come before the gradients.
+const ROW_PARAM: u32 = 0u; // Elements before the tensor's parameters, modulo 2^32: the page need not hold the tensor's first.
+const ROW_GRAD: u32 = 1u; // Elements before its gradients, likewise.
 const ROW_WORDS: u32 = 2u;
 
 // Adjacent elements of a tensor, which one workgroup takes.
@@ -252,7 +302,7 @@ struct Chunk {
     tensor: u32, // the tensor's place in the list
     len: u32, // how many elements the chunk has
     piece: u32, // the piece of the tensor that the chunk belongs to
-    first: u32, // how many elements of the piece come before the chunk
+    first: u32, // elements of the tensor before the first
     state: u32, // how many vectors of four of the bound state come before the chunk
     partial: u32, // where the chunk's partial result stands in scratch
     column_numbers: u32, // where the columns of the first element's matrix stand in the bound lines
@@ -264,9 +314,10 @@ struct Chunk {
     product: u32, // where the last product of the tensor's matrix stands in the bound work buffer
     start: u32, // where the first product finds that matrix
     turned: u32, // where the first product finds its transpose
-    param: u32, // How many elements of the page come before the parameters.
-    grad: u32, // How many elements of the page come before the gradients.
-    out: u32, // How many elements of the page come before the place that the new parameters go to.
+    stream: u32, // the tensor's stream of random numbers
+    param: u32, // Elements before the tensor's parameters, modulo 2^32: the page need not hold the tensor's first.
+    grad: u32, // Elements before its gradients, likewise.
+    out: u32, // Elements before the place that its new parameters go to, likewise.
     param_page: u32, // The page of the parameters.
     grad_page: u32, // The page of the gradients.
     out_page: u32, // The page that the new parameters go to, `ABSENT` for a tensor that is not in this step.
@@ -298,6 +349,7 @@ fn load_entry(i: u32) -> Chunk {
         d.x,
         d.y,
         d.z,
+        d.w,
         clocks[row + ROW_PARAM] + a.w,
         clocks[row + ROW_GRAD] + a.w,
         clocks[row + ROW_PARAM] + a.w,
@@ -367,6 +419,19 @@ fn wrapped_landed(
     return landed;
 }
 
+// The parameters as the rule sees them.
+fn load_whole(chunk: Chunk, first: bool, q: u32) -> vec4<f32> {
+    return load_param(chunk, q);
+}
+
+fn wrapped_kept(chunk: Chunk, q: u32, p: vec4<f32>) {
+}
+
+fn wrapped_stored(chunk: Chunk, w: Wrapped, q: u32, landed: vec4<f32>) -> vec4<f32> {
+    var stored = landed;
+    return stored;
+}
+
 fn wrapped_skipped(chunk: Chunk, q: u32, stands: vec4<f32>) -> vec4<f32> {
     var p = stands;
     return p;
@@ -407,7 +472,7 @@ fn store_state(chunk: Chunk, q: u32, s0: State, s1: State, s2: State, s3: State)
 
 fn load_grad(chunk: Chunk, q: u32) -> vec4<f32> {
     let i = chunk.grad + vec4<u32>(4u * q) + min(vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(chunk.len - 1u - 4u * q));
-    return decode_f16(pick_f16(vec4<u32>(grads[i.x / 2u], grads[i.y / 2u], grads[i.z / 2u], grads[i.w / 2u]), i));
+    return decode_f16(pick_halves(vec4<u32>(grads[i.x / 2u], grads[i.y / 2u], grads[i.z / 2u], grads[i.w / 2u]), i));
 }
 
 fn load_tensor(tensor: u32) -> Tensor {
@@ -457,7 +522,7 @@ fn apply(
     let k = load_tensor(chunk.tensor);
     let end = quads(chunk.len);
     for (var q = lane; q < end; q += LANES) {
-        let p = load_param(chunk, q);
+        let p = load_whole(chunk, c.first != 0.0, q);
         let g = load_grad(chunk, q);
         var s0: State;
         var s1: State;
@@ -470,7 +535,9 @@ fn apply(
             update(c, w, factor, h, k, p.z, g.z, &s2),
             update(c, w, factor, h, k, p.w, g.w, &s3),
         );
-        store_param(chunk, q, p, wrapped_landed(chunk, w, c.first != 0.0, q, p, updated));
+        let landed = wrapped_landed(chunk, w, c.first != 0.0, q, p, updated);
+        wrapped_kept(chunk, q, landed);
+        store_param(chunk, q, p, wrapped_stored(chunk, w, q, landed));
         store_state(chunk, q, s0, s1, s2, s3);
     }
 }
@@ -499,7 +566,9 @@ fn restore(chunk: Chunk, lane: u32) {
     let end = quads(chunk.len);
     for (var q = lane; q < end; q += LANES) {
         let p = load_param(chunk, q);
-        store_param(chunk, q, p, wrapped_skipped(chunk, q, p));
+        let before = wrapped_skipped(chunk, q, p);
+        wrapped_kept(chunk, q, before);
+        store_param(chunk, q, p, before);
     }
 }
 

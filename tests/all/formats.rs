@@ -1,0 +1,505 @@
+//! Storage formats of 16 bits: every rounding on the device, every length with live neighbours, and what is refused.
+
+use std::collections::BTreeMap;
+
+use crate::common::twin::{Parity, check, fitting, noise, tensors};
+use crate::common::{create, device, gpu, read, say};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use serde_json::json;
+use wgpu_optim::rules::ALL;
+use wgpu_optim::{
+    AdamW, Arena, BestParams, Config, DType, EarlyStopping, Ema, Gpu, Init, Optimizer, ParamRounding, Reference, Sgd,
+    SkipNonfinite, Slice, TensorSpec, Verdict, wgpu,
+};
+
+const NARROW: [DType; 2] = [DType::F16, DType::Bf16];
+
+fn sgd() -> Config {
+    Config::from(Sgd { lr: 1.0, ..Sgd::default() })
+}
+
+/// A buffer that holds these bytes, whole words of them.
+fn buffer_of(gpu: &Gpu, bytes: &[u8]) -> wgpu::Buffer {
+    let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+    let buffer = create(gpu, bytes.len() as u64, usage);
+    gpu.queue().write_buffer(&buffer, 0, bytes);
+    buffer
+}
+
+fn bytes_of(gpu: &Gpu, buffer: &wgpu::Buffer) -> Vec<u8> {
+    bytemuck::pod_collect_to_vec(&read(gpu, Slice::all(buffer)))
+}
+
+/// The numbers of a format, those halfway between two of them, and the neighbours of these in f32; infinities and NaN.
+fn around_all(dtype: DType) -> Vec<f32> {
+    let all: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
+    let numbers = dtype.decode(&all);
+    let half_way = |pair: &[f32]| {
+        let half = (f64::from(pair[0]) + f64::from(pair[1])) / 2.0;
+        [half as f32, (half as f32).next_down(), (half as f32).next_up()]
+    };
+    let beside = numbers.windows(2).filter(|pair| pair.iter().all(|x| x.is_finite())).flat_map(half_way);
+    let ends = [65_519.996, 65_520.0, 65_536.0, f32::MAX, 3.389_531_3e38, 3.396_177_8e38, 1e-30];
+    let mut all: Vec<f32> = numbers.iter().copied().chain(beside).chain(ends).chain(ends.map(|x| -x)).collect();
+    // A device may flush what is subnormal in f32.
+    all.retain(|x| !x.is_subnormal());
+    all
+}
+
+#[test]
+fn a_step_rounds_every_number_as_the_cpu_does() {
+    let Some(gpu) = gpu("roundings", 4) else { return };
+    for (dtype, scalar) in NARROW.into_iter().flat_map(|dtype| [(dtype, false), (dtype, true)]) {
+        let values = around_all(dtype);
+        let tensor = TensorSpec::f32("w", [values.len()]).with_dtype(dtype);
+        let params = Arena::new(&gpu, std::slice::from_ref(&tensor)).unwrap();
+        params.write("w", &vec![-0.0; values.len()]).unwrap();
+        // -0 - g is -g to the sign of a zero.
+        let grads: Vec<f32> = values.iter().map(|value| -value).collect();
+        let lead = if scalar { vec![0.0] } else { vec![] };
+        let buffer = buffer_of(&gpu, bytemuck::cast_slice(&[&lead[..], &grads, &[0.0; 4]].concat()));
+        let slices = [Slice::new(&buffer, 4 * lead.len() as u64, 4 * values.len() as u64)];
+        let mut optimizer = Optimizer::new(&gpu, &[tensor], sgd()).unwrap();
+        assert_eq!(optimizer.plan(&params, &slices).unwrap().scalar_tensors.len(), usize::from(scalar));
+        optimizer.step(&params, &slices).unwrap();
+        let found = params.read_blocking("w").unwrap();
+        let expected = dtype.decode(&dtype.encode(&values));
+        for ((value, found), expected) in values.iter().zip(found).zip(expected) {
+            let same = found.to_bits() == expected.to_bits() || found.is_nan() && expected.is_nan();
+            assert!(same, "{value:e} in {dtype}: {found:e}, expected {expected:e}");
+        }
+    }
+}
+
+/// Parameters after `steps` steps of noise with stochastic rounding, and the gradients' format that of parameters.
+fn rounded_by_chance(gpu: &Gpu, list: &[TensorSpec], seed: u64, steps: usize, first: &Bits) -> Bits {
+    let of_grads: Vec<_> = list.iter().map(TensorSpec::grad_spec).collect();
+    let (params, grads) = (Arena::new(gpu, list).unwrap(), Arena::new(gpu, &of_grads).unwrap());
+    let config = Config::from(AdamW::default()).wrap(ParamRounding::Stochastic).seed(seed);
+    let mut optimizer = Optimizer::new(gpu, list, config).unwrap();
+    for tensor in list {
+        params.write(&tensor.name, &first[&tensor.name]).unwrap();
+        let rng = &mut StdRng::seed_from_u64(tensor.name.len() as u64);
+        grads.write(&tensor.name, &noise(rng, tensor.len_elements() as usize)).unwrap();
+    }
+    (0..steps).for_each(|_| optimizer.step(&params, &grads).unwrap());
+    list.iter().map(|t| (t.name.clone(), params.read_blocking(&t.name).unwrap())).collect()
+}
+
+/// Numbers of tensors by name.
+type Bits = BTreeMap<String, Vec<f32>>;
+
+#[test]
+fn chance_hangs_on_seed_name_element_and_step_alone() {
+    let Some(gpu) = gpu("stochastic rounding", 2) else { return };
+    let (device, queue) = device(&gpu, |limits| {
+        limits.max_storage_buffer_binding_size = 64 << 10;
+        limits.max_compute_workgroups_per_dimension = 7;
+    });
+    let tiny = Gpu::new(&device, &queue);
+    for dtype in NARROW {
+        let list: Vec<_> = [("a", 30_001), ("bb", 7), ("ccc", 1030), ("dddd", 30_001)]
+            .map(|(name, len)| TensorSpec::f32(name, [len]).with_dtype(dtype).with_grad_dtype(dtype))
+            .into();
+        let first: Bits = list.iter().map(|t| (t.name.clone(), vec![1.0; t.len_elements() as usize])).collect();
+        let all = rounded_by_chance(&gpu, &list, 5, 3, &first);
+        // Each alone, all in another order, and cut into small pieces.
+        for tensor in &list {
+            let alone = rounded_by_chance(&gpu, std::slice::from_ref(tensor), 5, 3, &first);
+            assert!(alone[&tensor.name] == all[&tensor.name], "{dtype} {} alone", tensor.name);
+        }
+        let turned: Vec<_> = list.iter().rev().cloned().collect();
+        assert!(rounded_by_chance(&gpu, &turned, 5, 3, &first) == all, "{dtype} in another order");
+        assert!(rounded_by_chance(&tiny, &list, 5, 3, &first) == all, "{dtype} in small pieces");
+        let other = rounded_by_chance(&gpu, &list, 6, 3, &first);
+        assert!(other["a"] != all["a"] && other["bb"].len() == 7, "{dtype}: the seed changes nothing");
+        let same = all["a"].iter().zip(&all["dddd"]).filter(|(a, d)| a == d).count();
+        assert!(same < 30_001, "{dtype}: tensors share their chance");
+    }
+}
+
+/// An update of a tenth of the distance between two numbers moves a tenth of the elements, and in the next step others.
+#[test]
+fn small_updates_count_on_average() {
+    let Some(gpu) = gpu("small updates", 4) else { return };
+    for dtype in NARROW {
+        let gap = if dtype == DType::F16 { 2f32.powi(-10) } else { 2f32.powi(-7) };
+        let list = [TensorSpec::f32("w", [100_000]).with_dtype(dtype)];
+        let config = sgd().wrap(ParamRounding::Stochastic).wrap(SkipNonfinite(true));
+        let (params, grads) = (Arena::new(&gpu, &list).unwrap(), Arena::new(&gpu, &[list[0].grad_spec()]).unwrap());
+        params.write("w", &[1.0; 100_000]).unwrap();
+        let mut optimizer = Optimizer::new(&gpu, &list, config.clone()).unwrap();
+        let mut reference = Reference::<f32>::new(&config, &list).unwrap();
+        let mut values = [ndarray::ArrayD::from_elem(vec![100_000], 1.0f32)];
+        for step in 1..=20 {
+            // A skipped step changes nothing, and takes no chance.
+            let bad = step % 5 == 0;
+            let grad = vec![if bad { f32::NAN } else { -0.1 * gap }; 100_000];
+            grads.write("w", &grad).unwrap();
+            optimizer.step(&params, &grads).unwrap();
+            let grad = ndarray::ArrayD::from_shape_vec(vec![100_000], grad).unwrap();
+            reference.step(&mut values, &[Some(grad)]).unwrap();
+            let found = params.read_blocking("w").unwrap();
+            assert!(values[0].iter().eq(&found), "{dtype}: the GPU rounds otherwise than the CPU in step {step}");
+            let mean = found.iter().map(|&x| f64::from(x)).sum::<f64>() / 1e5;
+            let applied = f64::from(step - step / 5);
+            let expected = 1.0 + 0.1 * applied * f64::from(gap);
+            // Five standard deviations of the mean of as many draws.
+            let bound = 5.0 * f64::from(gap) * (0.09 * applied / 1e5).sqrt();
+            assert!((mean - expected).abs() < bound, "{dtype} in step {step}: {mean}, expected {expected}");
+        }
+        // Rounded to the nearest, no element moves.
+        grads.write("w", &vec![-0.1 * gap; 100_000]).unwrap();
+        params.write("w", &[1.0; 100_000]).unwrap();
+        Optimizer::new(&gpu, &list, sgd()).unwrap().step(&params, &grads).unwrap();
+        assert!(params.read_blocking("w").unwrap().iter().all(|&x| x == 1.0));
+    }
+}
+
+/// With a master every number that a training in f32 has is there, and the parameters are its rounded copies: around
+/// every rule, with steps that are skipped, Lookahead, a mean that is swapped, and moves.
+#[test]
+fn a_master_trains_as_f32_does() {
+    let wraps = [
+        json!({}),
+        json!({"skip_nonfinite": true, "lookahead": {"k": 2}, "ema": {"decay": 0.75}}),
+        json!({"accumulate": 2, "clip": {"global_norm": 1}}),
+    ];
+    let Some(gpu) = gpu("masters", wraps.len() * ALL.len()) else { return };
+    let (mut trained, mut refused) = (0, vec![]);
+    for (row, wrap) in ALL.iter().flat_map(|row| wraps.iter().map(move |wrap| (row, wrap))) {
+        let mut value = json!({"optimizer": row.name});
+        value.as_object_mut().unwrap().extend(wrap.as_object().unwrap().clone());
+        let Ok(config) = Config::from_value(value) else {
+            refused.push(row.name);
+            continue;
+        };
+        let what = format!("{} in {wrap}", row.name);
+        let in_f32 = fitting(&config, &tensors(&[5, 1030, 9001, 1]));
+        let narrow: Vec<_> =
+            in_f32.iter().zip([0, 1, 1, 0]).map(|(tensor, n)| tensor.clone().with_dtype(NARROW[n])).collect();
+        let with_master = config.clone().wrap(ParamRounding::Master);
+        let [mut whole, mut copies] =
+            [(&config, &in_f32), (&with_master, &narrow)].map(|(config, list)| Parity::new(&gpu, config, list, 4));
+        // Both start where the copies do.
+        for (tensor, values) in in_f32.iter().zip(&copies.values) {
+            let values: Vec<f32> = values.iter().copied().collect();
+            whole.params.write(&tensor.name, &values).unwrap();
+        }
+        whole.values = copies.values.clone();
+        for step in 0..6 {
+            let culprit = step == 3 && config.wrappers().skips();
+            for twin in [&mut whole, &mut copies] {
+                let worst = twin.step_changed(&[], |i, grads| {
+                    if culprit && i == 1 {
+                        grads[7] = f32::NAN;
+                    }
+                });
+                assert_eq!(worst.ulps, 0.0, "{what}, step {step}: {}", worst.text);
+                // Behind the last micro-batch of a step.
+                if step == 5 && twin.optimizer.has_eval() {
+                    assert_eq!(twin.evaluate().ulps, 0.0, "{what}");
+                }
+                if step == 4 && config.wrappers().ema().is_some() {
+                    assert_eq!(twin.swap().ulps, 0.0, "{what}");
+                }
+            }
+            if step == 4 && config.wrappers().ema().is_some() {
+                // What `swap` copies out stands where parameters do.
+                for (tensor, i) in in_f32.iter().zip(0..) {
+                    let master = copies.optimizer.state_blocking(&tensor.name, "master").unwrap();
+                    whole.params.write(&tensor.name, &master).unwrap();
+                    whole.values[i].iter_mut().zip(&master).for_each(|(place, &value)| *place = value);
+                }
+            }
+            for (tensor, narrow) in in_f32.iter().zip(&narrow) {
+                let expected = whole.params.read_blocking(&tensor.name).unwrap();
+                let found = copies.params.read_blocking(&tensor.name).unwrap();
+                let started = copies.optimizer.t(&tensor.name).unwrap() > 0;
+                if started && !(step == 4 && config.wrappers().ema().is_some()) {
+                    let master = copies.optimizer.state_blocking(&tensor.name, "master").unwrap();
+                    assert!(master == expected, "{what}, step {step}: the master of {} is another", tensor.name);
+                    let rounded = narrow.dtype.decode(&narrow.dtype.encode(&master));
+                    assert!(found == rounded, "{what}, step {step}: {} is no copy of its master", tensor.name);
+                }
+            }
+        }
+        trained += 1;
+    }
+    say(&format!("masters: {trained} trainings as in f32; refused: {refused:?}"));
+    assert!(trained > 2 * ALL.len());
+}
+
+#[test]
+fn a_master_is_counted_saved_and_taken_over() {
+    let Some(gpu) = gpu("a master from place to place", 1) else { return };
+    let list =
+        [TensorSpec::f32("w", [1030]).with_dtype(DType::Bf16).with_grad_dtype(DType::Bf16), TensorSpec::f32("b", [7])];
+    let config = Config::from(AdamW::default()).wrap(ParamRounding::Master);
+    let mut twin = Parity::new(&gpu, &config, &list, 3);
+    let slots = twin.optimizer.slots("w").unwrap();
+    assert_eq!((slots, twin.optimizer.slots("b").unwrap()), (vec!["m", "v", "master"], vec!["m", "v"]));
+    // In the first step the parameters themselves are read.
+    let bytes = |twin: &mut Parity| twin.optimizer.plan(&twin.params, &twin.grads).unwrap().bytes;
+    assert_eq!(bytes(&mut twin), 26 * 1030 + 28 * 7);
+    twin.step();
+    assert_eq!(bytes(&mut twin), 28 * 1030 + 28 * 7);
+    // Growth, and a checkpoint, change nothing of it.
+    let master = twin.optimizer.state_blocking("w", "master").unwrap();
+    let more = [TensorSpec::f32("x", [3]).with_dtype(DType::F16)];
+    twin.optimizer.add_blocking(&more).unwrap();
+    assert!(twin.optimizer.state_blocking("w", "master").unwrap() == master);
+    let all = [&list[..], &more].concat();
+    let saved = twin.optimizer.save_blocking().unwrap();
+    let loaded = Optimizer::load(&gpu, &all, &saved).unwrap();
+    assert!(loaded.state_blocking("w", "master").unwrap() == master);
+    let mut reference = Reference::<f32>::load(&all, &saved).unwrap();
+    let values: Vec<f32> = reference.state("w", "master").unwrap().iter().copied().collect();
+    assert!(values == master);
+    assert!(reference.set_state("w", "master", &master[1..]).is_err());
+}
+
+#[test]
+fn roundings_that_would_do_nothing_are_refused() {
+    let list = tensors(&[3]);
+    for (kind, name) in [(ParamRounding::Stochastic, "stochastic"), (ParamRounding::Master, "master")] {
+        let text = format!("param_rounding is {name}, must be left out where every parameter is in f32");
+        check(name, &sgd().wrap(kind).groups(&list).unwrap_err(), &text);
+        check(name, &Reference::<f32>::new(&sgd().wrap(kind), &list).unwrap_err(), &text);
+    }
+    let seed = |value| Config::from_value(value).unwrap_err();
+    let text = "seed is 3, must be left out unless param_rounding is stochastic";
+    check("a seed", &seed(json!({"optimizer": "sgd", "seed": 3})), text);
+    check("a seed", &seed(json!({"optimizer": "sgd", "seed": 3, "param_rounding": "master"})), text);
+    let group = json!({"optimizer": "sgd", "groups": [{"tensors": ["w"], "param_rounding": "master"}]});
+    let text = "configuration: groups[0].param_rounding: belongs to the top level; it is the same for all groups";
+    check("a group", &seed(group), text);
+    let matrix = [TensorSpec::f32("w", [8, 8]).with_dtype(DType::F16)];
+    let config = json!({"optimizer": "adafactor", "weight_decay": {"l2": 0.1}, "param_rounding": "master"});
+    let text =
+        "weight_decay of tensor w is l2, must be another kind where a master is kept and the rule has rows and columns";
+    check("a penalty", &Config::from_value(config).unwrap().groups(&matrix).unwrap_err(), text);
+}
+
+#[test]
+fn a_step_by_chance_takes_a_neighbour_of_every_number() {
+    let Some(gpu) = gpu("roundings by chance", 2) else { return };
+    for dtype in NARROW {
+        let values = around_all(dtype);
+        let list = [TensorSpec::f32("w", [values.len()]).with_dtype(dtype)];
+        let config = sgd().wrap(ParamRounding::Stochastic).seed(u64::MAX);
+        let mut twin = Parity::new(&gpu, &config, &list, 1);
+        twin.params.write("w", &vec![-0.0; values.len()]).unwrap();
+        twin.values[0].fill(-0.0);
+        let worst = twin.step_with(vec![values.iter().map(|value| -value).collect()], &[]);
+        assert_eq!(worst.ulps, 0.0, "{}", worst.text);
+        let found = twin.params.read_blocking("w").unwrap();
+        let largest = dtype.decode(&dtype.encode(&[if dtype == DType::F16 { 65_504.0 } else { 3.389_531_3e38 }]))[0];
+        for (&value, &found) in values.iter().zip(&found) {
+            if value.is_nan() {
+                assert!(found.is_nan(), "{dtype}");
+                continue;
+            }
+            assert_eq!(found.is_infinite(), value.is_infinite(), "{value:e} in {dtype}: {found:e}");
+            if dtype.round(value.into()) == f64::from(value) {
+                assert_eq!(found.to_bits(), value.to_bits(), "{dtype}");
+            } else {
+                // Neither neighbour is farther than one step of the format.
+                let gap = (value.abs() * if dtype == DType::F16 { 2f32.powi(-10) } else { 2f32.powi(-7) }).max(6e-8);
+                let gap = if dtype == DType::F16 { gap } else { gap.min(value.abs() * 0.01) };
+                let is_near = (found - value.clamp(-largest, largest)).abs() <= gap;
+                assert!(is_near, "{value:e} in {dtype}: {found:e}");
+            }
+        }
+    }
+}
+
+/// One tensor behind the other, each on the first word that is free, with words of the caller's between them: its
+/// parameters in one buffer, gradients in another whose tensors start in the middle of words. The bits are those of
+/// arenas, and no other byte changes.
+fn beside_each_other(gpu: &Gpu, config: &Config, lens: &[usize], param: DType, grad: DType, out_of_place: bool) {
+    let list: Vec<_> = tensors(lens).into_iter().map(|t| t.with_dtype(param).with_grad_dtype(grad)).collect();
+    let of_grads: Vec<_> = list.iter().map(TensorSpec::grad_spec).collect();
+    let rng = &mut StdRng::seed_from_u64(3);
+    let arenas = [Arena::new(gpu, &list).unwrap(), Arena::new(gpu, &of_grads).unwrap()];
+    // Bytes that no format reads as a number by chance.
+    const CANARY: u8 = 0xa5;
+    let (mut params, mut grads) = (vec![], vec![CANARY; 2]);
+    let (mut of_params, mut of_gradients) = (vec![], vec![]);
+    for (i, tensor) in list.iter().enumerate() {
+        let values = noise(rng, lens[i]);
+        arenas[0].write(&tensor.name, &values).unwrap();
+        params.resize(params.len().next_multiple_of(4) + 4 * (i % 2), CANARY);
+        of_params.push((params.len() as u64, tensor.size_bytes()));
+        params.extend(param.encode(&values));
+        let values = noise(rng, lens[i]);
+        arenas[1].write(&tensor.name, &values).unwrap();
+        grads.resize(grads.len().next_multiple_of(grad.size_bytes() as usize), CANARY);
+        of_gradients.push((grads.len() as u64, tensor.grad_size_bytes()));
+        grads.extend(grad.encode(&values));
+    }
+    for bytes in [&mut params, &mut grads] {
+        bytes.resize(bytes.len().next_multiple_of(4), CANARY);
+    }
+    let behind = vec![CANARY; params.len()];
+    let [param_buffer, grad_buffer] = [&params, &grads].map(|bytes| buffer_of(gpu, bytes));
+    let out_buffer = buffer_of(gpu, &behind);
+    fn slices<'a>(buffer: &'a wgpu::Buffer, places: &[(u64, u64)]) -> Vec<Slice<'a>> {
+        places.iter().map(|&(offset, size)| Slice::new(buffer, offset, size)).collect()
+    }
+    let given = [slices(&param_buffer, &of_params), slices(&grad_buffer, &of_gradients)];
+    let outs = slices(&out_buffer, &of_params);
+    let mut optimizers = [(); 2].map(|()| Optimizer::new(gpu, &list, config.clone()).unwrap());
+    optimizers[0].step(&arenas[0], &arenas[1]).unwrap();
+    let (found, before) = if out_of_place {
+        let mut encoder = gpu.device().create_command_encoder(&Default::default());
+        optimizers[1].encode_into(&mut encoder, &given[0], &given[1], &outs).unwrap();
+        gpu.queue().submit([encoder.finish()]);
+        assert!(bytes_of(gpu, &param_buffer) == params, "a step out of place writes its input");
+        (bytes_of(gpu, &out_buffer), behind)
+    } else {
+        optimizers[1].step(&given[0], &given[1]).unwrap();
+        (bytes_of(gpu, &param_buffer), params)
+    };
+    let mut expected = before;
+    for (tensor, &(offset, size)) in list.iter().zip(&of_params) {
+        let values = arenas[0].read_blocking(&tensor.name).unwrap();
+        expected[offset as usize..][..size as usize].copy_from_slice(&param.encode(&values));
+    }
+    let differs = found.iter().zip(&expected).position(|(found, expected)| found != expected);
+    assert_eq!(differs, None, "the first byte that differs, of {lens:?} in {param} and {grad}, {}", config.name());
+    assert!(bytes_of(gpu, &grad_buffer) == grads, "gradients changed");
+}
+
+#[test]
+fn every_length_leaves_its_neighbours_alone() {
+    let lens: Vec<usize> = (1..=130).collect();
+    let Some(gpu) = gpu("lengths", 10) else { return };
+    for param in DType::ALL {
+        for grad in DType::ALL {
+            for out_of_place in [false, true] {
+                beside_each_other(&gpu, &AdamW::default().into(), &lens, param, grad, out_of_place);
+            }
+        }
+    }
+    for row in ALL.iter().filter(|row| !(row.default)().has_products()) {
+        beside_each_other(&gpu, &(row.default)().into(), &lens, DType::Bf16, DType::Bf16, false);
+        // Around blocks and chunks.
+        beside_each_other(&gpu, &(row.default)().into(), &[1023, 1025, 8193, 3, 4097], DType::F16, DType::Bf16, false);
+    }
+}
+
+#[test]
+fn a_word_belongs_to_one_tensor() {
+    let Some(gpu) = gpu("halves of words", 4) else { return };
+    let buffer = buffer_of(&gpu, &[0; 64]);
+    let other = buffer_of(&gpu, &[0; 64]);
+    let list: Vec<_> =
+        tensors(&[3, 4]).into_iter().map(|t| t.with_dtype(DType::Bf16).with_grad_dtype(DType::F16)).collect();
+    let slice = |buffer, offset, len: u64| Slice::new(buffer, offset, 2 * len);
+    let apart = [slice(&other, 0, 3), slice(&other, 8, 4)];
+    let step = |params: [Slice; 2], grads: [Slice; 2]| {
+        Optimizer::new(&gpu, &list, sgd()).unwrap().step(&params, &grads).map_err(|error| error.to_string())
+    };
+    let inside = |params, grads| step(params, grads).unwrap_err();
+    // A gradient in the other half of a parameter's last word.
+    assert_eq!(
+        inside([slice(&buffer, 0, 3), slice(&buffer, 16, 4)], [slice(&buffer, 6, 3), slice(&other, 8, 4)]),
+        "parameter t0 and gradient t0 share a word of 4 bytes that a step writes: bytes 0..6 and 6..12"
+    );
+    assert_eq!(
+        step([slice(&buffer, 0, 3), slice(&buffer, 16, 4)], [slice(&buffer, 8, 3), slice(&other, 8, 4)]),
+        Ok(())
+    );
+    // Two gradients in one word are read alone.
+    assert_eq!(step([slice(&buffer, 0, 3), slice(&buffer, 8, 4)], [slice(&other, 2, 3), slice(&other, 8, 4)]), Ok(()));
+    assert_eq!(
+        inside([slice(&buffer, 0, 3), slice(&buffer, 6, 4)], apart),
+        "parameter of tensor t1: offset is 6, must be a multiple of 4 bytes"
+    );
+    let odd = [slice(&other, 0, 3), slice(&other, 7, 4)];
+    assert_eq!(
+        inside([slice(&buffer, 0, 3), slice(&buffer, 8, 4)], odd),
+        "gradient of tensor t1: offset is 7, must be a multiple of 2 bytes"
+    );
+    // Clearing goes by words.
+    let mut optimizer = Optimizer::new(&gpu, &list, sgd()).unwrap();
+    optimizer.clear_grads(true);
+    let grads = [slice(&other, 2, 3), slice(&other, 8, 4)];
+    check(
+        "cleared",
+        &optimizer.step(&[slice(&buffer, 0, 3), slice(&buffer, 8, 4)], &grads).unwrap_err(),
+        "gradient of tensor t0: offset is 2, must be a multiple of 4 bytes to be cleared",
+    );
+}
+
+#[test]
+fn what_a_format_cannot_do_is_refused_by_name() {
+    let Some(gpu) = gpu("refusals of formats", 3) else { return };
+    for dtype in NARROW {
+        let list = [TensorSpec::f32("b", [3]), TensorSpec::f32("w", [4]).with_dtype(dtype)];
+        let arena = Arena::new(&gpu, &list).unwrap();
+        arena.write("w", &[1.0, 2.0, 3.0, 4.0]).unwrap();
+        let text =
+            format!("format of parameter w is {dtype}, must be f32; in other formats, write what Init::fill returns");
+        check("an initialiser", &arena.init("w", &Init::Constant(1.0), 0).unwrap_err(), &text);
+        let mut twin = Parity::new(&gpu, &sgd().wrap(Ema::default()), &list, 1);
+        let text =
+            format!("format of parameter w is {dtype}, must be f32 to swap in place; ema_into copies the mean out");
+        twin.refuses("a swap", &text, |twin| twin.optimizer.swap_ema(&twin.params));
+        check("a swap on the CPU", &twin.reference.swap_ema(&mut twin.values).unwrap_err(), &text);
+        // What is given in another format.
+        let in_f32 = Arena::new(&gpu, &tensors(&[3, 4])).unwrap();
+        let others: Vec<_> = tensors(&[3, 4]).into_iter().map(|tensor| tensor.with_dtype(dtype)).collect();
+        let mut optimizer = Optimizer::new(&gpu, &others, sgd()).unwrap();
+        let text = format!("parameter of tensor t0 has t0 [3] of f32, expected t0 [3] of {dtype}");
+        check("an arena", &optimizer.step(&in_f32, &in_f32).unwrap_err(), &text);
+        let slices = [in_f32.slice("t0").unwrap(), in_f32.slice("t1").unwrap()];
+        let text = "parameter of tensor t0 has 12 bytes, expected 6 bytes";
+        check("a slice", &optimizer.step(&slices, &in_f32).unwrap_err(), text);
+    }
+}
+
+#[test]
+fn the_best_parameters_come_back_bit_by_bit() {
+    let Some(gpu) = gpu("a snapshot of 16 bits", 2) else { return };
+    for dtype in NARROW {
+        let list: Vec<_> = tensors(&[7, 1, 1030]).into_iter().map(|tensor| tensor.with_dtype(dtype)).collect();
+        let params = Arena::new(&gpu, &list).unwrap();
+        let fill = |seed| {
+            let rng = &mut StdRng::seed_from_u64(seed);
+            list.iter().for_each(|t| params.write(&t.name, &noise(rng, t.len_elements() as usize)).unwrap());
+        };
+        let all = || list.iter().map(|t| params.read_blocking(&t.name).unwrap()).collect::<Vec<_>>();
+        let mut best = BestParams::new(&gpu, &list, EarlyStopping::default()).unwrap();
+        fill(1);
+        let before = all();
+        assert_eq!(best.feed(1.0, &params).unwrap(), Verdict::Improved);
+        fill(2);
+        assert!(all() != before);
+        best.restore(&params).unwrap();
+        assert_eq!(all(), before);
+    }
+}
+
+#[test]
+fn tensors_of_one_pair_of_formats_are_one_dispatch() {
+    let Some(gpu) = gpu("dispatches of formats", 2) else { return };
+    for (pairs, windows) in
+        [(vec![(DType::Bf16, DType::Bf16)], 1), (vec![(DType::Bf16, DType::F16), (DType::F32, DType::F32)], 2)]
+    {
+        let of = |(i, tensor): (usize, TensorSpec)| {
+            let (param, grad) = pairs[i % pairs.len()];
+            tensor.with_dtype(param).with_grad_dtype(grad)
+        };
+        let list: Vec<_> = tensors(&[5; 40]).into_iter().enumerate().map(of).collect();
+        let of_grads: Vec<_> = list.iter().map(TensorSpec::grad_spec).collect();
+        let (params, grads) = (Arena::new(&gpu, &list).unwrap(), Arena::new(&gpu, &of_grads).unwrap());
+        let plan = Optimizer::new(&gpu, &list, AdamW::default()).unwrap().plan(&params, &grads).unwrap();
+        assert_eq!((plan.windows, plan.dispatches), (windows, windows));
+        // Two parameters, a gradient, and two slots read and written.
+        let bytes = |&(param, grad): &(DType, DType)| 2 * param.size_bytes() + grad.size_bytes() + 16;
+        assert_eq!(plan.bytes, pairs.iter().map(bytes).sum::<u64>() * 200 / pairs.len() as u64);
+    }
+}
