@@ -1,6 +1,6 @@
 //! Clips make large gradients smaller: the tests run them around every rule, at the ends of f32, and against f64.
 
-use crate::common::twin::{Parity, bound, noise, tensors};
+use crate::common::twin::{Parity, bound, flushes, noise, tensors};
 use crate::common::{gpu, say};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -77,12 +77,14 @@ fn clipped(clip: Clip, params: &[Vec<f32>], grads: &[Vec<f32>], present: &[bool]
 fn every_clip_matches_the_reference_around_every_rule() {
     let Some(gpu) = gpu("clips", 5 * ALL.len()) else { return };
     let tensors = some_tensors();
+    // Some gradients times 1e-30 are no normal numbers. Where they are flushed their signs are 0.
+    let small = if flushes(&gpu) { 1e-20 } else { 1e-30 };
     for row in ALL {
         for clip in clips() {
             let what = format!("{} clipped by {}", row.name, clip.kind());
             let mut twin = Parity::new(&gpu, &Config::from((row.default)()).wrap(clip), &tensors, 31);
             let mut branches = [false; 2];
-            for factor in [1e-2, 1.0, 1e30, 1e-30, 0.0] {
+            for factor in [1e-2, 1.0, 1e30, small, 0.0] {
                 let grads = loud(&mut twin, factor);
                 let params: Vec<Vec<f32>> = twin.values.iter().map(|p| p.iter().copied().collect()).collect();
                 let after = clipped(clip, &params, &grads, &[true; 10]);

@@ -538,7 +538,10 @@ fn every_check_notices_a_breach() {
         ("shaders/rules/lion.wgsl", "// The sign of a momentum.\n// Twin: src/rules/lion.rs"),
         ("src/plan.rs", "/// As wgpu::Limits of Adam: see crate::gpu.\n#[cfg(test)]\nmod tests { x.unwrap(); }"),
         ("src/gpu/ring.rs", "use super::Gpu;\nuse crate::session::find;\nfn f(x: wgpu::Buffer) { x.unwrap_or(y); }"),
-        ("shaders/skeletons/decide.wgsl", "store_control(CONTROL_GOOD, 0u); load_word(load_word(STEP_WORLDS) + world)"),
+        (
+            "shaders/skeletons/decide.wgsl",
+            "store_control(CONTROL_GOOD, 0u); load_word(load_word(STEP_CLASS_OF) + tensor)",
+        ),
         ("README.md", concat!("https://example.org/ho", "me/x and ../ro", "ot/x")),
     ]
     .map(|(path, text)| File { path: path.into(), text: text.into() });
