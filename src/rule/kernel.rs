@@ -376,7 +376,19 @@ impl<R: Rule, F: Real> Kernel<F> for R {
     }
 }
 
+/// What an object of a rule holds of the CPU reference: all of it, or nothing in a build without it.
+#[cfg(feature = "reference")]
+pub trait Kernels: Kernel<f32> + Kernel<f64> {}
+#[cfg(feature = "reference")]
+impl<R: Rule> Kernels for R {}
+/// What an object of a rule holds of the CPU reference: all of it, or nothing in a build without it.
+#[cfg(not(feature = "reference"))]
+pub trait Kernels {}
+#[cfg(not(feature = "reference"))]
+impl<R: Rule> Kernels for R {}
+
 /// The arithmetic of a reference: f32, as on the GPU, or f64.
+#[cfg(feature = "reference")]
 pub trait Precision: Real {
     /// The rule's mathematics in this arithmetic.
     fn kernel(rule: &dyn AnyRule) -> &dyn Kernel<Self>;
@@ -384,6 +396,7 @@ pub trait Precision: Real {
     fn hooks(wrapper: &dyn AnyWrapper) -> &dyn WrapperKernel<Self>;
 }
 
+#[cfg(feature = "reference")]
 impl Precision for f32 {
     fn kernel(rule: &dyn AnyRule) -> &dyn Kernel<Self> {
         rule
@@ -393,6 +406,7 @@ impl Precision for f32 {
     }
 }
 
+#[cfg(feature = "reference")]
 impl Precision for f64 {
     fn kernel(rule: &dyn AnyRule) -> &dyn Kernel<Self> {
         rule
