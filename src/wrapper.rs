@@ -234,12 +234,12 @@ impl<W: Wrapper, F: Real> WrapperKernel<F> for W {
 #[cfg(feature = "reference")]
 pub trait WrapperKernels: WrapperKernel<f32> + WrapperKernel<f64> {}
 #[cfg(feature = "reference")]
-impl<W: Wrapper> WrapperKernels for W {}
+impl<T: WrapperKernel<f32> + WrapperKernel<f64>> WrapperKernels for T {}
 /// What an object of a wrapper holds of the CPU reference: all of it, or nothing in a build without it.
 #[cfg(not(feature = "reference"))]
 pub trait WrapperKernels {}
 #[cfg(not(feature = "reference"))]
-impl<W: Wrapper> WrapperKernels for W {}
+impl<T> WrapperKernels for T {}
 
 /// A wrapper as an object: what the registry, the config, the reference and the engine know of it.
 pub trait AnyWrapper: Any + WrapperKernels + Debug + Send + Sync {

@@ -380,12 +380,12 @@ impl<R: Rule, F: Real> Kernel<F> for R {
 #[cfg(feature = "reference")]
 pub trait Kernels: Kernel<f32> + Kernel<f64> {}
 #[cfg(feature = "reference")]
-impl<R: Rule> Kernels for R {}
+impl<T: Kernel<f32> + Kernel<f64>> Kernels for T {}
 /// What an object of a rule holds of the CPU reference: all of it, or nothing in a build without it.
 #[cfg(not(feature = "reference"))]
 pub trait Kernels {}
 #[cfg(not(feature = "reference"))]
-impl<R: Rule> Kernels for R {}
+impl<T> Kernels for T {}
 
 /// The arithmetic of a reference: f32, as on the GPU, or f64.
 #[cfg(feature = "reference")]

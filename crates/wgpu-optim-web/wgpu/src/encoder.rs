@@ -12,9 +12,12 @@ use crate::{BindGroup, Buffer, ComputePassDescriptor, ComputePipeline, Error, Ma
 #[derive(Default)]
 pub struct Pending {
     pub(crate) done: Vec<Box<dyn FnOnce()>>,
-    pub(crate) maps: Vec<(Buffer, Box<dyn FnOnce(Result<(), Error>)>)>,
+    pub(crate) maps: Vec<(Buffer, Mapped)>,
     pub(crate) kept: Vec<Kept>,
 }
+
+/// Called with how the mapping of a buffer went.
+pub(crate) type Mapped = Box<dyn FnOnce(Result<(), Error>)>;
 
 /// What commands use.
 #[derive(Debug)]
