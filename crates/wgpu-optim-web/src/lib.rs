@@ -32,7 +32,7 @@ fn thrown(error: impl std::fmt::Display) -> JsError {
 /// An optimizer on the GPU: its state, its counts, and the encoding of its steps. It works on buffers of yours and
 /// copies none of them.
 ///
-/// While a promise of `warmUp`, `state`, `lossScale`, `norms` or `save` is pending, other calls throw an `Error`.
+/// While a promise of `warmUp`, `state`, `lossScale`, `norm` or `save` is pending, other calls throw an `Error`.
 #[wasm_bindgen]
 pub struct Optimizer(Rc<Shared>);
 

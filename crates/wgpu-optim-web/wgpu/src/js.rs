@@ -6,6 +6,7 @@ use wasm_bindgen::prelude::*;
 #[wasm_bindgen]
 extern "C" {
     /// `GPUDevice`.
+    #[wasm_bindgen(typescript_type = "GPUDevice")]
     #[derive(Clone, Debug, PartialEq)]
     pub type GPUDevice;
     #[wasm_bindgen(method, getter)]
@@ -46,6 +47,7 @@ extern "C" {
     pub(crate) fn on_submitted_work_done(this: &GPUQueue) -> Promise;
 
     /// `GPUBuffer`.
+    #[wasm_bindgen(typescript_type = "GPUBuffer")]
     #[derive(Clone, Debug, PartialEq)]
     pub type GPUBuffer;
     #[wasm_bindgen(method, getter)]
@@ -62,6 +64,7 @@ extern "C" {
     pub(crate) fn destroy(this: &GPUBuffer);
 
     /// `GPUCommandEncoder`.
+    #[wasm_bindgen(typescript_type = "GPUCommandEncoder")]
     #[derive(Clone, Debug)]
     pub type GPUCommandEncoder;
     #[wasm_bindgen(method, js_name = beginComputePass)]
