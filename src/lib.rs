@@ -1,8 +1,5 @@
 #![cfg_attr(feature = "gpu", doc = include_str!("crate_page.md"))]
-#![cfg_attr(
-    not(feature = "gpu"),
-    doc = "Shader texts, plans and, with the feature `reference`, the CPU reference: without wgpu."
-)]
+#![cfg_attr(not(feature = "gpu"), doc = "Shader texts, plans and perhaps the CPU reference, without wgpu.")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(not(feature = "reference"), allow(dead_code, unused_imports, reason = "the CPU reference alone uses some"))]
 
