@@ -15,6 +15,7 @@ use crate::session::{Counts, Session};
 use crate::tensor::TensorSpec;
 use crate::wrappers::{Ema, LossScale, Moving};
 
+mod bytes;
 #[cfg(not(target_arch = "wasm32"))]
 mod file;
 
@@ -150,7 +151,6 @@ impl Values {
         }
     }
 
-    #[cfg(not(target_arch = "wasm32"))]
     fn bytes(&self) -> &[u8] {
         match self {
             Self::F32(values) => bytemuck::cast_slice(values),
@@ -159,7 +159,6 @@ impl Values {
     }
 
     /// The values that these bytes hold; none where they are no whole number of values, or of another format.
-    #[cfg(not(target_arch = "wasm32"))]
     fn parse(dtype: &str, bytes: &[u8]) -> Option<Self> {
         match dtype {
             "F32" if bytes.len().is_multiple_of(4) => Some(Self::F32(bytemuck::pod_collect_to_vec(bytes))),

@@ -1,6 +1,7 @@
 #![cfg_attr(feature = "gpu", doc = include_str!("crate_page.md"))]
-#![cfg_attr(not(feature = "gpu"), doc = "Shader texts, chunk tables and the CPU reference, without wgpu.")]
+#![cfg_attr(not(feature = "gpu"), doc = "Shader texts, plans and perhaps the CPU reference, without wgpu.")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(not(feature = "reference"), allow(dead_code, unused_imports, reason = "the CPU reference alone uses some"))]
 
 pub mod backend;
 mod checkpoint;
@@ -31,6 +32,7 @@ mod plan;
 mod product;
 #[cfg(all(feature = "gpu", feature = "proof"))]
 pub mod proof;
+#[cfg(feature = "reference")]
 mod reference;
 mod report;
 pub mod rule;
@@ -58,6 +60,7 @@ pub use joint::{Together, encode_together};
 #[cfg(feature = "gpu")]
 pub use optimizer::{EncodedStep, Memory, Norms, Optimizer, StepPlan};
 pub use options::{AdjustLr, EpsPlacement, MomentumForm, Nesterov, NsCoefficients, RootEps};
+#[cfg(feature = "reference")]
 pub use reference::Reference;
 pub use report::{Fault, LossScaleState, StepReport};
 pub use rule::WeightDecay;

@@ -18,7 +18,9 @@ pub(crate) mod kernel;
 mod object;
 
 pub use entry::{Named, RuleEntry};
-pub(crate) use kernel::{Around, Common, Kernel, Precision, Step};
+#[cfg(feature = "reference")]
+pub(crate) use kernel::Precision;
+pub(crate) use kernel::{Around, Common, Kernels, Step};
 pub use object::{AnyRule, Names};
 
 /// A struct of numbers that a shader knows by the same field names in the same order.

@@ -264,8 +264,19 @@ impl<W: Wrapper, F: Real> WrapperKernel<F> for W {
     }
 }
 
+/// What an object of a wrapper holds of the CPU reference: all of it, or nothing in a build without it.
+#[cfg(feature = "reference")]
+pub trait WrapperKernels: WrapperKernel<f32> + WrapperKernel<f64> {}
+#[cfg(feature = "reference")]
+impl<T: WrapperKernel<f32> + WrapperKernel<f64>> WrapperKernels for T {}
+/// What an object of a wrapper holds of the CPU reference: all of it, or nothing in a build without it.
+#[cfg(not(feature = "reference"))]
+pub trait WrapperKernels {}
+#[cfg(not(feature = "reference"))]
+impl<T> WrapperKernels for T {}
+
 /// A wrapper as an object: what the registry, the config, the reference and the engine know of it.
-pub trait AnyWrapper: Any + WrapperKernel<f32> + WrapperKernel<f64> + Debug + Send + Sync {
+pub trait AnyWrapper: Any + WrapperKernels + Debug + Send + Sync {
     /// [`Wrapper::NAME`].
     fn name(&self) -> &'static str;
     /// [`Wrapper::shader`].

@@ -44,6 +44,7 @@ impl Optimizer {
 
     pub(super) async fn settle_with(&mut self, wait: bool) -> Result<()> {
         self.engine.idle(wait).await?;
+        self.gpu().late_error()?;
         self.take_news()
     }
 

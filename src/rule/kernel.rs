@@ -474,7 +474,19 @@ impl<R: Rule, F: Real> Kernel<F> for R {
     }
 }
 
+/// What an object of a rule holds of the CPU reference: all of it, or nothing in a build without it.
+#[cfg(feature = "reference")]
+pub trait Kernels: Kernel<f32> + Kernel<f64> {}
+#[cfg(feature = "reference")]
+impl<T: Kernel<f32> + Kernel<f64>> Kernels for T {}
+/// What an object of a rule holds of the CPU reference: all of it, or nothing in a build without it.
+#[cfg(not(feature = "reference"))]
+pub trait Kernels {}
+#[cfg(not(feature = "reference"))]
+impl<T> Kernels for T {}
+
 /// The arithmetic of a reference: f32, as on the GPU, or f64.
+#[cfg(feature = "reference")]
 pub trait Precision: Real {
     /// The rule's mathematics in this arithmetic.
     fn kernel(rule: &dyn AnyRule) -> &dyn Kernel<Self>;
@@ -482,6 +494,7 @@ pub trait Precision: Real {
     fn hooks(wrapper: &dyn AnyWrapper) -> &dyn WrapperKernel<Self>;
 }
 
+#[cfg(feature = "reference")]
 impl Precision for f32 {
     fn kernel(rule: &dyn AnyRule) -> &dyn Kernel<Self> {
         rule
@@ -491,6 +504,7 @@ impl Precision for f32 {
     }
 }
 
+#[cfg(feature = "reference")]
 impl Precision for f64 {
     fn kernel(rule: &dyn AnyRule) -> &dyn Kernel<Self> {
         rule

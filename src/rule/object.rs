@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::fmt::Debug;
 
-use super::{Carried, Extent, Kernel, Move, Numbers, Pass, Product, Rule, Slot, Sums};
+use super::{Carried, Extent, Kernels, Move, Numbers, Pass, Product, Rule, Slot, Sums};
 use crate::decay::WeightDecay;
 use crate::error::{Error, Result, at_least_zero, refuse};
 use crate::history;
@@ -12,7 +12,7 @@ use crate::tensor::TensorSpec;
 use crate::words::{INNER_WORDS, SUM_WORDS};
 
 /// A rule as an object: what the registry, the config, the reference and the engine know of it.
-pub trait AnyRule: Any + Kernel<f32> + Kernel<f64> + Debug + Send + Sync {
+pub trait AnyRule: Any + Kernels + Debug + Send + Sync {
     /// [`Rule::NAME`].
     fn name(&self) -> &'static str;
     /// [`Rule::SHADER`].
@@ -166,22 +166,32 @@ impl<R: Rule> AnyRule for R {
         }
     }
     fn with(&self, fields: &serde_json::Map<String, serde_json::Value>) -> Result<Box<dyn AnyRule>> {
-        if let Some(decay) = fields.get("weight_decay") {
-            // serde's text would be "expected string or map".
-            if decay != "none" && decay.as_object().is_none_or(|kinds| kinds.len() != 1) {
-                return refuse("weight_decay", decay, r#""none" or an object of one field, as {"l2": 0.01}"#);
-            }
-        }
-        let mut all = AnyRule::to_json(self);
-        all.extend(fields.iter().map(|(name, value)| (name.clone(), value.clone())));
-        let rule: R = serde_path_to_error::deserialize(serde_json::Value::Object(all))
-            .map_err(|error| Error::Config { path: error.path().to_string(), message: error.inner().to_string() })?;
+        let rule: R = serde_path_to_error::deserialize(merged(AnyRule::to_json(self), fields)?).map_err(misread)?;
         AnyRule::check(&rule)?;
         Ok(Box::new(rule))
     }
     fn boxed(&self) -> Box<dyn AnyRule> {
         Box::new(self.clone())
     }
+}
+
+/// A rule's options with these fields in place of its own.
+fn merged(
+    mut all: serde_json::Map<String, serde_json::Value>,
+    fields: &serde_json::Map<String, serde_json::Value>,
+) -> Result<serde_json::Value> {
+    if let Some(decay) = fields.get("weight_decay") {
+        // serde's text would be "expected string or map".
+        if decay != "none" && decay.as_object().is_none_or(|kinds| kinds.len() != 1) {
+            return refuse("weight_decay", decay, r#""none" or an object of one field, as {"l2": 0.01}"#);
+        }
+    }
+    all.extend(fields.iter().map(|(name, value)| (name.clone(), value.clone())));
+    Ok(serde_json::Value::Object(all))
+}
+
+fn misread(error: serde_path_to_error::Error<serde_json::Error>) -> Error {
+    Error::Config { path: error.path().to_string(), message: error.inner().to_string() }
 }
 
 impl dyn AnyRule {

@@ -118,7 +118,7 @@ fn repository() -> Vec<File> {
             }
             let inner = if path.is_empty() { name.clone() } else { format!("{path}/{name}") };
             if entry.file_type().expect("a type").is_dir() {
-                if name == ".ci" || !(name.starts_with('.') || name == "target") {
+                if name == ".ci" || !(name.starts_with('.') || ["target", "node_modules"].contains(&&name[..])) {
                     walk(&entry.path(), &inner, files);
                 }
             } else if let Ok(text) = std::fs::read_to_string(entry.path()) {

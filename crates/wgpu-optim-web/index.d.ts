@@ -1,0 +1,1 @@
+export * from "./wgpu_optim_web.js";
