@@ -23,11 +23,16 @@ struct Inner {
     news: News,
 }
 
+/// Who is told of the loss of a device.
+type OnLost = Box<dyn Fn(DeviceLostReason, String)>;
+
 /// What the browser told of a device since it was taken in.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct News {
     /// Why the device was lost.
     lost: RefCell<Option<String>>,
+    /// Who is told of it.
+    on_lost: RefCell<Option<OnLost>>,
     /// What the last submit that failed says.
     refused: RefCell<Option<String>>,
     /// Answers that have not come.
@@ -71,6 +76,11 @@ impl Device {
             if let (Ok(info), Some(inner)) = (info, weak.upgrade()) {
                 let reason = property(&info, "reason").as_string().unwrap_or_default();
                 *inner.news.lost.borrow_mut() = Some(format!("{} ({reason})", message(&info)));
+                if let Some(tell) = &*inner.news.on_lost.borrow() {
+                    let destroyed = reason == "destroyed";
+                    let reason = if destroyed { DeviceLostReason::Destroyed } else { DeviceLostReason::Unknown };
+                    tell(reason, message(&info));
+                }
             }
         });
         device
@@ -89,6 +99,11 @@ impl Device {
     /// Why it was lost, once it was.
     pub fn lost(&self) -> Option<String> {
         self.0.news.lost.borrow().clone()
+    }
+
+    /// Sets who is told when it is lost, in place of who was told before.
+    pub fn set_device_lost_callback(&self, tell: impl Fn(DeviceLostReason, String) + Send + 'static) {
+        *self.0.news.on_lost.borrow_mut() = Some(Box::new(tell));
     }
 
     /// What the browser said of a submit that it refused, once.
@@ -227,8 +242,38 @@ impl Device {
     }
 
     /// Does nothing: a browser polls by itself.
-    pub fn poll(&self, _: PollType) -> Result<(), Error> {
+    pub fn poll(&self, _: PollType) -> Result<(), PollError> {
         Ok(())
+    }
+}
+
+impl std::fmt::Debug for News {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("News").field("lost", &self.lost).field("refused", &self.refused).finish_non_exhaustive()
+    }
+}
+
+/// Why a device was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceLostReason {
+    /// The browser says no reason.
+    Unknown,
+    /// Somebody destroyed it.
+    Destroyed,
+}
+
+/// Why a poll failed, which it does not here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PollError {
+    /// It took too long.
+    Timeout,
+    /// It was for a submit that there was not.
+    WrongSubmissionIndex(u64, u64),
+}
+
+impl std::fmt::Display for PollError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Debug::fmt(self, f)
     }
 }
 
