@@ -48,7 +48,8 @@ fn multiply_part(tile: MatrixTile, down: u32, across: u32, zero: u32) {
     let below = min(above + 1u, quads(tile.rows) - 1u);
     var sums: array<vec4<f32>, HIGH>;
     for (var start = 0u; start < tile.len; start += RUN) {
-        var run: array<vec4<f32>, HIGH>;
+        // Set to zero by name: SwiftShader under Chromium kept what the last round of the loop left here.
+        var run = array<vec4<f32>, HIGH>();
         for (var k = start; k < min(start + RUN, tile.len); k += 1u) {
             let row = tile.p + k * tile.p_stride;
             let a = work[row + above];
