@@ -496,6 +496,7 @@ impl Gpu {
 
     /// Reads ranges of a buffer, once all submitted work is done. A range is its first byte and its bytes. With `wait`
     /// the thread sleeps until then, else the future is polled.
+    #[cfg_attr(target_arch = "wasm32", expect(unused_variables, reason = "nothing can wait in a browser"))]
     async fn read(&self, buffer: &wgpu::Buffer, pieces: &[Piece], wait: bool) -> Result<Vec<u8>> {
         let size = pieces.iter().map(|(_, size)| size).sum();
         if size == 0 {

@@ -8,9 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::clock::{Clocks, Order};
 use crate::config::Config;
 use crate::course::{self, Choices, Course, Task};
-#[cfg_attr(all(target_arch = "wasm32", not(doc)), expect(unused_imports, reason = "natively a bound waits"))]
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gpu::{Arena, Bound, Buffers, Engine, Gpu, Grads, News, Part, Reports, Slice, Slot, Work};
 use crate::report::StepReport;
 use crate::session::{Session, session_methods};
