@@ -1,5 +1,5 @@
-//! A Vulkan layer fails the k-th allocation, buffer, submit or wait of a short training, for every k: each is an error,
-//! and the training goes on or is rebuilt.
+//! A Vulkan layer fails the k-th allocation, submit or wait of a short training, for every k: each is an error, and
+//! the training goes on or is rebuilt.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -96,21 +96,21 @@ fn every_call_that_fails_is_an_error_and_the_training_goes_on() {
     if std::env::var_os("FAIL_KIND").is_some() {
         return child();
     }
-    let Some(gpu) = gpu("calls that fail", 4) else { return };
+    let Some(gpu) = gpu("calls that fail", 3) else { return };
     let folder = tempfile::tempdir().unwrap();
     let built = match gpu.adapter_info().backend {
         Backend::Vulkan => build(folder.path()),
         other => Err(format!("the adapter is one of {other}, not of Vulkan")),
     };
     if let Err(why) = built {
-        return say(&format!("skipped: 4 kinds of calls that fail: {why}"));
+        return say(&format!("skipped: 3 kinds of calls that fail: {why}"));
     }
     let run = |kind: &str, at: usize| -> Output {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", TEST, "--nocapture"]).env("FAIL_KIND", kind).env("FAIL_AT", at.to_string());
         command.env("VK_LAYER_PATH", folder.path()).env("VK_INSTANCE_LAYERS", "VK_LAYER_failing").output().unwrap()
     };
-    for kind in ["allocate", "buffer", "submit", "wait"] {
+    for kind in ["allocate", "submit", "wait"] {
         let mut told = 0;
         for at in 1.. {
             let output = run(kind, at);

@@ -1,4 +1,4 @@
-// A Vulkan layer that lets one call fail: the FAIL_AT-th of those that FAIL_KIND names (allocate, buffer, submit or wait).
+// A Vulkan layer that lets one call fail: the FAIL_AT-th of those that FAIL_KIND names (allocate, submit or wait).
 // It declares what it needs of the loader's interface itself, so that no headers must be installed.
 
 #include <stdint.h>
@@ -49,14 +49,6 @@ static Result allocate(void *device, const void *info, const void *allocator, vo
     }
     return ((Result(*)(void *, const void *, const void *, void *))next_device(device, "vkAllocateMemory"))(
         device, info, allocator, memory);
-}
-
-static Result create_buffer(void *device, const void *info, const void *allocator, void *buffer) {
-    if (fails("buffer")) {
-        return OUT_OF_DEVICE_MEMORY;
-    }
-    return ((Result(*)(void *, const void *, const void *, void *))next_device(device, "vkCreateBuffer"))(
-        device, info, allocator, buffer);
 }
 
 // A queue has no way to its device, so the functions that take one are looked up where the device is made.
@@ -139,7 +131,6 @@ static Function of_layer(const char *name) {
         {"vkCreateInstance", (Function)create_instance},
         {"vkCreateDevice", (Function)create_device},
         {"vkAllocateMemory", (Function)allocate},
-        {"vkCreateBuffer", (Function)create_buffer},
         {"vkQueueSubmit", (Function)submit},
         {"vkWaitSemaphores", (Function)wait_semaphores},
         {"vkWaitSemaphoresKHR", (Function)wait_semaphores},

@@ -1,11 +1,11 @@
 //! Buffers: those of JavaScript, and those that are made here.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::hash::{Hash, Hasher};
 use std::ops::{Deref, RangeFull};
 use std::rc::Rc;
 
-use js_sys::{Promise, Uint8Array, WeakMap};
+use js_sys::{ArrayBuffer, Promise, Uint8Array, WeakMap};
 use wasm_bindgen::prelude::*;
 
 use crate::js::GPUBuffer;
@@ -23,6 +23,8 @@ struct Inner {
     usage: BufferUsages,
     /// Whether it goes with the last clone.
     is_owned: bool,
+    /// What is mapped: JavaScript gives it out once.
+    mapped: RefCell<Option<ArrayBuffer>>,
 }
 
 impl Drop for Inner {
@@ -76,7 +78,7 @@ impl Buffer {
 
     fn build(js: GPUBuffer, is_owned: bool) -> Self {
         let (size, usage) = (js.size() as u64, BufferUsages::from_bits_retain(js.usage()));
-        Self(Rc::new(Inner { id: number_of(&js), js, size, usage, is_owned }))
+        Self(Rc::new(Inner { id: number_of(&js), js, size, usage, is_owned, mapped: RefCell::default() }))
     }
 
     /// JavaScript's object.
@@ -111,6 +113,7 @@ impl Buffer {
 
     /// Gives it back to the device.
     pub fn unmap(&self) {
+        *self.0.mapped.borrow_mut() = None;
         self.0.js.unmap();
     }
 
@@ -145,8 +148,13 @@ impl BufferSlice<'_> {
 
     /// The bytes of a mapped buffer.
     pub fn get_mapped_range(&self) -> Result<BufferView, Error> {
-        let range = self.0.0.js.get_mapped_range().map_err(|error| Error::of(&error))?;
-        Ok(BufferView(Uint8Array::new(&range).to_vec()))
+        let Inner { js, mapped, .. } = &*self.0.0;
+        let mut mapped = mapped.borrow_mut();
+        let range = match &*mapped {
+            Some(range) => range,
+            None => mapped.insert(js.get_mapped_range().map_err(|error| Error::of(&error))?),
+        };
+        Ok(BufferView(Uint8Array::new(range).to_vec()))
     }
 }
 
