@@ -162,11 +162,11 @@ pub fn recursion<F: Real>(k: &mut Numbers<F>, products: &mut [F], rows: &[Inner<
         let factor = along_moved[pair] / moved_change[pair * most + pair];
         for (i, &other) in places.iter().enumerate() {
             if i < age {
-                along_moved[other] = along_moved[other] + -factor * moved_change[other * most + pair];
+                along_moved[other] -= factor * moved_change[other * most + pair];
             }
-            along_change[other] = along_change[other] + -factor * changes[other * most + pair];
+            along_change[other] -= factor * changes[other * most + pair];
         }
-        along_grad = along_grad + -factor * row(pair)[2];
+        along_grad -= factor * row(pair)[2];
         factors.changes[pair] = factor;
     }
     along_change.iter_mut().for_each(|along| *along = k.scale * *along);
@@ -174,9 +174,9 @@ pub fn recursion<F: Real>(k: &mut Numbers<F>, products: &mut [F], rows: &[Inner<
     for (age, &pair) in places.iter().enumerate() {
         let factor = factors.changes[pair] - along_change[pair] / moved_change[pair * most + pair];
         for &other in &places[age + 1..] {
-            along_change[other] = along_change[other] + factor * moved_change[pair * most + other];
+            along_change[other] += factor * moved_change[pair * most + other];
         }
-        along_grad = along_grad + factor * row(pair)[0];
+        along_grad += factor * row(pair)[0];
         factors.moved[pair] = factor;
     }
     (factors, along_grad)
@@ -195,11 +195,11 @@ pub fn recall<F: Real>(k: &Numbers<F>, factors: &Factors<F>, grad: F, pair: impl
     let places = k.places(factors.changes.len());
     let mut d = -grad;
     for place in places.clone().rev() {
-        d = d - factors.changes[place] * pair(place)[1];
+        d -= factors.changes[place] * pair(place)[1];
     }
     d = k.scale * d;
     for place in places {
-        d = d + factors.moved[place] * pair(place)[0];
+        d += factors.moved[place] * pair(place)[0];
     }
     d
 }
