@@ -1,10 +1,7 @@
 #![cfg_attr(feature = "gpu", doc = include_str!("crate_page.md"))]
 #![cfg_attr(not(feature = "gpu"), doc = "Shader texts, plans and perhaps the CPU reference, without wgpu.")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
-#![cfg_attr(
-    not(feature = "reference"),
-    allow(dead_code, unused_imports, unused_macros, reason = "the CPU reference alone uses some")
-)]
+#![cfg_attr(not(feature = "reference"), allow(unused, reason = "the CPU reference alone uses some"))]
 
 pub mod backend;
 mod checkpoint;
