@@ -1,7 +1,7 @@
 //! Schedules, lookahead and moves to evaluation act alike around every rule on the GPU and on the reference.
 
-use crate::common::gpu;
 use crate::common::twin::{Parity, SIZES, bound, tensors};
+use crate::common::{default_of, gpu};
 use serde_json::{Value, json};
 use wgpu_optim::backend::traffic;
 use wgpu_optim::proof::check;
@@ -276,7 +276,7 @@ fn a_configuration_with_all_round_it_writes_itself_out() {
 fn lookahead_moves_8_bytes_in_the_kth_step_and_4_in_the_first() {
     let Some(gpu) = gpu("lookahead's bytes", ALL.len()) else { return };
     for row in ALL {
-        let rule = (row.default)();
+        let rule = default_of(row);
         let own = traffic::rule_bytes(&*rule);
         let config = Config::from(rule).wrap(Lookahead { k: 3, ..Lookahead::default() });
         let mut twin = Parity::new(&gpu, &config, &tensors(&[3000]), 1);
@@ -311,7 +311,7 @@ fn lookahead_counts_the_steps_of_each_tensor() {
 fn a_training_goes_on_with_the_same_bits() {
     let Some(gpu) = gpu("resumed trainings", ALL.len()) else { return };
     for row in ALL {
-        let rule = (row.default)();
+        let rule = default_of(row);
         let mut config = Config::from(rule.clone()).wrap(Lookahead { k: 3, alpha: 0.4 });
         if rule.options().contains(&"lr") {
             config = config.schedule("lr", Schedule::Exponential { gamma: 0.7 });
@@ -420,7 +420,7 @@ fn evaluation_and_training_take_turns() {
     let Some(gpu) = gpu("evaluation out of turn", ALL.len()) else { return };
     let mut have = 0;
     for row in ALL {
-        let rule = (row.default)();
+        let rule = default_of(row);
         let moves = rule.moves().contains(&Move::Evaluation);
         let mut twin = Parity::new(&gpu, &rule.into(), &tensors(&SIZES), 1).midway(4);
         if !moves {
@@ -432,7 +432,7 @@ fn evaluation_and_training_take_turns() {
         let text = "training: the parameters are in training already";
         twin.refuses(row.name, text, |Parity { optimizer, params, .. }| optimizer.train(&*params));
         // After a first step, the slots that start as the parameter keep their values.
-        let mut first = Parity::new(&gpu, &(row.default)().into(), &tensors(&SIZES), 1).midway(1);
+        let mut first = Parity::new(&gpu, &default_of(row).into(), &tensors(&SIZES), 1).midway(1);
         let worst = first.evaluate();
         assert!(worst.ulps <= bound(&gpu), "{} after a step: {}", row.name, worst.text);
         twin.optimizer.eval(&twin.params).unwrap();
@@ -456,7 +456,7 @@ fn evaluation_and_training_take_turns() {
         twin.optimizer.step(&twin.params, &twin.grads).unwrap();
 
         // Before its first step a tensor is evaluated where it stands.
-        let fresh = Parity::new(&gpu, &(row.default)().into(), &tensors(&[5]), 2);
+        let fresh = Parity::new(&gpu, &default_of(row).into(), &tensors(&[5]), 2);
         let (before, mut optimizer) = (bits(&fresh), fresh.optimizer);
         optimizer.eval(&fresh.params).unwrap();
         let after = fresh.params.read_blocking("t0").unwrap().into_iter().map(f32::to_bits).collect::<Vec<_>>();

@@ -1,7 +1,7 @@
 //! Clips make large gradients smaller: the tests run them around every rule, at the ends of f32, and against f64.
 
 use crate::common::twin::{Parity, bound, flushes, noise, tensors};
-use crate::common::{gpu, say};
+use crate::common::{default_of, gpu, say};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};
@@ -82,7 +82,7 @@ fn every_clip_matches_the_reference_around_every_rule() {
     for row in ALL {
         for clip in clips() {
             let what = format!("{} clipped by {}", row.name, clip.kind());
-            let mut twin = Parity::new(&gpu, &Config::from((row.default)()).wrap(clip), &tensors, 31);
+            let mut twin = Parity::new(&gpu, &Config::from(default_of(row)).wrap(clip), &tensors, 31);
             let mut branches = [false; 2];
             for factor in [1e-2, 1.0, 1e30, small, 0.0] {
                 let grads = loud(&mut twin, factor);
@@ -108,7 +108,7 @@ fn what_is_not_finite_matches_the_reference_around_every_rule() {
         for clip in clips() {
             for bad in [f32::NAN, f32::INFINITY] {
                 let what = format!("{} clipped by {} with {bad}", row.name, clip.kind());
-                let mut twin = Parity::new(&gpu, &Config::from((row.default)()).wrap(clip), &tensors, 32);
+                let mut twin = Parity::new(&gpu, &Config::from(default_of(row)).wrap(clip), &tensors, 32);
                 let mut grads = loud(&mut twin, 1.0);
                 grads[1][1027] = bad;
                 twin.give(grads, &[]);

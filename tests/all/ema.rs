@@ -1,7 +1,7 @@
 //! The running mean of the parameters is fused around every rule, swapped in and out, and copied out.
 
 use crate::common::twin::{Parity, bound, noise, tensors, ulps};
-use crate::common::{gpu, say};
+use crate::common::{default_of, gpu, say};
 use ndarray::ArrayD;
 use serde_json::{Value, json};
 use wgpu_optim::rules::ALL;
@@ -73,7 +73,7 @@ fn every_rule_keeps_a_mean_of_its_parameters() {
             let read = |twin: &Parity, i: usize| twin.params.read_blocking(&list[i].name).unwrap();
             let mut means: Vec<_> = (0..list.len()).map(|i| Mean::new(&read(&twin, i), debias)).collect();
             // A look-ahead would have moved the tensors that take no part, and with a history all take part.
-            let all_move = twin.optimizer.needs_look_ahead() || (row.default)().history().is_some();
+            let all_move = twin.optimizer.needs_look_ahead() || default_of(row).history().is_some();
             let some: &[&str] = if all_move { &[] } else { &["t3", "m0"] };
             for absent in [&[][..], some, &[]] {
                 let worst = twin.step_without(absent);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::common::twin::{Parity, check, fitting, noise, tensors};
-use crate::common::{create, device, gpu, read, say};
+use crate::common::{create, default_of, device, gpu, read, say};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde_json::json;
@@ -383,10 +383,10 @@ fn every_length_leaves_its_neighbours_alone() {
             }
         }
     }
-    for row in ALL.iter().filter(|row| !(row.default)().has_products()) {
-        beside_each_other(&gpu, &(row.default)().into(), &lens, DType::Bf16, DType::Bf16, false);
+    for row in ALL.iter().filter(|row| !default_of(row).has_products()) {
+        beside_each_other(&gpu, &default_of(row).into(), &lens, DType::Bf16, DType::Bf16, false);
         // Around blocks and chunks.
-        beside_each_other(&gpu, &(row.default)().into(), &[1023, 1025, 8193, 3, 4097], DType::F16, DType::Bf16, false);
+        beside_each_other(&gpu, &default_of(row).into(), &[1023, 1025, 8193, 3, 4097], DType::F16, DType::Bf16, false);
     }
 }
 

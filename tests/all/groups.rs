@@ -1,8 +1,8 @@
 //! Groups: schedules of their own and tensors that are frozen, on the GPU and on the reference; tensors and groups that
 //! are added, on the reference.
 
-use crate::common::gpu;
 use crate::common::twin::{Parity, bound, noise, tensors};
+use crate::common::{default_of, gpu};
 use ndarray::{ArrayD, arr1};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -449,7 +449,7 @@ fn added_tensors_start_beside_others_that_go_on() {
     // Where a rule sums over the model, no tensor goes on as it would alone.
     // Rules of matrices take no vector.
     let alone = |rule: &dyn AnyRule| rule.sums_over_model() || rule.has_products();
-    for (row, rule) in ALL.iter().map(|row| (row, (row.default)())).filter(|(_, rule)| !alone(&**rule)) {
+    for (row, rule) in ALL.iter().map(|row| (row, default_of(row))).filter(|(_, rule)| !alone(&**rule)) {
         let mut config = Config::from(rule.clone()).wrap(Lookahead { k: 2, alpha: 0.5 });
         if rule.options().contains(&"lr") {
             config = config.schedule("lr", Schedule::Exponential { gamma: 0.7 });
@@ -603,7 +603,7 @@ fn tensors_and_groups_that_do_not_fit_are_not_added() {
     refused(&mut reference, text, &|reference| reference.add(&[one("z"), one("y.b")]));
 
     // In evaluation, where there is one.
-    let rules = ALL.iter().map(|row| (row.default)()).filter(|rule| rule.moves().contains(&Move::Evaluation));
+    let rules = ALL.iter().map(|row| default_of(row)).filter(|rule| rule.moves().contains(&Move::Evaluation));
     for rule in rules {
         let mut reference = Reference::<f32>::new(&rule.into(), &tensors).unwrap();
         reference.eval(&mut params).unwrap();
@@ -613,7 +613,7 @@ fn tensors_and_groups_that_do_not_fit_are_not_added() {
         reference.add(&[one("y")]).unwrap();
     }
     // Rows and columns, where a rule takes nothing else.
-    for rule in ALL.iter().filter_map(|row| (row.default)().for_matrices()) {
+    for rule in ALL.iter().filter_map(|row| default_of(row).for_matrices()) {
         let mut reference = Reference::<f32>::new(&rule.into(), &[TensorSpec::f32("w", [2, 3])]).unwrap();
         let text = "shape of tensor y has [2], expected rows and columns, for this rule";
         refused(&mut reference, text, &|reference| reference.add(&[one("y")]));
@@ -627,7 +627,7 @@ fn tensors_are_added_on_the_device_while_nothing_waits_and_all_that_was_stays() 
     let first = [one("w", &[40, 70]), one("b", &[3])];
     let all = [&first[..], &[one("x", &[5, 9])]].concat();
     // Rules of matrices take no vector.
-    for row in ALL.iter().filter(|row| !(row.default)().has_products()) {
+    for row in ALL.iter().filter(|row| !default_of(row).has_products()) {
         for wraps in [json!({}), json!({"loss_scale": {"init": 4}, "ema": {}, "lookahead": {}})] {
             let mut value = json!({"optimizer": row.name});
             value.as_object_mut().unwrap().extend(wraps.as_object().unwrap().clone());
@@ -720,8 +720,8 @@ fn an_added_group_whose_numbers_the_device_cannot_write_is_refused() {
 /// A rule of matrices and a second rule for the rest, with groups of both.
 #[test]
 fn a_second_rule_takes_what_the_first_does_not() {
-    let of_matrices: Vec<_> = ALL.iter().filter(|row| (row.default)().has_products()).collect();
-    let others: Vec<_> = ALL.iter().filter(|row| !(row.default)().sums_over_model()).collect();
+    let of_matrices: Vec<_> = ALL.iter().filter(|row| default_of(row).has_products()).collect();
+    let others: Vec<_> = ALL.iter().filter(|row| !default_of(row).sums_over_model()).collect();
     let Some(gpu) = gpu("second rules", of_matrices.len() * others.len()) else { return };
     let mut list = tensors(&[1, 1030, 5]);
     list.extend(

@@ -1,7 +1,7 @@
 //! Several optimizers step together: they share one norm and one decision.
 
 use crate::common::twin::{noise, tensors};
-use crate::common::{device, gpu};
+use crate::common::{default_of, device, gpu};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};
@@ -75,9 +75,9 @@ fn together_they_step_as_one() {
     // A rule that sums over the model does so over each optimizer's own tensors.
     // Rules of matrices take no vector.
     let alone = |rule: &dyn AnyRule| rule.sums_over_model() || rule.has_products();
-    let rules = ALL.iter().filter(|row| !alone(&*(row.default)()));
+    let rules = ALL.iter().filter(|row| !alone(&*default_of(row)));
     for (row, split) in rules.flat_map(|row| SPLITS.map(|split| (row, split))) {
-        let config = Config::from((row.default)()).wrap(Clip::GlobalNorm(12.0)).wrap(SkipNonfinite(true));
+        let config = Config::from(default_of(row)).wrap(Clip::GlobalNorm(12.0)).wrap(SkipNonfinite(true));
         let count = split.iter().map(|part| part.len()).sum();
         let list = tensors(&sizes[..count]);
         let mut whole = One::new(&gpu, &config, &list);

@@ -1,7 +1,7 @@
 //! The GPU gives the f32 reference's parameters and state: every element, for every rule and case and every size.
 
 use crate::common::twin::{Parity, Worst, all_tensors, fitting, fours, parity, tensors};
-use crate::common::{gpu, say};
+use crate::common::{default_of, gpu, say};
 use wgpu_optim::rules::ALL;
 use wgpu_optim::{Config, DType, Group, TensorSpec, wrappers};
 
@@ -29,7 +29,7 @@ fn every_format_matches() {
         };
         let (all, fours) = (store(all_tensors()), store(fours()));
         let loud = (row.cases)().into_iter().rev().find(|(case, _)| *case != "default").expect("one is loud");
-        for (case, rule) in [("default", (row.default)()), loud] {
+        for (case, rule) in [("default", default_of(row)), loud] {
             let config = Config::from(rule);
             let mut worst = Worst::default();
             let what = format!("{}/{case} with parameters in {param} and gradients in {grad}", row.name);
@@ -50,7 +50,7 @@ fn all_formats_match_in_one_optimizer() {
     for row in ALL {
         let mut worst = Worst::default();
         let what = format!("{} with tensors of all formats", row.name);
-        let config = Config::from((row.default)());
+        let config = Config::from(default_of(row));
         worst.join(Parity::new(&gpu, &config, &tensors, 11).run(&what, 2));
         worst.join(Parity::new(&gpu, &config, &tensors, 12).at_odd_words().run(&what, 1));
         say(&format!("parity {what}: worst {} ulp", worst.ulps));
@@ -74,7 +74,7 @@ fn every_wrapper_matches_around_every_rule() {
     for (name, (case, wrapper)) in cases {
         let (mut worst, mut refused) = (Worst::default(), vec![]);
         for row in ALL {
-            let config = Config::from((row.default)()).wrap(wrapper.clone());
+            let config = Config::from(default_of(row)).wrap(wrapper.clone());
             if config.groups(&fitting(&config, &mixed)).is_err() {
                 refused.push(row.name);
                 continue;
@@ -106,7 +106,7 @@ fn an_update_that_is_masked_still_moves_the_parameters() {
     let list = tensors(&[1030]);
     let mut moved = 0;
     for (row, (case, wrapper)) in ALL.iter().flat_map(|row| counting.iter().map(move |case| (row, case))) {
-        let config = Config::from((row.default)()).wrap(wrapper.clone());
+        let config = Config::from(default_of(row)).wrap(wrapper.clone());
         if config.groups(&fitting(&config, &list)).is_err() {
             continue;
         }
@@ -131,9 +131,9 @@ fn every_decay_and_direction_match_in_one_dispatch() {
     let flat = tensors(&sizes);
     let matrices: Vec<_> = flat.iter().zip(sizes).map(|(flat, size)| TensorSpec::f32(&flat.name, [size, 3])).collect();
     for (row, tensors) in ALL.iter().flat_map(|row| [(row, &flat), (row, &matrices)]) {
-        let has_rates = !(row.default)().model_fields().contains(&"lr");
+        let has_rates = !default_of(row).model_fields().contains(&"lr");
         let with_rate = |group: Group, lr: f64| if has_rates { group.set("lr", lr) } else { group };
-        let mut config = Config::from((row.default)());
+        let mut config = Config::from(default_of(row));
         for (i, &kind) in row.decays.iter().enumerate() {
             let decay = if kind == "none" { "none".into() } else { serde_json::json!({ kind: 0.1 * (i + 1) as f64 }) };
             config = config.group(with_rate(Group::new([format!("t{i}")]).set("weight_decay", decay), 0.1));

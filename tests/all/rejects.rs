@@ -1,7 +1,7 @@
 //! Every bad input is an error that names field or tensor, value and bound, and nothing has moved then.
 
-use crate::common::gpu;
 use crate::common::twin::{Parity, fitting, tensors};
+use crate::common::{default_of, gpu};
 use ndarray::{ArrayD, IxDyn};
 use serde_json::{Map, Value, json};
 use wgpu_optim::proof::check;
@@ -44,7 +44,7 @@ fn every_rule_refuses_what_it_lists() {
 
 /// Every option of every rule, with its default.
 fn options() -> impl Iterator<Item = (&'static RuleEntry, String, Value)> {
-    ALL.iter().flat_map(|row| (row.default)().to_json().into_iter().map(move |(name, value)| (row, name, value)))
+    ALL.iter().flat_map(|row| default_of(row).to_json().into_iter().map(move |(name, value)| (row, name, value)))
 }
 
 #[test]
@@ -281,7 +281,7 @@ fn numbers_that_are_none_are_refused_in_rust() {
     for none in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
         let text = |field: &str| format!("{field} is {none}, must be ...");
         for row in ALL {
-            let mut rule = (row.default)();
+            let mut rule = default_of(row);
             *rule.option("lr").expect("a rate") = none;
             refused(row.name, groups(Config::from(rule), &tensors), &text("lr"));
         }
@@ -317,7 +317,7 @@ fn tensors_and_groups_must_fit() {
     let twice = [&tensors[..], &tensors[1..2]].concat();
     for row in ALL {
         let with = |groups: &[Group]| {
-            groups.iter().cloned().fold(Config::from((row.default)()), |config, group| config.group(group))
+            groups.iter().cloned().fold(Config::from(default_of(row)), |config, group| config.group(group))
         };
         for (config, tensors, text) in [
             (with(&[]), &twice[..], "tensor h.0.b is listed twice, at 1 and 3"),
@@ -533,8 +533,8 @@ fn buffers_that_do_not_fit_move_nothing() {
     let [gpu, other_device] = devices([|_| {}, |_| {}]);
     let other = Other::new(&gpu, other_device.device());
     // Rules of matrices take no vector.
-    for row in ALL.iter().filter(|row| !(row.default)().has_products()) {
-        let mut twin = Parity::new(&gpu, &(row.default)().into(), &tensors(&SIZES), 1).midway(10);
+    for row in ALL.iter().filter(|row| !default_of(row).has_products()) {
+        let mut twin = Parity::new(&gpu, &default_of(row).into(), &tensors(&SIZES), 1).midway(10);
         for (bad, text) in BUFFERS {
             let what = |call: &str| format!("{}: {call} of buffers of which {text}", row.name);
             let mut try_each = |name: &str, call: fn(&mut Optimizer, Buffers, Buffers) -> Result<()>| {
@@ -568,7 +568,7 @@ fn assert_works(what: &str, mut twin: Parity) {
 fn a_part_of_the_parameters_takes_no_whole_gradients() {
     let Some(gpu) = gpu("a part of the parameters", ALL.len()) else { return };
     for row in ALL {
-        let mut twin = Parity::new(&gpu, &(row.default)().into(), &tensors(&SIZES), 2).midway(10);
+        let mut twin = Parity::new(&gpu, &default_of(row).into(), &tensors(&SIZES), 2).midway(10);
         let text = "parameter of tensor t1: is missing where the gradient is given";
         twin.refuses(row.name, text, |Parity { optimizer, params, grads, .. }| {
             let part = params.without(&["t1"]).expect("known");
@@ -615,8 +615,8 @@ fn gradients_in_f16_that_do_not_fit_move_nothing() {
     let descriptor = wgpu::BufferDescriptor { label: None, size: 22, usage, mapped_at_creation: false };
     let ragged = gpu.device().create_buffer(&descriptor);
     // Rules of matrices take no vector.
-    for row in ALL.iter().filter(|row| !(row.default)().has_products()) {
-        let mut twin = Parity::new(&gpu, &(row.default)().into(), &halves, 5).midway(10);
+    for row in ALL.iter().filter(|row| !default_of(row).has_products()) {
+        let mut twin = Parity::new(&gpu, &default_of(row).into(), &halves, 5).midway(10);
         for (bad, text) in BAD_HALVES {
             twin.refuses(&format!("{}: {text}", row.name), text, |Parity { optimizer, params, grads, .. }| {
                 optimizer.step(&*params, bad(grads, &in_f32, &ragged))
@@ -625,7 +625,7 @@ fn gradients_in_f16_that_do_not_fit_move_nothing() {
         assert_works(row.name, twin);
 
         // Gradients in f32 that are given in f16.
-        let mut twin = Parity::new(&gpu, &(row.default)().into(), &tensors(&SIZES), 5).midway(10);
+        let mut twin = Parity::new(&gpu, &default_of(row).into(), &tensors(&SIZES), 5).midway(10);
         let arena = Arena::new(&gpu, &halves.iter().map(TensorSpec::grad_spec).collect::<Vec<_>>()).expect("an arena");
         let text = "gradient of tensor t0 has t0 [8] of f16, expected t0 [8] of f32";
         twin.refuses(row.name, text, |Parity { optimizer, params, .. }| optimizer.step(&*params, &arena));
@@ -672,7 +672,7 @@ fn group_of_its_own(rule: &dyn AnyRule) -> Group {
 fn what_belongs_to_the_model_is_not_set_by_a_group() {
     let mut found = 0;
     for row in ALL {
-        let rule = (row.default)();
+        let rule = default_of(row);
         for &field in rule.model_fields() {
             found += 1;
             let value = rule.to_json()[field].clone();
@@ -696,11 +696,11 @@ fn what_belongs_to_the_model_is_not_set_by_a_group() {
 fn names_numbers_and_lengths_that_do_not_fit_move_nothing() {
     let Some(gpu) = gpu("rejected calls", ALL.len() * CALLS.len()) else { return };
     for row in ALL {
-        let no_decay = (row.default)().with(&object(r#"{"weight_decay": "none"}"#)).expect("every rule takes none");
+        let no_decay = default_of(row).with(&object(r#"{"weight_decay": "none"}"#)).expect("every rule takes none");
         let config = Config::from(no_decay.clone()).group(group_of_its_own(&*no_decay));
         let mut twin = Parity::new(&gpu, &config, &tensors(&SIZES), 3).midway(10);
-        let sets_lr = (row.default)().options().contains(&"lr");
-        let one_lr = (row.default)().model_fields().contains(&"lr");
+        let sets_lr = default_of(row).options().contains(&"lr");
+        let one_lr = default_of(row).model_fields().contains(&"lr");
         for (i, (call, text)) in CALLS.into_iter().enumerate() {
             let text = match text.strip_prefix("groups[0].lr is") {
                 Some(_) if !sets_lr => "configuration: groups[0].lr: is not an option that may change; those of ...",
@@ -805,7 +805,7 @@ fn a_look_ahead_is_neither_missing_nor_doubled_nor_unasked() {
 fn a_token_is_taken_back_once_and_in_turn() {
     let Some(gpu) = gpu("tokens out of turn", ALL.len()) else { return };
     for row in ALL {
-        let new = || Parity::new(&gpu, &(row.default)().into(), &tensors(&SIZES), 7).midway(10);
+        let new = || Parity::new(&gpu, &default_of(row).into(), &tensors(&SIZES), 7).midway(10);
         let (mut twin, mut stranger) = (new(), new());
         let encode = |Parity { optimizer, params, grads, .. }: &mut Parity| {
             let mut encoder = gpu.device().create_command_encoder(&Default::default());
@@ -874,7 +874,7 @@ fn tensors_that_no_buffer_holds_are_refused() {
 
 #[test]
 fn a_rule_for_matrices_takes_no_tensor_without_rows() {
-    let of_matrices = ALL.iter().filter_map(|row| (row.default)().for_matrices());
+    let of_matrices = ALL.iter().filter_map(|row| default_of(row).for_matrices());
     let mut found = 0;
     for rule in of_matrices {
         found += 1;
@@ -892,9 +892,9 @@ fn a_device_whose_bindings_hold_no_block_moves_nothing() {
     let [small] = devices([|limits| limits.max_storage_buffer_binding_size = 4096]);
     // Rules of matrices take no vector, and the scratch of a history is refused before there is an optimizer.
     let steps = |rule: &dyn AnyRule| !rule.has_products() && rule.history().is_none();
-    for row in ALL.iter().filter(|row| steps(&*(row.default)())) {
+    for row in ALL.iter().filter(|row| steps(&*default_of(row))) {
         let text = "the device's max_storage_buffer_binding_size is 4096, needed are ...";
-        let mut twin = Parity::new(&small, &(row.default)().into(), &tensors(&SIZES), 8).midway(10);
+        let mut twin = Parity::new(&small, &default_of(row).into(), &tensors(&SIZES), 8).midway(10);
         twin.refuses(row.name, text, |Parity { optimizer, params, grads, .. }| optimizer.step(&*params, &*grads));
     }
 }

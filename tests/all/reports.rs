@@ -1,7 +1,7 @@
 //! The device tells of steps by reports, norms and its loss scale, and no step waits for them.
 
 use crate::common::twin::{Parity, all_tensors, bound, noise, tensors};
-use crate::common::{create, gpu, read};
+use crate::common::{create, default_of, gpu, read};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};
@@ -249,11 +249,11 @@ fn a_backward_pass_binds_the_scale_and_no_host_hears_of_skips() {
     let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
     let mut rng = StdRng::seed_from_u64(56);
     // Rules of matrices take no vector.
-    for row in ALL.iter().filter(|row| !(row.default)().has_products()) {
+    for row in ALL.iter().filter(|row| !default_of(row).has_products()) {
         // Both grow again, until the largest gradient does not bear it.
         let scale = LossScale { init: LossScale::MAX, growth: 2.0, backoff: 0.5, interval: 3 };
-        let mut scaled = Optimizer::new(&gpu, &list, Config::from((row.default)()).wrap(scale)).unwrap();
-        let mut plain = Optimizer::new(&gpu, &list, Config::from((row.default)())).unwrap();
+        let mut scaled = Optimizer::new(&gpu, &list, Config::from(default_of(row)).wrap(scale)).unwrap();
+        let mut plain = Optimizer::new(&gpu, &list, Config::from(default_of(row))).unwrap();
         let params = [(); 2].map(|()| Arena::new(&gpu, &list).unwrap());
         let start = noise(&mut rng, 130);
         params.iter().for_each(|params| params.write("w", &start).unwrap());

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::common::twin::{Parity, bound, tensors};
-use crate::common::{gpu, say};
+use crate::common::{default_of, gpu, say};
 use serde_json::{Map, Value};
 use wgpu_optim::backend::{Access, Common, Formats, Kernel, Step};
 use wgpu_optim::rule::{AnyRule, Carried, Move, Names, Numbers, Pass, RuleEntry, Slot, WeightDecay};
@@ -317,9 +317,7 @@ fn shows_around(gpus: &[Gpu], edit: &Edit) -> bool {
 /// The cases of a row, and one in which groups of every decay meet ascent.
 fn configs(row: &RuleEntry, edit: &Edit) -> Vec<Config> {
     let broken = |rule| Box::new(Broken { rule, edit: edit.clone() }) as Box<dyn AnyRule>;
-    // A case may have a shorter history than the default options.
-    let case = |(case, rule): (&str, Box<dyn AnyRule>)| (case == "default").then_some(rule);
-    let base = || (row.cases)().into_iter().find_map(case).unwrap_or_else(row.default);
+    let base = || default_of(row);
     let mut configs: Vec<Config> = (row.cases)().into_iter().map(|(_, rule)| broken(rule).into()).collect();
     for &kind in row.decays {
         let decay = if kind == "none" { "none".into() } else { serde_json::json!({ kind: 0.3 }) };

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use crate::common::twin::{Parity, Worst, all_tensors, bound, noise, same, tensors};
-use crate::common::{device, gpu, say};
+use crate::common::{default_of, device, gpu, say};
 use ndarray::ArrayD;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -122,7 +122,7 @@ fn a_bad_gradient_skips_the_step_of_every_rule() {
 fn counts_beyond_32_bits_follow_the_applied_steps() {
     let Some(gpu) = gpu("skips at late steps", ALL.len()) else { return };
     for row in ALL {
-        for (start, config) in [(1u64 << 32) - 2, 1 << 53].into_iter().zip(both((row.default)())) {
+        for (start, config) in [(1u64 << 32) - 2, 1 << 53].into_iter().zip(both(default_of(row))) {
             let mut twin = Parity::new(&gpu, &config, &few(), 32).midway(start);
             twin.optimizer.set_steps(start).unwrap();
             twin.reference.set_steps(start).unwrap();

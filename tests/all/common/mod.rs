@@ -4,6 +4,7 @@ pub use wgpu_optim::proof::{self as twin, read};
 
 use std::io::Write;
 
+use wgpu_optim::rule::{AnyRule, RuleEntry};
 use wgpu_optim::{Error, Gpu, wgpu};
 
 /// The first adapter. Without one `cases` cases of `what` are skipped, which one line says even where the test harness
@@ -17,6 +18,12 @@ pub fn gpu(what: &str, cases: usize) -> Option<Gpu> {
         }
         Err(error) => panic!("{cases} cases of {what}: {error}"),
     }
+}
+
+/// A rule for tests that take one of each: its case of that name, which may have less state, or the default options.
+pub fn default_of(row: &RuleEntry) -> Box<dyn AnyRule> {
+    let case = |(case, rule): (&str, Box<dyn AnyRule>)| (case == "default").then_some(rule);
+    (row.cases)().into_iter().find_map(case).unwrap_or_else(row.default)
 }
 
 /// Another device on the adapter of that one, with limits changed.
