@@ -18,33 +18,48 @@ pub(super) struct Loss {
 
 impl Loss {
     pub(super) fn new(device: &wgpu::Device) -> Self {
-        let canary = device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("wgpu-optim/canary"),
-            size: 4,
-            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        });
-        Self { why: Arc::default(), canary: Mutex::new(canary) }
+        Self { why: Arc::default(), canary: Mutex::new(canary(device)) }
     }
 
     /// Whether wgpu refuses to map a buffer.
     #[cfg(not(target_arch = "wasm32"))]
     fn is_refused(&self, device: &wgpu::Device) -> bool {
-        let canary = self.canary.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let answer = Arc::new(OnceLock::new());
-        let callback = answer.clone();
+        let mut kept = self.canary.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         // A buffer that was made on a lost device is invalid, which wgpu says as an error.
         let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
-        canary.slice(..).map_async(wgpu::MapMode::Read, move |result| {
-            let _ = callback.set(result.is_err());
-        });
-        let refused = answer.get() == Some(&true);
-        if !refused {
-            canary.unmap();
-        }
+        // Where another thread polls the device while this one unmaps the buffer, the buffer may end up mapped, and is
+        // refused then although the device is there. A new one is not.
+        let refused = !can_map(&kept) && {
+            *kept = canary(device);
+            !can_map(&kept)
+        };
         drop(pollster::block_on(scope.pop()));
         refused
     }
+}
+
+fn canary(device: &wgpu::Device) -> wgpu::Buffer {
+    device.create_buffer(&wgpu::BufferDescriptor {
+        label: Some("wgpu-optim/canary"),
+        size: 4,
+        usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+        mapped_at_creation: false,
+    })
+}
+
+/// Whether wgpu takes a request to map the buffer, which is unmapped again.
+#[cfg(not(target_arch = "wasm32"))]
+fn can_map(buffer: &wgpu::Buffer) -> bool {
+    let answer = Arc::new(OnceLock::new());
+    let callback = answer.clone();
+    buffer.slice(..).map_async(wgpu::MapMode::Read, move |result| {
+        let _ = callback.set(result.is_err());
+    });
+    let refused = answer.get() == Some(&true);
+    if !refused {
+        buffer.unmap();
+    }
+    !refused
 }
 
 impl Gpu {
