@@ -8,6 +8,10 @@ use crate::gpu::News;
 use crate::report::{Fault, StepReport};
 use crate::words::{OUT_OF_TURN, REPORT_WORDS, control};
 
+/// Milliseconds that a callback may be late by.
+#[cfg(not(target_arch = "wasm32"))]
+const CALLBACK_MS: u32 = 20;
+
 /// Reports that are kept.
 const KEPT: usize = 1024;
 
@@ -45,7 +49,18 @@ impl Optimizer {
     pub(super) async fn settle_with(&mut self, wait: bool) -> Result<()> {
         self.engine.idle(wait).await?;
         self.gpu().late_error()?;
-        self.take_news()
+        self.take_news()?;
+        // Another thread that polls the device may have taken a report's callback and not called it yet. What was
+        // never submitted has none, so this ends.
+        #[cfg(not(target_arch = "wasm32"))]
+        for _ in 0..CALLBACK_MS {
+            if !wait || self.session.counts.encodings.is_empty() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+            self.take_news()?;
+        }
+        Ok(())
     }
 
     /// Takes in the news that has come, and refuses to go on where nothing can be right any more.

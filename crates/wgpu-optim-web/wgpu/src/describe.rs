@@ -255,13 +255,18 @@ pub enum MapMode {
 pub enum PollType {
     /// Not at all.
     Poll,
-    /// As long as it takes.
-    Wait,
+    /// For what was submitted.
+    Wait {
+        /// Up to which submit; none stands for all.
+        submission_index: Option<std::convert::Infallible>,
+        /// How long at most.
+        timeout: Option<std::time::Duration>,
+    },
 }
 
 impl PollType {
     /// As long as it takes.
     pub fn wait_indefinitely() -> Self {
-        Self::Wait
+        Self::Wait { submission_index: None, timeout: None }
     }
 }
