@@ -142,13 +142,12 @@ pub fn recursion<F: Real>(k: &mut Numbers<F>, products: &mut [F], rows: &[Inner<
     let places: Vec<usize> = k.places(most).collect();
     let added = k.newest(most);
     let row = |place: usize| if Some(place) == added { newest } else { rows[2 + place] };
-    for &place in &places {
-        let [_, with_change, _, of_changes, with_moved] = row(place);
-        let other = added.unwrap_or(place);
-        if added.is_some() {
-            (changes[place * most + other], changes[other * most + place]) = (of_changes, of_changes);
-            moved_change[other * most + place] = with_moved;
-            moved_change[place * most + other] = with_change;
+    if let Some(added) = added {
+        for &place in &places {
+            let [_, with_change, _, of_changes, with_moved] = row(place);
+            (changes[place * most + added], changes[added * most + place]) = (of_changes, of_changes);
+            moved_change[added * most + place] = with_moved;
+            moved_change[place * most + added] = with_change;
         }
     }
     let mut factors = Factors { changes: vec![F::zero(); most], moved: vec![F::zero(); most] };
