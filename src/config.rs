@@ -342,6 +342,7 @@ impl Config {
         self.rule.check()?;
         self.wrappers.check()?;
         self.wrappers.iter().try_for_each(|wrapper| wrapper.check_rule(&*self.rule))?;
+        self.check_search()?;
         let mut all = vec![ActiveGroup::new(self.rule.clone(), self.maximize, Map::new(), None)?];
         let others = self.active_others(&all[0])?;
         for (i, group) in self.groups.iter().enumerate() {
@@ -354,6 +355,34 @@ impl Config {
         groups.check_schedules(1)?;
         groups.check_on_device()?;
         Ok(groups)
+    }
+
+    /// Refuses what does not go with a line search: the loss would be that of another function than the gradient's, or
+    /// the length another than that which was looked for.
+    fn check_search(&self) -> Result<()> {
+        if self.rule.line_search().is_none() {
+            return Ok(());
+        }
+        let bound = "left out with a line search";
+        if let Some(wrapper) = self.wrappers.iter().next() {
+            return refuse(wrapper.name(), "set", bound);
+        }
+        if self.wrappers.is_controlled() {
+            let field = if self.wrappers.norms { "norms" } else { "on_device" };
+            return refuse(field, "set", bound);
+        }
+        let maximizes = |group: &Group| group.fields.get("maximize").is_some_and(|value| value != false);
+        if self.maximize || self.groups.iter().any(maximizes) {
+            return refuse("maximize", true, bound);
+        }
+        let follows = |group: &Group| {
+            !group.schedules.is_empty()
+                || ["schedule", "schedules"].iter().any(|field| group.fields.contains_key(*field))
+        };
+        if !self.schedules.is_empty() || self.groups.iter().any(follows) {
+            return refuse("schedules", "set", bound);
+        }
+        Ok(())
     }
 
     /// Makes the groups of these tensors.

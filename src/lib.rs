@@ -23,6 +23,7 @@ mod history;
 pub mod init;
 #[cfg(feature = "gpu")]
 mod joint;
+mod line_search;
 mod lines;
 #[cfg(feature = "gpu")]
 mod optimizer;
@@ -57,6 +58,7 @@ pub use gpu::{Arena, ArenaSubset, BestParams, Buffers, Counts, Gpu, Slice, Tunin
 pub use init::{Fan, Fans, Init, WeightLayout};
 #[cfg(feature = "gpu")]
 pub use joint::{Together, encode_together};
+pub use line_search::{LineSearch, Minimum, Stop};
 #[cfg(feature = "gpu")]
 pub use optimizer::{EncodedStep, Memory, Norms, Optimizer, StepPlan};
 pub use options::{AdjustLr, EpsPlacement, MomentumForm, Nesterov, NsCoefficients, RootEps};

@@ -17,6 +17,8 @@ use crate::tensor::{Stored, TensorSpec};
 use crate::wrapper::Decided;
 use crate::wrappers::{self, Ema, Moving, Wrappers};
 
+mod minimize;
+
 /// An optimizer on the CPU, with the semantics of [`Optimizer`](crate::Optimizer); but a look-ahead moves all tensors
 /// that need one and are not frozen.
 ///
@@ -211,6 +213,12 @@ impl<F: Precision> Reference<F> {
     /// # Errors
     /// [`Error::Count`] or [`Error::Shape`] where arrays and tensors disagree, [`Error::Order`].
     pub fn step(&mut self, params: &mut [ArrayD<F>], grads: &[Option<ArrayD<F>>]) -> Result<()> {
+        self.session.check_step()?;
+        self.take_step(params, grads)
+    }
+
+    /// The same, of a step that a line search may be part of.
+    fn take_step(&mut self, params: &mut [ArrayD<F>], grads: &[Option<ArrayD<F>>]) -> Result<()> {
         self.check("parameters", params.len(), |i| params[i].shape().to_vec())?;
         self.check("gradients", grads.len(), |i| match &grads[i] {
             Some(grad) => grad.shape().to_vec(),

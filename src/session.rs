@@ -8,7 +8,7 @@ use crate::codecs::DType;
 use crate::error::{Error, Result, refuse};
 use crate::groups::{Groups, Records};
 use crate::report::LossScaleState;
-use crate::rule::Carried;
+use crate::rule::{Carried, Stopping};
 use crate::tensor::TensorSpec;
 use crate::wrappers::{Ema, LossScale};
 
@@ -85,6 +85,22 @@ impl<C: Counts> Session<C> {
     /// The number of the coming step, which schedules follow.
     pub(crate) fn coming_step(&self) -> u64 {
         self.counts.hoped().steps.saturating_add(1)
+    }
+
+    /// Refuses a step of its own where the rule looks for the length of each.
+    pub(crate) fn check_step(&self) -> Result<()> {
+        match self.groups.rule(0).line_search() {
+            Some(_) => refuse("line_search", "strong_wolfe", "none in a step of its own; minimize takes them"),
+            None => Ok(()),
+        }
+    }
+
+    /// When a minimisation is to stop; refuses a rule that cannot look for lengths.
+    pub(crate) fn check_search(&self) -> Result<Stopping> {
+        match self.groups.rule(0).line_search() {
+            Some(stopping) => Ok(stopping),
+            None => refuse("line_search", "none", "strong_wolfe of lbfgs to minimize"),
+        }
     }
 
     /// Refuses what cannot be between the micro-batches of a step.

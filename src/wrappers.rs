@@ -54,7 +54,7 @@ pub enum Moving {
 
 impl Moving {
     /// `MOVE` counts the moves of rules first, and then those of wrappers.
-    const OF_RULES: usize = 3;
+    const OF_RULES: usize = 4;
 
     /// The shader's `MOVE`.
     pub fn number(self) -> usize {

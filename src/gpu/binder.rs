@@ -130,6 +130,7 @@ impl<'a> Binder<'a> {
                 engine.variants.iter().map(|variant| Walk::of_step(&*variant.rule, &variant.wrappers)).collect()
             }
             Work::Move(to) => vec![vec![Walk::of_move(to)]; engine.variants.len()],
+            Work::Probe(_) => vec![Walk::of_probe(); engine.variants.len()],
             Work::Accumulate(_) => vec![vec![Walk::new(Skeleton::Accumulate)]; engine.variants.len()],
         };
         let stages = walks.iter().map(Vec::len).max().unwrap_or(0);

@@ -1,12 +1,12 @@
 //! Where the values of state slots lie on the device, and how they are read, set, and taken over.
 
 use super::engine::Engine;
-use super::{Piece, floats};
+use super::{Piece, Slice, floats};
 use crate::course;
 use crate::error::Result;
 use crate::groups::Groups;
 use crate::plan::{Place, padded};
-use crate::rule::Extent;
+use crate::rule::{AnyRule, Extent};
 use crate::session::check_len;
 use crate::shader::{block_numbers, element_slots, model_numbers, place_of};
 use crate::tensor::BLOCK;
@@ -20,6 +20,18 @@ impl Engine {
             values.extend(floats(&self.gpu.read(buffer, &pieces, wait).await?));
         }
         Ok(values)
+    }
+
+    /// Reads the numbers of the model, of a rule that has some; none without tensors.
+    pub(crate) async fn numbers_of_model(&self, rule: &dyn AnyRule, wait: bool) -> Result<Vec<f32>> {
+        let Some(scratch) = &self.scratch else { return Ok(vec![]) };
+        let bytes = 4 * rule.names().tensor.len() as u64;
+        Ok(floats(&self.gpu.read(scratch, &[(0, bytes)], wait).await?))
+    }
+
+    /// Reads one number from a buffer of the caller's.
+    pub(crate) async fn read_number(&self, place: &Slice<'_>, wait: bool) -> Result<f32> {
+        Ok(floats(&self.gpu.read(place.buffer, &[(place.offset, 4)], wait).await?)[0])
     }
 
     /// Sets the values of a slot, before any work that is not yet submitted.

@@ -448,7 +448,7 @@ impl<R: Rule, F: Real> Kernel<F> for R {
                 let most = (self as &dyn AnyRule).history().expect("a rule with a recursion has a history");
                 let mut rows = vec![vec![[F::zero(); 5]; history::rows(most) as usize]; last + 1];
                 all.iter_mut().for_each(|(i, running)| rows[*i] = std::mem::take(&mut running.inner));
-                let rows = history::add_up(rows);
+                let rows = history::add_up(rows, history::combine);
                 let (factors, along) = history::recursion(&mut numbers, products, &rows, most);
                 let length = history::length(&mut numbers, &rows);
                 k = R::Tensor::<F>::read(&numbers.write());

@@ -7,7 +7,7 @@ use std::path::Path;
 
 /// Modules from the ground up. A module uses those of lower floors, and of its own only [`NEIGHBOURS`].
 const FLOORS: [&[&str]; 12] = [
-    &["error", "codecs", "tensor", "words", "parts", "lines", "product", "history", "decay"],
+    &["error", "codecs", "tensor", "words", "parts", "lines", "product", "history", "line_search", "decay"],
     &["rule", "rule/*", "wrapper", "options", "schedule", "schedule/*", "init", "init/*"],
     &["control"],
     &["wrappers", "wrappers/*"],
@@ -15,7 +15,7 @@ const FLOORS: [&[&str]; 12] = [
     &["groups", "groups/*", "shader", "shader/*"],
     &["config", "course", "session"],
     &["checkpoint", "checkpoint/*"],
-    &["reference", "gpu", "gpu/*"],
+    &["reference", "reference/*", "gpu", "gpu/*"],
     &["optimizer", "optimizer/*"],
     &["joint", "proof"],
     &["lib", "backend", "guide", "guide/*"],
@@ -38,7 +38,8 @@ const NEIGHBOURS: &[(&str, &str, &[&str])] = &[
     ("product", "parts", &["Real"]),
     ("product", "lines", &["Lines"]),
     ("product", "tensor", &["TensorSpec"]),
-    ("history", "parts", &["Real", "min"]),
+    ("history", "parts", &["Combine", "Real", "min"]),
+    ("line_search", "error", &[]),
     ("plan", "plan/*", &[]),
     ("plan/*", "plan", &[]),
     ("plan/*", "plan/*", &[]),
@@ -51,6 +52,8 @@ const NEIGHBOURS: &[(&str, &str, &[&str])] = &[
     ("shader/*", "shader/*", &[]),
     ("gpu/*", "gpu", &[]),
     ("gpu/*", "gpu/*", &[]),
+    ("reference", "reference/*", &[]),
+    ("reference/*", "reference", &[]),
     ("groups", "groups/*", &[]),
     ("groups/*", "groups", &[]),
     ("optimizer", "optimizer/*", &[]),
