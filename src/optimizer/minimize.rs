@@ -1,5 +1,5 @@
-//! Minimising by line searches on the device: the caller encodes loss and gradient, and a few numbers of each trial come
-//! back.
+//! Minimising by line searches on the device: the caller encodes loss and gradient, and a few numbers of each trial
+//! come back.
 
 use super::history::Leaves;
 use super::{EncodedStep, Optimizer, Role};
