@@ -38,9 +38,9 @@
 //!
 //! With `line_search: "strong_wolfe"` each step looks for its length: [`minimize`](crate::Optimizer::minimize)
 //! evaluates the loss and its gradient along the direction until the loss has fallen enough and its slope is flat. It
-//! takes the place of steps, and stops by `max_iter`, `max_eval`, `tolerance_grad` and `tolerance_change`, as PyTorch's `LBFGS`
-//! does. The caller encodes the evaluations; the gradient and all products stay on the device, and a few numbers come
-//! back from each.
+//! takes the place of steps, and stops by `max_iter`, `max_eval`, `tolerance_grad` and `tolerance_change`, as PyTorch's
+//! `LBFGS` does. The caller encodes the evaluations; the gradient and all products stay on the device, and a few numbers
+//! come back from each.
 //!
 //! ```
 //! use wgpu_optim::wgpu::{self, BufferUsages, util::DeviceExt};

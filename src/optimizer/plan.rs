@@ -97,10 +97,13 @@ impl Optimizer {
     /// Buffers as in [`encode`](Self::encode).
     pub fn warm_up<'a>(&mut self, params: impl Into<Buffers<'a>>, grads: impl Into<Buffers<'a>>) -> Result<()> {
         let (params, grads) = (params.into(), Grads::new(grads.into()));
-        for to in [Move::LookAhead, Move::Evaluation, Move::Training] {
+        for to in [Move::LookAhead, Move::Evaluation, Move::Training, Move::Trial] {
             if self.session.groups.have_move(to) {
                 self.engine.bind(&params, Work::Move(Moving::Rule(to)))?;
             }
+        }
+        if self.session.check_search().is_ok() {
+            self.engine.bind(&params, Work::Probe(&grads))?;
         }
         if self.session.check_swap().is_ok() {
             self.engine.bind(&params, Work::Move(Moving::Wrapper("ema", Ema::SWAP)))?;

@@ -19,7 +19,8 @@ use crate::rule::{Carried, Move, Pass, Rule, Slot, Stopping, WeightDecay, number
 /// whose gradients are all 0 changes nothing.
 ///
 /// With [`LineSearch::StrongWolfe`] the length of a step is not `lr` but looked for: see
-/// [`minimize`](crate::Reference::minimize), which takes the place of steps then. `lr` is the first length that it tries.
+/// [`minimize`](crate::Reference::minimize), which takes the place of steps then. `lr` is the first length that it
+/// tries.
 ///
 /// Every product is over all tensors of all groups. A tensor without a gradient counts as one whose gradient is 0.
 /// Groups set `weight_decay` alone, and whether they ascend.
@@ -201,7 +202,7 @@ impl Rule for Lbfgs {
             },
             Reject {
                 json: r#"{"line_search": "strong_wolfe", "weight_decay": {"l2": 0.1}}"#,
-                error: "weight_decay is l2: 0.1, must be none with a line search; add the penalty to the loss",
+                error: r#"weight_decay is {"l2": 0.1}, must be none with a line search; add the penalty to the loss"#,
             },
         ]
     }

@@ -88,6 +88,7 @@ impl File {
             Some(("groups", _)) => "groups/*",
             Some(("checkpoint", _)) => "checkpoint/*",
             Some(("gpu", _)) => "gpu/*",
+            Some(("reference", _)) => "reference/*",
             Some(("shader", _)) => "shader/*",
             Some(("optimizer", _)) => "optimizer/*",
             Some(("plan", _)) => "plan/*",
