@@ -77,7 +77,7 @@ fn resnet50() -> Shapes {
 /// 126 convolutions in the widths of a YOLO's stages, every third of them 3x3, the others 1x1.
 fn convs() -> Shapes {
     let shape = |i: usize| {
-        let (width, size) = (32 << (i / 26), if i % 3 == 0 { 3 } else { 1 });
+        let (width, size) = (32 << (i / 26), [3, 1, 1][i % 3]);
         vec![width, width, size, size]
     };
     (0..126).map(|i| (format!("conv{i}"), shape(i))).collect()
