@@ -19,6 +19,8 @@ mod bytes;
 #[cfg(feature = "gpu")]
 mod checkpoint;
 #[cfg(feature = "gpu")]
+mod checkpoint_file;
+#[cfg(feature = "gpu")]
 mod clip;
 mod early_stopping;
 #[cfg(feature = "gpu")]
