@@ -397,6 +397,10 @@ impl Checkpoint {
     /// Refuses counts and numbers that no training has.
     fn check_numbers(&self, groups: &Groups) -> Result<()> {
         let head = &self.head;
+        // No training comes this far, and further counting stays in bounds.
+        if head.attempts >= 1 << 63 {
+            return Err(wrong("attempts", format!("is {}, must be below 2^63", head.attempts)));
+        }
         for saved in &head.tensors {
             if let Some(value) = saved.carried.iter().find(|bits| !bits.0.is_finite() || bits.0 < 0.0) {
                 let what = format!("carried of tensor {}", saved.name);

@@ -38,6 +38,8 @@ mod golden;
 #[cfg(feature = "gpu")]
 mod groups;
 #[cfg(feature = "gpu")]
+mod hostile;
+#[cfg(feature = "gpu")]
 mod init;
 #[cfg(feature = "gpu")]
 mod joint;
