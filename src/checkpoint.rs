@@ -406,18 +406,29 @@ impl Checkpoint {
                 let what = format!("carried of tensor {}", saved.name);
                 return Err(wrong(what, format!("is {}, must be at least 0 and finite", value.0)));
             }
+            if let Some(from) = saved.averaged_from.filter(|&from| from > saved.t) {
+                let what = format!("averaged_from of tensor {}", saved.name);
+                return Err(wrong(what, format!("is {from}, must be at most its t, {}", saved.t)));
+            }
         }
         let batches = groups.wrappers().batches();
         if head.micro_batches >= batches.max(1) {
             let message = format!("is {}, must be below accumulate, {batches}", head.micro_batches);
             return Err(wrong("micro_batches", message));
         }
-        if let Some(options) = groups.wrappers().loss_scale() {
-            LossScale::check_scale("scale", head.scale.0)?;
-            if u64::from(head.good) >= options.interval {
-                let message = format!("is {}, must be below loss_scale.interval, {}", head.good, options.interval);
-                return Err(wrong("good", message));
+        match groups.wrappers().loss_scale() {
+            Some(options) => {
+                LossScale::check_scale("scale", head.scale.0)?;
+                if u64::from(head.good) >= options.interval {
+                    let message = format!("is {}, must be below loss_scale.interval, {}", head.good, options.interval);
+                    return Err(wrong("good", message));
+                }
             }
+            None if self.scale() != LossScaleState::new(None) => {
+                let message = format!("are {} and {}, without a loss scale", head.scale.0, head.good);
+                return Err(wrong("scale and good", message));
+            }
+            None => {}
         }
         if head.looked && !groups.have_move(Move::LookAhead) {
             return Err(wrong("looked", "no rule looks ahead"));
