@@ -20,11 +20,14 @@ mod bytes;
 mod file;
 mod values;
 
+#[cfg(all(feature = "gpu", not(target_arch = "wasm32")))]
 pub(crate) use bytes::Line;
-#[cfg(not(target_arch = "wasm32"))]
+#[cfg(all(feature = "gpu", not(target_arch = "wasm32")))]
 pub(crate) use file::Saving;
-use values::Entry;
-pub(crate) use values::{Number, PART_BYTES, Reader, Values};
+#[cfg(feature = "gpu")]
+use values::Reader;
+pub(crate) use values::Values;
+use values::{Entry, Number};
 
 /// The version of the format that this crate writes, and the latest that it reads. In version 1 each tensor had what is
 /// the whole model's.
@@ -270,6 +273,7 @@ impl Checkpoint {
     }
 
     /// Takes the values of a state slot in parts.
+    #[cfg(feature = "gpu")]
     pub(crate) fn reader(&self, held: &Held) -> Reader<'_> {
         self.entry(held).values.reader()
     }
@@ -282,6 +286,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`Error::Checkpoint`] where it is missing or is no parameter in f32 of this shape.
+    #[cfg(feature = "gpu")]
     pub(crate) fn param_reader(&self, tensor: &TensorSpec) -> Result<Reader<'_>> {
         let name = param_name(&tensor.name);
         let Some(Entry { shape, values }) = self.values.get(&name) else { return Err(wrong(name, "is missing")) };

@@ -80,9 +80,9 @@ pub(crate) struct Line {
     pub(crate) size_bytes: u64,
 }
 
+#[cfg(all(feature = "gpu", not(target_arch = "wasm32")))]
 impl Line {
     /// Of values in f32.
-    #[cfg(not(target_arch = "wasm32"))]
     pub(crate) fn of_f32(name: String, shape: Vec<usize>) -> Self {
         let size_bytes = 4 * shape.iter().map(|&dim| dim as u64).product::<u64>();
         Self { name, shape, number: Number::F32, size_bytes }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::bytes::{Line, Writer, read};
-use super::values::Number;
+use super::values::{Number, PART_BYTES};
 use super::{Checkpoint, Values};
 use crate::error::{Error, Result};
 
@@ -22,7 +22,7 @@ impl Checkpoint {
         for entry in self.values.values() {
             let mut reader = entry.values.reader();
             while reader.rest() > 0 {
-                saving.write(&reader.take(super::PART_BYTES)?)?;
+                saving.write(&reader.take(PART_BYTES)?)?;
             }
         }
         saving.finish()

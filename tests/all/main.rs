@@ -12,6 +12,8 @@ mod languages;
 #[cfg(feature = "gpu")]
 mod accumulate;
 #[cfg(feature = "gpu")]
+mod adapters;
+#[cfg(feature = "gpu")]
 mod around;
 mod bench_lists;
 #[cfg(feature = "gpu")]
@@ -67,6 +69,8 @@ mod rejects;
 mod replay;
 #[cfg(feature = "gpu")]
 mod reports;
+#[cfg(feature = "gpu")]
+mod resume;
 mod schedules;
 #[cfg(feature = "gpu")]
 mod sensitivity;
