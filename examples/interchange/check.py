@@ -3,9 +3,10 @@
     cargo build --release --example interchange
     python3 examples/interchange/check.py target/release/examples/interchange
 
-Needs torch, numpy and safetensors; with jax and optax installed, optax's cases run, too. The bounds are those of the
-golden runs (`examples/replay/recording.rs`)."""
+Needs torch, numpy and safetensors; where optax or bitsandbytes are installed, their cases run, too. The bounds are
+those of the golden runs (`examples/replay/recording.rs`)."""
 
+import functools
 import importlib.util
 import json
 import pathlib
@@ -47,8 +48,8 @@ class Case:
         return self.grads[tensor][step]
 
     def worst(self, params):
-        """The largest error after the last step, as a share of the bound. Where a rounding turns a sign, as rprop's, one
-        element in 500 may be outside."""
+        """The largest error after the last step, as a share of the bound. Where a rounding turns a sign, as rprop's,
+        one element in 500 may be outside."""
         worst = 0.0
         for tensor, first in self.first.items():
             (kept,) = np.flatnonzero(self.expected["steps"] == self.steps)
@@ -84,22 +85,22 @@ def torch_steps(case, optimizer, params, steps):
         optimizer.step((lambda: torch.tensor(0.0)) if isinstance(optimizer, torch.optim.LBFGS) else None)
 
 
-def check_torch(case, program, folder):
+def check_torch(case, program, folder, library=torch_optim):
     # The golden runs of Muon are without its cast to bfloat16.
     cast, torch.bfloat16 = torch.bfloat16, torch.float32
     try:
         half, end = folder / "half.safetensors", folder / "end.safetensors"
         # Here, then there.
         program(case, half, "--config", case.config, "--until", HALF)
-        optimizer, params = torch_optim.load(half)
+        optimizer, params = library.load(half)
         torch_steps(case, optimizer, params, range(HALF, case.steps))
         shapes = {name: value.shape for name, value in case.first.items()}
         there = case.worst({name: param.detach().numpy().reshape(shapes[name]) for name, param in params.items()})
         # There, then here. The configuration is that of a checkpoint before the first step.
         program(case, half, "--config", case.config, "--until", 0)
-        optimizer, params = torch_optim.load(half)
+        optimizer, params = library.load(half)
         torch_steps(case, optimizer, params, range(HALF))
-        torch_optim.save(half, optimizer, params, steps=HALF, shapes=shapes)
+        library.save(half, optimizer, params, steps=HALF, shapes=shapes)
         program(case, end, "--load", half)
         _, values = torch_optim.checkpoint.read(end)
         here = case.worst({name: values[f"param.{name}"] for name in params})
@@ -118,10 +119,17 @@ def main():
         checks += [("optax", case, optax_state.check) for case in optax_state.CASES]
     else:
         print("skipped: optax's cases, optax is not installed")
+    if importlib.util.find_spec("bitsandbytes"):
+        import bitsandbytes_optim
+
+        check_bitsandbytes = functools.partial(check_torch, library=bitsandbytes_optim)
+        checks += [("bitsandbytes", case, check_bitsandbytes) for case in bitsandbytes_optim.CASES]
+    else:
+        print("skipped: bitsandbytes' cases, bitsandbytes is not installed")
     with tempfile.TemporaryDirectory() as folder:
         for library, name, check in checks:
             there, here = check(Case(name), program, pathlib.Path(folder))
-            print(f"{library:8} {name:28} of the bound: {there:.3f} ends there, {here:.3f} ends here")
+            print(f"{library:12} {name:28} of the bound: {there:.3f} ends there, {here:.3f} ends here")
             counts[library] = counts.get(library, 0) + 1
             if not max(there, here) <= 1.0:
                 failed.append(f"{library} {name}")

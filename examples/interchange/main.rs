@@ -2,7 +2,7 @@
 //! it make such checkpoints of other libraries' optimizers, and other libraries' optimizers of such checkpoints;
 //! `check.py` runs half of each golden run here and half there.
 //!
-//! `cargo run --release --example interchange -- RECORDING.safetensors --config RUN.json --until 12 --save HALF.safetensors`
+//! `cargo run --release --example interchange -- RECORDING.safetensors --config RUN.json --until 12 --save HALF`
 //!
 //! * `RECORDING.safetensors`: `param.<tensor>` and `grad.<tensor>`, as `examples/replay` takes them.
 //! * `--config RUN.json` starts with the recording's parameters, `--load CHECKPOINT` goes on with the checkpoint's.

@@ -3,6 +3,8 @@
 Whatever an optimizer of PyTorch and a rule here both have goes over: options of every group, state, counts of steps.
 What only one has is refused by name."""
 
+import inspect
+
 import numpy as np
 import torch
 
@@ -76,9 +78,11 @@ RULES = [
     (torch.optim.Adam, "adam", {**_LR_EPS, **_betas(), "amsgrad": _AMSGRAD, "weight_decay": _decay("l2")},
      {**_MOMENTS, "vmax": "max_exp_avg_sq"}),
     (torch.optim.NAdam, "nadam",
-     {**_LR_EPS, **_betas(), "momentum_decay": _number("momentum_decay"), "weight_decay": _decoupled_or_l2()}, _MOMENTS),
+     {**_LR_EPS, **_betas(), "momentum_decay": _number("momentum_decay"), "weight_decay": _decoupled_or_l2()},
+     _MOMENTS),
     (torch.optim.RAdam, "radam", {**_LR_EPS, **_betas(), "weight_decay": _decoupled_or_l2()}, _MOMENTS),
-    (torch.optim.Adamax, "adamax", {**_LR_EPS, **_betas(), "weight_decay": _decay("l2")}, {"m": "exp_avg", "u": "exp_inf"}),
+    (torch.optim.Adamax, "adamax", {**_LR_EPS, **_betas(), "weight_decay": _decay("l2")},
+     {"m": "exp_avg", "u": "exp_inf"}),
     (torch.optim.Adadelta, "adadelta", {**_LR_EPS, "rho": _number("rho"), "weight_decay": _decay("l2")},
      {"s": "square_avg", "a": "acc_delta"}),
     (torch.optim.Adagrad, "adagrad",
@@ -102,7 +106,8 @@ RULES = [
       "weight_decay": _decay("l2")}, {"v": "momentum_buffer"}),
     (torch.optim.Muon, "muon",
      {**_LR_EPS, "momentum": _number("momentum"), "nesterov": _NESTEROV,
-      "ns_coefficients": (lambda group: list(group["ns_coefficients"]), lambda value: {"ns_coefficients": tuple(value)}),
+      "ns_coefficients": (lambda group: list(group["ns_coefficients"]),
+                          lambda value: {"ns_coefficients": tuple(value)}),
       "ns_steps": (lambda group: group["ns_steps"], lambda value: {"ns_steps": value}),
       "adjust_lr": _choice("adjust_lr_fn", [(None, "original"), ("original", "original"),
                                             ("match_rms_adamw", "match_rms_adamw"),
@@ -112,10 +117,11 @@ RULES = [
      {**_LR, "history_size": (lambda group: group["history_size"], lambda value: {"history_size": value})}, {}),
 ]
 
-# What our rules leave at its default where PyTorch has no choice.
+# What our rules leave at its default where the other library has no choice.
+_ADAM = {"eps_placement": "outside", "v_per": "element", "bias_correction": True, "update_rms_clip": None}
 _DEFAULTS = {
-    "adamw": {"eps_placement": "outside", "v_per": "element", "bias_correction": True, "update_rms_clip": None},
-    "adam": {"eps_placement": "outside", "v_per": "element", "bias_correction": True, "update_rms_clip": None},
+    "adamw": {"amsgrad": "off", **_ADAM},
+    "adam": _ADAM,
     "rmsprop": {"eps_placement": "outside", "initial_v": 0.0, "form": "accumulate", "nesterov": "off"},
     "sgd": {"form": "accumulate"},
     "adagrad": {"eps_placement": "outside"},
@@ -127,17 +133,17 @@ _DEFAULTS = {
 }
 
 
-def _rule(optimizer):
-    for kind, rule, options, slots in RULES:
+def _rule(optimizer, rules):
+    for kind, rule, options, slots in rules:
         if type(optimizer) is kind:
             return rule, options, slots
     raise ValueError(f"{type(optimizer).__name__} has no rule here")
 
 
-def save(path, optimizer, params, steps=None, shapes=None):
+def save(path, optimizer, params, steps=None, shapes=None, rules=RULES):
     """Writes an optimizer and its parameters, a dict of named tensors, as a checkpoint. `steps` is the count of steps
     for optimizers that keep none, SGD and Muon; `shapes` are those of tensors that PyTorch's Muon has as matrices."""
-    rule, options, slots = _rule(optimizer)
+    rule, options, slots = _rule(optimizer, rules)
     groups = [{name: to(group) for name, (to, _) in options.items()} for group in optimizer.param_groups]
     maximize = {group.get("maximize", False) for group in optimizer.param_groups}
     if len(maximize) > 1:
@@ -164,14 +170,15 @@ def save(path, optimizer, params, steps=None, shapes=None):
     checkpoint.write(path, checkpoint.training(rule, groups, tensors, maximize.pop()), values)
 
 
-def load(path):
-    """Returns an optimizer and its parameters, a dict of named tensors, from a checkpoint."""
+def load(path, rules=RULES, step=lambda t: torch.tensor(float(t))):
+    """Returns an optimizer and its parameters, a dict of named tensors, from a checkpoint. `step` makes of a count of
+    steps what the optimizer's state holds."""
     training, values = checkpoint.read(path)
     groups = training["groups"]
     rule = groups["optimizer"]
-    found = [(kind, options, slots) for kind, name, options, slots in RULES if name == rule]
+    found = [(kind, options, slots) for kind, name, options, slots in rules if name == rule]
     if not found:
-        raise ValueError(f"PyTorch has no {rule}")
+        raise ValueError(f"there is no {rule} among {', '.join(kind.__name__ for kind, *_ in rules)}")
     refused = {name: training[name] for name in ("micro_batches", "looked", "moved") if training[name]}
     refused |= groups["wrappers"]
     if refused:
@@ -183,16 +190,16 @@ def load(path):
         params[tensor["name"]] = torch.nn.Parameter(torch.from_numpy(taken(values[f"param.{tensor['name']}"])))
     for place, group in enumerate(groups["groups"]):
         of_group = {"params": [params[t["name"]] for t in training["tensors"] if t["group"] == place]}
-        if kind is not torch.optim.Muon:
+        if "maximize" in inspect.signature(kind).parameters:
             of_group["maximize"] = group["maximize"]
         elif group["maximize"]:
-            raise ValueError("PyTorch's Muon has no maximize")
+            raise ValueError(f"{kind.__name__} has no maximize")
         for name, value in group["options"].items():
             if name in options:
                 for key, part in options[name][1](value).items():
                     of_group[key] = {**of_group.get(key, {}), **part} if isinstance(part, dict) else part
             elif name not in _DEFAULTS.get(rule, {}) or value != _DEFAULTS[rule][name]:
-                raise ValueError(f"{name} is {value}, which PyTorch's {kind.__name__} does not do")
+                raise ValueError(f"{name} is {value}, which {kind.__name__} does not do")
         pairs = {key: (part[0], part[1]) for key, part in of_group.items() if isinstance(part, dict)}
         of_group.update(pairs)
         if of_group["params"] or place == 0:
@@ -212,7 +219,7 @@ def load(path):
             if (name := f"state.{tensor['name']}.{slot}") in values:
                 state[key] = torch.from_numpy(taken(values[name]))
         if rule not in ("sgd", "muon"):
-            state["step"] = torch.tensor(float(t))
+            state["step"] = step(t)
         if rule == "nadam":
             state["mu_product"] = torch.tensor(checkpoint.number(tensor["carried"][0]))
         if rule == "asgd":

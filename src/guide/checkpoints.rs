@@ -59,8 +59,8 @@
 //!
 //! [`Optimizer::save_to`] writes a safetensors file with the parameters in it, which other programs open.
 //! [`Checkpoint::load_latest`] checks such a file, [`Optimizer::load`] makes an optimizer of it, and
-//! [`Optimizer::load_params`] fills the parameters. Values go from the device to the file and back in parts of 4 MiB, so
-//! that neither the host nor the device ever holds much of them twice, however large the model is.
+//! [`Optimizer::load_params`] fills the parameters. Values go from the device to the file and back in parts of 4 MiB,
+//! so that neither the host nor the device ever holds much of them twice, however large the model is.
 //!
 //! ```no_run
 //! # use wgpu_optim::{AdamW, Arena, Checkpoint, Gpu, Optimizer, TensorSpec};
@@ -85,8 +85,9 @@
 //! [`Checkpoint::previous`] says, and is loaded where the first cannot be read. The demo does so with
 //! `--save DIR --resume`; killed at any system call and started again, it ends with the same bits.
 //!
-//! [`Checkpoint::save_to`] and [`Checkpoint::load_from`] are for what is in memory, as a [`Reference`](crate::Reference)
-//! saves it, and [`Checkpoint::to_bytes`] and [`Checkpoint::from_bytes`] for places that are no files.
+//! [`Checkpoint::save_to`] and [`Checkpoint::load_from`] are for what is in memory, as a
+//! [`Reference`](crate::Reference) saves it, and [`Checkpoint::to_bytes`] and [`Checkpoint::from_bytes`] for places
+//! that are no files.
 //!
 //! ```no_run
 //! # use wgpu_optim::{Checkpoint, Config, Reference, TensorSpec};
@@ -104,13 +105,13 @@
 //!
 //! ## Its format
 //!
-//! This is version 2. Of version 1, which is read as well, the only difference is that each tensor has what is the whole
-//! model's: `state.<tensor>.<slot>` in place of `optimizer.<slot>`. A later version is refused.
+//! This is version 2. Of version 1, which is read as well, the only difference is that each tensor has what is the
+//! whole model's: `state.<tensor>.<slot>` in place of `optimizer.<slot>`. A later version is refused.
 //!
 //! | in the file | holds |
 //! |---|---|
 //! | `param.<tensor>` | a parameter in f32, whatever its format, in the tensor's shape |
-//! | `state.<tensor>.<slot>` | a slot, in the tensor's shape, or `[]`, `[.., rows, 1]`, `[.., 1, columns]`, `[pairs, ..]` |
+//! | `state.<tensor>.<slot>` | a slot, in its own shape: the tensor's, `[]`, `[.., rows, 1]`, `[.., 1, columns]`, `[pairs, ..]` |
 //! | `optimizer.<slot>` | a slot of the whole model, once: `[]`, or `[2, pairs, pairs]` |
 //! | metadata `format` | `wgpu-optim.checkpoint/2` |
 //! | metadata `training` | all else, as JSON; numbers that may be any f64 are 16 hexadecimal digits of their bits |
@@ -122,11 +123,12 @@
 //! that stand twice, shapes, checksums, every number of the training. It takes no more memory than the file's header is
 //! long, times what JSON takes in memory. The error names the file and what is wrong.
 //!
-//! # PyTorch and optax
+//! # PyTorch, bitsandbytes and optax
 //!
-//! The Python programs in `examples/interchange` write the state of PyTorch's and optax's optimizers as such files, and
-//! read them: `torch_optim.py` for all of PyTorch's that are rules here, `optax_state.py` for Adam, AdaBelief, Lion, LAMB
-//! and Yogi. `checkpoint.py` reads and writes the format, and may start a program for another library.
+//! The Python programs in `examples/interchange` write the state of other libraries' optimizers as such files, and read
+//! them: `torch_optim.py` for all of PyTorch's that are rules here, `bitsandbytes_optim.py` for AdamW and Lion with
+//! state in 32 bits, `optax_state.py` for Adam, AdaBelief, Lion, LAMB and Yogi. `checkpoint.py` reads and writes the format,
+//! and may start a program for another library.
 //!
 //! ```python
 //! optimizer, params = torch_optim.load("checkpoint.safetensors")
