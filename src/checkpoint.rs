@@ -79,7 +79,7 @@ pub(crate) struct Head {
     scale: Bits,
     good: u32,
     /// The numbers of the options that the device writes.
-    pub(crate) on_device: Vec<Bits>,
+    on_device: Vec<Bits>,
     looked: bool,
     moved: Option<(Stand, SavedRecords)>,
 }
@@ -294,6 +294,11 @@ impl Checkpoint {
         Ok(values.reader())
     }
 
+    /// The numbers of the options that the device writes, in the order of the configuration.
+    pub(crate) fn on_device(&self) -> Vec<f64> {
+        self.head.on_device.iter().map(|bits| bits.0).collect()
+    }
+
     /// The loss scale.
     pub(crate) fn scale(&self) -> LossScaleState {
         LossScaleState { scale: self.head.scale.0, good: self.head.good }
@@ -415,6 +420,10 @@ impl Checkpoint {
                 let what = format!("averaged_from of tensor {}", saved.name);
                 return Err(wrong(what, format!("is {from}, must be at most its t, {}", saved.t)));
             }
+        }
+        let (found, expected) = (head.on_device.len(), groups.wrappers().on_device.len());
+        if found != expected {
+            return Err(wrong("on_device", format!("holds {found} numbers, expected {expected}")));
         }
         let batches = groups.wrappers().batches();
         if head.micro_batches >= batches.max(1) {

@@ -91,7 +91,8 @@ impl<F: Precision> Reference<F> {
     /// # Errors
     /// [`Error::Checkpoint`], naming what does not fit.
     pub fn load(tensors: &[TensorSpec], checkpoint: &Checkpoint) -> Result<Self> {
-        let session = checkpoint.session::<F, Clocks>(tensors, |clocks, _| clocks, |records| records)?;
+        let mut session = checkpoint.session::<F, Clocks>(tensors, |clocks, _| clocks, |records| records)?;
+        session.groups.take_numbers(&checkpoint.on_device())?;
         let (elements, numbers) = Self::start(&session.groups, tensors, 0)?;
         let mut reference = Self {
             elements,

@@ -183,8 +183,8 @@ fn of_metadata(head: &str, sums: &str) -> String {
 }
 
 /// The checkpoint that these bytes are, all of them checked. `keep` takes the values: what numbers they are, their
-/// first byte, their bytes, and their checksum. Memory holds no more than the header and a part of the values, whatever the
-/// header says.
+/// first byte, their bytes, and their checksum. Memory holds no more than the header and a part of the values, whatever
+/// the header says.
 pub(super) fn read(
     bytes: &mut impl Read,
     len: u64,

@@ -32,6 +32,29 @@ impl Groups {
         self.numbers(&*rule, &wrappers, &mut clock.clone(), batches).numbers().collect()
     }
 
+    /// Takes numbers that a device has written as the host's own, for a training that goes on without a device.
+    ///
+    /// # Errors
+    /// [`Error::Field`](crate::Error) for a number that the option cannot be.
+    #[cfg(feature = "reference")]
+    pub(crate) fn take_numbers(&mut self, numbers: &[f64]) -> Result<()> {
+        for (name, &number) in self.wrappers().on_device.clone().iter().zip(numbers) {
+            let host = self.wrappers().option(name).or(self.rule(0).number(name));
+            // The device has the host's number in f32 until it writes another.
+            if host.is_some_and(|host| host as f32 == number as f32) {
+                continue;
+            }
+            if self.wrappers.iter_mut().map(|wrappers| wrappers.set_option(name, number)).fold(false, |a, b| a | b) {
+                self.wrappers().check()?;
+            } else if name == "lr" {
+                self.set_lr(number)?;
+            } else {
+                self.set(name, number)?;
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn terms(&self, rule: &dyn AnyRule, clock: &Clock, batches: Option<u64>) -> Vec<Vec<f64>> {
         let options = self.wrappers().on_device.len();
         if options == 0 {

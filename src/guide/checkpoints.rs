@@ -111,7 +111,7 @@
 //! | in the file | holds |
 //! |---|---|
 //! | `param.<tensor>` | a parameter in f32, whatever its format, in the tensor's shape |
-//! | `state.<tensor>.<slot>` | a slot, in its own shape: the tensor's, `[]`, `[.., rows, 1]`, `[.., 1, columns]`, `[pairs, ..]` |
+//! | `state.<tensor>.<slot>` | a slot: in the tensor's shape, `[]`, `[.., rows, 1]`, `[.., 1, columns]`, `[pairs, ..]` |
 //! | `optimizer.<slot>` | a slot of the whole model, once: `[]`, or `[2, pairs, pairs]` |
 //! | metadata `format` | `wgpu-optim.checkpoint/2` |
 //! | metadata `training` | all else, as JSON; numbers that may be any f64 are 16 hexadecimal digits of their bits |
@@ -127,8 +127,8 @@
 //!
 //! The Python programs in `examples/interchange` write the state of other libraries' optimizers as such files, and read
 //! them: `torch_optim.py` for all of PyTorch's that are rules here, `bitsandbytes_optim.py` for AdamW and Lion with
-//! state in 32 bits, `optax_state.py` for Adam, AdaBelief, Lion, LAMB and Yogi. `checkpoint.py` reads and writes the format,
-//! and may start a program for another library.
+//! state in 32 bits, `optax_state.py` for Adam, AdaBelief, Lion, LAMB and Yogi. `checkpoint.py` reads and writes the
+//! format, and may start a program for another library.
 //!
 //! ```python
 //! optimizer, params = torch_optim.load("checkpoint.safetensors")

@@ -142,11 +142,6 @@ impl Optimizer {
         let counts = |clocks, groups: &Groups| History::resumed(&clocks, groups, checkpoint.head.attempts);
         let session = checkpoint.session::<f32, History>(tensors, counts, Choices::of_one)?;
         let groups = &session.groups;
-        let on_device = &checkpoint.head.on_device;
-        if on_device.len() != groups.wrappers().on_device.len() {
-            let message = format!("holds {} numbers, expected {}", on_device.len(), groups.wrappers().on_device.len());
-            return Err(Error::Checkpoint { what: "on_device".into(), message });
-        }
         let engine = Engine::new(gpu, tensors, groups)?;
         let layout = course::layout(tensors.len(), groups);
         for held in checkpoint.slots(tensors, groups) {
@@ -160,7 +155,7 @@ impl Optimizer {
             engine.write_control(control::SCALE, &[(scale as f32).to_bits()])?;
             engine.write_control(control::GOOD, &[good])?;
         }
-        let numbers: Vec<u32> = on_device.iter().map(|bits| (bits.0 as f32).to_bits()).collect();
+        let numbers: Vec<u32> = checkpoint.on_device().iter().map(|&number| (number as f32).to_bits()).collect();
         if !numbers.is_empty() {
             engine.write_control(layout.options, &numbers)?;
         }

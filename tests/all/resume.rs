@@ -2,6 +2,7 @@
 //! state, of one that was not stopped. `checkpoint.rs` has every rule and wrapper, `fuzz.rs` random sequences.
 
 use crate::common::{gpu, say};
+use ndarray::ArrayD;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
@@ -312,18 +313,6 @@ fn trainings_that_stand_out_of_the_ordinary() {
         |run| run.steps(2),
     );
     run(
-        "options of the device",
-        json!({"optimizer": "adamw", "on_device": ["lr", "weight_decay"], "skip_nonfinite": true,
-            "groups": [{"tensors": ["b"], "lr": 0.5}]}),
-        |run| {
-            run.steps(1);
-            let numbers = run.optimizer.on_device().unwrap();
-            run.gpu.queue().write_buffer(numbers.buffer, numbers.offset, bytemuck::cast_slice(&[0.25f32, 0.125]));
-            run.steps(1);
-        },
-        |run| run.steps(2),
-    );
-    run(
         "a ring of pairs that is full",
         json!({"optimizer": "lbfgs", "history_size": 2, "lr": 0.1, "skip_nonfinite": true}),
         |run| {
@@ -364,6 +353,44 @@ fn trainings_that_stand_out_of_the_ordinary() {
         }
         let narrow: Vec<_> = list().into_iter().map(|tensor| tensor.with_dtype(DType::Bf16)).collect();
         resumed(&gpu, rounding, config(value), &narrow, |run| run.steps(3), |run| run.steps(3));
+    }
+}
+
+#[test]
+fn options_that_the_device_has_written() {
+    let Some(gpu) = gpu("options that the device has written", 1) else { return };
+    let value = json!({"optimizer": "adamw", "on_device": ["lr", "weight_decay", "clip"], "skip_nonfinite": true,
+        "clip": {"global_norm": 1}, "groups": [{"tensors": ["b"], "lr": 0.5}]});
+    let list = list();
+    let mut first = Run::new(&gpu, config(value), &list);
+    first.steps(1);
+    let numbers = first.optimizer.on_device().unwrap();
+    gpu.queue().write_buffer(numbers.buffer, numbers.offset, bytemuck::cast_slice(&[0.25f32, 0.125, 0.5]));
+    first.steps(1);
+    let checkpoint = Checkpoint::from_bytes(&first.state()).unwrap();
+    let mut reference = Reference::<f32>::load(&list, &checkpoint).unwrap();
+    assert_eq!(["lr", "weight_decay"].map(|name| reference.value(name)), [Ok(0.25), Ok(0.125)]);
+    let mut by_reference = reference.save().unwrap();
+    list.iter().for_each(|t| by_reference.put_param(&t.name, &checkpoint.param(&t.name).unwrap()).unwrap());
+    let mut runs = [&checkpoint, &by_reference].map(|checkpoint| {
+        let run = Run::of(&gpu, Optimizer::load(&gpu, &list, checkpoint).unwrap(), &list);
+        run.optimizer.load_params(checkpoint, &run.params).unwrap();
+        Run { taken: first.taken, ..run }
+    });
+    let array = |tensor: &TensorSpec, values: Vec<f32>| ArrayD::from_shape_vec(tensor.shape.clone(), values).unwrap();
+    let mut params: Vec<_> = list.iter().map(|t| array(t, checkpoint.param(&t.name).unwrap())).collect();
+    let grads: Vec<_> = list.iter().map(|tensor| Some(array(tensor, noise(tensor, first.taken)))).collect();
+    reference.step(&mut params, &grads).unwrap();
+    first.steps(1);
+    runs.iter_mut().for_each(|run| run.steps(1));
+    let of = |run: &Run, name: &str| run.params.read_blocking(name).unwrap();
+    for (tensor, expected) in list.iter().zip(&params) {
+        let found = of(&first, &tensor.name);
+        for run in &runs {
+            assert!(of(run, &tensor.name) == found, "{}", tensor.name);
+        }
+        let far = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(far <= 1e-5, "{}: the reference is {far} off", tensor.name);
     }
 }
 
