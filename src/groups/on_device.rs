@@ -38,21 +38,26 @@ impl Groups {
     /// [`Error::Field`](crate::Error) for a number that the option cannot be.
     #[cfg(feature = "reference")]
     pub(crate) fn take_numbers(&mut self, numbers: &[f64]) -> Result<()> {
-        for (name, &number) in self.wrappers().on_device.clone().iter().zip(numbers) {
-            let host = self.wrappers().option(name).or(self.rule(0).number(name));
-            // The device has the host's number in f32 until it writes another.
-            if host.is_some_and(|host| host as f32 == number as f32) {
-                continue;
-            }
-            if self.wrappers.iter_mut().map(|wrappers| wrappers.set_option(name, number)).fold(false, |a, b| a | b) {
-                self.wrappers().check()?;
-            } else if name == "lr" {
-                self.set_lr(number)?;
-            } else {
-                self.set(name, number)?;
-            }
+        let names = self.wrappers().on_device.clone();
+        // What the device writes, the host cannot set.
+        self.wrappers.iter_mut().for_each(|wrappers| wrappers.on_device.clear());
+        let taken = names.iter().zip(numbers).try_for_each(|(name, &number)| self.take_number(name, number));
+        self.wrappers.iter_mut().for_each(|wrappers| wrappers.on_device.clone_from(&names));
+        taken
+    }
+
+    #[cfg(feature = "reference")]
+    fn take_number(&mut self, name: &str, number: f64) -> Result<()> {
+        let host = self.wrappers().option(name).or(self.rule(0).number(name));
+        // The device has the host's number in f32 until it writes another.
+        if host.is_some_and(|host| host as f32 == number as f32) {
+            return Ok(());
         }
-        Ok(())
+        if self.wrappers().option(name).is_some() {
+            self.wrappers.iter_mut().for_each(|wrappers| _ = wrappers.set_option(name, number));
+            return self.wrappers().check();
+        }
+        if name == "lr" { self.set_lr(number) } else { self.set(name, number) }
     }
 
     pub(super) fn terms(&self, rule: &dyn AnyRule, clock: &Clock, batches: Option<u64>) -> Vec<Vec<f64>> {
