@@ -111,7 +111,7 @@
 //! | in the file | holds |
 //! |---|---|
 //! | `param.<tensor>` | a parameter in f32, whatever its format, in the tensor's shape |
-//! | `state.<tensor>.<slot>` | a slot: of the tensor's shape, `[]`, `[.., rows, 1]`, `[.., 1, columns]`, `[pairs, ..]` |
+//! | `state.<tensor>.<slot>` | a slot: the tensor's shape, `[]`, `[.., rows, 1]`, `[.., 1, columns]`, `[pairs, ..]` |
 //! | `optimizer.<slot>` | a slot of the whole model, once: `[]`, or `[2, pairs, pairs]` |
 //! | metadata `format` | `wgpu-optim.checkpoint/2` |
 //! | metadata `training` | all else, as JSON; numbers that may be any f64 are 16 hexadecimal digits of their bits |
