@@ -13,6 +13,7 @@ fn lists_have_the_sizes_of_their_models() {
         ("resnet50", 161, 25_557_032),
         ("convs126", 126, 28_846_080),
         ("many_small", 1000, 1_024_000),
+        ("many_tiny", 1000, 64_000),
         ("one_1m", 1, 1_024_000),
         ("ragged", 1000, 2_048_005),
     ];
