@@ -39,13 +39,6 @@ pub struct Fit {
     pub model: Model,
 }
 
-impl Fit {
-    /// The least loss of so many evaluations.
-    pub fn best(&self, evaluations: usize) -> f32 {
-        self.losses.iter().take(evaluations).fold(f32::INFINITY, |best, &loss| best.min(loss))
-    }
-}
-
 /// The samples on the GPU, and the kernel.
 pub struct Spectrum {
     gpu: Gpu,
