@@ -39,8 +39,8 @@
 //! With `line_search: "strong_wolfe"` each step looks for its length: [`minimize`](crate::Optimizer::minimize)
 //! evaluates the loss and its gradient along the direction until the loss has fallen enough and its slope is flat. It
 //! takes the place of steps, and stops by `max_iter`, `max_eval`, `tolerance_grad` and `tolerance_change`, as PyTorch's
-//! `LBFGS` does. The caller encodes the evaluations; the gradient and all products stay on the device, and a few numbers
-//! come back from each.
+//! `LBFGS` does. The caller encodes the evaluations; the gradient and all products stay on the device, and a few
+//! numbers come back from each.
 //!
 //! ```
 //! use wgpu_optim::wgpu::{self, BufferUsages, util::DeviceExt};
@@ -94,7 +94,7 @@
 //!     pass.set_bind_group(0, &group, &[]);
 //!     pass.dispatch_workgroups(1, 1, 1);
 //! })?;
-//! assert_eq!(found.stop, Stop::GradientSmall);
+//! assert!(matches!(found.stop, Stop::GradientSmall | Stop::ChangeSmall), "{found:?}");
 //! assert!(found.loss < 1e-7 && found.evaluations < 60, "{found:?}");
 //! # Ok::<(), wgpu_optim::Error>(())
 //! ```

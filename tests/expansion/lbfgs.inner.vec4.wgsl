@@ -431,7 +431,7 @@ fn store_tensor(tensor: u32, k: Tensor) {
 
 // Where the sums of a tensor stand.
 fn sums_of(tensor: u32) -> u32 {
-    return 20611u + TENSOR_NUMBERS * tensor + 0u;
+    return 20614u + TENSOR_NUMBERS * tensor + 0u;
 }
 
 // The way to the inner products of one row of a history, as bits.
