@@ -26,7 +26,7 @@ impl<F: Precision> Reference<F> {
     ///     let [x, y] = [params[0][0], params[0][1]];
     ///     (50.0 * x * x + 0.5 * y * y, vec![arr1(&[100.0 * x, y]).into_dyn()])
     /// })?;
-    /// assert_eq!(found.stop, Stop::GradientSmall);
+    /// assert_eq!(found.stop, Stop::ChangeSmall);
     /// assert!(params[0].iter().all(|x| x.abs() < 1e-6), "{}", params[0]);
     /// # Ok::<(), wgpu_optim::Error>(())
     /// ```
