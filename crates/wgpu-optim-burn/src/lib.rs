@@ -32,8 +32,11 @@
 
 mod bridge;
 mod fused;
+mod per_tensor;
+mod record;
 
 pub use fused::Fused;
+pub use per_tensor::{PerTensor, PerTensorState};
 pub use wgpu_optim;
 
 /// What can go wrong. The model is as it was before the call.
@@ -53,6 +56,23 @@ pub enum Error {
         /// What is wrong with it.
         message: String,
     },
+    /// A record of another rule or model.
+    #[error("{name} in the record {message}")]
+    Record {
+        /// The parameter's path in the module.
+        name: String,
+        /// What is wrong with its state.
+        message: String,
+    },
+    /// A call at a time when it has no meaning.
+    #[error("{message}")]
+    Order {
+        /// What must come before.
+        message: &'static str,
+    },
+    /// A record that Burn cannot read or write.
+    #[error(transparent)]
+    Burn(#[from] burn::store::RecordError),
     /// A model other than the one of the first step.
     #[error("the model has {found}, the optimizer's has {expected}")]
     Model {

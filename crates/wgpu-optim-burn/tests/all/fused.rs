@@ -1,74 +1,11 @@
-//! Models of Burn, stepped by this crate: against Burn's own optimizer, with clones, groups and what must be refused.
+//! Steps of a whole module: against Burn's own optimizer, groups, and what must be refused.
 
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
-
-use burn::module::{Module, ModuleVisitor, Param};
-use burn::nn::{Linear, LinearConfig};
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
-use burn::tensor::activation::relu;
-use burn::tensor::wgpu::WgpuSetup;
-use burn::tensor::{Device, Tensor, TensorData};
-use wgpu_optim::{AdamW, Clip, Config, Ema, Group, SkipNonfinite};
+use burn::tensor::{Tensor, TensorData};
+use wgpu_optim::{Clip, Config, Ema, Group, SkipNonfinite};
 use wgpu_optim_burn::{Error, Fused};
 
-const LR: f64 = 1e-2;
-
-#[derive(Module, Debug)]
-struct Mlp {
-    first: Linear,
-    second: Linear,
-}
-
-impl Mlp {
-    fn new(device: &Device) -> Self {
-        Self { first: LinearConfig::new(16, 33).init(device), second: LinearConfig::new(33, 5).init(device) }
-    }
-
-    fn forward(&self, batch: Tensor<2>) -> Tensor<2> {
-        self.second.forward(relu(self.first.forward(batch)))
-    }
-
-    /// The gradients of a loss that depends on the step.
-    fn grads(&self, step: usize, device: &Device) -> GradientsParams {
-        let values: Vec<f32> = (0..8 * 16).map(|i| ((i * 37 + step * 11) % 101) as f32 / 50.0 - 1.0).collect();
-        let batch = Tensor::from_data(TensorData::new(values, [8, 16]), device);
-        GradientsParams::from_grads((self.forward(batch) - 0.5).powi_scalar(2).mean().backward(), self)
-    }
-}
-
-#[derive(Default)]
-struct Values(Vec<Vec<f32>>);
-
-impl ModuleVisitor for Values {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        self.0.push(param.val().into_data().try_to_vec().expect("numbers in f32"));
-    }
-}
-
-/// All parameters: weight and bias of the first layer, weight and bias of the second.
-fn values<M: Module>(model: &M) -> Vec<Vec<f32>> {
-    let mut values = Values::default();
-    model.visit(&mut values);
-    values.0
-}
-
-fn largest(a: &[Vec<f32>], b: &[Vec<f32>]) -> f32 {
-    let pairs = a.iter().flatten().zip(b.iter().flatten());
-    pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
-}
-
-/// Burn makes its default device once in a process, so the tests take turns on it.
-fn device() -> (MutexGuard<'static, ()>, Device, WgpuSetup) {
-    static MADE: OnceLock<(Device, WgpuSetup)> = OnceLock::new();
-    static TURN: Mutex<()> = Mutex::new(());
-    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    let (device, setup) = MADE.get_or_init(|| Device::wgpu_options().init_with_setup().expect("a device"));
-    (turn, device.clone().autodiff(), setup.clone())
-}
-
-fn adamw() -> AdamW {
-    AdamW { lr: LR, ..AdamW::burn() }
-}
+use super::{LR, Mlp, adamw, device, largest, values};
 
 #[test]
 fn numbers_are_those_of_burns_adamw() {
