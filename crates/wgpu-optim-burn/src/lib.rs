@@ -29,6 +29,39 @@
 //! reads the parameters where they lie and writes the new ones to memory of their own, which the model holds from then
 //! on. It moves no more bytes than an update in place and copies nothing. Clones, models under validation, and graphs
 //! that were built before the step stay as they were; the old memory goes back to Burn's pool when nobody holds it.
+//!
+//! The new parameters are views of common allocations of up to 128 MiB, so a step of many small tensors binds few
+//! buffers. What keeps one of the views keeps its whole allocation.
+//!
+//! # Records
+//!
+//! [`Fused::to_record`] gives Burn's own record of an optimizer, and [`Fused::load_record`] takes one. So a training may
+//! change between Burn's optimizer and ours in the middle:
+//!
+//! ```no_run
+//! # use burn::optim::{AdamWConfig, ModuleOptimizer};
+//! # use burn::tensor::Device;
+//! # use wgpu_optim::AdamW;
+//! # use wgpu_optim_burn::Fused;
+//! # let (_device, setup) = Device::wgpu_options().init_with_setup()?;
+//! # let burn: ModuleOptimizer = AdamWConfig::new().init();
+//! let mut optim = Fused::new(&setup, AdamW::burn());
+//! optim.load_record(burn.to_record())?; // Burn's steps so far
+//! // Steps of ours, then back:
+//! let burn = AdamWConfig::new().init().load_record(optim.to_record()?);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # A tensor at a time
+//!
+//! [`PerTensor`] is Burn's own trait of an optimizer, for `Learner`. Burn steps one tensor at a time through it and says
+//! neither which nor when all are through, so it costs a submit and some round trips for each tensor, and knows no norm
+//! over the model. `TrainStep::optimize` of Burn's `Learner` can be overridden to call [`Fused`] instead.
+//!
+//! # Host time
+//!
+//! Burn's tensors are resolved on threads of Burn's, and a question to one of them takes some tens of microseconds. A
+//! step asks about all tensors together: one question to CubeCL's thread, and one more to the thread of fusion.
 
 mod bridge;
 mod fused;

@@ -1,9 +1,9 @@
-//! What the examples share: curves as a picture, numbers of a device.
+//! What the examples share: curves as an SVG, written by hand, since a library for charts changes features of Burn's
+//! dependencies, which are then all built again.
 
 use std::error::Error;
+use std::fmt::Write;
 use std::path::PathBuf;
-
-use plotters::prelude::*;
 
 pub type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -11,7 +11,7 @@ pub type Result<T> = std::result::Result<T, Box<dyn Error>>;
 pub type Curve = (&'static str, Vec<(f64, f64)>);
 
 // Okabe and Ito's colours, which colour-blind readers can tell apart.
-const COLOURS: [RGBColor; 4] = [RGBColor(0, 114, 178), RGBColor(213, 94, 0), RGBColor(0, 158, 115), RGBColor(0, 0, 0)];
+const COLOURS: [&str; 4] = ["#0072B2", "#D55E00", "#009E73", "#000000"];
 
 /// Where the picture goes: the path behind `--plot`, if there is one.
 pub fn plot_path() -> Option<PathBuf> {
@@ -19,43 +19,68 @@ pub fn plot_path() -> Option<PathBuf> {
     arguments.nth(1).map(PathBuf::from)
 }
 
-/// Draws curves side by side, a panel for each list, with the names of their axes.
+/// Draws curves side by side, a panel for each list behind the names of its axes.
 pub fn draw(path: &PathBuf, title: &str, panels: &[(&str, &str, &[Curve])]) -> Result<()> {
-    let page = SVGBackend::new(path, (480 * panels.len() as u32, 400)).into_drawing_area();
-    page.fill(&WHITE)?;
-    let page = page.titled(title, ("sans-serif", 20))?;
-    for ((x_name, y_name, curves), area) in panels.iter().zip(page.split_evenly((1, panels.len()))) {
-        let points = || curves.iter().flat_map(|(_, points)| points);
-        let last = points().map(|point| point.0).fold(0.0, f64::max);
-        let low = points().map(|point| point.1).fold(f64::INFINITY, f64::min);
-        let high = points().map(|point| point.1).fold(f64::NEG_INFINITY, f64::max);
-        let room = 0.05 * (high - low).max(1e-6);
-        let mut chart = ChartBuilder::on(&area)
-            .margin(12)
-            .x_label_area_size(40)
-            .y_label_area_size(60)
-            .build_cartesian_2d(0.0..last, low - room..high + room)?;
-        chart
-            .configure_mesh()
-            .light_line_style(TRANSPARENT)
-            .x_desc(*x_name)
-            .y_desc(*y_name)
-            .label_style(("sans-serif", 14))
-            .draw()?;
-        for (i, (name, points)) in curves.iter().enumerate() {
-            // The first curve is wide, so that one which lies on it can be seen to do so.
-            let style = COLOURS[i % COLOURS.len()].stroke_width(if i == 0 { 5 } else { 2 });
-            let series = chart.draw_series(LineSeries::new(points.iter().copied(), style))?;
-            series.label(*name).legend(move |(x, y)| PathElement::new([(x, y), (x + 24, y)], style));
-        }
-        chart
-            .configure_series_labels()
-            .label_font(("sans-serif", 14))
-            .background_style(WHITE.mix(0.8))
-            .border_style(BLACK.mix(0.3))
-            .draw()?;
+    let (width, height) = (480 * panels.len(), 400);
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" font-family=\"sans-serif\" \
+         font-size=\"14\">\n<rect width=\"{width}\" height=\"{height}\" fill=\"white\"/>\n\
+         <text x=\"{}\" y=\"28\" font-size=\"18\" text-anchor=\"middle\">{title}</text>\n",
+        width / 2
+    );
+    for (i, (x_name, y_name, curves)) in panels.iter().enumerate() {
+        writeln!(svg, "<g transform=\"translate({} 0)\">", 480 * i)?;
+        panel(&mut svg, x_name, y_name, curves)?;
+        svg.push_str("</g>\n");
     }
-    page.present()?;
+    svg.push_str("</svg>\n");
+    std::fs::write(path, svg)?;
     println!("drawn to {}", path.display());
+    Ok(())
+}
+
+/// One chart: five marks on either axis, and the curves' names above it.
+fn panel(svg: &mut String, x_name: &str, y_name: &str, curves: &[Curve]) -> Result<()> {
+    let (left, right, top, bottom) = (74.0, 460.0, 90.0, 340.0);
+    let points = || curves.iter().flat_map(|(_, points)| points);
+    let bounds = |values: &dyn Fn(&(f64, f64)) -> f64| {
+        let (low, high) = points()
+            .map(values)
+            .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)));
+        (low, (high - low).max(1e-6))
+    };
+    let (x_low, x_span) = bounds(&|point| point.0);
+    let (y_low, y_span) = bounds(&|point| point.1);
+    let x = |value: f64| left + (right - left) * (value - x_low) / x_span;
+    let y = |value: f64| bottom - (bottom - top) * (value - y_low) / y_span;
+    for mark in 0..5 {
+        let share = f64::from(mark) / 4.0;
+        let (x_value, y_value) = (x_low + share * x_span, y_low + share * y_span);
+        let (across, up) = (x(x_value), y(y_value));
+        writeln!(svg, "<path d=\"M{left} {up:.1}H{right}\" stroke=\"#ddd\"/>")?;
+        let digits = if y_span < 5.0 { 2 } else { 0 };
+        writeln!(
+            svg,
+            "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{y_value:.digits$}</text>",
+            left - 8.0,
+            up + 5.0
+        )?;
+        let digits = if x_span < 16.0 { 1 } else { 0 };
+        let at = bottom + 22.0;
+        writeln!(svg, "<text x=\"{across:.1}\" y=\"{at}\" text-anchor=\"middle\">{x_value:.digits$}</text>")?;
+    }
+    for (i, (name, points)) in curves.iter().enumerate() {
+        // The first curve is wide, so that one which lies on it can be seen to do so.
+        let (colour, pen) = (COLOURS[i % COLOURS.len()], if i == 0 { 5 } else { 2 });
+        let line: Vec<String> = points.iter().map(|point| format!("{:.1},{:.1}", x(point.0), y(point.1))).collect();
+        let line = line.join(" ");
+        writeln!(svg, "<polyline points=\"{line}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"{pen}\"/>")?;
+        let (at, up) = (left + 130.0 * i as f64, top - 26.0);
+        writeln!(svg, "<path d=\"M{at} {up}h20\" stroke=\"{colour}\" stroke-width=\"{pen}\"/>")?;
+        writeln!(svg, "<text x=\"{}\" y=\"{}\">{name}</text>", at + 26.0, up + 5.0)?;
+    }
+    let middle = 0.5 * (top + bottom);
+    writeln!(svg, "<text x=\"267\" y=\"388\" text-anchor=\"middle\">{x_name}</text>")?;
+    writeln!(svg, "<text transform=\"translate(20 {middle}) rotate(-90)\" text-anchor=\"middle\">{y_name}</text>")?;
     Ok(())
 }

@@ -85,7 +85,8 @@ fn a_transposed_parameter_is_copied_once() {
     let mut model = fresh();
     {
         let (_turn, device, _setup) = device();
-        let weight = LinearConfig::new(33, 16).init(&device).weight.val().detach().transpose().require_grad();
+        let weight = LinearConfig::new(33, 16).init(&device).weight.val().inner().transpose();
+        let weight = Tensor::from_inner(weight).require_grad();
         model.first = Linear { weight: Param::from_tensor(weight), ..model.first };
     }
     assert_eq!(goes_as_with_burn(model), 1);
