@@ -56,6 +56,13 @@ impl Fused {
         if let Some(known) = &self.known {
             return known.check(found);
         }
+        for (i, one) in found.iter().enumerate() {
+            if let Some(tied) = found[..i].iter().find(|other| other.id == one.id) {
+                let message =
+                    format!("is tied to {}: both have the id {}, of which there is one gradient", tied.name, one.id);
+                return Err(Error::Tensor { what: "parameter", name: one.name.clone(), message });
+            }
+        }
         let specs = found.iter().map(|one| TensorSpec::f32(one.name.as_str(), one.shape.clone())).collect::<Vec<_>>();
         let ids = found.iter().map(|one| one.id).collect();
         self.known = Some(Known::new(&self.gpu, &self.config, &specs, ids, self.loaded.as_ref())?);

@@ -131,3 +131,12 @@ fn another_model_and_bad_options_are_refused_and_move_nothing() {
     assert!(error.to_string().contains("third.*"), "{error}");
     assert_eq!(values(&model), before);
 }
+
+#[test]
+fn tied_parameters_are_refused_and_both_are_named() {
+    let (_turn, device, setup) = device();
+    let mut model = Mlp::new(&device);
+    model.second.weight = model.first.weight.clone();
+    let error = Fused::new(&setup, adamw()).prepare(&model).expect_err("one parameter twice");
+    assert!(error.to_string().starts_with("parameter second.weight: is tied to first.weight"), "{error}");
+}
