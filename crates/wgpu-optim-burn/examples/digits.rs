@@ -1,6 +1,6 @@
 //! A training as Burn's book has it, with Burn's AdamW and with ours: five lines differ, the curves do not.
 //!
-//!     cargo run --features fusion --example digits -- --plot digits.svg
+//!     cargo run --example digits -- --plot digits.svg
 
 mod common;
 
@@ -16,6 +16,7 @@ use common::{Curve, Result, draw, plot_path};
 
 const EPOCHS: usize = 8;
 const BATCH: usize = 50;
+/// Digits to learn from; the others, by other writers, test.
 const TRAINED: usize = 1500;
 
 #[derive(Module, Debug)]

@@ -1,7 +1,7 @@
 //! Adapters of low rank beside frozen layers: 192 tensors of some hundred elements, with one norm over all gradients,
 //! a loss scale, and steps that are skipped where a gradient is not finite.
 //!
-//!     cargo run --features fusion --example lora -- --plot lora.svg
+//!     cargo run --example lora -- --plot lora.svg
 
 mod common;
 

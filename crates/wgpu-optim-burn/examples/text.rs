@@ -1,7 +1,7 @@
 //! A small transformer that learns the letters of Shakespeare's sonnets, with AdamW, with NovoGrad, and read through a
 //! running mean of AdamW's parameters.
 //!
-//!     cargo run --features fusion --example text -- --plot text.svg
+//!     cargo run --example text -- --plot text.svg
 
 mod common;
 
