@@ -75,7 +75,7 @@ fn panel(svg: &mut String, x_name: &str, y_name: &str, curves: &[Curve]) -> Resu
         let line: Vec<String> = points.iter().map(|point| format!("{:.1},{:.1}", x(point.0), y(point.1))).collect();
         let line = line.join(" ");
         writeln!(svg, "<polyline points=\"{line}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"{pen}\"/>")?;
-        let (at, up) = (left + 130.0 * i as f64, top - 26.0);
+        let (at, up) = (left + 150.0 * i as f64, top - 26.0);
         writeln!(svg, "<path d=\"M{at} {up}h20\" stroke=\"{colour}\" stroke-width=\"{pen}\"/>")?;
         writeln!(svg, "<text x=\"{}\" y=\"{}\">{name}</text>", at + 26.0, up + 5.0)?;
     }
