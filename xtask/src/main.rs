@@ -15,7 +15,6 @@ Sees to it that there is a GPU to run on, builds, runs, and says how long each t
   cargo xtask demo [ARGS]     train on handwritten digits     cargo run --example train_digits -- ARGS
   cargo xtask test [ARGS]     every test                      cargo test --workspace ARGS
   cargo xtask bench [ARGS]    time every optimizer            cargo bench --bench step -- ARGS
-  cargo xtask bench --burn    against Burn's AdamW            the bench of crates/wgpu-optim-burn, with fusion
   cargo xtask soak            100 000 steps, memory watched   cargo test --test all -- --test-threads=1 soak::
   cargo xtask pictures        draw those of docs/pictures     each program of crates/pictures
 
@@ -30,14 +29,7 @@ const MANIFEST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
 const PICTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/pictures");
 /// The workspace of the programs that draw.
 const DRAWING: [&str; 2] = ["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/pictures/Cargo.toml")];
-/// The workspace of the crate for Burn, whose bench has Burn's fusion on, as Burn has it unless it is switched off.
-const BURN: [&str; 4] = [
-    "--manifest-path",
-    concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/wgpu-optim-burn/Cargo.toml"),
-    "--features",
-    "fusion",
-];
-/// The programs of the workspace that draws, each of which draws some of the pictures.
+/// The programs of that workspace, each of which draws some of the pictures.
 const DRAW: [&str; 5] = ["landscapes", "compare", "decay", "clipping", "schedules"];
 
 fn main() -> ExitCode {
@@ -115,7 +107,6 @@ fn parse(args: Vec<String>) -> Result<Ask, String> {
         None | Some("help" | "--help" | "-h") => return Ok(Ask::Help),
         Some("demo") => (&["build", "--example", "train_digits"], &["run", "--quiet", "--example", "train_digits"]),
         Some("test") => return Ok(test(args)),
-        Some("bench") if args.as_slice().iter().any(|arg| arg == "--burn") => return Ok(bench_burn(args)),
         Some("bench") => (&["bench", "--no-run", "--bench", "step"], &["bench", "--quiet", "--bench", "step"]),
         Some("soak") => return soak(args.collect()),
         Some("pictures") => return pictures(args.collect()),
@@ -124,15 +115,6 @@ fn parse(args: Vec<String>) -> Result<Ask, String> {
     let (own, rest, set_up) = split(args);
     let run = [&call(run, &[]), &["--".into()][..], &own, &rest].concat();
     Ok(Ask::Run { stages: vec![("the build", call(build, &[])), ("the run", run)], set_up })
-}
-
-/// The bench against Burn's own optimizer, which takes arguments, too.
-fn bench_burn(args: impl Iterator<Item = String>) -> Ask {
-    let (own, rest, set_up) = split(args.filter(|arg| arg != "--burn"));
-    let of = |words: &[&str]| [words, &BURN].concat().into_iter().map(String::from).collect::<Vec<_>>();
-    let build = of(&["bench", "--no-run", "--bench", "step"]);
-    let run = [&of(&["bench", "--quiet", "--bench", "step"]), &["--".into()][..], &own, &rest].concat();
-    Ask::Run { stages: vec![("the build", build), ("the run", run)], set_up }
 }
 
 /// The arguments before a first `--` and those behind it; and whether to look for a GPU, which `--no-install` before it
@@ -209,7 +191,7 @@ mod tests {
         match parse(line.split_whitespace().map(String::from).collect()) {
             Ok(Ask::Run { stages, set_up }) => {
                 let calls: Vec<_> = stages.iter().map(|(stage, args)| format!("{stage}: {}", args.join(" "))).collect();
-                let calls = calls.join("\n").replace(&DRAWING.join(" "), "D").replace(&BURN.join(" "), "B");
+                let calls = calls.join("\n").replace(&DRAWING.join(" "), "D");
                 (calls.replace(MANIFEST, "M").replace(PICTURES, "P"), set_up)
             }
             other => panic!("{line:?} gave {other:?}"),
@@ -223,9 +205,6 @@ mod tests {
         assert_eq!(asked("bench"), (bench.into(), true));
         assert_eq!(asked("bench -- --json out.json"), (format!("{bench} --json out.json"), true));
         assert_eq!(asked("bench --json out.json"), (format!("{bench} --json out.json"), true));
-
-        let burn = "the build: bench --no-run --bench step B\nthe run: bench --quiet --bench step B -- --rounds 5";
-        assert_eq!(asked("bench --burn --no-install -- --rounds 5"), (burn.into(), false));
 
         let demo = "the build: build --example train_digits --manifest-path M\n\
                     the run: run --quiet --example train_digits --manifest-path M --";
