@@ -1,4 +1,4 @@
-//! What the examples share: curves as an SVG, written by hand, since a library for charts changes features of Burn's
+//! Curves as an SVG, written by hand, since a library for charts changes features of Burn's
 //! dependencies, which are then all built again.
 
 use std::error::Error;
