@@ -110,8 +110,8 @@ impl Fused {
         Ok(())
     }
 
-    /// The loss scale of now, by which the caller multiplies the loss before the backward pass, as a tensor that does not
-    /// wait for the device. The configuration has a [`LossScale`](wgpu_optim::LossScale).
+    /// The loss scale of now, by which the caller multiplies the loss before the backward pass, as a tensor that does
+    /// not wait for the device. The configuration has a [`LossScale`](wgpu_optim::LossScale).
     ///
     /// # Errors
     /// [`Error::Order`] before the optimizer knows a model; [`Error::Optim`] without a loss scale.

@@ -35,8 +35,8 @@
 //!
 //! # Records
 //!
-//! [`Fused::to_record`] gives Burn's own record of an optimizer, and [`Fused::load_record`] takes one. So a training may
-//! change between Burn's optimizer and ours in the middle:
+//! [`Fused::to_record`] gives Burn's own record of an optimizer, and [`Fused::load_record`] takes one. So a training
+//! may change between Burn's optimizer and ours in the middle:
 //!
 //! ```no_run
 //! # use burn::optim::{AdamWConfig, ModuleOptimizer};
@@ -54,8 +54,8 @@
 //!
 //! # A tensor at a time
 //!
-//! [`PerTensor`] is Burn's own trait of an optimizer, for `Learner`. Burn steps one tensor at a time through it and says
-//! neither which nor when all are through, so it costs a submit and some round trips for each tensor, and knows no norm
+//! [`PerTensor`] is Burn's own trait of an optimizer, for `Learner`. Burn steps one tensor at a time through it and
+//! says neither which nor when all are through, so it costs a submit and some round trips for each tensor, and knows no norm
 //! over the model. `TrainStep::optimize` of Burn's `Learner` can be overridden to call [`Fused`] instead.
 //!
 //! # Host time
