@@ -55,8 +55,8 @@
 //! # A tensor at a time
 //!
 //! [`PerTensor`] is Burn's own trait of an optimizer, for `Learner`. Burn steps one tensor at a time through it and
-//! says neither which nor when all are through, so it costs a submit and some round trips for each tensor, and knows no norm
-//! over the model. `TrainStep::optimize` of Burn's `Learner` can be overridden to call [`Fused`] instead.
+//! says neither which nor when all are through, so it costs a submit and some round trips for each tensor, and knows no
+//! norm over the model. `TrainStep::optimize` of Burn's `Learner` can be overridden to call [`Fused`] instead.
 //!
 //! # Host time
 //!
