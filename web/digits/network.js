@@ -101,20 +101,20 @@ export class Network {
         this.device.queue.writeBuffer(this.data, 4 * this.count * WORDS, data);
     }
 
-    /** The share of test images that are read rightly, and the probability of each digit for the drawing. */
-    async judge() {
+    /** The probability of each digit for the drawing; where `tested`, the share of unseen images that are read rightly. */
+    async judge(tested) {
+        const ranges = tested ? [this.drawn, this.tests] : [this.drawn];
         const work = new Work(this.device);
         work.judged(this.optimizer, this.params, () => {
-            for (const range of [this.tests, this.drawn]) this.sample.dispatch(work.encoder, range.forward, range.count);
+            for (const { forward, count } of ranges) this.sample.dispatch(work.encoder, forward, count);
         });
         work.submit();
-        const count = this.tests.count + CLASSES;
-        const part = { buffer: this.outcomes, offset: 8 * TRAIN, size: 8 * count };
-        const outcomes = new Float32Array(await read(this.device, part));
-        const right = outcomes.subarray(0, 2 * this.tests.count).filter((_, i) => i % 2 === 1);
-        const losses = outcomes.subarray(2 * this.tests.count).filter((_, i) => i % 2 === 0);
+        const parts = ranges.map(({ first, count }) => ({ buffer: this.outcomes, offset: 8 * first, size: 8 * count }));
+        const outcomes = new Float32Array(await read(this.device, ...parts));
+        const losses = outcomes.subarray(0, 2 * CLASSES).filter((_, i) => i % 2 === 0);
+        const right = outcomes.subarray(2 * CLASSES).filter((_, i) => i % 2 === 1);
         return {
-            accuracy: right.reduce((sum, one) => sum + one, 0) / right.length,
+            accuracy: tested ? right.reduce((sum, one) => sum + one, 0) / right.length : undefined,
             probabilities: Array.from(losses, (loss) => Math.exp(-loss)),
         };
     }

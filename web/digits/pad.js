@@ -5,7 +5,7 @@ import { fit } from "../lib/plot.js";
 /** Dots of the pad's side, and of the side of one pixel. */
 const SIDE = 32;
 const BLOCK = 4;
-const PEN = 1.9;
+const PEN = 2.6;
 
 export class Pad {
     /** On a canvas; `changed` is called after each stroke. */

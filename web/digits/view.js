@@ -3,14 +3,16 @@ import { Optimizer } from "../package/index.js";
 import { pen } from "../lib/colours.js";
 import { TRAIN, digits } from "../lib/digits.js";
 import { Loop } from "../lib/gpu.js";
-import { curves } from "../lib/plot.js";
+import { curves, resized } from "../lib/plot.js";
 import { sliders } from "../lib/sliders.js";
 import { Network } from "./network.js";
 import { Pad } from "./pad.js";
 
-/** Steps of a frame, and how many there are at most. */
+/** Steps of a frame, and how many there are in all. */
 const TURN = 5;
-const STEPS = 900;
+const STEPS = 600;
+/** Turns from one test with unseen images to the next. */
+const TESTED = 6;
 
 export async function open(device, root) {
     const at = (part) => root.querySelector(part);
@@ -21,6 +23,7 @@ export async function open(device, root) {
     let options = {};
     let losses = [];
     let skipped = 0;
+    let last = 0;
     let sample = TRAIN;
 
     const bars = Array.from({ length: 10 }, (_, digit) => {
@@ -44,12 +47,19 @@ export async function open(device, root) {
         network.see(pad.pixels);
     }
 
+    function draw() {
+        const curve = { values: losses, colour: pen(0).colour };
+        curves(at(".curve"), [curve], { until: STEPS, every: TURN, name: "loss", logarithmic: true });
+    }
+
     async function turn() {
         if (stale) await fresh();
         if (!network) return false;
         const learning = !paused && network.steps < STEPS;
         if (learning) losses.push(await network.train(TURN));
-        const { accuracy, probabilities } = await network.judge();
+        const tested = losses.length % TESTED === 0 || network.steps >= STEPS;
+        const { accuracy = last, probabilities } = await network.judge(tested);
+        last = accuracy;
         skipped += network.optimizer.reports().filter(({ applied }) => !applied).length;
         const best = Math.max(...probabilities);
         bars.forEach((bar, digit) => {
@@ -57,7 +67,7 @@ export async function open(device, root) {
             bar.firstChild.style.height = `${Math.round(100 * probabilities[digit])}%`;
         });
         at(".guess").setAttribute("aria-label", `Recognised as ${probabilities.indexOf(best)}`);
-        curves(at(".curve"), [{ values: losses, colour: pen(0).colour }], { until: STEPS / TURN, name: "loss", unit: TURN });
+        draw();
         const scale = at(".scale").checked ? `, loss scale ${await network.optimizer.lossScale()}, ${skipped} skipped` : "";
         const right = (100 * accuracy).toFixed(1);
         at(".status").textContent = `step ${network.steps} of ${STEPS}: ${right} % of unseen digits right${scale}`;
@@ -100,6 +110,10 @@ export async function open(device, root) {
     });
     choose();
     loop.stop();
+    resized(root, () => {
+        pad.draw();
+        draw();
+    });
     return {
         async start() {
             pad.given ??= images[sample].pixels;

@@ -29,7 +29,8 @@ export class Picture {
         const bands = Array.from(await this.heights(points), band);
         const image = new ImageData(columns, rows);
         bands.forEach((own, i) => {
-            const edge = own !== (bands[i + 1] ?? own) || own !== (bands[i + columns] ?? own);
+            const right = i % columns < columns - 1 ? bands[i + 1] : own;
+            const edge = own !== right || own !== (bands[i + columns] ?? own);
             const colour = parseInt((edge ? "#b9c5d0" : SHADES[own]).slice(1), 16);
             image.data.set([colour >> 16, (colour >> 8) & 255, colour & 255, 255], 4 * i);
         });

@@ -2,6 +2,7 @@
 import { Optimizer } from "../package/index.js";
 import { pen } from "../lib/colours.js";
 import { Loop, Work, read, storage } from "../lib/gpu.js";
+import { resized } from "../lib/plot.js";
 import { sliders } from "../lib/sliders.js";
 import { grounds, soonest, tries } from "./grounds.js";
 import { Picture } from "./picture.js";
@@ -12,8 +13,8 @@ const TRIED = 150;
 const STEPS = 300;
 /** Steps of all optimizers a frame. */
 const TURN = 4;
-/** What is shown at first. */
-const FEW = ["sgd", "adagrad", "rmsprop", "adam", "novograd", "lion", "schedule_free"];
+/** What stands out at first, in the order of the colours. */
+const FEW = ["sgd", "adan", "adagrad", "rmsprop", "adam", "novograd", "lion", "schedule_free", "radam"];
 
 /** Weights that decay would make another place the lowest. */
 const still = (rule) => ("weight_decay" in Optimizer.options(rule) ? { weight_decay: "none" } : {});
@@ -21,7 +22,7 @@ const still = (rule) => ("weight_decay" in Optimizer.options(rule) ? { weight_de
 /** An optimizer in the race: its options, its rates, and where it has been. */
 class Runner {
     constructor(rule, i) {
-        Object.assign(this, { rule, ...pen(i), shown: true, options: {}, factor: 1 });
+        Object.assign(this, { rule, ...pen(i), out: true, options: {}, factor: 1 });
         this.restart();
     }
 
@@ -35,11 +36,15 @@ class Runner {
         this.paths = undefined;
     }
 
-    /** Makes what it runs with, at the best rates of those tried. */
+    /** Makes what it runs with, at the best rates of those tried, or at its own where it takes one rate for all. */
     async ready(survey, starts) {
-        this.rates ??= soonest(await descend(survey, this.config, tries, TRIED));
+        this.rates ??= await descend(survey, this.config, tries, TRIED).then(soonest, (error) => {
+            if (!error.message.includes("must be left to the top level")) throw error;
+            this.apart = true;
+            return grounds.map(() => Optimizer.options(this.rule).lr);
+        });
         const walkers = grounds.map((_, i) => ({ ground: i, start: starts[i], lr: this.rates[i] * this.factor }));
-        this.walkers = await Walkers.create(survey, this.config, walkers);
+        this.walkers = await Walkers.create(survey, this.config, walkers, this.apart);
         this.paths = starts.map((start) => [start]);
     }
 }
@@ -47,7 +52,7 @@ class Runner {
 export async function open(device, root) {
     const at = (part) => root.querySelector(part);
     const survey = await surveyor(device);
-    const runners = Optimizer.rules().map((rule, i) => new Runner(rule, i));
+    const runners = [...new Set([...FEW, ...Optimizer.rules()])].map((rule, i) => new Runner(rule, i));
     const starts = grounds.map(({ start }) => [...start]);
     const trace = storage(device, runners.length * TURN * grounds.length * 16);
     let alone;
@@ -84,14 +89,15 @@ export async function open(device, root) {
     }
 
     function draw() {
-        const seen = runners.filter(({ paths, shown }) => paths && shown);
+        const seen = runners.filter(({ paths }) => paths);
+        const faint = (runner) => (alone ? alone !== runner : !runner.out);
         pictures.forEach((picture, i) => {
-            const path = (runner) => ({ ...runner, places: runner.paths[i], faint: alone !== undefined && alone !== runner });
+            const path = (runner) => ({ ...runner, places: runner.paths[i], faint: faint(runner) });
             picture.draw(seen.map(path), starts[i]);
         });
-        const running = runners.filter(({ paths }) => paths).length;
-        const steps = Math.max(0, ...seen.map(({ paths }) => paths[0].length - 1));
-        at(".status").textContent = `${running} of ${runners.length} optimizers on their way, step ${steps} of ${STEPS}`;
+        const steps = Math.min(...seen.map(({ paths }) => paths[0].length - 1));
+        const done = seen.length > 0 ? `, step ${steps} of ${STEPS}` : "";
+        at(".status").textContent = `${seen.length} of ${runners.length} optimizers on their way${done}`;
     }
 
     /** Some steps of every optimizer, in one submit; and one more optimizer made ready. */
@@ -146,16 +152,16 @@ export async function open(device, root) {
         button.style.setProperty("--colour", runner.colour);
         button.style.setProperty("--width", `${runner.width + 1}px`);
         button.style.setProperty("--dash", runner.dash.length > 0 ? "dashed" : "solid");
-        const show = (shown) => {
-            runner.shown = shown;
-            button.setAttribute("aria-pressed", String(shown));
+        const show = (out) => {
+            runner.out = out;
+            button.setAttribute("aria-pressed", String(out));
         };
         const single = (which) => () => {
             alone = which;
             draw();
         };
         button.addEventListener("click", () => {
-            show(!runner.shown);
+            show(!runner.out);
             draw();
         });
         for (const event of ["pointerenter", "focus"]) button.addEventListener(event, single(runner));
@@ -192,15 +198,11 @@ export async function open(device, root) {
     choice.addEventListener("change", choose);
     choose();
 
-    let sized;
     const resize = async () => {
         for (const picture of pictures) await picture.survey();
         draw();
     };
-    addEventListener("resize", () => {
-        clearTimeout(sized);
-        sized = setTimeout(() => !root.hidden && resize(), 200);
-    });
+    resized(root, resize);
     return {
         async start() {
             await resize();

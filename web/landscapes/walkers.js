@@ -22,50 +22,58 @@ export async function surveyor(device) {
     return { device, kernel, heights };
 }
 
+/** An optimizer of walkers, a tensor each; of matrices where the rule takes those alone. */
+async function optimizer(device, config, walkers) {
+    const groups = walkers.map(({ lr }, i) => ({ tensors: [`walker${i}`], lr }));
+    const rates = walkers.length > 1 ? { groups } : { lr: walkers[0].lr };
+    const make = (shape) => {
+        const tensors = walkers.map((_, i) => ({ name: `walker${i}`, shape }));
+        return Optimizer.create(device, tensors, { ...config, ...rates });
+    };
+    return make([2]).catch((error) => {
+        if (!error.message.includes("rows and columns")) throw error;
+        return make([1, 2]);
+    });
+}
+
 /**
- * Walkers of one optimizer, `{ ground, start, lr }` each. A walker is a tensor of two numbers, in a group of its own for
- * its rate: however many there are, a step is one dispatch for all gradients and, for most rules, one for all updates.
+ * Walkers of one rule, `{ ground, start, lr }` each. A walker is a tensor of two numbers, in a group of its own for its
+ * rate: however many there are, a step is one dispatch for all gradients and, for most rules, one for all updates. A rule
+ * that takes one rate for all groups needs an optimizer for each walker: `apart`.
  */
 export class Walkers {
-    static async create(survey, config, walkers) {
-        const groups = walkers.map(({ lr }, i) => ({ tensors: [`walker${i}`], lr }));
-        const make = (shape) => {
-            const tensors = walkers.map((_, i) => ({ name: `walker${i}`, shape }));
-            return Optimizer.create(survey.device, tensors, { ...config, groups });
-        };
-        // Some rules take matrices alone.
-        const optimizer = await make([2]).catch((error) => {
-            if (!error.message.includes("rows and columns")) throw error;
-            return make([1, 2]);
-        });
-        return new Walkers(survey, optimizer, walkers);
+    static async create(survey, config, walkers, apart = false) {
+        const crews = apart ? walkers.map((walker) => [walker]) : [walkers];
+        const optimizers = await Promise.all(crews.map((crew) => optimizer(survey.device, config, crew)));
+        return new Walkers(survey, optimizers, walkers);
     }
 
-    constructor({ device, kernel }, optimizer, walkers) {
-        Object.assign(this, { device, kernel, optimizer, count: walkers.length });
+    constructor({ device, kernel }, optimizers, walkers) {
+        Object.assign(this, { device, kernel, count: walkers.length });
         this.places = upload(device, new Float32Array(walkers.flatMap(({ ground, start }) => [...start, ground, 0])));
         this.slopes = storage(device, this.places.size);
         const slices = (buffer) => walkers.map((_, i) => ({ buffer, offset: i * ROW, size: 8 }));
-        this.params = slices(this.places);
-        this.grads = slices(this.slopes);
+        const [params, grads] = [slices(this.places), slices(this.slopes)];
+        const own = (list, i) => (optimizers.length > 1 ? [list[i]] : list);
+        this.crews = optimizers.map((optimizer, i) => ({ optimizer, params: own(params, i), grads: own(grads, i) }));
         this.bound = kernel.bind({ 0: this.places, 1: this.slopes });
     }
 
     /** One step of all. */
     step(work) {
-        work.lookAhead(this.optimizer, this.params);
+        for (const { optimizer, params } of this.crews) work.lookAhead(optimizer, params);
         this.kernel.dispatch(work.encoder, [this.bound], Math.ceil(this.count / 64));
-        work.step(this.optimizer, this.params, this.grads);
+        for (const { optimizer, params, grads } of this.crews) work.step(optimizer, params, grads);
     }
 
     /** Copies where they are to a place in a buffer. */
     record(work, buffer, offset) {
         const copy = () => work.encoder.copyBufferToBuffer(this.places, 0, buffer, offset, this.places.size);
-        work.judged(this.optimizer, this.params, copy);
+        this.crews.reduceRight((use, { optimizer, params }) => () => work.judged(optimizer, params, use), copy)();
     }
 
     destroy() {
-        this.optimizer.destroy();
+        for (const { optimizer } of this.crews) optimizer.destroy();
         this.places.destroy();
         this.slopes.destroy();
     }

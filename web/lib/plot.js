@@ -21,11 +21,20 @@ export function short(x) {
 
 export const FONT = "12px system-ui, 'DejaVu Sans', sans-serif";
 
+/** Draws again after each change of the window's size, unless a part of the page is hidden. */
+export function resized(root, draw) {
+    let soon;
+    addEventListener("resize", () => {
+        clearTimeout(soon);
+        soon = setTimeout(() => !root.hidden && draw(), 200);
+    });
+}
+
 /**
- * Draws curves over the same steps, `{ values, colour, width? }` each, and their ends' values on the left. `until` is
- * the last step that there will be.
+ * Draws curves over the same steps, `{ values, colour, width? }` each, and their ends' values on the left. From one
+ * value to the next are `every` steps; `until` is the last step that there will be.
  */
-export function curves(canvas, list, { until, name = "", logarithmic = false }) {
+export function curves(canvas, list, { until, every = 1, name = "", logarithmic = false }) {
     const { context, width, height } = fit(canvas);
     const seen = list.flatMap(({ values }) => values).filter(Number.isFinite);
     let [low, high] = seen.length > 0 ? [Math.min(...seen), Math.max(...seen)] : [0, 1];
@@ -50,7 +59,7 @@ export function curves(canvas, list, { until, name = "", logarithmic = false }) 
     context.fillText(name, 4, (top + bottom) / 2 + 4);
     for (const { values, colour, width = 2 } of list) {
         context.beginPath();
-        values.forEach((value, i) => Number.isFinite(value) && context.lineTo(x(i), y(value)));
+        values.forEach((value, i) => Number.isFinite(value) && context.lineTo(x(i * every), y(value)));
         context.strokeStyle = colour;
         context.lineWidth = width;
         context.lineJoin = "round";

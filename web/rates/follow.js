@@ -50,7 +50,7 @@ export async function follow(school, { rule, rate, pixel, digit }, root, wanted)
                 await frame();
             }
         }
-        return ["g", ...slots.filter((slot) => lines[slot].length > 0), "p"];
+        return { names: Object.keys(lines).filter((name) => lines[name].length > 0), draw };
     } finally {
         models.destroy();
     }

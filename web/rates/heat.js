@@ -25,8 +25,9 @@ export class Heat {
                 const score = curve.at(-1);
                 if (!score && refused) return;
                 const lost = score && !Number.isFinite(score.loss);
-                // A guess has one in ten right.
-                context.fillStyle = lost ? LOST : shade(score ? Math.max(0, (score.accuracy - 0.1) / 0.9) : 0);
+                // A guess has one in ten right. The power tells good networks from very good ones.
+                const part = score ? Math.max(0, (score.accuracy - 0.1) / 0.9) ** 3 : 0;
+                context.fillStyle = lost ? LOST : shade(part);
                 context.fillRect(LEFT + j * cell, i * ROW + 1, cell - 1, ROW - 2);
             });
         });

@@ -8,7 +8,7 @@ export const SHAPE = [PIXELS + 1, 10];
 const WEIGHTS = SHAPE[0] * SHAPE[1];
 /** Bytes from one network's weights to the next. */
 const STRIDE = 4 * 652;
-const BATCH = 128;
+const BATCH = 64;
 /** Networks of a rule at most. */
 const MOST = 32;
 

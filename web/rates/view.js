@@ -2,13 +2,13 @@
 import { Optimizer } from "../package/index.js";
 import { pen } from "../lib/colours.js";
 import { Loop, Work } from "../lib/gpu.js";
-import { curves, short } from "../lib/plot.js";
+import { curves, resized, short } from "../lib/plot.js";
 import { follow } from "./follow.js";
 import { Heat } from "./heat.js";
 import { Models, RATES, school } from "./models.js";
 
 /** Steps of a network, and steps from one measurement to the next. */
-const STEPS = 96;
+const STEPS = 64;
 const EVERY = 8;
 
 export async function open(device, root) {
@@ -20,6 +20,7 @@ export async function open(device, root) {
     let cursor;
     let followed;
     let again = false;
+    let retrace = () => {};
 
     /** The row that is furthest behind goes on; a rule that takes no rate by group has no row of its own. */
     async function turn() {
@@ -75,7 +76,7 @@ export async function open(device, root) {
         const best = { values: losses(cursor.column), colour: pen(0).colour };
         // In the range of the cell's own curve, the others show where it stands.
         const near = others.filter(({ values }) => values.every((loss) => loss < 2 * Math.max(...best.values)));
-        curves(at(".curve"), [...near, best], { until: STEPS / EVERY, name: "loss", logarithmic: true });
+        curves(at(".curve"), [...near, best], { until: STEPS, every: EVERY, name: "loss", logarithmic: true });
     }
 
     function point(cell) {
@@ -93,7 +94,8 @@ export async function open(device, root) {
         const cell = { rule, rate: RATES[cursor.column], pixel, digit };
         at(".hint").textContent = `${rule} at ${short(cell.rate)}: pixel ${pixel} of digit ${digit} …`;
         try {
-            const names = await follow(shared, cell, at(".follow"), () => followed === mine);
+            const { names, draw } = await follow(shared, cell, at(".follow"), () => followed === mine);
+            retrace = draw;
             const kept = names.slice(1, -1).join(", ");
             at(".hint").textContent = `${rule} at ${short(cell.rate)}: g → ${kept ? `${kept} → ` : ""}p`;
         } catch (error) {
@@ -120,7 +122,11 @@ export async function open(device, root) {
         again = true;
         loop.start();
     });
-    addEventListener("resize", () => !root.hidden && heat.draw(cursor));
+    resized(root, () => {
+        heat.draw(cursor);
+        tell();
+        retrace();
+    });
     return {
         async start() {
             heat.draw(cursor);
