@@ -17,10 +17,13 @@ function tell(text) {
 
 async function request() {
     if (!navigator.gpu) {
-        throw new Error("This browser has no WebGPU. Chrome and Edge from 113 on have it, Safari from 26, Firefox from 141.");
+        throw new Error(
+            "This browser has no WebGPU. Chrome and Edge from 113 on have it, Safari from 26, Firefox from 141.",
+        );
     }
     const adapter = await navigator.gpu.requestAdapter();
-    if (!adapter) throw new Error("The browser has WebGPU, but gives no adapter: it may not trust this graphics driver.");
+    if (!adapter)
+        throw new Error("The browser has WebGPU, but gives no adapter: it may not trust this graphics driver.");
     const device = await adapter.requestDevice();
     device.lost.then(({ message }) => tell(`The device is lost: ${message}. Load the page again to go on.`));
     device.addEventListener("uncapturederror", ({ error }) => tell(error.message));

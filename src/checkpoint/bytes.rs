@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::{Checkpoint, Entry, Head, Values, wrong};
 use crate::error::Result;
 use crate::groups::Given;
+use crate::read::read;
 
 /// The form of the bytes. A change that older readers cannot read makes another number.
 const FORMAT: &str = "wgpu-optim.checkpoint/1";
@@ -87,7 +88,7 @@ fn parse(bytes: &[u8]) -> Result<Checkpoint> {
     }
     // By way of a value, as options are read, so that a small build holds one reader of each.
     let head: Value = serde_json::from_str(head).map_err(|error| wrong("training", error))?;
-    let head: Head = serde_path_to_error::deserialize(head).map_err(|error| wrong("training", error))?;
+    let head: Head = read(&head).map_err(|error| wrong("training", error))?;
     let Fields(sums) = serde_json::from_str(sums).map_err(|error| wrong("crc32c", error))?;
     let mut places = Vec::new();
     for (name, value) in fields {

@@ -26,8 +26,13 @@ export function recording(bytes) {
     return names.sort().map((key) => {
         const name = key.slice("param.".length);
         const { shape, values: start } = all[key];
-        const { shape: [steps], values } = all[`grad.${name}`];
-        const grads = Array.from({ length: steps }, (_, i) => values.subarray(i * start.length, (i + 1) * start.length));
+        const {
+            shape: [steps],
+            values,
+        } = all[`grad.${name}`];
+        const grads = Array.from({ length: steps }, (_, i) =>
+            values.subarray(i * start.length, (i + 1) * start.length),
+        );
         return { name, shape, start, grads };
     });
 }

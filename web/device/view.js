@@ -15,10 +15,13 @@ export async function open(device, root) {
         facts.append(term, value);
         return value;
     };
-    const [name, time, hash, equal] = ["device", `a step of AdamW, ${COUNT} parameters`, "SHA-256", "equal to"].map(fact);
+    const [name, time, hash, equal] = ["device", `a step of AdamW, ${COUNT} parameters`, "SHA-256", "equal to"].map(
+        fact,
+    );
     hash.className = "hash";
     const { vendor, architecture, device: model, description } = device.adapterInfo;
-    name.textContent = [description, vendor, architecture, model].filter(Boolean).join(", ") || "the browser does not tell";
+    name.textContent =
+        [description, vendor, architecture, model].filter(Boolean).join(", ") || "the browser does not tell";
 
     const rows = recorded.map((entry) => {
         const cells = [entry.device, entry.sha256, ""].map((text, i) => {

@@ -27,7 +27,11 @@ export class Network {
     static async create(device, config, half) {
         const images = await digits();
         const module = await load(device, "mlp.wgsl");
-        const tensors = Object.entries(shapes).map(([name, shape]) => ({ name, shape, gradDType: half ? "f16" : "f32" }));
+        const tensors = Object.entries(shapes).map(([name, shape]) => ({
+            name,
+            shape,
+            gradDType: half ? "f16" : "f32",
+        }));
         const optimizer = await Optimizer.create(device, tensors, config);
         return new Network(device, module, images, optimizer, { half, scaled: config.loss_scale !== undefined });
     }
@@ -42,8 +46,8 @@ export class Network {
         optimizer.init("w1", this.params[0], { he_uniform: {} }, 1);
         optimizer.init("w2", this.params[2], { glorot_uniform: {} }, 1);
 
-        // Behind the images stands the drawing, ten times, once with each label: what the network makes of it is told by
-        // the ten losses, each of which is minus the logarithm of a probability.
+        // Behind the images stands the drawing, ten times, once with each label: what the network makes of it is told
+        // by the ten losses, each of which is minus the logarithm of a probability.
         const data = new Uint32Array((this.count + CLASSES) * WORDS);
         images.forEach((image, i) => data.set(words(image), i * WORDS));
         const places = Uint32Array.from({ length: this.count + CLASSES }, (_, i) => i);
@@ -79,9 +83,9 @@ export class Network {
         const seen = [];
         for (let i = 0; i < steps; i++, this.steps++) {
             const at = this.steps % this.batches.length;
-            // A new order counts for the whole submit, so an epoch starts one.
-            if (at === 0 && i > 0) break;
-            if (at === 0) this.device.queue.writeBuffer(this.places, 0, Uint32Array.from(shuffle(this.order, this.next)));
+            // A new order counts for the whole submit: epochs are whole turns.
+            if (at === 0)
+                this.device.queue.writeBuffer(this.places, 0, Uint32Array.from(shuffle(this.order, this.next)));
             const batch = this.batches[at];
             work.lookAhead(this.optimizer, this.params);
             this.sample.dispatch(work.encoder, batch.forward, batch.count);
@@ -101,7 +105,7 @@ export class Network {
         this.device.queue.writeBuffer(this.data, 4 * this.count * WORDS, data);
     }
 
-    /** The probability of each digit for the drawing; where `tested`, the share of unseen images that are read rightly. */
+    /** The probability of each digit for the drawing; where `tested`, the share of unseen images that it reads. */
     async judge(tested) {
         const ranges = tested ? [this.drawn, this.tests] : [this.drawn];
         const work = new Work(this.device);

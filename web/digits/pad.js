@@ -14,7 +14,9 @@ export class Pad {
         let last;
         const place = (event) => {
             const box = canvas.getBoundingClientRect();
-            return [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height].map((x) => x * SIDE);
+            return [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height].map(
+                (x) => x * SIDE,
+            );
         };
         canvas.addEventListener("pointerdown", (event) => {
             canvas.setPointerCapture(event.pointerId);
@@ -108,7 +110,16 @@ export class Pad {
         for (let i = 1; i < 8; i++) {
             const at = i * BLOCK * dot;
             context.beginPath();
-            for (const [a, b] of [[[at, 0], [at, width]], [[0, at], [width, at]]]) {
+            for (const [a, b] of [
+                [
+                    [at, 0],
+                    [at, width],
+                ],
+                [
+                    [0, at],
+                    [width, at],
+                ],
+            ]) {
                 context.moveTo(...a);
                 context.lineTo(...b);
             }

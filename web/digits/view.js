@@ -8,9 +8,9 @@ import { sliders } from "../lib/sliders.js";
 import { Network } from "./network.js";
 import { Pad } from "./pad.js";
 
-/** Steps of a frame, and how many there are in all. */
-const TURN = 5;
-const STEPS = 600;
+/** Steps of a frame, and how many there are in all; an epoch has 44. */
+const TURN = 4;
+const STEPS = 440;
 /** Turns from one test with unseen images to the next. */
 const TESTED = 6;
 
@@ -43,7 +43,11 @@ export async function open(device, root) {
         [losses, skipped, stale] = [[], 0, false];
         // What overflows f16 is skipped, and the scale goes down.
         const scale = at(".scale").checked ? { loss_scale: { init: 65536 }, skip_nonfinite: true } : {};
-        network = await Network.create(device, { ...options, optimizer: at("select").value, ...scale }, at(".half").checked);
+        network = await Network.create(
+            device,
+            { ...options, optimizer: at("select").value, ...scale },
+            at(".half").checked,
+        );
         network.see(pad.pixels);
     }
 
@@ -68,7 +72,9 @@ export async function open(device, root) {
         });
         at(".guess").setAttribute("aria-label", `Recognised as ${probabilities.indexOf(best)}`);
         draw();
-        const scale = at(".scale").checked ? `, loss scale ${await network.optimizer.lossScale()}, ${skipped} skipped` : "";
+        const scale = at(".scale").checked
+            ? `, loss scale ${await network.optimizer.lossScale()}, ${skipped} skipped`
+            : "";
         const right = (100 * accuracy).toFixed(1);
         at(".status").textContent = `step ${network.steps} of ${STEPS}: ${right} % of unseen digits right${scale}`;
         at(".status").classList.remove("error");

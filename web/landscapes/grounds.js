@@ -2,7 +2,16 @@
 export const grounds = [
     { name: "Beale's function", x: [-0.2, 4], y: [-1.2, 2], start: [1.7, 1.6], minima: [[3, 0.5]] },
     { name: "long valley", x: [-7, 1.8], y: [-2.2, 2.2], start: [-6.2, 1.6], minima: [[0, 0]] },
-    { name: "saddle", x: [-1.6, 1.6], y: [-1.5, 1.5], start: [1.3, 0.005], minima: [[0, 1], [0, -1]] },
+    {
+        name: "saddle",
+        x: [-1.6, 1.6],
+        y: [-1.5, 1.5],
+        start: [1.3, 0.005],
+        minima: [
+            [0, 1],
+            [0, -1],
+        ],
+    },
     { name: "Rosenbrock", x: [-1.8, 1.6], y: [-0.8, 2.6], start: [-0.5, 1.6], minima: [[1, 1]] },
 ];
 

@@ -4,7 +4,8 @@ import { FONT, fit, short } from "../lib/plot.js";
 const SHADES = ["#a3b8cb", "#b4c5d4", "#c4d0dc", "#d3dbe3", "#dfe5e9", "#e9edef", "#f1f3f2", "#fcfcf9"];
 
 /** The band of a height: even ones lie between lines of equal height, two a decade. */
-const band = (height) => Math.min(Math.max(Math.floor(2 * Math.log10(Math.max(height, 1e-9))) + 4, 0), SHADES.length - 1);
+const band = (height) =>
+    Math.min(Math.max(Math.floor(2 * Math.log10(Math.max(height, 1e-9))) + 4, 0), SHADES.length - 1);
 
 export class Picture {
     /** On a canvas; `heights` measures points. */

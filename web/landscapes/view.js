@@ -9,7 +9,7 @@ import { Picture } from "./picture.js";
 import { Walkers, descend, surveyor } from "./walkers.js";
 
 /** Steps that rates are judged by, and steps of a path. */
-const TRIED = 150;
+const TRIED = 100;
 const STEPS = 300;
 /** Steps of all optimizers a frame. */
 const TURN = 4;
@@ -72,8 +72,11 @@ export async function open(device, root) {
             const way = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowDown: [0, -1], ArrowUp: [0, 1] }[event.key];
             if (!way) return;
             event.preventDefault();
-            const step = (axis) => (0.03 * way[axis] * (ground["xy"[axis]][1] - ground["xy"[axis]][0]));
-            move(i, starts[i].map((x, axis) => x + step(axis)));
+            const step = (axis) => 0.03 * way[axis] * (ground["xy"[axis]][1] - ground["xy"[axis]][0]);
+            move(
+                i,
+                starts[i].map((x, axis) => x + step(axis)),
+            );
         });
         return picture;
     });
@@ -175,8 +178,14 @@ export async function open(device, root) {
         for (const runner of runners) runner.show(which(runner));
         draw();
     };
-    at(".all").addEventListener("click", shown(() => true));
-    at(".few").addEventListener("click", shown(({ rule }) => FEW.includes(rule)));
+    at(".all").addEventListener(
+        "click",
+        shown(() => true),
+    );
+    at(".few").addEventListener(
+        "click",
+        shown(({ rule }) => FEW.includes(rule)),
+    );
     at(".again").addEventListener("click", () => restart());
 
     const choice = at("select");

@@ -38,8 +38,8 @@ async function optimizer(device, config, walkers) {
 
 /**
  * Walkers of one rule, `{ ground, start, lr }` each. A walker is a tensor of two numbers, in a group of its own for its
- * rate: however many there are, a step is one dispatch for all gradients and, for most rules, one for all updates. A rule
- * that takes one rate for all groups needs an optimizer for each walker: `apart`.
+ * rate: however many there are, a step is one dispatch for all gradients and, for most rules, one for all updates. A
+ * rule that takes one rate for all groups needs an optimizer for each walker: `apart`.
  */
 export class Walkers {
     static async create(survey, config, walkers, apart = false) {
@@ -69,7 +69,12 @@ export class Walkers {
     /** Copies where they are to a place in a buffer. */
     record(work, buffer, offset) {
         const copy = () => work.encoder.copyBufferToBuffer(this.places, 0, buffer, offset, this.places.size);
-        this.crews.reduceRight((use, { optimizer, params }) => () => work.judged(optimizer, params, use), copy)();
+        this.crews.reduceRight(
+            (use, { optimizer, params }) =>
+                () =>
+                    work.judged(optimizer, params, use),
+            copy,
+        )();
     }
 
     destroy() {
@@ -85,7 +90,7 @@ export async function descend(survey, config, walkers, steps) {
     const all = await Walkers.create(survey, config, walkers);
     const trace = storage(device, (steps + 1) * all.places.size);
     // A submit holds some dozens of steps, and the browser tells in between of those that are done.
-    for (let step = 0; step <= steps; ) {
+    for (let step = 0; step <= steps;) {
         const work = new Work(device);
         for (const end = Math.min(step + 50, steps + 1); step < end; step++) {
             if (step > 0) all.step(work);

@@ -16,7 +16,11 @@ const mix = (a, b, part) => a.map((x, i) => Math.round(x + (b[i] - x) * part));
 
 /** A shade of blue for a number from 0 to 1, the darker the more. */
 export function shade(part) {
-    const [low, middle, high] = [[240, 243, 246], [86, 180, 233], [0, 52, 94]];
+    const [low, middle, high] = [
+        [240, 243, 246],
+        [86, 180, 233],
+        [0, 52, 94],
+    ];
     const [r, g, b] = part < 0.6 ? mix(low, middle, part / 0.6) : mix(middle, high, (part - 0.6) / 0.4);
     return `rgb(${r}, ${g}, ${b})`;
 }

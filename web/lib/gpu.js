@@ -118,7 +118,8 @@ export class Loop {
         const running = (this.running = {});
         const go = async () => {
             await this.last;
-            while (this.running === running && (await this.turn(() => this.running === running)) !== false) await frame();
+            while (this.running === running && (await this.turn(() => this.running === running)) !== false)
+                await frame();
         };
         this.last = go().catch(this.failed);
     }

@@ -7,7 +7,10 @@ function scale(name, usual) {
         return { to: (part) => 1 - 10 ** (-4 * part), from: (x) => -Math.log10(1 - x) / 4 };
     }
     if (usual > 0) {
-        return { to: (part) => usual * 100 ** (2 * part - 1), from: (x) => (Math.log(x / usual) / Math.log(100) + 1) / 2 };
+        return {
+            to: (part) => usual * 100 ** (2 * part - 1),
+            from: (x) => (Math.log(x / usual) / Math.log(100) + 1) / 2,
+        };
     }
     return { to: (part) => part, from: (x) => x };
 }

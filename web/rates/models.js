@@ -45,7 +45,11 @@ export class Models {
     static async create(school, rule, rates) {
         const tensors = rates.map((_, i) => ({ name: `network${i}`, shape: SHAPE }));
         const groups = rates.map((lr, i) => ({ tensors: [`network${i}`], lr }));
-        return new Models(school, await Optimizer.create(school.device, tensors, { optimizer: rule, groups }), rates.length);
+        return new Models(
+            school,
+            await Optimizer.create(school.device, tensors, { optimizer: rule, groups }),
+            rates.length,
+        );
     }
 
     constructor(school, optimizer, count) {

@@ -70,7 +70,9 @@ export async function open(device, root) {
         const scores = own[cursor.column];
         const score = scores.at(-1);
         const result = score ? `, ${(100 * score.accuracy).toFixed(1)} % right` : "";
-        at(".cell").textContent = refused ? `${rule}: ${refused}` : `${rule} at ${short(RATES[cursor.column])}${result}`;
+        at(".cell").textContent = refused
+            ? `${rule}: ${refused}`
+            : `${rule} at ${short(RATES[cursor.column])}${result}`;
         const losses = (column) => own[column].map(({ loss }) => loss);
         const others = own.map((_, i) => ({ values: losses(i), colour: "#e3e8ec", width: 1 }));
         const best = { values: losses(cursor.column), colour: pen(0).colour };

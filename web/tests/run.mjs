@@ -1,5 +1,5 @@
-// Drives each view of the built page in headless Chromium: `node web/tests/run.mjs [VIEW] [--record]`. Screenshots go to
-// target/web-screenshots. With --record, device/recorded.json gets what this browser and the CPU reference computed.
+// Drives each view of the built page in headless Chromium: `node web/tests/run.mjs [VIEW] [--record]`. Screenshots go
+// to target/web-screenshots. With --record, device/recorded.json gets what this browser and the CPU reference computed.
 import assert from "node:assert/strict";
 import fs from "node:fs";
 import path from "node:path";
@@ -20,6 +20,7 @@ const home = `http://127.0.0.1:${server.address().port}/`;
 let failed = 0;
 try {
     await browse(async (page, complaints) => {
+        page.setDefaultTimeout(120_000); // software takes its time
         // The page asks its own host alone.
         await page.route("**", (route) => {
             const url = route.request().url();
@@ -38,7 +39,11 @@ try {
                 for (const [size, viewport] of Object.entries(SIZES)) {
                     await page.setViewportSize(viewport);
                     await page.waitForTimeout(1500); // what is drawn anew after a change of size
-                    await page.screenshot({ path: path.join(shots, `${name}-${size}.png`), fullPage: true });
+                    await page.screenshot({
+                        path: path.join(shots, `${name}-${size}.png`),
+                        fullPage: true,
+                        timeout: 120_000,
+                    });
                     const wide = await page.evaluate(() => document.documentElement.scrollWidth > innerWidth);
                     assert(!wide, `${size}: the page is wider than the screen`);
                 }
@@ -49,7 +54,8 @@ try {
             } catch (error) {
                 failed++;
                 console.log(`FAILED ${name}: ${error.message}\n${complaints.join("\n")}`);
-                await page.screenshot({ path: path.join(shots, `${name}-failed.png`), fullPage: true });
+                const shot = { path: path.join(shots, `${name}-failed.png`), fullPage: true, timeout: 120_000 };
+                await page.screenshot(shot).catch(() => {});
             }
         }
     });

@@ -1,16 +1,20 @@
-// Has Dawn, which compiles the shaders of Chromium, check every composed shader, without a browser and without a driver:
+// Has Dawn, which compiles the shaders of Chromium, check every composed shader, without a browser or a driver:
 //
 //     SHADERS=$PWD/target/shaders.jsonl cargo test --test all expansion::every_shader
 //     node crates/wgpu-optim-web/tests/shaders.mjs target/shaders.jsonl [--all]
 //
-// The file has a text a line, with the sets of constants that its pipelines may get. Of these the first and the last are
-// tried, no switch on and all of them; with --all, every one.
+// The file has a text a line, with the sets of constants that its pipelines may get. Of these the first and the last
+// are tried, no switch on and all of them; with --all, every one.
 import assert from "node:assert/strict";
 import fs from "node:fs";
 import { create, globals } from "webgpu";
 
 Object.assign(globalThis, globals);
-const shaders = fs.readFileSync(process.argv[2], "utf8").trim().split("\n").map((line) => JSON.parse(line));
+const shaders = fs
+    .readFileSync(process.argv[2], "utf8")
+    .trim()
+    .split("\n")
+    .map((line) => JSON.parse(line));
 assert(shaders.length > 1000, `${process.argv[2]} has ${shaders.length} shaders`);
 const whole = process.argv.includes("--all");
 const adapter = await create(["backend=null"]).requestAdapter();
