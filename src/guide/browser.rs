@@ -34,8 +34,8 @@
 //! | first values; values of the state; a checkpoint | `init`, `await state(tensor, slot)`, `await save()` |
 //! | its memory back | `destroy()` |
 //!
-//! The configuration is [that of the crate](super::configuration) as an object, and a checkpoint that a page saved loads
-//! in Rust.
+//! The configuration is [that of the crate](super::configuration) as an object, and a checkpoint that a page saved
+//! loads in Rust.
 //!
 //! # In your own wasm
 //!
@@ -72,8 +72,8 @@
 //!
 //! # What is refused, and when it is told
 //!
-//! What the crate can see it refuses in the call: a buffer that is too short, misaligned or without `STORAGE`, an unknown
-//! option, a shape that does not fit. Whether a buffer is destroyed, or of another device, only the browser knows, and
+//! What the crate can see it refuses in the call: a buffer that is too short, misaligned or without `STORAGE`, an
+//! unknown option, a shape that does not fit. Whether a buffer is destroyed, or of another device, only the browser knows, and
 //! it answers after the call: `warmUp` awaits that answer and names the tensor; `step` cannot, so `settle` or the next
 //! call tells. A lost device is an error of every call.
 //!

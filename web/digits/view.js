@@ -61,7 +61,7 @@ export async function open(device, root) {
         if (!network) return false;
         const learning = !paused && network.steps < STEPS;
         if (learning) losses.push(await network.train(TURN));
-        const tested = losses.length % TESTED === 0 || network.steps >= STEPS;
+        const tested = losses.length % TESTED === 1 || network.steps >= STEPS;
         const { accuracy = last, probabilities } = await network.judge(tested);
         last = accuracy;
         skipped += network.optimizer.reports().filter(({ applied }) => !applied).length;

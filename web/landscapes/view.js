@@ -72,11 +72,8 @@ export async function open(device, root) {
             const way = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowDown: [0, -1], ArrowUp: [0, 1] }[event.key];
             if (!way) return;
             event.preventDefault();
-            const step = (axis) => 0.03 * way[axis] * (ground["xy"[axis]][1] - ground["xy"[axis]][0]);
-            move(
-                i,
-                starts[i].map((x, axis) => x + step(axis)),
-            );
+            const moved = ([low, high], axis) => starts[i][axis] + 0.03 * way[axis] * (high - low);
+            move(i, [ground.x, ground.y].map(moved));
         });
         return picture;
     });

@@ -106,7 +106,7 @@ export const frame = () =>
         });
     });
 
-/** Work that repeats until it is stopped, one turn at a time. */
+/** Work that repeats until it is stopped, or a turn of it says that nothing is left to do. */
 export class Loop {
     constructor(turn, failed) {
         this.turn = turn;
@@ -118,8 +118,7 @@ export class Loop {
         const running = (this.running = {});
         const go = async () => {
             await this.last;
-            while (this.running === running && (await this.turn(() => this.running === running)) !== false)
-                await frame();
+            while (this.running === running && (await this.turn())) await frame();
         };
         this.last = go().catch(this.failed);
     }
