@@ -247,7 +247,7 @@ impl Checkpoint {
                 looked: looked.is_some_and(|looked| looked[i]),
             }
         };
-        let moved = order.evaluating().map(|(moving, numbers)| -> Result<_> {
+        let moved = order.evaluating().map(|(moving, numbers)| {
             let stand = match moving {
                 Moving::Rule(_) => Stand::Evaluation,
                 Moving::Wrapper(..) => Stand::Swapped,

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Result, refuse};
 use crate::init::quantile::{deviations, shares};
-use crate::read::Json;
+use crate::read::{Json, Misread};
 use crate::tensor::TensorSpec;
 
 mod quantile;
@@ -216,7 +216,7 @@ impl Init {
             Value::String(name) if name != "zeros" => Map::from_iter([(name, Map::new().into())]).into(),
             value => value,
         };
-        Ok(Self::deserialize(Json(&value))?)
+        Self::deserialize(Json(&value)).map_err(Misread::into_error)
     }
 
     /// The tensor's values, computed on the CPU.

@@ -29,6 +29,12 @@ impl Misread {
         self.path = step + dot + &self.path;
         self
     }
+
+    /// The same as an error of a configuration, where `.` is the path of the whole.
+    pub fn into_error(self) -> error::Error {
+        let path = if self.path.is_empty() { ".".into() } else { self.path };
+        error::Error::Config { path, message: self.message }
+    }
 }
 
 impl Display for Misread {
@@ -41,12 +47,6 @@ impl Display for Misread {
 }
 
 impl std::error::Error for Misread {}
-
-impl From<Misread> for error::Error {
-    fn from(Misread { path, message }: Misread) -> Self {
-        Self::Config { path: if path.is_empty() { ".".into() } else { path }, message }
-    }
-}
 
 impl Error for Misread {
     fn custom<T: Display>(message: T) -> Self {

@@ -8,7 +8,7 @@ use crate::decay::WeightDecay;
 use crate::error::{Error, Result, at_least_zero, refuse};
 use crate::history;
 use crate::lines::Lines;
-use crate::read::read;
+use crate::read::{Misread, read};
 use crate::tensor::TensorSpec;
 use crate::words::{INNER_WORDS, SUM_WORDS};
 
@@ -167,7 +167,7 @@ impl<R: Rule> AnyRule for R {
         }
     }
     fn with(&self, fields: &serde_json::Map<String, serde_json::Value>) -> Result<Box<dyn AnyRule>> {
-        let rule: R = read(&merged(AnyRule::to_json(self), fields)?)?;
+        let rule: R = read(&merged(AnyRule::to_json(self), fields)?).map_err(Misread::into_error)?;
         AnyRule::check(&rule)?;
         Ok(Box::new(rule))
     }

@@ -145,16 +145,12 @@ fn constants(rule: &dyn AnyRule, skeleton: Skeleton, around: &Wrappers) -> Vec<V
     sets.map(|(walk, switches)| switches.constants(rule, around, walk)).collect()
 }
 
-/// Where `SHADERS` in the environment names a file, every text goes there with its sets of constants, one JSON object a
-/// line, so that another compiler can check them, too: `crates/wgpu-optim-web/tests/shaders.mjs`.
 #[test]
 fn every_shader_is_written_in_every_language() {
     let mut written = 0;
     let shaders = shaders();
-    let mut lines = String::new();
-    for Shader { walk, skeleton, around, cases, text, module, info } in &shaders {
+    for Shader { walk, skeleton, around, cases, module, info, .. } in &shaders {
         let mut seen = HashSet::new();
-        let mut sets = Vec::new();
         for (case, rule) in cases {
             if !seen.insert(format!("{:?}", rule.constants())) {
                 continue;
@@ -169,6 +165,30 @@ fn every_shader_is_written_in_every_language() {
                     result.unwrap_or_else(|error| panic!("{case}, {walk}, {constants:?}, in {language}: {error}"));
                     written += 1;
                 }
+            }
+        }
+    }
+    println!("{} texts, {written} translations", shaders.len());
+}
+
+/// Every constant is an override of its text, and every override that has no value of its own gets one.
+///
+/// Where `SHADERS` in the environment names a file, every text goes there with its sets of constants, one JSON object a
+/// line, so that another compiler can check them, too: `crates/wgpu-optim-web/tests/shaders.mjs`.
+#[test]
+fn constants_are_the_overrides_of_their_text() {
+    let mut lines = String::new();
+    for Shader { walk, skeleton, around, cases, text, module, .. } in &shaders() {
+        let mut sets = Vec::new();
+        for (case, rule) in cases {
+            for constants in constants(&**rule, *skeleton, around) {
+                let named = |name: &str| module.overrides.iter().any(|(_, found)| found.name.as_deref() == Some(name));
+                let unknown = constants.iter().find(|(name, _)| !named(name));
+                assert_eq!(unknown, None, "{case}, {walk}: is no override");
+                for (_, found) in module.overrides.iter().filter(|(_, found)| found.init.is_none()) {
+                    let given = constants.iter().any(|(name, _)| found.name.as_deref() == Some(name));
+                    assert!(given, "{case}, {walk}: {:?} has no value", found.name);
+                }
                 let set: serde_json::Value = constants.into_iter().collect();
                 if !sets.contains(&set) {
                     sets.push(set);
@@ -182,7 +202,6 @@ fn every_shader_is_written_in_every_language() {
     if let Some(file) = std::env::var_os("SHADERS") {
         std::fs::write(&file, lines).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
     }
-    println!("{} texts, {written} translations", shaders.len());
 }
 
 #[test]

@@ -246,7 +246,7 @@ fn every_kind_goes_through_json() {
 fn unread(json: &Value) -> String {
     match wgpu_optim::read::read::<Schedule>(json) {
         Ok(schedule) => panic!("{json} was read as {schedule:?}"),
-        Err(misread) => match Error::from(misread) {
+        Err(misread) => match misread.into_error() {
             Error::Config { path, message } => format!("{path}: {message}"),
             other => panic!("{other}"),
         },

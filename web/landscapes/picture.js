@@ -13,12 +13,12 @@ export class Picture {
         Object.assign(this, { canvas, ground, index, heights });
     }
 
-    /** Draws the ground, which is drawn once a size. */
+    /** Measures the ground, which is done once a size. */
     async survey() {
-        const { width, height } = fit(this.canvas);
-        if (width === 0) return;
+        const box = this.canvas.getBoundingClientRect();
+        const [columns, rows] = [box.width, box.height].map((side) => Math.round(side * devicePixelRatio));
+        if (columns === 0) return;
         const { x, y } = this.ground;
-        const [columns, rows] = [this.canvas.width, this.canvas.height];
         const points = new Float32Array(columns * rows * 4);
         for (let j = 0, i = 0; j < rows; j++) {
             for (let k = 0; k < columns; k++, i += 4) {
@@ -36,6 +36,7 @@ export class Picture {
             image.data.set([colour >> 16, (colour >> 8) & 255, colour & 255, 255], 4 * i);
         });
         this.back = image;
+        const { width, height } = fit(this.canvas);
         Object.assign(this, { width, height });
     }
 

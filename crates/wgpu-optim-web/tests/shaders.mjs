@@ -1,6 +1,6 @@
 // Has Dawn, which compiles the shaders of Chromium, check every composed shader, without a browser or a driver:
 //
-//     SHADERS=$PWD/target/shaders.jsonl cargo test --test all expansion::every_shader
+//     SHADERS=$PWD/target/shaders.jsonl cargo test --test all expansion::constants
 //     node crates/wgpu-optim-web/tests/shaders.mjs target/shaders.jsonl [--all]
 //
 // The file has a text a line, with the sets of constants that its pipelines may get. Of these the first and the last
