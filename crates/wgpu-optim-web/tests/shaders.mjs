@@ -47,6 +47,8 @@ const { text, entry, constants } = shaders[0];
 const module = device.createShaderModule({ code: text });
 assert(await complaint(module, entry, { ...constants[0], NO_SUCH_CONSTANT: 1 }), "an unknown constant passed");
 assert(await complaint(module, "no_such_entry", constants[0]), "an unknown entry point passed");
+device.pushErrorScope("validation");
 const { messages } = await device.createShaderModule({ code: text.replace("fn ", "fun ") }).getCompilationInfo();
+await device.popErrorScope();
 assert(messages.length > 0, "a text that is no WGSL passed");
 process.exit(complaints.length > 0 ? 1 : 0);
