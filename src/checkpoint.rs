@@ -12,6 +12,7 @@ use crate::report::LossScaleState;
 use crate::rule::{Move, Rule, RuleEntry};
 use crate::schedule::Schedule;
 use crate::session::{Counts, Session};
+use crate::storage::GROUP;
 use crate::tensor::TensorSpec;
 use crate::wrappers::{Ema, LossScale, Moving};
 
@@ -134,6 +135,13 @@ impl Values {
         match self {
             Self::F32(values) => (size_of::<F>() == 4).then(|| values.iter().map(|&v| F::of(f64::from(v))).collect()),
             Self::F64(values) => (size_of::<F>() == 8).then(|| values.iter().map(|&value| F::of(value)).collect()),
+        }
+    }
+
+    fn numbers(&self) -> Box<dyn Iterator<Item = f64> + '_> {
+        match self {
+            Self::F32(values) => Box::new(values.iter().map(|&value| f64::from(value))),
+            Self::F64(values) => Box::new(values.iter().copied()),
         }
     }
 
@@ -276,6 +284,21 @@ impl Checkpoint {
         self.values.insert(state_name(tensor, slot), Entry { shape, values });
     }
 
+    /// Puts the steps of a slot's groups, in the precision of the slot. A slot without groups has none.
+    pub(crate) fn put_steps<F: Real>(&mut self, tensor: &str, slot: &str, steps: &[u32]) {
+        if !steps.is_empty() {
+            let numbers = steps.iter().map(|&step| F::of(f64::from(f32::from_bits(step << 16))));
+            let entry = Entry { shape: vec![steps.len()], values: Values::of(numbers) };
+            self.values.insert(steps_name(tensor, slot), entry);
+        }
+    }
+
+    /// The steps of a slot's groups, which [`session`](Self::session) has checked.
+    pub(crate) fn steps(&self, tensor: &str, slot: &str) -> Option<Vec<u32>> {
+        let entry = self.values.get(&steps_name(tensor, slot))?;
+        Some(entry.values.numbers().map(|step| (step as f32).to_bits() >> 16).collect())
+    }
+
     /// The values of a state slot, which [`session`](Self::session) has checked.
     pub(crate) fn state<F: Real>(&self, tensor: &str, slot: &str) -> Vec<F> {
         self.values.get(&state_name(tensor, slot)).and_then(|entry| entry.values.get()).expect("all slots are checked")
@@ -377,6 +400,7 @@ impl Checkpoint {
                     return Err(wrong(name, format!("has shape {shape:?}, expected {expected:?}")));
                 }
                 count += 1;
+                count += self.check_coded(i, tensor, slot.name, groups)?;
             }
             let param = param_name(&tensor.name);
             if let Some(Entry { shape, values }) = self.values.get(&param) {
@@ -393,8 +417,13 @@ impl Checkpoint {
         }
         let known = |name: &str| {
             let of = |(i, tensor): (usize, &TensorSpec)| {
-                let slots = groups.slots_of(i).into_iter().map(|slot| state_name(&tensor.name, slot.name));
-                slots.chain([param_name(&tensor.name)]).any(|known| known == name)
+                let slots = || groups.slots_of(i).into_iter();
+                let steps = slots().map(|slot| steps_name(&tensor.name, slot.name));
+                slots()
+                    .map(|slot| state_name(&tensor.name, slot.name))
+                    .chain(steps)
+                    .chain([param_name(&tensor.name)])
+                    .any(|known| known == name)
             };
             tensors.iter().enumerate().any(of)
         };
@@ -402,6 +431,52 @@ impl Checkpoint {
             Some(extra) => Err(wrong(extra, "is no slot of these tensors")),
             None => Ok(()),
         }
+    }
+
+    /// Refuses values of a slot that its format does not hold, and steps of groups that are none. Returns how many
+    /// entries belong to them.
+    fn check_coded(&self, i: usize, tensor: &TensorSpec, slot: &str, groups: &Groups) -> Result<usize> {
+        let layout = groups.wrappers_of(i).layout(groups.rule_of(i));
+        let Some(section) = layout.find(slot).map(|place| &layout.sections[place]) else { return Ok(0) };
+        let values = &self.values[&state_name(&tensor.name, slot)].values;
+        let entry = self.values.get(&steps_name(&tensor.name, slot));
+        let Some(codes) = section.codes() else {
+            let mut numbers = values.numbers().enumerate();
+            return match numbers.find(|&(_, value)| section.storage.round_one(value) != value && !value.is_nan()) {
+                Some((at, value)) => {
+                    let message = format!("holds {value} at {at}, which is no number of {}", section.storage);
+                    Err(wrong(state_name(&tensor.name, slot), message))
+                }
+                None => Ok(0),
+            };
+        };
+        let name = steps_name(&tensor.name, slot);
+        let count = values.len().div_ceil(GROUP);
+        let Some(entry) = entry else {
+            return if count == 0 { Ok(0) } else { Err(wrong(name, "is missing")) };
+        };
+        if entry.values.len() != count {
+            return Err(wrong(name, format!("has {} steps, expected {count}", entry.values.len())));
+        }
+        for (group, step) in entry.values.numbers().enumerate() {
+            if !(step.is_finite()
+                && step >= 0.0
+                && f64::from(f32::from_bits((step as f32).to_bits() & 0xffff_0000)) == step)
+            {
+                return Err(wrong(
+                    name,
+                    format!("is {step} for group {group}, must be a finite number of bf16, at least 0"),
+                ));
+            }
+            let step = (step as f32).to_bits() >> 16;
+            for (at, value) in values.numbers().enumerate().skip(group * GROUP).take(GROUP) {
+                if f64::from(codes.decode(codes.nearest(value as f32, step), step)) != value {
+                    let message = format!("holds {value} at {at}, which is no number of {} here", section.storage);
+                    return Err(wrong(state_name(&tensor.name, slot), message));
+                }
+            }
+        }
+        Ok(1)
     }
 
     /// Refuses counts and numbers that no training has.
@@ -438,6 +513,10 @@ fn param_name(tensor: &str) -> String {
 
 fn state_name(tensor: &str, slot: &str) -> String {
     format!("state.{tensor}.{slot}")
+}
+
+fn steps_name(tensor: &str, slot: &str) -> String {
+    format!("steps.{tensor}.{slot}")
 }
 
 fn wrong(what: impl Into<String>, message: impl ToString) -> Error {

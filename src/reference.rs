@@ -11,8 +11,9 @@ use crate::groups::{Groups, Record, Records};
 use crate::init::short_stream;
 use crate::parts;
 use crate::report::{LossScaleState, StepReport};
-use crate::rule::{Around, Extent, Move, Precision, Slot, Start, Step};
+use crate::rule::{Around, Coded, Extent, Move, Precision, Slot, Start, Step};
 use crate::session::{Session, check_len, session_methods};
+use crate::storage::Section;
 use crate::tensor::{Stored, TensorSpec};
 use crate::wrapper::Decided;
 use crate::wrappers::{self, Ema, Moving, Wrappers};
@@ -37,6 +38,8 @@ pub struct Reference<F> {
     /// For each tensor and each field of the rule's `State`, one number per element, row or column; then the slots of
     /// the wrappers. A slot that is off is empty.
     elements: Vec<Vec<Vec<F>>>,
+    /// For each tensor and each of its slots that are stored otherwise than in f32, the steps of the slot's groups.
+    steps: Vec<Vec<Vec<u32>>>,
     /// For each tensor, the fields of the rule's `Tensor`.
     numbers: Vec<Vec<F>>,
     /// The fields of the model's `Tensor`, where the rule sums over the model.
@@ -54,10 +57,11 @@ impl<F: Precision> Reference<F> {
     /// As [`Config::groups`].
     pub fn new(config: &Config, tensors: &[TensorSpec]) -> Result<Self> {
         let groups = config.groups(tensors)?;
-        let (elements, numbers) = Self::start(&groups, tensors, 0)?;
+        let (elements, steps, numbers) = Self::start(&groups, tensors, 0)?;
         let clocks = Clocks::new(groups.of());
         Ok(Self {
             elements,
+            steps,
             model: Self::start_model(&groups),
             numbers,
             scale: LossScaleState::new(groups.wrappers().loss_scale()),
@@ -83,6 +87,9 @@ impl<F: Precision> Reference<F> {
                 let values = self.state(&tensor.name, slot.name)?;
                 let shape = values.shape().to_vec();
                 checkpoint.put_state(&tensor.name, slot.name, shape, Values::of(values.into_iter()));
+                if let Some((n, ..)) = self.coded(i, slot.name) {
+                    checkpoint.put_steps::<F>(&tensor.name, slot.name, &self.steps[i][n]);
+                }
             }
         }
         Ok(checkpoint)
@@ -95,9 +102,10 @@ impl<F: Precision> Reference<F> {
     /// [`Error::Checkpoint`], naming what does not fit.
     pub fn load(tensors: &[TensorSpec], checkpoint: &Checkpoint) -> Result<Self> {
         let session = checkpoint.session::<F, Clocks>(tensors, |clocks, _| clocks, |records| records)?;
-        let (elements, numbers) = Self::start(&session.groups, tensors, 0)?;
+        let (elements, steps, numbers) = Self::start(&session.groups, tensors, 0)?;
         let mut reference = Self {
             elements,
+            steps,
             model: Self::start_model(&session.groups),
             numbers,
             scale: checkpoint.scale(),
@@ -111,6 +119,12 @@ impl<F: Precision> Reference<F> {
             for slot in reference.session.groups.slots_of(i) {
                 let values = checkpoint.state::<F>(&tensor.name, slot.name);
                 reference.set_state(&tensor.name, slot.name, &values)?;
+                if let (Some((n, field, _)), Some(steps)) =
+                    (reference.coded(i, slot.name), checkpoint.steps(&tensor.name, slot.name))
+                {
+                    reference.steps[i][n] = steps;
+                    reference.elements[i][field] = values;
+                }
             }
         }
         reference.session.counts = clocks;
@@ -118,9 +132,9 @@ impl<F: Precision> Reference<F> {
     }
 
     /// Makes `elements` and `numbers` for the tensors from this one on, before their first step.
-    #[allow(clippy::type_complexity, reason = "the types of the fields")]
-    fn start(groups: &Groups, tensors: &[TensorSpec], from: usize) -> Result<(Vec<Vec<Vec<F>>>, Vec<Vec<F>>)> {
+    fn start(groups: &Groups, tensors: &[TensorSpec], from: usize) -> Result<Started<F>> {
         let mut elements = Vec::new();
+        let mut steps = Vec::new();
         let mut numbers = Vec::new();
         for (i, tensor) in tensors.iter().enumerate().skip(from) {
             let rule = groups.rule_of(i);
@@ -149,11 +163,15 @@ impl<F: Precision> Reference<F> {
                 let place = groups.wrappers_of(i).place_of_slot(rule, wrapped.name).expect("the slot of a wrapper");
                 fields[names.state.len() + place] = slot(wrapped.name);
             }
+            let coded = groups.wrappers_of(i).coded(rule).into_iter();
+            let round =
+                |(field, section): (usize, Section)| section.storage.round(section.nonnegative, &mut fields[field]);
+            steps.push(coded.map(round).collect());
             elements.push(fields);
             let number = |name: &&str| find(name).map_or(F::zero(), start);
             numbers.push(names.tensor.iter().map(number).collect());
         }
-        Ok((elements, numbers))
+        Ok((elements, steps, numbers))
     }
 
     /// The numbers of the model before the first step.
@@ -198,8 +216,9 @@ impl<F: Precision> Reference<F> {
         assign: impl FnOnce(&mut Groups, &[TensorSpec]) -> Result<()>,
     ) -> Result<()> {
         let (all, groups) = self.session.grown(what, tensors, assign)?;
-        let (elements, numbers) = Self::start(&groups, &all, self.session.tensors.len())?;
+        let (elements, steps, numbers) = Self::start(&groups, &all, self.session.tensors.len())?;
         self.elements.extend(elements);
+        self.steps.extend(steps);
         self.numbers.extend(numbers);
         self.measured.resize(all.len(), Measured::zero());
         self.session.grow(all, groups);
@@ -327,8 +346,8 @@ impl<F: Precision> Reference<F> {
         }
         let mut values: Vec<_> = (0..values.len()).map(|i| self.whole(i, &params[i], records.of(i))).collect();
         let mut of_model = Vec::new();
-        let stored = self.elements.iter_mut().zip(&mut self.numbers);
-        for (i, (values, (elements, numbers))) in values.iter_mut().zip(stored).enumerate() {
+        let stored = self.elements.iter_mut().zip(&mut self.steps).zip(&mut self.numbers);
+        for (i, (values, ((elements, steps), numbers))) in values.iter_mut().zip(stored).enumerate() {
             let (Some(grads), Some(record)) = (&grads[i], records.of(i)) else { continue };
             let (tensor, rule) = (&self.session.tensors[i], self.session.groups.rule_of(i));
             let (own, slots) = elements.split_at_mut(rule.names().state.len());
@@ -340,6 +359,8 @@ impl<F: Precision> Reference<F> {
                     Decided::Fine => factors[1],
                 });
                 let setting = self.session.groups.wrappers_of(i).setting(rule);
+                let coded = self.session.groups.wrappers_of(i).coded(rule).into_iter().zip(steps);
+                let coded = coded.map(|((field, section), steps)| Coded { field, section, steps }).collect();
                 let mut hooks = Vec::new();
                 let mut on = wrappers.iter().zip(wrapped).peekable();
                 for (entry, slot) in wrappers::ALL.iter().zip(slots) {
@@ -359,6 +380,7 @@ impl<F: Precision> Reference<F> {
                     stored: Stored { dtype: tensor.dtype, stream: short_stream(&tensor.name) },
                     lines: self.session.groups.lines_of(i),
                     state: own,
+                    coded,
                     wrappers: hooks,
                 };
                 match rule.sums_over_model() {
@@ -566,8 +588,18 @@ impl<F: Precision> Reference<F> {
         };
         check_len(&format!("state {slot}"), tensor, values.len(), target.len())?;
         target.copy_from_slice(values);
+        if let Some((n, field, section)) = self.coded(i, slot) {
+            self.steps[i][n] = section.storage.round(section.nonnegative, &mut self.elements[i][field]);
+        }
         self.session.counts.set(i, |clock| clock.take_slot(&found));
         Ok(())
+    }
+
+    /// A slot that is stored otherwise than in f32: its place among these, and among all, and what its format is.
+    fn coded(&self, i: usize, slot: &str) -> Option<(usize, usize, Section)> {
+        let groups = &self.session.groups;
+        let mut all = groups.wrappers_of(i).coded(groups.rule_of(i)).into_iter().enumerate();
+        all.find(|(_, (_, section))| section.name == slot).map(|(n, (field, section))| (n, field, section))
     }
 
     fn check(&self, what: &'static str, count: usize, shape: impl Fn(usize) -> Vec<usize>) -> Result<()> {
@@ -586,6 +618,9 @@ impl<F: Precision> Reference<F> {
 
     session_methods!();
 }
+
+/// Slots before the first step: `elements`, `steps` and `numbers`.
+type Started<F> = (Vec<Vec<Vec<F>>>, Vec<Vec<Vec<u32>>>, Vec<Vec<F>>);
 
 /// A tensor's gradients, measured in the tree that the GPU uses.
 fn measure<F: Precision>(

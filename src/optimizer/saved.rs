@@ -59,6 +59,8 @@ impl Optimizer {
                 let values = self.engine.state(&self.session.groups, i, slot.name, wait).await?;
                 let shape = slot.extent.shape(&tensor.shape);
                 checkpoint.put_state(&tensor.name, slot.name, shape, Values::F32(values));
+                let steps = self.engine.steps(i, slot.name, wait).await?;
+                checkpoint.put_steps::<f32>(&tensor.name, slot.name, &steps);
             }
         }
         Ok(checkpoint)
@@ -82,9 +84,15 @@ impl Optimizer {
         let engine = Engine::new(gpu, tensors, groups)?;
         let layout = course::layout(tensors.len(), groups);
         for (i, tensor) in tensors.iter().enumerate() {
+            let mut coded = Vec::new();
             for slot in groups.slots_of(i) {
-                engine.set_state(groups, i, slot.name, &checkpoint.state::<f32>(&tensor.name, slot.name))?;
+                let values = checkpoint.state::<f32>(&tensor.name, slot.name);
+                match engine.is_coded(i, slot.name) {
+                    true => coded.push((slot.name, values, checkpoint.steps(&tensor.name, slot.name))),
+                    false => engine.set_state(groups, i, slot.name, &values)?,
+                }
             }
+            engine.set_coded(i, &coded)?;
         }
         if groups.wrappers().loss_scale().is_some() {
             let LossScaleState { scale, good } = checkpoint.scale();
