@@ -70,9 +70,9 @@ impl Engine {
         (layout.sections[section].storage != Storage::F32).then_some((layout, section))
     }
 
-    /// Sets slots of a tensor that are stored otherwise than in f32, each rounded to the nearest, perhaps with given steps
-    /// of its groups. A slot that is not set keeps its steps, which are read where they share words with those of one
-    /// that is.
+    /// Sets slots of a tensor that are stored otherwise than in f32, each rounded to the nearest, perhaps with given
+    /// steps of its groups. A slot that is not set keeps its steps, which are read where they share words with those of
+    /// one that is.
     pub(crate) fn set_coded(&self, i: usize, slots: &[(&str, Vec<f32>, Option<Vec<u32>>)]) -> Result<()> {
         let layout = &self.variants[self.variant_of[i]].layout;
         let mut all_steps = std::collections::BTreeMap::new();

@@ -88,9 +88,9 @@
 //!
 //! # State
 //!
-//! [`StateFormat`](crate::StateFormat) says how the state is stored: in f32, in `bf16`, or in `q8` or `q4`, codes of 8 or
-//! 4 bits with a step in bf16 for every 32 elements. With parameters and gradients in bf16 and state in `q8` a step of
-//! AdamW moves 10.25 bytes a parameter and stores 2.125 beside parameter and gradient.
+//! [`StateFormat`](crate::StateFormat) says how the state is stored: in f32, in `bf16`, or in `q8` or `q4`, codes of 8
+//! or 4 bits with a step in bf16 for every 32 elements. With parameters and gradients in bf16 and state in `q8` a step
+//! of AdamW moves 10.25 bytes a parameter and stores 2.125 beside parameter and gradient.
 //!
 //! ```
 //! use ndarray::ArrayD;
@@ -115,20 +115,20 @@
 //! # Ok::<(), wgpu_optim::Error>(())
 //! ```
 //!
-//! A format is for all slots of the rule, or for some by name: `{"m": "q8", "v": "bf16"}`, the others in f32. Tensors of
-//! less than 4096 elements keep f32; [`Config::min_elements`](crate::Config::min_elements) sets another number. f32 stays
-//! where a slot holds parameters, has no number for each element or belongs to a history, and in the slots of wrappers: to
-//! ask for another format by name is refused there, and so is a format that no slot of the rule can have.
+//! A format is for all slots of the rule, or for some by name: `{"m": "q8", "v": "bf16"}`, the others in f32. Tensors
+//! of less than 4096 elements keep f32; [`Config::min_elements`](crate::Config::min_elements) sets another number. f32
+//! stays where a slot holds parameters, has no number for each element or belongs to a history, and in the slots of
+//! wrappers: to ask for another format by name is refused there, and so is a format that no slot of the rule can have.
 //!
 //! A step rounds new numbers by chance, so that slow means follow: rounded to the nearest, a second moment with `beta2`
-//! 0.999 never falls in bf16. The chance hangs on the seed, the tensor's name, the slot, the element and `t`. What it adds
-//! is noise, which is small in bf16 and `q8`. In `q4` a second moment over a thousand steps is rough; give `v` another
-//! format where that hurts. A code stands for a square, so that numbers far below the largest of their 32 keep about the
-//! precision that they need, and a second moment that is positive never becomes 0.
+//! 0.999 never falls in bf16. The chance hangs on the seed, the tensor's name, the slot, the element and `t`. What it
+//! adds is noise, which is small in bf16 and `q8`. In `q4` a second moment over a thousand steps is rough; give `v`
+//! another format where that hurts. A code stands for a square, so that numbers far below the largest of their 32 keep
+//! about the precision that they need, and a second moment that is positive never becomes 0.
 //!
 //! A number that is not finite takes the other 31 of its group with it, since no step reaches it:
-//! [`SkipNonfinite`](crate::SkipNonfinite) keeps steps with such gradients out. A checkpoint holds such state as f32 beside
-//! the groups' steps, and a training goes on with the same bits; steps that are not finite are refused by name.
+//! [`SkipNonfinite`](crate::SkipNonfinite) keeps steps with such gradients out. A checkpoint holds such state as f32
+//! beside the groups' steps, and a training goes on with the same bits; steps that are not finite are refused by name.
 //!
 //! # Steps that are skipped, wrappers, moves
 //!

@@ -293,7 +293,7 @@ fn steps_that_are_no_numbers_are_refused_by_name() {
     let m = twin.optimizer.state_blocking("t0", "m").unwrap();
     assert!(m[..32].iter().all(|m| m.is_finite()) && m[32..64].iter().all(|m| m.is_nan()));
     let lost = twin.optimizer.save_blocking().unwrap();
-    let text = "checkpoint: steps.t0.m is NaN for group 1, must be a finite number of bf16, at least 0";
+    let text = "checkpoint: steps.t0.m: is NaN for group 1, must be a finite number of bf16, at least 0";
     check("a step", &Optimizer::load(&gpu, &list, &lost).unwrap_err(), text);
     check("a step", &Reference::<f32>::load(&list, &lost).unwrap_err(), text);
 }
