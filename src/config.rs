@@ -4,14 +4,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result, refuse};
-use crate::groups::{ActiveGroup, Groups, in_group};
+use crate::groups::{ActiveGroup, GroupState, Groups, in_group};
 use crate::read::{Misread, read};
 use crate::rule::{AnyRule, Rule};
 use crate::rules;
 use crate::schedule::{Schedule, Scheduler};
 use crate::tensor::TensorSpec;
-use crate::wrapper::AnyWrapper;
-use crate::wrappers::{self, Wrappers};
+use crate::wrapper::{AnyWrapper, Wrapper};
+use crate::wrappers::{self, StateFormat, Wrappers};
 
 /// The fields that are the same for all groups, beside those of wrappers.
 const TOP: [&str; 3] = ["norms", "on_device", "seed"];
@@ -88,12 +88,16 @@ impl Group {
     /// is its place in `groups`.
     fn active(&self, i: usize, top: &ActiveGroup, others: Option<&ActiveGroup>) -> Result<ActiveGroup> {
         let mut own = self.fields.clone();
+        let within = |error| in_group(i, error);
+        let state = GroupState {
+            format: take(&mut own, StateFormat::NAME).map_err(within)?,
+            min_elements: take(&mut own, "min_elements").map_err(within)?,
+        };
         let top_fields = wrappers::ALL.iter().map(|entry| entry.name).chain(TOP);
         if let Some(field) = top_fields.into_iter().find(|field| own.contains_key(*field)) {
             let message = "belongs to the top level; it is the same for all groups";
             return Err(wrong(format!("groups[{i}].{field}"), message));
         }
-        let within = |error| in_group(i, error);
         let mut schedules = take_schedules(&mut own).map_err(within)?;
         if let Some((option, _)) = schedules.iter().find(|(option, _)| self.schedules.iter().any(|(o, _)| o == option))
         {
@@ -116,6 +120,7 @@ impl Group {
             }
         };
         group.patterns = self.tensors.clone();
+        group.state = state;
         group.schedulers = schedulers(&schedules, &format!("groups[{i}]."), std::slice::from_ref(&group))?;
         Ok(group)
     }
@@ -156,7 +161,7 @@ impl From<Box<dyn AnyRule>> for Config {
 impl Config {
     /// Reads JSON: `{"optimizer": NAME, "preset": NAME, "maximize": false, "clip": {..}, "accumulate": 1,
     /// "skip_nonfinite": false, "loss_scale": {..}, "norms": false, "lookahead": {..}, "ema": {..}, "on_device": [..],
-    /// "param_rounding": "nearest", "seed": 0,
+    /// "param_rounding": "nearest", "state_format": "f32", "min_elements": 4096, "seed": 0,
     /// "schedule": {..}, "schedules": {OPTION: {..}}, "groups": [..], "others": {..}, ..options of the rule}`.
     ///
     /// # Errors
@@ -202,6 +207,7 @@ impl Config {
         wrappers.norms = take(&mut fields, "norms")?.unwrap_or(false);
         wrappers.on_device = take(&mut fields, "on_device")?.unwrap_or_default();
         wrappers.seed = take(&mut fields, "seed")?.unwrap_or_default();
+        wrappers.min_elements = take(&mut fields, "min_elements")?;
         let others = fields.shift_remove("others").map(|others| Self::from_value(others).map_err(in_others));
         let others = others.transpose()?.map(Box::new);
         let schedules = take_schedules(&mut fields)?;
@@ -250,10 +256,18 @@ impl Config {
         self
     }
 
-    /// The seed of [stochastic rounding](crate::ParamRounding).
+    /// The seed of [stochastic rounding](crate::ParamRounding), and of that of the [state](crate::StateFormat).
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.wrappers.seed = seed;
+        self
+    }
+
+    /// Tensors of fewer elements keep their state in f32 whatever [`StateFormat`](crate::StateFormat) says: 4096 where
+    /// no other number is given.
+    #[must_use]
+    pub fn min_elements(mut self, elements: u64) -> Self {
+        self.wrappers.min_elements = Some(elements);
         self
     }
 
@@ -354,6 +368,7 @@ impl Config {
         let groups = Groups::new(all, place, self.wrappers.completed());
         groups.check_schedules(1)?;
         groups.check_on_device()?;
+        groups.check_formats()?;
         Ok(groups)
     }
 
@@ -383,6 +398,7 @@ impl Groups {
         groups.push(group.active(self.len() - 1, self.top(), self.others())?);
         groups.check_schedules(step)?;
         groups.check_on_device()?;
+        groups.check_formats()?;
         groups.check_patterns(self.len(), &tensors[self.of().len()..])?;
         groups.add(tensors)?;
         *self = groups;
@@ -496,6 +512,9 @@ impl Serialize for Config {
         }
         if !self.wrappers.on_device.is_empty() {
             fields.insert("on_device".into(), self.wrappers.on_device.clone().into());
+        }
+        if let Some(elements) = self.wrappers.min_elements {
+            fields.insert("min_elements".into(), elements.into());
         }
         if self.wrappers.seed != 0 {
             fields.insert("seed".into(), self.wrappers.seed.into());

@@ -35,6 +35,7 @@ use loss::Loss;
 use pipelines::Pipelines;
 pub(crate) use report::{News, Receipt, Reports};
 pub(crate) use ring::Slot;
+pub(crate) use state::Set;
 pub(crate) use transfer::parts_of;
 
 /// Bindings of 2^31 bytes and more are silently wrong on some devices of wgpu 30 (wgpu issues 10305 and 9206).

@@ -19,8 +19,8 @@ mod quantile;
 mod values;
 
 pub use quantile::quantiles;
-pub(crate) use values::halves;
 pub(crate) use values::{Draw, Law, Orthogonal};
+pub(crate) use values::{halves, key_of, key_parts};
 pub use values::{philox, short_stream, stream};
 
 /// The shader that draws values one by one: entry point `fill`.

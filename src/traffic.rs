@@ -104,10 +104,16 @@ pub fn rule_bytes(rule: &dyn AnyRule) -> u64 {
     of_rule(rule, false).iter().map(|touch| touch.bytes(Formats::default())).sum()
 }
 
-/// Bytes that step `t` of a tensor, counted from 1, reads and writes of each element. The wrappers know the tensor's
-/// format ([`Wrappers::of_format`]). `first` says whether the step is the tensor's first, in which slots that start as
-/// the parameter are not read.
-pub fn step_bytes(rule: &dyn AnyRule, wrappers: &Wrappers, formats: Formats, t: u64, first: bool) -> u64 {
+/// Bytes that the state of a tensor of so many elements takes for its elements, those of wrappers included. The
+/// wrappers know the tensor's formats.
+pub fn state_bytes(rule: &dyn AnyRule, wrappers: &Wrappers, len: u64) -> u64 {
+    wrappers.layout(rule).room().exact_bytes(len)
+}
+
+/// Bytes that step `t` of a tensor of so many elements, counted from 1, reads and writes. The wrappers know the
+/// tensor's formats. `first` says whether the step is the tensor's first, in which slots that start as the parameter
+/// are not read.
+pub fn step_bytes(rule: &dyn AnyRule, wrappers: &Wrappers, formats: Formats, len: u64, t: u64, first: bool) -> u64 {
     // Sums of micro-batches are in f32, and the step reads them in the gradients' place.
     let accumulates = wrappers.batches() > 1;
     let of_step = if accumulates { Formats { grad: DType::F32, ..formats } } else { formats };
@@ -117,7 +123,23 @@ pub fn step_bytes(rule: &dyn AnyRule, wrappers: &Wrappers, formats: Formats, t: 
         Some(_) => of_rule(rule, wrappers.counts()).iter().map(|touch| touch.kept_bytes(formats, first)).sum(),
         None => 0,
     };
-    touches.map(|touch| touch.bytes(of_step)).sum::<u64>() + kept + accumulated + wrappers.bytes_per_element(t, first)
+    let of_element = touches.map(|touch| touch.bytes(of_step)).sum::<u64>()
+        + kept
+        + accumulated
+        + wrappers.bytes_per_element(t, first);
+    len * of_element - saved_bytes(rule, wrappers, len)
+}
+
+/// What the formats of the state save of the bytes of a step in which all of it were in f32.
+fn saved_bytes(rule: &dyn AnyRule, wrappers: &Wrappers, len: u64) -> u64 {
+    let layout = wrappers.layout(rule);
+    if !layout.is_coded() {
+        return 0;
+    }
+    let in_f32 = layout.sections.iter().map(|section| 4 * section.numbers).sum::<u64>() * len;
+    let touches = of_rule(rule, wrappers.counts());
+    let walks = touches.iter().map(|touch| u64::from(touch.read > 0) + u64::from(touch.written > 0));
+    (in_f32 - layout.room().exact_bytes(len)) * walks.sum::<u64>()
 }
 
 /// Bytes of the numbers of a tensor's rows and columns, and of the tiles' shares in them, that a step with one pass

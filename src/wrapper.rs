@@ -34,6 +34,8 @@ pub struct Setting {
     pub looks_ahead: bool,
     /// Whether the parameters are stored in 16 bits.
     pub narrow: bool,
+    /// Whether any slot of the rule is stored otherwise than in f32.
+    pub coded: bool,
 }
 
 /// The moment for which a wrapper's numbers are computed.
@@ -196,6 +198,11 @@ pub trait Wrapper:
     fn stored<F: Real>(&self, _n: &Self::Numbers<F>, _stored: Stored, _element: usize, p: F) -> F {
         p
     }
+    /// Random bits by which new numbers of the state are rounded: a word for each of the elements from `4 * quad` on,
+    /// of which either slot of a pair takes 16 bits.
+    fn chance<F: Real>(&self, _n: &Self::Numbers<F>, _stored: Stored, _pair: usize, _quad: usize) -> Option<[u32; 4]> {
+        None
+    }
     /// The parameter after the move number `to` of `MOVES`, outside a step.
     fn moved<F: Real>(&self, _to: usize, _n: &Self::Numbers<F>, p: F, _slot: &mut F) -> F {
         p
@@ -223,6 +230,8 @@ pub trait WrapperKernel<F> {
     fn land(&self, numbers: &[F], first: bool, before: &[F], after: &mut [F], slot: &mut [F]);
     /// [`Wrapper::stored`] of every element.
     fn store(&self, numbers: &[F], stored: Stored, params: &mut [F]);
+    /// [`Wrapper::chance`] of every four elements of a tensor with this many; none where the wrapper draws none.
+    fn chances(&self, numbers: &[F], stored: Stored, pair: usize, len: usize) -> Option<Vec<[u32; 4]>>;
     /// [`Wrapper::moved`] of every element.
     fn moved(&self, to: usize, numbers: &[F], params: &mut [F], slot: &mut [F]);
 }
@@ -255,6 +264,10 @@ impl<W: Wrapper, F: Real> WrapperKernel<F> for W {
     fn store(&self, numbers: &[F], stored: Stored, params: &mut [F]) {
         let n = W::Numbers::<F>::read(numbers);
         params.iter_mut().enumerate().for_each(|(i, p)| *p = self.stored(&n, stored, i, *p));
+    }
+    fn chances(&self, numbers: &[F], stored: Stored, pair: usize, len: usize) -> Option<Vec<[u32; 4]>> {
+        let n = W::Numbers::<F>::read(numbers);
+        (0..len.div_ceil(4)).map(|quad| self.chance(&n, stored, pair, quad)).collect()
     }
     fn moved(&self, to: usize, numbers: &[F], params: &mut [F], slot: &mut [F]) {
         let n = W::Numbers::<F>::read(numbers);

@@ -5,10 +5,9 @@ use std::any::Any;
 use crate::codecs::DType;
 use crate::error::{Result, refuse};
 use crate::parts::Real;
-use crate::rule::{AnyRule, Move, Slot};
-#[cfg(doc)]
-use crate::wrapper::Wrapper;
-use crate::wrapper::{AnyWrapper, Decided, Moment, Setting, WrapperEntry, sealed::Registered};
+use crate::rule::{AnyRule, Extent, Move, Slot, Start};
+use crate::storage::{Layout, Section, Storage};
+use crate::wrapper::{AnyWrapper, Decided, Moment, Setting, Wrapper, WrapperEntry, sealed::Registered};
 
 mod accumulate;
 mod cautious_update;
@@ -18,6 +17,7 @@ mod lookahead;
 mod loss_scale;
 mod param_rounding;
 mod skip_nonfinite;
+mod state_format;
 
 /// Re-exports the wrappers and lists their entries.
 macro_rules! all {
@@ -39,6 +39,7 @@ all![
     ema::Ema,
     skip_nonfinite::SkipNonfinite,
     param_rounding::ParamRounding,
+    state_format::StateFormat,
 ];
 
 pub use clip::AdaptiveClip;
@@ -89,8 +90,22 @@ pub struct Wrappers {
     pub on_device: Vec<String>,
     /// The seed of random numbers. Default 0.
     pub seed: u64,
+    /// Tensors of fewer elements keep their state in f32; 4096 where none is given.
+    pub min_elements: Option<u64>,
     /// Whether they are around tensors whose parameters are of 16 bits.
     narrow: bool,
+    /// The formats of the state of the tensors that they are around.
+    formats: StateFormat,
+}
+
+/// Why a slot of a rule keeps f32, where it does.
+pub(crate) fn keeps_f32(rule: &dyn AnyRule, slot: &Slot) -> Option<&'static str> {
+    match slot {
+        _ if rule.history().is_some() => Some("belongs to a history"),
+        Slot { extent: Extent::Element, start: Start::Param, .. } => Some("holds parameters"),
+        Slot { extent: Extent::Element, .. } => None,
+        _ => Some("has no number for each element"),
+    }
 }
 
 /// A wrapper's place in the registry.
@@ -133,15 +148,59 @@ impl Wrappers {
         if is_whole { self.clone() } else { self.clone().with(SkipNonfinite(true)) }
     }
 
-    /// The same around tensors whose parameters are in this format.
+    /// The same around tensors whose parameters are in this format, and that are large enough for the formats of the
+    /// state.
     #[must_use]
     pub fn of_format(&self, dtype: DType) -> Self {
-        Self { narrow: dtype.is_narrow(), ..self.clone() }
+        let formats = self.get::<StateFormat>().cloned().unwrap_or_default();
+        Self { narrow: dtype.is_narrow(), formats, ..self.clone() }
     }
 
-    /// The same around tensors whose parameters are of 16 bits.
-    pub(crate) fn narrow(&self) -> Self {
-        Self { narrow: true, ..self.clone() }
+    /// Whether both are around tensors with the same formats.
+    pub(crate) fn same_formats(&self, other: &Self) -> bool {
+        (self.narrow, &self.formats) == (other.narrow, &other.formats)
+    }
+
+    /// These wrappers with one that draws chance, where any group stores its state otherwise than in f32.
+    #[must_use]
+    pub(crate) fn with_chance(mut self, is_coded: bool) -> Self {
+        if is_coded && self.get::<StateFormat>().is_none() {
+            let at = self.list.partition_point(|other| place(other.name()) < place(StateFormat::NAME));
+            self.list.insert(at, Box::new(StateFormat::default()));
+        }
+        self
+    }
+
+    /// The same around tensors whose state has these formats.
+    #[must_use]
+    pub(crate) fn of_state(&self, formats: StateFormat) -> Self {
+        Self { formats, ..self.clone() }
+    }
+
+    /// How the blocks of state of the tensors that these are around hold the slots: the rule's, then the wrappers'.
+    pub fn layout(&self, rule: &dyn AnyRule) -> Layout {
+        let section = |(slot, storage): (Slot, Storage)| Section {
+            name: slot.name,
+            numbers: slot.extent.of_element() as u64,
+            nonnegative: slot.nonnegative,
+            storage,
+        };
+        let own = rule.slots().into_iter().map(|slot| (slot, self.storage_of(rule, &slot)));
+        let all = own.chain(self.slots_in_blocks(rule).into_iter().map(|slot| (slot, Storage::F32)));
+        Layout { sections: all.filter(|(slot, _)| slot.extent.of_element() > 0).map(section).collect() }
+    }
+
+    /// The format of a rule's slot.
+    fn storage_of(&self, rule: &dyn AnyRule, slot: &Slot) -> Storage {
+        if keeps_f32(rule, slot).is_some() { Storage::F32 } else { self.formats.of(slot.name) }
+    }
+
+    /// The slots of a rule that are stored otherwise than in f32, each with its place among the fields of the rule's
+    /// `State`, in the order of a block.
+    pub(crate) fn coded(&self, rule: &dyn AnyRule) -> Vec<(usize, Section)> {
+        let fields = rule.names().state;
+        let coded = self.layout(rule).sections.into_iter().filter(|section| section.storage != Storage::F32);
+        coded.filter_map(|section| Some((fields.iter().position(|field| *field == section.name)?, section))).collect()
     }
 
     /// The wrapper whose slot holds the parameters that the rule sees.
@@ -152,7 +211,11 @@ impl Wrappers {
 
     /// Whether nothing is around the rule.
     pub fn is_empty(&self) -> bool {
-        self.list.is_empty() && !self.norms && self.on_device.is_empty() && self.seed == 0
+        self.list.is_empty()
+            && !self.norms
+            && self.on_device.is_empty()
+            && self.seed == 0
+            && self.min_elements.is_none()
     }
 
     /// The wrappers that are on, in the order of the registry.
@@ -167,7 +230,9 @@ impl Wrappers {
 
     /// What a wrapper needs to know of its place around a rule.
     pub fn setting(&self, rule: &dyn AnyRule) -> Setting {
-        Setting { batches: self.batches(), looks_ahead: rule.needs_look_ahead(), narrow: self.narrow }
+        let coded =
+            !self.formats.is_f32() && rule.slots().iter().any(|slot| self.storage_of(rule, slot) != Storage::F32);
+        Setting { batches: self.batches(), looks_ahead: rule.needs_look_ahead(), narrow: self.narrow, coded }
     }
 
     /// The wrappers whose hooks run in a step of this rule.
@@ -287,8 +352,13 @@ impl Wrappers {
     /// # Errors
     /// [`Error::Field`](crate::Error::Field), naming field, value and bound.
     pub fn check(&self) -> Result<()> {
-        if self.seed != 0 && self.get::<ParamRounding>() != Some(&ParamRounding::Stochastic) {
-            return refuse("seed", self.seed, "left out unless param_rounding is stochastic");
+        let has_state_format = self.get::<StateFormat>().is_some();
+        if self.seed != 0 && self.get::<ParamRounding>() != Some(&ParamRounding::Stochastic) && !has_state_format {
+            return refuse(
+                "seed",
+                self.seed,
+                "left out unless param_rounding is stochastic or state_format is not f32",
+            );
         }
         self.iter().try_for_each(|wrapper| wrapper.check())
     }

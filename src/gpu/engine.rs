@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::bind::{Bound, Placement, Planned};
 use super::binder::{Groups as BindGroups, Kernel};
-use super::limits::{check_limits, frames, scratch_words};
+use super::limits::{check_lanes, check_limits, frames, scratch_words};
 use super::ring::{Ring, Slot};
 use super::variants::{Variant, variants};
 use super::{Arena, Gpu};
@@ -13,10 +13,10 @@ use crate::course;
 use crate::error::{Error, Result};
 use crate::groups::Groups;
 use crate::lines::Lines;
-use crate::plan::{Bounds, Framed, Place, check_lines, pack, pack_state};
+use crate::plan::{Bounds, Framed, Place, block_bytes, check_lines, pack, pack_state};
 use crate::report::LossScaleState;
-use crate::rule::Start;
 use crate::shader::tensor_numbers;
+use crate::storage::Room;
 use crate::tensor::TensorSpec;
 use crate::words::control;
 use crate::wrappers::Wrappers;
@@ -66,11 +66,13 @@ impl Engine {
         let limits = gpu.device().limits();
         let (variants, variant_of) = variants(groups, gpu.tuning().lanes, &limits);
         let binding_bytes = limits.max_storage_buffer_binding_size.min(super::BINDING_BYTES_MAX).min(gpu.page_bytes());
-        let slots_max = variants.iter().map(|variant| variant.slots).max().unwrap_or(0);
+        let blocks = variants.iter().map(|variant| block_bytes(variant.layout.room()));
+        let block_max = blocks.max().unwrap_or(block_bytes(Room::default()));
         let workgroups = limits.max_compute_workgroups_per_dimension;
-        let bounds = Bounds::new(binding_bytes, workgroups, gpu.tuning().chunk_blocks, slots_max);
+        let bounds = Bounds::new(binding_bytes, workgroups, gpu.tuning().chunk_blocks, block_max);
         let bounds = Bounds { dispatch_bytes: gpu.tuning().dispatch_bytes, ..bounds };
         check_limits(&limits, &variants)?;
+        check_lanes(gpu.tuning().lanes, &variants)?;
         let has_lines = |i: &usize| groups.rule_of(*i).has_lines();
         let lines_of = |i: usize| Some(i).filter(has_lines).and_then(|i| groups.lines_of(i));
         let lines: Vec<_> = (0..tensors.len()).map(lines_of).collect();
@@ -85,7 +87,8 @@ impl Engine {
                 return too_large("rows and columns", needed, found);
             }
         }
-        let state_of = |(tensor, &variant): (&TensorSpec, &usize)| (tensor.len_elements(), variants[variant].slots);
+        let state_of =
+            |(tensor, &variant): (&TensorSpec, &usize)| (tensor.len_elements(), variants[variant].layout.room());
         let of_state: Vec<_> = tensors.iter().zip(&variant_of).map(state_of).collect();
         let (state_places, sizes) = pack_state(&of_state, bounds);
         let (frames, work_sizes) = frames(tensors, groups, gpu.page_bytes().min(binding_bytes))?;
@@ -161,13 +164,7 @@ impl Engine {
             engine.write_control(layout.options + i, &[(number.unwrap_or(0.0) as f32).to_bits()])?;
         }
         for i in 0..tensors.len() {
-            for slot in groups.slots_of(i) {
-                match slot.start {
-                    Start::Value(start) if start != 0.0 => engine.start_slot(groups, i, slot.name, start)?,
-                    // The slot starts as the parameter: a tensor's first step writes it.
-                    Start::Value(_) | Start::Param => {}
-                }
-            }
+            engine.start(groups, i)?;
         }
         Ok(engine)
     }

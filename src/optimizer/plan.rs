@@ -77,7 +77,7 @@ impl Optimizer {
             let (clock, rule) = (self.session.counts.course.hoped().clock(i), self.session.groups.rule_of(i));
             let (t, first) = (clock.t.saturating_add(1), !clock.started);
             let wrappers = self.session.groups.wrappers_of(i);
-            tensors[i].len_elements() * traffic::step_bytes(rule, wrappers, tensors[i].formats(), t, first)
+            traffic::step_bytes(rule, wrappers, tensors[i].formats(), tensors[i].len_elements(), t, first)
         });
         Ok(StepPlan {
             passes: bound.passes + accumulates.0,

@@ -23,7 +23,7 @@ struct Hook {
 }
 
 /// The hooks in the order in which a step meets them.
-const HOOKS: [Hook; 15] = {
+const HOOKS: [Hook; 16] = {
     use Skeleton::{Apply, Counts, Decide, FinishCounts, Inner, Lines, Moves, Recall, Spread, Sums};
     [
         Hook {
@@ -115,6 +115,14 @@ const HOOKS: [Hook; 15] = {
                    var stored = landed;",
             call: "    stored = NAME_stored(chunk, w.NAME, q, stored);",
             tail: "    return stored;\n}",
+        },
+        Hook {
+            name: "chance",
+            skeletons: &[Sums, Apply],
+            head: "fn wrapped_chance(chunk: Chunk, w: Wrapped, q: u32, pair: u32) -> vec4<u32> {\n    \
+                   var random: vec4<u32>;",
+            call: "    random = NAME_chance(w.NAME, chunk, q, pair);",
+            tail: "    return random;\n}",
         },
         Hook {
             name: "skipped",

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, refuse};
-use crate::init::{halves, philox};
+use crate::init::{key_of, key_parts, philox};
 use crate::parts::Real;
 #[cfg(feature = "proof")]
 use crate::rule::Reject;
@@ -52,8 +52,6 @@ impl Wrapper for ParamRounding {
     const NAME: &'static str = "param_rounding";
     const SUMMARY: &'static str = "rounds parameters of 16 bits to the nearest, or by chance, or keeps an f32 master";
     const SHADER: &'static str = concat!(
-        include_str!("../../shaders/init/philox.wgsl"),
-        "\n",
         include_str!("../../shaders/wrappers/param_rounding.wgsl"),
         "\n",
         include_str!("../../shaders/wrappers/param_rounding_stochastic.wgsl")
@@ -101,18 +99,15 @@ impl Wrapper for ParamRounding {
     }
 
     fn numbers(&self, moment: Moment) -> Numbers<f64> {
-        let [a, b, ..] = philox([halves(moment.t), [0; 2]], halves(moment.seed));
-        let part = |bits: u32, first: u32, len: u32| f64::from((bits >> first) & ((1 << len) - 1));
-        let middle = part(a, 22, 10) + 1024.0 * part(b, 0, 12);
-        Numbers { low: part(a, 0, 22), middle, high: part(b, 12, 20) }
+        let [low, middle, high] = key_parts(moment.t, moment.seed);
+        Numbers { low, middle, high }
     }
 
     fn stored<F: Real>(&self, n: &Numbers<F>, stored: Stored, element: usize, p: F) -> F {
         if *self != Self::Stochastic {
             return p;
         }
-        let [low, middle, high] = [n.low, n.middle, n.high].map(|number| number.f64() as u32);
-        let key = [low | middle << 22, middle >> 10 | high << 12];
+        let key = key_of([n.low, n.middle, n.high].map(Real::f64));
         let bits = philox([[(element / 4) as u32, 0], [stored.stream, 0]], key);
         F::of(stored.dtype.dither(p.f64(), bits[element % 4]))
     }

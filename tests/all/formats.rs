@@ -269,7 +269,7 @@ fn roundings_that_would_do_nothing_are_refused() {
         check(name, &Reference::<f32>::new(&sgd().wrap(kind), &list).unwrap_err(), &text);
     }
     let seed = |value| Config::from_value(value).unwrap_err();
-    let text = "seed is 3, must be left out unless param_rounding is stochastic";
+    let text = "seed is 3, must be left out unless param_rounding is stochastic or state_format is not f32";
     check("a seed", &seed(json!({"optimizer": "sgd", "seed": 3})), text);
     check("a seed", &seed(json!({"optimizer": "sgd", "seed": 3, "param_rounding": "master"})), text);
     let group = json!({"optimizer": "sgd", "groups": [{"tensors": ["w"], "param_rounding": "master"}]});

@@ -78,4 +78,6 @@ mod sensitivity;
 mod skips;
 #[cfg(feature = "gpu")]
 mod soak;
+#[cfg(feature = "gpu")]
+mod state_formats;
 mod tidy;
