@@ -115,7 +115,8 @@ impl Storage {
 
     /// The format of this name.
     pub fn find(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|storage| storage.name() == name)
+        let has_name = |format: &&Format| format.name == name && Self::ALL.contains(&format.storage);
+        ALL.iter().find(has_name).map(|format| format.storage)
     }
 
     /// The texts of the twin.
