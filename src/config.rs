@@ -263,8 +263,8 @@ impl Config {
         self
     }
 
-    /// Tensors of fewer elements keep their state in f32 whatever [`StateFormat`](crate::StateFormat) says: 4096 where no
-    /// other number is given.
+    /// Tensors of fewer elements keep their state in f32 whatever [`StateFormat`](crate::StateFormat) says: 4096 where
+    /// no other number is given.
     #[must_use]
     pub fn min_elements(mut self, elements: u64) -> Self {
         self.wrappers.min_elements = Some(elements);

@@ -260,17 +260,11 @@ impl Groups {
             check_format(format, &groups).map_err(|error| self.in_group(i, error))?;
         }
         for (i, group) in self.list.iter().enumerate() {
-            let is_coded = group.state.format.as_ref().or(top).is_some_and(|format| !format.is_f32());
-            let least = if i == 0 { self.wrappers().min_elements } else { group.state.min_elements };
-            if let (Some(least), false) =
-                (least, is_coded || i == 0 && self.list.iter().any(|g| g.state.format.is_some()))
-            {
-                return self.in_group_of(i, refuse("min_elements", least, "left out where state_format is f32"));
-            }
-            if i > 0 && is_coded && self.wrappers().get::<StateFormat>().is_none() {
-                let bound = "f32 where no tensor of the optimizer had another format before";
-                let name = group.state.format.as_ref().map_or(String::new(), StateFormat::text);
-                return self.in_group_of(i, refuse("state_format", name, bound));
+            if let (Some(format), None) = (&group.state.format, self.wrappers().get::<StateFormat>()) {
+                if !format.is_f32() {
+                    let bound = "f32 where the optimizer was made without another format";
+                    return refuse("state_format", format.text(), bound).map_err(|error| self.in_group(i, error));
+                }
             }
             let rounding = self.rounding_of(i);
             if rounding != ParamRounding::Nearest && self.wrappers().get::<ParamRounding>().is_none() {
@@ -293,10 +287,6 @@ impl Groups {
             self.in_group_of(group, self.rounding_of(group).check_tensors(&own))?;
         }
         Ok(())
-    }
-
-    fn in_group_of<T>(&self, group: usize, result: Result<T>) -> Result<T> {
-        result.map_err(|error| self.in_group(group, error))
     }
 
     /// Refuses schedules that lead out of bounds in the optimizer's step `step`.

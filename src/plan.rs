@@ -43,8 +43,8 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// Bounds whose chunks have `wanted_blocks` blocks, or fewer where a binding holds the state of fewer. `block_max` is
-    /// the most [bytes of a block](block_bytes).
+    /// Bounds whose chunks have `wanted_blocks` blocks, or fewer where a binding holds the state of fewer. `block_max`
+    /// is the most [bytes of a block](block_bytes).
     pub fn new(binding_bytes: u64, workgroups: u32, wanted_blocks: u32, block_max: u64) -> Self {
         let fitting = (binding_bytes.saturating_sub(ALIGNMENT) / block_max).max(1);
         let chunk_blocks = wanted_blocks.min(1 << fitting.min(8).ilog2());
@@ -56,8 +56,8 @@ impl Bounds {
         u64::from(self.chunk_blocks) * BLOCK as u64
     }
 
-    /// How many elements a piece has at most, in a tensor whose state takes this room: as many whole chunks as a binding
-    /// holds the state of, and the parameters of, wherever they start.
+    /// How many elements a piece has at most, in a tensor whose state takes this room: as many whole chunks as a
+    /// binding holds the state of, and the parameters of, wherever they start.
     pub fn piece_len(&self, state: Room) -> u64 {
         let bytes = self.binding_bytes.saturating_sub(ALIGNMENT);
         (bytes / block_bytes(state) / u64::from(self.chunk_blocks)).max(1) * self.chunk_len()
@@ -109,8 +109,8 @@ pub fn pack(
     Ok((places, pages))
 }
 
-/// Packs the state of tensors, given with their elements and the room of their state, into pages that a binding holds, and
-/// returns where each piece of each tensor has its state, and the pages' sizes.
+/// Packs the state of tensors, given with their elements and the room of their state, into pages that a binding holds,
+/// and returns where each piece of each tensor has its state, and the pages' sizes.
 pub fn pack_state(tensors: &[(u64, Room)], bounds: Bounds) -> (Vec<Vec<Place>>, Vec<u64>) {
     let most = bounds.binding_bytes / QUAD_BYTES * QUAD_BYTES;
     let mut pages: Vec<u64> = Vec::new();

@@ -261,7 +261,7 @@ impl Codes {
     /// The code with the sign of a number. What is positive and never negative has no code 0.
     fn signed(self, magnitude: u32, number: f32) -> u32 {
         match self.signed {
-            true => magnitude | self.sign() * (number.to_bits() >> 31),
+            true => magnitude | (self.sign() * (number.to_bits() >> 31)),
             false => magnitude.max(u32::from(number.to_bits() != 0)),
         }
     }

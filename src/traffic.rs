@@ -104,14 +104,15 @@ pub fn rule_bytes(rule: &dyn AnyRule) -> u64 {
     of_rule(rule, false).iter().map(|touch| touch.bytes(Formats::default())).sum()
 }
 
-/// Bytes that the state of a tensor of so many elements takes for its elements, those of wrappers included. The wrappers
-/// know the tensor's formats.
+/// Bytes that the state of a tensor of so many elements takes for its elements, those of wrappers included. The
+/// wrappers know the tensor's formats.
 pub fn state_bytes(rule: &dyn AnyRule, wrappers: &Wrappers, len: u64) -> u64 {
     wrappers.layout(rule).room().exact_bytes(len)
 }
 
-/// Bytes that step `t` of a tensor of so many elements, counted from 1, reads and writes. The wrappers know the tensor's
-/// formats. `first` says whether the step is the tensor's first, in which slots that start as the parameter are not read.
+/// Bytes that step `t` of a tensor of so many elements, counted from 1, reads and writes. The wrappers know the
+/// tensor's formats. `first` says whether the step is the tensor's first, in which slots that start as the parameter
+/// are not read.
 pub fn step_bytes(rule: &dyn AnyRule, wrappers: &Wrappers, formats: Formats, len: u64, t: u64, first: bool) -> u64 {
     // Sums of micro-batches are in f32, and the step reads them in the gradients' place.
     let accumulates = wrappers.batches() > 1;

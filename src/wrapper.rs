@@ -199,8 +199,8 @@ pub trait Wrapper:
     fn stored<F: Real>(&self, _n: &Self::Numbers<F>, _stored: Stored, _element: usize, p: F) -> F {
         p
     }
-    /// Random bits by which new numbers of the state are rounded: a word for each of the elements from `4 * quad` on, of
-    /// which either slot of a pair takes 16 bits.
+    /// Random bits by which new numbers of the state are rounded: a word for each of the elements from `4 * quad` on,
+    /// of which either slot of a pair takes 16 bits.
     fn chance<F: Real>(&self, _n: &Self::Numbers<F>, _stored: Stored, _pair: usize, _quad: usize) -> Option<[u32; 4]> {
         None
     }

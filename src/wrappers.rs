@@ -148,10 +148,12 @@ impl Wrappers {
         if is_whole { self.clone() } else { self.clone().with(SkipNonfinite(true)) }
     }
 
-    /// The same around tensors whose parameters are in this format.
+    /// The same around tensors whose parameters are in this format, and that are large enough for the formats of the
+    /// state.
     #[must_use]
     pub fn of_format(&self, dtype: DType) -> Self {
-        Self { narrow: dtype.is_narrow(), ..self.clone() }
+        let formats = self.get::<StateFormat>().cloned().unwrap_or_default();
+        Self { narrow: dtype.is_narrow(), formats, ..self.clone() }
     }
 
     /// Whether both are around tensors with the same formats.

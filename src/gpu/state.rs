@@ -1,5 +1,7 @@
 //! Where the values of state slots lie on the device, and how they are read, set, and taken over.
 
+use std::collections::BTreeMap;
+
 use super::engine::Engine;
 use super::{Piece, floats};
 use crate::course;
@@ -12,6 +14,9 @@ use crate::shader::model_numbers;
 use crate::storage::{GROUP, Layout, Room, Steps, Storage};
 use crate::tensor::BLOCK;
 use crate::words::{control, tensor};
+
+/// A slot that is set: its name, its values, and perhaps the steps of its groups.
+pub(crate) type Set<'a> = (&'a str, Vec<f32>, Option<Vec<u32>>);
 
 impl Engine {
     /// Reads the values of a slot.
@@ -70,12 +75,12 @@ impl Engine {
         (layout.sections[section].storage != Storage::F32).then_some((layout, section))
     }
 
-    /// Sets slots of a tensor that are stored otherwise than in f32, each rounded to the nearest, perhaps with given steps
-    /// of its groups. A slot that is not set keeps its steps, which are read where they share words with those of one
-    /// that is.
-    pub(crate) fn set_coded(&self, i: usize, slots: &[(&str, Vec<f32>, Option<Vec<u32>>)]) -> Result<()> {
+    /// Sets slots of a tensor that are stored otherwise than in f32, each rounded to the nearest, perhaps with given
+    /// steps of its groups. A slot that is not set keeps its steps, which are read where they share words with those of
+    /// one that is.
+    pub(crate) fn set_coded(&self, i: usize, slots: &[Set<'_>]) -> Result<()> {
         let layout = &self.variants[self.variant_of[i]].layout;
-        let mut all_steps = std::collections::BTreeMap::new();
+        let mut all_steps = BTreeMap::new();
         for (name, values, steps) in slots {
             let Some((_, section)) = self.coded(i, name) else { continue };
             let codes = layout.sections[section].codes();

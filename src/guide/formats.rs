@@ -1,8 +1,8 @@
-//! Parameters and gradients of 16 bits.
+//! Parameters and gradients of 16 bits, and state of 16, 8 and 4.
 //!
 //! A tensor says how its parameter and its gradient are stored: in f32, f16 or bf16, each by itself. What is stored in
 //! 16 bits takes half the memory and half the traffic: a step of AdamW moves 28 bytes a parameter in f32, and 22 with
-//! parameters and gradients in bf16. The device needs no feature for it. Arithmetic and state are in f32 whatever the
+//! parameters and gradients in bf16. The device needs no feature for it. Arithmetic is in f32 whatever the
 //! format.
 //!
 //! ```
@@ -85,6 +85,50 @@
 //! rule with numbers of rows and columns, as Adafactor, is refused with an L2 penalty beside a master.
 //!
 //! Both kinds are the whole model's and leave tensors in f32 alone; without any tensor of 16 bits they are refused.
+//!
+//! # State
+//!
+//! [`StateFormat`](crate::StateFormat) says how the state is stored: in f32, in `bf16`, or in `q8` or `q4`, codes of 8
+//! or 4 bits with a step in bf16 for every 32 elements. With parameters and gradients in bf16 and state in `q8` a step
+//! of AdamW moves 10.25 bytes a parameter and stores 2.125 beside parameter and gradient.
+//!
+//! ```
+//! use ndarray::ArrayD;
+//! use wgpu_optim::{AdamW, Config, Group, Reference, StateFormat, Storage, TensorSpec};
+//!
+//! let config = Config::from(AdamW::default())
+//!     .wrap(StateFormat::All(Storage::Q8))
+//!     .group(Group::new(["embed"]).set("state_format", "f32"));
+//! let same = Config::from_json(r#"{"optimizer": "adamw", "state_format": "q8",
+//!     "groups": [{"tensors": ["embed"], "state_format": "f32"}]}"#)?;
+//! assert_eq!(config.to_json()?, same.to_json()?);
+//!
+//! let tensors = ["w", "embed"].map(|name| TensorSpec::f32(name, [64, 64]));
+//! let mut adamw = Reference::<f32>::new(&config, &tensors)?;
+//! let mut params = [0, 1].map(|_| ArrayD::zeros(vec![64, 64]));
+//! let grad = ArrayD::from_shape_fn(vec![64, 64], |at| (at[0] * at[1]) as f32 / 4096.0);
+//! adamw.step(&mut params, &[Some(grad.clone()), Some(grad)])?;
+//! // The update knows the new numbers before they are rounded, so the first step is that of f32.
+//! assert_eq!(params[0], params[1]);
+//! let [coded, exact] = [adamw.state("w", "v")?, adamw.state("embed", "v")?];
+//! assert!(coded != exact && coded.iter().zip(&exact).all(|(coded, exact)| (*coded > 0.0) == (*exact > 0.0)));
+//! # Ok::<(), wgpu_optim::Error>(())
+//! ```
+//!
+//! A format is for all slots of the rule, or for some by name: `{"m": "q8", "v": "bf16"}`, the others in f32. Tensors
+//! of less than 4096 elements keep f32; [`Config::min_elements`](crate::Config::min_elements) sets another number. f32
+//! stays where a slot holds parameters, has no number for each element or belongs to a history, and in the slots of
+//! wrappers: to ask for another format by name is refused there, and so is a format that no slot of the rule can have.
+//!
+//! A step rounds new numbers by chance, so that slow means follow: rounded to the nearest, a second moment with `beta2`
+//! 0.999 never falls in bf16. The chance hangs on the seed, the tensor's name, the slot, the element and `t`. What it
+//! adds is noise, which is small in bf16 and `q8`. In `q4` a second moment over a thousand steps is rough; give `v`
+//! another format where that hurts. A code stands for a square, so that numbers far below the largest of their 32 keep
+//! about the precision that they need, and a second moment that is positive never becomes 0.
+//!
+//! A number that is not finite takes the other 31 of its group with it, since no step reaches it:
+//! [`SkipNonfinite`](crate::SkipNonfinite) keeps steps with such gradients out. A checkpoint holds such state as f32
+//! beside the groups' steps, and a training goes on with the same bits; steps that are not finite are refused by name.
 //!
 //! # Steps that are skipped, wrappers, moves
 //!

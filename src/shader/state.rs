@@ -18,8 +18,8 @@ pub(super) fn state_element(layout: &Layout) -> &'static str {
     }
 }
 
-/// The function that finds the numbers of an element in the bound state, which lies block by block: all slots of a block
-/// stand one behind the other.
+/// The function that finds the numbers of an element in the bound state, which lies block by block: all slots of a
+/// block stand one behind the other.
 pub(super) fn state_place(rule: &dyn AnyRule, wrappers: &Wrappers) -> String {
     let layout = wrappers.layout(rule);
     let room = layout.room();
@@ -315,7 +315,7 @@ fn store_state(layout: &Layout, names: &[&str]) -> String {
                 line(
                     &mut text,
                     format_args!(
-                        "        {word} = shared_halves[{first}u + lane] | (shared_halves[{next}u + lane] << 16u);\n    }}"
+                        "        {word} = shared_halves[{first}u + lane]\n            | (shared_halves[{next}u + lane] << 16u);\n    }}"
                     ),
                 );
                 halves += 1;

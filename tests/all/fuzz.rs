@@ -57,9 +57,14 @@ fn configs() -> Vec<serde_json::Value> {
         json!({"optimizer": "schedule_free", "param_rounding": "stochastic", "seed": 7, "loss_scale": scale}),
         json!({"optimizer": "adamw", "param_rounding": "remainder", "loss_scale": scale, "ema": {"decay": 0.9},
             "lookahead": {"k": 3, "alpha": 0.4}, "accumulate": 2}),
-        json!({"optimizer": "schedule_free", "param_rounding": "remainder", "skip_nonfinite": true}),
         json!({"optimizer": "nadam", "param_rounding": "remainder", "cautious_update": "mean",
             "groups": [{"tensors": ["b*"], "param_rounding": "stochastic"}]}),
+        json!({"optimizer": "adamw", "state_format": "q8", "min_elements": 6, "seed": 3, "loss_scale": scale,
+            "ema": {"decay": 0.9}, "lookahead": {"k": 3, "alpha": 0.4}}),
+        json!({"optimizer": "lamb", "state_format": {"m": "bf16", "v": "q4"}, "min_elements": 0, "skip_nonfinite": true,
+            "accumulate": 2, "param_rounding": "master"}),
+        json!({"optimizer": "yogi", "state_format": "bf16", "min_elements": 0, "skip_nonfinite": true,
+            "schedule": schedule}),
     ]
 }
 

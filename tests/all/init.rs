@@ -1,15 +1,15 @@
 //! Initialisers: the GPU has the CPU's bits, values follow their distributions, orthogonal tensors are orthogonal, and
 //! no other byte changes.
 
-use crate::common::{device, gpu};
+use crate::common::{create, device, gpu, read};
 use crate::languages::{parse, write_all};
 use naga::ShaderStage;
 use naga::back::pipeline_constants::process_overrides;
 use serde_json::json;
-use wgpu_optim::init::{FILL, ORTHOGONAL, philox, stream};
+use wgpu_optim::init::{FILL, ORTHOGONAL, pack, philox, stream};
 use wgpu_optim::proof::check;
 use wgpu_optim::wgpu::{self, BufferUsages};
-use wgpu_optim::{Arena, Fan, Fans, Gpu, Init, Slice, TensorSpec, Tuning, WeightLayout};
+use wgpu_optim::{Arena, DType, Fan, Fans, Gpu, Init, Slice, TensorSpec, Tuning, WeightLayout};
 
 /// Every initialiser whose values have the same bits everywhere.
 fn drawn() -> Vec<Init> {

@@ -186,7 +186,9 @@ fn nearest_rounding_freezes_second_moments_and_chance_does_not() {
     }
     assert_eq!(nearest, 1.0, "frozen");
     let Some(gpu) = gpu("second moments", CODED.len()) else { return };
-    for storage in CODED {
+    // In 4 bits a code is an eighth from the next, and a mean over a thousand steps adds up the chances of as many: its
+    // deviation is as large as itself, and that of the mean of all elements a fiftieth.
+    for (storage, bound) in CODED.into_iter().zip([0.01, 0.02, 0.08]) {
         let config = stored(Adam { lr: 1e-3, ..Adam::default() }, storage);
         let list = tensors(&[4096]);
         let mut twin = Parity::new(&gpu, &config, &list, 3);
@@ -203,7 +205,7 @@ fn nearest_rounding_freezes_second_moments_and_chance_does_not() {
         let v = twin.optimizer.state_blocking("t0", "v").unwrap();
         let mean = v.iter().map(|&v| f64::from(v)).sum::<f64>() / v.len() as f64;
         say(&format!("second moments in {storage}: {mean:.5}, in f64 {expected:.5}"));
-        assert!((mean / expected - 1.0).abs() < 0.02, "{storage}: {mean}, expected {expected}");
+        assert!((mean / expected - 1.0).abs() < bound, "{storage}: {mean}, expected {expected}");
     }
 }
 
@@ -261,10 +263,6 @@ fn formats_that_no_rule_can_use_are_refused_by_name() {
         "groups[0].state_format.x is q8, must be left out for adamw; slots that take formats: m, v",
     );
     refuse(
-        json!({"optimizer": "adamw", "min_elements": 3}),
-        "min_elements is 3, must be left out where state_format is f32",
-    );
-    refuse(
         json!({"optimizer": "adamw", "seed": 3}),
         "seed is 3, must be left out unless param_rounding is stochastic or state_format is not f32",
     );
@@ -278,7 +276,7 @@ fn formats_that_no_rule_can_use_are_refused_by_name() {
     let list = tensors(&[70]);
     let mut plain = Optimizer::new(&gpu, &list, AdamW::default()).unwrap();
     let group = Group::new(["t1"]).set("state_format", "q8");
-    let text = "groups[0].state_format is q8, must be f32 where no tensor of the optimizer had another format before";
+    let text = "groups[0].state_format is q8, must be f32 where the optimizer was made without another format";
     check("a group", &plain.add_group_blocking(group, &tensors(&[70, 5])[1..]).unwrap_err(), text);
 }
 
@@ -295,7 +293,7 @@ fn steps_that_are_no_numbers_are_refused_by_name() {
     let m = twin.optimizer.state_blocking("t0", "m").unwrap();
     assert!(m[..32].iter().all(|m| m.is_finite()) && m[32..64].iter().all(|m| m.is_nan()));
     let lost = twin.optimizer.save_blocking().unwrap();
-    let text = "checkpoint: steps.t0.m is NaN for group 1, must be a finite number of bf16, at least 0";
+    let text = "checkpoint: steps.t0.m: is NaN for group 1, must be a finite number of bf16, at least 0";
     check("a step", &Optimizer::load(&gpu, &list, &lost).unwrap_err(), text);
     check("a step", &Reference::<f32>::load(&list, &lost).unwrap_err(), text);
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 /// Modules from the ground up. A module uses those of lower floors, and of its own only [`NEIGHBOURS`].
 const FLOORS: [&[&str]; 12] = [
-    &["error", "codecs", "tensor", "words", "parts", "lines", "product", "history", "decay"],
+    &["error", "codecs", "tensor", "words", "parts", "lines", "product", "history", "decay", "storage"],
     &["rule", "rule/*", "wrapper", "options", "schedule", "schedule/*", "init", "init/*"],
     &["control"],
     &["wrappers", "wrappers/*"],
@@ -39,6 +39,8 @@ const NEIGHBOURS: &[(&str, &str, &[&str])] = &[
     ("product", "lines", &["Lines"]),
     ("product", "tensor", &["TensorSpec"]),
     ("history", "parts", &["Real", "min"]),
+    ("storage", "codecs", &["DType"]),
+    ("storage", "parts", &["Real"]),
     ("plan", "plan/*", &[]),
     ("plan/*", "plan", &[]),
     ("plan/*", "plan/*", &[]),

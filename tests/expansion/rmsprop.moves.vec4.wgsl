@@ -381,11 +381,6 @@ fn load_state(chunk: Chunk, c: Common, q: u32, p: vec4<f32>, s0: ptr<function, S
     (*s3).v = v.w;
 }
 
-fn store_state(chunk: Chunk, q: u32, s0: State, s1: State, s2: State, s3: State) {
-    let at = state_place(chunk, q);
-    states[at.first + 0u * at.span] = encode_f32(vec4<f32>(s0.v, s1.v, s2.v, s3.v));
-}
-
 fn load_grad(chunk: Chunk, q: u32) -> vec4<f32> {
     return vec4<f32>();
 }
