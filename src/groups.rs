@@ -269,7 +269,7 @@ impl Groups {
             let rounding = self.rounding_of(i);
             if rounding != ParamRounding::Nearest && self.wrappers().get::<ParamRounding>().is_none() {
                 let bound = "nearest where no tensor of the optimizer was rounded otherwise before";
-                return self.in_group_of(i, refuse("param_rounding", rounding.name(), bound));
+                return refuse("param_rounding", rounding.name(), bound).map_err(|error| self.in_group(i, error));
             }
         }
         Ok(())
@@ -284,7 +284,7 @@ impl Groups {
         for group in own {
             let is_of = |i: usize| self.of[i] == group || group == 0 && self.list[self.of[i]].state.rounding.is_none();
             let own: Vec<_> = (0..tensors.len()).filter(|&i| is_of(i)).map(|i| &tensors[i]).collect();
-            self.in_group_of(group, self.rounding_of(group).check_tensors(&own))?;
+            self.rounding_of(group).check_tensors(&own).map_err(|error| self.in_group(group, error))?;
         }
         Ok(())
     }
