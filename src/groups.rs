@@ -352,8 +352,8 @@ impl Groups {
         self.around[tensor]
     }
 
-    /// The wrapper that keeps what a tensor's parameters in memory lack, and where its slot stands among those behind the
-    /// fields of the rule's struct.
+    /// The wrapper that keeps what a tensor's parameters in memory lack, and where its slot stands among those behind
+    /// the fields of the rule's struct.
     pub(crate) fn keeper(&self, tensor: usize) -> Option<(&dyn AnyWrapper, usize)> {
         let rule = self.rule_of(tensor);
         let keeper = self.wrappers_of(tensor).keeper(rule)?;

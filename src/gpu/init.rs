@@ -43,9 +43,9 @@ impl Gpu {
     /// the slice keep their values.
     ///
     /// # Errors
-    /// [`Error::Field`] or [`Error::Shape`] as [`Init::fill`]; [`Error::Shape`] or [`Error::Slice`] for a slice that does
-    /// not fit the tensor or cannot be bound; [`Error::TooLarge`] for 2^32 elements or more; [`Error::Limit`] where the
-    /// device binds less than the table of quantiles, or an orthogonal vector, takes; [`Error::Wgpu`].
+    /// [`Error::Field`] or [`Error::Shape`] as [`Init::fill`]; [`Error::Shape`] or [`Error::Slice`] for a slice that
+    /// does not fit the tensor or cannot be bound; [`Error::TooLarge`] for 2^32 elements or more; [`Error::Limit`]
+    /// where the device binds less than the table of quantiles, or an orthogonal vector, takes; [`Error::Wgpu`].
     pub fn init(&self, tensor: &TensorSpec, slice: Slice, init: &Init, seed: u64) -> Result<()> {
         let law = init.law(tensor)?;
         slice.check("parameter", tensor, wgpu::BufferUsages::STORAGE)?;

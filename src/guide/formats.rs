@@ -88,8 +88,8 @@
 //!
 //! A bf16 is the upper half of an f32, so the lower half alone makes it whole.
 //! [`ParamRounding::Remainder`](crate::ParamRounding::Remainder), in JSON `"param_rounding": "remainder"`, keeps it as
-//! the slot `remainder`, 2 bytes a parameter: as with a master steps and moves have the numbers of a training in f32, bit
-//! by bit, and AdamW moves 26 bytes a parameter in place of 28.
+//! the slot `remainder`, 2 bytes a parameter: as with a master steps and moves have the numbers of a training in f32,
+//! bit by bit, and AdamW moves 26 bytes a parameter in place of 28.
 //!
 //! ```
 //! use ndarray::arr1;
@@ -109,8 +109,8 @@
 //!
 //! The number in the slot is how many units of the f32's last place are missing, from -32768 to 32767. Halfway between
 //! two numbers of bf16 the parameter goes away from zero, since this range has -32768 alone.
-//! [`ParamRounding::split`](crate::ParamRounding::split) gives the two numbers of an f32, such as those of a training to
-//! go on with: write one and set the other. Parameters in f16 are refused.
+//! [`ParamRounding::split`](crate::ParamRounding::split) gives the two numbers of an f32, such as those of a training
+//! to go on with: write one and set the other. Parameters in f16 are refused.
 //!
 //! # Kinds by group
 //!

@@ -55,7 +55,8 @@ impl Memory {
     /// use wgpu_optim::{AdamW, Memory, TensorSpec, Tuning, wgpu};
     ///
     /// let tensors = [TensorSpec::f32("w", [1000, 1000])];
-    /// let tuning = Tuning { lanes: 256, chunk_blocks: 4, shader_checks: false, dispatch_bytes: 1 << 30, placements: 2 };
+    /// let (lanes, chunk_blocks, dispatch_bytes) = (256, 4, 1 << 30);
+    /// let tuning = Tuning { lanes, chunk_blocks, shader_checks: false, dispatch_bytes, placements: 2 };
     /// let memory = Memory::of(&AdamW::default().into(), &tensors, &wgpu::Limits::default(), tuning)?;
     /// assert_eq!(memory.state, 8_000_000);
     /// # Ok::<(), wgpu_optim::Error>(())

@@ -282,8 +282,7 @@ fn a_master_is_counted_saved_and_taken_over() {
     assert!(reference.set_state("w", "master", &master[1..]).is_err());
 }
 
-/// The values that a device may take a number of bf16 and its remainder for, of every upper half and of the lower halves
-/// around which a rounding turns.
+/// Numbers of every upper half, with the lower halves around which a rounding turns.
 #[test]
 fn a_step_splits_every_number_as_the_cpu_does() {
     let Some(gpu) = gpu("numbers in two halves", 1) else { return };
@@ -407,8 +406,8 @@ fn roundings_that_would_do_nothing_are_refused() {
         check(kind, &Config::from_value(value).unwrap().groups(&list).unwrap_err(), &text);
     }
     let narrow = [list[0].clone().with_dtype(DType::F16)];
-    let text = "param_rounding of tensor t0 is remainder, must be another kind for parameters in f16; bf16 alone is the half \
-                of an f32";
+    let text = "param_rounding of tensor t0 is remainder, must be another kind for parameters in f16; bf16 alone is the \
+                half of an f32";
     check("f16", &sgd().wrap(ParamRounding::Remainder).groups(&narrow).unwrap_err(), text);
     let kinds = [
         (ParamRounding::Stochastic, "stochastic"),
@@ -425,8 +424,8 @@ fn roundings_that_would_do_nothing_are_refused() {
     check("a seed", &seed(json!({"optimizer": "sgd", "seed": 3})), text);
     check("a seed", &seed(json!({"optimizer": "sgd", "seed": 3, "param_rounding": "master"})), text);
     let group = json!({"optimizer": "sgd", "groups": [{"tensors": ["w"], "param_rounding": "up"}]});
-    let text = "configuration: groups[0].param_rounding: unknown variant `up`, expected one of `nearest`, `stochastic`, \
-                `master`, `remainder`";
+    let text = "configuration: groups[0].param_rounding: unknown variant `up`, expected one of `nearest`, \
+                `stochastic`, `master`, `remainder`";
     check("a group", &seed(group), text);
     let matrix = [TensorSpec::f32("w", [8, 8]).with_dtype(DType::F16)];
     let config = json!({"optimizer": "adafactor", "weight_decay": {"l2": 0.1}, "param_rounding": "master"});
@@ -655,5 +654,58 @@ fn tensors_of_one_pair_of_formats_are_one_dispatch() {
         // Two parameters, a gradient, and two slots read and written.
         let bytes = |&(param, grad): &(DType, DType)| 2 * param.size_bytes() + grad.size_bytes() + 16;
         assert_eq!(plan.bytes, pairs.iter().map(bytes).sum::<u64>() * 200 / pairs.len() as u64);
+    }
+}
+
+/// The loss of a softmax regression with these weights, and its gradient.
+fn softmax_loss(points: &[[f64; 8]], weights: &ndarray::ArrayD<f32>) -> (f64, ndarray::ArrayD<f32>) {
+    let (mut loss, mut grad) = (0.0, vec![0.0; 32]);
+    for (n, point) in points.iter().enumerate() {
+        let logit = |class: usize| (0..8).map(|i| f64::from(weights[[i, class]]) * point[i]).sum::<f64>();
+        let shares: Vec<f64> = (0..4).map(|class| logit(class).exp()).collect();
+        let sum: f64 = shares.iter().sum();
+        loss -= (shares[n % 4] / sum).ln() / points.len() as f64;
+        for (class, share) in shares.iter().enumerate() {
+            let error = (share / sum - f64::from(u8::from(class == n % 4))) / points.len() as f64;
+            (0..8).for_each(|i| grad[4 * i + class] += error * point[i]);
+        }
+    }
+    let grad = grad.into_iter().map(|number| number as f32).collect();
+    (loss, ndarray::ArrayD::from_shape_vec(vec![8, 4], grad).unwrap())
+}
+
+/// Steps far below the distance between two numbers of bf16, of which rounding to the nearest keeps none: what keeps
+/// the precision reaches the loss of f32, over five seeds.
+#[test]
+fn trainings_in_bf16_reach_the_loss_of_f32() {
+    for seed in 0..5u32 {
+        // Multiples of the golden ratio lie evenly.
+        let at = |n: usize| 2.0 * ((n as f64 * 0.618_033_988_749_894_9 + f64::from(seed) * 0.37) % 1.0) - 1.0;
+        let points: Vec<[f64; 8]> =
+            (0..64).map(|n| std::array::from_fn(|i| 0.5 * at(100 * (n % 4) + i) + at(1000 + 8 * n + i))).collect();
+        let train = |dtype: DType, kind: ParamRounding| {
+            let list = [TensorSpec::f32("w", [8, 4]).with_dtype(dtype)];
+            let config = Config::from(AdamW { lr: 1e-3, ..AdamW::default() }).wrap(kind);
+            let mut optimizer = Reference::<f32>::new(&config, &list).unwrap();
+            let mut params = [ndarray::ArrayD::from_elem(vec![8, 4], 1.0)];
+            for _ in 0..2000 {
+                let (_, grad) = softmax_loss(&points, &params[0]);
+                optimizer.step(&mut params, &[Some(grad)]).unwrap();
+            }
+            softmax_loss(&points, &params[0]).0
+        };
+        let in_f32 = train(DType::F32, ParamRounding::Nearest);
+        let off = |kind| (train(DType::Bf16, kind) / in_f32 - 1.0).abs();
+        let [nearest, stochastic, master, remainder] =
+            [ParamRounding::Nearest, ParamRounding::Stochastic, ParamRounding::Master, ParamRounding::Remainder]
+                .map(off);
+        say(&format!(
+            "seed {seed}: loss {in_f32:.4}; off by {nearest:.4}, {stochastic:.4}, {master:.4}, {remainder:.4}"
+        ));
+        assert!(
+            stochastic < 0.01 && master < 0.01 && remainder < 0.01,
+            "seed {seed}: {stochastic} {master} {remainder}"
+        );
+        assert!(nearest > 0.02, "seed {seed}: {nearest}");
     }
 }
