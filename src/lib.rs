@@ -71,6 +71,5 @@ pub use storage::Storage;
 pub use tensor::TensorSpec;
 #[cfg(feature = "gpu")]
 pub use wgpu;
-pub use wrappers::{
-    Accumulate, AdaptiveClip, Clip, Ema, Lookahead, LossScale, ParamRounding, SkipNonfinite, StateFormat, Wrappers,
-};
+pub use wrappers::{Accumulate, AdaptiveClip, Clip, Ema, Lookahead, LossScale, ParamRounding, SkipNonfinite};
+pub use wrappers::{StateFormat, Wrappers};

@@ -310,14 +310,9 @@ fn store_state(layout: &Layout, names: &[&str]) -> String {
             Storage::Q8 => line(&mut text, format_args!("    {} = pack_q8({name}_codes);", words_of(layout, slot)[0])),
             Storage::Q4 => {
                 let (first, word) = (halves * LANES_MOST, &words_of(layout, slot)[0]);
+                let [low, high] = [first, first + 1].map(|at| format!("shared_halves[{at}u + lane]"));
                 line(&mut text, format_args!("    if (lane % 2u == 0u) {{"));
-                let next = first + 1;
-                line(
-                    &mut text,
-                    format_args!(
-                        "        {word} = shared_halves[{first}u + lane]\n            | (shared_halves[{next}u + lane] << 16u);\n    }}"
-                    ),
-                );
+                line(&mut text, format_args!("        {word} = {low} | ({high} << 16u);\n    }}"));
                 halves += 1;
             }
         }
