@@ -51,8 +51,9 @@ pub struct Config {
 pub struct Group {
     /// Names, or patterns in which `*` stands for any text. Each must match a tensor.
     pub tensors: Vec<String>,
-    /// Options of the rule, `maximize`, and `schedule` and `schedules`; what is left out is taken from the top level.
-    /// With `"others": true` the rule is the [second one](Config::others), and what is left out is taken from there.
+    /// Options of the rule, `maximize`, `param_rounding`, `state_format` and `min_elements`, and `schedule` and
+    /// `schedules`; what is left out is taken from the top level. With `"others": true` the rule is the
+    /// [second one](Config::others), and what is left out of its options is taken from there.
     #[serde(flatten)]
     pub fields: Map<String, Value>,
     /// The schedules that stand beside those among the fields.

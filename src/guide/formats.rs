@@ -199,7 +199,11 @@
 //! where a parameter has an odd number of elements, no other tensor may have the other half of its last word: this is
 //! refused, naming both. Bits of the caller's own in that half stay.
 //!
-//! Tensors of one pair of formats share their dispatches; each other pair takes one more.
+//! Tensors of one pair of formats share their dispatches; each other pair takes one more, since a shader reads vectors
+//! of four elements, whose type hangs on the format. Single words would serve all formats, at a cost to those in f32.
+//!
+//! [`Memory::of`](crate::Memory::of) says without a device what an optimizer will hold, and the example `memory` prints
+//! it of three models, for each way to store them.
 //!
 //! [`Gpu::init`](crate::Gpu::init) rounds the values that it has in f32 to the nearest. A
 //! [`Checkpoint`](crate::Checkpoint) holds parameters as f32, which has every number of the other formats.
