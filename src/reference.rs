@@ -2,7 +2,7 @@
 
 use ndarray::ArrayD;
 
-use crate::checkpoint::{Around as Beside, Checkpoint, Values};
+use crate::checkpoint::{Around as Beside, Checkpoint, Values, numbers_of, steps_of};
 use crate::clock::Clocks;
 use crate::config::{Config, Group};
 use crate::control::{Measured, NonFinite};
@@ -82,15 +82,13 @@ impl<F: Precision> Reference<F> {
         let on_device = wrappers.on_device.iter().map(|option| of_host(option).unwrap_or(0.0)).collect();
         let around = Beside { attempts: self.attempts, scale: self.scale, on_device };
         let mut checkpoint = Checkpoint::of(&self.session, around, |records| Ok(records.clone()))?;
-        for (i, tensor) in self.session.tensors.iter().enumerate() {
-            for slot in self.session.groups.slots_of(i) {
-                let values = self.state(&tensor.name, slot.name)?;
-                let shape = values.shape().to_vec();
-                checkpoint.put_state(&tensor.name, slot.name, shape, Values::of(values.into_iter()));
-                if let Some((n, ..)) = self.coded(i, slot.name) {
-                    checkpoint.put_steps::<F>(&tensor.name, slot.name, &self.steps[i][n]);
-                }
-            }
+        for held in checkpoint.slots(&self.session.tensors, &self.session.groups) {
+            let name = &self.session.tensors[held.tensor].name;
+            let values = match self.coded(held.tensor, held.slot).filter(|_| held.is_steps) {
+                Some((n, ..)) => Values::of(numbers_of(&self.steps[held.tensor][n]).map(F::of)),
+                None => Values::of(self.state(name, held.slot)?.into_iter()),
+            };
+            checkpoint.put_state(held, values);
         }
         Ok(checkpoint)
     }
@@ -101,7 +99,8 @@ impl<F: Precision> Reference<F> {
     /// # Errors
     /// [`Error::Checkpoint`], naming what does not fit.
     pub fn load(tensors: &[TensorSpec], checkpoint: &Checkpoint) -> Result<Self> {
-        let session = checkpoint.session::<F, Clocks>(tensors, |clocks, _| clocks, |records| records)?;
+        let mut session = checkpoint.session::<F, Clocks>(tensors, |clocks, _| clocks, |records| records)?;
+        session.groups.take_numbers(&checkpoint.on_device())?;
         let (elements, steps, numbers) = Self::start(&session.groups, tensors, 0)?;
         let mut reference = Self {
             elements,
@@ -115,16 +114,13 @@ impl<F: Precision> Reference<F> {
             session,
         };
         let clocks = reference.session.counts.clone();
-        for (i, tensor) in tensors.iter().enumerate() {
-            for slot in reference.session.groups.slots_of(i) {
-                let values = checkpoint.state::<F>(&tensor.name, slot.name);
-                reference.set_state(&tensor.name, slot.name, &values)?;
-                if let (Some((n, field, _)), Some(steps)) =
-                    (reference.coded(i, slot.name), checkpoint.steps(&tensor.name, slot.name))
-                {
-                    reference.steps[i][n] = steps;
-                    reference.elements[i][field] = values;
-                }
+        for held in checkpoint.slots(tensors, &reference.session.groups) {
+            let (i, values) = (held.tensor, checkpoint.state::<F>(&held)?);
+            match reference.coded(i, held.slot) {
+                Some((n, ..)) if held.is_steps => reference.steps[i][n] = steps_of(values.into_iter().map(F::f64)),
+                // They are numbers of the format.
+                Some((_, field, _)) => reference.elements[i][field] = values,
+                None => reference.set_state(&tensors[i].name, held.slot, &values)?,
             }
         }
         reference.session.counts = clocks;

@@ -3,17 +3,21 @@
 
 const LEAVES: u32 = 256u; // of eight blocks
 const NODES: u32 = 64u; // of eight blocks, each of four leaves
+const QUADS_OF_BLOCK: u32 = 256u;
 
 var<workgroup> leaves: array<Node, LEAVES>;
 var<workgroup> nodes: array<Node, NODES>;
 
 // Leaves the result in the first of the nodes, where lane 0 may read it.
 fn combine_chunk(chunk: Chunk, eyes: Eyes, lane: u32) {
+    // Blocks that the chunk lacks would add zeros, which change no sum.
+    let blocks = (quads(chunk.len) + QUADS_OF_BLOCK - 1u) / QUADS_OF_BLOCK;
+    let live = blocks * 8u;
     // The first two levels of the tree make 8 nodes of a block's 32 leaves. Where lanes are few, one lane makes a node
     // of its four leaves itself.
     if (LANES <= NODES) {
-        for (var first = 0u; first < NODES; first += LANES) {
-            // All lanes come to each leaf together, as those that share a group of the state must.
+        // All lanes come to each leaf together, as those that share a group of the state must.
+        for (var first = 0u; first < live; first += LANES) {
             let node = first + lane;
             let leaf = node / 8u * 32u + node % 8u;
             // The leaves are read in the order in which they lie in memory.
@@ -26,7 +30,7 @@ fn combine_chunk(chunk: Chunk, eyes: Eyes, lane: u32) {
             }
         }
     } else {
-        for (var first = 0u; first < LEAVES; first += LANES) {
+        for (var first = 0u; first < 4u * live; first += LANES) {
             let leaf = first + lane;
             let node = leaf_of(chunk, eyes, leaf);
             if (leaf < LEAVES) {
@@ -34,7 +38,7 @@ fn combine_chunk(chunk: Chunk, eyes: Eyes, lane: u32) {
             }
         }
         workgroupBarrier();
-        for (var node = lane; node < NODES; node += LANES) {
+        for (var node = lane; node < live; node += LANES) {
             let leaf = node / 8u * 32u + node % 8u;
             let even = combine(leaves[leaf], leaves[leaf + 16u]);
             let odd = combine(leaves[leaf + 8u], leaves[leaf + 24u]);
@@ -43,14 +47,14 @@ fn combine_chunk(chunk: Chunk, eyes: Eyes, lane: u32) {
     }
     for (var stride = 4u; stride > 0u; stride /= 2u) {
         workgroupBarrier();
-        for (var i = lane; i < NODES / 8u * stride; i += LANES) {
+        for (var i = lane; i < blocks * stride; i += LANES) {
             let node = i / stride * 8u + i % stride;
             nodes[node] = combine(nodes[node], nodes[node + stride]);
         }
     }
-    for (var stride = 8u; stride < NODES; stride *= 2u) {
+    for (var stride = 8u; stride < live; stride *= 2u) {
         workgroupBarrier();
-        for (var node = 2u * stride * lane; node < NODES; node += 2u * stride * LANES) {
+        for (var node = 2u * stride * lane; node + stride < live; node += 2u * stride * LANES) {
             nodes[node] = combine(nodes[node], nodes[node + stride]);
         }
     }

@@ -269,7 +269,7 @@ struct Chunk {
     piece: u32, // the piece of the tensor that the chunk belongs to
     first: u32, // elements of the tensor before the first
     state: u32, // how many vectors of four of the bound state come before the chunk
-    partial: u32, // where the chunk's partial result stands in scratch
+    partial: u32, // where the chunk's partial result stands in scratch, `ABSENT` where it is the tensor's only chunk
     column_numbers: u32, // where the columns of the first element's matrix stand in the bound lines
     seen_rows: u32, // where what elements see of the first element's row stands in the bound lines
     rows: u32, // rows of a matrix
@@ -377,11 +377,6 @@ fn load_whole(chunk: Chunk, first: bool, q: u32) -> vec4<f32> {
     return load_param(chunk, q);
 }
 
-fn wrapped_chance(chunk: Chunk, w: Wrapped, q: u32, pair: u32) -> vec4<u32> {
-    var random: vec4<u32>;
-    return random;
-}
-
 fn load_param(chunk: Chunk, q: u32) -> vec4<f32> {
     return decode_f32(params[chunk.param / 4u + q]);
 }
@@ -421,14 +416,9 @@ fn load_state(chunk: Chunk, c: Common, q: u32, p: vec4<f32>, s0: ptr<function, S
     }
 }
 
-// Stores four elements' state. All lanes come here together, those behind the chunk's end too.
-fn store_state(chunk: Chunk, w: Wrapped, lane: u32, q: u32, s0: State, s1: State, s2: State, s3: State) {
-    if (q >= quads(chunk.len)) {
-        return;
-    }
+fn store_state(chunk: Chunk, q: u32, s0: State, s1: State, s2: State, s3: State) {
     let at = state_place(chunk, q);
-    let m_words = encode_f32(vec4<f32>(s0.m, s1.m, s2.m, s3.m));
-    states[at.first + 0u * at.span] = m_words;
+    states[at.first + 0u * at.span] = encode_f32(vec4<f32>(s0.m, s1.m, s2.m, s3.m));
 }
 
 fn load_grad(chunk: Chunk, q: u32) -> vec4<f32> {
@@ -603,38 +593,34 @@ fn combine(a: Node, b: Node) -> Node {
 
 const LEAVES: u32 = 256u; // of eight blocks
 const NODES: u32 = 64u; // of eight blocks, each of four leaves
+const QUADS_OF_BLOCK: u32 = 256u;
 
 var<workgroup> leaves: array<Node, LEAVES>;
 var<workgroup> nodes: array<Node, NODES>;
 
 // Leaves the result in the first of the nodes, where lane 0 may read it.
 fn combine_chunk(chunk: Chunk, eyes: Eyes, lane: u32) {
+    // Blocks that the chunk lacks would add zeros, which change no sum.
+    let blocks = (quads(chunk.len) + QUADS_OF_BLOCK - 1u) / QUADS_OF_BLOCK;
+    let live = blocks * 8u;
     // The first two levels of the tree make 8 nodes of a block's 32 leaves. Where lanes are few, one lane makes a node
     // of its four leaves itself.
     if (LANES <= NODES) {
-        for (var first = 0u; first < NODES; first += LANES) {
-            // All lanes come to each leaf together, as those that share a group of the state must.
-            let node = first + lane;
+        for (var node = lane; node < live; node += LANES) {
             let leaf = node / 8u * 32u + node % 8u;
             // The leaves are read in the order in which they lie in memory.
             let a = leaf_of(chunk, eyes, leaf);
             let b = leaf_of(chunk, eyes, leaf + 8u);
             let d = leaf_of(chunk, eyes, leaf + 16u);
             let e = leaf_of(chunk, eyes, leaf + 24u);
-            if (node < NODES) {
-                nodes[node] = combine(combine(a, d), combine(b, e));
-            }
+            nodes[node] = combine(combine(a, d), combine(b, e));
         }
     } else {
-        for (var first = 0u; first < LEAVES; first += LANES) {
-            let leaf = first + lane;
-            let node = leaf_of(chunk, eyes, leaf);
-            if (leaf < LEAVES) {
-                leaves[leaf] = node;
-            }
+        for (var leaf = lane; leaf < 4u * live; leaf += LANES) {
+            leaves[leaf] = leaf_of(chunk, eyes, leaf);
         }
         workgroupBarrier();
-        for (var node = lane; node < NODES; node += LANES) {
+        for (var node = lane; node < live; node += LANES) {
             let leaf = node / 8u * 32u + node % 8u;
             let even = combine(leaves[leaf], leaves[leaf + 16u]);
             let odd = combine(leaves[leaf + 8u], leaves[leaf + 24u]);
@@ -643,23 +629,39 @@ fn combine_chunk(chunk: Chunk, eyes: Eyes, lane: u32) {
     }
     for (var stride = 4u; stride > 0u; stride /= 2u) {
         workgroupBarrier();
-        for (var i = lane; i < NODES / 8u * stride; i += LANES) {
+        for (var i = lane; i < blocks * stride; i += LANES) {
             let node = i / stride * 8u + i % stride;
             nodes[node] = combine(nodes[node], nodes[node + stride]);
         }
     }
-    for (var stride = 8u; stride < NODES; stride *= 2u) {
+    for (var stride = 8u; stride < live; stride *= 2u) {
         workgroupBarrier();
-        for (var node = 2u * stride * lane; node < NODES; node += 2u * stride * LANES) {
+        for (var node = 2u * stride * lane; node + stride < live; node += 2u * stride * LANES) {
             nodes[node] = combine(nodes[node], nodes[node + stride]);
         }
     }
 }
 
-// Combines `measure` over the elements of a chunk: one workgroup and one partial result a chunk.
+// Calls `finish` with the sums over a whole tensor.
+
+fn finish_with(tensor: u32, record: u32, len: u32, rows: u32, columns: u32, sums: Node) {
+    var k = load_tensor(tensor);
+    let h = load_hyper(record);
+    let numbers = bitcast<vec2<f32>>(sums);
+    if (PRODUCT) {
+        finish_product(h, numbers, f32(len), &k);
+    } else {
+        of_shape(h, f32(rows), f32(columns), &k);
+        finish(h, numbers, f32(len), &k);
+    }
+    store_tensor(tensor, k);
+}
+
+// Combines `measure` over the elements of a chunk: one workgroup and one partial result a chunk. A tensor of one chunk
+// is finished here.
 
 // The numbers that `leaf_of` needs to see an element as the rule does.
-struct Eyes { c: Common, w: Wrapped, h: Hyper, k: Tensor, lane: u32 }
+struct Eyes { c: Common, w: Wrapped, h: Hyper, k: Tensor }
 
 @compute @workgroup_size(LANES)
 fn sums(
@@ -673,9 +675,13 @@ fn sums(
         return;
     }
     let w = load_wrapped(chunk.tensor, record);
-    combine_chunk(chunk, Eyes(load_common(record), w, load_hyper(record), load_tensor(chunk.tensor), lane), lane);
+    combine_chunk(chunk, Eyes(load_common(record), w, load_hyper(record), load_tensor(chunk.tensor)), lane);
     if (lane == 0u) {
-        store_partial(chunk.partial, nodes[0]);
+        if (chunk.partial == ABSENT) {
+            finish_with(chunk.tensor, record, chunk.len, chunk.rows, chunk.columns, nodes[0]);
+        } else {
+            store_partial(chunk.partial, nodes[0]);
+        }
     }
 }
 
@@ -686,49 +692,46 @@ fn leaf_of(chunk: Chunk, eyes: Eyes, leaf: u32) -> Node {
     let h = eyes.h;
     let k = eyes.k;
     let first = leaf / 8u * 64u;
-    let end = quads(chunk.len);
+    let end = min(first + 64u, quads(chunk.len));
     let zero = hidden_zero(chunk.len);
     var node = Node(0u, 0u);
-    for (var n = 0u; n < 8u; n += 1u) {
-        let q = first + leaf % 8u + 8u * n;
+    for (var q = first + leaf % 8u; q < end; q += 8u) {
+        var p: vec4<f32>;
+        if (SUM_PARAM || (L2 && SUM_GRAD)) {
+            p = load_whole(chunk, c.first != 0.0, q);
+        }
+        var g: vec4<f32>;
+        if (SUM_GRAD) {
+            let raw = load_grad(chunk, q);
+            g = vec4<f32>(
+                prepare(c, w, p.x, raw.x),
+                prepare(c, w, p.y, raw.y),
+                prepare(c, w, p.z, raw.z),
+                prepare(c, w, p.w, raw.w),
+            );
+        }
         var s0: State;
         var s1: State;
         var s2: State;
         var s3: State;
-        if (q < end) {
-            var p: vec4<f32>;
-            if (SUM_PARAM || (L2 && SUM_GRAD)) {
-                p = load_whole(chunk, c.first != 0.0, q);
-            }
-            var g: vec4<f32>;
-            if (SUM_GRAD) {
-                let raw = load_grad(chunk, q);
-                g = vec4<f32>(
-                    prepare(c, w, p.x, raw.x),
-                    prepare(c, w, p.y, raw.y),
-                    prepare(c, w, p.z, raw.z),
-                    prepare(c, w, p.w, raw.w),
-                );
-            }
-            if (SUM_STATE) {
-                load_state(chunk, c, q, p, &s0, &s1, &s2, &s3);
-            }
-            let a = hidden(measure_one(h, k, p.x, g.x, &s0), zero);
-            var b = hidden(measure_one(h, k, p.y, g.y, &s1), zero);
-            var d = hidden(measure_one(h, k, p.z, g.z, &s2), zero);
-            var e = hidden(measure_one(h, k, p.w, g.w, &s3), zero);
-            if (TAILS) {
-                // Padding may hold anything, so the numbers of elements behind the end are replaced as bits.
-                let none = Node(0u, 0u);
-                b = select(none, b, 4u * q + 1u < chunk.len);
-                d = select(none, d, 4u * q + 2u < chunk.len);
-                e = select(none, e, 4u * q + 3u < chunk.len);
-            }
-            node = combine(node, combine(combine(a, b), combine(d, e)));
+        if (SUM_STATE) {
+            load_state(chunk, c, q, p, &s0, &s1, &s2, &s3);
         }
+        let a = hidden(measure_one(h, k, p.x, g.x, &s0), zero);
+        var b = hidden(measure_one(h, k, p.y, g.y, &s1), zero);
+        var d = hidden(measure_one(h, k, p.z, g.z, &s2), zero);
+        var e = hidden(measure_one(h, k, p.w, g.w, &s3), zero);
         if (SUM_STORES) {
-            store_state(chunk, w, eyes.lane, q, s0, s1, s2, s3);
+            store_state(chunk, q, s0, s1, s2, s3);
         }
+        if (TAILS) {
+            // Padding may hold anything, so the numbers of elements behind the end are replaced as bits.
+            let none = Node(0u, 0u);
+            b = select(none, b, 4u * q + 1u < chunk.len);
+            d = select(none, d, 4u * q + 2u < chunk.len);
+            e = select(none, e, 4u * q + 3u < chunk.len);
+        }
+        node = combine(node, combine(combine(a, b), combine(d, e)));
     }
     return node;
 }
