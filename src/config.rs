@@ -11,7 +11,7 @@ use crate::rules;
 use crate::schedule::{Schedule, Scheduler};
 use crate::tensor::TensorSpec;
 use crate::wrapper::{AnyWrapper, Wrapper};
-use crate::wrappers::{self, StateFormat, Wrappers};
+use crate::wrappers::{self, ParamRounding, StateFormat, Wrappers};
 
 /// The fields that are the same for all groups, beside those of wrappers.
 const TOP: [&str; 3] = ["norms", "on_device", "seed"];
@@ -52,8 +52,9 @@ pub struct Config {
 pub struct Group {
     /// Names, or patterns in which `*` stands for any text. Each must match a tensor.
     pub tensors: Vec<String>,
-    /// Options of the rule, `maximize`, and `schedule` and `schedules`; what is left out is taken from the top level.
-    /// With `"others": true` the rule is the [second one](Config::others), and what is left out is taken from there.
+    /// Options of the rule, `maximize`, `param_rounding`, `state_format` and `min_elements`, and `schedule` and
+    /// `schedules`; what is left out is taken from the top level. With `"others": true` the rule is the
+    /// [second one](Config::others), and what is left out of its options is taken from there.
     #[serde(flatten)]
     pub fields: Map<String, Value>,
     /// The schedules that stand beside those among the fields.
@@ -92,6 +93,7 @@ impl Group {
         let state = GroupState {
             format: take(&mut own, StateFormat::NAME).map_err(within)?,
             min_elements: take(&mut own, "min_elements").map_err(within)?,
+            rounding: take(&mut own, ParamRounding::NAME).map_err(within)?,
         };
         let top_fields = wrappers::ALL.iter().map(|entry| entry.name).chain(TOP);
         if let Some(field) = top_fields.into_iter().find(|field| own.contains_key(*field)) {
@@ -378,9 +380,9 @@ impl Config {
     /// A bad option, the same tensor twice, a pattern that matches none, a tensor in two groups.
     pub fn groups(&self, tensors: &[TensorSpec]) -> Result<Groups> {
         let mut groups = self.active()?;
-        self.wrappers.iter().try_for_each(|wrapper| wrapper.check_tensors(tensors))?;
         groups.check_patterns(1, tensors)?;
         groups.add(tensors)?;
+        groups.check_roundings(0, tensors)?;
         Ok(groups)
     }
 }
@@ -401,6 +403,7 @@ impl Groups {
         groups.check_formats()?;
         groups.check_patterns(self.len(), &tensors[self.of().len()..])?;
         groups.add(tensors)?;
+        groups.check_roundings(self.len(), tensors)?;
         *self = groups;
         Ok(())
     }

@@ -9,7 +9,8 @@ use crate::rule::{AnyRule, Extent, Move, Slot, WeightDecay};
 use crate::schedule::Scheduler;
 use crate::storage::Storage;
 use crate::tensor::TensorSpec;
-use crate::wrappers::{StateFormat, Wrappers, keeps_f32, place};
+use crate::wrapper::AnyWrapper;
+use crate::wrappers::{ParamRounding, StateFormat, Wrappers, keeps_f32, place};
 
 mod on_device;
 mod options;
@@ -100,12 +101,13 @@ impl ActiveGroup {
 /// Tensors of fewer elements keep their state in f32, where no other number is given.
 const MIN_ELEMENTS: u64 = 4096;
 
-/// What a group says of the formats of its state; what it leaves out is the top level's.
+/// What a group says of how its numbers are stored; what it leaves out is the top level's.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct GroupState {
     pub(crate) format: Option<StateFormat>,
     pub(crate) min_elements: Option<u64>,
+    pub(crate) rounding: Option<ParamRounding>,
 }
 
 /// The groups of a list of tensors: the top level first, then as configured.
@@ -130,12 +132,14 @@ impl Groups {
     pub(crate) fn new(list: Vec<ActiveGroup>, others: Option<usize>, wrappers: Wrappers) -> Self {
         let (of, lines, frozen, around) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let is_coded = list.iter().any(|group| group.state.format.as_ref().is_some_and(|format| !format.is_f32()));
-        Self { list, others, of, lines, frozen, wrappers: vec![wrappers.with_chance(is_coded)], around }
+        let rounds = list.iter().any(|group| group.state.rounding.unwrap_or_default() != ParamRounding::Nearest);
+        let wrappers = wrappers.with_default::<StateFormat>(is_coded).with_default::<ParamRounding>(rounds);
+        Self { list, others, of, lines, frozen, wrappers: vec![wrappers], around }
     }
 
     /// The formats of the state of a tensor of this group.
     fn state_of(&self, group: usize, tensor: &TensorSpec) -> StateFormat {
-        let (GroupState { format, min_elements }, top) = (&self.list[group].state, &self.wrappers[0]);
+        let (GroupState { format, min_elements, .. }, top) = (&self.list[group].state, &self.wrappers[0]);
         let least = min_elements.or(top.min_elements).unwrap_or(MIN_ELEMENTS);
         match format.as_ref().or(top.get()) {
             Some(format) if tensor.len_elements() >= least => format.clone(),
@@ -143,10 +147,21 @@ impl Groups {
         }
     }
 
+    /// How the parameters of a group's tensors are rounded where they are of 16 bits.
+    fn rounding_of(&self, group: usize) -> ParamRounding {
+        self.list[group].state.rounding.or(self.wrappers().get().copied()).unwrap_or_default()
+    }
+
+    /// The wrappers around a tensor of this group.
+    fn wrappers_around(&self, group: usize, tensor: &TensorSpec) -> Wrappers {
+        let wrappers = self.wrappers().of_format(tensor.dtype).of_state(self.state_of(group, tensor));
+        wrappers.of_rounding(self.rounding_of(group))
+    }
+
     /// Puts wrappers around the tensors from the first one on that has none.
     fn wrap(&mut self, tensors: &[TensorSpec]) {
         for (i, tensor) in tensors.iter().enumerate().skip(self.around.len()) {
-            let around = self.wrappers[0].of_format(tensor.dtype).of_state(self.state_of(self.of[i], tensor));
+            let around = self.wrappers_around(self.of[i], tensor);
             let place = self.wrappers.iter().position(|known| known.same_formats(&around)).unwrap_or_else(|| {
                 self.wrappers.push(around);
                 self.wrappers.len() - 1
@@ -194,12 +209,13 @@ impl Groups {
                 let (found, expected) = (format!("{:?}", tensor.shape), "rows and columns, for this rule".into());
                 return Err(Error::Shape { what, tensor: name, found, expected });
             }
-            let wrappers = self.wrappers[0].of_format(tensor.dtype);
+            let rounding = self.wrappers_around(group, tensor).rounding();
+            rounding.check_tensor(tensor)?;
             // Walks over lines see the copy in memory.
-            if rule.has_lines() && matches!(rule.weight_decay(), WeightDecay::L2(_)) && wrappers.keeper(rule).is_some()
-            {
+            if rule.has_lines() && matches!(rule.weight_decay(), WeightDecay::L2(_)) && rounding.keeps() {
                 let field = format!("weight_decay of tensor {}", tensor.name);
-                return refuse(field, "l2", "another kind where a master is kept and the rule has rows and columns");
+                let bound = "another kind where a {} is kept and the rule has rows and columns";
+                return refuse(field, "l2", bound.replace("{}", rounding.name()));
             }
             all_of.push(group);
             all_lines.push(rule.lines_of(tensor));
@@ -231,6 +247,11 @@ impl Groups {
     /// # Errors
     /// [`Error::Field`], naming slot, format and rule.
     pub(crate) fn check_formats(&self) -> Result<()> {
+        let draws = |group: usize| self.rounding_of(group) == ParamRounding::Stochastic;
+        if self.wrappers().seed != 0 && self.wrappers().get::<StateFormat>().is_none() && !(0..self.len()).any(draws) {
+            let bound = "left out unless param_rounding is stochastic or state_format is not f32";
+            return refuse("seed", self.wrappers().seed, bound);
+        }
         let top = self.wrappers().get::<StateFormat>().filter(|format| !format.is_f32());
         let of_top = self.list.iter().filter(|group| group.state.format.is_none()).collect();
         let own =
@@ -245,6 +266,25 @@ impl Groups {
                     return refuse("state_format", format.text(), bound).map_err(|error| self.in_group(i, error));
                 }
             }
+            let rounding = self.rounding_of(i);
+            if rounding != ParamRounding::Nearest && self.wrappers().get::<ParamRounding>().is_none() {
+                let bound = "nearest where no tensor of the optimizer was rounded otherwise before";
+                return refuse("param_rounding", rounding.name(), bound).map_err(|error| self.in_group(i, error));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses roundings of which no tensor of their group has use.
+    ///
+    /// # Errors
+    /// [`Error::Field`].
+    pub(crate) fn check_roundings(&self, from: usize, tensors: &[TensorSpec]) -> Result<()> {
+        let own = (from..self.len()).filter(|&i| i == 0 || self.list[i].state.rounding.is_some());
+        for group in own {
+            let is_of = |i: usize| self.of[i] == group || group == 0 && self.list[self.of[i]].state.rounding.is_none();
+            let own: Vec<_> = (0..tensors.len()).filter(|&i| is_of(i)).map(|i| &tensors[i]).collect();
+            self.rounding_of(group).check_tensors(&own).map_err(|error| self.in_group(group, error))?;
         }
         Ok(())
     }
@@ -312,10 +352,12 @@ impl Groups {
         self.around[tensor]
     }
 
-    /// Where a tensor's parameters stand as its rule sees them, among the slots behind the fields of the rule's struct.
-    pub(crate) fn kept_slot(&self, tensor: usize) -> Option<usize> {
+    /// The wrapper that keeps what a tensor's parameters in memory lack, and where its slot stands among those behind
+    /// the fields of the rule's struct.
+    pub(crate) fn keeper(&self, tensor: usize) -> Option<(&dyn AnyWrapper, usize)> {
         let rule = self.rule_of(tensor);
-        self.wrappers_of(tensor).keeper(rule).map(|name| rule.names().state.len() + place(name))
+        let keeper = self.wrappers_of(tensor).keeper(rule)?;
+        Some((keeper, rule.names().state.len() + place(keeper.name())))
     }
 
     /// A group's rule.

@@ -10,6 +10,7 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
+use crate::codecs::DType;
 use crate::error::{Error, Result, refuse};
 use crate::init::quantile::{deviations, shares};
 use crate::read::{Json, Misread};
@@ -29,6 +30,13 @@ pub const FILL: &str =
 
 /// The shader that makes vectors orthonormal: entry points `project`, `normalise` and `place`.
 pub const ORTHOGONAL: &str = include_str!("../shaders/init/orthogonal.wgsl");
+
+/// The shader that rounds values to a format of 16 bits: entry point `pack`.
+pub fn pack(dtype: DType) -> String {
+    let narrowed = format!("fn narrowed(words: vec4<u32>) -> vec4<u32> {{\n    return narrow_{dtype}(words);\n}}\n");
+    let (halves, pack) = (include_str!("../shaders/codecs/halves.wgsl"), include_str!("../shaders/init/pack.wgsl"));
+    [halves, dtype.shader(), &narrowed, pack].join("\n")
+}
 
 /// What a tensor's values start as.
 ///

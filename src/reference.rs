@@ -349,16 +349,17 @@ impl<F: Precision> Reference<F> {
             let (own, slots) = elements.split_at_mut(rule.names().state.len());
             if !skipped {
                 let factors = wrappers.clip().map_or([F::one(); 2], |clip| clip.factors(self.measured[i], all));
-                let wrapped = wrappers.with_decided(&record.wrapped, |number| match number {
+                let around = self.session.groups.wrappers_of(i);
+                let wrapped = around.with_decided(&record.wrapped, |number| match number {
                     Decided::Unscale => F::of(unscale),
                     Decided::Coarse => factors[0],
                     Decided::Fine => factors[1],
                 });
-                let setting = self.session.groups.wrappers_of(i).setting(rule);
-                let coded = self.session.groups.wrappers_of(i).coded(rule).into_iter().zip(steps);
+                let setting = around.setting(rule);
+                let coded = around.coded(rule).into_iter().zip(steps);
                 let coded = coded.map(|((field, section), steps)| Coded { field, section, steps }).collect();
                 let mut hooks = Vec::new();
-                let mut on = wrappers.iter().zip(wrapped).peekable();
+                let mut on = around.iter().zip(wrapped).peekable();
                 for (entry, slot) in wrappers::ALL.iter().zip(slots) {
                     let Some((wrapper, numbers)) = on.next_if(|(wrapper, _)| wrapper.name() == entry.name) else {
                         continue;
@@ -388,10 +389,10 @@ impl<F: Precision> Reference<F> {
             }
         }
         F::kernel(self.session.groups.rule(0)).step_model(of_model, &mut self.model);
-        for (i, (param, values)) in params.iter_mut().zip(values).enumerate() {
+        for (i, (param, mut values)) in params.iter_mut().zip(values).enumerate() {
             let returns = looked && self.session.groups.rule_of(i).needs_look_ahead();
             if grads[i].is_some() && records.of(i).is_some() && (!skipped || returns) {
-                self.keep(i, &values);
+                self.keep(i, &mut values);
                 self.land(i, param, values);
             }
         }
@@ -448,7 +449,7 @@ impl<F: Precision> Reference<F> {
             let mut values = self.whole(i, param, Some(record));
             let rule = self.session.groups.rule_of(i);
             F::kernel(rule).moved(to, &record.hyper, &mut values, &self.elements[i][..rule.names().state.len()]);
-            self.keep(i, &values);
+            self.keep(i, &mut values);
             self.land(i, param, values);
         }
     }
@@ -456,17 +457,19 @@ impl<F: Precision> Reference<F> {
     /// A tensor's parameters as its rule sees them: those in memory, or what the state keeps of them. The first step of
     /// a tensor takes those in memory.
     fn whole(&self, i: usize, param: &ArrayD<F>, record: Option<&Record>) -> Vec<F> {
-        let started = record.is_some_and(|record| record.common.first == 0.0);
-        match self.session.groups.kept_slot(i).filter(|_| started) {
-            Some(slot) => self.elements[i][slot].clone(),
-            None => param.iter().copied().collect(),
+        let mut values = param.iter().copied().collect::<Vec<_>>();
+        if record.is_some_and(|record| record.common.first == 0.0) {
+            if let Some((keeper, slot)) = self.session.groups.keeper(i) {
+                F::hooks(keeper).whole(&mut values, &self.elements[i][slot]);
+            }
         }
+        values
     }
 
-    /// Keeps the parameters as the rule left them.
-    fn keep(&mut self, i: usize, values: &[F]) {
-        if let Some(slot) = self.session.groups.kept_slot(i) {
-            self.elements[i][slot].copy_from_slice(values);
+    /// Keeps the parameters as the rule left them, and leaves what is to stand in memory.
+    fn keep(&mut self, i: usize, values: &mut [F]) {
+        if let Some((keeper, slot)) = self.session.groups.keeper(i) {
+            F::hooks(keeper).keep(values, &mut self.elements[i][slot]);
         }
     }
 
@@ -503,7 +506,7 @@ impl<F: Precision> Reference<F> {
             let mut values = self.whole(i, param, Some(record));
             F::hooks(wrapper).moved(to, &numbers[at], &mut values, &mut self.elements[i][slot]);
             if !Moving::Wrapper(wrapper.name(), to).reads() {
-                self.keep(i, &values);
+                self.keep(i, &mut values);
             }
             self.land(i, param, values);
         }
@@ -586,6 +589,8 @@ impl<F: Precision> Reference<F> {
         target.copy_from_slice(values);
         if let Some((n, field, section)) = self.coded(i, slot) {
             self.steps[i][n] = section.storage.round(section.nonnegative, &mut self.elements[i][field]);
+        } else if let Some((keeper, _)) = self.session.groups.keeper(i).filter(|(_, kept)| *kept == place) {
+            keeper.slot_storage().round(false, &mut self.elements[i][place]);
         }
         self.session.counts.set(i, |clock| clock.take_slot(&found));
         Ok(())

@@ -115,7 +115,7 @@ impl<C: Counts> Session<C> {
     pub(crate) fn check_swap(&self) -> Result<()> {
         self.check_ema()?;
         // The mean would come back rounded.
-        let is_rounded = |&i: &usize| self.tensors[i].dtype != DType::F32 && self.groups.kept_slot(i).is_none();
+        let is_rounded = |&i: &usize| self.tensors[i].dtype != DType::F32 && self.groups.keeper(i).is_none();
         if let Some(tensor) = (0..self.tensors.len()).find(is_rounded).map(|i| &self.tensors[i]) {
             let bound = "f32 to swap in place; ema_into copies the mean out";
             return refuse(format!("format of parameter {}", tensor.name), tensor.dtype, bound);

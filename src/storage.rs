@@ -37,6 +37,9 @@ pub enum Storage {
     Q8,
     /// A code of 4 bits, and a step for each group of 32 elements.
     Q4,
+    /// A whole number from -32768 to 32767, 2 bytes: what rounding took from a parameter, never a mean.
+    #[serde(skip)]
+    I16,
 }
 
 /// What is known of a format.
@@ -53,7 +56,7 @@ struct Format {
 const GROUPS: &str = include_str!("../shaders/storage/groups.wgsl");
 
 /// Every format, in the order of [`Storage`].
-static ALL: [Format; 4] = [
+static ALL: [Format; 5] = [
     Format { storage: Storage::F32, name: "f32", room: Room::quads(4), code_bits: None, shaders: &[] },
     Format {
         storage: Storage::Bf16,
@@ -76,6 +79,13 @@ static ALL: [Format; 4] = [
         code_bits: Some(4),
         shaders: &[GROUPS, include_str!("../shaders/storage/q4.wgsl")],
     },
+    Format {
+        storage: Storage::I16,
+        name: "i16",
+        room: Room::quads(2),
+        code_bits: None,
+        shaders: &[include_str!("../shaders/codecs/halves.wgsl"), include_str!("../shaders/storage/i16.wgsl")],
+    },
 ];
 
 /// The codes of a slot: numbers with signs, or numbers that are never negative, which need no bit for a sign.
@@ -86,11 +96,16 @@ pub struct Codes {
 }
 
 impl Storage {
-    /// Every format there is.
+    /// Every format that a rule's slot may have.
     pub const ALL: [Self; 4] = [Self::F32, Self::Bf16, Self::Q8, Self::Q4];
 
     fn format(self) -> &'static Format {
         &ALL[self as usize]
+    }
+
+    /// Bytes of a number, in a format without groups.
+    pub(crate) fn element_bytes(self) -> u64 {
+        self.format().room.of_quad
     }
 
     /// The name in JSON and errors.
@@ -100,7 +115,8 @@ impl Storage {
 
     /// The format of this name.
     pub fn find(name: &str) -> Option<Self> {
-        ALL.iter().find(|format| format.name == name).map(|format| format.storage)
+        let has_name = |format: &&Format| format.name == name && Self::ALL.contains(&format.storage);
+        ALL.iter().find(has_name).map(|format| format.storage)
     }
 
     /// The texts of the twin.
@@ -120,9 +136,28 @@ impl Storage {
             Some(codes) => codes.round(numbers, Codes::nearest),
             None if self == Self::F32 => vec![],
             None => {
-                numbers.iter_mut().for_each(|number| *number = F::of(DType::Bf16.round(number.f64())));
+                numbers.iter_mut().for_each(|number| *number = F::of(self.decode(self.encode(number.f64())).into()));
                 vec![]
             }
+        }
+    }
+
+    /// The bits of a number rounded to the nearest, in a format without groups.
+    fn encode(self, number: f64) -> u32 {
+        match self {
+            Self::Bf16 => (DType::Bf16.round(number) as f32).to_bits() >> 16,
+            // What is no number becomes 0.
+            Self::I16 => u32::from(number.round_ties_even() as i16 as u16),
+            _ => (number as f32).to_bits(),
+        }
+    }
+
+    /// The number of such bits.
+    fn decode(self, bits: u32) -> f32 {
+        match self {
+            Self::Bf16 => of_bf16(bits & 0xffff),
+            Self::I16 => f32::from(bits as i16),
+            _ => f32::from_bits(bits),
         }
     }
 
@@ -355,8 +390,7 @@ impl Section {
         for (i, &number) in numbers.iter().enumerate() {
             let code = match self.codes() {
                 Some(codes) => codes.nearest(number, steps[i / GROUP]),
-                None if self.storage == Storage::F32 => number.to_bits(),
-                None => (DType::Bf16.round(number.into()) as f32).to_bits() >> 16,
+                None => self.storage.encode(number.into()),
             };
             words[i * bits / 32] |= code << (i * bits % 32);
         }
@@ -370,8 +404,7 @@ impl Section {
             let code = words[i * bits / 32] >> (i * bits % 32);
             match self.codes() {
                 Some(codes) => codes.decode(code & ((1 << bits) - 1), steps[i / GROUP]),
-                None if self.storage == Storage::F32 => f32::from_bits(code),
-                None => of_bf16(code & 0xffff),
+                None => self.storage.decode(code),
             }
         };
         (0..len).map(number).collect()
@@ -436,7 +469,7 @@ impl Layout {
         self.before(self.sections.len()).and(Room::groups(self.grouped().count().div_ceil(2) as u64))
     }
 
-    /// Words of the elements of the array that is bound: four where all is in f32, two with bf16, else one.
+    /// Words of the elements of the array that is bound: four where all is in f32, two with 16 bits, else one.
     pub fn width(&self) -> u64 {
         match (self.is_coded(), self.is_grouped()) {
             (false, _) => 4,

@@ -35,11 +35,11 @@ impl Touch {
         params * formats.param.size_bytes() + u64::from(self.grad) * formats.grad.size_bytes() + 4 * state
     }
 
-    /// What a master in f32 adds: it is read in the place of the parameter, but in a tensor's first step, and written
-    /// beside it.
-    fn kept_bytes(&self, formats: Formats, first: bool) -> u64 {
-        let read = if self.param && !first { 4 - formats.param.size_bytes() } else { 0 };
-        read + 4 * u64::from(self.lands)
+    /// What a slot of so many bytes adds that holds what parameters in memory lack: it is read, but in a tensor's first
+    /// step, beside the parameter or `instead` of it, and written beside it.
+    fn kept_bytes(&self, formats: Formats, first: bool, slot: u64, instead: bool) -> u64 {
+        let read = slot - if instead { formats.param.size_bytes() } else { 0 };
+        u64::from(self.param && !first) * read + u64::from(self.lands) * slot
     }
 }
 
@@ -120,7 +120,10 @@ pub fn step_bytes(rule: &dyn AnyRule, wrappers: &Wrappers, formats: Formats, len
     let touches = measured(wrappers).into_iter().chain(of_rule(rule, wrappers.counts()));
     let accumulated = if accumulates { Touch::ACCUMULATE.bytes(formats) } else { 0 };
     let kept: u64 = match wrappers.keeper(rule) {
-        Some(_) => of_rule(rule, wrappers.counts()).iter().map(|touch| touch.kept_bytes(formats, first)).sum(),
+        Some(keeper) => {
+            let (slot, instead) = (keeper.slot_storage().element_bytes(), !keeper.reads_copies());
+            of_rule(rule, wrappers.counts()).iter().map(|touch| touch.kept_bytes(formats, first, slot, instead)).sum()
+        }
         None => 0,
     };
     let of_element = touches.map(|touch| touch.bytes(of_step)).sum::<u64>()
@@ -132,7 +135,8 @@ pub fn step_bytes(rule: &dyn AnyRule, wrappers: &Wrappers, formats: Formats, len
 
 /// What the formats of the state save of the bytes of a step in which all of it were in f32.
 fn saved_bytes(rule: &dyn AnyRule, wrappers: &Wrappers, len: u64) -> u64 {
-    let layout = wrappers.layout(rule);
+    let mut layout = wrappers.layout(rule);
+    layout.sections.retain(|section| rule.slots().iter().any(|slot| slot.name == section.name));
     if !layout.is_coded() {
         return 0;
     }

@@ -3,7 +3,7 @@
 use std::any::Any;
 
 use crate::codecs::DType;
-use crate::error::{Result, refuse};
+use crate::error::Result;
 use crate::parts::Real;
 use crate::rule::{AnyRule, Extent, Move, Slot, Start};
 use crate::storage::{Layout, Section, Storage};
@@ -158,16 +158,29 @@ impl Wrappers {
 
     /// Whether both are around tensors with the same formats.
     pub(crate) fn same_formats(&self, other: &Self) -> bool {
-        (self.narrow, &self.formats) == (other.narrow, &other.formats)
+        (self.narrow, self.rounding(), &self.formats) == (other.narrow, other.rounding(), &other.formats)
     }
 
-    /// These wrappers with one that draws chance, where any group stores its state otherwise than in f32.
+    /// These wrappers with one of this kind whose options a group may replace, where any group has its own.
     #[must_use]
-    pub(crate) fn with_chance(mut self, is_coded: bool) -> Self {
-        if is_coded && self.get::<StateFormat>().is_none() {
-            let at = self.list.partition_point(|other| place(other.name()) < place(StateFormat::NAME));
-            self.list.insert(at, Box::new(StateFormat::default()));
+    pub(crate) fn with_default<W: Wrapper + Default>(mut self, is_wanted: bool) -> Self {
+        if is_wanted && self.get::<W>().is_none() {
+            let at = self.list.partition_point(|other| place(other.name()) < place(W::NAME));
+            self.list.insert(at, Box::new(W::default()));
         }
+        self
+    }
+
+    /// How parameters of 16 bits are rounded; to the nearest where these are around others.
+    pub(crate) fn rounding(&self) -> ParamRounding {
+        self.get().copied().filter(|_| self.narrow).unwrap_or_default()
+    }
+
+    /// The same around tensors whose parameters are rounded so.
+    #[must_use]
+    pub(crate) fn of_rounding(mut self, rounding: ParamRounding) -> Self {
+        let own = self.list.iter_mut().find(|wrapper| wrapper.name() == ParamRounding::NAME);
+        own.into_iter().for_each(|own| *own = Box::new(rounding));
         self
     }
 
@@ -186,7 +199,11 @@ impl Wrappers {
             storage,
         };
         let own = rule.slots().into_iter().map(|slot| (slot, self.storage_of(rule, &slot)));
-        let all = own.chain(self.slots_in_blocks(rule).into_iter().map(|slot| (slot, Storage::F32)));
+        let setting = self.setting(rule);
+        let in_blocks = self.iter().filter(|wrapper| !wrapper.slot_is_beside());
+        let of_wrappers =
+            in_blocks.filter_map(|wrapper| wrapper.slot(setting).map(|slot| (slot, wrapper.slot_storage())));
+        let all = own.chain(of_wrappers);
         Layout { sections: all.filter(|(slot, _)| slot.extent.of_element() > 0).map(section).collect() }
     }
 
@@ -203,10 +220,10 @@ impl Wrappers {
         coded.filter_map(|section| Some((fields.iter().position(|field| *field == section.name)?, section))).collect()
     }
 
-    /// The wrapper whose slot holds the parameters that the rule sees.
-    pub(crate) fn keeper(&self, rule: &dyn AnyRule) -> Option<&'static str> {
+    /// The wrapper whose slot holds what the parameters in memory lack of those that the rule sees.
+    pub(crate) fn keeper(&self, rule: &dyn AnyRule) -> Option<&dyn AnyWrapper> {
         let setting = self.setting(rule);
-        self.iter().find(|wrapper| wrapper.keeps_params(setting)).map(|wrapper| wrapper.name())
+        self.iter().find(|wrapper| wrapper.keeps_params(setting))
     }
 
     /// Whether nothing is around the rule.
@@ -246,12 +263,6 @@ impl Wrappers {
     pub fn slots(&self, rule: &dyn AnyRule) -> Vec<Slot> {
         let setting = self.setting(rule);
         self.iter().filter_map(|wrapper| wrapper.slot(setting)).collect()
-    }
-
-    /// The slots of wrappers that lie in the rule's blocks.
-    pub fn slots_in_blocks(&self, rule: &dyn AnyRule) -> Vec<Slot> {
-        let setting = self.setting(rule);
-        self.iter().filter(|wrapper| !wrapper.slot_is_beside()).filter_map(|wrapper| wrapper.slot(setting)).collect()
     }
 
     /// The place of a slot among all that wrappers may have, which is its wrapper's place in the registry.
@@ -352,14 +363,6 @@ impl Wrappers {
     /// # Errors
     /// [`Error::Field`](crate::Error::Field), naming field, value and bound.
     pub fn check(&self) -> Result<()> {
-        let has_state_format = self.get::<StateFormat>().is_some();
-        if self.seed != 0 && self.get::<ParamRounding>() != Some(&ParamRounding::Stochastic) && !has_state_format {
-            return refuse(
-                "seed",
-                self.seed,
-                "left out unless param_rounding is stochastic or state_format is not f32",
-            );
-        }
         self.iter().try_for_each(|wrapper| wrapper.check())
     }
 }

@@ -61,7 +61,7 @@ struct Options {
 }
 
 /// How parameters are stored; behind that, how new ones are rounded.
-const PARAM_FORMATS: [&str; 5] = ["f32", "f16", "bf16", "bf16_stochastic", "bf16_master"];
+const PARAM_FORMATS: [&str; 6] = ["f32", "f16", "bf16", "bf16_stochastic", "bf16_master", "bf16_remainder"];
 
 fn formats() -> PossibleValuesParser {
     PossibleValuesParser::new(DType::ALL.map(DType::name))
@@ -96,7 +96,8 @@ fn replay(options: &Options) -> Result<bool> {
     let find = |name: &str| DType::find(name).expect("one of those offered");
     let (param, rounding) = match options.param_format.split_once('_') {
         Some((param, "stochastic")) => (param, ParamRounding::Stochastic),
-        Some((param, _)) => (param, ParamRounding::Master),
+        Some((param, "master")) => (param, ParamRounding::Master),
+        Some((param, _)) => (param, ParamRounding::Remainder),
         None => (&options.param_format[..], ParamRounding::Nearest),
     };
     recording.store_in(find(param), find(&options.grad_format));

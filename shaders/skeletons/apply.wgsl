@@ -39,8 +39,7 @@ fn apply(
                 update(c, w, factor, h, k, p.w, g.w, &s3),
             );
             let landed = wrapped_landed(chunk, w, c.first != 0.0, q, p, updated);
-            wrapped_kept(chunk, q, landed);
-            store_param(chunk, q, p, wrapped_stored(chunk, w, q, landed));
+            store_param(chunk, q, p, wrapped_stored(chunk, w, q, wrapped_kept(chunk, q, landed)));
         }
         store_state(chunk, w, lane, q, s0, s1, s2, s3);
     }
@@ -70,9 +69,7 @@ fn restore(chunk: Chunk, lane: u32) {
     let end = quads(chunk.len);
     for (var q = lane; q < end; q += LANES) {
         let p = load_param(chunk, q);
-        let before = wrapped_skipped(chunk, q, p);
-        wrapped_kept(chunk, q, before);
-        store_param(chunk, q, p, before);
+        store_param(chunk, q, p, wrapped_kept(chunk, q, wrapped_skipped(chunk, q, p)));
     }
 }
 

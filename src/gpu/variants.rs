@@ -39,7 +39,7 @@ pub(super) fn variants(groups: &Groups, lanes: u32, limits: &wgpu::Limits) -> (V
                         && variant.rule.passes() == rule.passes()
                         && names(&*variant.rule) == names(rule)
                         && variant.layout == layout
-                        && variant.wrappers.keeper(rule) == wrappers.keeper(rule)
+                        && variant.wrappers.rounding() == wrappers.rounding()
                 };
                 let place = variants.iter().position(same).unwrap_or_else(|| {
                     let pages = pages(limits, rule, wrappers);

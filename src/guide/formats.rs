@@ -84,7 +84,39 @@
 //! too ([`Optimizer::set_state`](crate::Optimizer::set_state)). An adaptive clip compares gradients with the copy. A
 //! rule with numbers of rows and columns, as Adafactor, is refused with an L2 penalty beside a master.
 //!
-//! Both kinds are the whole model's and leave tensors in f32 alone; without any tensor of 16 bits they are refused.
+//! # A remainder beside bf16
+//!
+//! A bf16 is the upper half of an f32, so the lower half alone makes it whole.
+//! [`ParamRounding::Remainder`](crate::ParamRounding::Remainder), in JSON `"param_rounding": "remainder"`, keeps it as
+//! the slot `remainder`, 2 bytes a parameter: as with a master steps and moves have the numbers of a training in f32,
+//! bit by bit, and AdamW moves 26 bytes a parameter in place of 28.
+//!
+//! ```
+//! use ndarray::arr1;
+//! use wgpu_optim::{Config, DType, ParamRounding, Reference, Sgd, TensorSpec};
+//!
+//! let tensors = [TensorSpec::f32("w", [1]).with_dtype(DType::Bf16), TensorSpec::f32("f", [1])];
+//! let config = Config::from(Sgd { lr: 1.0, ..Sgd::default() }).wrap(ParamRounding::Remainder);
+//! let mut sgd = Reference::<f32>::new(&config, &tensors)?;
+//! let mut params = [0, 1].map(|_| arr1(&[1.0]).into_dyn());
+//! for _ in 0..10 {
+//!     sgd.step(&mut params, &[0, 1].map(|_| Some(arr1(&[-0.0005]).into_dyn())))?;
+//! }
+//! let remainder = sgd.state("w", "remainder")?[[0]];
+//! assert_eq!(ParamRounding::whole(params[0][[0]], remainder), params[1][[0]]);
+//! # Ok::<(), wgpu_optim::Error>(())
+//! ```
+//!
+//! The number in the slot is how many units of the f32's last place are missing, from -32768 to 32767. Halfway between
+//! two numbers of bf16 the parameter goes away from zero, since this range has -32768 alone.
+//! [`ParamRounding::split`](crate::ParamRounding::split) gives the two numbers of an f32, such as those of a training
+//! to go on with: write one and set the other. Parameters in f16 are refused.
+//!
+//! # Kinds by group
+//!
+//! A group may have a kind of its own, as `{"tensors": ["embed"], "param_rounding": "stochastic"}`; the others have the
+//! top level's. Every kind leaves tensors in f32 alone, and is refused where all tensors of its groups are in f32. A
+//! group that is [added](super::groups) to an optimizer without any kind but `nearest` rounds to the nearest, too.
 //!
 //! # State
 //!
@@ -167,7 +199,11 @@
 //! where a parameter has an odd number of elements, no other tensor may have the other half of its last word: this is
 //! refused, naming both. Bits of the caller's own in that half stay.
 //!
-//! Tensors of one pair of formats share their dispatches; each other pair takes one more.
+//! Tensors of one pair of formats share their dispatches; each other pair takes one more, since a shader reads vectors
+//! of four elements, whose type hangs on the format. Single words would serve all formats, at a cost to those in f32.
 //!
-//! [`Gpu::init`](crate::Gpu::init) fills tensors in f32. For others write what [`Init::fill`](crate::Init::fill)
-//! returns. A [`Checkpoint`](crate::Checkpoint) holds parameters as f32, which has every number of the other formats.
+//! [`Memory::of`](crate::Memory::of) says without a device what an optimizer will hold, and the example `memory` prints
+//! it of three models, for each way to store them.
+//!
+//! [`Gpu::init`](crate::Gpu::init) rounds the values that it has in f32 to the nearest. A
+//! [`Checkpoint`](crate::Checkpoint) holds parameters as f32, which has every number of the other formats.

@@ -104,9 +104,10 @@ const HOOKS: [Hook; 16] = {
         Hook {
             name: "kept",
             skeletons: &[Apply, Moves],
-            head: "fn wrapped_kept(chunk: Chunk, q: u32, p: vec4<f32>) {",
-            call: "    NAME_kept(chunk, q, p);",
-            tail: "}",
+            head: "// Keeps the parameters as the rule sees them, and returns what is to stand in memory.\n\
+                   fn wrapped_kept(chunk: Chunk, q: u32, p: vec4<f32>) -> vec4<f32> {\n    var copy = p;",
+            call: "    copy = NAME_kept(chunk, q, copy);",
+            tail: "    return copy;\n}",
         },
         Hook {
             name: "stored",

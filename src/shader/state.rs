@@ -74,7 +74,7 @@ fn words_of(layout: &Layout, slot: usize) -> Vec<String> {
     };
     let count = match layout.sections[slot].storage {
         Storage::F32 => 4 / width,
-        Storage::Bf16 => 2 / width,
+        Storage::Bf16 | Storage::I16 => 2 / width,
         Storage::Q8 => 1,
         Storage::Q4 => return vec![format!("states[{first} + inside / 2u]")],
     };
@@ -92,7 +92,7 @@ fn loaded(layout: &Layout, slot: usize) -> String {
     let of_codes =
         |codes: Codes, unpacked: String| format!("decode_codes({unpacked}, {}u, {}_step)", codes.most(), section.name);
     match (section.storage, section.codes()) {
-        (Storage::Bf16, _) => format!("decode_bf16(halves_of({}))", joined(2)),
+        (Storage::Bf16 | Storage::I16, _) => format!("decode_{}(halves_of({}))", section.storage, joined(2)),
         (Storage::Q8, Some(codes)) => of_codes(codes, format!("unpack_q8({})", words[0])),
         (Storage::Q4, Some(codes)) => of_codes(codes, format!("unpack_q4({} >> (16u * (inside % 2u)))", words[0])),
         _ => format!("decode_f32({})", joined(4)),
@@ -110,11 +110,19 @@ fn stored(layout: &Layout, slot: usize, words: &str) -> String {
     let places = words_of(layout, slot);
     let parts: &[&str] = match (layout.sections[slot].storage, places.len()) {
         (_, 1) => &[""],
-        (Storage::Bf16, _) => &[".x", ".y"],
+        (Storage::Bf16 | Storage::I16, _) => &[".x", ".y"],
         (_, 2) => &[".xy", ".zw"],
         _ => &[".x", ".y", ".z", ".w"],
     };
     places.iter().zip(parts).map(|(place, part)| format!("    {place} = {words}{part};\n")).collect()
+}
+
+/// An expression of the words of four numbers that need no rounding.
+fn encoded(storage: Storage, numbers: &str) -> String {
+    match storage {
+        Storage::I16 => format!("words_of_halves(encode_i16({numbers}))"),
+        _ => format!("encode_f32({numbers})"),
+    }
 }
 
 const AT: &str = "    let at = state_place(chunk, q);\n";
@@ -233,7 +241,7 @@ fn store_state(layout: &Layout, names: &[&str]) -> String {
     let four = |name: &str| format!("vec4<f32>({})", LANES.map(|s| format!("{s}.{name}")).join(", "));
     let grouped: Vec<usize> = layout.grouped().collect();
     let coded: Vec<usize> =
-        (0..layout.sections.len()).filter(|&slot| layout.sections[slot].storage != Storage::F32).collect();
+        slots().map(|(_, slot)| slot).filter(|&slot| layout.sections[slot].storage != Storage::F32).collect();
     let place = |slot: usize| grouped.iter().position(|&other| other == slot);
     let mut text = String::new();
     const RETURN: &str = "    if (q >= quads(chunk.len)) {\n        return;\n    }\n";
@@ -285,8 +293,8 @@ fn store_state(layout: &Layout, names: &[&str]) -> String {
     halves = 0;
     for (name, slot) in slots() {
         match layout.sections[slot].storage {
-            Storage::F32 => {
-                line(&mut text, format_args!("    let {name}_words = encode_f32({});", four(name)));
+            storage @ (Storage::F32 | Storage::I16) => {
+                line(&mut text, format_args!("    let {name}_words = {};", encoded(storage, &four(name))));
                 text.push_str(&stored(layout, slot, &format!("{name}_words")));
             }
             Storage::Bf16 => {
@@ -335,7 +343,7 @@ pub(super) fn wrapper_slots(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: S
     text
 }
 
-/// Adds the functions that load and store a slot in f32. A history has one number for each pair.
+/// Adds the functions that load and store a slot whose numbers are not rounded. A history has one number for each pair.
 pub(super) fn slot_glue(layout: &Layout, name: &str, of_pairs: bool) -> String {
     let slot = layout.find(name).expect("a slot in the blocks");
     let (load, store, pair) = match of_pairs {
@@ -346,10 +354,11 @@ pub(super) fn slot_glue(layout: &Layout, name: &str, of_pairs: bool) -> String {
         false => (loaded(layout, slot), stored(layout, slot, "words"), ""),
     };
     let inside = if layout.is_coded() { INSIDE } else { "" };
+    let words = encoded(layout.sections[slot].storage, "numbers");
     format!(
         "fn load_{name}(chunk: Chunk, q: u32{pair}) -> vec4<f32> {{\n{AT}{inside}    return {load};\n}}
 
-fn store_{name}(chunk: Chunk, q: u32{pair}, numbers: vec4<f32>) {{\n{AT}{inside}    let words = encode_f32(numbers);
+fn store_{name}(chunk: Chunk, q: u32{pair}, numbers: vec4<f32>) {{\n{AT}{inside}    let words = {words};
 {store}}}
 
 "

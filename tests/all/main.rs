@@ -50,6 +50,8 @@ mod layer;
 #[cfg(feature = "gpu")]
 mod lbfgs;
 #[cfg(feature = "gpu")]
+mod memory;
+#[cfg(feature = "gpu")]
 mod mixed;
 #[cfg(feature = "gpu")]
 mod on_device;

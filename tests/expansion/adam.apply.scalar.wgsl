@@ -391,7 +391,10 @@ fn load_whole(chunk: Chunk, first: bool, q: u32) -> vec4<f32> {
     return load_param(chunk, q);
 }
 
-fn wrapped_kept(chunk: Chunk, q: u32, p: vec4<f32>) {
+// Keeps the parameters as the rule sees them, and returns what is to stand in memory.
+fn wrapped_kept(chunk: Chunk, q: u32, p: vec4<f32>) -> vec4<f32> {
+    var copy = p;
+    return copy;
 }
 
 fn wrapped_stored(chunk: Chunk, w: Wrapped, q: u32, landed: vec4<f32>) -> vec4<f32> {
@@ -531,8 +534,7 @@ fn apply(
                 update(c, w, factor, h, k, p.w, g.w, &s3),
             );
             let landed = wrapped_landed(chunk, w, c.first != 0.0, q, p, updated);
-            wrapped_kept(chunk, q, landed);
-            store_param(chunk, q, p, wrapped_stored(chunk, w, q, landed));
+            store_param(chunk, q, p, wrapped_stored(chunk, w, q, wrapped_kept(chunk, q, landed)));
         }
         store_state(chunk, w, lane, q, s0, s1, s2, s3);
     }
@@ -562,9 +564,7 @@ fn restore(chunk: Chunk, lane: u32) {
     let end = quads(chunk.len);
     for (var q = lane; q < end; q += LANES) {
         let p = load_param(chunk, q);
-        let before = wrapped_skipped(chunk, q, p);
-        wrapped_kept(chunk, q, before);
-        store_param(chunk, q, p, before);
+        store_param(chunk, q, p, wrapped_kept(chunk, q, wrapped_skipped(chunk, q, p)));
     }
 }
 

@@ -345,7 +345,10 @@ fn load_whole(chunk: Chunk, first: bool, q: u32) -> vec4<f32> {
     return load_param(chunk, q);
 }
 
-fn wrapped_kept(chunk: Chunk, q: u32, p: vec4<f32>) {
+// Keeps the parameters as the rule sees them, and returns what is to stand in memory.
+fn wrapped_kept(chunk: Chunk, q: u32, p: vec4<f32>) -> vec4<f32> {
+    var copy = p;
+    return copy;
 }
 
 fn wrapped_looked_ahead(chunk: Chunk, q: u32, before: vec4<f32>) {
@@ -433,7 +436,7 @@ fn move_all(
             );
         }
         if (!READS) {
-            wrapped_kept(chunk, q, stands);
+            stands = wrapped_kept(chunk, q, stands);
         }
         store_param(chunk, q, p, stands);
     }
