@@ -33,6 +33,7 @@ mod plan;
 mod product;
 #[cfg(all(feature = "gpu", feature = "proof"))]
 pub mod proof;
+pub mod read;
 #[cfg(feature = "reference")]
 mod reference;
 mod report;
@@ -41,6 +42,7 @@ pub mod rules;
 mod schedule;
 mod session;
 pub mod shader;
+mod storage;
 mod tensor;
 mod traffic;
 mod words;
@@ -68,7 +70,9 @@ pub use report::{Fault, LossScaleState, StepReport};
 pub use rule::WeightDecay;
 pub use rules::*;
 pub use schedule::{Closure, DecayShape, Mode, Plateau, PlateauState, Schedule, Scheduler, Stage, ThresholdMode};
+pub use storage::Storage;
 pub use tensor::TensorSpec;
 #[cfg(feature = "gpu")]
 pub use wgpu;
-pub use wrappers::{Accumulate, AdaptiveClip, Clip, Ema, Lookahead, LossScale, ParamRounding, SkipNonfinite, Wrappers};
+pub use wrappers::{Accumulate, AdaptiveClip, Clip, Ema, Lookahead, LossScale, ParamRounding, SkipNonfinite};
+pub use wrappers::{StateFormat, Wrappers};

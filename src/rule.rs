@@ -21,7 +21,7 @@ mod object;
 pub use entry::{Named, RuleEntry};
 #[cfg(feature = "reference")]
 pub(crate) use kernel::Precision;
-pub(crate) use kernel::{Around, Common, Kernels, Step};
+pub(crate) use kernel::{Around, Coded, Common, Kernels, Step};
 pub use object::{AnyRule, Names};
 
 /// A struct of numbers that a shader knows by the same field names in the same order.

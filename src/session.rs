@@ -131,7 +131,7 @@ impl<C: Counts> Session<C> {
     pub(crate) fn check_swap(&self) -> Result<()> {
         self.check_ema()?;
         // The mean would come back rounded.
-        let is_rounded = |&i: &usize| self.tensors[i].dtype != DType::F32 && self.groups.kept_slot(i).is_none();
+        let is_rounded = |&i: &usize| self.tensors[i].dtype != DType::F32 && self.groups.keeper(i).is_none();
         if let Some(tensor) = (0..self.tensors.len()).find(is_rounded).map(|i| &self.tensors[i]) {
             let bound = "f32 to swap in place; ema_into copies the mean out";
             return refuse(format!("format of parameter {}", tensor.name), tensor.dtype, bound);
@@ -488,6 +488,14 @@ macro_rules! session_methods {
         /// its step.
         pub fn set_averaged(&mut self, tensor: &str, averaged: u64) -> crate::error::Result<()> {
             self.session.set_averaged(tensor, averaged)
+        }
+
+        /// A tensor's rule, with the options of this moment.
+        ///
+        /// # Errors
+        /// [`Error::UnknownTensor`](crate::Error).
+        pub fn rule(&self, tensor: &str) -> crate::error::Result<&(dyn crate::rule::AnyRule + 'static)> {
+            Ok(self.session.groups.rule_of(self.session.find(tensor)?))
         }
 
         /// The names of a tensor's state slots.

@@ -38,7 +38,7 @@ fn move_all(
             );
         }
         if (!READS) {
-            wrapped_kept(chunk, q, stands);
+            stands = wrapped_kept(chunk, q, stands);
         }
         store_param(chunk, q, p, stands);
     }

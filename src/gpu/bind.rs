@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::init::short_stream;
 use crate::plan::{Item, Piece, Plan, Span, Window, place, plan};
 use crate::shader::{Pages, Skeleton, Walk, model_numbers};
+use crate::storage::Room;
 use crate::tensor::{Access, Formats, TensorSpec};
 use crate::words::row;
 use crate::wrappers::Moving;
@@ -434,7 +435,7 @@ impl Engine {
                     Some(_) => tensors[i].formats(),
                     None => Formats { param: tensors[i].dtype, ..Formats::default() },
                 },
-                slots: if accumulates { 0 } else { variant.slots },
+                room: if accumulates { Room::default() } else { variant.layout.room() },
                 state: if accumulates { vec![] } else { self.state_places[i].clone() },
                 lines: self.lines[i].filter(|_| steps).map(|lines| (self.line_places[i], lines)),
                 partial_words: if steps { partial_words(&*variant.rule, &self.wrappers) } else { 0 },

@@ -51,6 +51,7 @@ mod layer;
 mod lbfgs;
 #[cfg(feature = "gpu")]
 mod line_search;
+mod memory;
 #[cfg(feature = "gpu")]
 mod mixed;
 #[cfg(feature = "gpu")]
@@ -80,4 +81,6 @@ mod sensitivity;
 mod skips;
 #[cfg(feature = "gpu")]
 mod soak;
+#[cfg(feature = "gpu")]
+mod state_formats;
 mod tidy;

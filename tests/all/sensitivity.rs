@@ -474,6 +474,7 @@ fn a_dropped_statement_around_rules_is_noticed() {
         include_str!("../../shaders/skeletons/counts.wgsl"),
         include_str!("../../shaders/skeletons/finish_counts.wgsl"),
         include_str!("../../shaders/wrappers/param_rounding_master.wgsl"),
+        include_str!("../../shaders/wrappers/param_rounding_remainder.wgsl"),
     ];
     break_skeletons("what is around rules", &pieces, true);
 }

@@ -7,7 +7,20 @@ use std::path::Path;
 
 /// Modules from the ground up. A module uses those of lower floors, and of its own only [`NEIGHBOURS`].
 const FLOORS: [&[&str]; 12] = [
-    &["error", "codecs", "tensor", "words", "parts", "lines", "product", "history", "line_search", "decay"],
+    &[
+        "error",
+        "codecs",
+        "tensor",
+        "words",
+        "parts",
+        "lines",
+        "product",
+        "history",
+        "line_search",
+        "decay",
+        "storage",
+        "read",
+    ],
     &["rule", "rule/*", "wrapper", "options", "schedule", "schedule/*", "init", "init/*"],
     &["control"],
     &["wrappers", "wrappers/*"],
@@ -31,6 +44,7 @@ const NEIGHBOURS: &[(&str, &str, &[&str])] = &[
     ("wrappers", "wrappers/*", &[]),
     ("tensor", "error", &[]),
     ("tensor", "codecs", &["DType"]),
+    ("read", "error", &["Error"]),
     ("words", "tensor", &["ALIGNMENT", "BLOCK"]),
     ("parts", "tensor", &["BLOCK"]),
     ("lines", "tensor", &["TensorSpec"]),
@@ -40,6 +54,8 @@ const NEIGHBOURS: &[(&str, &str, &[&str])] = &[
     ("product", "tensor", &["TensorSpec"]),
     ("history", "parts", &["Combine", "Real", "min"]),
     ("line_search", "error", &[]),
+    ("storage", "codecs", &["DType"]),
+    ("storage", "parts", &["Real"]),
     ("plan", "plan/*", &[]),
     ("plan/*", "plan", &[]),
     ("plan/*", "plan/*", &[]),

@@ -479,9 +479,6 @@ fn load_common(record: u32) -> Common {
 
 fn load_hyper(record: u32) -> Hyper {
     return Hyper(
-        bitcast<f32>(control[record + 14u]),
-        bitcast<f32>(control[record + 15u]),
-        bitcast<f32>(control[record + 16u]),
         bitcast<f32>(control[record + 17u]),
         bitcast<f32>(control[record + 18u]),
         bitcast<f32>(control[record + 19u]),
@@ -489,6 +486,9 @@ fn load_hyper(record: u32) -> Hyper {
         bitcast<f32>(control[record + 21u]),
         bitcast<f32>(control[record + 22u]),
         bitcast<f32>(control[record + 23u]),
+        bitcast<f32>(control[record + 24u]),
+        bitcast<f32>(control[record + 25u]),
+        bitcast<f32>(control[record + 26u]),
     );
 }
 
@@ -559,9 +559,6 @@ fn load_state(chunk: Chunk, c: Common, q: u32, p: vec4<f32>, s0: ptr<function, S
     (*s1).v = v.y;
     (*s2).v = v.z;
     (*s3).v = v.w;
-}
-
-fn store_state(chunk: Chunk, q: u32, s0: State, s1: State, s2: State, s3: State) {
 }
 
 fn load_grad(chunk: Chunk, q: u32) -> vec4<f32> {

@@ -352,9 +352,6 @@ fn load_common(record: u32) -> Common {
 
 fn load_hyper(record: u32) -> Hyper {
     return Hyper(
-        bitcast<f32>(control[record + 14u]),
-        bitcast<f32>(control[record + 15u]),
-        bitcast<f32>(control[record + 16u]),
         bitcast<f32>(control[record + 17u]),
         bitcast<f32>(control[record + 18u]),
         bitcast<f32>(control[record + 19u]),
@@ -362,6 +359,9 @@ fn load_hyper(record: u32) -> Hyper {
         bitcast<f32>(control[record + 21u]),
         bitcast<f32>(control[record + 22u]),
         bitcast<f32>(control[record + 23u]),
+        bitcast<f32>(control[record + 24u]),
+        bitcast<f32>(control[record + 25u]),
+        bitcast<f32>(control[record + 26u]),
     );
 }
 

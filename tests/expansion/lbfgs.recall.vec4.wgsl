@@ -351,7 +351,8 @@ fn load_g_prev(chunk: Chunk, q: u32) -> vec4<f32> {
 
 fn store_g_prev(chunk: Chunk, q: u32, numbers: vec4<f32>) {
     let at = state_place(chunk, q);
-    states[at.first + 0u * at.span] = encode_f32(numbers);
+    let words = encode_f32(numbers);
+    states[at.first + 0u * at.span] = words;
 }
 
 fn load_d(chunk: Chunk, q: u32) -> vec4<f32> {
@@ -361,7 +362,8 @@ fn load_d(chunk: Chunk, q: u32) -> vec4<f32> {
 
 fn store_d(chunk: Chunk, q: u32, numbers: vec4<f32>) {
     let at = state_place(chunk, q);
-    states[at.first + 1u * at.span] = encode_f32(numbers);
+    let words = encode_f32(numbers);
+    states[at.first + 1u * at.span] = words;
 }
 
 fn load_s(chunk: Chunk, q: u32, pair: u32) -> vec4<f32> {
@@ -371,7 +373,8 @@ fn load_s(chunk: Chunk, q: u32, pair: u32) -> vec4<f32> {
 
 fn store_s(chunk: Chunk, q: u32, pair: u32, numbers: vec4<f32>) {
     let at = state_place(chunk, q);
-    states[at.first + (2u + pair) * at.span] = encode_f32(numbers);
+    let words = encode_f32(numbers);
+    states[at.first + (2u + pair) * at.span] = words;
 }
 
 fn load_y(chunk: Chunk, q: u32, pair: u32) -> vec4<f32> {
@@ -381,7 +384,8 @@ fn load_y(chunk: Chunk, q: u32, pair: u32) -> vec4<f32> {
 
 fn store_y(chunk: Chunk, q: u32, pair: u32, numbers: vec4<f32>) {
     let at = state_place(chunk, q);
-    states[at.first + (102u + pair) * at.span] = encode_f32(numbers);
+    let words = encode_f32(numbers);
+    states[at.first + (102u + pair) * at.span] = words;
 }
 
 fn load_tensor(tensor: u32) -> Tensor {

@@ -347,7 +347,10 @@ fn load_whole(chunk: Chunk, first: bool, q: u32) -> vec4<f32> {
     return load_param(chunk, q);
 }
 
-fn wrapped_kept(chunk: Chunk, q: u32, p: vec4<f32>) {
+// Keeps the parameters as the rule sees them, and returns what is to stand in memory.
+fn wrapped_kept(chunk: Chunk, q: u32, p: vec4<f32>) -> vec4<f32> {
+    var copy = p;
+    return copy;
 }
 
 fn wrapped_looked_ahead(chunk: Chunk, q: u32, before: vec4<f32>) {
@@ -381,11 +384,6 @@ fn load_state(chunk: Chunk, c: Common, q: u32, p: vec4<f32>, s0: ptr<function, S
     (*s1).v = v.y;
     (*s2).v = v.z;
     (*s3).v = v.w;
-}
-
-fn store_state(chunk: Chunk, q: u32, s0: State, s1: State, s2: State, s3: State) {
-    let at = state_place(chunk, q);
-    states[at.first + 0u * at.span] = encode_f32(vec4<f32>(s0.v, s1.v, s2.v, s3.v));
 }
 
 fn load_grad(chunk: Chunk, q: u32) -> vec4<f32> {
@@ -440,7 +438,7 @@ fn move_all(
             );
         }
         if (!READS) {
-            wrapped_kept(chunk, q, stands);
+            stands = wrapped_kept(chunk, q, stands);
         }
         store_param(chunk, q, p, stands);
     }
