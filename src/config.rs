@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Result, refuse};
 use crate::groups::{ActiveGroup, GroupState, Groups, in_group};
+use crate::read::{Misread, read};
 use crate::rule::{AnyRule, Rule};
 use crate::rules;
 use crate::schedule::{Schedule, Scheduler};
@@ -490,18 +491,13 @@ fn wrong(path: impl Into<String>, message: impl ToString) -> Error {
 /// Takes a field out of the map, with its path in the error.
 fn take<T: for<'de> Deserialize<'de>>(fields: &mut Map<String, Value>, name: &str) -> Result<Option<T>> {
     let Some(value) = fields.shift_remove(name) else { return Ok(None) };
-    serde_path_to_error::deserialize(value).map(Some).map_err(|error| wrong_at(name, error))
+    read(&value).map(Some).map_err(|error| wrong_at(name, error))
 }
 
 /// The error of a field's value, with the whole path.
-fn wrong_at(name: &str, error: serde_path_to_error::Error<serde_json::Error>) -> Error {
-    let inner = error.path().to_string();
-    let path = match inner.as_str() {
-        "." => name.to_string(),
-        path if path.starts_with('[') => format!("{name}{path}"),
-        path => format!("{name}.{path}"),
-    };
-    wrong(path, error.inner())
+fn wrong_at(name: &str, error: Misread) -> Error {
+    let Misread { path, message } = error.inside(name.into());
+    wrong(path, message)
 }
 
 impl Serialize for Config {

@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 use crate::codecs::DType;
 use crate::error::{Error, Result, refuse};
 use crate::init::quantile::{deviations, shares};
+use crate::read::{Json, Misread};
 use crate::tensor::TensorSpec;
 
 mod quantile;
@@ -223,9 +224,7 @@ impl Init {
             Value::String(name) if name != "zeros" => Map::from_iter([(name, Map::new().into())]).into(),
             value => value,
         };
-        let mut track = serde_path_to_error::Track::new();
-        Self::deserialize(serde_path_to_error::Deserializer::new(value, &mut track))
-            .map_err(|error| Error::Config { path: track.path().to_string(), message: error.to_string() })
+        Self::deserialize(Json(&value)).map_err(Misread::into_error)
     }
 
     /// The tensor's values, computed on the CPU.

@@ -32,6 +32,7 @@ mod plan;
 mod product;
 #[cfg(all(feature = "gpu", feature = "proof"))]
 pub mod proof;
+pub mod read;
 #[cfg(feature = "reference")]
 mod reference;
 mod report;

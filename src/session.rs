@@ -474,6 +474,14 @@ macro_rules! session_methods {
             self.session.set_averaged(tensor, averaged)
         }
 
+        /// A tensor's rule, with the options of this moment.
+        ///
+        /// # Errors
+        /// [`Error::UnknownTensor`](crate::Error).
+        pub fn rule(&self, tensor: &str) -> crate::error::Result<&(dyn crate::rule::AnyRule + 'static)> {
+            Ok(self.session.groups.rule_of(self.session.find(tensor)?))
+        }
+
         /// The names of a tensor's state slots.
         ///
         /// # Errors

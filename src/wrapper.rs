@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::error::Result;
 use crate::parts::Real;
+use crate::read::{Misread, read};
 #[cfg(feature = "proof")]
 use crate::rule::Reject;
 use crate::rule::{AnyRule, Numbers, Slot};
@@ -439,7 +440,7 @@ impl<W: Wrapper> AnyWrapper for W {
 }
 
 /// A wrapper that was read from JSON, or what is wrong with the JSON.
-pub type Read = std::result::Result<Box<dyn AnyWrapper>, serde_path_to_error::Error<serde_json::Error>>;
+pub type Read = std::result::Result<Box<dyn AnyWrapper>, Misread>;
 
 /// Wrappers with a name each.
 pub type Named = Vec<(&'static str, Box<dyn AnyWrapper>)>;
@@ -476,7 +477,7 @@ impl WrapperEntry {
             shader: W::SHADER,
             moves: W::MOVES,
             read: |value| {
-                let wrapper: W = serde_path_to_error::deserialize(value)?;
+                let wrapper: W = read(&value)?;
                 Ok(Box::new(wrapper) as Box<dyn AnyWrapper>)
             },
             off: || W::off().map(|off| AnyWrapper::to_json(&off)),

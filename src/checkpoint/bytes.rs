@@ -224,7 +224,7 @@ pub(super) fn read(
     }
     // By way of a value, as options are read, so that a small build holds one reader of each.
     let head: Value = serde_json::from_str(head).map_err(|error| wrong("training", error))?;
-    let head: Head = serde_path_to_error::deserialize(head).map_err(|error| wrong("training", error))?;
+    let head: Head = crate::read::read(&head).map_err(|error| wrong("training", error))?;
     if head.version != version {
         return Err(wrong("version", format!("is {}, expected {version}, that of the format", head.version)));
     }

@@ -8,6 +8,7 @@ use crate::decay::WeightDecay;
 use crate::error::{Error, Result, at_least_zero, refuse};
 use crate::history;
 use crate::lines::Lines;
+use crate::read::{Misread, read};
 use crate::tensor::TensorSpec;
 use crate::words::{INNER_WORDS, SUM_WORDS};
 
@@ -166,7 +167,7 @@ impl<R: Rule> AnyRule for R {
         }
     }
     fn with(&self, fields: &serde_json::Map<String, serde_json::Value>) -> Result<Box<dyn AnyRule>> {
-        let rule: R = serde_path_to_error::deserialize(merged(AnyRule::to_json(self), fields)?).map_err(misread)?;
+        let rule: R = read(&merged(AnyRule::to_json(self), fields)?).map_err(Misread::into_error)?;
         AnyRule::check(&rule)?;
         Ok(Box::new(rule))
     }
@@ -188,10 +189,6 @@ fn merged(
     }
     all.extend(fields.iter().map(|(name, value)| (name.clone(), value.clone())));
     Ok(serde_json::Value::Object(all))
-}
-
-fn misread(error: serde_path_to_error::Error<serde_json::Error>) -> Error {
-    Error::Config { path: error.path().to_string(), message: error.inner().to_string() }
 }
 
 impl dyn AnyRule {

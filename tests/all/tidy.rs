@@ -7,7 +7,7 @@ use std::path::Path;
 
 /// Modules from the ground up. A module uses those of lower floors, and of its own only [`NEIGHBOURS`].
 const FLOORS: [&[&str]; 12] = [
-    &["error", "codecs", "tensor", "words", "parts", "lines", "product", "history", "decay", "storage"],
+    &["error", "codecs", "tensor", "words", "parts", "lines", "product", "history", "decay", "read", "storage"],
     &["rule", "rule/*", "wrapper", "options", "schedule", "schedule/*", "init", "init/*"],
     &["control"],
     &["wrappers", "wrappers/*"],
@@ -31,6 +31,7 @@ const NEIGHBOURS: &[(&str, &str, &[&str])] = &[
     ("wrappers", "wrappers/*", &[]),
     ("tensor", "error", &[]),
     ("tensor", "codecs", &["DType"]),
+    ("read", "error", &["Error"]),
     ("words", "tensor", &["ALIGNMENT", "BLOCK"]),
     ("parts", "tensor", &["BLOCK"]),
     ("lines", "tensor", &["TensorSpec"]),
