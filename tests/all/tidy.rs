@@ -7,7 +7,7 @@ use std::path::Path;
 
 /// Modules from the ground up. A module uses those of lower floors, and of its own only [`NEIGHBOURS`].
 const FLOORS: [&[&str]; 12] = [
-    &["error", "codecs", "tensor", "words", "parts", "lines", "product", "history", "decay", "read", "storage"],
+    &["error", "codecs", "tensor", "words", "parts", "lines", "product", "history", "decay", "storage", "read"],
     &["rule", "rule/*", "wrapper", "options", "schedule", "schedule/*", "init", "init/*"],
     &["control"],
     &["wrappers", "wrappers/*"],
