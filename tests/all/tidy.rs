@@ -44,7 +44,7 @@ const NEIGHBOURS: &[(&str, &str, &[&str])] = &[
     ("wrappers", "wrappers/*", &[]),
     ("tensor", "error", &[]),
     ("tensor", "codecs", &["DType"]),
-    ("read", "error", &["Error"]),
+    ("read", "error", &[]),
     ("words", "tensor", &["ALIGNMENT", "BLOCK"]),
     ("parts", "tensor", &["BLOCK"]),
     ("lines", "tensor", &["TensorSpec"]),
