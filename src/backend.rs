@@ -76,7 +76,7 @@ pub use crate::clock::{Clock, Clocks};
 pub use crate::groups::{Groups, Record, Records};
 #[cfg(feature = "reference")]
 pub use crate::rule::kernel::Precision;
-pub use crate::rule::kernel::{Around, Common, Kernel, Step};
+pub use crate::rule::kernel::{Around, Coded, Common, Kernel, Step};
 pub use crate::tensor::{ALIGNMENT, Access, BLOCK, Formats, Pages, Stored};
 
 /// Tensors as matrices: how their rows and columns are summed, in the order of the GPU.
@@ -92,6 +92,11 @@ pub mod product {
 /// Plans: which dispatches a step needs, over which buffers.
 pub mod plan {
     pub use crate::plan::*;
+}
+
+/// The formats of state, and where a block of state holds which numbers.
+pub mod storage {
+    pub use crate::storage::*;
 }
 
 /// The one model of bytes: what the walks of a step read and write of each element.

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::fmt::Debug;
 
-use super::{Carried, Extent, Kernels, Move, Numbers, Pass, Product, Rule, Slot, Sums};
+use super::{Carried, Extent, Kernels, Move, Numbers, Pass, Product, Rule, Slot, Stopping, Sums};
 use crate::decay::WeightDecay;
 use crate::error::{Error, Result, at_least_zero, refuse};
 use crate::history;
@@ -53,6 +53,8 @@ pub trait AnyRule: Any + Kernels + Debug + Send + Sync {
     fn for_matrices(&self) -> Option<Box<dyn AnyRule>>;
     /// [`Rule::moves`].
     fn moves(&self) -> &'static [Move];
+    /// [`Rule::line_search`].
+    fn line_search(&self) -> Option<Stopping>;
     /// [`Rule::hyper`] appended to `numbers`.
     fn hyper(&self, t: u64, carried: &mut Carried, numbers: &mut Vec<f64>);
     /// [`Rule::carried`].
@@ -151,6 +153,9 @@ impl<R: Rule> AnyRule for R {
     }
     fn moves(&self) -> &'static [Move] {
         Rule::moves(self)
+    }
+    fn line_search(&self) -> Option<Stopping> {
+        Rule::line_search(self)
     }
     fn hyper(&self, t: u64, carried: &mut Carried, numbers: &mut Vec<f64>) {
         let start = numbers.len();

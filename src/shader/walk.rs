@@ -255,6 +255,8 @@ pub struct Walk {
     pub sums: Sums,
     /// Which product a walk of products makes.
     pub product: Option<Product>,
+    /// Whether a walk over a history looks at the gradient of a trial alone.
+    pub probe: bool,
     /// The move that a walk makes outside a step; in other walks, the look-ahead.
     pub to: Moving,
 }
@@ -262,12 +264,19 @@ pub struct Walk {
 impl Walk {
     /// A walk that measures nothing for a rule and moves nothing outside a step.
     pub const fn new(skeleton: Skeleton) -> Self {
-        Self { skeleton, sums: Sums::GRADS, product: None, to: Moving::Rule(Move::LookAhead) }
+        Self { skeleton, sums: Sums::GRADS, product: None, probe: false, to: Moving::Rule(Move::LookAhead) }
     }
 
     /// A move outside a step.
     pub const fn of_move(to: Moving) -> Self {
         Self { to, ..Self::new(Skeleton::Moves) }
+    }
+
+    /// The walks that look at the gradient of a trial.
+    pub fn of_probe() -> Vec<Self> {
+        [Skeleton::Inner, Skeleton::FinishInner, Skeleton::Recursion]
+            .map(|skeleton| Self { probe: true, ..Self::new(skeleton) })
+            .into()
     }
 
     /// The walks of a step, in order.

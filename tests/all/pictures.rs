@@ -4,10 +4,11 @@
 use std::fs;
 use std::path::Path;
 
-const PICTURES: [&str; 11] = [
+const PICTURES: [&str; 12] = [
     "clipping.png",
     "convergence.png",
     "decay.png",
+    "fit.png",
     "floors.svg",
     "hooks.svg",
     "idea.svg",

@@ -9,7 +9,7 @@ use crate::common::twin::{Parity, bound, tensors};
 use crate::common::{default_of, gpu, say};
 use serde_json::{Map, Value};
 use wgpu_optim::backend::{Access, Common, Formats, Kernel, Step};
-use wgpu_optim::rule::{AnyRule, Carried, Move, Names, Numbers, Pass, RuleEntry, Slot, WeightDecay};
+use wgpu_optim::rule::{AnyRule, Carried, Move, Names, Numbers, Pass, RuleEntry, Slot, Stopping, WeightDecay};
 use wgpu_optim::rules::ALL;
 use wgpu_optim::shader::{Values, Walk, compose};
 use wgpu_optim::wrappers::{self, Moving};
@@ -106,6 +106,9 @@ impl AnyRule for Broken {
     fn moves(&self) -> &'static [Move] {
         self.rule.moves()
     }
+    fn line_search(&self) -> Option<Stopping> {
+        self.rule.line_search()
+    }
     fn hyper(&self, t: u64, carried: &mut Carried, numbers: &mut Vec<f64>) {
         self.rule.hyper(t, carried, numbers);
     }
@@ -135,6 +138,13 @@ enum Verdict {
 }
 
 fn judge(gpu: &Gpu, config: &Config) -> Verdict {
+    if config.rule().line_search().is_some() {
+        return match crate::line_search::agrees(gpu, config) {
+            Ok(true) => Verdict::Equal,
+            Err(Error::Wgpu(_)) => Verdict::NotAShader,
+            _ => Verdict::Differs,
+        };
+    }
     let mut tensors = tensors(&[5, 1026, 9001]);
     let shapes: [&[usize]; 4] = [&[5, 3, 2], &[3, 2100], &[2, 34, 270], &[700, 17]];
     tensors.extend(shapes.iter().enumerate().map(|(i, &shape)| TensorSpec::f32(format!("m{i}"), shape)));
@@ -327,6 +337,11 @@ fn configs(row: &RuleEntry, edit: &Edit) -> Vec<Config> {
         configs.push(Config::from(broken(base())).group(group));
     }
     configs.push(Config::from(broken(base())).wrap(Lookahead { k: 2, alpha: 0.3 }));
+    if base().history().is_some() {
+        let search = [("line_search", Value::from("strong_wolfe")), ("max_iter", 6.into()), ("history_size", 3.into())];
+        let fields = search.map(|(field, value)| (field.to_string(), value)).into_iter().collect();
+        configs.push(Config::from(broken(base().with(&fields).expect("a rule with a line search"))));
+    }
     configs
 }
 
@@ -459,6 +474,7 @@ fn a_dropped_statement_around_rules_is_noticed() {
         include_str!("../../shaders/skeletons/counts.wgsl"),
         include_str!("../../shaders/skeletons/finish_counts.wgsl"),
         include_str!("../../shaders/wrappers/param_rounding_master.wgsl"),
+        include_str!("../../shaders/wrappers/param_rounding_remainder.wgsl"),
     ];
     break_skeletons("what is around rules", &pieces, true);
 }
