@@ -73,9 +73,9 @@
 //! # What is refused, and when it is told
 //!
 //! What the crate can see it refuses in the call: a buffer that is too short, misaligned or without `STORAGE`, an
-//! unknown option, a shape that does not fit. Whether a buffer is destroyed, or of another device, only the browser knows, and
-//! it answers after the call: `warmUp` awaits that answer and names the tensor; `step` cannot, so `settle` or the next
-//! call tells. A lost device is an error of every call.
+//! unknown option, a shape that does not fit. Whether a buffer is destroyed, or of another device, only the browser
+//! knows, and it answers after the call: `warmUp` awaits that answer and names the tensor; `step` cannot, so `settle`
+//! or the next call tells. A lost device is an error of every call.
 //!
 //! # The same bits
 //!
