@@ -6,12 +6,12 @@ use std::fmt::{Display, Formatter};
 
 use serde::de::value::StrDeserializer;
 use serde::de::{
-    DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, Error, Expected, IntoDeserializer, MapAccess,
+    DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, Error as _, Expected, IntoDeserializer, MapAccess,
     SeqAccess, Unexpected, VariantAccess, Visitor,
 };
 use serde_json::Value;
 
-use crate::error;
+use crate::error::Error;
 
 /// What is wrong with a value, and where in it.
 #[derive(Debug)]
@@ -31,9 +31,9 @@ impl Misread {
     }
 
     /// The same as an error of a configuration, where `.` is the path of the whole.
-    pub fn into_error(self) -> error::Error {
+    pub fn into_error(self) -> Error {
         let path = if self.path.is_empty() { ".".into() } else { self.path };
-        error::Error::Config { path, message: self.message }
+        Error::Config { path, message: self.message }
     }
 }
 
@@ -48,7 +48,7 @@ impl Display for Misread {
 
 impl std::error::Error for Misread {}
 
-impl Error for Misread {
+impl serde::de::Error for Misread {
     fn custom<T: Display>(message: T) -> Self {
         Self { path: String::new(), message: message.to_string() }
     }

@@ -17,7 +17,8 @@ const shaders = fs
     .map((line) => JSON.parse(line));
 assert(shaders.length > 1000, `${process.argv[2]} has ${shaders.length} shaders`);
 const whole = process.argv.includes("--all");
-const adapter = await create(["backend=null"]).requestAdapter();
+const gpu = create(["backend=null"]); // held, since its devices die with it
+const adapter = await gpu.requestAdapter();
 const device = await adapter.requestDevice();
 
 /** What Dawn says against a pipeline. */
