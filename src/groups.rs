@@ -348,6 +348,7 @@ impl Groups {
     }
 
     /// Which tensors have the same formats: those with the same number.
+    #[cfg(feature = "gpu")]
     pub(crate) fn formats_of(&self, tensor: usize) -> usize {
         self.around[tensor]
     }

@@ -20,8 +20,10 @@ mod quantile;
 mod values;
 
 pub use quantile::quantiles;
+#[cfg(feature = "gpu")]
+pub(crate) use values::halves;
 pub(crate) use values::{Draw, Law, Orthogonal};
-pub(crate) use values::{halves, key_of, key_parts};
+pub(crate) use values::{key_of, key_parts};
 pub use values::{philox, short_stream, stream};
 
 /// The shader that draws values one by one: entry point `fill`.
