@@ -123,11 +123,13 @@ impl<W: Write + Seek> Writer<W> {
         Ok(())
     }
 
+    #[cfg(not(target_arch = "wasm32"))]
     pub(super) fn written(&self) -> u64 {
         self.written
     }
 
     /// The bytes that all values have.
+    #[cfg(not(target_arch = "wasm32"))]
     pub(super) fn expected(&self) -> u64 {
         self.lines.iter().map(|line| line.size_bytes).sum()
     }
