@@ -81,13 +81,29 @@ fn words_of(layout: &Layout, slot: usize) -> Vec<String> {
     (0..count).map(|n| word(count, n)).collect()
 }
 
+/// Expressions of the words of four numbers of a history, one for each element, of one pair.
+fn words_of_pair(layout: &Layout, slot: usize) -> Vec<String> {
+    let (before, width) = (layout.before(slot), layout.width());
+    if !layout.is_coded() {
+        return vec![format!("states[at.first + ({}u + pair) * at.span]", before.of_quad / 4)];
+    }
+    let (first, count) = (first_of(before, width), 4 / width);
+    let behind = |n: u64| if n == 0 { String::new() } else { format!(" + {n}u") };
+    (0..count).map(|n| format!("states[{first} + {count}u * (pair * at.span + inside){}]", behind(n))).collect()
+}
+
+/// One expression of words that lie in several.
+fn joined(words: &[String], len: usize) -> String {
+    match words {
+        [word] => word.clone(),
+        _ => format!("vec{len}<u32>({})", words.join(", ")),
+    }
+}
+
 /// An expression of four numbers of a slot.
 fn loaded(layout: &Layout, slot: usize) -> String {
     let words = words_of(layout, slot);
-    let joined = |len: usize| match words.len() {
-        1 => words[0].clone(),
-        _ => format!("vec{len}<u32>({})", words.join(", ")),
-    };
+    let joined = |len: usize| joined(&words, len);
     let section = &layout.sections[slot];
     let of_codes =
         |codes: Codes, unpacked: String| format!("decode_codes({unpacked}, {}u, {}_step)", codes.most(), section.name);
@@ -105,10 +121,10 @@ fn step_word(layout: &Layout, slot: usize) -> Option<(String, bool)> {
     Some((format!("states[{} + inside / {GROUP_LANES}u]", first_of(steps.before, 1)), steps.is_upper))
 }
 
-/// Statements that store four numbers, whose words have this name, in a slot that is not stored by groups.
-fn stored(layout: &Layout, slot: usize, words: &str) -> String {
-    let places = words_of(layout, slot);
-    let parts: &[&str] = match (layout.sections[slot].storage, places.len()) {
+/// Statements that store four numbers, whose words have this name, in these places of a slot that is not stored by
+/// groups.
+fn stored(storage: Storage, places: &[String], words: &str) -> String {
+    let parts: &[&str] = match (storage, places.len()) {
         (_, 1) => &[""],
         (Storage::Bf16 | Storage::I16, _) => &[".x", ".y"],
         (_, 2) => &[".xy", ".zw"],
@@ -295,9 +311,9 @@ fn store_state(layout: &Layout, names: &[&str]) -> String {
         match layout.sections[slot].storage {
             storage @ (Storage::F32 | Storage::I16) => {
                 line(&mut text, format_args!("    let {name}_words = {};", encoded(storage, &four(name))));
-                text.push_str(&stored(layout, slot, &format!("{name}_words")));
+                text.push_str(&stored(storage, &words_of(layout, slot), &format!("{name}_words")));
             }
-            Storage::Bf16 => {
+            storage @ Storage::Bf16 => {
                 let (numbers, random) = (four(name), chance(slot));
                 line(
                     &mut text,
@@ -305,7 +321,7 @@ fn store_state(layout: &Layout, names: &[&str]) -> String {
                         "    let {name}_words = words_of_halves(dither_bf16(bitcast<vec4<u32>>({numbers}), {random}));"
                     ),
                 );
-                text.push_str(&stored(layout, slot, &format!("{name}_words")));
+                text.push_str(&stored(storage, &words_of(layout, slot), &format!("{name}_words")));
             }
             Storage::Q8 => line(&mut text, format_args!("    {} = pack_q8({name}_codes);", words_of(layout, slot)[0])),
             Storage::Q4 => {
@@ -346,15 +362,17 @@ pub(super) fn wrapper_slots(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: S
 /// Adds the functions that load and store a slot whose numbers are not rounded. A history has one number for each pair.
 pub(super) fn slot_glue(layout: &Layout, name: &str, of_pairs: bool) -> String {
     let slot = layout.find(name).expect("a slot in the blocks");
-    let (load, store, pair) = match of_pairs {
+    let storage = layout.sections[slot].storage;
+    let (load, places, pair) = match of_pairs {
         true => {
-            let word = format!("states[at.first + ({}u + pair) * at.span]", layout.before(slot).of_quad / 4);
-            (format!("decode_f32({word})"), format!("    {word} = words;\n"), ", pair: u32")
+            let words = words_of_pair(layout, slot);
+            (format!("decode_f32({})", joined(&words, 4)), words, ", pair: u32")
         }
-        false => (loaded(layout, slot), stored(layout, slot, "words"), ""),
+        false => (loaded(layout, slot), words_of(layout, slot), ""),
     };
+    let store = stored(storage, &places, "words");
     let inside = if layout.is_coded() { INSIDE } else { "" };
-    let words = encoded(layout.sections[slot].storage, "numbers");
+    let words = encoded(storage, "numbers");
     format!(
         "fn load_{name}(chunk: Chunk, q: u32{pair}) -> vec4<f32> {{\n{AT}{inside}    return {load};\n}}
 
