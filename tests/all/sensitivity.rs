@@ -310,8 +310,10 @@ fn wrapped(edit: &Edit) -> Vec<Config> {
         first().wrap(Clip::TensorNorm(1.0)).on_device(["lr", "clip"]),
         first().wrap(Accumulate(2)).wrap(SkipNonfinite(true)).wrap(Clip::GlobalNorm(1.0)),
     ];
+    // A wrapper may need state to work on.
+    let with_state = ALL.iter().map(|row| (row.default)()).find(|rule| !rule.slots().is_empty()).expect("a state");
     let cases = wrappers::ALL.iter().flat_map(|entry| (entry.cases)());
-    configs.extend(cases.map(|(_, wrapper)| first().wrap(wrapper)));
+    configs.extend(cases.map(|(_, wrapper)| broken(with_state.clone()).wrap(wrapper)));
     configs
 }
 
@@ -493,7 +495,9 @@ fn a_dropped_statement_of_a_walk_is_noticed() {
         include_str!("../../shaders/skeletons/sums.wgsl"),
         include_str!("../../shaders/skeletons/pair.wgsl"),
         include_str!("../../shaders/skeletons/finish.wgsl"),
+        include_str!("../../shaders/skeletons/finished.wgsl"),
         include_str!("../../shaders/skeletons/finish_sums.wgsl"),
+        include_str!("../../shaders/skeletons/kept_sums.wgsl"),
         include_str!("../../shaders/skeletons/finish_model.wgsl"),
         include_str!("../../shaders/skeletons/spread.wgsl"),
         include_str!("../../shaders/skeletons/product.wgsl"),
@@ -512,7 +516,7 @@ fn a_skipped_last_element_is_noticed() {
         [
             ("the last quad", "(len + 3u) / 4u", "(len + 2u) / 4u"),
             ("the last chunk's end", "        a.y,\n        a.z,", "        a.y - min(a.y, 1u),\n        a.z,"),
-            ("the first lane", "var q = lane;", "var q = max(lane, 1u);"),
+            ("the first lane", "let q = first + lane;", "let q = first + max(lane, 1u);"),
         ]
         .map(|(label, from, to)| (label.to_string(), replacing(from.into(), to.into())))
         .to_vec()
