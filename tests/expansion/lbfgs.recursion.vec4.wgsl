@@ -461,10 +461,15 @@ fn recursion(
         if (lane == 0u) {
             keep_trial();
         }
-        storageBarrier();
-        clear_rows(model.tensors, lane);
-        return;
+    } else {
+        make_coefficients(lane, zero);
     }
+    storageBarrier();
+    clear_rows(model.tensors, lane);
+}
+
+// Makes the coefficients of the direction, and calls `finish`.
+fn make_coefficients(lane: u32, zero: u32) {
     if (lane == 0u) {
         decide();
     }
@@ -512,8 +517,6 @@ fn recursion(
     if (lane == 0u) {
         conclude();
     }
-    storageBarrier();
-    clear_rows(model.tensors, lane);
 }
 
 // A tensor that sits the next step or trial out, or has no elements, adds zeros to it.
