@@ -83,4 +83,6 @@ mod skips;
 mod soak;
 #[cfg(feature = "gpu")]
 mod state_formats;
+#[cfg(feature = "gpu")]
+mod steps_to_loss;
 mod tidy;

@@ -21,11 +21,12 @@ const CRATE_PAGE: &str = "src/crate_page.md";
 /// Where docs.rs shows a file of the package.
 const SOURCE: &str = "https://docs.rs/crate/wgpu-optim/latest/source";
 
-const DOCUMENTS: [&str; 10] = [
+const DOCUMENTS: [&str; 11] = [
     "README.md",
     "docs/benchmarks.md",
     "docs/commands.md",
     "docs/pictures.md",
+    "docs/steps-to-loss.md",
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",

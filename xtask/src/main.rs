@@ -1,5 +1,5 @@
 //! `cargo xtask demo | test | bench | soak | pictures` makes sure that there is a GPU to run on, then builds and runs;
-//! `cargo xtask web` builds a page and serves it.
+//! `cargo xtask steps-to-loss` runs on the CPU, and `cargo xtask web` builds a page and serves it.
 
 mod adapters;
 #[cfg(target_os = "linux")]
@@ -18,6 +18,7 @@ Sees to it that there is a GPU to run on, builds, runs, and says how long each t
   cargo xtask test [ARGS]     every test                      cargo test --workspace ARGS
   cargo xtask bench [ARGS]    time every optimizer            cargo bench --bench step -- ARGS
   cargo xtask soak            100 000 steps, memory watched   cargo test --test all -- --test-threads=1 soak::
+  cargo xtask steps-to-loss   rules and formats compared      cargo run --release --example steps_to_loss -- ARGS
   cargo xtask pictures        draw those of docs/pictures     each program of crates/pictures
   cargo xtask web [PORT]      optimizers at work in a page    builds target/web, serves it on loopback, port 8000
 
@@ -34,7 +35,7 @@ const PICTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/pictures");
 /// The workspace of the programs that draw.
 const DRAWING: [&str; 2] = ["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/pictures/Cargo.toml")];
 /// The programs of that workspace, each of which draws some of the pictures.
-const DRAW: [&str; 6] = ["landscapes", "compare", "decay", "clipping", "schedules", "fit"];
+const DRAW: [&str; 7] = ["landscapes", "compare", "decay", "clipping", "schedules", "fit", "steps"];
 
 fn main() -> ExitCode {
     match parse(std::env::args().skip(1).collect()).and_then(|ask| ask.run()) {
@@ -118,10 +119,15 @@ fn parse(args: Vec<String>) -> Result<Ask, String> {
         Some("demo") => (&["build", "--example", "train_digits"], &["run", "--quiet", "--example", "train_digits"]),
         Some("test") => return Ok(test(args)),
         Some("bench") => (&["bench", "--no-run", "--bench", "step"], &["bench", "--quiet", "--bench", "step"]),
+        Some("steps-to-loss") => return Ok(steps_to_loss(args)),
         Some("soak") => return soak(args.collect()),
         Some("pictures") => return pictures(args.collect()),
         Some("web") => return web(args.collect()),
-        Some(other) => return Err(format!("`{other}` is none of demo, test, bench, soak, pictures, web\n\n{HELP}")),
+        Some(other) => {
+            return Err(format!(
+                "`{other}` is none of demo, test, bench, steps-to-loss, soak, pictures, web\n\n{HELP}"
+            ));
+        }
     };
     let (own, rest, set_up) = split(args);
     let run = [&call(run, &[]), &["--".into()][..], &own, &rest].concat();
@@ -146,6 +152,14 @@ fn split(args: impl Iterator<Item = String>) -> (Vec<String>, Vec<String>, bool)
 fn call(args: &[&str], more: &[String]) -> Vec<String> {
     let words = args.iter().chain(&["--manifest-path", MANIFEST]).map(|&arg| arg.into());
     words.chain(more.iter().cloned()).collect()
+}
+
+/// The trainings of docs/steps-to-loss.md. They run on the CPU and need no GPU.
+fn steps_to_loss(args: impl Iterator<Item = String>) -> Ask {
+    let (own, rest, _) = split(args);
+    let example = |verb: &[&str]| call(&[verb, &["--release", "--example", "steps_to_loss"]].concat(), &[]);
+    let run = [&example(&["run", "--quiet"]), &["--".into()][..], &own, &rest].concat();
+    Ask::Run { stages: vec![("the build", example(&["build"])), ("the run", run)], set_up: false }
 }
 
 /// What stands before a `--` is for cargo, what is behind it for the test harness.
@@ -260,6 +274,13 @@ mod tests {
     }
 
     #[test]
+    fn steps_to_loss_runs_without_a_gpu() {
+        let (calls, set_up) = asked("steps-to-loss --formats");
+        let run = "the run: run --quiet --release --example steps_to_loss --manifest-path M -- --formats";
+        assert_eq!((calls.lines().nth(1), set_up), (Some(run), false));
+    }
+
+    #[test]
     fn soak_takes_steps() {
         let (calls, set_up) = asked("soak 2000 --no-install");
         let run =
@@ -282,7 +303,11 @@ mod tests {
         let parse = |line: &str| parse(line.split_whitespace().map(String::from).collect());
         assert_eq!(parse(""), Ok(Ask::Help));
         assert_eq!(parse("--help"), Ok(Ask::Help));
-        assert!(parse("deploy").unwrap_err().starts_with("`deploy` is none of demo, test, bench, soak, pictures, web"));
+        assert!(
+            parse("deploy")
+                .unwrap_err()
+                .starts_with("`deploy` is none of demo, test, bench, steps-to-loss, soak, pictures, web")
+        );
         assert!(parse("pictures --quick").unwrap_err().starts_with("`--quick`: pictures takes no arguments"));
     }
 }
