@@ -84,7 +84,7 @@ impl DynamicMap {
     /// moment of 0 divides by eps alone: bitsandbytes gives it to shares below 1.6e-7.
     ///
     /// # Errors
-    /// [`Error::Field`](crate::Error::Field) for a number that is not finite, and for a negative one in the unsigned map.
+    /// [`Error::Field`](crate::Error::Field) for a number that is not finite, or is negative in the unsigned map.
     pub fn encode(&self, numbers: &[f32]) -> Result<Blockwise> {
         let bound = if self.is_signed() { "finite" } else { "finite and at least 0" };
         let fits = |number: f32| number.is_finite() && (self.is_signed() || number >= 0.0);
@@ -115,7 +115,7 @@ impl DynamicMap {
     /// The numbers of these codes: the map's, times the scale of the block.
     ///
     /// # Errors
-    /// [`Error::Field`](crate::Error::Field) unless there is one scale for each block, and each is finite and at least 0.
+    /// [`Error::Field`](crate::Error::Field) unless each block has a scale that is finite and at least 0.
     pub fn decode(&self, codes: &[u8], scales: &[f32]) -> Result<Vec<f32>> {
         let blocks = codes.len().div_ceil(Self::BLOCK);
         if scales.len() != blocks {

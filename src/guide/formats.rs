@@ -208,8 +208,9 @@
 //!
 //! # State of 8 bits from elsewhere
 //!
-//! [`DynamicMap`](crate::DynamicMap) reads and writes state as bitsandbytes stores it: a code of 8 bits for each number,
-//! and a scale in f32 for each 256. What it decodes is set as any state, in whatever format the optimizer stores it:
+//! [`DynamicMap`](crate::DynamicMap) reads and writes state as bitsandbytes stores it: a code of 8 bits for each
+//! number, and a scale in f32 for each 256. What it decodes is set as any state, in whatever format the optimizer
+//! stores it:
 //!
 //! ```
 //! use wgpu_optim::{AdamW, Config, DynamicMap, Reference, TensorSpec};
