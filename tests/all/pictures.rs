@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-const PICTURES: [&str; 15] = [
+const PICTURES: [&str; 16] = [
     "burn_digits.svg",
     "clipping.png",
     "convergence.png",
@@ -17,6 +17,7 @@ const PICTURES: [&str; 15] = [
     "landscapes.gif",
     "landscapes.png",
     "learning_rates.png",
+    "memory.png",
     "schedules.png",
     "step.svg",
     "steps.png",
