@@ -40,6 +40,7 @@ pub mod rules;
 mod schedule;
 mod session;
 pub mod shader;
+mod sides;
 mod tensor;
 mod traffic;
 mod words;

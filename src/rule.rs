@@ -12,6 +12,7 @@ use crate::error::Result;
 pub use crate::error::{above_zero, at_least_zero, below_one, refuse};
 use crate::parts::{Combine, Real};
 pub use crate::product::Product;
+pub use crate::sides::{Sides, Turning};
 
 mod entry;
 pub(crate) mod kernel;
@@ -97,7 +98,8 @@ pub enum Extent {
     /// One number for all tensors together: a field of the `Tensor` of a rule that [sums over the
     /// model](Pass::FinishModel). Asked of any tensor, it is the same number.
     Model,
-    /// What the last [product](Pass::Product) has at the element's place: a field of the rule's `State`, and no state.
+    /// What the last [product](Pass::Product), or the way [back](Turning::Back) from the bases, has at the element's
+    /// place: a field of the rule's `State`, and no state.
     Product,
     /// One number per row of a tensor of [matrices](Rule::for_matrices): a field of the rule's `State`, in which an
     /// element finds what [`finish_row`](Rule::finish_row) made of it.
@@ -112,6 +114,9 @@ pub enum Extent {
     /// The inner products of a history of so many pairs, for all tensors together: of each movement with each change of
     /// the gradient, then of the changes with each other.
     Products(usize),
+    /// A square matrix for each [side](Sides) of a tensor, one behind the other. A rule that has such a slot has two:
+    /// the Gram matrices `gram`, then the bases `basis`.
+    Sides(Sides),
 }
 
 impl Extent {
@@ -136,6 +141,7 @@ impl Extent {
             (Self::Tensor | Self::Model, _) => return vec![],
             (Self::Products(pairs), _) => return vec![2, pairs, pairs],
             (Self::History(pairs), _) => return [&[pairs], tensor].concat(),
+            (Self::Sides(sides), _) => return vec![sides.numbers(tensor)],
             (Self::Row, [.., columns]) => *columns = 1,
             (Self::Column, [.., rows, _]) => *rows = 1,
             (Self::Leading, [_, others @ ..]) => others.iter_mut().for_each(|dim| *dim = (*dim).min(1)),
@@ -213,6 +219,11 @@ impl Slot {
         Self { extent: Extent::Products(pairs), ..Self::element(name) }
     }
 
+    /// A matrix for each side of a tensor, whose elements start at 0.
+    pub const fn sides(name: &'static str, sides: Sides) -> Self {
+        Self { extent: Extent::Sides(sides), ..Self::element(name) }
+    }
+
     /// The same slot, whose numbers are never negative.
     pub const fn nonnegative(self) -> Self {
         Self { nonnegative: true, ..self }
@@ -249,10 +260,20 @@ pub enum Pass {
     FinishModel,
     /// `spread` of every element, into the matrix that products start from. Of a rule with a [slot](Slot::product) for
     /// the element of the last product, whose tensors have rank 2 and more: each is one matrix, a row for each index of
-    /// the first dimension.
+    /// the first dimension. In a rule with [sides](Slot::sides) it goes into what turns start from, beside the
+    /// gradient, and tensors have any rank.
     Spread,
     /// One product of the matrices of all tensors.
     Product(Product),
+    /// `gram` of each element of the Gram matrices of all [sides](Slot::sides).
+    Grams,
+    /// A turn along each side, one side behind the other. It takes a dispatch for each side of the tensor that has
+    /// most.
+    Turn(Turning),
+    /// `weigh` of every element, in the bases.
+    Weigh,
+    /// New bases of all sides, where `renewal` asks for them.
+    Bases,
     /// The inner products of the gradient, of the last step's movement and of the change of the gradient with each
     /// other and with the pairs of a [history](Slot::history), over the elements of each tensor.
     Inner,
@@ -412,6 +433,20 @@ pub trait Rule:
     /// The element of the matrix that [products](Pass::Product) start from. `g` is the prepared gradient.
     fn spread<F: Real>(&self, _h: &Self::Hyper<F>, _k: &Self::Tensor<F>, g: F, _s: &Self::State<F>) -> F {
         g
+    }
+    /// The new element of a Gram matrix, from the product of two slices of the gradient and its old number.
+    fn gram<F: Real>(&self, _h: &Self::Hyper<F>, _sum: F, old: F) -> F {
+        old
+    }
+    /// What goes back from the bases, of an element of what was spread, `x`, and of the gradient, `g`, there. Changes to
+    /// `s` last.
+    fn weigh<F: Real>(&self, _h: &Self::Hyper<F>, x: F, _g: F, _s: &mut Self::State<F>) -> F {
+        x
+    }
+    /// What becomes of the bases: 0 where they stay, 1 where they become the eigenvectors of the Gram matrices, 2 where
+    /// they take a step of the power iteration.
+    fn renewal<F: Real>(&self, _h: &Self::Hyper<F>) -> F {
+        F::zero()
     }
     /// What a pass over lines adds up over each row and column. `g` is the prepared gradient; behind products it is
     /// what the last one has.

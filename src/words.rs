@@ -361,11 +361,12 @@ entry! {
         top,
         /// the first element's column in its matrix
         left,
-        /// where the last product of the tensor's matrix stands in the bound work buffer
+        /// where the last product of the tensor's matrix stands in the bound work buffer; of a rule with sides, where
+        /// the first element stands before the bases and behind them
         product,
-        /// where the first product finds that matrix
+        /// where the first product finds that matrix; of a rule with sides, where the first element stands in the bases
         start,
-        /// where the first product finds its transpose
+        /// where the first product finds its transpose; of a rule with sides, words from the spread to the gradient
         turned,
         /// the tensor's stream of random numbers
         stream,
@@ -464,6 +465,33 @@ entry! {
         columns,
         /// from the first place of the matrix to its second
         second,
+    }
+}
+
+entry! {
+    /// Some numbers that belong to a side of a tensor, or a side: what one workgroup of a walk over sides makes. Places
+    /// are in the bound work buffer.
+    SideTile {
+        /// the tensor's place in the list
+        tensor,
+        /// how many numbers the workgroup makes
+        len,
+        /// how many numbers of the result come before them
+        first,
+        /// the side's size
+        size,
+        /// elements from one index of the side to the next
+        inner,
+        /// how many products the sum of a Gram matrix has
+        products,
+        /// where the walk reads
+        from,
+        /// where the result starts
+        to,
+        /// where the basis starts; of the power iteration, where the Gram matrix starts
+        matrix,
+        /// where three numbers for each column of the basis start
+        notes,
     }
 }
 

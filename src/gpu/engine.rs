@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::bind::{Bound, Placement, Planned};
 use super::binder::{Groups as BindGroups, Kernel};
-use super::limits::{check_limits, frames, scratch_words};
+use super::limits::{WorkPages, check_limits, scratch_words, work_pages};
 use super::ring::{Ring, Slot};
 use super::variants::{Variant, variants};
 use super::{Arena, Gpu};
@@ -13,7 +13,7 @@ use crate::course;
 use crate::error::{Error, Result};
 use crate::groups::Groups;
 use crate::lines::Lines;
-use crate::plan::{Bounds, Framed, Place, check_lines, pack, pack_state};
+use crate::plan::{Bounds, Framed, Place, Sided, check_lines, pack, pack_state};
 use crate::report::LossScaleState;
 use crate::rule::Start;
 use crate::shader::tensor_numbers;
@@ -40,6 +40,8 @@ pub(crate) struct Engine {
     pub(super) line_pages: Vec<wgpu::Buffer>,
     /// The matrices of which rules take products.
     pub(super) frames: Vec<Option<Framed>>,
+    /// The tensors that rules turn.
+    pub(super) sides: Vec<Option<Sided>>,
     pub(super) work_pages: Vec<wgpu::Buffer>,
     /// Numbers of the tensors, then partial results.
     pub(super) scratch: Option<wgpu::Buffer>,
@@ -88,7 +90,8 @@ impl Engine {
         let state_of = |(tensor, &variant): (&TensorSpec, &usize)| (tensor.len_elements(), variants[variant].slots);
         let of_state: Vec<_> = tensors.iter().zip(&variant_of).map(state_of).collect();
         let (state_places, sizes) = pack_state(&of_state, bounds);
-        let (frames, work_sizes) = frames(tensors, groups, gpu.page_bytes().min(binding_bytes))?;
+        let page_bytes = gpu.page_bytes().min(binding_bytes);
+        let WorkPages { frames, sides, sizes: work_sizes } = work_pages(tensors, groups, page_bytes)?;
         let apart = |i: usize| lines[i].filter(|_| frames[i].is_none());
         let size = |i: usize| apart(i).map_or(0, |lines: Lines| lines.words().saturating_mul(4));
         let (mut line_places, line_sizes) = pack(tensors, "rows and columns", size, 16, binding_bytes / 16 * 16)?;
@@ -142,6 +145,7 @@ impl Engine {
             line_places,
             line_pages,
             frames,
+            sides,
             work_pages,
             scratch,
             control,
@@ -228,7 +232,9 @@ impl Engine {
     /// How many bytes of the device's memory each kind of buffer takes.
     pub(crate) fn memory(&self) -> [u64; 5] {
         let sizes = |buffers: &[wgpu::Buffer]| buffers.iter().map(wgpu::Buffer::size).sum::<u64>();
-        let kept: u64 = self.lines.iter().flatten().flat_map(Lines::counts).map(|numbers| 4 * numbers).sum();
+        let of_lines = self.lines.iter().flatten().flat_map(Lines::counts).map(|numbers| 4 * numbers);
+        let of_sides = self.sides.iter().flatten().map(|sided| 8 * sided.parts.matrices());
+        let kept: u64 = of_lines.chain(of_sides).sum();
         [
             sizes(&self.state_pages) + kept,
             self.accumulated.as_ref().map_or(0, |arena| arena.size_bytes()),

@@ -6,6 +6,7 @@ use crate::history::{self, Factors, Inner};
 use crate::lines::Lines;
 use crate::parts::{self, Combine, Real};
 use crate::product::Iteration;
+use crate::sides::{self, Side, Turning};
 use crate::tensor::Stored;
 use crate::wrapper::{AnyWrapper, WrapperKernel};
 
@@ -70,6 +71,8 @@ pub struct Step<'a, F> {
     pub stored: Stored,
     /// The tensor as matrices, where it has them.
     pub lines: Option<Lines>,
+    /// The tensor's sides, where its rule turns them.
+    pub sides: Vec<Side>,
     /// Slots of elements, rows and columns, in the order of the rule's `State`; those that are off are empty.
     pub state: &'a mut [Vec<F>],
     /// The wrappers whose hooks run, in the order of the registry.
@@ -214,6 +217,8 @@ struct Running<'a, R: Rule, F: Real> {
     /// Whether a pass of sums has stored the state.
     stored: bool,
     iteration: Iteration<F>,
+    /// The gradient and what was spread, on their way into the bases.
+    turned: [Vec<F>; 2],
     /// Whether the last sums are of the product.
     of_product: bool,
     /// The inner products of the rows of a history.
@@ -235,6 +240,7 @@ impl<'a, R: Rule, F: Real> Running<'a, R, F> {
             line_sums: [vec![], vec![]],
             stored: false,
             iteration: Iteration::default(),
+            turned: [vec![], vec![]],
             of_product: false,
             inner: vec![],
             factors: Factors::default(),
@@ -244,8 +250,10 @@ impl<'a, R: Rule, F: Real> Running<'a, R, F> {
     }
 
     fn pass(&mut self, pass: Pass) {
-        let Self { rule, step, h, k, raw, wrapped, loader, sums, line_sums, stored, iteration, of_product, .. } = self;
-        let Step { common: c, params, grads, stored: format, lines, state, wrappers, .. } = step;
+        let Self {
+            rule, step, h, k, raw, wrapped, loader, sums, line_sums, stored, iteration, of_product, turned, ..
+        } = self;
+        let Step { common: c, params, grads, stored: format, lines, sides, state, wrappers, .. } = step;
         match pass {
             Pass::Lines | Pass::FinishLines | Pass::Spread | Pass::Product(_) if params.is_empty() => {}
             Pass::Lines => {
@@ -289,6 +297,49 @@ impl<'a, R: Rule, F: Real> Running<'a, R, F> {
                     rule.of_shape(h, F::of(*rows as f64), F::of(*columns as f64), k);
                 }
                 rule.finish(h, *sums, len, k);
+            }
+            Pass::Spread if (*rule as &dyn AnyRule).sides().is_some() => {
+                let grads: Vec<F> = params.iter().zip(&*wrapped).map(|(&p, &g)| prepare(c, p, g)).collect();
+                let spread = |(i, &g)| rule.spread(h, k, g, &loader.load::<R::State<F>>(state, i, params[i]));
+                *turned = [grads.iter().enumerate().map(spread).collect(), grads];
+            }
+            Pass::Grams => {
+                for_matrices(sides, &mut state[field::<R>("gram")], |side, gram| {
+                    let sums = sides::gram(side, &turned[1]);
+                    gram.iter_mut().zip(sums).for_each(|(number, sum)| *number = rule.gram(h, sum, *number));
+                });
+            }
+            Pass::Turn(Turning::Power) => {}
+            Pass::Turn(turning) => {
+                for_matrices(sides, &mut state[field::<R>("basis")], |side, basis| {
+                    for elements in turned.iter_mut() {
+                        *elements = sides::turn(side, elements, basis, turning == Turning::Into);
+                    }
+                });
+                loader.product.clone_from(&turned[0]);
+            }
+            Pass::Weigh => {
+                for i in 0..params.len() {
+                    let mut s = loader.load::<R::State<F>>(state, i, params[i]);
+                    turned[0][i] = rule.weigh(h, turned[0][i], turned[1][i], &mut s);
+                    loader.store(&s, state, i);
+                }
+                turned[1] = vec![];
+            }
+            Pass::Bases => {
+                let renewal = rule.renewal(h);
+                let grams = state[field::<R>("gram")].clone();
+                let mut first = 0;
+                for_matrices(sides, &mut state[field::<R>("basis")], |side, basis| {
+                    let (size, gram) = (side.size as usize, &grams[first..first + basis.len()]);
+                    first += basis.len();
+                    if renewal == F::one() {
+                        basis.copy_from_slice(&sides::eigenvectors(gram, size));
+                    } else if renewal != F::zero() {
+                        let draft = sides::turn(Side::of_matrix(side.size), basis, gram, true);
+                        basis.copy_from_slice(&sides::orthogonal(draft, basis, size));
+                    }
+                });
             }
             Pass::Spread => {
                 let lines = lines.expect("a rule with products is for tensors that are matrices");
@@ -410,7 +461,17 @@ impl<'a, R: Rule, F: Real> Running<'a, R, F> {
 /// Where a field of a rule's `State` stands among the fields.
 fn field<R: Rule>(name: &str) -> usize {
     let names = <R::State<f32> as Numbers<f32>>::NAMES;
-    names.iter().position(|field| *field == name).expect("a rule with a history has this field")
+    names.iter().position(|field| *field == name).expect("a rule with a history or with sides has this field")
+}
+
+/// Hands the matrix of each side to `take`, in order.
+fn for_matrices<F>(sides: &[Side], matrices: &mut [F], mut take: impl FnMut(Side, &mut [F])) {
+    let mut rest = matrices;
+    for &side in sides {
+        let (matrix, behind) = rest.split_at_mut((side.size * side.size) as usize);
+        take(side, matrix);
+        rest = behind;
+    }
 }
 
 /// The numbers of a history, which are those of the model.

@@ -10,7 +10,7 @@ use super::hooks::{hooks, in_walk};
 use super::values::{Values, dither_params, load_elements, load_four, load_words, page_glue, store_params};
 use super::walk::Skeleton;
 use crate::rule::{AnyRule, Common, Extent, Numbers, Slot, Start};
-use crate::words::{self, Chunk, LinesOfMatrix, MatrixTile, ModelSums, TensorSums, Tile};
+use crate::words::{self, Chunk, LinesOfMatrix, MatrixTile, ModelSums, SideTile, TensorSums, Tile};
 use crate::wrapper::{AnyWrapper, Decided};
 use crate::wrappers::Wrappers;
 
@@ -71,6 +71,7 @@ pub(super) fn glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, 
                 false => text.push_str(&format!("fn load_grad{NONE}")),
             }
         }
+        Skeleton::Weigh => text.push_str(&state_glue(rule, wrappers, skeleton)),
         Skeleton::Inner | Skeleton::Recall => {
             text.push_str(&load_elements("param", values));
             text.push_str(&load_elements("grad", values));
@@ -95,6 +96,9 @@ pub(super) fn glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, 
         | Skeleton::FinishSums
         | Skeleton::FinishModel
         | Skeleton::Product
+        | Skeleton::Grams
+        | Skeleton::Turn
+        | Skeleton::Bases
         | Skeleton::FinishInner
         | Skeleton::Recursion
         | Skeleton::FinishCounts
@@ -102,7 +106,9 @@ pub(super) fn glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, 
         | Skeleton::Decide => {}
     }
     let of_lines = matches!(skeleton, Skeleton::Lines | Skeleton::FinishLines);
-    let has_product = bindings.contains(&Binding::Work) && skeleton != Skeleton::Product;
+    let over_work = matches!(skeleton, Skeleton::Product | Skeleton::Grams | Skeleton::Turn | Skeleton::Bases);
+    let has_work = bindings.contains(&Binding::Work) && !over_work;
+    let has_product = has_work && rule.sides().is_none();
     let with_lines = of_lines || rule.has_lines() && has_product || bindings.contains(&Binding::Lines);
     if with_lines || has_product {
         piece(&mut text, include_str!("../../shaders/glue/divide.wgsl"));
@@ -112,6 +118,8 @@ pub(super) fn glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, 
         Skeleton::Lines => piece(&mut text, include_str!("../../shaders/glue/no_product.wgsl")),
         Skeleton::FinishLines => {}
         _ if has_product => piece(&mut text, include_str!("../../shaders/glue/product.wgsl")),
+        Skeleton::Weigh => piece(&mut text, include_str!("../../shaders/glue/turned.wgsl")),
+        _ if has_work => piece(&mut text, include_str!("../../shaders/glue/sides.wgsl")),
         Skeleton::Spread => piece(&mut text, include_str!("../../shaders/glue/no_spread.wgsl")),
         _ => {}
     }
@@ -131,7 +139,7 @@ pub(super) fn glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, 
             },
         );
     }
-    if !of_lines && !skeleton.knows_no_rule() && skeleton != Skeleton::Product {
+    if !of_lines && !skeleton.knows_no_rule() && !over_work && skeleton != Skeleton::Weigh {
         text.push_str(&tensor_glue(rule, wrappers, skeleton, bindings.contains(&Binding::Scratch)));
     }
     text
@@ -141,11 +149,15 @@ pub(super) fn glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, 
 /// `whole` where values lie in any of several pages.
 fn shared_words(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, whole: bool) -> String {
     use Skeleton::{
-        Accumulate, Apply, Counts, Decide, Finish, FinishCounts, FinishInner, FinishLines, FinishModel, FinishNorms,
-        FinishSums, Inner, Lines, Moves, Norms, Product, Recall, Recursion, Spread, Sums,
+        Accumulate, Apply, Bases, Counts, Decide, Finish, FinishCounts, FinishInner, FinishLines, FinishModel,
+        FinishNorms, FinishSums, Grams, Inner, Lines, Moves, Norms, Product, Recall, Recursion, Spread, Sums, Turn,
+        Weigh,
     };
     let entry = match skeleton {
-        Sums | Spread | Inner | Recall | Counts | Apply | Moves | Norms | Accumulate => words::entry::<Chunk>(whole),
+        Sums | Spread | Weigh | Inner | Recall | Counts | Apply | Moves | Norms | Accumulate => {
+            words::entry::<Chunk>(whole)
+        }
+        Grams | Turn | Bases => words::entry::<SideTile>(whole),
         Product => words::entry::<MatrixTile>(whole),
         Finish | FinishSums | FinishInner | FinishCounts | FinishNorms => words::entry::<TensorSums>(whole),
         FinishModel | Recursion => words::entry::<ModelSums>(whole),
@@ -154,8 +166,8 @@ fn shared_words(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, who
         Decide => String::new(),
     };
     let has_sums = match skeleton {
-        Sums | Finish | FinishSums | FinishModel | Spread | Counts | FinishCounts => true,
-        Apply => rule.history().is_none() && tensor_numbers(rule, wrappers) > 0,
+        Sums | Finish | FinishSums | FinishModel | Counts | FinishCounts => true,
+        Spread | Apply => rule.history().is_none() && tensor_numbers(rule, wrappers) > 0,
         _ => false,
     };
     let of_history = matches!(skeleton, Inner | FinishInner | Recursion);
@@ -304,7 +316,7 @@ fn state_glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton) -> St
         }
     }
     if let Some(Slot { name, .. }) = rule.slots().into_iter().find(|slot| slot.extent == Extent::Product) {
-        if skeleton != Skeleton::Moves {
+        if !matches!(skeleton, Skeleton::Moves | Skeleton::Weigh) {
             load.push_str("    if (PRODUCT) {\n        let product = load_product(chunk, q);\n");
             for (s, field) in lanes.iter().zip(["x", "y", "z", "w"]) {
                 line(&mut load, format_args!("        (*{s}).{name} = product.{field};"));

@@ -67,6 +67,8 @@ mod schedules;
 #[cfg(feature = "gpu")]
 mod sensitivity;
 #[cfg(feature = "gpu")]
+mod sides;
+#[cfg(feature = "gpu")]
 mod skips;
 #[cfg(feature = "gpu")]
 mod soak;

@@ -193,6 +193,7 @@ fn state(default: &[Slot], all: impl Iterator<Item = Slot>) -> String {
         Extent::Product => unreachable!("no state"),
         Extent::History(_) => format!("`{}` (one a pair)", slot.name),
         Extent::Products(_) => format!("`{}` (two for each two pairs)", slot.name),
+        Extent::Sides(_) => format!("`{}` (a matrix for each side)", slot.name),
         Extent::Model => format!("`{}` (one in all)", slot.name),
         Extent::Row => format!("`{}` (one a row)", slot.name),
         Extent::Column => format!("`{}` (one a column)", slot.name),

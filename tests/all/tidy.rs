@@ -7,7 +7,7 @@ use std::path::Path;
 
 /// Modules from the ground up. A module uses those of lower floors, and of its own only [`NEIGHBOURS`].
 const FLOORS: [&[&str]; 12] = [
-    &["error", "codecs", "tensor", "words", "parts", "lines", "product", "history", "decay"],
+    &["error", "codecs", "tensor", "words", "parts", "lines", "product", "sides", "history", "decay"],
     &["rule", "rule/*", "wrapper", "options", "schedule", "schedule/*", "init", "init/*"],
     &["control"],
     &["wrappers", "wrappers/*"],
@@ -38,6 +38,7 @@ const NEIGHBOURS: &[(&str, &str, &[&str])] = &[
     ("product", "parts", &["Real"]),
     ("product", "lines", &["Lines"]),
     ("product", "tensor", &["TensorSpec"]),
+    ("sides", "parts", &["Real"]),
     ("history", "parts", &["Real", "min"]),
     ("plan", "plan/*", &[]),
     ("plan/*", "plan", &[]),
