@@ -485,7 +485,7 @@ entry! {
         /// how many products the sum of a Gram matrix has
         products,
         /// where the walk reads
-        from,
+        source,
         /// where the result starts
         to,
         /// where the basis starts; of the power iteration, where the Gram matrix starts

@@ -38,13 +38,13 @@ fn bases(
 // Jacobi's rotations, all pairs of a round at once. The draft becomes diagonal.
 fn take_eigenvectors(side: SideTile, lane: u32, zero: u32) {
     for (var i = lane; i < side.len; i += LANES) {
-        work[side.to + i] = work[side.from + i];
+        work[side.to + i] = work[side.source + i];
         work[side.matrix + i] = select(0.0, 1.0, i / side.size == i % side.size);
     }
     if (lane == 0u) {
         var trace = 0.0;
         for (var i = 0u; i < side.size; i += 1u) {
-            trace += work[side.from + i * side.size + i];
+            trace += work[side.source + i * side.size + i];
         }
         bound = EPSILON * trace / f32(side.size);
     }
@@ -191,11 +191,11 @@ fn scale_columns(side: SideTile, lane: u32, zero: u32) {
 // Notes the order in which the columns are taken: that of their products, largest first.
 fn order_columns(side: SideTile, lane: u32) {
     for (var column = lane; column < side.size; column += LANES) {
-        let this = work[side.notes + column];
+        let own = work[side.notes + column];
         var rank = 0u;
         for (var other = 0u; other < side.size; other += 1u) {
-            let that = work[side.notes + other];
-            rank += u32(that > this || that == this && other < column);
+            let another = work[side.notes + other];
+            rank += u32(another > own || another == own && other < column);
         }
         work[at_order(side, rank)] = f32(column);
     }

@@ -24,7 +24,7 @@ fn grams(
 fn product_of_slices(tile: SideTile, a: u32, b: u32, zero: u32) -> f32 {
     var sum = 0.0;
     var within = 0u;
-    var start = tile.from;
+    var start = tile.source;
     for (var first = 0u; first < tile.products; first += RUN) {
         var run = 0.0;
         for (var k = first; k < min(first + RUN, tile.products); k += 1u) {

@@ -22,13 +22,13 @@ fn turn(
     for (var i = tile.first + lane; i < tile.first + tile.len; i += LANES) {
         let line = i / tile.inner;
         let index = line % tile.size;
-        let from = tile.from + (line - index) * tile.inner + i % tile.inner;
-        work[tile.to + i] = turned(tile, index, from, zero);
+        let source = tile.source + (line - index) * tile.inner + i % tile.inner;
+        work[tile.to + i] = turned(tile, index, source, zero);
     }
 }
 
 // Multiplies a row of the matrix, or a column, by the elements of a line that starts here.
-fn turned(tile: SideTile, index: u32, from: u32, zero: u32) -> f32 {
+fn turned(tile: SideTile, index: u32, source: u32, zero: u32) -> f32 {
     var at = tile.matrix + index;
     var stride = tile.size;
     if (BACK) {
@@ -39,7 +39,7 @@ fn turned(tile: SideTile, index: u32, from: u32, zero: u32) -> f32 {
     for (var first = 0u; first < tile.size; first += RUN) {
         var run = 0.0;
         for (var k = first; k < min(first + RUN, tile.size); k += 1u) {
-            run += hidden(work[at + k * stride] * work[from + k * tile.inner], zero);
+            run += hidden(work[at + k * stride] * work[source + k * tile.inner], zero);
         }
         sum += run;
     }

@@ -290,7 +290,7 @@ pub(super) fn cut_grams(item: &Item, sided: &Sided, table: &mut Table) {
             size,
             inner,
             products: len / size,
-            from: sided.first() + parts.places()[0] + parts.span(),
+            source: sided.first() + parts.places()[0] + parts.span(),
             to: sided.first() + parts.grams() + before,
             ..SideTile::default()
         };
@@ -306,7 +306,7 @@ pub(super) fn cut_bases(item: &Item, sided: &Sided, table: &mut Table) {
             tensor: item.tensor as u64,
             len: size * size,
             size,
-            from: sided.first() + parts.grams() + before,
+            source: sided.first() + parts.grams() + before,
             to: sided.first() + parts.drafts() + before,
             matrix: sided.first() + parts.bases() + before,
             notes: sided.first() + parts.notes() + 3 * columns,
@@ -319,16 +319,16 @@ pub(super) fn cut_bases(item: &Item, sided: &Sided, table: &mut Table) {
 /// all its bases.
 pub(super) fn cut_turn(item: &Item, sided: &Sided, turning: Turning, stage: usize, table: &mut Table) {
     let (parts, count) = (sided.parts, sided.sides.len());
-    let mut turn = |side: Side, [from, to, matrix]: [u64; 3]| {
-        let [from, to, matrix] = [from, to, matrix].map(|place| sided.first() + place);
+    let mut turn = |side: Side, [source, to, matrix]: [u64; 3]| {
+        let [source, to, matrix] = [source, to, matrix].map(|place| sided.first() + place);
         let Side { size, inner, len } = side;
         let tensor = item.tensor as u64;
-        cut_result(SideTile { tensor, size, inner, from, to, matrix, ..SideTile::default() }, len, table);
+        cut_result(SideTile { tensor, size, inner, source, to, matrix, ..SideTile::default() }, len, table);
     };
     if turning == Turning::Power {
         for (Side { size, .. }, before, _) in sided.sides() {
-            let [from, to, matrix] = [parts.bases(), parts.drafts(), parts.grams()].map(|place| place + before);
-            turn(Side::of_matrix(size), [from, to, matrix]);
+            let [source, to, matrix] = [parts.bases(), parts.drafts(), parts.grams()].map(|place| place + before);
+            turn(Side::of_matrix(size), [source, to, matrix]);
         }
     } else if let Some((side, before, _)) = sided.sides().nth(stage) {
         // Into the bases go the spread and the gradient, and back comes what was made of them.
@@ -336,10 +336,10 @@ pub(super) fn cut_turn(item: &Item, sided: &Sided, turning: Turning, stage: usiz
             Turning::Into => (stage, 2),
             _ => (stage + count, 1),
         };
-        let [from, to] = [done % 2, (done + 1) % 2].map(|place| parts.places()[place]);
+        let [source, to] = [done % 2, (done + 1) % 2].map(|place| parts.places()[place]);
         for n in 0..count {
             let before_it = n * parts.span();
-            turn(side, [from + before_it, to + before_it, parts.bases() + before]);
+            turn(side, [source + before_it, to + before_it, parts.bases() + before]);
         }
     }
 }
