@@ -1,6 +1,6 @@
 //! A checkpoint: all that a training is between two calls, so that another one goes on with the same bits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::groups::{Bits, Given, Groups, Records, SavedGroups, SavedRecords};
 use crate::parts::Real;
 use crate::report::LossScaleState;
-use crate::rule::{Move, Rule, RuleEntry};
+use crate::rule::{Extent, Move, Rule, RuleEntry};
 use crate::schedule::Schedule;
 use crate::session::{Counts, Session};
 use crate::tensor::TensorSpec;
@@ -18,9 +18,20 @@ use crate::wrappers::{Ema, LossScale, Moving};
 mod bytes;
 #[cfg(not(target_arch = "wasm32"))]
 mod file;
+mod values;
 
-/// The version of the format that this crate writes, and the latest that it reads.
-const VERSION: u32 = 1;
+#[cfg(all(feature = "gpu", not(target_arch = "wasm32")))]
+pub(crate) use bytes::Line;
+#[cfg(all(feature = "gpu", not(target_arch = "wasm32")))]
+pub(crate) use file::Saving;
+#[cfg(feature = "gpu")]
+use values::Reader;
+pub(crate) use values::Values;
+use values::{Entry, Number};
+
+/// The version of the format that this crate writes, and the latest that it reads. In version 1 each tensor had what is
+/// the whole model's.
+const VERSION: u32 = 2;
 
 /// All that a training is between two calls: the rule, every option of this moment, groups and frozen tensors, every
 /// state slot, counts, plateaus, the loss scale, micro-batches that wait for their step, and where the parameters
@@ -68,7 +79,7 @@ pub(crate) struct Head {
     scale: Bits,
     good: u32,
     /// The numbers of the options that the device writes.
-    pub(crate) on_device: Vec<Bits>,
+    on_device: Vec<Bits>,
     looked: bool,
     moved: Option<(Stand, SavedRecords)>,
 }
@@ -106,66 +117,14 @@ impl SavedTensor {
     }
 }
 
-/// A parameter or a slot.
-#[derive(Clone, Debug)]
-struct Entry {
-    shape: Vec<usize>,
-    values: Values,
-}
-
-/// Values of a tensor, in the precision that they were saved from.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Values {
-    F32(Vec<f32>),
-    F64(Vec<f64>),
-}
-
-impl Values {
-    /// Takes over values in the precision that they have.
-    pub(crate) fn of<F: Real>(values: impl Iterator<Item = F>) -> Self {
-        match size_of::<F>() {
-            4 => Self::F32(values.map(|value| value.f64() as f32).collect()),
-            _ => Self::F64(values.map(Real::f64).collect()),
-        }
-    }
-
-    /// The values, if `F` is the number type that they were saved from.
-    pub(crate) fn get<F: Real>(&self) -> Option<Vec<F>> {
-        match self {
-            Self::F32(values) => (size_of::<F>() == 4).then(|| values.iter().map(|&v| F::of(f64::from(v))).collect()),
-            Self::F64(values) => (size_of::<F>() == 8).then(|| values.iter().map(|&value| F::of(value)).collect()),
-        }
-    }
-
-    fn len(&self) -> usize {
-        match self {
-            Self::F32(values) => values.len(),
-            Self::F64(values) => values.len(),
-        }
-    }
-
-    fn dtype(&self) -> &'static str {
-        match self {
-            Self::F32(_) => "f32",
-            Self::F64(_) => "f64",
-        }
-    }
-
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Self::F32(values) => bytemuck::cast_slice(values),
-            Self::F64(values) => bytemuck::cast_slice(values),
-        }
-    }
-
-    /// The values that these bytes hold; none where they are no whole number of values, or of another format.
-    fn parse(dtype: &str, bytes: &[u8]) -> Option<Self> {
-        match dtype {
-            "F32" if bytes.len().is_multiple_of(4) => Some(Self::F32(bytemuck::pod_collect_to_vec(bytes))),
-            "F64" if bytes.len().is_multiple_of(8) => Some(Self::F64(bytemuck::pod_collect_to_vec(bytes))),
-            _ => None,
-        }
-    }
+/// A slot as a checkpoint holds it.
+pub(crate) struct Held {
+    /// Its name in a file.
+    pub(crate) name: String,
+    /// A tensor that has the slot.
+    pub(crate) tensor: usize,
+    pub(crate) slot: &'static str,
+    pub(crate) shape: Vec<usize>,
 }
 
 /// What a training is beside its session and the values of tensors.
@@ -205,17 +164,25 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// The values that [`put_param`](Self::put_param) laid there.
-    pub fn param(&self, tensor: &str) -> Option<&[f32]> {
+    /// The values that [`put_param`](Self::put_param) laid there, or that a file holds.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] where the checkpoint holds none, or its file has changed since it was loaded.
+    pub fn param(&self, tensor: &str) -> Result<Vec<f32>> {
         match self.values.get(&param_name(tensor)) {
-            Some(Entry { values: Values::F32(values), .. }) => Some(values),
-            _ => None,
+            Some(Entry { values, .. }) => values.all(),
+            None => Err(wrong(param_name(tensor), "is missing")),
         }
     }
 
     /// The rule's name.
     pub fn optimizer(&self) -> &str {
         &self.head.groups.optimizer
+    }
+
+    /// The number of steps that were taken, those that were skipped included: how far the training is in its data.
+    pub fn attempts(&self) -> u64 {
+        self.head.attempts
     }
 
     /// The version of this crate that made the checkpoint.
@@ -271,14 +238,65 @@ impl Checkpoint {
         Ok(Self { head, values: BTreeMap::new(), given: Given::default() })
     }
 
+    /// The slots of a training, as this checkpoint holds them: what is the whole model's is there once.
+    pub(crate) fn slots(&self, tensors: &[TensorSpec], groups: &Groups) -> Vec<Held> {
+        let (mut slots, mut of_model) = (Vec::new(), BTreeSet::new());
+        for (tensor, spec) in tensors.iter().enumerate() {
+            for slot in groups.slots_of(tensor) {
+                let shape = slot.extent.shape(&spec.shape);
+                let name = match slot.extent {
+                    Extent::Model | Extent::Products(_) if self.head.version > 1 => {
+                        if !of_model.insert(slot.name) {
+                            continue;
+                        }
+                        format!("optimizer.{}", slot.name)
+                    }
+                    _ => format!("state.{}.{}", spec.name, slot.name),
+                };
+                slots.push(Held { name, tensor, slot: slot.name, shape });
+            }
+        }
+        slots
+    }
+
     /// Puts the values of a state slot.
-    pub(crate) fn put_state(&mut self, tensor: &str, slot: &str, shape: Vec<usize>, values: Values) {
-        self.values.insert(state_name(tensor, slot), Entry { shape, values });
+    pub(crate) fn put_state(&mut self, held: Held, values: Values) {
+        self.values.insert(held.name, Entry { shape: held.shape, values });
     }
 
     /// The values of a state slot, which [`session`](Self::session) has checked.
-    pub(crate) fn state<F: Real>(&self, tensor: &str, slot: &str) -> Vec<F> {
-        self.values.get(&state_name(tensor, slot)).and_then(|entry| entry.values.get()).expect("all slots are checked")
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] where they lie in a file that has changed since it was loaded.
+    pub(crate) fn state<F: Real>(&self, held: &Held) -> Result<Vec<F>> {
+        self.entry(held).values.all()
+    }
+
+    /// Takes the values of a state slot in parts.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn reader(&self, held: &Held) -> Reader<'_> {
+        self.entry(held).values.reader()
+    }
+
+    fn entry(&self, held: &Held) -> &Entry {
+        self.values.get(&held.name).expect("all slots are checked")
+    }
+
+    /// Takes the values of a parameter in parts, as f32.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] where it is missing or is no parameter in f32 of this shape.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn param_reader(&self, tensor: &TensorSpec) -> Result<Reader<'_>> {
+        let name = param_name(&tensor.name);
+        let Some(Entry { shape, values }) = self.values.get(&name) else { return Err(wrong(name, "is missing")) };
+        check_param(name, shape, values, tensor)?;
+        Ok(values.reader())
+    }
+
+    /// The numbers of the options that the device writes, in the order of the configuration.
+    pub(crate) fn on_device(&self) -> Vec<f64> {
+        self.head.on_device.iter().map(|bits| bits.0).collect()
     }
 
     /// The loss scale.
@@ -361,44 +379,26 @@ impl Checkpoint {
 
     /// Refuses slots that are missing, have another length or number type, or belong to no tensor.
     fn check_values<F: Real>(&self, tensors: &[TensorSpec], groups: &Groups) -> Result<()> {
-        let expected = if size_of::<F>() == 4 { "f32" } else { "f64" };
-        let mut count = 0;
-        for (i, tensor) in tensors.iter().enumerate() {
-            for slot in groups.slots_of(i) {
-                let name = state_name(&tensor.name, slot.name);
-                let Some(Entry { shape, values }) = self.values.get(&name) else {
-                    return Err(wrong(name, "is missing"));
-                };
-                if values.dtype() != expected {
-                    return Err(wrong(name, format!("is {}, expected {expected}", values.dtype())));
-                }
-                let expected = slot.extent.shape(&tensor.shape);
-                if *shape != expected {
-                    return Err(wrong(name, format!("has shape {shape:?}, expected {expected:?}")));
-                }
-                count += 1;
+        let number = Number::of::<F>();
+        let slots = self.slots(tensors, groups);
+        for Held { name, shape: expected, .. } in &slots {
+            let Some(Entry { shape, values }) = self.values.get(name) else { return Err(wrong(name, "is missing")) };
+            if values.number() != number {
+                return Err(wrong(name, format!("is {}, expected {}", values.number().text(), number.text())));
             }
-            let param = param_name(&tensor.name);
-            if let Some(Entry { shape, values }) = self.values.get(&param) {
-                // Whatever the format, a parameter's values are laid there as f32, which holds them all.
-                if *shape != tensor.shape || values.dtype() != "f32" {
-                    let message = format!("is {} {shape:?}, expected f32 {:?}", values.dtype(), tensor.shape);
-                    return Err(wrong(param, message));
-                }
-                count += 1;
+            if shape != expected {
+                return Err(wrong(name, format!("has shape {shape:?}, expected {expected:?}")));
             }
         }
-        if count == self.values.len() {
-            return Ok(());
+        let mut known: BTreeSet<String> = slots.into_iter().map(|held| held.name).collect();
+        for tensor in tensors {
+            let name = param_name(&tensor.name);
+            if let Some(Entry { shape, values }) = self.values.get(&name) {
+                check_param(name.clone(), shape, values, tensor)?;
+            }
+            known.insert(name);
         }
-        let known = |name: &str| {
-            let of = |(i, tensor): (usize, &TensorSpec)| {
-                let slots = groups.slots_of(i).into_iter().map(|slot| state_name(&tensor.name, slot.name));
-                slots.chain([param_name(&tensor.name)]).any(|known| known == name)
-            };
-            tensors.iter().enumerate().any(of)
-        };
-        match self.values.keys().find(|name| !known(name)) {
+        match self.values.keys().find(|name| !known.contains(*name)) {
             Some(extra) => Err(wrong(extra, "is no slot of these tensors")),
             None => Ok(()),
         }
@@ -407,23 +407,42 @@ impl Checkpoint {
     /// Refuses counts and numbers that no training has.
     fn check_numbers(&self, groups: &Groups) -> Result<()> {
         let head = &self.head;
+        // No training comes this far, and further counting stays in bounds.
+        if head.attempts >= 1 << 63 {
+            return Err(wrong("attempts", format!("is {}, must be below 2^63", head.attempts)));
+        }
         for saved in &head.tensors {
             if let Some(value) = saved.carried.iter().find(|bits| !bits.0.is_finite() || bits.0 < 0.0) {
                 let what = format!("carried of tensor {}", saved.name);
                 return Err(wrong(what, format!("is {}, must be at least 0 and finite", value.0)));
             }
+            if let Some(from) = saved.averaged_from.filter(|&from| from > saved.t) {
+                let what = format!("averaged_from of tensor {}", saved.name);
+                return Err(wrong(what, format!("is {from}, must be at most its t, {}", saved.t)));
+            }
+        }
+        let (found, expected) = (head.on_device.len(), groups.wrappers().on_device.len());
+        if found != expected {
+            return Err(wrong("on_device", format!("holds {found} numbers, expected {expected}")));
         }
         let batches = groups.wrappers().batches();
         if head.micro_batches >= batches.max(1) {
             let message = format!("is {}, must be below accumulate, {batches}", head.micro_batches);
             return Err(wrong("micro_batches", message));
         }
-        if let Some(options) = groups.wrappers().loss_scale() {
-            LossScale::check_scale("scale", head.scale.0)?;
-            if u64::from(head.good) >= options.interval {
-                let message = format!("is {}, must be below loss_scale.interval, {}", head.good, options.interval);
-                return Err(wrong("good", message));
+        match groups.wrappers().loss_scale() {
+            Some(options) => {
+                LossScale::check_scale("scale", head.scale.0)?;
+                if u64::from(head.good) >= options.interval {
+                    let message = format!("is {}, must be below loss_scale.interval, {}", head.good, options.interval);
+                    return Err(wrong("good", message));
+                }
             }
+            None if self.scale() != LossScaleState::new(None) => {
+                let message = format!("are {} and {}, without a loss scale", head.scale.0, head.good);
+                return Err(wrong("scale and good", message));
+            }
+            None => {}
         }
         if head.looked && !groups.have_move(Move::LookAhead) {
             return Err(wrong("looked", "no rule looks ahead"));
@@ -432,12 +451,19 @@ impl Checkpoint {
     }
 }
 
-fn param_name(tensor: &str) -> String {
+pub(crate) fn param_name(tensor: &str) -> String {
     format!("param.{tensor}")
 }
 
-fn state_name(tensor: &str, slot: &str) -> String {
-    format!("state.{tensor}.{slot}")
+/// Refuses a parameter of another shape, or whose values are not laid there as f32, which holds those of all formats.
+fn check_param(name: String, shape: &[usize], values: &Values, tensor: &TensorSpec) -> Result<()> {
+    match shape == tensor.shape && values.number() == Number::F32 {
+        true => Ok(()),
+        false => {
+            let message = format!("is {} {shape:?}, expected f32 {:?}", values.number().text(), tensor.shape);
+            Err(wrong(name, message))
+        }
+    }
 }
 
 fn wrong(what: impl Into<String>, message: impl ToString) -> Error {

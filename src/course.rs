@@ -241,11 +241,11 @@ impl Course {
     fn part(&self, present: Option<&[bool]>) -> (Vec<(usize, bool)>, Vec<usize>) {
         let mut parts = vec![(0, true)];
         let mut known = HashMap::new();
-        let mut places = HashMap::new();
+        let mut places = vec![[None; 2]; self.classes.len()];
         let mut of = Vec::with_capacity(self.of.len());
         for (tensor, &class) in self.of.iter().enumerate() {
             let present = present.is_none_or(|present| present[tensor]);
-            of.push(*places.entry((class, present)).or_insert_with(|| {
+            of.push(*places[class][usize::from(present)].get_or_insert_with(|| {
                 let mut new = || {
                     parts.push((class, present));
                     parts.len() - 1

@@ -22,6 +22,7 @@ mod report;
 mod ring;
 mod slices;
 mod state;
+mod transfer;
 mod variants;
 
 pub use arena::{Arena, ArenaSubset};
@@ -34,6 +35,7 @@ use loss::Loss;
 use pipelines::Pipelines;
 pub(crate) use report::{News, Receipt, Reports};
 pub(crate) use ring::Slot;
+pub(crate) use transfer::parts_of;
 
 /// Bindings of 2^31 bytes and more are silently wrong on some devices of wgpu 30 (wgpu issues 10305 and 9206).
 const BINDING_BYTES_MAX: u64 = (1 << 31) - 256;
@@ -57,6 +59,8 @@ struct Inner {
     loss: Loss,
     /// Milliseconds that a wait takes at most.
     deadline: AtomicU64,
+    #[cfg(not(target_arch = "wasm32"))]
+    staged: transfer::Staged,
     #[cfg(target_arch = "wasm32")]
     late: Late,
 }
@@ -205,6 +209,8 @@ impl Gpu {
             pipelines,
             init,
             counts,
+            #[cfg(not(target_arch = "wasm32"))]
+            staged: Default::default(),
             #[cfg(target_arch = "wasm32")]
             late: Late::default(),
         }))

@@ -56,6 +56,15 @@ impl Bounds {
         u64::from(self.chunk_blocks) * BLOCK as u64
     }
 
+    /// How many partial results the chunks of a tensor of so many elements leave: one each, but none where a single
+    /// chunk has the whole result.
+    pub fn partials(&self, len: u64) -> u64 {
+        match len.div_ceil(self.chunk_len()) {
+            1 => 0,
+            chunks => chunks,
+        }
+    }
+
     /// How many elements a piece has at most, in a tensor with so many slots per element: as many whole chunks as a
     /// binding holds the state of, and the parameters of, wherever they start.
     pub fn piece_len(&self, slots: u64) -> u64 {
@@ -396,14 +405,15 @@ pub fn plan(items: &[Item], bounds: Bounds, partials: u64) -> Result<Plan> {
     // Tensors come in the order in which their chunks took partial results.
     let mut first = partials;
     let sums = |item: &&Item| {
-        let (partials, stride) = (item.len.div_ceil(bounds.chunk_len()), item.partial_words);
+        let (partials, stride) = (bounds.partials(item.len), item.partial_words);
         let [rows, columns] = item.product.map_or([0, 0], |framed| [framed.lines.rows, framed.lines.columns]);
         let tensor = item.tensor as u64;
         let sums = TensorSums { tensor, len: item.len, partials, stride, partial: first, rows, columns };
         first += stride * partials;
         (item.variant, item.sums, sums)
     };
-    let all: Vec<_> = order.iter().filter(|item| item.partial_words > 0).map(sums).collect();
+    let has_partials = |item: &&&Item| item.partial_words > 0 && bounds.partials(item.len) > 0;
+    let all: Vec<_> = order.iter().filter(has_partials).map(sums).collect();
     let mut push = |list: &mut dyn Iterator<Item = TensorSums>| {
         let first = table.len();
         list.for_each(|sums| table.push(sums));

@@ -78,12 +78,9 @@ impl<F: Precision> Reference<F> {
         let on_device = wrappers.on_device.iter().map(|option| of_host(option).unwrap_or(0.0)).collect();
         let around = Beside { attempts: self.attempts, scale: self.scale, on_device };
         let mut checkpoint = Checkpoint::of(&self.session, around, |records| Ok(records.clone()))?;
-        for (i, tensor) in self.session.tensors.iter().enumerate() {
-            for slot in self.session.groups.slots_of(i) {
-                let values = self.state(&tensor.name, slot.name)?;
-                let shape = values.shape().to_vec();
-                checkpoint.put_state(&tensor.name, slot.name, shape, Values::of(values.into_iter()));
-            }
+        for held in checkpoint.slots(&self.session.tensors, &self.session.groups) {
+            let values = self.state(&self.session.tensors[held.tensor].name, held.slot)?;
+            checkpoint.put_state(held, Values::of(values.into_iter()));
         }
         Ok(checkpoint)
     }
@@ -94,7 +91,8 @@ impl<F: Precision> Reference<F> {
     /// # Errors
     /// [`Error::Checkpoint`], naming what does not fit.
     pub fn load(tensors: &[TensorSpec], checkpoint: &Checkpoint) -> Result<Self> {
-        let session = checkpoint.session::<F, Clocks>(tensors, |clocks, _| clocks, |records| records)?;
+        let mut session = checkpoint.session::<F, Clocks>(tensors, |clocks, _| clocks, |records| records)?;
+        session.groups.take_numbers(&checkpoint.on_device())?;
         let (elements, numbers) = Self::start(&session.groups, tensors, 0)?;
         let mut reference = Self {
             elements,
@@ -107,11 +105,8 @@ impl<F: Precision> Reference<F> {
             session,
         };
         let clocks = reference.session.counts.clone();
-        for (i, tensor) in tensors.iter().enumerate() {
-            for slot in reference.session.groups.slots_of(i) {
-                let values = checkpoint.state::<F>(&tensor.name, slot.name);
-                reference.set_state(&tensor.name, slot.name, &values)?;
-            }
+        for held in checkpoint.slots(tensors, &reference.session.groups) {
+            reference.set_state(&tensors[held.tensor].name, held.slot, &checkpoint.state::<F>(&held)?)?;
         }
         reference.session.counts = clocks;
         Ok(reference)

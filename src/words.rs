@@ -347,7 +347,7 @@ entry! {
         first,
         /// how many vectors of four of the bound state come before the chunk
         state,
-        /// where the chunk's partial result stands in scratch
+        /// where the chunk's partial result stands in scratch, `ABSENT` where it is the tensor's only chunk
         partial,
         /// where the columns of the first element's matrix stand in the bound lines
         column_numbers,

@@ -11,11 +11,13 @@ pub struct List {
 }
 
 /// Every list.
-pub const LISTS: [List; 6] = [
+pub const LISTS: [List; 7] = [
     List { name: "one_16m", shapes: || vec![("one".into(), vec![16_777_216])] },
     List { name: "gpt2", shapes: gpt2 },
     List { name: "resnet50", shapes: resnet50 },
     List { name: "many_small", shapes: || (0..1000).map(|i| (format!("t{i}"), vec![1024])).collect() },
+    // Biases and the like: what a tensor costs that has next to no elements.
+    List { name: "many_tiny", shapes: || (0..1000).map(|i| (format!("t{i}"), vec![64])).collect() },
     // As many elements as `many_small` in one tensor: the difference is what many tensors cost.
     List { name: "one_1m", shapes: || vec![("one".into(), vec![1_024_000])] },
     List { name: "ragged", shapes: ragged },

@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::error::Error;
+use std::fmt;
 use std::path::Path;
 
 use safetensors::tensor::{SafeTensors, TensorView};
 use safetensors::{Dtype, serialize_to_file};
+use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
 use wgpu_optim::{Config, DType};
 
 pub type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -120,7 +122,12 @@ impl Comparison {
 
 impl Recording {
     pub fn read(path: &Path) -> Result<Self> {
-        read(path, &["param", "grad"], |entries| {
+        read(path, Self::parse)
+    }
+
+    /// The recording that these bytes of a file are.
+    pub fn parse(bytes: &[u8]) -> Result<Self> {
+        parse(bytes, &["param", "grad"], |entries| {
             let mut steps = None;
             let mut tensors = Vec::new();
             for name in names(entries, &["param", "grad"]) {
@@ -155,6 +162,10 @@ impl Recording {
                 });
             }
             match steps {
+                // Without elements, a gradient has as many steps as it says.
+                Some((name, shape)) if shape[0] > bytes.len() => {
+                    refuse!("grad.{name} is {shape:?}: more steps than the file has bytes, {}", bytes.len())
+                }
                 Some((_, shape)) => {
                     let [param_format, grad_format] = [DType::F32; 2];
                     Ok(Self { steps: shape[0], param_format, grad_format, tensors })
@@ -185,7 +196,11 @@ impl Recorded {
 impl Expected {
     /// Reads what is expected of a replay of `recording`. Refuses what that replay does not give.
     pub fn read(path: &Path, recording: &Recording) -> Result<Self> {
-        read(path, &["steps", "param", "f32"], |entries| {
+        read(path, |bytes| Self::parse(bytes, recording))
+    }
+
+    fn parse(bytes: &[u8], recording: &Recording) -> Result<Self> {
+        parse(bytes, &["steps", "param", "f32"], |entries| {
             let Some(steps) = entries.get(&("steps", "")) else { refuse!("steps is missing: which steps were kept") };
             let steps = numbers::<i64>("steps", steps)?;
             let last = recording.steps;
@@ -313,25 +328,55 @@ impl Number for i64 {
 /// Entries by kind and tensor: `param.w1` is `("param", "w1")`.
 type Entries<'a> = BTreeMap<(&'a str, &'a str), TensorView<'a>>;
 
-/// Reads a safetensors file with entries of some kinds; every error names the file.
-fn read<T>(path: &Path, kinds: &[&str], parse: impl FnOnce(&Entries) -> Result<T>) -> Result<T> {
-    let parse_file = || {
-        let bytes = std::fs::read(path)?;
-        let file = match SafeTensors::deserialize(&bytes) {
-            Ok(file) => file,
-            Err(error) => refuse!("cut short, or no safetensors file: {error}"),
-        };
-        let mut entries = Entries::new();
-        for (key, view) in file.iter() {
-            let (kind, name) = key.split_once('.').unwrap_or((key, ""));
-            if !kinds.contains(&kind) {
-                refuse!("{key} is unknown; there are {}", kinds.join(", "));
-            }
-            entries.insert((kind, name), view);
-        }
-        parse(&entries)
-    };
+/// Reads a file; every error names it.
+fn read<T>(path: &Path, parse: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
+    let parse_file = || parse(&std::fs::read(path)?);
     parse_file().map_err(|error| format!("{}: {error}", path.display()).into())
+}
+
+/// Parses the bytes of a safetensors file with entries of some kinds.
+fn parse<T>(bytes: &[u8], kinds: &[&str], parse: impl FnOnce(&Entries) -> Result<T>) -> Result<T> {
+    let file = match SafeTensors::deserialize(bytes) {
+        Ok(file) => file,
+        Err(error) => refuse!("cut short, or no safetensors file: {error}"),
+    };
+    if let Err(error) = check_names(bytes) {
+        refuse!("the header: {error}");
+    }
+    let mut entries = Entries::new();
+    for (key, view) in file.iter() {
+        let (kind, name) = key.split_once('.').unwrap_or((key, ""));
+        if !kinds.contains(&kind) {
+            refuse!("{key} is unknown; there are {}", kinds.join(", "));
+        }
+        entries.insert((kind, name), view);
+    }
+    parse(&entries)
+}
+
+/// Refuses a header in which a name is there twice: of two entries of a name, readers would take one each.
+fn check_names(bytes: &[u8]) -> serde_json::Result<()> {
+    struct Once;
+    impl<'de> Visitor<'de> for Once {
+        type Value = ();
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<(), A::Error> {
+            let mut names = BTreeSet::new();
+            while let Some((name, IgnoredAny)) = map.next_entry::<String, _>()? {
+                if let Some(name) = names.replace(name) {
+                    return Err(de::Error::custom(format!("{name} is there twice")));
+                }
+            }
+            Ok(())
+        }
+    }
+    let (len, header) = bytes.split_first_chunk().expect("safetensors has read it");
+    let header = &header[..u64::from_le_bytes(*len) as usize];
+    serde_json::Deserializer::from_slice(header).deserialize_map(Once)
 }
 
 fn names<'a>(entries: &Entries<'a>, kinds: &[&str]) -> BTreeSet<&'a str> {

@@ -4,6 +4,9 @@
 //! applied, too.
 //!
 //! `cargo run --release --example train_digits -- --optimizer novograd --plot curves.svg`
+//!
+//! With `--save DIR` the training is saved after each epoch; killed at any moment and started again with `--resume`, it
+//! ends with the same bits.
 
 mod data;
 mod network;
@@ -12,8 +15,8 @@ mod plot;
 use clap::{Parser, ValueEnum, value_parser};
 use indicatif::{ProgressBar, ProgressStyle};
 use network::{Network, Score};
-use std::{error::Error, fs, path::PathBuf, process::ExitCode, time::Instant};
-use wgpu_optim::{Config, DType, Gpu, LossScale, Optimizer, wgpu};
+use std::{error::Error, fs, path::Path, path::PathBuf, process::ExitCode, time::Instant};
+use wgpu_optim::{Checkpoint, Config, DType, Gpu, LossScale, Optimizer, wgpu};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -46,6 +49,12 @@ struct Options {
     /// Draw loss and accuracy over the epochs
     #[arg(long, value_name = "OUT.svg")]
     plot: Option<PathBuf>,
+    /// Save all that the training is in this folder, after each epoch
+    #[arg(long, value_name = "DIR")]
+    save: Option<PathBuf>,
+    /// Go on from what is saved there, if anything is
+    #[arg(long, requires = "save")]
+    resume: bool,
     /// Train on MNIST instead: a folder with its four IDX files, unpacked
     #[arg(long, value_name = "DIR")]
     mnist: Option<PathBuf>,
@@ -106,7 +115,25 @@ fn run(options: Options) -> Result<()> {
     };
     let mut network = Network::new(&gpu, &data, options.batch as usize, options.seed, options.grads.format())?;
     let (name, lr) = (config.name().to_owned(), config.lr());
-    let mut optimizer = Optimizer::new(&gpu, &network.tensors, config)?;
+    let file = options.save.as_ref().map(|folder| folder.join("checkpoint.safetensors"));
+    if let Some(folder) = &options.save {
+        fs::create_dir_all(folder).map_err(|error| format!("--save {}: {error}", folder.display()))?;
+    }
+    let saved = file.as_deref().filter(|_| options.resume).map(load).transpose()?.flatten();
+    let mut optimizer = match &saved {
+        None => Optimizer::new(&gpu, &network.tensors, config)?,
+        Some(checkpoint) if checkpoint.optimizer() != name => {
+            return Err(format!("--resume: {} is saved, not {name}", checkpoint.optimizer()).into());
+        }
+        Some(checkpoint) => Optimizer::load(&gpu, &network.tensors, checkpoint)?,
+    };
+    let done = match &saved {
+        None => 0,
+        Some(checkpoint) => {
+            optimizer.load_params(checkpoint, &network.params)?;
+            network.resume(checkpoint.attempts())?
+        }
+    };
     let is_scaled = optimizer.loss_scale_buffer().map(|scale| network.scale_loss(scale)).is_ok();
 
     let adapter = gpu.adapter_info();
@@ -119,7 +146,8 @@ fn run(options: Options) -> Result<()> {
     let mut skipped = 0;
     let bar = ProgressBar::new(u64::from(options.epochs) * network.batches.len() as u64)
         .with_style(ProgressStyle::with_template("{wide_bar} {pos}/{len} steps, {eta} to go")?);
-    for epoch in 1..=options.epochs {
+    bar.set_position(u64::from(done) * network.batches.len() as u64);
+    for epoch in done + 1..=options.epochs {
         if falling {
             optimizer.set_lr(lr * (1.0 - f64::from(epoch - 1) / f64::from(options.epochs)))?;
         }
@@ -139,6 +167,9 @@ fn run(options: Options) -> Result<()> {
             );
         });
         scores.push(score);
+        if let Some(file) = &file {
+            save(&mut optimizer, file, &network)?;
+        }
     }
     bar.finish_and_clear();
 
@@ -149,11 +180,46 @@ fn run(options: Options) -> Result<()> {
         let scale = optimizer.loss_scale_blocking()?.scale;
         println!("loss scale {scale}, {skipped} of {} steps skipped", bar.length().unwrap_or(0));
     }
+    let Some(last) = scores.last() else {
+        println!("all {done} epochs were done before");
+        return Ok(());
+    };
     let step_ms = 1e3 * step_seconds(&gpu, &network, &mut optimizer)?;
     println!("optimizer step {step_ms:.3} ms (wall clock: 100 steps encoded, submitted and waited for, median of 9)");
-    let accuracy = scores.last().map_or(0.0, |score| 100.0 * score.test_accuracy);
-    println!("test accuracy {accuracy:.1} %");
+    println!("test accuracy {:.1} %", 100.0 * last.test_accuracy);
     Ok(())
+}
+
+/// What is saved in this file, or else in the one before it; nothing where there is none.
+fn load(file: &Path) -> Result<Option<Checkpoint>> {
+    if !file.exists() && !Checkpoint::previous(file).exists() {
+        return Ok(None);
+    }
+    let bar = of_bytes("checked")?;
+    let (checkpoint, refused) = Checkpoint::load_latest(file, |done, all| show(&bar, done, all))?;
+    bar.finish_and_clear();
+    if let Some(refused) = refused {
+        println!("resumed    from the checkpoint before: {refused}");
+    }
+    Ok(Some(checkpoint))
+}
+
+fn save(optimizer: &mut Optimizer, file: &Path, network: &Network) -> Result<()> {
+    let bar = of_bytes("saved")?;
+    optimizer.save_to_blocking(file, &network.params, |done, all| show(&bar, done, all))?;
+    bar.finish_and_clear();
+    Ok(())
+}
+
+/// A progress bar of bytes.
+fn of_bytes(what: &str) -> Result<ProgressBar> {
+    let style = ProgressStyle::with_template(&format!("{{wide_bar}} {{bytes}}/{{total_bytes}} {what}"))?;
+    Ok(ProgressBar::new(0).with_style(style))
+}
+
+fn show(bar: &ProgressBar, done: u64, all: u64) {
+    bar.set_length(all);
+    bar.set_position(done);
 }
 
 fn recipes() -> Vec<serde_json::Value> {

@@ -173,6 +173,16 @@ impl Network {
         self.scale = bind_scale(&self.gpu, &self.scale_layout, scale);
     }
 
+    /// Takes up the order of images where a training was after so many steps, and returns how many epochs these were.
+    pub fn resume(&mut self, steps: u64) -> Result<u32> {
+        let batches = self.batches.len() as u64;
+        if !steps.is_multiple_of(batches) {
+            return Err(format!("--resume: {steps} steps are no whole epochs of {batches}: another --batch").into());
+        }
+        (0..steps / batches).for_each(|_| self.train_order.shuffle(&mut self.rng));
+        Ok(u32::try_from(steps / batches)?)
+    }
+
     /// Uploads a new permutation of the training images; it counts from the next submit.
     pub fn shuffle(&mut self) {
         self.train_order.shuffle(&mut self.rng);

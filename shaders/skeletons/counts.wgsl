@@ -1,5 +1,6 @@
 // A wrapper counts elements of a chunk by what the rule is about to subtract: one workgroup a chunk, one count a chunk.
-// The update itself comes later; nothing of an element is stored.
+// The count of a tensor of one chunk becomes the tensor's factor at once. The update comes later; nothing of an element
+// is stored.
 
 var<workgroup> count: atomic<u32>;
 
@@ -47,7 +48,11 @@ fn counts(
     atomicAdd(&count, found);
     workgroupBarrier();
     if (lane == 0u) {
-        store_partial(chunk.partial, vec2<u32>(atomicLoad(&count), 0u));
+        if (chunk.partial == ABSENT) {
+            store_factor(chunk.tensor, wrapped_factor(w, f32(atomicLoad(&count)), f32(chunk.len)));
+        } else {
+            store_partial(chunk.partial, vec2<u32>(atomicLoad(&count), 0u));
+        }
     }
 }
 

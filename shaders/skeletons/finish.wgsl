@@ -13,15 +13,6 @@ fn finish_tensor(
     }
     combine_partials(sums, lane);
     if (lane == 0u) {
-        var k = load_tensor(sums.tensor);
-        let h = load_hyper(record);
-        let numbers = bitcast<vec2<f32>>(load_partial(sums.partial));
-        if (PRODUCT) {
-            finish_product(h, numbers, f32(sums.len), &k);
-        } else {
-            of_shape(h, f32(sums.rows), f32(sums.columns), &k);
-            finish(h, numbers, f32(sums.len), &k);
-        }
-        store_tensor(sums.tensor, k);
+        finish_with(sums.tensor, record, sums.len, sums.rows, sums.columns, load_partial(sums.partial));
     }
 }

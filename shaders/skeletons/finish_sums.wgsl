@@ -13,6 +13,6 @@ fn finish_sums(
     }
     combine_partials(sums, lane);
     if (lane == 0u) {
-        store_partial(sums_of(sums.tensor), load_partial(sums.partial));
+        finish_with(sums.tensor, record, sums.len, sums.rows, sums.columns, load_partial(sums.partial));
     }
 }

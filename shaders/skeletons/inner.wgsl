@@ -28,7 +28,11 @@ fn inner_of_chunk(
     for (var row = 0u; row < rows; row += 1u) {
         combine_chunk(chunk, Eyes(c, w, k.step, row), lane);
         if (lane == 0u) {
-            store_partial(chunk.partial + INNER_WORDS * row, nodes[0]);
+            if (chunk.partial == ABSENT) {
+                store_partial(row_of(chunk.tensor, row), nodes[0]);
+            } else {
+                store_partial(chunk.partial + INNER_WORDS * row, nodes[0]);
+            }
         }
         workgroupBarrier();
     }

@@ -1,4 +1,5 @@
 // Measures the gradients as they lie in memory, unscaled and averaged: one workgroup and one partial result a chunk.
+// What is measured of a tensor of one chunk goes to control at once.
 
 // The numbers that `leaf_of` divides gradients by.
 struct Eyes { unscale: f32, batches: f32 }
@@ -15,7 +16,11 @@ fn norms(
     }
     combine_chunk(chunk, Eyes(load_unscale(), load_batches()), lane);
     if (lane == 0u) {
-        store_partial(chunk.partial, nodes[0]);
+        if (chunk.partial == ABSENT) {
+            store_measured(chunk.tensor, nodes[0]);
+        } else {
+            store_partial(chunk.partial, nodes[0]);
+        }
     }
 }
 

@@ -1,4 +1,5 @@
-// Combines `measure` over the elements of a chunk: one workgroup and one partial result a chunk.
+// Combines `measure` over the elements of a chunk: one workgroup and one partial result a chunk. A tensor of one chunk
+// is finished here.
 
 // The numbers that `leaf_of` needs to see an element as the rule does.
 struct Eyes { c: Common, w: Wrapped, h: Hyper, k: Tensor }
@@ -17,7 +18,11 @@ fn sums(
     let w = load_wrapped(chunk.tensor, record);
     combine_chunk(chunk, Eyes(load_common(record), w, load_hyper(record), load_tensor(chunk.tensor)), lane);
     if (lane == 0u) {
-        store_partial(chunk.partial, nodes[0]);
+        if (chunk.partial == ABSENT) {
+            finish_with(chunk.tensor, record, chunk.len, chunk.rows, chunk.columns, nodes[0]);
+        } else {
+            store_partial(chunk.partial, nodes[0]);
+        }
     }
 }
 

@@ -99,7 +99,8 @@ impl Arena {
     }
 
     /// Sets a tensor's values, before any work that is not yet submitted. They are rounded as
-    /// [`DType::round`](crate::DType::round) says.
+    /// [`DType::round`](crate::DType::round) says. Natively this waits for the device, where it has more than 16 MiB of
+    /// values from earlier calls to take.
     ///
     /// # Errors
     /// [`Error::UnknownTensor`](crate::Error), or [`Error::Shape`](crate::Error) for another number of values.
@@ -107,10 +108,7 @@ impl Arena {
         let i = find(&self.tensors, name)?;
         let slice = self.slice_at(i);
         check_len("values", name, values.len(), self.tensors[i].len_elements() as usize)?;
-        // Writes go by words, too.
-        let mut bytes = self.tensors[i].dtype.encode(values);
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
-        self.gpu.scoped_now(|| self.gpu.queue().write_buffer(slice.buffer, slice.offset, &bytes))
+        self.gpu.write_slice(slice, &self.tensors[i].dtype.encode(values))
     }
 
     /// Returns this arena of gradients without those of the tensors named, which a step then leaves alone.

@@ -1,9 +1,10 @@
 //! What a step or a move of certain buffers is bound to: its plan, table, bind groups and pipelines, kept for the
 //! buffers used last.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::binder::{Binder, Bindings, Call, ONCE, Value, run};
+use super::binder::{Binder, Bindings, Call, New, ONCE, Value, run};
 use super::buffers::Grads;
 use super::engine::Engine;
 use super::limits::{partial_words, sums};
@@ -13,9 +14,10 @@ use super::{Buffers, Slice};
 use crate::codecs::DType;
 use crate::error::{Error, Result};
 use crate::init::short_stream;
-use crate::plan::{Item, Plan, Span, Window, place, plan};
+use crate::plan::{Item, Piece, Plan, Span, Window, place, plan};
 use crate::shader::{Pages, Skeleton, Walk, model_numbers};
 use crate::tensor::{Access, Formats, TensorSpec};
+use crate::words::row;
 use crate::wrappers::Moving;
 
 /// How many tables are kept.
@@ -85,14 +87,16 @@ pub(super) struct Planned {
 }
 
 /// All that encoding needs for certain buffers.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Bound {
     /// What stands in a slot of the ring before the words of a step: the words of the dispatches, and the rows.
     pub(super) head: Vec<u32>,
     /// The dispatches that come before the decision.
-    measures: Vec<Call>,
-    decides: Option<Call>,
-    calls: Vec<Call>,
+    measures: Arc<[Call]>,
+    decides: Option<Arc<Call>>,
+    calls: Arc<[Call]>,
+    /// Rows of gradients that may lie elsewhere in the next step.
+    movable: Arc<[Movable]>,
     /// Windows of the update.
     pub(crate) windows: usize,
     /// Passes of the variant that has most.
@@ -104,18 +108,64 @@ pub(crate) struct Bound {
 impl Bound {
     /// Encodes a part of the dispatches as one pass, which reads the words in this slot.
     pub(crate) fn encode(&self, encoder: &mut wgpu::CommandEncoder, slot: &Slot, part: Part) {
-        let (measures, decides, calls) = (self.measures.iter(), self.decides.iter(), self.calls.iter());
+        let (measures, decides, calls) = (self.measures.iter(), self.decides.as_deref(), self.calls.iter());
         match part {
             Part::Whole => run(encoder, slot, measures.chain(decides).chain(calls)),
             Part::Measures => run(encoder, slot, measures.chain(decides)),
-            Part::Updates => run(encoder, slot, decides.chain(calls)),
+            Part::Updates => run(encoder, slot, decides.into_iter().chain(calls)),
         }
     }
 
     /// How many dispatches the whole step has.
     pub(crate) fn dispatches(&self) -> usize {
-        let calls = self.measures.iter().chain(&self.decides).chain(&self.calls);
+        let calls = self.measures.iter().chain(self.decides.as_deref()).chain(self.calls.iter());
         calls.map(|call| call.dispatches.len()).sum()
+    }
+}
+
+/// The rows of a window, where its gradients may move within buffers that it binds and does not write. Such a move
+/// changes two words a row, and needs none of the checks that a new buffer does.
+#[derive(Debug)]
+struct Movable {
+    /// The word of the head at which the first row stands.
+    first: usize,
+    /// Words from one row to the next.
+    stride: usize,
+    /// The tensor and its formats for each row that has a gradient.
+    rows: Vec<Option<(usize, Formats)>>,
+    /// What the window binds, with nothing in the place of what it writes.
+    pages: Vec<Option<Value>>,
+}
+
+impl Movable {
+    /// Writes the rows of these gradients into a head. `None` where one of them lies outside the pages, or where the
+    /// vec4 kernel cannot read it.
+    fn put(&self, head: &mut [u32], grads: &[Option<Slice>]) -> Option<()> {
+        let mut page = 0;
+        for (row, words) in self.rows.iter().zip(head[self.first..].chunks_mut(self.stride)) {
+            let Some((tensor, Formats { param, grad })) = *row else { continue };
+            let slice = grads[tensor].as_ref()?;
+            let end = (slice.offset + slice.size).next_multiple_of(grad.quad_bytes().max(param.quad_bytes()));
+            let start_in = |page: &Option<Value>| {
+                let (buffer, offset, size) = page.as_ref()?;
+                let is_inside = buffer == slice.buffer && *offset <= slice.offset && end <= offset + size;
+                is_inside.then(|| slice.offset - offset)
+            };
+            // Neighbours mostly share a page, so the last one found is tried first.
+            let start = start_in(&self.pages[page]).or_else(|| {
+                let (found, start) = self.pages.iter().enumerate().find_map(|(i, page)| Some((i, start_in(page)?)))?;
+                page = found;
+                Some(start)
+            })?;
+            if slice.offset % grad.quad_bytes() != 0 {
+                return None;
+            }
+            words[row::GRAD] = (start / grad.size_bytes()) as u32;
+            if self.stride > row::GRAD_PAGE {
+                words[row::GRAD_PAGE] = page as u32;
+            }
+        }
+        Some(())
     }
 }
 
@@ -161,29 +211,69 @@ impl Where {
             _ => false,
         }
     }
+
+    /// Whether slices are given for the same tensors, and none of these is empty.
+    fn is_like(&self, slices: &[Option<Slice>]) -> bool {
+        let Self::Slices(_, places) = self else { return false };
+        let same = |(known, slice): (&Option<(usize, u64, u64)>, &Option<Slice>)| match (known, slice) {
+            (None, None) => true,
+            (Some((.., size)), Some(slice)) => *size == slice.size && *size > 0,
+            _ => false,
+        };
+        places.len() == slices.len() && places.iter().zip(slices).all(same)
+    }
 }
 
 /// A placement, and what was bound for it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Placement {
     kind: Kind,
-    params: Where,
-    grads: Option<Where>,
-    outs: Option<Where>,
+    params: Arc<Where>,
+    grads: Option<Arc<Where>>,
+    outs: Option<Arc<Where>>,
     bound: Arc<Bound>,
 }
 
 impl Placement {
+    fn of(params: &Buffers, work: Work, bound: Bound) -> Self {
+        let place = |buffers: &Buffers| Arc::new(Where::of(buffers));
+        Self {
+            kind: work.kind(),
+            params: place(params),
+            grads: work.grads().map(|grads| place(&grads.buffers)),
+            outs: work.outs().map(place),
+            bound: Arc::new(bound),
+        }
+    }
+
+    /// Whether all values lie here. Gradients move most often, so they come first.
     fn is(&self, params: &Buffers, work: Work) -> bool {
-        let same = |known: &Option<Where>, buffers: Option<&Buffers>| match (known, buffers) {
-            (Some(known), Some(buffers)) => known.is(buffers),
-            (None, None) => true,
-            _ => false,
-        };
-        self.kind == work.kind()
-            && self.params.is(params)
-            && same(&self.grads, work.grads().map(|grads| &grads.buffers))
-            && same(&self.outs, work.outs())
+        same(&self.grads, work.grads().map(|grads| &grads.buffers)) && self.is_but_for_grads(params, work)
+    }
+
+    fn is_but_for_grads(&self, params: &Buffers, work: Work) -> bool {
+        self.kind == work.kind() && self.params.is(params) && same(&self.outs, work.outs())
+    }
+
+    /// The same placement, but for gradients that lie elsewhere in buffers that it binds.
+    fn moved(&self, params: &Buffers, work: Work) -> Option<Self> {
+        let Buffers::Slices(grads) = &work.grads()?.buffers else { return None };
+        let Bound { movable, .. } = &*self.bound;
+        if movable.is_empty() || !self.is_but_for_grads(params, work) || !self.grads.as_ref()?.is_like(grads) {
+            return None;
+        }
+        let mut head = self.bound.head.clone();
+        movable.iter().try_for_each(|rows| rows.put(&mut head, grads))?;
+        let bound = Arc::new(Bound { head, ..(*self.bound).clone() });
+        Some(Self { grads: Some(Arc::new(Where::of(&work.grads()?.buffers))), bound, ..self.clone() })
+    }
+}
+
+fn same(known: &Option<Arc<Where>>, buffers: Option<&Buffers>) -> bool {
+    match (known, buffers) {
+        (Some(known), Some(buffers)) => known.is(buffers),
+        (None, None) => true,
+        _ => false,
     }
 }
 
@@ -200,20 +290,17 @@ impl Engine {
             self.placements[at..].rotate_left(1);
             return Ok(self.placements[self.placements.len() - 1].bound.clone());
         }
-        let bound = Arc::new(self.make_bound(params, work)?);
-        let kind = work.kind();
+        let placement = match self.placements.iter().rev().find_map(|known| known.moved(params, work)) {
+            Some(moved) => moved,
+            None => Placement::of(params, work, self.make_bound(params, work)?),
+        };
+        let (kind, bound) = (work.kind(), placement.bound.clone());
         let same = || self.placements.iter().enumerate().filter(|(_, known)| known.kind == kind);
         if same().count() >= self.gpu.tuning().placements as usize {
             let oldest = same().map(|(at, _)| at).next();
             oldest.map(|at| self.placements.remove(at));
         }
-        self.placements.push(Placement {
-            kind,
-            params: Where::of(params),
-            grads: work.grads().map(|grads| Where::of(&grads.buffers)),
-            outs: work.outs().map(Where::of),
-            bound: bound.clone(),
-        });
+        self.placements.push(placement);
         // A bind group that no placement uses keeps no buffer alive.
         self.groups.retain(|_, group| Arc::strong_count(group) > 1);
         Ok(bound)
@@ -265,11 +352,11 @@ impl Engine {
             error => error,
         };
         let (measures, decides, calls) = bind().map_err(blamed)?;
-        let made = binder.finish();
-        self.gpu.pipelines().keep(made.fresh);
-        self.kernels.extend(made.kernels);
-        self.groups.extend(made.groups);
-        self.spare = made.spare;
+        let New { fresh, kernels, groups, spare, head, rows } = binder.finish();
+        self.gpu.pipelines().keep(fresh);
+        self.kernels.extend(kernels);
+        self.groups.extend(groups);
+        self.spare = spare;
         let scalar = (0..self.tensors.len())
             .filter(|&i| slices.access[i] == Access::Scalar && slices.homes[i].is_some())
             .collect();
@@ -277,7 +364,20 @@ impl Engine {
             (0..self.tensors.len()).filter(|&i| slices.homes[i].is_some() && self.tensors[i].len_elements() > 0);
         let passes = stepped.map(|i| self.variants[self.variant_of[i]].rule.passes().len()).max().unwrap_or(0);
         let passes = passes + usize::from(!measures.is_empty()) + 2 * usize::from(steps && self.wrappers.counts());
-        Ok(Bound { head: made.head, measures, decides, calls, windows: windows[0].len(), passes, scalar })
+        let movable = match work.grads().map(|grads| &grads.buffers) {
+            Some(Buffers::Slices(grads)) => movable(plan, &windows, &slices, &rows, &head, grads),
+            _ => vec![],
+        };
+        Ok(Bound {
+            head,
+            measures: measures.into(),
+            decides: decides.map(Arc::new),
+            calls: calls.into(),
+            movable: movable.into(),
+            windows: windows[0].len(),
+            passes,
+            scalar,
+        })
     }
 
     /// The tensors in the formats of this work: sums of micro-batches, in f32, stand where a micro-batch has parameters
@@ -353,4 +453,33 @@ impl Engine {
         })?;
         Ok(Planned { kind: work.kind(), access: slices.access.clone(), plan, table })
     }
+}
+
+/// The rows of a placement whose gradients may move; none where the vec4 kernel cannot read them all.
+fn movable(
+    plan: &Plan,
+    windows: &[Vec<Window>; 2],
+    slices: &Resolved,
+    rows: &[([usize; 2], usize, usize)],
+    head: &[u32],
+    grads: &[Option<Slice>],
+) -> Vec<Movable> {
+    let written: HashSet<usize> =
+        slices.homes.iter().flatten().map(|home| home.out.unwrap_or(home.param).buffer).collect();
+    let of_rows = |&([kind, i], first, stride): &([usize; 2], usize, usize)| {
+        let (window, pieces) = (&windows[kind][i], [&plan.chunks, &plan.tiles][kind]);
+        let row = |piece: &Piece| {
+            slices.homes[piece.tensor].and_then(|home| home.grad).map(|_| (piece.tensor, piece.formats))
+        };
+        let page = |span: &Span| {
+            let value = || (slices.buffers[span.buffer].clone(), span.offset, span.size);
+            (!written.contains(&span.buffer)).then(value)
+        };
+        let rows = pieces[window.first..][..window.rows.len()].iter().map(row).collect();
+        Movable { first, stride, rows, pages: window.spans.iter().map(page).collect() }
+    };
+    let movable: Vec<_> = rows.iter().map(of_rows).collect();
+    let mut again = head.to_vec();
+    let put = movable.iter().try_for_each(|rows| rows.put(&mut again, grads));
+    if put.is_some() && again == head { movable } else { vec![] }
 }

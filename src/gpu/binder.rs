@@ -63,6 +63,9 @@ pub(super) struct New {
     pub(super) spare: Option<wgpu::Buffer>,
     /// The words of the dispatches and the rows.
     pub(super) head: Vec<u32>,
+    /// Where the rows of a window stand in the head: the window's kind, its place among those of that kind, the first
+    /// word, and words from one row to the next.
+    pub(super) rows: Vec<([usize; 2], usize, usize)>,
 }
 
 /// Entries of the table, and the window that they belong to: a kind, and its place among the windows of that kind.
@@ -93,6 +96,7 @@ impl<'a> Binder<'a> {
             groups: HashMap::new(),
             spare: engine.spare.clone(),
             head: vec![],
+            rows: vec![],
         };
         Self { engine, planned, windows, buffers, new, words: HashMap::new() }
     }
@@ -277,6 +281,7 @@ impl<'a> Binder<'a> {
             let rows = head.len();
             let len = if matches!(window.pages, Pages::Many(_)) { row::LEN } else { row::OUT };
             head.extend(window.rows.iter().flat_map(|row| &row[..len]));
+            self.new.rows.push(([kind, i], rows, len));
             for (byte, _) in &all {
                 let place = *byte as usize / 4;
                 head[place + dispatch::ROWS] = ((rows - place) as u32).wrapping_sub((window.first * len) as u32);

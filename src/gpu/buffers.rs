@@ -119,7 +119,7 @@ impl<'a> Buffers<'a> {
     }
 
     /// Checks the slices of parameters in the same way; none may be missing.
-    pub(super) fn all_slices(
+    pub(crate) fn all_slices(
         &self,
         gpu: &Gpu,
         tensors: &[TensorSpec],

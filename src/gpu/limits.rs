@@ -74,12 +74,12 @@ pub(super) fn scratch_words(tensors: &[TensorSpec], groups: &Groups, lines: &[Op
     let numbers = (0..tensors.len()).map(numbers).max().unwrap_or(0);
     let words = |(i, tensor): (usize, &TensorSpec)| {
         let rule = groups.rule_of(i);
-        let partials = partial_words(rule, groups.wrappers()) * tensor.len_elements().div_ceil(bounds.chunk_len());
+        let partials = partial_words(rule, groups.wrappers()) * bounds.partials(tensor.len_elements());
         let of_matrix = |lines: Lines| lines.shares().iter().sum::<u64>().saturating_mul(lines.matrices);
         (numbers as u64 + partials).saturating_add(lines[i].map_or(0, of_matrix))
     };
-    // A walk over lines binds scratch even where no tile stores a share.
-    let least = u64::from(lines.iter().any(Option::is_some));
+    // Walks over lines, and those that measure gradients, bind scratch even where none of them leaves anything there.
+    let least = u64::from(lines.iter().any(Option::is_some) || groups.wrappers().measures());
     tensors.iter().enumerate().map(words).fold(of_model, u64::saturating_add).max(least)
 }
 

@@ -1,6 +1,7 @@
 //! Where the values of state slots lie on the device, and how they are read, set, and taken over.
 
 use super::engine::Engine;
+use super::transfer::{Part, parts};
 use super::{Piece, floats};
 use crate::course;
 use crate::error::Result;
@@ -16,25 +17,34 @@ impl Engine {
     /// Reads the values of a slot.
     pub(crate) async fn state(&self, groups: &Groups, i: usize, slot: &str, wait: bool) -> Result<Vec<f32>> {
         let mut values = Vec::new();
-        for (buffer, pieces) in self.pieces(groups, i, slot)? {
-            values.extend(floats(&self.gpu.read(buffer, &pieces, wait).await?));
+        for part in self.parts(groups, i, slot)? {
+            values.extend(floats(&self.read_part(&part, wait).await?));
         }
         Ok(values)
     }
 
     /// Sets the values of a slot, before any work that is not yet submitted.
     pub(crate) fn set_state(&self, groups: &Groups, i: usize, slot: &str, values: &[f32]) -> Result<()> {
-        let parts = self.pieces(groups, i, slot)?;
-        let count = |pieces: &[Piece]| pieces.iter().map(|(_, size)| size / 4).sum::<u64>() as usize;
-        let len = parts.iter().map(|(_, pieces)| count(pieces)).sum();
+        let parts = self.parts(groups, i, slot)?;
+        let len = parts.iter().map(Part::size_bytes).sum::<u64>() as usize / 4;
         check_len(&format!("state {slot}"), &self.tensors[i].name, values.len(), len)?;
-        let mut rest = values;
-        for (buffer, pieces) in &parts {
-            let (here, behind) = rest.split_at(count(pieces));
-            self.gpu.scoped_now(|| self.gpu.write(buffer, pieces, bytemuck::cast_slice(here)))?;
+        let mut rest: &[u8] = bytemuck::cast_slice(values);
+        for part in &parts {
+            let (here, behind) = rest.split_at(part.size_bytes() as usize);
+            self.gpu.write_part(part, here)?;
             rest = behind;
         }
         Ok(())
+    }
+
+    /// A slot's values, in order, in parts that go to the device or from it one by one.
+    pub(crate) fn parts(&self, groups: &Groups, i: usize, slot: &str) -> Result<Vec<Part<'_>>> {
+        Ok(self.pieces(groups, i, slot)?.into_iter().flat_map(|(buffer, pieces)| parts(buffer, pieces)).collect())
+    }
+
+    /// The bytes of a part.
+    pub(crate) async fn read_part(&self, part: &Part<'_>, wait: bool) -> Result<Vec<u8>> {
+        self.gpu.read(part.buffer, &part.pieces, wait).await
     }
 
     /// Fills a slot with the values it starts at, by copies of one block of them.

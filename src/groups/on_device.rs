@@ -32,6 +32,34 @@ impl Groups {
         self.numbers(&*rule, &wrappers, &mut clock.clone(), batches).numbers().collect()
     }
 
+    /// Takes numbers that a device has written as the host's own, for a training that goes on without a device.
+    ///
+    /// # Errors
+    /// [`Error::Field`](crate::Error) for a number that the option cannot be.
+    #[cfg(feature = "reference")]
+    pub(crate) fn take_numbers(&mut self, numbers: &[f64]) -> Result<()> {
+        let names = self.wrappers().on_device.clone();
+        // What the device writes, the host cannot set.
+        self.wrappers.iter_mut().for_each(|wrappers| wrappers.on_device.clear());
+        let taken = names.iter().zip(numbers).try_for_each(|(name, &number)| self.take_number(name, number));
+        self.wrappers.iter_mut().for_each(|wrappers| wrappers.on_device.clone_from(&names));
+        taken
+    }
+
+    #[cfg(feature = "reference")]
+    fn take_number(&mut self, name: &str, number: f64) -> Result<()> {
+        let host = self.wrappers().option(name).or(self.rule(0).number(name));
+        // The device has the host's number in f32 until it writes another.
+        if host.is_some_and(|host| host as f32 == number as f32) {
+            return Ok(());
+        }
+        if self.wrappers().option(name).is_some() {
+            self.wrappers.iter_mut().for_each(|wrappers| _ = wrappers.set_option(name, number));
+            return self.wrappers().check();
+        }
+        if name == "lr" { self.set_lr(number) } else { self.set(name, number) }
+    }
+
     pub(super) fn terms(&self, rule: &dyn AnyRule, clock: &Clock, batches: Option<u64>) -> Vec<Vec<f64>> {
         let options = self.wrappers().on_device.len();
         if options == 0 {

@@ -146,8 +146,15 @@ impl Groups {
             group.load(i, (entry.default)(), given)
         };
         let list = saved.groups.iter().enumerate().map(load).collect::<Result<Vec<_>>>()?;
-        if list.is_empty() {
-            return Err(wrong("groups", "is empty, must hold the top level"));
+        match list.first() {
+            None => return Err(wrong("groups", "is empty, must hold the top level")),
+            Some(top) if top.rule.name() != saved.optimizer => {
+                return Err(wrong(
+                    "optimizer",
+                    format!("is {}, the top level's is {}", saved.optimizer, top.rule.name()),
+                ));
+            }
+            Some(_) => {}
         }
         let mut lines = Vec::new();
         for (tensor, &group) in tensors.iter().zip(&of) {
@@ -198,6 +205,18 @@ impl ActiveGroup {
 impl SavedGroup {
     fn load(&self, i: usize, default: Box<dyn AnyRule>, given: &Given) -> Result<ActiveGroup> {
         let rule = default.with(&self.options)?;
+        let in_own = |error| wrong(format!("own options of group {i}"), error);
+        self.own.iter().try_for_each(|(field, value)| rule.check_of_group(field, value)).map_err(in_own)?;
+        rule.with(&self.own).map_err(in_own)?;
+        // A group has no ratio to a rate of 0.
+        for (name, Bits(number), is_sound) in [
+            ("lr_initial", self.lr_initial, self.lr_initial.0.is_finite()),
+            ("ratio", self.ratio, !self.ratio.0.is_finite() || self.own.contains_key("lr") || self.ratio.0 == 1.0),
+        ] {
+            if number < 0.0 || !is_sound {
+                return Err(wrong(format!("{name} of group {i}"), format!("is {number}, which no rate gives")));
+            }
+        }
         let load = |saved: &SavedSchedule| {
             let mut schedule = saved.schedule.clone();
             if let Some(name) = schedule.take_closures(&given.schedules) {

@@ -57,8 +57,37 @@
 //!
 //! # In a file
 //!
-//! [`Checkpoint::save_to`] writes a safetensors file, which other programs open, and [`Checkpoint::load_from`] reads
-//! it.
+//! [`Optimizer::save_to`] writes a safetensors file with the parameters in it, which other programs open.
+//! [`Checkpoint::load_latest`] checks such a file, [`Optimizer::load`] makes an optimizer of it, and
+//! [`Optimizer::load_params`] fills the parameters. Values go from the device to the file and back in parts of 4 MiB,
+//! so that neither the host nor the device ever holds much of them twice, however large the model is.
+//!
+//! ```no_run
+//! # use wgpu_optim::{AdamW, Arena, Checkpoint, Gpu, Optimizer, TensorSpec};
+//! # let gpu = Gpu::request_blocking()?;
+//! # let tensors = [TensorSpec::f32("w", [2])];
+//! # let params = Arena::new(&gpu, &tensors)?;
+//! # let mut optimizer = Optimizer::new(&gpu, &tensors, AdamW::default())?;
+//! let path = "run/checkpoint.safetensors";
+//! optimizer.save_to_blocking(path, &params, |done, all| println!("{done} of {all} bytes"))?;
+//!
+//! let (checkpoint, refused) = Checkpoint::load_latest(path, |_, _| ())?;
+//! if let Some(refused) = refused {
+//!     println!("resumed from the checkpoint before: {refused}");
+//! }
+//! let optimizer = Optimizer::load(&gpu, &tensors, &checkpoint)?;
+//! optimizer.load_params(&checkpoint, &params)?;
+//! # Ok::<(), wgpu_optim::Error>(())
+//! ```
+//!
+//! The file is written under another name in the same folder, synced, and renamed, and the folder is synced: a process
+//! that is killed leaves the old file or the new one. The file that was there before stays beside it, where
+//! [`Checkpoint::previous`] says, and is loaded where the first cannot be read. The demo does so with
+//! `--save DIR --resume`; killed at any system call and started again, it ends with the same bits.
+//!
+//! [`Checkpoint::save_to`] and [`Checkpoint::load_from`] are for what is in memory, as a
+//! [`Reference`](crate::Reference) saves it, and [`Checkpoint::to_bytes`] and [`Checkpoint::from_bytes`] for places
+//! that are no files.
 //!
 //! ```no_run
 //! # use wgpu_optim::{Checkpoint, Config, Reference, TensorSpec};
@@ -74,21 +103,37 @@
 //! # Ok::<(), wgpu_optim::Error>(())
 //! ```
 //!
-//! The file is written under another name in the same folder, synced, and renamed, and the folder is synced: a process
-//! that is killed leaves the old file or the new one. The file that was there before stays beside it, where
-//! [`Checkpoint::previous`] says.
+//! ## Its format
+//!
+//! This is version 2. Of version 1, which is read as well, the only difference is that each tensor has what is the
+//! whole model's: `state.<tensor>.<slot>` in place of `optimizer.<slot>`. A later version is refused.
 //!
 //! | in the file | holds |
 //! |---|---|
-//! | `param.<tensor>` | a parameter, in the tensor's shape |
-//! | `state.<tensor>.<slot>` | a slot, in the tensor's shape, or `[]`, `[.., rows, 1]` or `[.., 1, columns]` |
-//! | metadata `format` | `wgpu-optim.checkpoint/1`; another is refused |
+//! | `param.<tensor>` | a parameter in f32, whatever its format, in the tensor's shape |
+//! | `state.<tensor>.<slot>` | a slot: the tensor's shape, `[]`, `[.., rows, 1]`, `[.., 1, columns]`, `[pairs, ..]` |
+//! | `optimizer.<slot>` | a slot of the whole model, once: `[]`, or `[2, pairs, pairs]` |
+//! | metadata `format` | `wgpu-optim.checkpoint/2` |
 //! | metadata `training` | all else, as JSON; numbers that may be any f64 are 16 hexadecimal digits of their bits |
 //! | metadata `crc32c` | the CRC-32C of each tensor's bytes, as JSON: 8 hexadecimal digits by name |
 //! | metadata `crc32c_of_metadata` | the CRC-32C of the texts `training` and `crc32c`, one behind the other |
 //!
-//! [`Checkpoint::load_from`] reads the whole file and checks all of it: lengths, offsets without gaps or overlaps,
-//! fields that stand twice, shapes, checksums. The error names the file and what is wrong.
+//! The checksums stand before the values, so that a writer leaves their place free and fills it at the end. Loading
+//! checks all of a file before the first byte goes to the device: lengths, offsets without gaps or overlaps, fields
+//! that stand twice, shapes, checksums, every number of the training. It takes no more memory than the file's header is
+//! long, times what JSON takes in memory. The error names the file and what is wrong.
+//!
+//! # PyTorch, bitsandbytes and optax
+//!
+//! The Python programs in `examples/interchange` write the state of other libraries' optimizers as such files, and read
+//! them: `torch_optim.py` for all of PyTorch's that are rules here, `bitsandbytes_optim.py` for AdamW and Lion with
+//! state in 32 bits, `optax_state.py` for Adam, AdaBelief, Lion, LAMB and Yogi. `checkpoint.py` reads and writes the
+//! format, and may start a program for another library.
+//!
+//! ```python
+//! optimizer, params = torch_optim.load("checkpoint.safetensors")
+//! torch_optim.save("checkpoint.safetensors", optimizer, params)
+//! ```
 //!
 //! # Closures and rules of your own
 //!
@@ -118,15 +163,20 @@
 //! [`steps`] and [`set_steps`], [`loss_scale`] and [`set_loss_scale`], [`scheduler`] and [`Scheduler::set_state`].
 //!
 //! [`Checkpoint`]: crate::Checkpoint
+//! [`Checkpoint::from_bytes`]: crate::Checkpoint::from_bytes
 //! [`Checkpoint::load_from`]: crate::Checkpoint::load_from
+//! [`Checkpoint::load_latest`]: crate::Checkpoint::load_latest
 //! [`Checkpoint::previous`]: crate::Checkpoint::previous
 //! [`Checkpoint::save_to`]: crate::Checkpoint::save_to
+//! [`Checkpoint::to_bytes`]: crate::Checkpoint::to_bytes
 //! [`Checkpoint::put_param`]: crate::Checkpoint::put_param
 //! [`Checkpoint::rule`]: crate::Checkpoint::rule
 //! [`Checkpoint::schedule`]: crate::Checkpoint::schedule
 //! [`Schedule::named`]: crate::Schedule::named
 //! [`Optimizer::save`]: crate::Optimizer::save
 //! [`Optimizer::load`]: crate::Optimizer::load
+//! [`Optimizer::load_params`]: crate::Optimizer::load_params
+//! [`Optimizer::save_to`]: crate::Optimizer::save_to
 //! [`state`]: crate::Optimizer::state
 //! [`set_state`]: crate::Optimizer::set_state
 //! [`t`]: crate::Optimizer::t

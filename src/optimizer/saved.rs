@@ -1,13 +1,17 @@
 //! The optimizer as a checkpoint and back.
 
 use std::collections::VecDeque;
+#[cfg(not(target_arch = "wasm32"))]
+use std::path::Path;
 
 use super::history::History;
 use super::{Optimizer, Reports};
 use crate::checkpoint::{Around, Checkpoint, Values};
+#[cfg(not(target_arch = "wasm32"))]
+use crate::checkpoint::{Held, Line, Saving, param_name};
 use crate::course::{self, Choices};
 use crate::error::{Error, Result};
-use crate::gpu::{Engine, Gpu};
+use crate::gpu::{Buffers, Engine, Gpu, parts_of};
 use crate::groups::Groups;
 use crate::report::LossScaleState;
 use crate::tensor::TensorSpec;
@@ -35,6 +39,78 @@ impl Optimizer {
     }
 
     async fn save_with(&mut self, wait: bool) -> Result<Checkpoint> {
+        let mut checkpoint = self.save_head(wait).await?;
+        for held in checkpoint.slots(&self.session.tensors, &self.session.groups) {
+            let values = self.engine.state(&self.session.groups, held.tensor, held.slot, wait).await?;
+            checkpoint.put_state(held, Values::F32(values));
+        }
+        Ok(checkpoint)
+    }
+
+    /// Writes a file of all that the training is, with these parameters, as [`save`](Self::save) and
+    /// [`Checkpoint::save_to`] would. The values go from the device to the file in parts, so that the host never holds
+    /// more than 32 MiB of them. `progress` is told how many bytes of values are written, and of how many.
+    ///
+    /// # Errors
+    /// Those of [`save`](Self::save); [`Error::File`], naming the path; those of buffers. The file is as it was then.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub async fn save_to<'a>(
+        &mut self,
+        path: impl AsRef<Path>,
+        params: impl Into<Buffers<'a>>,
+        progress: impl FnMut(u64, u64),
+    ) -> Result<()> {
+        self.save_to_with(path.as_ref(), params.into(), progress, false).await
+    }
+
+    /// [`save_to`](Self::save_to), blocking.
+    ///
+    /// # Errors
+    /// The same.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn save_to_blocking<'a>(
+        &mut self,
+        path: impl AsRef<Path>,
+        params: impl Into<Buffers<'a>>,
+        progress: impl FnMut(u64, u64),
+    ) -> Result<()> {
+        pollster::block_on(self.save_to_with(path.as_ref(), params.into(), progress, true))
+    }
+
+    #[cfg(not(target_arch = "wasm32"))]
+    async fn save_to_with(
+        &mut self,
+        path: &Path,
+        params: Buffers<'_>,
+        progress: impl FnMut(u64, u64),
+        wait: bool,
+    ) -> Result<()> {
+        let checkpoint = self.save_head(wait).await?;
+        let (tensors, gpu) = (&self.session.tensors, self.engine.gpu());
+        let params = params.all_slices(gpu, tensors, wgpu::BufferUsages::COPY_SRC)?;
+        let slots = checkpoint.slots(tensors, &self.session.groups);
+        let of_param = |tensor: &TensorSpec| Line::of_f32(param_name(&tensor.name), tensor.shape.clone());
+        let of_slot = |held: &Held| Line::of_f32(held.name.clone(), held.shape.clone());
+        let lines = tensors.iter().map(of_param).chain(slots.iter().map(of_slot)).collect();
+        let mut saving = Saving::new(path, &checkpoint, lines, progress)?;
+        for (tensor, slice) in tensors.iter().zip(params) {
+            let mut left = tensor.len_elements();
+            for part in parts_of(slice) {
+                let values = gpu.read_values(&part, tensor.dtype, left, wait).await?;
+                left -= values.len() as u64;
+                saving.write(bytemuck::cast_slice(&values))?;
+            }
+        }
+        for Held { tensor, slot, .. } in slots {
+            for part in self.engine.parts(&self.session.groups, tensor, slot)? {
+                saving.write(&self.engine.read_part(&part, wait).await?)?;
+            }
+        }
+        saving.finish()
+    }
+
+    /// All that the training is but the values of slots.
+    async fn save_head(&mut self, wait: bool) -> Result<Checkpoint> {
         self.settle_with(wait).await?;
         let pending = self.session.counts.unsettled();
         if pending > 0 {
@@ -53,15 +129,7 @@ impl Optimizer {
             scale,
             on_device: on_device.into_iter().map(|word| f64::from(f32::from_bits(word))).collect(),
         };
-        let mut checkpoint = Checkpoint::of(&self.session, around, |choices| Ok(course.records(choices)))?;
-        for (i, tensor) in self.session.tensors.iter().enumerate() {
-            for slot in self.session.groups.slots_of(i) {
-                let values = self.engine.state(&self.session.groups, i, slot.name, wait).await?;
-                let shape = slot.extent.shape(&tensor.shape);
-                checkpoint.put_state(&tensor.name, slot.name, shape, Values::F32(values));
-            }
-        }
-        Ok(checkpoint)
+        Checkpoint::of(&self.session, around, |choices| Ok(course.records(choices)))
     }
 
     /// Makes an optimizer that goes on where a checkpoint was made, by this or another device or by a
@@ -74,16 +142,12 @@ impl Optimizer {
         let counts = |clocks, groups: &Groups| History::resumed(&clocks, groups, checkpoint.head.attempts);
         let session = checkpoint.session::<f32, History>(tensors, counts, Choices::of_one)?;
         let groups = &session.groups;
-        let on_device = &checkpoint.head.on_device;
-        if on_device.len() != groups.wrappers().on_device.len() {
-            let message = format!("holds {} numbers, expected {}", on_device.len(), groups.wrappers().on_device.len());
-            return Err(Error::Checkpoint { what: "on_device".into(), message });
-        }
         let engine = Engine::new(gpu, tensors, groups)?;
         let layout = course::layout(tensors.len(), groups);
-        for (i, tensor) in tensors.iter().enumerate() {
-            for slot in groups.slots_of(i) {
-                engine.set_state(groups, i, slot.name, &checkpoint.state::<f32>(&tensor.name, slot.name))?;
+        for held in checkpoint.slots(tensors, groups) {
+            let mut values = checkpoint.reader(&held);
+            for part in engine.parts(groups, held.tensor, held.slot)? {
+                gpu.write_part(&part, &values.take(part.size_bytes() as usize)?)?;
             }
         }
         if groups.wrappers().loss_scale().is_some() {
@@ -91,7 +155,7 @@ impl Optimizer {
             engine.write_control(control::SCALE, &[(scale as f32).to_bits()])?;
             engine.write_control(control::GOOD, &[good])?;
         }
-        let numbers: Vec<u32> = on_device.iter().map(|bits| (bits.0 as f32).to_bits()).collect();
+        let numbers: Vec<u32> = checkpoint.on_device().iter().map(|&number| (number as f32).to_bits()).collect();
         if !numbers.is_empty() {
             engine.write_control(layout.options, &numbers)?;
         }
@@ -105,5 +169,24 @@ impl Optimizer {
             reports: Reports::default(),
             arrived: VecDeque::new(),
         })
+    }
+
+    /// Writes the parameters that a checkpoint holds to where the training has them, in parts.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] for a parameter that is missing or of another shape; those of buffers. Nothing is written
+    /// then. [`Error::Checkpoint`], too, where the checkpoint's file has changed since it was loaded.
+    pub fn load_params<'a>(&self, checkpoint: &Checkpoint, params: impl Into<Buffers<'a>>) -> Result<()> {
+        let (tensors, gpu) = (&self.session.tensors, self.engine.gpu());
+        let slices = params.into().all_slices(gpu, tensors, wgpu::BufferUsages::COPY_DST)?;
+        let readers = tensors.iter().map(|tensor| checkpoint.param_reader(tensor)).collect::<Result<Vec<_>>>()?;
+        for ((tensor, slice), mut values) in tensors.iter().zip(slices).zip(readers) {
+            for part in parts_of(slice) {
+                let elements = part.size_bytes() / tensor.dtype.size_bytes();
+                let values: Vec<f32> = bytemuck::pod_collect_to_vec(&values.take(4 * elements as usize)?);
+                gpu.write_part(&part, &tensor.dtype.encode(&values))?;
+            }
+        }
+        Ok(())
     }
 }

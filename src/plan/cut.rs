@@ -11,15 +11,17 @@ use crate::lines::Lines;
 use crate::product::Frame;
 use crate::sides::{Side, Turning};
 use crate::tensor::BLOCK;
-use crate::words::{Chunk, Entry, LinesOfMatrix, MatrixTile, SideTile, Tile};
+use crate::words::{ABSENT, Chunk, Entry, LinesOfMatrix, MatrixTile, SideTile, Tile};
 
 /// How many columns of a large matrix one workgroup finishes.
 const COLUMNS: u64 = 256;
 
-/// Adds the chunks of a tensor to the table, and its pieces to the list. Each chunk takes the next partial result.
+/// Adds the chunks of a tensor to the table, and its pieces to the list. Each chunk of several takes the next partial
+/// result.
 pub(super) fn cut(item: &Item, bounds: Bounds, partial: &mut u64, table: &mut Table, pieces: &mut Vec<Piece>) {
     let chunk_len = bounds.chunk_len();
     let piece_len = bounds.piece_len(item.slots);
+    let is_alone = bounds.partials(item.len) == 0;
     for (n, start) in (0..item.len).step_by(piece_len as usize).enumerate() {
         let (len, state) = (piece_len.min(item.len - start), item.state.get(n).copied());
         let begin = table.len();
@@ -30,7 +32,7 @@ pub(super) fn cut(item: &Item, bounds: Bounds, partial: &mut u64, table: &mut Ta
                 piece: pieces.len() as u64,
                 first: start + first,
                 state: state.map_or(0, |place| place.offset / QUAD_BYTES + first / 4 * item.slots),
-                partial: *partial,
+                partial: if is_alone { ABSENT.into() } else { *partial },
                 stream: item.stream.into(),
                 ..Chunk::default()
             };
@@ -43,7 +45,7 @@ pub(super) fn cut(item: &Item, bounds: Bounds, partial: &mut u64, table: &mut Ta
                 (None, Some(sided)) => with_sides(entry, start + first, sided),
                 (None, None) => entry,
             });
-            *partial += item.partial_words;
+            *partial += if is_alone { 0 } else { item.partial_words };
         }
         pieces.push(Piece {
             first: start,

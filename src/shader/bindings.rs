@@ -125,7 +125,7 @@ pub fn bindings(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, pag
     };
     let state = matches!(skeleton, Sums | Spread | Weigh | Inner | Recall | Counts | Apply | Moves)
         && !element_slots(rule, wrappers).is_empty();
-    let decides = matches!(skeleton, FinishNorms | Decide);
+    let decides = matches!(skeleton, Norms | FinishNorms | Decide);
     // Where the device decides, the walks behind `decide` read records from `control`.
     let reads_control = wrappers.is_controlled() && !decides;
     [

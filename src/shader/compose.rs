@@ -62,7 +62,7 @@ pub fn compose(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, valu
     }
     piece(include_str!("../../shaders/skeletons/common.wgsl"));
     piece(&glue(rule, wrappers, skeleton, values));
-    skeleton.texts().for_each(&mut piece);
+    skeleton.texts(rule).for_each(&mut piece);
     text
 }
 

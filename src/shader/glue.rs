@@ -231,10 +231,9 @@ fn decision_glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton) ->
             piece(&mut text, file);
         }
     };
-    let decides = matches!(skeleton, Skeleton::FinishNorms | Skeleton::Decide);
-    let sums = skeleton == Skeleton::Accumulate;
-    add(sums, include_str!("../../shaders/glue/batches.wgsl"));
-    add(!sums, include_str!("../../shaders/glue/step.wgsl"));
+    let decides = skeleton != Skeleton::Accumulate;
+    add(!decides, include_str!("../../shaders/glue/batches.wgsl"));
+    add(decides, include_str!("../../shaders/glue/step.wgsl"));
     add(wrappers.is_controlled(), include_str!("../../shaders/glue/unscale.wgsl"));
     add(!wrappers.is_controlled(), include_str!("../../shaders/glue/no_unscale.wgsl"));
     add(
@@ -396,7 +395,12 @@ fn tensor_glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, boun
         line(&mut text, format_args!("    scratch[{}] = bitcast<u32>(k.{name});", number(i)));
     }
     text.push_str("}\n\n");
-    if matches!(skeleton, Skeleton::FinishSums | Skeleton::FinishModel | Skeleton::FinishInner | Skeleton::Recursion) {
+    let keeps_sums = match skeleton {
+        Skeleton::Sums => rule.sums_over_model(),
+        Skeleton::FinishSums | Skeleton::FinishModel | Skeleton::Inner | Skeleton::FinishInner => true,
+        _ => skeleton == Skeleton::Recursion,
+    };
+    if keeps_sums {
         line(&mut text, format_args!("// Where the sums of a tensor stand.\nfn sums_of(tensor: u32) -> u32 {{"));
         line(&mut text, format_args!("    return {};\n}}\n", of_tensor(0)));
     }
@@ -408,8 +412,7 @@ fn tensor_glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, boun
         _ => {}
     }
     match skeleton {
-        Skeleton::Inner => text + include_str!("../../shaders/glue/rows.wgsl"),
-        Skeleton::FinishInner | Skeleton::Recursion => {
+        Skeleton::Inner | Skeleton::FinishInner | Skeleton::Recursion => {
             piece(&mut text, include_str!("../../shaders/glue/rows.wgsl"));
             text + include_str!("../../shaders/glue/row_of.wgsl")
         }

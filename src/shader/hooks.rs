@@ -65,7 +65,7 @@ const HOOKS: [Hook; 15] = {
         },
         Hook {
             name: "factor",
-            skeletons: &[FinishCounts],
+            skeletons: &[Counts, FinishCounts],
             head: "fn wrapped_factor(w: Wrapped, count: f32, len: f32) -> f32 {\n    var factor = 1.0;",
             call: "    factor = NAME_factor(w.NAME, count, len);",
             tail: "    return factor;\n}",

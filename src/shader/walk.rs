@@ -269,9 +269,17 @@ impl Skeleton {
     }
 
     /// The pieces of the text, in order.
-    pub(super) fn texts(self) -> impl Iterator<Item = &'static str> {
+    pub(super) fn texts(self, rule: &dyn AnyRule) -> impl Iterator<Item = &'static str> {
+        const FINISHED: &str = include_str!("../../shaders/skeletons/finished.wgsl");
+        const KEPT: &str = include_str!("../../shaders/skeletons/kept_sums.wgsl");
         let Parts { base, text, .. } = self.parts();
-        base.iter().copied().chain([text])
+        let finishes = match self {
+            Self::Finish => Some(FINISHED),
+            Self::FinishSums => Some(KEPT),
+            Self::Sums => Some(if rule.sums_over_model() { KEPT } else { FINISHED }),
+            _ => None,
+        };
+        base.iter().copied().chain(finishes).chain([text])
     }
 }
 

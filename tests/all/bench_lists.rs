@@ -12,6 +12,7 @@ fn lists_have_the_sizes_of_their_models() {
         ("gpt2", 148, 124_439_808),
         ("resnet50", 161, 25_557_032),
         ("many_small", 1000, 1_024_000),
+        ("many_tiny", 1000, 64_000),
         ("one_1m", 1, 1_024_000),
         ("ragged", 1000, 2_048_005),
     ];

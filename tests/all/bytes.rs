@@ -171,9 +171,10 @@ fn plan(gpu: &Gpu, config: Config, tensors: &[TensorSpec]) -> wgpu_optim::Result
     Optimizer::new(gpu, tensors, config)?.plan(&params, &grads)
 }
 
-/// Matrices, and a tensor below rank 2, for which a rule may have another form.
+/// Matrices, and a tensor below rank 2, for which a rule may have another form. Both have a tensor of several chunks,
+/// since one of a single chunk needs no walk that finishes its sums.
 fn shapes() -> [Vec<TensorSpec>; 2] {
-    [vec![TensorSpec::f32("w", [300, 70]), TensorSpec::f32("k", [8, 5, 3, 3])], vec![TensorSpec::f32("b", [3000])]]
+    [vec![TensorSpec::f32("w", [300, 70]), TensorSpec::f32("k", [8, 5, 3, 3])], vec![TensorSpec::f32("b", [30_000])]]
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 #[path = "../../examples/replay/recording.rs"]
 #[expect(dead_code, reason = "the example writes files, too")]
-mod recording;
+pub(crate) mod recording;
 #[path = "../../examples/replay/run.rs"]
 mod run;
 

@@ -144,8 +144,8 @@ fn a_missing_gradient_counts_as_zero() {
 #[test]
 fn dispatches_do_not_grow_with_the_history_or_the_tensors() {
     let Some(gpu) = gpu("dispatches of a history", 4) else { return };
-    for (history_size, count) in [(1, 1), (10, 3), (100, 1), (10, 200)] {
-        let tensors: Vec<_> = (0..count).map(|i| TensorSpec::f32(format!("t{i}"), [70, 3])).collect();
+    for (history_size, count) in [(1, 1), (10, 3), (100, 1), (10, 50)] {
+        let tensors: Vec<_> = (0..count).map(|i| TensorSpec::f32(format!("t{i}"), [131, 70])).collect();
         let lbfgs = Optimizer::new(&gpu, &tensors, Lbfgs { history_size, ..Lbfgs::default() });
         let [params, grads] = [(); 2].map(|()| Arena::new(&gpu, &tensors).unwrap());
         let plan = lbfgs.unwrap().plan(&params, &grads).unwrap();

@@ -12,12 +12,16 @@ mod languages;
 #[cfg(feature = "gpu")]
 mod accumulate;
 #[cfg(feature = "gpu")]
+mod adapters;
+#[cfg(feature = "gpu")]
 mod around;
 mod bench_lists;
 #[cfg(feature = "gpu")]
 mod bytes;
 #[cfg(feature = "gpu")]
 mod checkpoint;
+#[cfg(feature = "gpu")]
+mod checkpoint_file;
 #[cfg(feature = "gpu")]
 mod clip;
 mod early_stopping;
@@ -35,6 +39,8 @@ mod fuzz;
 mod golden;
 #[cfg(feature = "gpu")]
 mod groups;
+#[cfg(feature = "gpu")]
+mod hostile;
 #[cfg(feature = "gpu")]
 mod init;
 #[cfg(feature = "gpu")]
@@ -63,6 +69,8 @@ mod rejects;
 mod replay;
 #[cfg(feature = "gpu")]
 mod reports;
+#[cfg(feature = "gpu")]
+mod resume;
 mod schedules;
 #[cfg(feature = "gpu")]
 mod sensitivity;

@@ -25,13 +25,13 @@ fn configs() -> Vec<Config> {
 }
 
 /// The tensors, in all pairs of formats, and every fourth a matrix.
-fn list() -> Vec<TensorSpec> {
+fn list(lens: &[usize]) -> Vec<TensorSpec> {
     let shape = |(i, &len): (usize, &usize)| {
         let shape = if i % 4 == 3 && len % 4 == 0 { vec![len / 4, 4] } else { vec![len] };
         let [param, grad] = [i / 3, i].map(|n| DType::ALL[n % 3]);
         TensorSpec::f32(format!("t{i}"), shape).with_dtype(param).with_grad_dtype(grad)
     };
-    LENS.iter().enumerate().map(shape).collect()
+    lens.iter().enumerate().map(shape).collect()
 }
 
 /// What the caller lays out: where each parameter, gradient and output of a step starts.
@@ -45,6 +45,8 @@ enum Layout {
     Pages,
     /// The same, with gradients elsewhere in each step.
     Moved,
+    /// The same, with the parameters in a page of their own, which no gradient meets.
+    MovedApart,
     /// Offsets of 4 bytes, so that no tensor takes the vec4 kernel.
     Unaligned,
     /// Buffers that take turns as parameters and outputs.
@@ -53,11 +55,12 @@ enum Layout {
     OutOfPlaceInOne,
 }
 
-const LAYOUTS: [Layout; 7] = [
+const LAYOUTS: [Layout; 8] = [
     Layout::Own,
     Layout::OneBuffer,
     Layout::Pages,
     Layout::Moved,
+    Layout::MovedApart,
     Layout::Unaligned,
     Layout::OutOfPlace,
     Layout::OutOfPlaceInOne,
@@ -70,11 +73,11 @@ struct Values {
 }
 
 impl Values {
-    fn new() -> Self {
+    fn new(lens: &[usize]) -> Self {
         let rng = &mut StdRng::seed_from_u64(31);
-        let params = LENS.iter().map(|&len| noise(rng, len)).collect();
+        let params = lens.iter().map(|&len| noise(rng, len)).collect();
         let mut grads: Vec<Vec<Vec<f32>>> =
-            (0..STEPS).map(|_| LENS.iter().map(|&len| noise(rng, len)).collect()).collect();
+            (0..STEPS).map(|_| lens.iter().map(|&len| noise(rng, len)).collect()).collect();
         // The step before the last is skipped where steps are.
         grads[STEPS - 2][3][7] = f32::INFINITY;
         Self { params, grads }
@@ -88,11 +91,10 @@ fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|value| value.to_bits()).collect()
 }
 
-fn in_arenas(gpu: &Gpu, config: &Config, values: &Values) -> Bits {
-    let list = list();
+fn in_arenas(gpu: &Gpu, config: &Config, list: &[TensorSpec], values: &Values) -> Bits {
     let of_grads: Vec<_> = list.iter().map(TensorSpec::grad_spec).collect();
-    let (params, grads) = (Arena::new(gpu, &list).unwrap(), Arena::new(gpu, &of_grads).unwrap());
-    let mut optimizer = Optimizer::new(gpu, &list, config.clone()).unwrap();
+    let (params, grads) = (Arena::new(gpu, list).unwrap(), Arena::new(gpu, &of_grads).unwrap());
+    let mut optimizer = Optimizer::new(gpu, list, config.clone()).unwrap();
     let write = |arena: &Arena, all: &[Vec<f32>]| {
         list.iter().zip(all).for_each(|(tensor, values)| arena.write(&tensor.name, values).unwrap());
     };
@@ -152,23 +154,24 @@ impl<'a> Rooms<'a> {
     }
 }
 
-fn laid_out(gpu: &Gpu, config: &Config, values: &Values, layout: Layout) -> Bits {
-    let list = list();
+fn laid_out(gpu: &Gpu, config: &Config, list: &[TensorSpec], values: &Values, layout: Layout) -> Bits {
     let pages = match layout {
-        Layout::Own => 2 * LENS.len(),
+        Layout::Own => 2 * list.len(),
         Layout::OneBuffer | Layout::OutOfPlaceInOne => 1,
-        Layout::Pages | Layout::Moved => 3,
+        Layout::Pages | Layout::Moved | Layout::MovedApart => 3,
         Layout::Unaligned => 2,
-        Layout::OutOfPlace => 3 * LENS.len(),
+        Layout::OutOfPlace => 3 * list.len(),
     };
     let sizes = list.iter().map(|tensor| tensor.size_bytes() + 1024).sum::<u64>() * 8;
     let page_bytes = if pages > 3 { 20_000 * 4 + 4096 } else { sizes };
     let mut rooms = Rooms::new(gpu, pages, page_bytes);
     let (align, behind) = if matches!(layout, Layout::Unaligned) { (4, 4) } else { (256, 0) };
     let choose = |rooms: &mut Rooms, kind: usize, i: usize| match layout {
-        Layout::Own | Layout::OutOfPlace => kind * LENS.len() + i,
+        Layout::Own | Layout::OutOfPlace => kind * list.len() + i,
         Layout::OneBuffer | Layout::OutOfPlaceInOne => 0,
         Layout::Pages | Layout::Moved => rooms.rng.random_range(0..3),
+        Layout::MovedApart if kind == 0 => 0,
+        Layout::MovedApart => rooms.rng.random_range(1..3),
         Layout::Unaligned => kind,
     };
     let all = |rooms: &mut Rooms, kind: usize| -> Vec<Room> {
@@ -184,7 +187,7 @@ fn laid_out(gpu: &Gpu, config: &Config, values: &Values, layout: Layout) -> Bits
     let mut grads = all(&mut rooms, 1);
     let is_out = matches!(layout, Layout::OutOfPlace | Layout::OutOfPlaceInOne);
     let mut outs = if is_out { all(&mut rooms, 2) } else { vec![] };
-    let mut optimizer = Optimizer::new(gpu, &list, config.clone()).unwrap();
+    let mut optimizer = Optimizer::new(gpu, list, config.clone()).unwrap();
     let write = |rooms: &Rooms, places: &[Room], all: &[Vec<f32>], grads: bool| {
         for ((tensor, &room), values) in list.iter().zip(places).zip(all) {
             rooms.write(room, if grads { tensor.grad_dtype } else { tensor.dtype }, values);
@@ -192,7 +195,7 @@ fn laid_out(gpu: &Gpu, config: &Config, values: &Values, layout: Layout) -> Bits
     };
     write(&rooms, &params, &values.params, false);
     for of_step in &values.grads {
-        if matches!(layout, Layout::Moved) {
+        if matches!(layout, Layout::Moved | Layout::MovedApart) {
             grads = all(&mut rooms, 1);
         }
         write(&rooms, &grads, of_step, true);
@@ -249,19 +252,25 @@ fn adapter_limits(gpu: &Gpu) -> wgpu::Limits {
 #[test]
 fn every_placement_has_the_arenas_bits() {
     let Some(gpu) = gpu("placements", 7) else { return };
-    let values = Values::new();
     let mut devices = devices(&gpu, &[8, 16]);
     devices.push(narrow(&gpu));
-    for config in configs() {
-        let expected = in_arenas(&gpu, &config, &values);
-        for (name, device) in &devices {
-            // More bindings matter only where there are more buffers than eight bindings hold.
-            let is_wide = name == "16 bindings";
-            for layout in LAYOUTS.into_iter().filter(|layout| !is_wide || matches!(layout, Layout::Own | Layout::Moved))
-            {
-                let found = laid_out(device, &config, &values, layout);
-                for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {
-                    assert!(found == expected, "{}, {name}, {layout:?}: tensor t{i} of {}", config.name(), LENS[i]);
+    // An empty tensor has nothing that could be bound, so with it all that moved is checked again.
+    let full: Vec<usize> = LENS.into_iter().filter(|&len| len > 0).collect();
+    for (lens, layouts) in [(&LENS[..], &LAYOUTS[..]), (&full, &[Layout::MovedApart])] {
+        let (list, values) = (list(lens), Values::new(lens));
+        for config in configs() {
+            let expected = in_arenas(&gpu, &config, &list, &values);
+            for (name, device) in &devices {
+                // More bindings matter only where there are more buffers than eight bindings hold.
+                let is_wide = name == "16 bindings";
+                for &layout in layouts {
+                    if is_wide && !matches!(layout, Layout::Own | Layout::Moved) {
+                        continue;
+                    }
+                    let found = laid_out(device, &config, &list, &values, layout);
+                    for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                        assert!(found == expected, "{}, {name}, {layout:?}: tensor t{i} of {}", config.name(), lens[i]);
+                    }
                 }
             }
         }
@@ -338,4 +347,42 @@ fn gradients_that_were_dropped_are_let_go() {
     }
     let sets = (after[11] - after[0]) / (4 << 20);
     assert!(sets <= 1, "{sets} sets of gradients are held beside the last one: {after:?}");
+}
+
+#[test]
+fn gradients_that_move_to_a_bad_place_are_refused_and_those_that_moved_off_the_grid_are_right() {
+    let Some(gpu) = gpu("gradients that move badly", 1) else { return };
+    let list = tensors(&[1000, 24]);
+    let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+    let [params, grads] = [(); 2].map(|()| create(&gpu, 8192, usage));
+    let at = |buffer, [a, b]: [u64; 2]| [Slice::new(buffer, a, 4000), Slice::new(buffer, b, 96)];
+    let params = at(&params, [0, 4096]);
+    let values = |slice: &Slice, from: f32| {
+        let values: Vec<f32> = (0..slice.size / 4).map(|i| (from + i as f32).sin()).collect();
+        gpu.queue().write_buffer(slice.buffer, slice.offset, bytemuck::cast_slice(&values));
+        values
+    };
+    let config = || Config::from_json(r#"{"optimizer": "sgd", "lr": 0.5}"#).unwrap();
+    let mut expected: Vec<Vec<f32>> = params.iter().map(|slice| values(slice, 0.5)).collect();
+    let mut optimizer = Optimizer::new(&gpu, &list, config()).unwrap();
+    // The fourth place is none that the vec4 kernel can read; the last is one of before.
+    for offsets in [[0, 4096], [256, 5000 / 16 * 16], [4096, 0], [4, 8192 - 96], [0, 4096]] {
+        let grads = at(&grads, offsets);
+        for (expected, slice) in expected.iter_mut().zip(&grads) {
+            let grads = values(slice, offsets[0] as f32);
+            expected.iter_mut().zip(grads).for_each(|(p, g)| *p -= 0.5 * g);
+        }
+        optimizer.step(&params, &grads).unwrap();
+    }
+    let found: Vec<Vec<f32>> = params.iter().map(|&slice| read(&gpu, slice)).collect();
+    assert_eq!(found, expected);
+    for (slices, text) in [
+        (at(&grads, [0, 8192]), "gradient of tensor t1: 96 bytes at 8192 end behind the buffer's 8192"),
+        (at(&grads, [2, 4096]), "gradient of tensor t0: offset is 2, must be a multiple of 4 bytes"),
+        (at(params[0].buffer, [4096, 0]), "gradient t0 and parameter t1 share bytes"),
+    ] {
+        let error = optimizer.step(&params, &slices).unwrap_err().to_string();
+        assert!(error.contains(text), "{error}");
+    }
+    assert_eq!(params.iter().map(|&slice| read(&gpu, slice)).collect::<Vec<_>>(), expected);
 }

@@ -151,7 +151,7 @@ fn the_number_of_dispatches_does_not_hang_on_the_number_of_matrices() {
     let Some(gpu) = gpu("dispatches of products", cases.len()) else { return };
     for (what, rule) in cases {
         let dispatches = |count: usize| {
-            let mut twin = Parity::new(&gpu, &Config::from(rule.clone()), &tensors(&vec![3000; count]), 3);
+            let mut twin = Parity::new(&gpu, &Config::from(rule.clone()), &tensors(&vec![9000; count]), 3);
             twin.optimizer.plan(&twin.params, &twin.grads).unwrap().dispatches
         };
         assert_eq!([1, 2, 126].map(dispatches), [rule.passes().len(); 3], "{what}");

@@ -186,29 +186,34 @@ fn kept(rule: &Box<dyn wgpu_optim::rule::AnyRule>) -> Vec<Slot> {
 }
 
 /// The slots of the default options, then those that other options add.
+/// The slots that there are with the default options, and in brackets those that other options add.
 fn state(default: &[Slot], all: impl Iterator<Item = Slot>) -> String {
-    let text = |slot: &Slot| match slot.extent {
-        Extent::Element => format!("`{}`", slot.name),
-        Extent::Tensor => format!("`{}` (one a tensor)", slot.name),
+    let of_what = |slot: &Slot| match slot.extent {
+        Extent::Element => "",
+        Extent::Tensor => "one a tensor: ",
         Extent::Product => unreachable!("no state"),
-        Extent::History(_) => format!("`{}` (one a pair)", slot.name),
-        Extent::Products(_) => format!("`{}` (two for each two pairs)", slot.name),
-        Extent::Sides(_) => format!("`{}` (a matrix for each side)", slot.name),
-        Extent::Model => format!("`{}` (one in all)", slot.name),
-        Extent::Row => format!("`{}` (one a row)", slot.name),
-        Extent::Column => format!("`{}` (one a column)", slot.name),
-        Extent::Leading => format!("`{}` (one a row of the first dimension)", slot.name),
+        Extent::History(_) => "one a pair: ",
+        Extent::Products(_) => "two for each two pairs: ",
+        Extent::Sides(_) => "a matrix for each side: ",
+        Extent::Model => "one in all: ",
+        Extent::Row => "one a row: ",
+        Extent::Column => "one a column: ",
+        Extent::Leading => "one a row of the first dimension: ",
     };
-    let mut names: Vec<String> = default.iter().map(text).collect();
-    let base = names.len();
+    let list = |slots: &[Slot]| {
+        let same = slots.chunk_by(|a, b| of_what(a) == of_what(b));
+        let names = |same: &[Slot]| same.iter().map(|slot| format!("`{}`", slot.name)).collect::<Vec<_>>().join(", ");
+        same.map(|same| of_what(&same[0]).to_string() + &names(same)).collect::<Vec<_>>().join("; ")
+    };
+    let mut added: Vec<Slot> = Vec::new();
     for slot in all {
-        if !names.contains(&text(&slot)) {
-            names.push(text(&slot));
+        let is = |other: &Slot| (other.name, of_what(other)) == (slot.name, of_what(&slot));
+        if !default.iter().chain(&added).any(is) {
+            added.push(slot);
         }
     }
-    let (default, added) = names.split_at(base);
-    let default = if default.is_empty() { "none".into() } else { default.join(", ") };
-    if added.is_empty() { default } else { format!("{default} (+ {})", added.join(", ")) }
+    let default = if default.is_empty() { "none".into() } else { list(default) };
+    if added.is_empty() { default } else { format!("{default} (+ {})", list(&added)) }
 }
 
 fn range(numbers: impl Iterator<Item = usize>) -> String {

@@ -4,56 +4,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::LazyLock;
-use std::time::SystemTime;
 
+use crate::common::example;
 use crate::common::twin::bound;
 use half::f16;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use tempfile::TempDir;
 
-/// The example of the profile that these tests are built in. `cargo test` builds it beside them; where only the tests
-/// were built, it is absent or older than its sources, and cargo builds it in the same profile.
-static REPLAY: LazyLock<PathBuf> = LazyLock::new(|| {
-    let tests = std::env::current_exe().expect("the path of the test binary");
-    let profile = tests.parent().and_then(Path::parent).expect("target/PROFILE/deps/all-HASH");
-    let beside = profile.join("examples").join(format!("replay{}", std::env::consts::EXE_SUFFIX));
-    if modified(&beside)
-        .is_some_and(|built| ["src", "shaders", "examples/replay"].iter().all(|dir| built > newest(dir)))
-    {
-        return beside;
-    }
-    let profile = match profile.file_name().and_then(|name| name.to_str()).expect("a name of letters") {
-        "debug" => "dev",
-        name => name,
-    };
-    let built = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--example", "replay", "--message-format", "json", "--profile", profile])
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .output()
-        .unwrap();
-    let messages = String::from_utf8(built.stdout).unwrap();
-    let executable = messages
-        .lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter(|message| message["target"]["name"] == "replay")
-        .find_map(|message| message["executable"].as_str().map(PathBuf::from));
-    executable.unwrap_or_else(|| panic!("{}", String::from_utf8_lossy(&built.stderr)))
-});
-
-fn modified(file: &Path) -> Option<SystemTime> {
-    std::fs::metadata(file).and_then(|data| data.modified()).ok()
-}
-
-/// When the file of this folder that was changed last was changed.
-fn newest(folder: &str) -> SystemTime {
-    fn walk(path: &Path) -> Option<SystemTime> {
-        if !path.is_dir() {
-            return modified(path);
-        }
-        std::fs::read_dir(path).unwrap().filter_map(|entry| walk(&entry.unwrap().path())).max()
-    }
-    walk(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)).expect("a folder with files")
-}
+/// The example.
+static REPLAY: LazyLock<PathBuf> = LazyLock::new(|| example("replay"));
 
 type Entries = BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>;
 

@@ -399,7 +399,7 @@ struct Chunk {
     piece: u32, // the piece of the tensor that the chunk belongs to
     first: u32, // elements of the tensor before the first
     state: u32, // how many vectors of four of the bound state come before the chunk
-    partial: u32, // where the chunk's partial result stands in scratch
+    partial: u32, // where the chunk's partial result stands in scratch, `ABSENT` where it is the tensor's only chunk
     column_numbers: u32, // where the columns of the first element's matrix stand in the bound lines
     seen_rows: u32, // where what elements see of the first element's row stands in the bound lines
     rows: u32, // rows of a matrix
@@ -517,6 +517,12 @@ fn wrapped_is_counted(w: Wrapped, g: f32, u: f32) -> bool {
     return counts;
 }
 
+fn wrapped_factor(w: Wrapped, count: f32, len: f32) -> f32 {
+    var factor = 1.0;
+    factor = cautious_update_factor(count, len);
+    return factor;
+}
+
 // The parameters as the rule sees them.
 fn load_whole(chunk: Chunk, first: bool, q: u32) -> vec4<f32> {
     return load_param(chunk, q);
@@ -601,7 +607,8 @@ fn prepare(c: Common, w: Wrapped, p: f32, raw: f32) -> f32 {
 }
 
 // A wrapper counts elements of a chunk by what the rule is about to subtract: one workgroup a chunk, one count a chunk.
-// The update itself comes later; nothing of an element is stored.
+// The count of a tensor of one chunk becomes the tensor's factor at once. The update comes later; nothing of an element
+// is stored.
 
 var<workgroup> count: atomic<u32>;
 
@@ -649,7 +656,11 @@ fn counts(
     atomicAdd(&count, found);
     workgroupBarrier();
     if (lane == 0u) {
-        store_partial(chunk.partial, vec2<u32>(atomicLoad(&count), 0u));
+        if (chunk.partial == ABSENT) {
+            store_factor(chunk.tensor, wrapped_factor(w, f32(atomicLoad(&count)), f32(chunk.len)));
+        } else {
+            store_partial(chunk.partial, vec2<u32>(atomicLoad(&count), 0u));
+        }
     }
 }
 

@@ -498,6 +498,7 @@ fn decide_step(@builtin(local_invocation_index) lane: u32) {
     workgroupBarrier();
     let advances = (stages & STAGE_ADVANCE) != 0u;
     let is_skipped = advances && load_control(CONTROL_SKIPPED) != 0u;
+    let of_all = factors_of(load_all());
     for (var tensor = lane; tensor < tensors; tensor += LANES) {
         let class_index = load_word(load_word(STEP_CLASS_OF) + tensor);
         let class_words = classes + class_index * CLASS_WORDS;
@@ -507,7 +508,11 @@ fn decide_step(@builtin(local_invocation_index) lane: u32) {
             store_record(tensor, select(records + class_index * len, UNDONE, is_skipped));
         }
         if (advances && !is_late && is_present(tensor)) {
-            store_factors(tensor, factors_of(load_measured(tensor)));
+            if (wrapped_takes_all()) {
+                store_factors(tensor, of_all);
+            } else {
+                store_factors(tensor, factors_of(load_measured(tensor)));
+            }
         }
         if (advances && !is_late && !is_skipped && class_index != ABSENT) {
             let state = state_of(class_words, tensor);
@@ -632,12 +637,8 @@ fn norm_bits(measured: Node) -> u32 {
     return select(bits, not_finite, measured.kind >= 2u);
 }
 
-// Returns what a tensor's gradients are multiplied by, as bits: first a power of two, then another number.
-fn factors_of(tensor: Node) -> vec2<u32> {
-    var measured = tensor;
-    if (wrapped_takes_all()) {
-        measured = load_all();
-    }
+// Returns what the measured gradients are multiplied by, as bits: first a power of two, then another number.
+fn factors_of(measured: Node) -> vec2<u32> {
     let root = root_of(measured.squares.xy);
     let of_params = root_of(measured.squares.zw);
     return wrapped_factors(root, of_params, measured.kind, load_limit(), load_number(STEP_CLIP_EPS));

@@ -139,7 +139,7 @@ fn is_absent(record: u32) -> bool {
 @group(0) @binding(1) var<storage, read> grads: array<vec4<u32>>;
 @group(0) @binding(3) var<storage, read> tables: array<vec4<u32>>;
 @group(0) @binding(4) var<storage, read_write> scratch: array<u32>;
-@group(0) @binding(6) var<storage, read> control: array<u32>;
+@group(0) @binding(6) var<storage, read_write> control: array<u32>;
 @group(1) @binding(0) var<storage, read> clocks: array<u32>;
 
 const BLOCK_QUADS: u32 = 256u; // vectors of four in a block
@@ -212,7 +212,7 @@ struct Chunk {
     piece: u32, // the piece of the tensor that the chunk belongs to
     first: u32, // elements of the tensor before the first
     state: u32, // how many vectors of four of the bound state come before the chunk
-    partial: u32, // where the chunk's partial result stands in scratch
+    partial: u32, // where the chunk's partial result stands in scratch, `ABSENT` where it is the tensor's only chunk
     column_numbers: u32, // where the columns of the first element's matrix stand in the bound lines
     seen_rows: u32, // where what elements see of the first element's row stands in the bound lines
     rows: u32, // rows of a matrix
@@ -316,6 +316,84 @@ fn store_partial(at: u32, node: Node) {
     scratch[at + MEASURED_KIND] = node.kind;
 }
 
+// Returns where the words of a tensor start in `control`.
+fn of_tensor(tensor: u32) -> u32 {
+    return CONTROL_WORDS + TENSOR_WORDS * tensor;
+}
+
+// The way to the words that stay on the device from one dispatch to the next.
+
+fn load_control(at: u32) -> u32 {
+    return control[at];
+}
+
+fn store_control(at: u32, word: u32) {
+    control[at] = word;
+}
+
+fn load_node(at: u32) -> Node {
+    let squares = vec4<u32>(
+        control[at + MEASURED_GRADS_SMALL],
+        control[at + MEASURED_GRADS_LARGE],
+        control[at + MEASURED_PARAMS_SMALL],
+        control[at + MEASURED_PARAMS_LARGE],
+    );
+    return Node(bitcast<vec4<f32>>(squares), control[at + MEASURED_KIND]);
+}
+
+fn store_node(at: u32, node: Node) {
+    let squares = bitcast<vec4<u32>>(node.squares);
+    control[at + MEASURED_GRADS_SMALL] = squares.x;
+    control[at + MEASURED_GRADS_LARGE] = squares.y;
+    control[at + MEASURED_PARAMS_SMALL] = squares.z;
+    control[at + MEASURED_PARAMS_LARGE] = squares.w;
+    control[at + MEASURED_KIND] = node.kind;
+}
+
+fn load_all() -> Node {
+    return load_node(CONTROL_ALL);
+}
+
+fn store_all(node: Node) {
+    store_node(CONTROL_ALL, node);
+}
+
+// Returns option `i` of those that the device writes.
+fn load_option(i: u32) -> f32 {
+    return bitcast<f32>(control[load_word(STEP_OPTIONS) + i]);
+}
+
+// Returns what another optimizer of the step, number `i`, has measured of all its gradients.
+fn load_other(i: u32) -> Node {
+    return load_node(CONTROL_OTHERS + MEASURED_WORDS * i);
+}
+
+fn load_measured(tensor: u32) -> Node {
+    return load_node(of_tensor(tensor) + TENSOR_MEASURED);
+}
+
+fn store_measured(tensor: u32, node: Node) {
+    store_node(of_tensor(tensor) + TENSOR_MEASURED, node);
+}
+
+fn store_record(tensor: u32, record: u32) {
+    control[of_tensor(tensor) + TENSOR_RECORD] = record;
+}
+
+fn store_factors(tensor: u32, factors: vec2<u32>) {
+    control[of_tensor(tensor) + TENSOR_COARSE] = factors.x;
+    control[of_tensor(tensor) + TENSOR_FINE] = factors.y;
+}
+
+// The number of the state that the tensor's clock is in.
+fn load_state(tensor: u32) -> u32 {
+    return control[of_tensor(tensor) + TENSOR_STATE];
+}
+
+fn store_state(tensor: u32, state: u32) {
+    control[of_tensor(tensor) + TENSOR_STATE] = state;
+}
+
 fn load_param(chunk: Chunk, q: u32) -> vec4<f32> {
     return vec4<f32>();
 }
@@ -345,16 +423,20 @@ fn combine(a: Node, b: Node) -> Node {
 
 const LEAVES: u32 = 256u; // of eight blocks
 const NODES: u32 = 64u; // of eight blocks, each of four leaves
+const QUADS_OF_BLOCK: u32 = 256u;
 
 var<workgroup> leaves: array<Node, LEAVES>;
 var<workgroup> nodes: array<Node, NODES>;
 
 // Leaves the result in the first of the nodes, where lane 0 may read it.
 fn combine_chunk(chunk: Chunk, eyes: Eyes, lane: u32) {
+    // Blocks that the chunk lacks would add zeros, which change no sum.
+    let blocks = (quads(chunk.len) + QUADS_OF_BLOCK - 1u) / QUADS_OF_BLOCK;
+    let live = blocks * 8u;
     // The first two levels of the tree make 8 nodes of a block's 32 leaves. Where lanes are few, one lane makes a node
     // of its four leaves itself.
     if (LANES <= NODES) {
-        for (var node = lane; node < NODES; node += LANES) {
+        for (var node = lane; node < live; node += LANES) {
             let leaf = node / 8u * 32u + node % 8u;
             // The leaves are read in the order in which they lie in memory.
             let a = leaf_of(chunk, eyes, leaf);
@@ -364,11 +446,11 @@ fn combine_chunk(chunk: Chunk, eyes: Eyes, lane: u32) {
             nodes[node] = combine(combine(a, d), combine(b, e));
         }
     } else {
-        for (var leaf = lane; leaf < LEAVES; leaf += LANES) {
+        for (var leaf = lane; leaf < 4u * live; leaf += LANES) {
             leaves[leaf] = leaf_of(chunk, eyes, leaf);
         }
         workgroupBarrier();
-        for (var node = lane; node < NODES; node += LANES) {
+        for (var node = lane; node < live; node += LANES) {
             let leaf = node / 8u * 32u + node % 8u;
             let even = combine(leaves[leaf], leaves[leaf + 16u]);
             let odd = combine(leaves[leaf + 8u], leaves[leaf + 24u]);
@@ -377,20 +459,21 @@ fn combine_chunk(chunk: Chunk, eyes: Eyes, lane: u32) {
     }
     for (var stride = 4u; stride > 0u; stride /= 2u) {
         workgroupBarrier();
-        for (var i = lane; i < NODES / 8u * stride; i += LANES) {
+        for (var i = lane; i < blocks * stride; i += LANES) {
             let node = i / stride * 8u + i % stride;
             nodes[node] = combine(nodes[node], nodes[node + stride]);
         }
     }
-    for (var stride = 8u; stride < NODES; stride *= 2u) {
+    for (var stride = 8u; stride < live; stride *= 2u) {
         workgroupBarrier();
-        for (var node = 2u * stride * lane; node < NODES; node += 2u * stride * LANES) {
+        for (var node = 2u * stride * lane; node + stride < live; node += 2u * stride * LANES) {
             nodes[node] = combine(nodes[node], nodes[node + stride]);
         }
     }
 }
 
 // Measures the gradients as they lie in memory, unscaled and averaged: one workgroup and one partial result a chunk.
+// What is measured of a tensor of one chunk goes to control at once.
 
 // The numbers that `leaf_of` divides gradients by.
 struct Eyes { unscale: f32, batches: f32 }
@@ -407,7 +490,11 @@ fn norms(
     }
     combine_chunk(chunk, Eyes(load_unscale(), load_batches()), lane);
     if (lane == 0u) {
-        store_partial(chunk.partial, nodes[0]);
+        if (chunk.partial == ABSENT) {
+            store_measured(chunk.tensor, nodes[0]);
+        } else {
+            store_partial(chunk.partial, nodes[0]);
+        }
     }
 }
 

@@ -231,7 +231,7 @@ struct Chunk {
     piece: u32, // the piece of the tensor that the chunk belongs to
     first: u32, // elements of the tensor before the first
     state: u32, // how many vectors of four of the bound state come before the chunk
-    partial: u32, // where the chunk's partial result stands in scratch
+    partial: u32, // where the chunk's partial result stands in scratch, `ABSENT` where it is the tensor's only chunk
     column_numbers: u32, // where the columns of the first element's matrix stand in the bound lines
     seen_rows: u32, // where what elements see of the first element's row stands in the bound lines
     rows: u32, // rows of a matrix
@@ -417,6 +417,11 @@ fn store_tensor(tensor: u32, k: Tensor) {
     scratch[9u] = bitcast<u32>(k.slope);
 }
 
+// Where the sums of a tensor stand.
+fn sums_of(tensor: u32) -> u32 {
+    return 20611u + TENSOR_NUMBERS * tensor + 0u;
+}
+
 // The way to the inner products of one row of a history, as bits.
 
 fn load_partial(at: u32) -> Node {
@@ -435,6 +440,11 @@ fn store_partial(at: u32, node: Node) {
     scratch[at + INNER_CHANGE_GRAD] = node.first.z;
     scratch[at + INNER_CHANGE_CHANGE] = node.first.w;
     scratch[at + INNER_CHANGE_MOVED] = node.last;
+}
+
+// Where a row of a tensor's inner products stands.
+fn row_of(tensor: u32, row: u32) -> u32 {
+    return sums_of(tensor) + INNER_WORDS * row;
 }
 
 // The gradient as the rule sees it: behind the wrappers' hooks, after maximize and L2 decay.
@@ -487,16 +497,20 @@ fn combine(a: Node, b: Node) -> Node {
 
 const LEAVES: u32 = 256u; // of eight blocks
 const NODES: u32 = 64u; // of eight blocks, each of four leaves
+const QUADS_OF_BLOCK: u32 = 256u;
 
 var<workgroup> leaves: array<Node, LEAVES>;
 var<workgroup> nodes: array<Node, NODES>;
 
 // Leaves the result in the first of the nodes, where lane 0 may read it.
 fn combine_chunk(chunk: Chunk, eyes: Eyes, lane: u32) {
+    // Blocks that the chunk lacks would add zeros, which change no sum.
+    let blocks = (quads(chunk.len) + QUADS_OF_BLOCK - 1u) / QUADS_OF_BLOCK;
+    let live = blocks * 8u;
     // The first two levels of the tree make 8 nodes of a block's 32 leaves. Where lanes are few, one lane makes a node
     // of its four leaves itself.
     if (LANES <= NODES) {
-        for (var node = lane; node < NODES; node += LANES) {
+        for (var node = lane; node < live; node += LANES) {
             let leaf = node / 8u * 32u + node % 8u;
             // The leaves are read in the order in which they lie in memory.
             let a = leaf_of(chunk, eyes, leaf);
@@ -506,11 +520,11 @@ fn combine_chunk(chunk: Chunk, eyes: Eyes, lane: u32) {
             nodes[node] = combine(combine(a, d), combine(b, e));
         }
     } else {
-        for (var leaf = lane; leaf < LEAVES; leaf += LANES) {
+        for (var leaf = lane; leaf < 4u * live; leaf += LANES) {
             leaves[leaf] = leaf_of(chunk, eyes, leaf);
         }
         workgroupBarrier();
-        for (var node = lane; node < NODES; node += LANES) {
+        for (var node = lane; node < live; node += LANES) {
             let leaf = node / 8u * 32u + node % 8u;
             let even = combine(leaves[leaf], leaves[leaf + 16u]);
             let odd = combine(leaves[leaf + 8u], leaves[leaf + 24u]);
@@ -519,14 +533,14 @@ fn combine_chunk(chunk: Chunk, eyes: Eyes, lane: u32) {
     }
     for (var stride = 4u; stride > 0u; stride /= 2u) {
         workgroupBarrier();
-        for (var i = lane; i < NODES / 8u * stride; i += LANES) {
+        for (var i = lane; i < blocks * stride; i += LANES) {
             let node = i / stride * 8u + i % stride;
             nodes[node] = combine(nodes[node], nodes[node + stride]);
         }
     }
-    for (var stride = 8u; stride < NODES; stride *= 2u) {
+    for (var stride = 8u; stride < live; stride *= 2u) {
         workgroupBarrier();
-        for (var node = 2u * stride * lane; node < NODES; node += 2u * stride * LANES) {
+        for (var node = 2u * stride * lane; node + stride < live; node += 2u * stride * LANES) {
             nodes[node] = combine(nodes[node], nodes[node + stride]);
         }
     }
@@ -562,7 +576,11 @@ fn inner_of_chunk(
     for (var row = 0u; row < rows; row += 1u) {
         combine_chunk(chunk, Eyes(c, w, k.step, row), lane);
         if (lane == 0u) {
-            store_partial(chunk.partial + INNER_WORDS * row, nodes[0]);
+            if (chunk.partial == ABSENT) {
+                store_partial(row_of(chunk.tensor, row), nodes[0]);
+            } else {
+                store_partial(chunk.partial + INNER_WORDS * row, nodes[0]);
+            }
         }
         workgroupBarrier();
     }

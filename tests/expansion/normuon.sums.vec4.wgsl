@@ -269,7 +269,7 @@ struct Chunk {
     piece: u32, // the piece of the tensor that the chunk belongs to
     first: u32, // elements of the tensor before the first
     state: u32, // how many vectors of four of the bound state come before the chunk
-    partial: u32, // where the chunk's partial result stands in scratch
+    partial: u32, // where the chunk's partial result stands in scratch, `ABSENT` where it is the tensor's only chunk
     column_numbers: u32, // where the columns of the first element's matrix stand in the bound lines
     seen_rows: u32, // where what elements see of the first element's row stands in the bound lines
     rows: u32, // rows of a matrix
@@ -593,16 +593,20 @@ fn combine(a: Node, b: Node) -> Node {
 
 const LEAVES: u32 = 256u; // of eight blocks
 const NODES: u32 = 64u; // of eight blocks, each of four leaves
+const QUADS_OF_BLOCK: u32 = 256u;
 
 var<workgroup> leaves: array<Node, LEAVES>;
 var<workgroup> nodes: array<Node, NODES>;
 
 // Leaves the result in the first of the nodes, where lane 0 may read it.
 fn combine_chunk(chunk: Chunk, eyes: Eyes, lane: u32) {
+    // Blocks that the chunk lacks would add zeros, which change no sum.
+    let blocks = (quads(chunk.len) + QUADS_OF_BLOCK - 1u) / QUADS_OF_BLOCK;
+    let live = blocks * 8u;
     // The first two levels of the tree make 8 nodes of a block's 32 leaves. Where lanes are few, one lane makes a node
     // of its four leaves itself.
     if (LANES <= NODES) {
-        for (var node = lane; node < NODES; node += LANES) {
+        for (var node = lane; node < live; node += LANES) {
             let leaf = node / 8u * 32u + node % 8u;
             // The leaves are read in the order in which they lie in memory.
             let a = leaf_of(chunk, eyes, leaf);
@@ -612,11 +616,11 @@ fn combine_chunk(chunk: Chunk, eyes: Eyes, lane: u32) {
             nodes[node] = combine(combine(a, d), combine(b, e));
         }
     } else {
-        for (var leaf = lane; leaf < LEAVES; leaf += LANES) {
+        for (var leaf = lane; leaf < 4u * live; leaf += LANES) {
             leaves[leaf] = leaf_of(chunk, eyes, leaf);
         }
         workgroupBarrier();
-        for (var node = lane; node < NODES; node += LANES) {
+        for (var node = lane; node < live; node += LANES) {
             let leaf = node / 8u * 32u + node % 8u;
             let even = combine(leaves[leaf], leaves[leaf + 16u]);
             let odd = combine(leaves[leaf + 8u], leaves[leaf + 24u]);
@@ -625,20 +629,36 @@ fn combine_chunk(chunk: Chunk, eyes: Eyes, lane: u32) {
     }
     for (var stride = 4u; stride > 0u; stride /= 2u) {
         workgroupBarrier();
-        for (var i = lane; i < NODES / 8u * stride; i += LANES) {
+        for (var i = lane; i < blocks * stride; i += LANES) {
             let node = i / stride * 8u + i % stride;
             nodes[node] = combine(nodes[node], nodes[node + stride]);
         }
     }
-    for (var stride = 8u; stride < NODES; stride *= 2u) {
+    for (var stride = 8u; stride < live; stride *= 2u) {
         workgroupBarrier();
-        for (var node = 2u * stride * lane; node < NODES; node += 2u * stride * LANES) {
+        for (var node = 2u * stride * lane; node + stride < live; node += 2u * stride * LANES) {
             nodes[node] = combine(nodes[node], nodes[node + stride]);
         }
     }
 }
 
-// Combines `measure` over the elements of a chunk: one workgroup and one partial result a chunk.
+// Calls `finish` with the sums over a whole tensor.
+
+fn finish_with(tensor: u32, record: u32, len: u32, rows: u32, columns: u32, sums: Node) {
+    var k = load_tensor(tensor);
+    let h = load_hyper(record);
+    let numbers = bitcast<vec2<f32>>(sums);
+    if (PRODUCT) {
+        finish_product(h, numbers, f32(len), &k);
+    } else {
+        of_shape(h, f32(rows), f32(columns), &k);
+        finish(h, numbers, f32(len), &k);
+    }
+    store_tensor(tensor, k);
+}
+
+// Combines `measure` over the elements of a chunk: one workgroup and one partial result a chunk. A tensor of one chunk
+// is finished here.
 
 // The numbers that `leaf_of` needs to see an element as the rule does.
 struct Eyes { c: Common, w: Wrapped, h: Hyper, k: Tensor }
@@ -657,7 +677,11 @@ fn sums(
     let w = load_wrapped(chunk.tensor, record);
     combine_chunk(chunk, Eyes(load_common(record), w, load_hyper(record), load_tensor(chunk.tensor)), lane);
     if (lane == 0u) {
-        store_partial(chunk.partial, nodes[0]);
+        if (chunk.partial == ABSENT) {
+            finish_with(chunk.tensor, record, chunk.len, chunk.rows, chunk.columns, nodes[0]);
+        } else {
+            store_partial(chunk.partial, nodes[0]);
+        }
     }
 }
 

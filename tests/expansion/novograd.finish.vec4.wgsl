@@ -343,6 +343,21 @@ fn combine_partials(sums: TensorSums, lane: u32) {
     }
 }
 
+// Calls `finish` with the sums over a whole tensor.
+
+fn finish_with(tensor: u32, record: u32, len: u32, rows: u32, columns: u32, sums: Node) {
+    var k = load_tensor(tensor);
+    let h = load_hyper(record);
+    let numbers = bitcast<vec2<f32>>(sums);
+    if (PRODUCT) {
+        finish_product(h, numbers, f32(len), &k);
+    } else {
+        of_shape(h, f32(rows), f32(columns), &k);
+        finish(h, numbers, f32(len), &k);
+    }
+    store_tensor(tensor, k);
+}
+
 // Combines the partial results of a tensor's chunks and calls `finish`: one workgroup a tensor.
 
 @compute @workgroup_size(LANES)
@@ -358,16 +373,7 @@ fn finish_tensor(
     }
     combine_partials(sums, lane);
     if (lane == 0u) {
-        var k = load_tensor(sums.tensor);
-        let h = load_hyper(record);
-        let numbers = bitcast<vec2<f32>>(load_partial(sums.partial));
-        if (PRODUCT) {
-            finish_product(h, numbers, f32(sums.len), &k);
-        } else {
-            of_shape(h, f32(sums.rows), f32(sums.columns), &k);
-            finish(h, numbers, f32(sums.len), &k);
-        }
-        store_tensor(sums.tensor, k);
+        finish_with(sums.tensor, record, sums.len, sums.rows, sums.columns, load_partial(sums.partial));
     }
 }
 

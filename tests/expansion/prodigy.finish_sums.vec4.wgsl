@@ -389,6 +389,12 @@ fn combine_partials(sums: TensorSums, lane: u32) {
     }
 }
 
+// Keeps the sums over a whole tensor for `finish_model`.
+
+fn finish_with(tensor: u32, record: u32, len: u32, rows: u32, columns: u32, sums: Node) {
+    store_partial(sums_of(tensor), sums);
+}
+
 // Combines the partial results of a tensor's chunks and keeps them for `finish_model`: one workgroup a tensor.
 
 @compute @workgroup_size(LANES)
@@ -404,7 +410,7 @@ fn finish_sums(
     }
     combine_partials(sums, lane);
     if (lane == 0u) {
-        store_partial(sums_of(sums.tensor), load_partial(sums.partial));
+        finish_with(sums.tensor, record, sums.len, sums.rows, sums.columns, load_partial(sums.partial));
     }
 }
 

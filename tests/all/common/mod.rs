@@ -1,8 +1,13 @@
 //! What the tests share.
 
+pub mod memory;
+
 pub use wgpu_optim::proof::{self as twin, read};
 
 use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::SystemTime;
 
 use wgpu_optim::rule::{AnyRule, RuleEntry};
 use wgpu_optim::{Error, Gpu, wgpu};
@@ -50,4 +55,47 @@ pub fn say(line: &str) {
 /// A buffer of so many bytes.
 pub fn create(gpu: &Gpu, size: u64, usage: wgpu::BufferUsages) -> wgpu::Buffer {
     gpu.device().create_buffer(&wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false })
+}
+
+/// An example of the profile that these tests are built in. `cargo test` builds it beside them; where only the tests
+/// were built, it is absent or older than its sources, and cargo builds it in the same profile.
+pub fn example(name: &str) -> PathBuf {
+    let tests = std::env::current_exe().expect("the path of the test binary");
+    let profile = tests.parent().and_then(Path::parent).expect("target/PROFILE/deps/all-HASH");
+    let beside = profile.join("examples").join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
+    let sources = ["src", "shaders", &format!("examples/{name}")];
+    if modified(&beside).is_some_and(|built| sources.iter().all(|folder| built > newest(folder))) {
+        return beside;
+    }
+    let profile = match profile.file_name().and_then(|name| name.to_str()).expect("a name of letters") {
+        "debug" => "dev",
+        name => name,
+    };
+    let built = Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--example", name, "--message-format", "json", "--profile", profile])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    let messages = String::from_utf8(built.stdout).unwrap();
+    let executable = messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|message| message["target"]["name"] == name)
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from));
+    executable.unwrap_or_else(|| panic!("{}", String::from_utf8_lossy(&built.stderr)))
+}
+
+fn modified(file: &Path) -> Option<SystemTime> {
+    std::fs::metadata(file).and_then(|data| data.modified()).ok()
+}
+
+/// When the file of this folder that was changed last was changed.
+fn newest(folder: &str) -> SystemTime {
+    fn walk(path: &Path) -> Option<SystemTime> {
+        if !path.is_dir() {
+            return modified(path);
+        }
+        std::fs::read_dir(path).unwrap().filter_map(|entry| walk(&entry.unwrap().path())).max()
+    }
+    walk(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)).expect("a folder with files")
 }

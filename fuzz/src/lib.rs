@@ -1,0 +1,7 @@
+//! Fuzz targets for what the crate reads: see [`entries`].
+
+pub mod entries;
+
+#[path = "../../examples/replay/recording.rs"]
+#[expect(dead_code, reason = "the example writes files, too")]
+mod recording;
