@@ -61,6 +61,13 @@ pub struct Side {
 }
 
 impl Side {
+    /// The largest side whose eigenvectors one dispatch may find where it moves so many bytes: in each round of each
+    /// sweep it reads and writes all elements of two matrices.
+    pub fn most(dispatch_bytes: u64) -> u64 {
+        let bytes_of_cube = 2 * 2 * 4 * SWEEPS as u64;
+        (dispatch_bytes as f64 / bytes_of_cube as f64).cbrt() as u64
+    }
+
     /// A square matrix as a tensor with one side, its rows.
     pub fn of_matrix(size: u64) -> Self {
         Self { size, inner: size, len: size * size }

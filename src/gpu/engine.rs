@@ -10,13 +10,14 @@ use super::ring::{Ring, Slot};
 use super::variants::{Variant, variants};
 use super::{Arena, Gpu};
 use crate::course;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, refuse};
 use crate::groups::Groups;
 use crate::lines::Lines;
 use crate::plan::{Bounds, Framed, Place, Sided, check_lines, pack, pack_state};
 use crate::report::LossScaleState;
 use crate::rule::Start;
 use crate::shader::tensor_numbers;
+use crate::sides::Side;
 use crate::tensor::TensorSpec;
 use crate::words::control;
 use crate::wrappers::Wrappers;
@@ -92,6 +93,14 @@ impl Engine {
         let (state_places, sizes) = pack_state(&of_state, bounds);
         let page_bytes = gpu.page_bytes().min(binding_bytes);
         let WorkPages { frames, sides, sizes: work_sizes } = work_pages(tensors, groups, page_bytes)?;
+        for (tensor, sided) in tensors.iter().zip(&sides) {
+            let size = sided.iter().flat_map(|sided| &sided.sides).map(|side| side.size).max().unwrap_or(0);
+            let most = Side::most(bounds.dispatch_bytes);
+            if size > most {
+                let bound = format!("at most {most} on this device; max_precondition_dim leaves larger ones out");
+                return refuse(format!("a side of tensor {}", tensor.name), size, bound);
+            }
+        }
         let apart = |i: usize| lines[i].filter(|_| frames[i].is_none());
         let size = |i: usize| apart(i).map_or(0, |lines: Lines| lines.words().saturating_mul(4));
         let (mut line_places, line_sizes) = pack(tensors, "rows and columns", size, 16, binding_bytes / 16 * 16)?;

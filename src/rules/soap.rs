@@ -25,8 +25,8 @@ use crate::rule::{Carried, Pass, Rule, Sides, Slot, Turning, WeightDecay, number
 ///
 /// Slots `m` and `v` per element; `gram` and `basis`, the matrices of all sides one behind the other. Seven passes,
 /// however many tensors there are; a pass that turns takes a dispatch for each side of the tensor that has most. The
-/// eigenvectors come from Jacobi's rotations, and QR from Householder's reflections, one workgroup a matrix: sides of
-/// more than some hundred take long in these steps. Beside the state a step needs a work buffer: 16 bytes an element,
+/// eigenvectors come from Jacobi's rotations, and QR from Householder's reflections, one workgroup a matrix. So an
+/// optimizer on the GPU refuses sides of more than 377, and on software adapters of more than 94. Beside the state a step needs a work buffer: 16 bytes an element,
 /// and 4 for each element of the matrices. The part of each tensor must fit one binding, its Gram matrices and bases
 /// included.
 ///

@@ -75,7 +75,7 @@ impl Switches {
         let numbers = self.numbers.max(tensor_numbers(rule, wrappers) as u32);
         constants.extend([
             ("MOVE", to.number() as f64),
-            ("LANES", self.lanes.into()),
+            ("LANES", if skeleton == Skeleton::Bases { BASES_LANES } else { self.lanes.into() }),
             ("TENSOR_NUMBERS", numbers.into()),
         ]);
         if skeleton == Skeleton::Product {
@@ -89,6 +89,9 @@ impl Switches {
         constants
     }
 }
+
+/// Lanes of a workgroup that makes a basis, on every device. Mesa's llvmpipe ends the loops of a lane after 65535 rounds.
+const BASES_LANES: f64 = 256.0;
 
 /// The constants of a walk of products.
 fn of_product(product: Product) -> [(&'static str, f64); 4] {

@@ -152,6 +152,8 @@ fn a_side_that_no_page_holds_is_refused() {
     let rule = Soap { max_precondition_dim: 1 << 40, ..Soap::default() };
     let error = Optimizer::new(&gpu, &[TensorSpec::f32("w", [100_000, 1])], Config::from(rule.clone())).unwrap_err();
     assert!(error.to_string().starts_with("tensor w: its matrices take 120002800024 bytes"), "{error}");
+    let error = Optimizer::new(&gpu, &[TensorSpec::f32("w", [1000, 1])], Config::from(rule.clone())).unwrap_err();
+    assert!(error.to_string().starts_with("a side of tensor w is 1000, must be at most "), "{error}");
     let absurd = [TensorSpec::f32("w", [1, 1 << 38])];
     assert!(Optimizer::new(&gpu, &absurd, Config::from(rule.clone())).is_err());
     let error = Reference::<f32>::new(&Config::from(rule), &absurd).unwrap_err();
