@@ -276,12 +276,15 @@ impl Sided {
     }
 }
 
-/// Adds a result of so many numbers to the table, cut into what one workgroup makes.
-fn cut_result(result: SideTile, len: u64, table: &mut Table) {
-    for first in (0..len).step_by(BLOCK) {
-        table.push(SideTile { first, len: (len - first).min(BLOCK as u64), ..result });
+/// Adds a result of so many numbers to the table, cut into what one workgroup makes at most.
+fn cut_result(result: SideTile, len: u64, most: u64, table: &mut Table) {
+    for first in (0..len).step_by(most as usize) {
+        table.push(SideTile { first, len: (len - first).min(most), ..result });
     }
 }
+
+/// Elements of a Gram matrix that a workgroup makes, one a lane: their sums may be long.
+const GRAM: u64 = 256;
 
 /// Adds the Gram matrices of a tensor's sides to the table.
 pub(super) fn cut_grams(item: &Item, sided: &Sided, table: &mut Table) {
@@ -296,7 +299,7 @@ pub(super) fn cut_grams(item: &Item, sided: &Sided, table: &mut Table) {
             to: sided.first() + parts.grams() + before,
             ..SideTile::default()
         };
-        cut_result(result, size * size, table);
+        cut_result(result, size * size, GRAM, table);
     }
 }
 
@@ -325,7 +328,12 @@ pub(super) fn cut_turn(item: &Item, sided: &Sided, turning: Turning, stage: usiz
         let [source, to, matrix] = [source, to, matrix].map(|place| sided.first() + place);
         let Side { size, inner, len } = side;
         let tensor = item.tensor as u64;
-        cut_result(SideTile { tensor, size, inner, source, to, matrix, ..SideTile::default() }, len, table);
+        cut_result(
+            SideTile { tensor, size, inner, source, to, matrix, ..SideTile::default() },
+            len,
+            BLOCK as u64,
+            table,
+        );
     };
     if turning == Turning::Power {
         for (Side { size, .. }, before, _) in sided.sides() {

@@ -75,7 +75,10 @@ impl Switches {
         let numbers = self.numbers.max(tensor_numbers(rule, wrappers) as u32);
         constants.extend([
             ("MOVE", to.number() as f64),
-            ("LANES", if skeleton == Skeleton::Bases { BASES_LANES } else { self.lanes.into() }),
+            (
+                "LANES",
+                if matches!(skeleton, Skeleton::Grams | Skeleton::Bases) { LANES_MANY } else { self.lanes.into() },
+            ),
             ("TENSOR_NUMBERS", numbers.into()),
         ]);
         if skeleton == Skeleton::Product {
@@ -90,8 +93,8 @@ impl Switches {
     }
 }
 
-/// Lanes of a workgroup that makes a basis, on every device. Mesa's llvmpipe ends the loops of a lane after 65535 rounds.
-const BASES_LANES: f64 = 256.0;
+/// Lanes of a workgroup whose loops are long, on every device: Mesa's llvmpipe ends those of a lane after 65535 rounds.
+const LANES_MANY: f64 = 256.0;
 
 /// The constants of a walk of products.
 fn of_product(product: Product) -> [(&'static str, f64); 4] {
