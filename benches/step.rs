@@ -24,7 +24,7 @@ use wgpu_optim::{Arena, Config, Gpu, Optimizer, TensorSpec, Wrappers, rules, wgp
 use clock::{Clock, Patience, median};
 use report::{Report, Row};
 use shapes::List;
-use traffic::{Load, Traffic};
+use traffic::{Load, OTHERS, Traffic, product_flops};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -92,6 +92,10 @@ fn run(options: &Options) -> Result<()> {
         let tensors: Vec<TensorSpec> = shapes().into_iter().map(|(name, shape)| TensorSpec::f32(name, shape)).collect();
         let mut desk = Desk::new(&gpu, &mut clock, &tensors, effort)?;
         for subject in &subjects {
+            if !subject.fits(&tensors) {
+                bar.inc(1);
+                continue;
+            }
             if options.quick && i > 0 && !subject.first_of_its_load {
                 left_out += 1;
                 bar.inc(1);
@@ -166,6 +170,10 @@ fn subjects() -> Result<Vec<Subject>> {
     for row in rules::ALL {
         let mut seen = vec![];
         for (case, rule) in std::iter::once(("", (row.default)())).chain((row.cases)()) {
+            let rule = match rule.history() {
+                Some(_) => rule.with(&serde_json::Map::from_iter([("history_size".into(), PAIRS.into())]))?,
+                None => rule,
+            };
             let load = Load::of(&*rule, &Wrappers::default(), 1);
             if rule.needs_look_ahead() || seen.contains(&load) {
                 continue; // a look-ahead belongs before the gradients, outside a step
@@ -173,6 +181,9 @@ fn subjects() -> Result<Vec<Subject>> {
             seen.push(load.clone());
             let mut fields = rule.to_json();
             fields.insert("optimizer".into(), row.name.into());
+            if rule.has_products() {
+                fields.insert("others".into(), serde_json::json!({"optimizer": OTHERS}));
+            }
             let label = format!("{} {case}", row.name).trim().into();
             let config = Config::from_value(fields.into())?;
             subjects.push(Subject { rule: row.name, label, config, load, first_of_its_load: false });
@@ -193,6 +204,22 @@ fn subjects() -> Result<Vec<Subject>> {
         subjects[i].first_of_its_load = subjects.iter().find(same).is_some_and(|s| s.label == subjects[i].label);
     }
     Ok(subjects)
+}
+
+/// The pairs of a history: as many as most fits need, where the default is PyTorch's.
+const PAIRS: usize = 10;
+
+/// The most elements that a rule with a history is timed with: its state is many times as large.
+const ELEMENTS_OF_HISTORY: u64 = 1 << 21;
+
+impl Subject {
+    /// Whether the rule is for such tensors: matrices, or few enough elements.
+    fn fits(&self, tensors: &[TensorSpec]) -> bool {
+        let rule = self.config.rule();
+        let elements: u64 = tensors.iter().map(TensorSpec::len_elements).sum();
+        (!rule.has_products() || tensors.iter().any(|tensor| tensor.shape.len() >= 2))
+            && (rule.history().is_none() || elements <= ELEMENTS_OF_HISTORY)
+    }
 }
 
 /// The rule that is timed with what may be wrapped around it.
@@ -255,6 +282,7 @@ impl<'a> Desk<'a> {
         let times = self.clock.times(&mut [&mut rule, &mut same], self.effort.row)?;
         let time_ns_median = median(times.iter().map(|pair| pair[0]));
         let encode_ns_median = self.encode_ns(&mut optimizer)?;
+        let flops = product_flops(subject.config.rule(), self.tensors);
         let same_traffic_walks = self.traffic.iter().flat_map(Traffic::walks).collect();
         Ok(Row {
             rule: subject.label.clone(),
@@ -265,6 +293,7 @@ impl<'a> Desk<'a> {
             tensors: self.tensors.len(),
             time_ns_median,
             gb_per_s: loads.iter().map(Load::bytes).sum::<u64>() as f64 / time_ns_median,
+            gflop_per_s: (flops > 0.0).then(|| flops / time_ns_median),
             share_of_same_traffic: median(times.iter().map(|pair| pair[1] / pair[0])),
             same_traffic_ns_median: median(times.iter().map(|pair| pair[1])),
             same_traffic_walks,

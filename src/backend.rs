@@ -13,7 +13,8 @@
 //!
 //! ```
 //! use wgpu_optim::backend::plan::{Bounds, Home, Item, Place, pack_state, place, plan};
-//! use wgpu_optim::backend::{Access, Clocks, Formats};
+//! use wgpu_optim::backend::storage::Room;
+//! use wgpu_optim::backend::{Access, BLOCK, Clocks, Formats};
 //! use wgpu_optim::shader::{Skeleton, Values, compose};
 //! use wgpu_optim::{AdamW, Config, TensorSpec};
 //!
@@ -26,9 +27,10 @@
 //! let text = compose(config.rule(), config.wrappers(), Skeleton::Apply, values);
 //! assert!(text.contains("fn apply("));
 //!
-//! // Once. Each tensor has the state of two slots, in pages that a binding holds.
-//! let bounds = Bounds::new(128 << 20, 65535, 8, 2);
-//! let (states, pages) = pack_state(&[(3000, 2), (10, 2)], bounds);
+//! // Once. Each tensor has the state of two slots in f32, in pages that a binding holds.
+//! let room = Room::of_f32(2);
+//! let bounds = Bounds::new(128 << 20, 65535, 8, 4 * 2 * BLOCK as u64);
+//! let (states, pages) = pack_state(&[(3000, room), (10, room)], bounds);
 //! assert_eq!(pages, [4 * 2 * (3000 + 12)]); // the last block of a tensor is padded to 4 elements
 //! let item = |(tensor, state): (usize, Vec<Place>)| Item {
 //!     tensor,
@@ -37,7 +39,7 @@
 //!     stream: 0,
 //!     access: Access::Vec4,
 //!     formats: Formats::default(),
-//!     slots: 2,
+//!     room,
 //!     state,
 //!     lines: None,
 //!     partial_words: 0,
@@ -77,7 +79,7 @@ pub use crate::clock::{Clock, Clocks};
 pub use crate::groups::{Groups, Record, Records};
 #[cfg(feature = "reference")]
 pub use crate::rule::kernel::Precision;
-pub use crate::rule::kernel::{Around, Common, Kernel, Step};
+pub use crate::rule::kernel::{Around, Coded, Common, Kernel, Step};
 pub use crate::tensor::{ALIGNMENT, Access, BLOCK, Formats, Pages, Stored};
 
 /// Tensors as matrices: how their rows and columns are summed, in the order of the GPU.
@@ -98,6 +100,11 @@ pub mod sides {
 /// Plans: which dispatches a step needs, over which buffers.
 pub mod plan {
     pub use crate::plan::*;
+}
+
+/// The formats of state, and where a block of state holds which numbers.
+pub mod storage {
+    pub use crate::storage::*;
 }
 
 /// The one model of bytes: what the walks of a step read and write of each element.

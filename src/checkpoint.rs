@@ -12,6 +12,7 @@ use crate::report::LossScaleState;
 use crate::rule::{Extent, Move, Rule, RuleEntry};
 use crate::schedule::Schedule;
 use crate::session::{Counts, Session};
+use crate::storage::{GROUP, Storage};
 use crate::tensor::TensorSpec;
 use crate::wrappers::{Ema, LossScale, Moving};
 
@@ -125,6 +126,8 @@ pub(crate) struct Held {
     pub(crate) tensor: usize,
     pub(crate) slot: &'static str,
     pub(crate) shape: Vec<usize>,
+    /// Whether these are the steps of the slot's groups. They come right behind the slot.
+    pub(crate) is_steps: bool,
 }
 
 /// What a training is beside its session and the values of tensors.
@@ -253,7 +256,14 @@ impl Checkpoint {
                     }
                     _ => format!("state.{}.{}", spec.name, slot.name),
                 };
-                slots.push(Held { name, tensor, slot: slot.name, shape });
+                slots.push(Held { name, tensor, slot: slot.name, shape, is_steps: false });
+                let layout = groups.wrappers_of(tensor).layout(groups.rule_of(tensor));
+                let section = layout.find(slot.name).map(|place| &layout.sections[place]);
+                let count = (spec.len_elements() as usize).div_ceil(GROUP);
+                if section.is_some_and(|section| section.codes().is_some()) && count > 0 {
+                    let name = format!("steps.{}.{}", spec.name, slot.name);
+                    slots.push(Held { name, tensor, slot: slot.name, shape: vec![count], is_steps: true });
+                }
             }
         }
         slots
@@ -390,6 +400,7 @@ impl Checkpoint {
                 return Err(wrong(name, format!("has shape {shape:?}, expected {expected:?}")));
             }
         }
+        self.check_coded::<F>(tensors, groups, &slots)?;
         let mut known: BTreeSet<String> = slots.into_iter().map(|held| held.name).collect();
         for tensor in tensors {
             let name = param_name(&tensor.name);
@@ -402,6 +413,46 @@ impl Checkpoint {
             Some(extra) => Err(wrong(extra, "is no slot of these tensors")),
             None => Ok(()),
         }
+    }
+
+    /// Refuses values of a slot that its format does not hold, and steps of groups that are none.
+    fn check_coded<F: Real>(&self, tensors: &[TensorSpec], groups: &Groups, slots: &[Held]) -> Result<()> {
+        for (n, held) in slots.iter().enumerate().filter(|(_, held)| !held.is_steps) {
+            let layout = groups.wrappers_of(held.tensor).layout(groups.rule_of(held.tensor));
+            let Some(section) = layout.find(held.slot).map(|place| &layout.sections[place]) else { continue };
+            if section.storage == Storage::F32 || tensors[held.tensor].len_elements() == 0 {
+                continue;
+            }
+            let values: Vec<f64> = self.state::<F>(held)?.into_iter().map(Real::f64).collect();
+            let refused = |at: usize, value: f64| {
+                let message = format!("holds {value} at {at}, which is no number of {} here", section.storage);
+                Err(wrong(held.name.clone(), message))
+            };
+            let Some(codes) = section.codes() else {
+                let mut numbers = values.into_iter().enumerate();
+                let wrong = |&(_, value): &(usize, f64)| section.storage.round_one(value) != value && !value.is_nan();
+                if let Some((at, value)) = numbers.find(wrong) {
+                    return refused(at, value);
+                }
+                continue;
+            };
+            let of_groups = &slots[n + 1];
+            for (group, step) in self.state::<F>(of_groups)?.into_iter().map(Real::f64).enumerate() {
+                let bits = (step as f32).to_bits();
+                let is_sound = step.is_finite() && step >= 0.0 && f64::from(f32::from_bits(bits & 0xffff_0000)) == step;
+                if !is_sound {
+                    let message = format!("is {step} for group {group}, must be a finite number of bf16, at least 0");
+                    return Err(wrong(of_groups.name.clone(), message));
+                }
+                let number = |value: f64| codes.decode(codes.nearest(value as f32, bits >> 16), bits >> 16);
+                for (at, &value) in values.iter().enumerate().skip(group * GROUP).take(GROUP) {
+                    if f64::from(number(value)) != value {
+                        return refused(at, value);
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Refuses counts and numbers that no training has.
@@ -464,6 +515,16 @@ fn check_param(name: String, shape: &[usize], values: &Values, tensor: &TensorSp
             Err(wrong(name, message))
         }
     }
+}
+
+/// Steps of groups as numbers, from the bits of bf16.
+pub(crate) fn numbers_of(steps: &[u32]) -> impl Iterator<Item = f64> {
+    steps.iter().map(|&step| f64::from(f32::from_bits(step << 16)))
+}
+
+/// Steps of groups as the bits of bf16.
+pub(crate) fn steps_of(numbers: impl Iterator<Item = f64>) -> Vec<u32> {
+    numbers.map(|number| (number as f32).to_bits() >> 16).collect()
 }
 
 fn wrong(what: impl Into<String>, message: impl ToString) -> Error {

@@ -4,13 +4,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result, refuse};
-use crate::groups::{ActiveGroup, Groups, in_group};
+use crate::groups::{ActiveGroup, GroupState, Groups, in_group};
+use crate::read::{Misread, read};
 use crate::rule::{AnyRule, Rule};
 use crate::rules;
 use crate::schedule::{Schedule, Scheduler};
 use crate::tensor::TensorSpec;
-use crate::wrapper::AnyWrapper;
-use crate::wrappers::{self, Wrappers};
+use crate::wrapper::{AnyWrapper, Wrapper};
+use crate::wrappers::{self, ParamRounding, StateFormat, Wrappers};
 
 /// The fields that are the same for all groups, beside those of wrappers.
 const TOP: [&str; 3] = ["norms", "on_device", "seed"];
@@ -51,8 +52,9 @@ pub struct Config {
 pub struct Group {
     /// Names, or patterns in which `*` stands for any text. Each must match a tensor.
     pub tensors: Vec<String>,
-    /// Options of the rule, `maximize`, and `schedule` and `schedules`; what is left out is taken from the top level.
-    /// With `"others": true` the rule is the [second one](Config::others), and what is left out is taken from there.
+    /// Options of the rule, `maximize`, `param_rounding`, `state_format` and `min_elements`, and `schedule` and
+    /// `schedules`; what is left out is taken from the top level. With `"others": true` the rule is the
+    /// [second one](Config::others), and what is left out of its options is taken from there.
     #[serde(flatten)]
     pub fields: Map<String, Value>,
     /// The schedules that stand beside those among the fields.
@@ -87,12 +89,17 @@ impl Group {
     /// is its place in `groups`.
     fn active(&self, i: usize, top: &ActiveGroup, others: Option<&ActiveGroup>) -> Result<ActiveGroup> {
         let mut own = self.fields.clone();
+        let within = |error| in_group(i, error);
+        let state = GroupState {
+            format: take(&mut own, StateFormat::NAME).map_err(within)?,
+            min_elements: take(&mut own, "min_elements").map_err(within)?,
+            rounding: take(&mut own, ParamRounding::NAME).map_err(within)?,
+        };
         let top_fields = wrappers::ALL.iter().map(|entry| entry.name).chain(TOP);
         if let Some(field) = top_fields.into_iter().find(|field| own.contains_key(*field)) {
             let message = "belongs to the top level; it is the same for all groups";
             return Err(wrong(format!("groups[{i}].{field}"), message));
         }
-        let within = |error| in_group(i, error);
         let mut schedules = take_schedules(&mut own).map_err(within)?;
         if let Some((option, _)) = schedules.iter().find(|(option, _)| self.schedules.iter().any(|(o, _)| o == option))
         {
@@ -115,6 +122,7 @@ impl Group {
             }
         };
         group.patterns = self.tensors.clone();
+        group.state = state;
         group.schedulers = schedulers(&schedules, &format!("groups[{i}]."), std::slice::from_ref(&group))?;
         Ok(group)
     }
@@ -155,7 +163,7 @@ impl From<Box<dyn AnyRule>> for Config {
 impl Config {
     /// Reads JSON: `{"optimizer": NAME, "preset": NAME, "maximize": false, "clip": {..}, "accumulate": 1,
     /// "skip_nonfinite": false, "loss_scale": {..}, "norms": false, "lookahead": {..}, "ema": {..}, "on_device": [..],
-    /// "param_rounding": "nearest", "seed": 0,
+    /// "param_rounding": "nearest", "state_format": "f32", "min_elements": 4096, "seed": 0,
     /// "schedule": {..}, "schedules": {OPTION: {..}}, "groups": [..], "others": {..}, ..options of the rule}`.
     ///
     /// # Errors
@@ -201,6 +209,7 @@ impl Config {
         wrappers.norms = take(&mut fields, "norms")?.unwrap_or(false);
         wrappers.on_device = take(&mut fields, "on_device")?.unwrap_or_default();
         wrappers.seed = take(&mut fields, "seed")?.unwrap_or_default();
+        wrappers.min_elements = take(&mut fields, "min_elements")?;
         let others = fields.shift_remove("others").map(|others| Self::from_value(others).map_err(in_others));
         let others = others.transpose()?.map(Box::new);
         let schedules = take_schedules(&mut fields)?;
@@ -249,10 +258,18 @@ impl Config {
         self
     }
 
-    /// The seed of [stochastic rounding](crate::ParamRounding).
+    /// The seed of [stochastic rounding](crate::ParamRounding), and of that of the [state](crate::StateFormat).
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.wrappers.seed = seed;
+        self
+    }
+
+    /// Tensors of fewer elements keep their state in f32 whatever [`StateFormat`](crate::StateFormat) says: 4096 where
+    /// no other number is given.
+    #[must_use]
+    pub fn min_elements(mut self, elements: u64) -> Self {
+        self.wrappers.min_elements = Some(elements);
         self
     }
 
@@ -342,6 +359,7 @@ impl Config {
         self.rule.check()?;
         self.wrappers.check()?;
         self.wrappers.iter().try_for_each(|wrapper| wrapper.check_rule(&*self.rule))?;
+        self.check_search()?;
         let mut all = vec![ActiveGroup::new(self.rule.clone(), self.maximize, Map::new(), None)?];
         let others = self.active_others(&all[0])?;
         for (i, group) in self.groups.iter().enumerate() {
@@ -353,7 +371,36 @@ impl Config {
         let groups = Groups::new(all, place, self.wrappers.completed());
         groups.check_schedules(1)?;
         groups.check_on_device()?;
+        groups.check_formats()?;
         Ok(groups)
+    }
+
+    /// Refuses what does not go with a line search: the loss would be that of another function than the gradient's, or
+    /// the length another than that which was looked for.
+    fn check_search(&self) -> Result<()> {
+        if self.rule.line_search().is_none() {
+            return Ok(());
+        }
+        let bound = "left out with a line search";
+        if let Some(wrapper) = self.wrappers.iter().next() {
+            return refuse(wrapper.name(), "set", bound);
+        }
+        if self.wrappers.is_controlled() {
+            let field = if self.wrappers.norms { "norms" } else { "on_device" };
+            return refuse(field, "set", bound);
+        }
+        let maximizes = |group: &Group| group.fields.get("maximize").is_some_and(|value| value != false);
+        if self.maximize || self.groups.iter().any(maximizes) {
+            return refuse("maximize", true, bound);
+        }
+        let follows = |group: &Group| {
+            !group.schedules.is_empty()
+                || ["schedule", "schedules"].iter().any(|field| group.fields.contains_key(*field))
+        };
+        if !self.schedules.is_empty() || self.groups.iter().any(follows) {
+            return refuse("schedules", "set", bound);
+        }
+        Ok(())
     }
 
     /// Makes the groups of these tensors.
@@ -362,9 +409,9 @@ impl Config {
     /// A bad option, the same tensor twice, a pattern that matches none, a tensor in two groups.
     pub fn groups(&self, tensors: &[TensorSpec]) -> Result<Groups> {
         let mut groups = self.active()?;
-        self.wrappers.iter().try_for_each(|wrapper| wrapper.check_tensors(tensors))?;
         groups.check_patterns(1, tensors)?;
         groups.add(tensors)?;
+        groups.check_roundings(0, tensors)?;
         Ok(groups)
     }
 }
@@ -382,8 +429,10 @@ impl Groups {
         groups.push(group.active(self.len() - 1, self.top(), self.others())?);
         groups.check_schedules(step)?;
         groups.check_on_device()?;
+        groups.check_formats()?;
         groups.check_patterns(self.len(), &tensors[self.of().len()..])?;
         groups.add(tensors)?;
+        groups.check_roundings(self.len(), tensors)?;
         *self = groups;
         Ok(())
     }
@@ -471,18 +520,13 @@ fn wrong(path: impl Into<String>, message: impl ToString) -> Error {
 /// Takes a field out of the map, with its path in the error.
 fn take<T: for<'de> Deserialize<'de>>(fields: &mut Map<String, Value>, name: &str) -> Result<Option<T>> {
     let Some(value) = fields.shift_remove(name) else { return Ok(None) };
-    serde_path_to_error::deserialize(value).map(Some).map_err(|error| wrong_at(name, error))
+    read(&value).map(Some).map_err(|error| wrong_at(name, error))
 }
 
 /// The error of a field's value, with the whole path.
-fn wrong_at(name: &str, error: serde_path_to_error::Error<serde_json::Error>) -> Error {
-    let inner = error.path().to_string();
-    let path = match inner.as_str() {
-        "." => name.to_string(),
-        path if path.starts_with('[') => format!("{name}{path}"),
-        path => format!("{name}.{path}"),
-    };
-    wrong(path, error.inner())
+fn wrong_at(name: &str, error: Misread) -> Error {
+    let Misread { path, message } = error.inside(name.into());
+    wrong(path, message)
 }
 
 impl Serialize for Config {
@@ -500,6 +544,9 @@ impl Serialize for Config {
         }
         if !self.wrappers.on_device.is_empty() {
             fields.insert("on_device".into(), self.wrappers.on_device.clone().into());
+        }
+        if let Some(elements) = self.wrappers.min_elements {
+            fields.insert("min_elements".into(), elements.into());
         }
         if self.wrappers.seed != 0 {
             fields.insert("seed".into(), self.wrappers.seed.into());

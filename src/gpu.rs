@@ -20,6 +20,7 @@ mod loss;
 mod pipelines;
 mod report;
 mod ring;
+mod sizes;
 mod slices;
 mod state;
 mod transfer;
@@ -35,10 +36,17 @@ use loss::Loss;
 use pipelines::Pipelines;
 pub(crate) use report::{News, Receipt, Reports};
 pub(crate) use ring::Slot;
+pub(crate) use sizes::Sizes;
+pub(crate) use state::Set;
 pub(crate) use transfer::parts_of;
 
 /// Bindings of 2^31 bytes and more are silently wrong on some devices of wgpu 30 (wgpu issues 10305 and 9206).
 const BINDING_BYTES_MAX: u64 = (1 << 31) - 256;
+
+/// The largest size of a page's buffer: a shader counts a tensor's elements in 32 bits.
+fn page_bytes(limits: &wgpu::Limits) -> u64 {
+    limits.max_buffer_size.min((4 << 32) - 16) / 16 * 16
+}
 
 /// Milliseconds that a wait takes at most, unless the caller sets others.
 const DEADLINE_MS: u64 = 60_000;
@@ -322,9 +330,9 @@ impl Gpu {
         self.0.pipelines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The largest size of a page's buffer: a shader counts a tensor's elements in 32 bits.
+    /// The largest size of a page's buffer.
     fn page_bytes(&self) -> u64 {
-        self.device().limits().max_buffer_size.min((4 << 32) - 16) / 16 * 16
+        page_bytes(&self.device().limits())
     }
 
     fn create_buffer(&self, label: &str, size: u64, usage: wgpu::BufferUsages) -> wgpu::Buffer {

@@ -1,14 +1,16 @@
 //! Groups at work: which tensors each takes, which of them are frozen, and the rule with the options of this moment.
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::codecs::DType;
 use crate::error::{Error, Result, refuse};
 use crate::lines::Lines;
 use crate::rule::{AnyRule, Extent, Move, Slot, WeightDecay};
 use crate::schedule::Scheduler;
+use crate::storage::Storage;
 use crate::tensor::TensorSpec;
-use crate::wrappers::{Wrappers, place};
+use crate::wrapper::AnyWrapper;
+use crate::wrappers::{ParamRounding, StateFormat, Wrappers, keeps_f32, place};
 
 mod on_device;
 mod options;
@@ -32,6 +34,8 @@ pub struct ActiveGroup {
     own: Map<String, Value>,
     /// The ratio of its learning rate to the top level's; 1 where the rate is the top level's.
     ratio: f64,
+    /// The formats of its state, where they are its own.
+    pub(crate) state: GroupState,
     /// Its own schedules, by the option that each scales. For all other options the group follows the top level's.
     pub(crate) schedulers: Vec<(String, Scheduler)>,
 }
@@ -53,7 +57,8 @@ impl ActiveGroup {
         }
         let for_matrices = rule.for_matrices();
         let (patterns, schedulers) = (Vec::new(), Vec::new());
-        Ok(Self { rule, for_matrices, maximize, lr_initial, patterns, own, ratio, schedulers })
+        let state = GroupState::default();
+        Ok(Self { rule, for_matrices, maximize, lr_initial, patterns, own, ratio, state, schedulers })
     }
 
     fn set_rule(&mut self, rule: Box<dyn AnyRule>) {
@@ -93,6 +98,18 @@ impl ActiveGroup {
     }
 }
 
+/// Tensors of fewer elements keep their state in f32, where no other number is given.
+const MIN_ELEMENTS: u64 = 4096;
+
+/// What a group says of how its numbers are stored; what it leaves out is the top level's.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct GroupState {
+    pub(crate) format: Option<StateFormat>,
+    pub(crate) min_elements: Option<u64>,
+    pub(crate) rounding: Option<ParamRounding>,
+}
+
 /// The groups of a list of tensors: the top level first, then as configured.
 #[derive(Clone, Debug)]
 pub struct Groups {
@@ -104,17 +121,53 @@ pub struct Groups {
     lines: Vec<Option<Lines>>,
     /// Whether each tensor is treated as one without a gradient.
     frozen: Vec<bool>,
-    /// Each tensor's format.
-    formats: Vec<DType>,
-    /// Around tensors in f32, and around those of 16 bits.
-    wrappers: [Wrappers; 2],
+    /// The wrappers around any rule; behind them the same around tensors of each kind of format.
+    wrappers: Vec<Wrappers>,
+    /// Which of them are around each tensor.
+    around: Vec<usize>,
 }
 
 impl Groups {
     /// Makes groups that have no tensors yet, the top level first.
     pub(crate) fn new(list: Vec<ActiveGroup>, others: Option<usize>, wrappers: Wrappers) -> Self {
-        let (of, lines, frozen, formats) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { list, others, of, lines, frozen, formats, wrappers: around(wrappers) }
+        let (of, lines, frozen, around) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let is_coded = list.iter().any(|group| group.state.format.as_ref().is_some_and(|format| !format.is_f32()));
+        let rounds = list.iter().any(|group| group.state.rounding.unwrap_or_default() != ParamRounding::Nearest);
+        let wrappers = wrappers.with_default::<StateFormat>(is_coded).with_default::<ParamRounding>(rounds);
+        Self { list, others, of, lines, frozen, wrappers: vec![wrappers], around }
+    }
+
+    /// The formats of the state of a tensor of this group.
+    fn state_of(&self, group: usize, tensor: &TensorSpec) -> StateFormat {
+        let (GroupState { format, min_elements, .. }, top) = (&self.list[group].state, &self.wrappers[0]);
+        let least = min_elements.or(top.min_elements).unwrap_or(MIN_ELEMENTS);
+        match format.as_ref().or(top.get()) {
+            Some(format) if tensor.len_elements() >= least => format.clone(),
+            _ => StateFormat::default(),
+        }
+    }
+
+    /// How the parameters of a group's tensors are rounded where they are of 16 bits.
+    fn rounding_of(&self, group: usize) -> ParamRounding {
+        self.list[group].state.rounding.or(self.wrappers().get().copied()).unwrap_or_default()
+    }
+
+    /// The wrappers around a tensor of this group.
+    fn wrappers_around(&self, group: usize, tensor: &TensorSpec) -> Wrappers {
+        let wrappers = self.wrappers().of_format(tensor.dtype).of_state(self.state_of(group, tensor));
+        wrappers.of_rounding(self.rounding_of(group))
+    }
+
+    /// Puts wrappers around the tensors from the first one on that has none.
+    fn wrap(&mut self, tensors: &[TensorSpec]) {
+        for (i, tensor) in tensors.iter().enumerate().skip(self.around.len()) {
+            let around = self.wrappers_around(self.of[i], tensor);
+            let place = self.wrappers.iter().position(|known| known.same_formats(&around)).unwrap_or_else(|| {
+                self.wrappers.push(around);
+                self.wrappers.len() - 1
+            });
+            self.around.push(place);
+        }
     }
 
     /// Adds a group that has no tensors yet, behind the others.
@@ -156,19 +209,20 @@ impl Groups {
                 let (found, expected) = (format!("{:?}", tensor.shape), "rows and columns, for this rule".into());
                 return Err(Error::Shape { what, tensor: name, found, expected });
             }
-            let wrappers = &self.wrappers[usize::from(tensor.dtype.is_narrow())];
+            let rounding = self.wrappers_around(group, tensor).rounding();
+            rounding.check_tensor(tensor)?;
             // Walks over lines see the copy in memory.
-            if rule.has_lines() && matches!(rule.weight_decay(), WeightDecay::L2(_)) && wrappers.keeper(rule).is_some()
-            {
+            if rule.has_lines() && matches!(rule.weight_decay(), WeightDecay::L2(_)) && rounding.keeps() {
                 let field = format!("weight_decay of tensor {}", tensor.name);
-                return refuse(field, "l2", "another kind where a master is kept and the rule has rows and columns");
+                let bound = "another kind where a {} is kept and the rule has rows and columns";
+                return refuse(field, "l2", bound.replace("{}", rounding.name()));
             }
             all_of.push(group);
             all_lines.push(rule.lines_of(tensor));
         }
         (self.of, self.lines) = (all_of, all_lines);
         self.frozen.resize(tensors.len(), false);
-        self.formats.extend(tensors[self.formats.len()..].iter().map(|tensor| tensor.dtype));
+        self.wrap(tensors);
         Ok(())
     }
 
@@ -184,6 +238,53 @@ impl Groups {
             if patterns.is_empty() && self.others != Some(group) {
                 return refuse("tensors is empty, must hold at least one name".into());
             }
+        }
+        Ok(())
+    }
+
+    /// Refuses formats of the state that no rule can use, each with the group that asks for it.
+    ///
+    /// # Errors
+    /// [`Error::Field`], naming slot, format and rule.
+    pub(crate) fn check_formats(&self) -> Result<()> {
+        let draws = |group: usize| self.rounding_of(group) == ParamRounding::Stochastic;
+        if self.wrappers().seed != 0 && self.wrappers().get::<StateFormat>().is_none() && !(0..self.len()).any(draws) {
+            let bound = "left out unless param_rounding is stochastic or state_format is not f32";
+            return refuse("seed", self.wrappers().seed, bound);
+        }
+        let top = self.wrappers().get::<StateFormat>().filter(|format| !format.is_f32());
+        let of_top = self.list.iter().filter(|group| group.state.format.is_none()).collect();
+        let own =
+            self.list.iter().enumerate().filter_map(|(i, group)| Some((i, group.state.format.as_ref()?, vec![group])));
+        for (i, format, groups) in top.map(|format| (0, format, of_top)).into_iter().chain(own) {
+            check_format(format, &groups).map_err(|error| self.in_group(i, error))?;
+        }
+        for (i, group) in self.list.iter().enumerate() {
+            if let (Some(format), None) = (&group.state.format, self.wrappers().get::<StateFormat>()) {
+                if !format.is_f32() {
+                    let bound = "f32 where the optimizer was made without another format";
+                    return refuse("state_format", format.text(), bound).map_err(|error| self.in_group(i, error));
+                }
+            }
+            let rounding = self.rounding_of(i);
+            if rounding != ParamRounding::Nearest && self.wrappers().get::<ParamRounding>().is_none() {
+                let bound = "nearest where no tensor of the optimizer was rounded otherwise before";
+                return refuse("param_rounding", rounding.name(), bound).map_err(|error| self.in_group(i, error));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses roundings of which no tensor of their group has use.
+    ///
+    /// # Errors
+    /// [`Error::Field`].
+    pub(crate) fn check_roundings(&self, from: usize, tensors: &[TensorSpec]) -> Result<()> {
+        let own = (from..self.len()).filter(|&i| i == 0 || self.list[i].state.rounding.is_some());
+        for group in own {
+            let is_of = |i: usize| self.of[i] == group || group == 0 && self.list[self.of[i]].state.rounding.is_none();
+            let own: Vec<_> = (0..tensors.len()).filter(|&i| is_of(i)).map(|i| &tensors[i]).collect();
+            self.rounding_of(group).check_tensors(&own).map_err(|error| self.in_group(group, error))?;
         }
         Ok(())
     }
@@ -241,15 +342,23 @@ impl Groups {
         &self.wrappers[0]
     }
 
-    /// What is wrapped around a tensor's rule, which knows the tensor's format.
+    /// What is wrapped around a tensor's rule, which knows the tensor's formats.
     pub fn wrappers_of(&self, tensor: usize) -> &Wrappers {
-        &self.wrappers[usize::from(self.formats[tensor].is_narrow())]
+        &self.wrappers[self.around[tensor]]
     }
 
-    /// Where a tensor's parameters stand as its rule sees them, among the slots behind the fields of the rule's struct.
-    pub(crate) fn kept_slot(&self, tensor: usize) -> Option<usize> {
+    /// Which tensors have the same formats: those with the same number.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn formats_of(&self, tensor: usize) -> usize {
+        self.around[tensor]
+    }
+
+    /// The wrapper that keeps what a tensor's parameters in memory lack, and where its slot stands among those behind
+    /// the fields of the rule's struct.
+    pub(crate) fn keeper(&self, tensor: usize) -> Option<(&dyn AnyWrapper, usize)> {
         let rule = self.rule_of(tensor);
-        self.wrappers_of(tensor).keeper(rule).map(|name| rule.names().state.len() + place(name))
+        let keeper = self.wrappers_of(tensor).keeper(rule)?;
+        Some((keeper, rule.names().state.len() + place(keeper.name())))
     }
 
     /// A group's rule.
@@ -317,10 +426,42 @@ impl Groups {
     }
 }
 
-/// The wrappers around tensors in f32, and around those of 16 bits.
-pub(crate) fn around(wrappers: Wrappers) -> [Wrappers; 2] {
-    let narrow = wrappers.narrow();
-    [wrappers, narrow]
+/// Refuses a format of the state that the rules of these groups cannot use.
+fn check_format(format: &StateFormat, groups: &[&ActiveGroup]) -> Result<()> {
+    let rules = || groups.iter().flat_map(|group| [Some(&group.rule), group.for_matrices.as_ref()]).flatten();
+    let names = || {
+        let names = rules().map(|rule| rule.name()).collect::<std::collections::BTreeSet<_>>();
+        names.into_iter().collect::<Vec<_>>().join(" and ")
+    };
+    let slots = || rules().flat_map(|rule| rule.slots().into_iter().map(move |slot| (slot, keeps_f32(&**rule, &slot))));
+    match format {
+        StateFormat::All(Storage::F32) => Ok(()),
+        StateFormat::All(storage) if slots().all(|(_, reason)| reason.is_some()) => {
+            refuse("state_format", storage, format!("f32 for {}, which has no slot for it here", names()))
+        }
+        StateFormat::All(_) => Ok(()),
+        StateFormat::Slots(formats) => formats.iter().try_for_each(|(name, storage)| {
+            let mut known = slots().filter(|(slot, _)| slot.name == name).peekable();
+            let field = || format!("state_format.{name}");
+            if known.peek().is_none() {
+                let mut others =
+                    slots().filter(|(_, reason)| reason.is_none()).map(|(slot, _)| slot.name).collect::<Vec<_>>();
+                others.dedup();
+                let others = if others.is_empty() { "none".into() } else { others.join(", ") };
+                return refuse(
+                    field(),
+                    storage,
+                    format!("left out for {}; slots that take formats: {others}", names()),
+                );
+            }
+            match known.map(|(_, reason)| reason).min() {
+                Some(Some(reason)) if *storage != Storage::F32 => {
+                    refuse(field(), storage, format!("f32: the slot {reason}"))
+                }
+                _ => Ok(()),
+            }
+        }),
+    }
 }
 
 /// The error with the path of its group.

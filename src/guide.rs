@@ -15,6 +15,7 @@
 //! | [faults] | What happens when a submit is refused, a device is lost, or memory runs out? |
 //! | [your_buffers] | How do I keep my own buffers and encoders, and what does a step cost? |
 //! | [initialisers] | How do I set the first values of the parameters? |
+//! | [browser] | How do I train in a page, and how often does a loop have to yield? |
 //! | [without_a_gpu] | How do I run an optimizer on the CPU, in f32 or f64? |
 //! | [your_own_rule] | How do I write a rule that the crate does not have? |
 //! | [wgsl_only] | How do I use the shaders from a backend that does not use wgpu? |
@@ -22,6 +23,7 @@
 //! Where a program needs no GPU, it runs on [`Reference`](crate::Reference), which has the methods of
 //! [`Optimizer`](crate::Optimizer) over arrays of [`ndarray`](https://docs.rs/ndarray).
 
+pub mod browser;
 pub mod checkpoints;
 pub mod clipping_and_mixed_precision;
 pub mod configuration;

@@ -9,7 +9,7 @@
 //!
 //! Twins: `shaders/skeletons/inner.wgsl`, `shaders/skeletons/recursion.wgsl`, `shaders/skeletons/recall.wgsl`.
 
-use crate::parts::{Real, min};
+use crate::parts::{Combine, Real, min};
 
 /// The curvature `y.s` that a pair must exceed to be kept; PyTorch's bound.
 const CURVATURE_MIN: f64 = 1e-10;
@@ -52,22 +52,57 @@ pub struct Numbers<F> {
     pub moves: F,
     /// The product of gradient and direction. The rule's `finish` sets it.
     pub slope: F,
+    /// The product of a trial's gradient and the direction.
+    pub along: F,
+    /// The size of the largest element of a trial's gradient.
+    pub grad_max: F,
+    /// The size of the largest element of the direction.
+    pub direction_max: F,
 }
 
 /// The fields' names.
-pub const NAMES: [&str; 10] =
-    ["scale", "step", "last", "pairs", "next", "started", "kept", "updates", "moves", "slope"];
+pub const NAMES: [&str; 13] = [
+    "scale",
+    "step",
+    "last",
+    "pairs",
+    "next",
+    "started",
+    "kept",
+    "updates",
+    "moves",
+    "slope",
+    "along",
+    "grad_max",
+    "direction_max",
+];
 
 impl<F: Real> Numbers<F> {
     /// From numbers in the order of the names.
-    pub fn read([scale, step, last, pairs, next, started, kept, updates, moves, slope]: [F; NAMES.len()]) -> Self {
-        Self { scale, step, last, pairs, next, started, kept, updates, moves, slope }
+    pub fn read(numbers: [F; NAMES.len()]) -> Self {
+        let [scale, step, last, pairs, next, started, kept, updates, moves, slope, along, grad_max, direction_max] =
+            numbers;
+        Self { scale, step, last, pairs, next, started, kept, updates, moves, slope, along, grad_max, direction_max }
     }
 
     /// Into numbers in the order of the names.
     pub fn write(&self) -> [F; NAMES.len()] {
-        let Self { scale, step, last, pairs, next, started, kept, updates, moves, slope } = *self;
-        [scale, step, last, pairs, next, started, kept, updates, moves, slope]
+        let Self {
+            scale,
+            step,
+            last,
+            pairs,
+            next,
+            started,
+            kept,
+            updates,
+            moves,
+            slope,
+            along,
+            grad_max,
+            direction_max,
+        } = *self;
+        [scale, step, last, pairs, next, started, kept, updates, moves, slope, along, grad_max, direction_max]
     }
 
     /// The places of the pairs, oldest first, in a history of at most `most`.
@@ -97,8 +132,22 @@ pub fn combine<F: Real>(a: Inner<F>, b: Inner<F>) -> Inner<F> {
     std::array::from_fn(|i| a[i] + b[i])
 }
 
+/// An element of what a trial shows: a product, and two sizes.
+pub fn of_trial<F: Real>(grad: F, d: F) -> Inner<F> {
+    [d * grad, grad.abs(), d.abs(), F::zero(), F::zero()]
+}
+
+/// Makes one row of what two parts of a trial show.
+pub fn combine_trial<F: Real>(a: Inner<F>, b: Inner<F>) -> Inner<F> {
+    let [grad, d] = Combine::BitMax.of([a[1], a[2]], [b[1], b[2]]);
+    [a[0] + b[0], grad, d, F::zero(), F::zero()]
+}
+
 /// Combines the rows of all tensors, in a binary tree over the tensors.
-pub fn add_up<F: Real>(mut tensors: Vec<Vec<Inner<F>>>) -> Vec<Inner<F>> {
+pub fn add_up<F: Real>(
+    mut tensors: Vec<Vec<Inner<F>>>,
+    combine: impl Fn(Inner<F>, Inner<F>) -> Inner<F>,
+) -> Vec<Inner<F>> {
     let both = |a: &[Inner<F>], b: &[Inner<F>]| a.iter().zip(b).map(|(&a, &b)| combine(a, b)).collect();
     while tensors.len() > 1 {
         let join = |pair: &[Vec<Inner<F>>]| if let [a, b] = pair { both(a, b) } else { pair[0].clone() };
@@ -232,7 +281,7 @@ mod tests {
     fn inner_products_lead_to_the_direction_of_the_two_loops() {
         let (len, most) = (7, 3);
         let vector = |seed: usize| (0..len).map(|i| ((seed * 31 + i * 17) as f64).sin()).collect::<Vec<_>>();
-        let mut k = Numbers::read([1.0, 0.5, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0]);
+        let mut k = Numbers::read([1.0, 0.5, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
         let mut products = vec![0.0; 2 * most * most];
         let mut ring = vec![[vec![0.0; len], vec![0.0; len]]; most];
         let mut pairs: Vec<[Vec<f64>; 2]> = Vec::new();

@@ -10,16 +10,20 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
+use crate::codecs::DType;
 use crate::error::{Error, Result, refuse};
 use crate::init::quantile::{deviations, shares};
+use crate::read::{Json, Misread};
 use crate::tensor::TensorSpec;
 
 mod quantile;
 mod values;
 
 pub use quantile::quantiles;
+#[cfg(feature = "gpu")]
 pub(crate) use values::halves;
 pub(crate) use values::{Draw, Law, Orthogonal};
+pub(crate) use values::{key_of, key_parts};
 pub use values::{philox, short_stream, stream};
 
 /// The shader that draws values one by one: entry point `fill`.
@@ -28,6 +32,13 @@ pub const FILL: &str =
 
 /// The shader that makes vectors orthonormal: entry points `project`, `normalise` and `place`.
 pub const ORTHOGONAL: &str = include_str!("../shaders/init/orthogonal.wgsl");
+
+/// The shader that rounds values to a format of 16 bits: entry point `pack`.
+pub fn pack(dtype: DType) -> String {
+    let narrowed = format!("fn narrowed(words: vec4<u32>) -> vec4<u32> {{\n    return narrow_{dtype}(words);\n}}\n");
+    let (halves, pack) = (include_str!("../shaders/codecs/halves.wgsl"), include_str!("../shaders/init/pack.wgsl"));
+    [halves, dtype.shader(), &narrowed, pack].join("\n")
+}
 
 /// What a tensor's values start as.
 ///
@@ -215,9 +226,7 @@ impl Init {
             Value::String(name) if name != "zeros" => Map::from_iter([(name, Map::new().into())]).into(),
             value => value,
         };
-        let mut track = serde_path_to_error::Track::new();
-        Self::deserialize(serde_path_to_error::Deserializer::new(value, &mut track))
-            .map_err(|error| Error::Config { path: track.path().to_string(), message: error.to_string() })
+        Self::deserialize(Json(&value)).map_err(Misread::into_error)
     }
 
     /// The tensor's values, computed on the CPU.

@@ -23,6 +23,7 @@ mod history;
 pub mod init;
 #[cfg(feature = "gpu")]
 mod joint;
+mod line_search;
 mod lines;
 #[cfg(feature = "gpu")]
 mod optimizer;
@@ -32,6 +33,7 @@ mod plan;
 mod product;
 #[cfg(all(feature = "gpu", feature = "proof"))]
 pub mod proof;
+pub mod read;
 #[cfg(feature = "reference")]
 mod reference;
 mod report;
@@ -41,6 +43,7 @@ mod schedule;
 mod session;
 pub mod shader;
 mod sides;
+mod storage;
 mod tensor;
 mod traffic;
 mod words;
@@ -58,6 +61,7 @@ pub use gpu::{Arena, ArenaSubset, BestParams, Buffers, Counts, Gpu, Slice, Tunin
 pub use init::{Fan, Fans, Init, WeightLayout};
 #[cfg(feature = "gpu")]
 pub use joint::{Together, encode_together};
+pub use line_search::{LineSearch, Minimum, Stop};
 #[cfg(feature = "gpu")]
 pub use optimizer::{EncodedStep, Memory, Norms, Optimizer, StepPlan};
 pub use options::{AdjustLr, EpsPlacement, MomentumForm, Nesterov, NsCoefficients, RootEps};
@@ -67,7 +71,9 @@ pub use report::{Fault, LossScaleState, StepReport};
 pub use rule::WeightDecay;
 pub use rules::*;
 pub use schedule::{Closure, DecayShape, Mode, Plateau, PlateauState, Schedule, Scheduler, Stage, ThresholdMode};
+pub use storage::Storage;
 pub use tensor::TensorSpec;
 #[cfg(feature = "gpu")]
 pub use wgpu;
-pub use wrappers::{Accumulate, AdaptiveClip, Clip, Ema, Lookahead, LossScale, ParamRounding, SkipNonfinite, Wrappers};
+pub use wrappers::{Accumulate, AdaptiveClip, Clip, Ema, Lookahead, LossScale, ParamRounding, SkipNonfinite};
+pub use wrappers::{StateFormat, Wrappers};

@@ -18,6 +18,7 @@ use crate::wrappers::Wrappers;
 
 mod growth;
 mod history;
+mod minimize;
 mod moves;
 mod plan;
 mod reports;
@@ -126,6 +127,18 @@ impl Optimizer {
 
     /// All that a step needs, bound and computed.
     pub(crate) fn prepare<'a>(
+        &mut self,
+        params: &Buffers<'a>,
+        grads: &Grads<'a>,
+        outs: Option<&Buffers<'a>>,
+        role: Role,
+    ) -> Result<Encoding> {
+        self.session.check_step()?;
+        self.prepare_step(params, grads, outs, role)
+    }
+
+    /// The same, of a step that a line search may be part of.
+    fn prepare_step<'a>(
         &mut self,
         params: &Buffers<'a>,
         grads: &Grads<'a>,

@@ -21,6 +21,7 @@ use crate::error::{Error, Result, refuse};
 use crate::lines::Lines;
 use crate::product::Frame;
 use crate::sides::{Parts, Side, Turning};
+use crate::storage::Room;
 use crate::tensor::{ALIGNMENT, Access, BLOCK, Formats, TensorSpec};
 use crate::words::{ModelSums, TensorSums};
 use cut::{cut, cut_bases, cut_grams, cut_lines, cut_product, cut_tiles, cut_turn, state_bytes};
@@ -43,10 +44,10 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// Bounds whose chunks have `wanted_blocks` blocks, or fewer where a binding holds the state of fewer. `slots_max`
-    /// is the most slots that an element has.
-    pub fn new(binding_bytes: u64, workgroups: u32, wanted_blocks: u32, slots_max: u64) -> Self {
-        let fitting = (binding_bytes.saturating_sub(ALIGNMENT) / block_bytes(slots_max)).max(1);
+    /// Bounds whose chunks have `wanted_blocks` blocks, or fewer where a binding holds the state of fewer. `block_max`
+    /// is the most [bytes of a block](block_bytes).
+    pub fn new(binding_bytes: u64, workgroups: u32, wanted_blocks: u32, block_max: u64) -> Self {
+        let fitting = (binding_bytes.saturating_sub(ALIGNMENT) / block_max).max(1);
         let chunk_blocks = wanted_blocks.min(1 << fitting.min(8).ilog2());
         Self { binding_bytes, workgroups, chunk_blocks, dispatch_bytes: u64::MAX }
     }
@@ -65,17 +66,17 @@ impl Bounds {
         }
     }
 
-    /// How many elements a piece has at most, in a tensor with so many slots per element: as many whole chunks as a
+    /// How many elements a piece has at most, in a tensor whose state takes this room: as many whole chunks as a
     /// binding holds the state of, and the parameters of, wherever they start.
-    pub fn piece_len(&self, slots: u64) -> u64 {
+    pub fn piece_len(&self, state: Room) -> u64 {
         let bytes = self.binding_bytes.saturating_sub(ALIGNMENT);
-        (bytes / (4 * slots.max(1)) / self.chunk_len()).max(1) * self.chunk_len()
+        (bytes / block_bytes(state) / u64::from(self.chunk_blocks)).max(1) * self.chunk_len()
     }
 }
 
-/// The bytes of a block in the buffer in which it is largest: the state, or the parameters where there is no state.
-fn block_bytes(slots: u64) -> u64 {
-    4 * BLOCK as u64 * slots.max(1)
+/// The bytes of a block in the buffer in which it is largest: the state, or the parameters.
+pub fn block_bytes(state: Room) -> u64 {
+    state.bytes(BLOCK as u64).max(4 * BLOCK as u64)
 }
 
 /// A place in one of several buffers, which the caller numbers.
@@ -118,9 +119,9 @@ pub fn pack(
     Ok((places, pages))
 }
 
-/// Packs the state of tensors, given with their elements and slots an element, into pages that a binding holds, and
-/// returns where each piece of each tensor has its state, and the pages' sizes.
-pub fn pack_state(tensors: &[(u64, u64)], bounds: Bounds) -> (Vec<Vec<Place>>, Vec<u64>) {
+/// Packs the state of tensors, given with their elements and the room of their state, into pages that a binding holds,
+/// and returns where each piece of each tensor has its state, and the pages' sizes.
+pub fn pack_state(tensors: &[(u64, Room)], bounds: Bounds) -> (Vec<Vec<Place>>, Vec<u64>) {
     let most = bounds.binding_bytes / QUAD_BYTES * QUAD_BYTES;
     let mut pages: Vec<u64> = Vec::new();
     let mut place = |size: u64| {
@@ -131,9 +132,9 @@ pub fn pack_state(tensors: &[(u64, u64)], bounds: Bounds) -> (Vec<Vec<Place>>, V
         pages[buffer] += size;
         Place { buffer, offset: pages[buffer] - size }
     };
-    let of = |&(len, slots): &(u64, u64)| match slots {
-        0 => vec![],
-        _ => state_bytes(len, slots, bounds).map(&mut place).collect(),
+    let of = |&(len, room): &(u64, Room)| match room.is_empty() {
+        true => vec![],
+        false => state_bytes(len, room, bounds).map(&mut place).collect(),
     };
     (tensors.iter().map(of).collect(), pages)
 }
@@ -158,8 +159,8 @@ pub struct Item {
     pub access: Access,
     /// How its parameters and gradients are stored. Formats do not share a dispatch.
     pub formats: Formats,
-    /// How many slots of state an element has.
-    pub slots: u64,
+    /// What its state takes.
+    pub room: Room,
     /// Where the state of each of its pieces lies ([`pack_state`]); empty where none is bound.
     pub state: Vec<Place>,
     /// Where its rule keeps numbers of rows and columns. The numbers of its rows stand at this place, then those of its
@@ -332,9 +333,9 @@ pub fn plan(items: &[Item], bounds: Bounds, partials: u64) -> Result<Plan> {
         return refuse("workgroups", 0, "at least 1");
     }
     let limit = bounds.binding_bytes / QUAD_BYTES * QUAD_BYTES;
-    let slots_max = items.iter().map(|item| item.slots).max().unwrap_or(0);
+    let block_max = items.iter().map(|item| block_bytes(item.room)).max().unwrap_or(block_bytes(Room::default()));
     // A chunk's subtree of sums is whole only where the chunk starts at a multiple of its own length.
-    let needed = u64::from(bounds.chunk_blocks) * block_bytes(slots_max) + ALIGNMENT;
+    let needed = u64::from(bounds.chunk_blocks) * block_max + ALIGNMENT;
     if limit < needed {
         return Err(Error::Limit { limit: "max_storage_buffer_binding_size", found: bounds.binding_bytes, needed });
     }
@@ -460,7 +461,8 @@ mod tests {
         Bounds { binding_bytes: 128 << 20, workgroups: 65_535, chunk_blocks: 8, dispatch_bytes: u64::MAX };
 
     fn items(lens: &[u64], slots: u64, bounds: Bounds) -> Vec<Item> {
-        let (states, pages) = pack_state(&lens.iter().map(|&len| (len, slots)).collect::<Vec<_>>(), bounds);
+        let (states, pages) =
+            pack_state(&lens.iter().map(|&len| (len, Room::of_f32(slots))).collect::<Vec<_>>(), bounds);
         assert!(pages.iter().all(|&page| page <= bounds.binding_bytes), "{pages:?}");
         let item = |(tensor, state): (usize, Vec<Place>)| Item {
             tensor,
@@ -469,7 +471,7 @@ mod tests {
             stream: 7,
             access: Access::Vec4,
             formats: Formats::default(),
-            slots,
+            room: Room::of_f32(slots),
             state,
             lines: None,
             partial_words: SUM_WORDS,
@@ -534,9 +536,9 @@ mod tests {
                         assert!(size * (element + chunk.len) <= span.size && span.size % 4 == 0, "{span:?}");
                     }
                     let piece = &plan.chunks[chunk.piece as usize];
-                    if item.slots > 0 {
-                        let place = item.state[(piece.first / bounds.piece_len(item.slots)) as usize];
-                        assert_eq!(16 * chunk.state, place.offset + 4 * (first - piece.first) * item.slots);
+                    if !item.room.is_empty() {
+                        let place = item.state[(piece.first / bounds.piece_len(item.room)) as usize];
+                        assert_eq!(16 * chunk.state, place.offset + item.room.bytes(first - piece.first));
                         assert_eq!(window.like.state, Some(place.buffer));
                     }
                     seen[item.tensor] += chunk.len;
@@ -565,7 +567,9 @@ mod tests {
     #[test]
     fn tiles_cover_each_element_once_and_lines_each_row_and_column() {
         let shapes = [[1, 1, 1], [300, 3, 3], [3, 40, 31], [1, 3, 2100], [2, 34, 270], [1, 2500, 2], [1, 70, 300]];
-        for (format, bounds) in [(DType::F32, BOUNDS), (DType::F16, Bounds::new(56 << 10, 7, 4, 0))] {
+        for (format, bounds) in
+            [(DType::F32, BOUNDS), (DType::F16, Bounds::new(56 << 10, 7, 4, block_bytes(Room::of_f32(0))))]
+        {
             let mut items = matrices(&shapes, bounds);
             items.iter_mut().for_each(|item| item.formats.grad = format);
             items.iter_mut().filter(|_| format == DType::F16).for_each(|item| item.access = Access::Scalar);
@@ -615,7 +619,7 @@ mod tests {
 
     #[test]
     fn lines_that_no_binding_holds_are_refused_with_their_numbers() {
-        let bounds = Bounds::new(64 << 10, 7, 4, 0);
+        let bounds = Bounds::new(64 << 10, 7, 4, block_bytes(Room::of_f32(0)));
         let error = plan(&matrices(&[[20_000, 1, 1]], bounds), bounds, 0).unwrap_err();
         assert_eq!(error.to_string(), "the device's max_storage_buffer_binding_size is 65536, needed are 240512");
     }
@@ -633,7 +637,7 @@ mod tests {
     #[test]
     fn small_limits_make_more_windows_and_dispatches() {
         for slots in 0..=3 {
-            let bounds = Bounds::new(64 << 10, 7, 8, slots);
+            let bounds = Bounds::new(64 << 10, 7, 8, block_bytes(Room::of_f32(slots)));
             let items = items(&[0, 1, 5, 1023, 1024, 1025, 70_001, 3], slots, bounds);
             let plan = plan(&items, bounds, 6).unwrap();
             assert!(check(&plan, &items, &homes(&items, 0), bounds).len() > 4);
@@ -698,7 +702,7 @@ mod tests {
                 check(&plan(&items, bounds, 0).unwrap(), &items, &places, bounds).len()
             };
             assert_eq!(windows(BOUNDS), 2);
-            assert!(windows(Bounds::new(64 << 10, 7, 8, 1)) > 2);
+            assert!(windows(Bounds::new(64 << 10, 7, 8, block_bytes(Room::of_f32(1)))) > 2);
         }
     }
 
@@ -732,7 +736,7 @@ mod tests {
 
     #[test]
     fn elements_beyond_32_bits_of_bytes_are_reached() {
-        let bounds = Bounds::new((1 << 31) - 256, 65_535, 8, 2);
+        let bounds = Bounds::new((1 << 31) - 256, 65_535, 8, block_bytes(Room::of_f32(2)));
         let items = items(&[600_000_000, 600_000_000], 2, bounds);
         let plan = plan(&items, bounds, 0).unwrap();
         let windows = check(&plan, &items, &homes(&items, 0), bounds);
@@ -741,7 +745,7 @@ mod tests {
 
     #[test]
     fn a_binding_smaller_than_a_block_is_refused_with_its_numbers() {
-        let bounds = Bounds::new(4096, 65_535, 8, 2);
+        let bounds = Bounds::new(4096, 65_535, 8, block_bytes(Room::of_f32(2)));
         let error = plan(&items(&[5], 2, bounds), bounds, 0).unwrap_err();
         assert_eq!(error.to_string(), "the device's max_storage_buffer_binding_size is 4096, needed are 8448");
     }

@@ -2,7 +2,7 @@
 
 use ndarray::ArrayD;
 
-use crate::checkpoint::{Around as Beside, Checkpoint, Values};
+use crate::checkpoint::{Around as Beside, Checkpoint, Values, numbers_of, steps_of};
 use crate::clock::Clocks;
 use crate::config::{Config, Group};
 use crate::control::{Measured, NonFinite};
@@ -11,11 +11,14 @@ use crate::groups::{Groups, Record, Records};
 use crate::init::short_stream;
 use crate::parts;
 use crate::report::{LossScaleState, StepReport};
-use crate::rule::{Around, Extent, Move, Precision, Slot, Start, Step};
+use crate::rule::{Around, Coded, Extent, Move, Precision, Slot, Start, Step};
 use crate::session::{Session, check_len, session_methods};
+use crate::storage::Section;
 use crate::tensor::{Stored, TensorSpec};
 use crate::wrapper::Decided;
 use crate::wrappers::{self, Ema, Moving, Wrappers};
+
+mod minimize;
 
 /// An optimizer on the CPU, with the semantics of [`Optimizer`](crate::Optimizer); but a look-ahead moves all tensors
 /// that need one and are not frozen.
@@ -37,6 +40,8 @@ pub struct Reference<F> {
     /// For each tensor and each field of the rule's `State`, one number per element, row or column; then the slots of
     /// the wrappers. A slot that is off is empty.
     elements: Vec<Vec<Vec<F>>>,
+    /// For each tensor and each of its slots that are stored otherwise than in f32, the steps of the slot's groups.
+    steps: Vec<Vec<Vec<u32>>>,
     /// For each tensor, the fields of the rule's `Tensor`.
     numbers: Vec<Vec<F>>,
     /// The fields of the model's `Tensor`, where the rule sums over the model.
@@ -54,10 +59,11 @@ impl<F: Precision> Reference<F> {
     /// As [`Config::groups`].
     pub fn new(config: &Config, tensors: &[TensorSpec]) -> Result<Self> {
         let groups = config.groups(tensors)?;
-        let (elements, numbers) = Self::start(&groups, tensors, 0)?;
+        let (elements, steps, numbers) = Self::start(&groups, tensors, 0)?;
         let clocks = Clocks::new(groups.of());
         Ok(Self {
             elements,
+            steps,
             model: Self::start_model(&groups),
             numbers,
             scale: LossScaleState::new(groups.wrappers().loss_scale()),
@@ -79,8 +85,12 @@ impl<F: Precision> Reference<F> {
         let around = Beside { attempts: self.attempts, scale: self.scale, on_device };
         let mut checkpoint = Checkpoint::of(&self.session, around, |records| Ok(records.clone()))?;
         for held in checkpoint.slots(&self.session.tensors, &self.session.groups) {
-            let values = self.state(&self.session.tensors[held.tensor].name, held.slot)?;
-            checkpoint.put_state(held, Values::of(values.into_iter()));
+            let name = &self.session.tensors[held.tensor].name;
+            let values = match self.coded(held.tensor, held.slot).filter(|_| held.is_steps) {
+                Some((n, ..)) => Values::of(numbers_of(&self.steps[held.tensor][n]).map(F::of)),
+                None => Values::of(self.state(name, held.slot)?.into_iter()),
+            };
+            checkpoint.put_state(held, values);
         }
         Ok(checkpoint)
     }
@@ -93,9 +103,10 @@ impl<F: Precision> Reference<F> {
     pub fn load(tensors: &[TensorSpec], checkpoint: &Checkpoint) -> Result<Self> {
         let mut session = checkpoint.session::<F, Clocks>(tensors, |clocks, _| clocks, |records| records)?;
         session.groups.take_numbers(&checkpoint.on_device())?;
-        let (elements, numbers) = Self::start(&session.groups, tensors, 0)?;
+        let (elements, steps, numbers) = Self::start(&session.groups, tensors, 0)?;
         let mut reference = Self {
             elements,
+            steps,
             model: Self::start_model(&session.groups),
             numbers,
             scale: checkpoint.scale(),
@@ -106,16 +117,22 @@ impl<F: Precision> Reference<F> {
         };
         let clocks = reference.session.counts.clone();
         for held in checkpoint.slots(tensors, &reference.session.groups) {
-            reference.set_state(&tensors[held.tensor].name, held.slot, &checkpoint.state::<F>(&held)?)?;
+            let (i, values) = (held.tensor, checkpoint.state::<F>(&held)?);
+            match reference.coded(i, held.slot) {
+                Some((n, ..)) if held.is_steps => reference.steps[i][n] = steps_of(values.into_iter().map(F::f64)),
+                // They are numbers of the format.
+                Some((_, field, _)) => reference.elements[i][field] = values,
+                None => reference.set_state(&tensors[i].name, held.slot, &values)?,
+            }
         }
         reference.session.counts = clocks;
         Ok(reference)
     }
 
     /// Makes `elements` and `numbers` for the tensors from this one on, before their first step.
-    #[allow(clippy::type_complexity, reason = "the types of the fields")]
-    fn start(groups: &Groups, tensors: &[TensorSpec], from: usize) -> Result<(Vec<Vec<Vec<F>>>, Vec<Vec<F>>)> {
+    fn start(groups: &Groups, tensors: &[TensorSpec], from: usize) -> Result<Started<F>> {
         let mut elements = Vec::new();
+        let mut steps = Vec::new();
         let mut numbers = Vec::new();
         for (i, tensor) in tensors.iter().enumerate().skip(from) {
             let rule = groups.rule_of(i);
@@ -148,11 +165,15 @@ impl<F: Precision> Reference<F> {
                 let place = groups.wrappers_of(i).place_of_slot(rule, wrapped.name).expect("the slot of a wrapper");
                 fields[names.state.len() + place] = slot(wrapped.name);
             }
+            let coded = groups.wrappers_of(i).coded(rule).into_iter();
+            let round =
+                |(field, section): (usize, Section)| section.storage.round(section.nonnegative, &mut fields[field]);
+            steps.push(coded.map(round).collect());
             elements.push(fields);
             let number = |name: &&str| find(name).map_or(F::zero(), start);
             numbers.push(names.tensor.iter().map(number).collect());
         }
-        Ok((elements, numbers))
+        Ok((elements, steps, numbers))
     }
 
     /// The numbers of the model before the first step.
@@ -197,8 +218,9 @@ impl<F: Precision> Reference<F> {
         assign: impl FnOnce(&mut Groups, &[TensorSpec]) -> Result<()>,
     ) -> Result<()> {
         let (all, groups) = self.session.grown(what, tensors, assign)?;
-        let (elements, numbers) = Self::start(&groups, &all, self.session.tensors.len())?;
+        let (elements, steps, numbers) = Self::start(&groups, &all, self.session.tensors.len())?;
         self.elements.extend(elements);
+        self.steps.extend(steps);
         self.numbers.extend(numbers);
         self.measured.resize(all.len(), Measured::zero());
         self.session.grow(all, groups);
@@ -210,6 +232,12 @@ impl<F: Precision> Reference<F> {
     /// # Errors
     /// [`Error::Count`] or [`Error::Shape`] where arrays and tensors disagree, [`Error::Order`].
     pub fn step(&mut self, params: &mut [ArrayD<F>], grads: &[Option<ArrayD<F>>]) -> Result<()> {
+        self.session.check_step()?;
+        self.take_step(params, grads)
+    }
+
+    /// The same, of a step that a line search may be part of.
+    fn take_step(&mut self, params: &mut [ArrayD<F>], grads: &[Option<ArrayD<F>>]) -> Result<()> {
         self.check("parameters", params.len(), |i| params[i].shape().to_vec())?;
         self.check("gradients", grads.len(), |i| match &grads[i] {
             Some(grad) => grad.shape().to_vec(),
@@ -326,21 +354,24 @@ impl<F: Precision> Reference<F> {
         }
         let mut values: Vec<_> = (0..values.len()).map(|i| self.whole(i, &params[i], records.of(i))).collect();
         let mut of_model = Vec::new();
-        let stored = self.elements.iter_mut().zip(&mut self.numbers);
-        for (i, (values, (elements, numbers))) in values.iter_mut().zip(stored).enumerate() {
+        let stored = self.elements.iter_mut().zip(&mut self.steps).zip(&mut self.numbers);
+        for (i, (values, ((elements, steps), numbers))) in values.iter_mut().zip(stored).enumerate() {
             let (Some(grads), Some(record)) = (&grads[i], records.of(i)) else { continue };
             let (tensor, rule) = (&self.session.tensors[i], self.session.groups.rule_of(i));
             let (own, slots) = elements.split_at_mut(rule.names().state.len());
             if !skipped {
                 let factors = wrappers.clip().map_or([F::one(); 2], |clip| clip.factors(self.measured[i], all));
-                let wrapped = wrappers.with_decided(&record.wrapped, |number| match number {
+                let around = self.session.groups.wrappers_of(i);
+                let wrapped = around.with_decided(&record.wrapped, |number| match number {
                     Decided::Unscale => F::of(unscale),
                     Decided::Coarse => factors[0],
                     Decided::Fine => factors[1],
                 });
-                let setting = self.session.groups.wrappers_of(i).setting(rule);
+                let setting = around.setting(rule);
+                let coded = around.coded(rule).into_iter().zip(steps);
+                let coded = coded.map(|((field, section), steps)| Coded { field, section, steps }).collect();
                 let mut hooks = Vec::new();
-                let mut on = wrappers.iter().zip(wrapped).peekable();
+                let mut on = around.iter().zip(wrapped).peekable();
                 for (entry, slot) in wrappers::ALL.iter().zip(slots) {
                     let Some((wrapper, numbers)) = on.next_if(|(wrapper, _)| wrapper.name() == entry.name) else {
                         continue;
@@ -359,6 +390,7 @@ impl<F: Precision> Reference<F> {
                     lines: self.session.groups.lines_of(i),
                     sides: rule.sides().map_or(vec![], |sides| sides.of(&self.session.tensors[i].shape)),
                     state: own,
+                    coded,
                     wrappers: hooks,
                 };
                 match rule.sums_over_model() {
@@ -370,10 +402,10 @@ impl<F: Precision> Reference<F> {
             }
         }
         F::kernel(self.session.groups.rule(0)).step_model(of_model, &mut self.model);
-        for (i, (param, values)) in params.iter_mut().zip(values).enumerate() {
+        for (i, (param, mut values)) in params.iter_mut().zip(values).enumerate() {
             let returns = looked && self.session.groups.rule_of(i).needs_look_ahead();
             if grads[i].is_some() && records.of(i).is_some() && (!skipped || returns) {
-                self.keep(i, &values);
+                self.keep(i, &mut values);
                 self.land(i, param, values);
             }
         }
@@ -430,7 +462,7 @@ impl<F: Precision> Reference<F> {
             let mut values = self.whole(i, param, Some(record));
             let rule = self.session.groups.rule_of(i);
             F::kernel(rule).moved(to, &record.hyper, &mut values, &self.elements[i][..rule.names().state.len()]);
-            self.keep(i, &values);
+            self.keep(i, &mut values);
             self.land(i, param, values);
         }
     }
@@ -438,17 +470,19 @@ impl<F: Precision> Reference<F> {
     /// A tensor's parameters as its rule sees them: those in memory, or what the state keeps of them. The first step of
     /// a tensor takes those in memory.
     fn whole(&self, i: usize, param: &ArrayD<F>, record: Option<&Record>) -> Vec<F> {
-        let started = record.is_some_and(|record| record.common.first == 0.0);
-        match self.session.groups.kept_slot(i).filter(|_| started) {
-            Some(slot) => self.elements[i][slot].clone(),
-            None => param.iter().copied().collect(),
+        let mut values = param.iter().copied().collect::<Vec<_>>();
+        if record.is_some_and(|record| record.common.first == 0.0) {
+            if let Some((keeper, slot)) = self.session.groups.keeper(i) {
+                F::hooks(keeper).whole(&mut values, &self.elements[i][slot]);
+            }
         }
+        values
     }
 
-    /// Keeps the parameters as the rule left them.
-    fn keep(&mut self, i: usize, values: &[F]) {
-        if let Some(slot) = self.session.groups.kept_slot(i) {
-            self.elements[i][slot].copy_from_slice(values);
+    /// Keeps the parameters as the rule left them, and leaves what is to stand in memory.
+    fn keep(&mut self, i: usize, values: &mut [F]) {
+        if let Some((keeper, slot)) = self.session.groups.keeper(i) {
+            F::hooks(keeper).keep(values, &mut self.elements[i][slot]);
         }
     }
 
@@ -485,7 +519,7 @@ impl<F: Precision> Reference<F> {
             let mut values = self.whole(i, param, Some(record));
             F::hooks(wrapper).moved(to, &numbers[at], &mut values, &mut self.elements[i][slot]);
             if !Moving::Wrapper(wrapper.name(), to).reads() {
-                self.keep(i, &values);
+                self.keep(i, &mut values);
             }
             self.land(i, param, values);
         }
@@ -567,8 +601,20 @@ impl<F: Precision> Reference<F> {
         };
         check_len(&format!("state {slot}"), tensor, values.len(), target.len())?;
         target.copy_from_slice(values);
+        if let Some((n, field, section)) = self.coded(i, slot) {
+            self.steps[i][n] = section.storage.round(section.nonnegative, &mut self.elements[i][field]);
+        } else if let Some((keeper, _)) = self.session.groups.keeper(i).filter(|(_, kept)| *kept == place) {
+            keeper.slot_storage().round(false, &mut self.elements[i][place]);
+        }
         self.session.counts.set(i, |clock| clock.take_slot(&found));
         Ok(())
+    }
+
+    /// A slot that is stored otherwise than in f32: its place among these, and among all, and what its format is.
+    fn coded(&self, i: usize, slot: &str) -> Option<(usize, usize, Section)> {
+        let groups = &self.session.groups;
+        let mut all = groups.wrappers_of(i).coded(groups.rule_of(i)).into_iter().enumerate();
+        all.find(|(_, (_, section))| section.name == slot).map(|(n, (field, section))| (n, field, section))
     }
 
     fn check(&self, what: &'static str, count: usize, shape: impl Fn(usize) -> Vec<usize>) -> Result<()> {
@@ -587,6 +633,9 @@ impl<F: Precision> Reference<F> {
 
     session_methods!();
 }
+
+/// Slots before the first step: `elements`, `steps` and `numbers`.
+type Started<F> = (Vec<Vec<Vec<F>>>, Vec<Vec<Vec<u32>>>, Vec<Vec<F>>);
 
 /// A tensor's gradients, measured in the tree that the GPU uses.
 fn measure<F: Precision>(

@@ -10,6 +10,7 @@ use serde::{Serialize, de::DeserializeOwned};
 pub use crate::decay::WeightDecay;
 use crate::error::Result;
 pub use crate::error::{above_zero, at_least_zero, below_one, refuse};
+pub use crate::line_search::Stopping;
 use crate::parts::{Combine, Real};
 pub use crate::product::Product;
 pub use crate::sides::{Sides, Turning};
@@ -21,7 +22,7 @@ mod object;
 pub use entry::{Named, RuleEntry};
 #[cfg(feature = "reference")]
 pub(crate) use kernel::Precision;
-pub(crate) use kernel::{Around, Common, Kernels, Step};
+pub(crate) use kernel::{Around, Coded, Common, Kernels, Step};
 pub use object::{AnyRule, Names};
 
 /// A struct of numbers that a shader knows by the same field names in the same order.
@@ -333,6 +334,8 @@ pub enum Move {
     Evaluation,
     /// Back from evaluation.
     Training,
+    /// Along the direction, as far as the learning rate of the move says: a trial of a line search.
+    Trial,
 }
 
 /// A configuration that must be refused, as an entry of the registry's tests.
@@ -420,6 +423,12 @@ pub trait Rule:
     /// are computed.
     fn moves(&self) -> &'static [Move] {
         &[]
+    }
+
+    /// When to stop, of a rule whose steps look for their length. It has a [history](Pass::Inner) and makes
+    /// [`Move::Trial`].
+    fn line_search(&self) -> Option<Stopping> {
+        None
     }
 
     /// The numbers of step `t`, counted from 1, in f64; the host rounds each to f32 once. The function also advances

@@ -8,7 +8,7 @@ use crate::codecs::DType;
 use crate::error::{Error, Result, refuse};
 use crate::groups::{Groups, Records};
 use crate::report::LossScaleState;
-use crate::rule::Carried;
+use crate::rule::{Carried, Stopping};
 use crate::tensor::TensorSpec;
 use crate::wrappers::{Ema, LossScale};
 
@@ -87,6 +87,22 @@ impl<C: Counts> Session<C> {
         self.counts.hoped().steps.saturating_add(1)
     }
 
+    /// Refuses a step of its own where the rule looks for the length of each.
+    pub(crate) fn check_step(&self) -> Result<()> {
+        match self.groups.rule(0).line_search() {
+            Some(_) => refuse("line_search", "strong_wolfe", "none in a step of its own; minimize takes them"),
+            None => Ok(()),
+        }
+    }
+
+    /// When a minimisation is to stop; refuses a rule that cannot look for lengths.
+    pub(crate) fn check_search(&self) -> Result<Stopping> {
+        match self.groups.rule(0).line_search() {
+            Some(stopping) => Ok(stopping),
+            None => refuse("line_search", "none", "strong_wolfe of lbfgs to minimize"),
+        }
+    }
+
     /// Refuses what cannot be between the micro-batches of a step.
     ///
     /// # Errors
@@ -115,7 +131,7 @@ impl<C: Counts> Session<C> {
     pub(crate) fn check_swap(&self) -> Result<()> {
         self.check_ema()?;
         // The mean would come back rounded.
-        let is_rounded = |&i: &usize| self.tensors[i].dtype != DType::F32 && self.groups.kept_slot(i).is_none();
+        let is_rounded = |&i: &usize| self.tensors[i].dtype != DType::F32 && self.groups.keeper(i).is_none();
         if let Some(tensor) = (0..self.tensors.len()).find(is_rounded).map(|i| &self.tensors[i]) {
             let bound = "f32 to swap in place; ema_into copies the mean out";
             return refuse(format!("format of parameter {}", tensor.name), tensor.dtype, bound);
@@ -472,6 +488,14 @@ macro_rules! session_methods {
         /// its step.
         pub fn set_averaged(&mut self, tensor: &str, averaged: u64) -> crate::error::Result<()> {
             self.session.set_averaged(tensor, averaged)
+        }
+
+        /// A tensor's rule, with the options of this moment.
+        ///
+        /// # Errors
+        /// [`Error::UnknownTensor`](crate::Error).
+        pub fn rule(&self, tensor: &str) -> crate::error::Result<&(dyn crate::rule::AnyRule + 'static)> {
+            Ok(self.session.groups.rule_of(self.session.find(tensor)?))
         }
 
         /// The names of a tensor's state slots.

@@ -6,11 +6,12 @@ mod compose;
 mod constants;
 mod glue;
 mod hooks;
+mod state;
 mod values;
 mod walk;
 
 pub use crate::tensor::Pages;
-pub use bindings::{Binding, bindings, block_numbers, element_slots, model_numbers, place_of, tensor_numbers};
+pub use bindings::{Binding, bindings, model_numbers, tensor_numbers};
 pub use compose::compose;
 pub use constants::Switches;
 pub use values::Values;

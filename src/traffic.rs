@@ -35,11 +35,11 @@ impl Touch {
         params * formats.param.size_bytes() + u64::from(self.grad) * formats.grad.size_bytes() + 4 * state
     }
 
-    /// What a master in f32 adds: it is read in the place of the parameter, but in a tensor's first step, and written
-    /// beside it.
-    fn kept_bytes(&self, formats: Formats, first: bool) -> u64 {
-        let read = if self.param && !first { 4 - formats.param.size_bytes() } else { 0 };
-        read + 4 * u64::from(self.lands)
+    /// What a slot of so many bytes adds that holds what parameters in memory lack: it is read, but in a tensor's first
+    /// step, beside the parameter or `instead` of it, and written beside it.
+    fn kept_bytes(&self, formats: Formats, first: bool, slot: u64, instead: bool) -> u64 {
+        let read = slot - if instead { formats.param.size_bytes() } else { 0 };
+        u64::from(self.param && !first) * read + u64::from(self.lands) * slot
     }
 }
 
@@ -105,20 +105,46 @@ pub fn rule_bytes(rule: &dyn AnyRule) -> u64 {
     of_rule(rule, false).iter().map(|touch| touch.bytes(Formats::default())).sum()
 }
 
-/// Bytes that step `t` of a tensor, counted from 1, reads and writes of each element. The wrappers know the tensor's
-/// format ([`Wrappers::of_format`]). `first` says whether the step is the tensor's first, in which slots that start as
-/// the parameter are not read.
-pub fn step_bytes(rule: &dyn AnyRule, wrappers: &Wrappers, formats: Formats, t: u64, first: bool) -> u64 {
+/// Bytes that the state of a tensor of so many elements takes for its elements, those of wrappers included. The
+/// wrappers know the tensor's formats.
+pub fn state_bytes(rule: &dyn AnyRule, wrappers: &Wrappers, len: u64) -> u64 {
+    wrappers.layout(rule).room().exact_bytes(len)
+}
+
+/// Bytes that step `t` of a tensor of so many elements, counted from 1, reads and writes. The wrappers know the
+/// tensor's formats. `first` says whether the step is the tensor's first, in which slots that start as the parameter
+/// are not read.
+pub fn step_bytes(rule: &dyn AnyRule, wrappers: &Wrappers, formats: Formats, len: u64, t: u64, first: bool) -> u64 {
     // Sums of micro-batches are in f32, and the step reads them in the gradients' place.
     let accumulates = wrappers.batches() > 1;
     let of_step = if accumulates { Formats { grad: DType::F32, ..formats } } else { formats };
     let touches = measured(wrappers).into_iter().chain(of_rule(rule, wrappers.counts()));
     let accumulated = if accumulates { Touch::ACCUMULATE.bytes(formats) } else { 0 };
     let kept: u64 = match wrappers.keeper(rule) {
-        Some(_) => of_rule(rule, wrappers.counts()).iter().map(|touch| touch.kept_bytes(formats, first)).sum(),
+        Some(keeper) => {
+            let (slot, instead) = (keeper.slot_storage().element_bytes(), !keeper.reads_copies());
+            of_rule(rule, wrappers.counts()).iter().map(|touch| touch.kept_bytes(formats, first, slot, instead)).sum()
+        }
         None => 0,
     };
-    touches.map(|touch| touch.bytes(of_step)).sum::<u64>() + kept + accumulated + wrappers.bytes_per_element(t, first)
+    let of_element = touches.map(|touch| touch.bytes(of_step)).sum::<u64>()
+        + kept
+        + accumulated
+        + wrappers.bytes_per_element(t, first);
+    len * of_element - saved_bytes(rule, wrappers, len)
+}
+
+/// What the formats of the state save of the bytes of a step in which all of it were in f32.
+fn saved_bytes(rule: &dyn AnyRule, wrappers: &Wrappers, len: u64) -> u64 {
+    let mut layout = wrappers.layout(rule);
+    layout.sections.retain(|section| rule.slots().iter().any(|slot| slot.name == section.name));
+    if !layout.is_coded() {
+        return 0;
+    }
+    let in_f32 = layout.sections.iter().map(|section| 4 * section.numbers).sum::<u64>() * len;
+    let touches = of_rule(rule, wrappers.counts());
+    let walks = touches.iter().map(|touch| u64::from(touch.read > 0) + u64::from(touch.written > 0));
+    (in_f32 - layout.room().exact_bytes(len)) * walks.sum::<u64>()
 }
 
 /// Bytes of the numbers of a tensor's rows and columns, and of the tiles' shares in them, that a step with one pass

@@ -12,10 +12,12 @@ use serde_json::Value;
 
 use crate::error::Result;
 use crate::parts::Real;
+use crate::read::{Misread, read};
 #[cfg(feature = "proof")]
 use crate::rule::Reject;
 use crate::rule::{AnyRule, Numbers, Slot};
-use crate::tensor::{Stored, TensorSpec};
+use crate::storage::Storage;
+use crate::tensor::Stored;
 
 pub(crate) mod sealed {
     /// An entry of the registry.
@@ -33,6 +35,8 @@ pub struct Setting {
     pub looks_ahead: bool,
     /// Whether the parameters are stored in 16 bits.
     pub narrow: bool,
+    /// Whether any slot of the rule is stored otherwise than in f32.
+    pub coded: bool,
 }
 
 /// The moment for which a wrapper's numbers are computed.
@@ -108,13 +112,6 @@ pub trait Wrapper:
     fn check_rule(&self, _rule: &dyn AnyRule) -> Result<()> {
         Ok(())
     }
-    /// Refuses tensors of which it could change none.
-    ///
-    /// # Errors
-    /// [`Error::Field`](crate::Error::Field), naming field, value and bound.
-    fn check_tensors(&self, _tensors: &[TensorSpec]) -> Result<()> {
-        Ok(())
-    }
     /// The options that stand for no wrapper. JSON holds them where the wrapper is off.
     fn off() -> Option<Self> {
         None
@@ -128,9 +125,17 @@ pub trait Wrapper:
     fn slot(&self, _setting: Setting) -> Option<Slot> {
         None
     }
-    /// Whether its slot holds the parameters that the rule sees, of which those in memory are a copy. Its text then
-    /// defines the hooks `whole` and `kept`.
+    /// The format of that slot.
+    fn slot_storage(&self) -> Storage {
+        Storage::F32
+    }
+    /// Whether its slot holds what the parameters in memory lack of those that the rule sees. Its text then defines the
+    /// hooks `whole` and `kept`.
     fn keeps_params(&self, _setting: Setting) -> bool {
+        false
+    }
+    /// Whether `whole` reads the parameters in memory in any step, not in a tensor's first alone.
+    fn reads_copies(&self) -> bool {
         false
     }
     /// The shader's text with these options, where it is not [`SHADER`](Self::SHADER).
@@ -195,6 +200,19 @@ pub trait Wrapper:
     fn stored<F: Real>(&self, _n: &Self::Numbers<F>, _stored: Stored, _element: usize, p: F) -> F {
         p
     }
+    /// Random bits by which new numbers of the state are rounded: a word for each of the elements from `4 * quad` on,
+    /// of which either slot of a pair takes 16 bits.
+    fn chance<F: Real>(&self, _n: &Self::Numbers<F>, _stored: Stored, _pair: usize, _quad: usize) -> Option<[u32; 4]> {
+        None
+    }
+    /// The parameter as the rule sees it, from the one in memory and the slot.
+    fn whole<F: Real>(&self, p: F, _slot: F) -> F {
+        p
+    }
+    /// What is to stand in memory of a parameter that the rule has left; the slot takes the rest.
+    fn kept<F: Real>(&self, p: F, _slot: &mut F) -> F {
+        p
+    }
     /// The parameter after the move number `to` of `MOVES`, outside a step.
     fn moved<F: Real>(&self, _to: usize, _n: &Self::Numbers<F>, p: F, _slot: &mut F) -> F {
         p
@@ -222,6 +240,12 @@ pub trait WrapperKernel<F> {
     fn land(&self, numbers: &[F], first: bool, before: &[F], after: &mut [F], slot: &mut [F]);
     /// [`Wrapper::stored`] of every element.
     fn store(&self, numbers: &[F], stored: Stored, params: &mut [F]);
+    /// [`Wrapper::chance`] of every four elements of a tensor with this many; none where the wrapper draws none.
+    fn chances(&self, numbers: &[F], stored: Stored, pair: usize, len: usize) -> Option<Vec<[u32; 4]>>;
+    /// [`Wrapper::whole`] of every element.
+    fn whole(&self, params: &mut [F], slot: &[F]);
+    /// [`Wrapper::kept`] of every element.
+    fn keep(&self, params: &mut [F], slot: &mut [F]);
     /// [`Wrapper::moved`] of every element.
     fn moved(&self, to: usize, numbers: &[F], params: &mut [F], slot: &mut [F]);
 }
@@ -254,6 +278,16 @@ impl<W: Wrapper, F: Real> WrapperKernel<F> for W {
     fn store(&self, numbers: &[F], stored: Stored, params: &mut [F]) {
         let n = W::Numbers::<F>::read(numbers);
         params.iter_mut().enumerate().for_each(|(i, p)| *p = self.stored(&n, stored, i, *p));
+    }
+    fn chances(&self, numbers: &[F], stored: Stored, pair: usize, len: usize) -> Option<Vec<[u32; 4]>> {
+        let n = W::Numbers::<F>::read(numbers);
+        (0..len.div_ceil(4)).map(|quad| self.chance(&n, stored, pair, quad)).collect()
+    }
+    fn whole(&self, params: &mut [F], slot: &[F]) {
+        params.iter_mut().zip(slot).for_each(|(p, &slot)| *p = Wrapper::whole(self, *p, slot));
+    }
+    fn keep(&self, params: &mut [F], slot: &mut [F]) {
+        params.iter_mut().zip(slot).for_each(|(p, slot)| *p = self.kept(*p, slot));
     }
     fn moved(&self, to: usize, numbers: &[F], params: &mut [F], slot: &mut [F]) {
         let n = W::Numbers::<F>::read(numbers);
@@ -301,15 +335,14 @@ pub trait AnyWrapper: Any + WrapperKernels + Debug + Send + Sync {
     /// # Errors
     /// [`Error::Field`](crate::Error::Field).
     fn check_rule(&self, rule: &dyn AnyRule) -> Result<()>;
-    /// [`Wrapper::check_tensors`].
-    ///
-    /// # Errors
-    /// [`Error::Field`](crate::Error::Field).
-    fn check_tensors(&self, tensors: &[TensorSpec]) -> Result<()>;
     /// [`Wrapper::takes_part`].
     fn takes_part(&self, setting: Setting) -> bool;
     /// [`Wrapper::slot`].
     fn slot(&self, setting: Setting) -> Option<Slot>;
+    /// [`Wrapper::slot_storage`].
+    fn slot_storage(&self) -> Storage;
+    /// [`Wrapper::reads_copies`].
+    fn reads_copies(&self) -> bool;
     /// [`Wrapper::keeps_params`].
     fn keeps_params(&self, setting: Setting) -> bool;
     /// [`Wrapper::constants`].
@@ -360,14 +393,17 @@ impl<W: Wrapper> AnyWrapper for W {
     fn check_rule(&self, rule: &dyn AnyRule) -> Result<()> {
         Wrapper::check_rule(self, rule)
     }
-    fn check_tensors(&self, tensors: &[TensorSpec]) -> Result<()> {
-        Wrapper::check_tensors(self, tensors)
-    }
     fn takes_part(&self, setting: Setting) -> bool {
         Wrapper::takes_part(self, setting)
     }
     fn slot(&self, setting: Setting) -> Option<Slot> {
         Wrapper::slot(self, setting)
+    }
+    fn slot_storage(&self) -> Storage {
+        Wrapper::slot_storage(self)
+    }
+    fn reads_copies(&self) -> bool {
+        Wrapper::reads_copies(self)
     }
     fn keeps_params(&self, setting: Setting) -> bool {
         Wrapper::keeps_params(self, setting)
@@ -404,7 +440,7 @@ impl<W: Wrapper> AnyWrapper for W {
 }
 
 /// A wrapper that was read from JSON, or what is wrong with the JSON.
-pub type Read = std::result::Result<Box<dyn AnyWrapper>, serde_path_to_error::Error<serde_json::Error>>;
+pub type Read = std::result::Result<Box<dyn AnyWrapper>, Misread>;
 
 /// Wrappers with a name each.
 pub type Named = Vec<(&'static str, Box<dyn AnyWrapper>)>;
@@ -441,7 +477,7 @@ impl WrapperEntry {
             shader: W::SHADER,
             moves: W::MOVES,
             read: |value| {
-                let wrapper: W = serde_path_to_error::deserialize(value)?;
+                let wrapper: W = read(&value)?;
                 Ok(Box::new(wrapper) as Box<dyn AnyWrapper>)
             },
             off: || W::off().map(|off| AnyWrapper::to_json(&off)),

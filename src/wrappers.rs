@@ -3,12 +3,11 @@
 use std::any::Any;
 
 use crate::codecs::DType;
-use crate::error::{Result, refuse};
+use crate::error::Result;
 use crate::parts::Real;
-use crate::rule::{AnyRule, Move, Slot};
-#[cfg(doc)]
-use crate::wrapper::Wrapper;
-use crate::wrapper::{AnyWrapper, Decided, Moment, Setting, WrapperEntry, sealed::Registered};
+use crate::rule::{AnyRule, Extent, Move, Slot, Start};
+use crate::storage::{Layout, Section, Storage};
+use crate::wrapper::{AnyWrapper, Decided, Moment, Setting, Wrapper, WrapperEntry, sealed::Registered};
 
 mod accumulate;
 mod cautious_update;
@@ -18,6 +17,7 @@ mod lookahead;
 mod loss_scale;
 mod param_rounding;
 mod skip_nonfinite;
+mod state_format;
 
 /// Re-exports the wrappers and lists their entries.
 macro_rules! all {
@@ -39,6 +39,7 @@ all![
     ema::Ema,
     skip_nonfinite::SkipNonfinite,
     param_rounding::ParamRounding,
+    state_format::StateFormat,
 ];
 
 pub use clip::AdaptiveClip;
@@ -54,7 +55,7 @@ pub enum Moving {
 
 impl Moving {
     /// `MOVE` counts the moves of rules first, and then those of wrappers.
-    const OF_RULES: usize = 3;
+    const OF_RULES: usize = 4;
 
     /// The shader's `MOVE`.
     pub fn number(self) -> usize {
@@ -89,8 +90,22 @@ pub struct Wrappers {
     pub on_device: Vec<String>,
     /// The seed of random numbers. Default 0.
     pub seed: u64,
+    /// Tensors of fewer elements keep their state in f32; 4096 where none is given.
+    pub min_elements: Option<u64>,
     /// Whether they are around tensors whose parameters are of 16 bits.
     narrow: bool,
+    /// The formats of the state of the tensors that they are around.
+    formats: StateFormat,
+}
+
+/// Why a slot of a rule keeps f32, where it does.
+pub(crate) fn keeps_f32(rule: &dyn AnyRule, slot: &Slot) -> Option<&'static str> {
+    match slot {
+        _ if rule.history().is_some() => Some("belongs to a history"),
+        Slot { extent: Extent::Element, start: Start::Param, .. } => Some("holds parameters"),
+        Slot { extent: Extent::Element, .. } => None,
+        _ => Some("has no number for each element"),
+    }
 }
 
 /// A wrapper's place in the registry.
@@ -133,26 +148,91 @@ impl Wrappers {
         if is_whole { self.clone() } else { self.clone().with(SkipNonfinite(true)) }
     }
 
-    /// The same around tensors whose parameters are in this format.
+    /// The same around tensors whose parameters are in this format, and that are large enough for the formats of the
+    /// state.
     #[must_use]
     pub fn of_format(&self, dtype: DType) -> Self {
-        Self { narrow: dtype.is_narrow(), ..self.clone() }
+        let formats = self.get::<StateFormat>().cloned().unwrap_or_default();
+        Self { narrow: dtype.is_narrow(), formats, ..self.clone() }
     }
 
-    /// The same around tensors whose parameters are of 16 bits.
-    pub(crate) fn narrow(&self) -> Self {
-        Self { narrow: true, ..self.clone() }
+    /// Whether both are around tensors with the same formats.
+    pub(crate) fn same_formats(&self, other: &Self) -> bool {
+        (self.narrow, self.rounding(), &self.formats) == (other.narrow, other.rounding(), &other.formats)
     }
 
-    /// The wrapper whose slot holds the parameters that the rule sees.
-    pub(crate) fn keeper(&self, rule: &dyn AnyRule) -> Option<&'static str> {
+    /// These wrappers with one of this kind whose options a group may replace, where any group has its own.
+    #[must_use]
+    pub(crate) fn with_default<W: Wrapper + Default>(mut self, is_wanted: bool) -> Self {
+        if is_wanted && self.get::<W>().is_none() {
+            let at = self.list.partition_point(|other| place(other.name()) < place(W::NAME));
+            self.list.insert(at, Box::new(W::default()));
+        }
+        self
+    }
+
+    /// How parameters of 16 bits are rounded; to the nearest where these are around others.
+    pub(crate) fn rounding(&self) -> ParamRounding {
+        self.get().copied().filter(|_| self.narrow).unwrap_or_default()
+    }
+
+    /// The same around tensors whose parameters are rounded so.
+    #[must_use]
+    pub(crate) fn of_rounding(mut self, rounding: ParamRounding) -> Self {
+        let own = self.list.iter_mut().find(|wrapper| wrapper.name() == ParamRounding::NAME);
+        own.into_iter().for_each(|own| *own = Box::new(rounding));
+        self
+    }
+
+    /// The same around tensors whose state has these formats.
+    #[must_use]
+    pub(crate) fn of_state(&self, formats: StateFormat) -> Self {
+        Self { formats, ..self.clone() }
+    }
+
+    /// How the blocks of state of the tensors that these are around hold the slots: the rule's, then the wrappers'.
+    pub fn layout(&self, rule: &dyn AnyRule) -> Layout {
+        let section = |(slot, storage): (Slot, Storage)| Section {
+            name: slot.name,
+            numbers: slot.extent.of_element() as u64,
+            nonnegative: slot.nonnegative,
+            storage,
+        };
+        let own = rule.slots().into_iter().map(|slot| (slot, self.storage_of(rule, &slot)));
         let setting = self.setting(rule);
-        self.iter().find(|wrapper| wrapper.keeps_params(setting)).map(|wrapper| wrapper.name())
+        let in_blocks = self.iter().filter(|wrapper| !wrapper.slot_is_beside());
+        let of_wrappers =
+            in_blocks.filter_map(|wrapper| wrapper.slot(setting).map(|slot| (slot, wrapper.slot_storage())));
+        let all = own.chain(of_wrappers);
+        Layout { sections: all.filter(|(slot, _)| slot.extent.of_element() > 0).map(section).collect() }
+    }
+
+    /// The format of a rule's slot.
+    fn storage_of(&self, rule: &dyn AnyRule, slot: &Slot) -> Storage {
+        if keeps_f32(rule, slot).is_some() { Storage::F32 } else { self.formats.of(slot.name) }
+    }
+
+    /// The slots of a rule that are stored otherwise than in f32, each with its place among the fields of the rule's
+    /// `State`, in the order of a block.
+    pub(crate) fn coded(&self, rule: &dyn AnyRule) -> Vec<(usize, Section)> {
+        let fields = rule.names().state;
+        let coded = self.layout(rule).sections.into_iter().filter(|section| section.storage != Storage::F32);
+        coded.filter_map(|section| Some((fields.iter().position(|field| *field == section.name)?, section))).collect()
+    }
+
+    /// The wrapper whose slot holds what the parameters in memory lack of those that the rule sees.
+    pub(crate) fn keeper(&self, rule: &dyn AnyRule) -> Option<&dyn AnyWrapper> {
+        let setting = self.setting(rule);
+        self.iter().find(|wrapper| wrapper.keeps_params(setting))
     }
 
     /// Whether nothing is around the rule.
     pub fn is_empty(&self) -> bool {
-        self.list.is_empty() && !self.norms && self.on_device.is_empty() && self.seed == 0
+        self.list.is_empty()
+            && !self.norms
+            && self.on_device.is_empty()
+            && self.seed == 0
+            && self.min_elements.is_none()
     }
 
     /// The wrappers that are on, in the order of the registry.
@@ -167,7 +247,9 @@ impl Wrappers {
 
     /// What a wrapper needs to know of its place around a rule.
     pub fn setting(&self, rule: &dyn AnyRule) -> Setting {
-        Setting { batches: self.batches(), looks_ahead: rule.needs_look_ahead(), narrow: self.narrow }
+        let coded =
+            !self.formats.is_f32() && rule.slots().iter().any(|slot| self.storage_of(rule, slot) != Storage::F32);
+        Setting { batches: self.batches(), looks_ahead: rule.needs_look_ahead(), narrow: self.narrow, coded }
     }
 
     /// The wrappers whose hooks run in a step of this rule.
@@ -181,12 +263,6 @@ impl Wrappers {
     pub fn slots(&self, rule: &dyn AnyRule) -> Vec<Slot> {
         let setting = self.setting(rule);
         self.iter().filter_map(|wrapper| wrapper.slot(setting)).collect()
-    }
-
-    /// The slots of wrappers that lie in the rule's blocks.
-    pub fn slots_in_blocks(&self, rule: &dyn AnyRule) -> Vec<Slot> {
-        let setting = self.setting(rule);
-        self.iter().filter(|wrapper| !wrapper.slot_is_beside()).filter_map(|wrapper| wrapper.slot(setting)).collect()
     }
 
     /// The place of a slot among all that wrappers may have, which is its wrapper's place in the registry.
@@ -287,9 +363,6 @@ impl Wrappers {
     /// # Errors
     /// [`Error::Field`](crate::Error::Field), naming field, value and bound.
     pub fn check(&self) -> Result<()> {
-        if self.seed != 0 && self.get::<ParamRounding>() != Some(&ParamRounding::Stochastic) {
-            return refuse("seed", self.seed, "left out unless param_rounding is stochastic");
-        }
         self.iter().try_for_each(|wrapper| wrapper.check())
     }
 }

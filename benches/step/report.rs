@@ -31,6 +31,8 @@ pub struct Row {
     pub time_ns_median: f64,
     /// Of the bytes that the rule has to move.
     pub gb_per_s: f64,
+    /// Operations of products of matrices by the nanosecond, of a rule that takes some.
+    pub gflop_per_s: Option<f64>,
     /// The same-traffic kernel's time over the rule's, each pair timed in turn.
     pub share_of_same_traffic: f64,
     pub same_traffic_ns_median: f64,
@@ -64,11 +66,11 @@ impl Report {
 
 impl Row {
     const HEAD: &str = "shapes       rule                      elements  bytes  tensors  step ms    GB/s   share  \
-                        traffic ms  encode us  dispatches";
+                        traffic ms  encode us  dispatches  GFLOP/s";
 
     pub fn line(&self) -> String {
         format!(
-            "{:<12} {:<22} {:>11}  {:>5.1}  {:>7}  {:>7.3}  {:>6.2}  {:>6.3}  {:>10.3}  {:>9.1}  {:>10}",
+            "{:<12} {:<22} {:>11}  {:>5.1}  {:>7}  {:>7.3}  {:>6.2}  {:>6.3}  {:>10.3}  {:>9.1}  {:>10}  {:>7}",
             self.shapes,
             self.rule,
             self.elements,
@@ -80,6 +82,7 @@ impl Row {
             self.same_traffic_ns_median / 1e6,
             self.encode_ns_median / 1e3,
             self.dispatches,
+            self.gflop_per_s.map_or(String::new(), |rate| format!("{rate:.1}")),
         )
     }
 }

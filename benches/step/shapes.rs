@@ -11,10 +11,11 @@ pub struct List {
 }
 
 /// Every list.
-pub const LISTS: [List; 7] = [
+pub const LISTS: [List; 8] = [
     List { name: "one_16m", shapes: || vec![("one".into(), vec![16_777_216])] },
     List { name: "gpt2", shapes: gpt2 },
     List { name: "resnet50", shapes: resnet50 },
+    List { name: "convs126", shapes: convs },
     List { name: "many_small", shapes: || (0..1000).map(|i| (format!("t{i}"), vec![1024])).collect() },
     // Biases and the like: what a tensor costs that has next to no elements.
     List { name: "many_tiny", shapes: || (0..1000).map(|i| (format!("t{i}"), vec![64])).collect() },
@@ -73,6 +74,15 @@ fn resnet50() -> Shapes {
     }
     list.extend([("fc.weight".into(), vec![1000, input]), ("fc.bias".into(), vec![1000])]);
     list
+}
+
+/// 126 convolutions in the widths of a YOLO's stages, every third of them 3x3, the others 1x1.
+fn convs() -> Shapes {
+    let shape = |i: usize| {
+        let (width, size) = (32 << (i / 26), [3, 1, 1][i % 3]);
+        vec![width, width, size, size]
+    };
+    (0..126).map(|i| (format!("conv{i}"), shape(i))).collect()
 }
 
 /// 1000 lengths from 1 to 4096, evenly spaced and shuffled: 619 and 1000 have no common divisor.

@@ -3,8 +3,8 @@
 
 use wgpu_optim::backend::Formats;
 use wgpu_optim::backend::traffic::{Touch, measured, of_rule};
-use wgpu_optim::rule::{AnyRule, Extent};
-use wgpu_optim::{Config, Gpu, TensorSpec, Wrappers, wgpu};
+use wgpu_optim::rule::{AnyRule, Product};
+use wgpu_optim::{AdamW, Config, Gpu, TensorSpec, Wrappers, wgpu};
 
 use crate::Result;
 use crate::clock::{Clock, Patience, Work, median};
@@ -20,10 +20,13 @@ pub struct Load {
 }
 
 impl Load {
-    /// The loads of a rule over these tensors: that of its form for matrices, and that of its own.
+    /// The loads of a rule over these tensors: that of its form for matrices, and that of its own. Beside a rule that
+    /// takes matrices alone, [`OTHERS`] takes the rest.
     pub fn of_tensors(config: &Config, tensors: &[TensorSpec]) -> Vec<Load> {
         let (rule, around) = (config.rule(), config.wrappers());
-        let matrices = rule.for_matrices();
+        let (others, alone) = (AdamW::default(), rule.has_products());
+        let matrices = if alone { Some(rule.boxed()) } else { rule.for_matrices() };
+        let rule: &dyn AnyRule = if alone { &others } else { rule };
         let has_form = |tensor: &&TensorSpec| matrices.is_some() && tensor.shape.len() >= 2;
         let count = |of: &dyn Fn(&&TensorSpec) -> bool| tensors.iter().filter(of).map(TensorSpec::len_elements).sum();
         let flat = Load::of(rule, around, count(&|tensor| !has_form(tensor)));
@@ -33,7 +36,7 @@ impl Load {
 
     /// The load of a rule over so many elements, perhaps with a mean of the parameters, or with gradients measured.
     pub fn of(rule: &dyn AnyRule, around: &Wrappers, elements: u64) -> Load {
-        let slots = rule.slots().iter().filter(|slot| slot.extent == Extent::Element).count() as u32;
+        let slots = rule.slots().iter().map(|slot| slot.extent.of_element()).sum::<usize>() as u32;
         let mean = u32::from(around.ema().is_some());
         let mut sums: Vec<_> = measured(around).into_iter().chain(of_rule(rule, around.counts())).collect();
         let update = sums.pop().expect("the last walk is the update");
@@ -45,6 +48,23 @@ impl Load {
         let touches = self.sums.iter().chain([&self.update]);
         self.elements * touches.map(|touch| touch.bytes(Formats::default())).sum::<u64>()
     }
+}
+
+/// The second rule beside one that takes matrices alone.
+pub const OTHERS: &str = "adamw";
+
+/// The operations of a step's products of matrices: a multiplication and an addition count as two.
+pub fn product_flops(rule: &dyn AnyRule, tensors: &[TensorSpec]) -> f64 {
+    let of_matrix = |tensor: &TensorSpec| {
+        let (rows, all) = (tensor.shape[0] as f64, tensor.len_elements() as f64);
+        let (short, long) = (rows.min(all / rows), rows.max(all / rows));
+        let of = |product| match product {
+            Product::Gram | Product::Update { .. } => 2.0 * short * short * long,
+            Product::Square { .. } => 2.0 * short * short * short,
+        };
+        rule.products().map(of).sum::<f64>()
+    };
+    tensors.iter().filter(|tensor| tensor.shape.len() >= 2).map(of_matrix).sum()
 }
 
 /// A walk over the elements: an entry point of `traffic.wgsl`, its lanes, and the elements of a workgroup.

@@ -21,7 +21,7 @@ use std::process::ExitCode;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Parser, ValueEnum};
-use wgpu_optim::{DType, Gpu, ParamRounding};
+use wgpu_optim::{DType, Gpu, ParamRounding, StateFormat, Storage};
 
 use recording::{Comparison, Expected, Number, Recording, Replayed, Result, Tolerance, refuse};
 use run::Run;
@@ -52,15 +52,16 @@ struct Options {
     /// How gradients are stored: the recorded ones are rounded, on the CPU too
     #[arg(long, value_name = "FORMAT", default_value = "f32", value_parser = formats())]
     grad_format: String,
-    #[arg(long, value_name = "FORMAT", default_value = "f32", value_parser = ["f32"])]
-    state_format: String,
+    /// How the state of tensors with at least the run's min_elements is stored, on the CPU too
+    #[arg(long, value_name = "FORMAT", value_parser = PossibleValuesParser::new(Storage::ALL.map(Storage::name)))]
+    state_format: Option<String>,
     /// Compare with another library's results; exit 1 outside the tolerance
     #[arg(long, value_name = "EXPECTED.safetensors")]
     expect: Option<PathBuf>,
 }
 
 /// How parameters are stored; behind that, how new ones are rounded.
-const PARAM_FORMATS: [&str; 5] = ["f32", "f16", "bf16", "bf16_stochastic", "bf16_master"];
+const PARAM_FORMATS: [&str; 6] = ["f32", "f16", "bf16", "bf16_stochastic", "bf16_master", "bf16_remainder"];
 
 fn formats() -> PossibleValuesParser {
     PossibleValuesParser::new(DType::ALL.map(DType::name))
@@ -95,13 +96,17 @@ fn replay(options: &Options) -> Result<bool> {
     let find = |name: &str| DType::find(name).expect("one of those offered");
     let (param, rounding) = match options.param_format.split_once('_') {
         Some((param, "stochastic")) => (param, ParamRounding::Stochastic),
-        Some((param, _)) => (param, ParamRounding::Master),
+        Some((param, "master")) => (param, ParamRounding::Master),
+        Some((param, _)) => (param, ParamRounding::Remainder),
         None => (&options.param_format[..], ParamRounding::Nearest),
     };
     recording.store_in(find(param), find(&options.grad_format));
     let mut run = Run::read(&options.run, &recording)?;
     if rounding != ParamRounding::Nearest {
         run.config = run.config.wrap(rounding);
+    }
+    if let Some(storage) = options.state_format.as_deref().and_then(Storage::find) {
+        run.config = run.config.wrap(StateFormat::All(storage));
     }
     let expected = options.expect.as_ref().map(|path| Expected::read(path, &recording)).transpose()?;
     let inputs = Inputs { recording, run, expected };

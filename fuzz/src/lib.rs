@@ -3,5 +3,5 @@
 pub mod entries;
 
 #[path = "../../examples/replay/recording.rs"]
-#[expect(dead_code, reason = "the example writes files, too")]
+#[expect(dead_code, unused_imports, reason = "the example writes files, too")]
 mod recording;

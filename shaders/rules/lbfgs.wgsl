@@ -17,6 +17,9 @@ struct Tensor {
     updates: f32, // 0 where all gradients are 0, else 1
     moves: f32, // 0 where the parameters stay, else 1
     slope: f32, // the product of gradient and direction
+    along: f32, // the product of a trial's gradient and the direction
+    grad_max: f32, // the size of the largest element of a trial's gradient
+    direction_max: f32, // the same of the direction
 }
 
 fn finish(h: Hyper, sums: vec2<f32>, len: f32, k: ptr<function, Tensor>) {
@@ -27,4 +30,9 @@ fn finish(h: Hyper, sums: vec2<f32>, len: f32, k: ptr<function, Tensor>) {
 
 fn direction(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> f32 {
     return select(-(k.step * (*s).d), 0.0, k.moves == 0.0);
+}
+
+// A trial goes from where the direction was made.
+fn moved(h: Hyper, p: f32, s: ptr<function, State>) -> f32 {
+    return p + h.lr * (*s).d;
 }

@@ -22,24 +22,26 @@ fn apply(
     let h = load_hyper(record);
     let k = load_tensor(chunk.tensor);
     let end = quads(chunk.len);
-    for (var q = lane; q < end; q += LANES) {
-        let p = load_whole(chunk, c.first != 0.0, q);
-        let g = load_grad(chunk, q);
+    for (var first = 0u; first < end; first += LANES) {
+        let q = first + lane;
         var s0: State;
         var s1: State;
         var s2: State;
         var s3: State;
-        load_state(chunk, c, q, p, &s0, &s1, &s2, &s3);
-        let updated = vec4<f32>(
-            update(c, w, factor, h, k, p.x, g.x, &s0),
-            update(c, w, factor, h, k, p.y, g.y, &s1),
-            update(c, w, factor, h, k, p.z, g.z, &s2),
-            update(c, w, factor, h, k, p.w, g.w, &s3),
-        );
-        let landed = wrapped_landed(chunk, w, c.first != 0.0, q, p, updated);
-        wrapped_kept(chunk, q, landed);
-        store_param(chunk, q, p, wrapped_stored(chunk, w, q, landed));
-        store_state(chunk, q, s0, s1, s2, s3);
+        if (q < end) {
+            let p = load_whole(chunk, c.first != 0.0, q);
+            let g = load_grad(chunk, q);
+            load_state(chunk, c, q, p, &s0, &s1, &s2, &s3);
+            let updated = vec4<f32>(
+                update(c, w, factor, h, k, p.x, g.x, &s0),
+                update(c, w, factor, h, k, p.y, g.y, &s1),
+                update(c, w, factor, h, k, p.z, g.z, &s2),
+                update(c, w, factor, h, k, p.w, g.w, &s3),
+            );
+            let landed = wrapped_landed(chunk, w, c.first != 0.0, q, p, updated);
+            store_param(chunk, q, p, wrapped_stored(chunk, w, q, wrapped_kept(chunk, q, landed)));
+        }
+        store_state(chunk, w, lane, q, s0, s1, s2, s3);
     }
 }
 
@@ -67,9 +69,7 @@ fn restore(chunk: Chunk, lane: u32) {
     let end = quads(chunk.len);
     for (var q = lane; q < end; q += LANES) {
         let p = load_param(chunk, q);
-        let before = wrapped_skipped(chunk, q, p);
-        wrapped_kept(chunk, q, before);
-        store_param(chunk, q, p, before);
+        store_param(chunk, q, p, wrapped_kept(chunk, q, wrapped_skipped(chunk, q, p)));
     }
 }
 

@@ -11,7 +11,7 @@ fn finish_inner(
     if (is_absent(load_record(sums.tensor)) || sums.len == 0u) {
         return;
     }
-    let rows = BEFORE_PAIRS + u32(load_tensor(sums.tensor).pairs);
+    let rows = rows_with(u32(load_tensor(sums.tensor).pairs));
     let count = sums.partials;
     for (var stride = 1u; stride < count; stride *= 2u) {
         let pairs = (count + stride - 1u) / (2u * stride);

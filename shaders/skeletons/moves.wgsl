@@ -1,5 +1,5 @@
-// The parameters are moved outside a step: ahead of the gradients, to evaluation, back to training, or as a wrapper
-// says.
+// The parameters are moved outside a step: ahead of the gradients, to evaluation, back to training, along the
+// direction, or as a wrapper says.
 
 @compute @workgroup_size(LANES)
 fn move_all(
@@ -19,7 +19,7 @@ fn move_all(
     for (var q = lane; q < end; q += LANES) {
         let p = load_whole(chunk, c.first != 0.0, q);
         var stands: vec4<f32>;
-        if (MOVE > TO_TRAINING) {
+        if (MOVE > ALONG_DIRECTION) {
             stands = wrapped_moved(chunk, w, q, p);
         } else {
             var s0: State;
@@ -38,7 +38,7 @@ fn move_all(
             );
         }
         if (!READS) {
-            wrapped_kept(chunk, q, stands);
+            stands = wrapped_kept(chunk, q, stands);
         }
         store_param(chunk, q, p, stands);
     }

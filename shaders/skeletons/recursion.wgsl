@@ -1,5 +1,6 @@
 // Combines the inner products of all tensors, makes the coefficients of the direction of them, and calls `finish` with
-// the numbers of the first tensor that takes part: one workgroup. Where no tensor takes part, nothing changes.
+// the numbers of the first tensor that takes part: one workgroup. Where no tensor takes part, nothing changes. Of a
+// trial it only combines what the trial shows.
 // Twin: `recursion` in src/history.rs
 
 const CURVATURE_MIN: f32 = 1e-10; // a pair that is kept has more
@@ -36,6 +37,19 @@ fn recursion(
         return;
     }
     add_up(model.tensors, lane);
+    if (PROBE) {
+        if (lane == 0u) {
+            keep_trial();
+        }
+    } else {
+        make_coefficients(lane, zero);
+    }
+    storageBarrier();
+    clear_rows(model.tensors, lane);
+}
+
+// Makes the coefficients of the direction, and calls `finish`.
+fn make_coefficients(lane: u32, zero: u32) {
     if (lane == 0u) {
         decide();
     }
@@ -83,17 +97,29 @@ fn recursion(
     if (lane == 0u) {
         conclude();
     }
-    storageBarrier();
-    // A tensor that sits the next step out, or has no elements, adds zeros to it.
+}
+
+// A tensor that sits the next step or trial out, or has no elements, adds zeros to it.
+fn clear_rows(tensors: u32, lane: u32) {
     let rows = BEFORE_PAIRS + HISTORY;
-    for (var i = lane; i < rows * model.tensors; i += LANES) {
+    for (var i = lane; i < rows * tensors; i += LANES) {
         store_partial(row_of(i / rows, i % rows), Node());
     }
 }
 
+// Keeps what a trial shows for the host.
+fn keep_trial() {
+    var k = load_tensor(first);
+    let row = row_of(0u, OF_GRAD);
+    k.along = load_number(row + INNER_MOVED_GRAD);
+    k.grad_max = load_number(row + INNER_MOVED_CHANGE);
+    k.direction_max = load_number(row + INNER_CHANGE_GRAD);
+    store_tensor(first, k);
+}
+
 // Adds the rows of all tensors up in a binary tree over the tensors, into those of the first.
 fn add_up(tensors: u32, lane: u32) {
-    let rows = BEFORE_PAIRS + u32(load_tensor(0u).pairs);
+    let rows = rows_with(u32(load_tensor(0u).pairs));
     for (var stride = 1u; stride < tensors; stride *= 2u) {
         let nodes = (tensors + stride - 1u) / (2u * stride);
         for (var i = lane; i < rows * nodes; i += LANES) {

@@ -2,7 +2,7 @@
 // is finished here.
 
 // The numbers that `leaf_of` needs to see an element as the rule does.
-struct Eyes { c: Common, w: Wrapped, h: Hyper, k: Tensor }
+struct Eyes { c: Common, w: Wrapped, h: Hyper, k: Tensor, lane: u32 }
 
 @compute @workgroup_size(LANES)
 fn sums(
@@ -16,7 +16,7 @@ fn sums(
         return;
     }
     let w = load_wrapped(chunk.tensor, record);
-    combine_chunk(chunk, Eyes(load_common(record), w, load_hyper(record), load_tensor(chunk.tensor)), lane);
+    combine_chunk(chunk, Eyes(load_common(record), w, load_hyper(record), load_tensor(chunk.tensor), lane), lane);
     if (lane == 0u) {
         if (chunk.partial == ABSENT) {
             finish_with(chunk.tensor, record, chunk.len, chunk.rows, chunk.columns, nodes[0]);
@@ -33,46 +33,49 @@ fn leaf_of(chunk: Chunk, eyes: Eyes, leaf: u32) -> Node {
     let h = eyes.h;
     let k = eyes.k;
     let first = leaf / 8u * 64u;
-    let end = min(first + 64u, quads(chunk.len));
+    let end = quads(chunk.len);
     let zero = hidden_zero(chunk.len);
     var node = Node(0u, 0u);
-    for (var q = first + leaf % 8u; q < end; q += 8u) {
-        var p: vec4<f32>;
-        if (SUM_PARAM || (L2 && SUM_GRAD)) {
-            p = load_whole(chunk, c.first != 0.0, q);
-        }
-        var g: vec4<f32>;
-        if (SUM_GRAD) {
-            let raw = load_grad(chunk, q);
-            g = vec4<f32>(
-                prepare(c, w, p.x, raw.x),
-                prepare(c, w, p.y, raw.y),
-                prepare(c, w, p.z, raw.z),
-                prepare(c, w, p.w, raw.w),
-            );
-        }
+    for (var n = 0u; n < 8u; n += 1u) {
+        let q = first + leaf % 8u + 8u * n;
         var s0: State;
         var s1: State;
         var s2: State;
         var s3: State;
-        if (SUM_STATE) {
-            load_state(chunk, c, q, p, &s0, &s1, &s2, &s3);
+        if (q < end) {
+            var p: vec4<f32>;
+            if (SUM_PARAM || (L2 && SUM_GRAD)) {
+                p = load_whole(chunk, c.first != 0.0, q);
+            }
+            var g: vec4<f32>;
+            if (SUM_GRAD) {
+                let raw = load_grad(chunk, q);
+                g = vec4<f32>(
+                    prepare(c, w, p.x, raw.x),
+                    prepare(c, w, p.y, raw.y),
+                    prepare(c, w, p.z, raw.z),
+                    prepare(c, w, p.w, raw.w),
+                );
+            }
+            if (SUM_STATE) {
+                load_state(chunk, c, q, p, &s0, &s1, &s2, &s3);
+            }
+            let a = hidden(measure_one(h, k, p.x, g.x, &s0), zero);
+            var b = hidden(measure_one(h, k, p.y, g.y, &s1), zero);
+            var d = hidden(measure_one(h, k, p.z, g.z, &s2), zero);
+            var e = hidden(measure_one(h, k, p.w, g.w, &s3), zero);
+            if (TAILS) {
+                // Padding may hold anything, so the numbers of elements behind the end are replaced as bits.
+                let none = Node(0u, 0u);
+                b = select(none, b, 4u * q + 1u < chunk.len);
+                d = select(none, d, 4u * q + 2u < chunk.len);
+                e = select(none, e, 4u * q + 3u < chunk.len);
+            }
+            node = combine(node, combine(combine(a, b), combine(d, e)));
         }
-        let a = hidden(measure_one(h, k, p.x, g.x, &s0), zero);
-        var b = hidden(measure_one(h, k, p.y, g.y, &s1), zero);
-        var d = hidden(measure_one(h, k, p.z, g.z, &s2), zero);
-        var e = hidden(measure_one(h, k, p.w, g.w, &s3), zero);
         if (SUM_STORES) {
-            store_state(chunk, q, s0, s1, s2, s3);
+            store_state(chunk, w, eyes.lane, q, s0, s1, s2, s3);
         }
-        if (TAILS) {
-            // Padding may hold anything, so the numbers of elements behind the end are replaced as bits.
-            let none = Node(0u, 0u);
-            b = select(none, b, 4u * q + 1u < chunk.len);
-            d = select(none, d, 4u * q + 2u < chunk.len);
-            e = select(none, e, 4u * q + 3u < chunk.len);
-        }
-        node = combine(node, combine(combine(a, b), combine(d, e)));
     }
     return node;
 }

@@ -16,18 +16,26 @@ fn combine_chunk(chunk: Chunk, eyes: Eyes, lane: u32) {
     // The first two levels of the tree make 8 nodes of a block's 32 leaves. Where lanes are few, one lane makes a node
     // of its four leaves itself.
     if (LANES <= NODES) {
-        for (var node = lane; node < live; node += LANES) {
+        // All lanes come to each leaf together, as those that share a group of the state must.
+        for (var first = 0u; first < live; first += LANES) {
+            let node = first + lane;
             let leaf = node / 8u * 32u + node % 8u;
             // The leaves are read in the order in which they lie in memory.
             let a = leaf_of(chunk, eyes, leaf);
             let b = leaf_of(chunk, eyes, leaf + 8u);
             let d = leaf_of(chunk, eyes, leaf + 16u);
             let e = leaf_of(chunk, eyes, leaf + 24u);
-            nodes[node] = combine(combine(a, d), combine(b, e));
+            if (node < NODES) {
+                nodes[node] = combine(combine(a, d), combine(b, e));
+            }
         }
     } else {
-        for (var leaf = lane; leaf < 4u * live; leaf += LANES) {
-            leaves[leaf] = leaf_of(chunk, eyes, leaf);
+        for (var first = 0u; first < 4u * live; first += LANES) {
+            let leaf = first + lane;
+            let node = leaf_of(chunk, eyes, leaf);
+            if (leaf < LEAVES) {
+                leaves[leaf] = node;
+            }
         }
         workgroupBarrier();
         for (var node = lane; node < live; node += LANES) {

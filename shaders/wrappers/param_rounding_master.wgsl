@@ -5,6 +5,7 @@ fn param_rounding_whole(chunk: Chunk, q: u32) -> vec4<f32> {
     return load_master(chunk, q);
 }
 
-fn param_rounding_kept(chunk: Chunk, q: u32, p: vec4<f32>) {
+fn param_rounding_kept(chunk: Chunk, q: u32, p: vec4<f32>) -> vec4<f32> {
     store_master(chunk, q, p);
+    return p;
 }

@@ -123,11 +123,13 @@ impl<W: Write + Seek> Writer<W> {
         Ok(())
     }
 
+    #[cfg(not(target_arch = "wasm32"))]
     pub(super) fn written(&self) -> u64 {
         self.written
     }
 
     /// The bytes that all values have.
+    #[cfg(not(target_arch = "wasm32"))]
     pub(super) fn expected(&self) -> u64 {
         self.lines.iter().map(|line| line.size_bytes).sum()
     }
@@ -224,7 +226,7 @@ pub(super) fn read(
     }
     // By way of a value, as options are read, so that a small build holds one reader of each.
     let head: Value = serde_json::from_str(head).map_err(|error| wrong("training", error))?;
-    let head: Head = serde_path_to_error::deserialize(head).map_err(|error| wrong("training", error))?;
+    let head: Head = crate::read::read(&head).map_err(|error| wrong("training", error))?;
     if head.version != version {
         return Err(wrong("version", format!("is {}, expected {version}, that of the format", head.version)));
     }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+#[cfg(not(target_arch = "wasm32"))]
 use super::wrong;
 use crate::error::Result;
 use crate::parts::Real;

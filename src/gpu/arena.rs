@@ -28,6 +28,12 @@ pub struct ArenaSubset<'a> {
     pub(super) present: Vec<bool>,
 }
 
+/// Where the values of tensors lie in an arena, and the bytes of its pages.
+pub(super) fn pages(tensors: &[TensorSpec], page_bytes: u64) -> Result<(Vec<Place>, Vec<u64>)> {
+    let size = |i: usize| padded(tensors[i].len_elements()).saturating_mul(tensors[i].dtype.size_bytes());
+    pack(tensors, "values", size, ALIGNMENT, page_bytes)
+}
+
 impl Arena {
     /// Makes an arena for these tensors, without waiting. Where the device says only later that it refuses, as in a
     /// browser, the next call that makes anything on this [`Gpu`] returns the error.
@@ -39,8 +45,7 @@ impl Arena {
         use wgpu::BufferUsages as Usage;
         static IDS: AtomicU64 = AtomicU64::new(0);
         TensorSpec::check_names(tensors)?;
-        let size = |i: usize| padded(tensors[i].len_elements()).saturating_mul(tensors[i].dtype.size_bytes());
-        let (places, sizes) = pack(tensors, "values", size, ALIGNMENT, gpu.page_bytes())?;
+        let (places, sizes) = pages(tensors, gpu.page_bytes())?;
         let usage = Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST;
         // A buffer of no bytes cannot be bound.
         let create = |&size: &u64| gpu.create_buffer("wgpu-optim/arena", size.max(16), usage);

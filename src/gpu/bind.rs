@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::init::short_stream;
 use crate::plan::{Item, Piece, Plan, Span, Window, place, plan};
 use crate::shader::{Pages, Skeleton, Walk, model_numbers};
+use crate::storage::Room;
 use crate::tensor::{Access, Formats, TensorSpec};
 use crate::words::row;
 use crate::wrappers::Moving;
@@ -29,6 +30,8 @@ pub(crate) enum Work<'a, 'b> {
     /// A step; the new parameters go to other buffers where there are any.
     Step(&'a Grads<'b>, Option<&'a Buffers<'b>>),
     Move(Moving),
+    /// A look at the gradient of a trial of a line search.
+    Probe(&'a Grads<'b>),
     /// A micro-batch added to the sums, which stand where parameters do.
     Accumulate(&'a Grads<'b>),
 }
@@ -38,13 +41,14 @@ impl<'a, 'b> Work<'a, 'b> {
         match self {
             Self::Step(..) => Kind::Step,
             Self::Move(to) => Kind::Move(to),
+            Self::Probe(_) => Kind::Probe,
             Self::Accumulate(_) => Kind::Accumulate,
         }
     }
 
     fn grads(self) -> Option<&'a Grads<'b>> {
         match self {
-            Self::Step(grads, _) | Self::Accumulate(grads) => Some(grads),
+            Self::Step(grads, _) | Self::Probe(grads) | Self::Accumulate(grads) => Some(grads),
             Self::Move(_) => None,
         }
     }
@@ -52,7 +56,7 @@ impl<'a, 'b> Work<'a, 'b> {
     fn outs(self) -> Option<&'a Buffers<'b>> {
         match self {
             Self::Step(_, outs) => outs,
-            Self::Move(_) | Self::Accumulate(_) => None,
+            Self::Move(_) | Self::Probe(_) | Self::Accumulate(_) => None,
         }
     }
 }
@@ -62,6 +66,7 @@ impl<'a, 'b> Work<'a, 'b> {
 pub(super) enum Kind {
     Step,
     Move(Moving),
+    Probe,
     Accumulate,
 }
 
@@ -411,9 +416,10 @@ impl Engine {
 
     /// Returns the plan of this work, and its table on the device.
     fn make_planned(&self, tensors: &[TensorSpec], slices: &Resolved, work: Work) -> Result<Planned> {
-        let (steps, accumulates) = (matches!(work, Work::Step(..)), matches!(work, Work::Accumulate(_)));
+        let steps = matches!(work, Work::Step(..) | Work::Probe(_));
+        let accumulates = matches!(work, Work::Accumulate(_));
         let takes_part = |i: &usize| match work {
-            Work::Step(..) | Work::Accumulate(_) | Work::Move(Moving::Wrapper(..)) => true,
+            Work::Step(..) | Work::Probe(_) | Work::Accumulate(_) | Work::Move(Moving::Wrapper(..)) => true,
             Work::Move(Moving::Rule(to)) => self.variants[self.variant_of[*i]].rule.moves().contains(&to),
         };
         let item = |i: usize| {
@@ -429,7 +435,7 @@ impl Engine {
                     Some(_) => tensors[i].formats(),
                     None => Formats { param: tensors[i].dtype, ..Formats::default() },
                 },
-                slots: if accumulates { 0 } else { variant.slots },
+                room: if accumulates { Room::default() } else { variant.layout.room() },
                 state: if accumulates { vec![] } else { self.state_places[i].clone() },
                 lines: self.lines[i].filter(|_| steps).map(|lines| (self.line_places[i], lines)),
                 partial_words: if steps { partial_words(&*variant.rule, &self.wrappers) } else { 0 },

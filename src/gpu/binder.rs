@@ -13,6 +13,7 @@ use super::variants::Variant;
 use crate::error::{Error, Result};
 use crate::plan::{Dispatch, Window};
 use crate::shader::{self, Binding, Pages, Skeleton, Switches, Values, Walk};
+use crate::storage::GROUP;
 use crate::tensor::{ALIGNMENT, Formats};
 use crate::words::{dispatch, row};
 
@@ -134,6 +135,7 @@ impl<'a> Binder<'a> {
                 engine.variants.iter().map(|variant| Walk::of_step(&*variant.rule, &variant.wrappers)).collect()
             }
             Work::Move(to) => vec![vec![Walk::of_move(to)]; engine.variants.len()],
+            Work::Probe(_) => vec![Walk::of_probe(); engine.variants.len()],
             Work::Accumulate(_) => vec![vec![Walk::new(Skeleton::Accumulate)]; engine.variants.len()],
         };
         let stages = walks.iter().map(Vec::len).max().unwrap_or(0);
@@ -212,7 +214,7 @@ impl<'a> Binder<'a> {
     ) -> Result<Call> {
         let (engine, planned) = (self.engine, self.planned);
         let window = at.map(|[kind, i]| &self.windows[kind][i]);
-        let Variant { rule, wrappers, slots, .. } = &engine.variants[variant];
+        let Variant { rule, wrappers, layout: state, .. } = &engine.variants[variant];
         let values = Values {
             access: window.map_or(crate::tensor::Access::Vec4, |window| window.like.access),
             formats: window.map_or(Formats::default(), |window| window.like.formats),
@@ -246,7 +248,8 @@ impl<'a> Binder<'a> {
         let has_table = bindings.layout.contains(&Binding::Tables);
         let group = self.group(bindings)?;
         // The most that a walk reads and writes of an element: the parameter twice, the gradient, and the state twice.
-        let element_bytes = window.map_or(0, |_| 4 * (3 + 2 * slots));
+        let element_bytes =
+            window.map_or(0, |_| 12 + 2 * state.room().exact_bytes(GROUP as u64).div_ceil(GROUP as u64));
         let entries = window.map_or(entries, |window| &window.entries);
         let dispatches = self.dispatches(entries.clone(), at, element_bytes);
         Ok(Call { pipeline, group, has_table, dispatches })

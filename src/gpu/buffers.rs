@@ -62,6 +62,13 @@ impl<'a> Slice<'a> {
     }
 }
 
+impl Slice<'_> {
+    /// Refuses a place for a loss that does not hold one f32 that can be copied.
+    pub(crate) fn check_loss(&self) -> Result<()> {
+        self.check("loss", &TensorSpec::f32("loss", []), wgpu::BufferUsages::COPY_SRC)
+    }
+}
+
 /// Parameters or gradients of all tensors, in the order given at creation.
 #[derive(Clone, Debug)]
 pub enum Buffers<'a> {

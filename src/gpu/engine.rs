@@ -5,19 +5,17 @@ use std::sync::Arc;
 
 use super::bind::{Bound, Placement, Planned};
 use super::binder::{Groups as BindGroups, Kernel};
-use super::limits::{WorkPages, check_limits, scratch_words, work_pages};
 use super::ring::{Ring, Slot};
-use super::variants::{Variant, variants};
+use super::sizes::Sizes;
+use super::variants::Variant;
 use super::{Arena, Gpu};
 use crate::course;
-use crate::error::{Error, Result, refuse};
+use crate::error::Result;
 use crate::groups::Groups;
 use crate::lines::Lines;
-use crate::plan::{Bounds, Framed, Place, Sided, check_lines, pack, pack_state};
+use crate::plan::{Bounds, Framed, Place, Sided};
 use crate::report::LossScaleState;
-use crate::rule::Start;
 use crate::shader::tensor_numbers;
-use crate::sides::Side;
 use crate::tensor::TensorSpec;
 use crate::words::control;
 use crate::wrappers::Wrappers;
@@ -66,74 +64,17 @@ pub(crate) struct Engine {
 impl Engine {
     /// Makes the state of these tensors, each slot with the value it starts at.
     pub(crate) fn new(gpu: &Gpu, tensors: &[TensorSpec], groups: &Groups) -> Result<Self> {
-        let limits = gpu.device().limits();
-        let (variants, variant_of) = variants(groups, gpu.tuning().lanes, &limits);
-        let binding_bytes = limits.max_storage_buffer_binding_size.min(super::BINDING_BYTES_MAX).min(gpu.page_bytes());
-        let slots_max = variants.iter().map(|variant| variant.slots).max().unwrap_or(0);
-        let workgroups = limits.max_compute_workgroups_per_dimension;
-        let bounds = Bounds::new(binding_bytes, workgroups, gpu.tuning().chunk_blocks, slots_max);
-        let bounds = Bounds { dispatch_bytes: gpu.tuning().dispatch_bytes, ..bounds };
-        check_limits(&limits, &variants)?;
-        let has_lines = |i: &usize| groups.rule_of(*i).has_lines();
-        let lines_of = |i: usize| Some(i).filter(has_lines).and_then(|i| groups.lines_of(i));
-        let lines: Vec<_> = (0..tensors.len()).map(lines_of).collect();
-        for (tensor, lines) in tensors.iter().zip(&lines) {
-            let too_large = |what, size_bytes, page_bytes| {
-                Err(Error::TooLarge { tensor: tensor.name.clone(), what, size_bytes, page_bytes })
-            };
-            if tensor.size_bytes() > gpu.page_bytes() {
-                return too_large("values", tensor.size_bytes(), gpu.page_bytes());
-            }
-            if let Some(Err(Error::Limit { found, needed, .. })) = lines.map(|l| check_lines(&l, binding_bytes)) {
-                return too_large("rows and columns", needed, found);
-            }
-        }
-        let state_of = |(tensor, &variant): (&TensorSpec, &usize)| (tensor.len_elements(), variants[variant].slots);
-        let of_state: Vec<_> = tensors.iter().zip(&variant_of).map(state_of).collect();
-        let (state_places, sizes) = pack_state(&of_state, bounds);
-        let page_bytes = gpu.page_bytes().min(binding_bytes);
-        let WorkPages { frames, sides, sizes: work_sizes } = work_pages(tensors, groups, page_bytes)?;
-        for (tensor, sided) in tensors.iter().zip(&sides) {
-            let size = sided.iter().flat_map(|sided| &sided.sides).map(|side| side.size).max().unwrap_or(0);
-            let most = Side::most(bounds.dispatch_bytes);
-            if size > most {
-                let bound = format!("at most {most} on this device; max_precondition_dim leaves larger ones out");
-                return refuse(format!("a side of tensor {}", tensor.name), size, bound);
-            }
-        }
-        let apart = |i: usize| lines[i].filter(|_| frames[i].is_none());
-        let size = |i: usize| apart(i).map_or(0, |lines: Lines| lines.words().saturating_mul(4));
-        let (mut line_places, line_sizes) = pack(tensors, "rows and columns", size, 16, binding_bytes / 16 * 16)?;
-        for (place, framed) in line_places.iter_mut().zip(&frames) {
-            if let Some(framed) = framed {
-                *place = framed.behind();
-            }
-        }
-        let scratch_words = scratch_words(tensors, groups, &lines, bounds);
-        if scratch_words.saturating_mul(4) > binding_bytes {
-            let limit = "max_storage_buffer_binding_size";
-            return Err(Error::Limit { limit, found: binding_bytes, needed: scratch_words.saturating_mul(4) });
-        }
+        let sizes = Sizes::of(&gpu.device().limits(), gpu.tuning(), tensors, groups)?;
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
-        let create = |label: &str, size: u64| gpu.create_buffer(label, size, usage);
-        let pages = |label: &str, sizes: &[u64]| -> Vec<_> {
-            sizes.iter().filter(|&&size| size > 0).map(|&size| create(label, size)).collect()
-        };
-        let wrappers = groups.wrappers();
-        let layout = course::layout(tensors.len(), groups);
-        let control_bytes = if wrappers.is_controlled() { 4 * layout.words() as u64 } else { 0 };
-        if control_bytes > binding_bytes {
-            let limit = "max_storage_buffer_binding_size";
-            return Err(Error::Limit { limit, found: binding_bytes, needed: control_bytes });
-        }
+        let create =
+            |label: &str, size: u64| (size > 0).then(|| gpu.create_buffer(&format!("wgpu-optim/{label}"), size, usage));
+        let pages = |label: &str, sizes: &[u64]| sizes.iter().filter_map(|&size| create(label, size)).collect();
         let (state_pages, line_pages, work_pages, scratch, control) = gpu.scoped_now(|| {
-            let state_pages = pages("wgpu-optim/state", &sizes);
-            let line_pages = pages("wgpu-optim/lines", &line_sizes);
-            let work_pages = pages("wgpu-optim/work", &work_sizes);
-            let scratch = (scratch_words > 0).then(|| create("wgpu-optim/scratch", 4 * scratch_words));
-            let control = (control_bytes > 0).then(|| create("wgpu-optim/control", control_bytes));
-            (state_pages, line_pages, work_pages, scratch, control)
+            let (scratch, control) = (create("scratch", sizes.scratch), create("control", sizes.control));
+            (pages("state", &sizes.state), pages("lines", &sizes.line), pages("work", &sizes.work), scratch, control)
         })?;
+        let (wrappers, layout) = (groups.wrappers(), course::layout(tensors.len(), groups));
+        let Sizes { variants, variant_of, bounds, state_places, lines, line_places, frames, sides, .. } = sizes;
         let accumulated = match wrappers.batches() {
             1 => None,
             _ => {
@@ -174,13 +115,7 @@ impl Engine {
             engine.write_control(layout.options + i, &[(number.unwrap_or(0.0) as f32).to_bits()])?;
         }
         for i in 0..tensors.len() {
-            for slot in groups.slots_of(i) {
-                match slot.start {
-                    Start::Value(start) if start != 0.0 => engine.start_slot(groups, i, slot.name, start)?,
-                    // The slot starts as the parameter: a tensor's first step writes it.
-                    Start::Value(_) | Start::Param => {}
-                }
-            }
+            engine.start(groups, i)?;
         }
         Ok(engine)
     }

@@ -1,8 +1,10 @@
 //! Initialisers on the device: windows of a slice, the dispatches over them, and what all of them share.
 
+use std::sync::OnceLock;
+
 use super::{Arena, BINDING_BYTES_MAX, Gpu, Made, Slice};
 use crate::codecs::DType;
-use crate::error::{Error, Result, refuse};
+use crate::error::{Error, Result};
 use crate::init::{self, Draw, Init, Law, Orthogonal, halves};
 use crate::session::find;
 use crate::tensor::{ALIGNMENT, TensorSpec};
@@ -41,16 +43,11 @@ impl Gpu {
     /// the slice keep their values.
     ///
     /// # Errors
-    /// [`Error::Field`] or [`Error::Shape`] as [`Init::fill`], and for another format than f32; [`Error::Shape`] or
-    /// [`Error::Slice`] for a slice that does not fit the tensor or cannot be bound; [`Error::TooLarge`] for 2^32
-    /// elements or more; [`Error::Limit`] where the device binds less than the table of quantiles, or an orthogonal
-    /// vector, takes; [`Error::Wgpu`].
+    /// [`Error::Field`] or [`Error::Shape`] as [`Init::fill`]; [`Error::Shape`] or [`Error::Slice`] for a slice that
+    /// does not fit the tensor or cannot be bound; [`Error::TooLarge`] for 2^32 elements or more; [`Error::Limit`]
+    /// where the device binds less than the table of quantiles, or an orthogonal vector, takes; [`Error::Wgpu`].
     pub fn init(&self, tensor: &TensorSpec, slice: Slice, init: &Init, seed: u64) -> Result<()> {
         let law = init.law(tensor)?;
-        if tensor.dtype != DType::F32 {
-            let bound = "f32; in other formats, write what Init::fill returns";
-            return refuse(format!("format of parameter {}", tensor.name), tensor.dtype, bound);
-        }
         slice.check("parameter", tensor, wgpu::BufferUsages::STORAGE)?;
         let (size_bytes, page_bytes) = (slice.size, self.page_bytes());
         if size_bytes > page_bytes {
@@ -60,10 +57,11 @@ impl Gpu {
             return Ok(());
         }
         let mut work = Work::new(self, tensor, seed)?;
-        let target = Words { buffer: slice.buffer.clone(), first: slice.offset / 4, len: slice.size / 4 };
+        let words = Words { buffer: slice.buffer.clone(), first: slice.offset / 4, len: slice.size.div_ceil(4) };
+        let target = Target { words, len: tensor.len_elements(), dtype: tensor.dtype };
         // Here wgpu refuses a buffer of another device, or a destroyed one.
         let quantiles = Words::all(&work.tools.quantiles);
-        self.scoped_now(|| work.bind(&quantiles, &quantiles, &target.part(0, 1))).map_err(|error| {
+        self.scoped_now(|| work.bind(&quantiles, &quantiles, &target.words.part(0, 1))).map_err(|error| {
             let message = format!("its buffer cannot be bound: {error}");
             Error::Slice { what: "parameter", tensor: tensor.name.clone(), message }
         })?;
@@ -81,6 +79,13 @@ impl Gpu {
             }
         }
     }
+}
+
+/// The elements that are to be set.
+struct Target {
+    words: Words,
+    len: u64,
+    dtype: DType,
 }
 
 /// Words of a buffer.
@@ -119,14 +124,19 @@ enum Kernel {
     Project,
     Normalise,
     Place,
+    /// Values rounded to a format of 16 bits.
+    Pack(DType),
 }
 
 /// What initialisers share on a device.
 #[derive(Debug)]
 pub(super) struct Tools {
     layout: wgpu::BindGroupLayout,
-    /// One for each [`Kernel`], in that order.
+    pipeline_layout: wgpu::PipelineLayout,
+    /// Of `fill`, `project`, `normalise` and `place`.
     pipelines: [wgpu::ComputePipeline; 4],
+    /// Of `pack`, one for each format that was asked for.
+    packs: [OnceLock<wgpu::ComputePipeline>; DType::ALL.len()],
     quantiles: wgpu::Buffer,
 }
 
@@ -152,32 +162,52 @@ impl Tools {
             bind_group_layouts: &[Some(&layout)],
             immediate_size: 0,
         });
-        let [fill, orthogonal] = [init::FILL, init::ORTHOGONAL].map(|text| {
-            let source = wgpu::ShaderSource::Wgsl(text.into());
-            gpu.device().create_shader_module(wgpu::ShaderModuleDescriptor { label, source })
-        });
-        let pipeline = |(module, entry_point)| {
-            gpu.count(Made::Pipeline);
-            gpu.device().create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-                label: Some(&format!("wgpu-optim/init/{entry_point}")),
-                layout: Some(&pipeline_layout),
-                module,
-                entry_point: Some(entry_point),
-                compilation_options: wgpu::PipelineCompilationOptions {
-                    constants: &[("LANES", gpu.tuning().lanes.into())],
-                    ..Default::default()
-                },
-                cache: None,
-            })
-        };
+        let [fill, orthogonal] = [init::FILL, init::ORTHOGONAL].map(|text| module(gpu, text));
         let entries = [(&fill, "fill"), (&orthogonal, "project"), (&orthogonal, "normalise"), (&orthogonal, "place")];
-        let pipelines = entries.map(pipeline);
+        let pipelines = entries.map(|(module, entry)| pipeline(gpu, &pipeline_layout, module, entry));
         let words = init::quantiles();
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;
         let quantiles = gpu.create_buffer("wgpu-optim/quantiles", 4 * words.len() as u64, usage);
         gpu.queue().write_buffer(&quantiles, 0, bytemuck::cast_slice(words));
-        Self { layout, pipelines, quantiles }
+        Self { layout, pipeline_layout, pipelines, packs: Default::default(), quantiles }
     }
+
+    /// A kernel's pipeline. The caller holds an error scope open.
+    fn pipeline(&self, gpu: &Gpu, kernel: Kernel) -> &wgpu::ComputePipeline {
+        match kernel {
+            Kernel::Fill => &self.pipelines[0],
+            Kernel::Project => &self.pipelines[1],
+            Kernel::Normalise => &self.pipelines[2],
+            Kernel::Place => &self.pipelines[3],
+            Kernel::Pack(dtype) => self.packs[dtype as usize]
+                .get_or_init(|| pipeline(gpu, &self.pipeline_layout, &module(gpu, &init::pack(dtype)), "pack")),
+        }
+    }
+}
+
+fn module(gpu: &Gpu, text: &str) -> wgpu::ShaderModule {
+    let source = wgpu::ShaderSource::Wgsl(text.into());
+    gpu.device().create_shader_module(wgpu::ShaderModuleDescriptor { label: Some("wgpu-optim/init"), source })
+}
+
+fn pipeline(
+    gpu: &Gpu,
+    layout: &wgpu::PipelineLayout,
+    module: &wgpu::ShaderModule,
+    entry_point: &str,
+) -> wgpu::ComputePipeline {
+    gpu.count(Made::Pipeline);
+    gpu.device().create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+        label: Some(&format!("wgpu-optim/init/{entry_point}")),
+        layout: Some(layout),
+        module,
+        entry_point: Some(entry_point),
+        compilation_options: wgpu::PipelineCompilationOptions {
+            constants: &[("LANES", gpu.tuning().lanes.into())],
+            ..Default::default()
+        },
+        cache: None,
+    })
 }
 
 /// A dispatch, or a copy that must come between two.
@@ -242,21 +272,45 @@ impl<'a> Work<'a> {
         lanes.div_ceil(self.gpu.tuning().lanes.into())
     }
 
-    fn draw(&mut self, target: &Words, draw: &Draw) {
+    fn draw(&mut self, target: &Target, draw: &Draw) {
+        let wide = target.dtype.is_narrow().then(|| self.scratch(target.len.min(self.window)));
+        for (first, len) in cut(target.len, self.window) {
+            match &wide {
+                Some(wide) => {
+                    self.fill(&wide.part(0, len), first, draw);
+                    self.pack(wide, target, first, len);
+                }
+                None => self.fill(&target.words.part(first, len), first, draw),
+            }
+        }
+    }
+
+    /// Draws values from a tensor's element `first` on.
+    fn fill(&mut self, values: &Words, first: u64, draw: &Draw) {
         let quantiles = Words::all(&self.tools.quantiles);
         let [base, scale, low, high] = [draw.base, draw.scale, draw.low, draw.high].map(f32::to_bits);
-        for (first, len) in cut(target.len, self.window) {
-            let values = target.part(first, len);
-            let (quad, start) = ((first / 4) as u32, values.start());
-            let ([key0, key1], [stream0, stream1]) = (self.key, self.stream);
-            let record = [
-                [key0, key1, stream0, stream1],
-                [quad, start, len as u32, draw.distribution as u32],
-                [draw.first, draw.span, 0, scale],
-                [base, low, high, 0],
-            ];
-            self.call(Kernel::Fill, &quantiles, &values, record.as_flattened(), self.groups(len.div_ceil(4)));
-        }
+        let ([key0, key1], [stream0, stream1]) = (self.key, self.stream);
+        let record = [
+            [key0, key1, stream0, stream1],
+            [(first / 4) as u32, values.start(), values.len as u32, draw.distribution as u32],
+            [draw.first, draw.span, 0, scale],
+            [base, low, high, 0],
+        ];
+        let groups = self.groups(values.len.div_ceil(4));
+        self.call(Kernel::Fill, &quantiles, values, record.as_flattened(), groups);
+    }
+
+    /// A buffer of so many values in f32. To be called within an error scope.
+    fn scratch(&self, len: u64) -> Words {
+        use wgpu::BufferUsages as Usage;
+        Words::all(&self.gpu.create_buffer("wgpu-optim/vectors", 4 * len, Usage::STORAGE | Usage::COPY_SRC))
+    }
+
+    /// Rounds values to a target of 16 bits, from its element `first` on.
+    fn pack(&mut self, values: &Words, target: &Target, first: u64, len: u64) {
+        let to = target.words.part(first / 2, len.div_ceil(2));
+        let record = [values.start(), to.start(), len as u32];
+        self.call(Kernel::Pack(target.dtype), &values.part(0, len), &to, &record, self.groups(len.div_ceil(4)));
     }
 
     /// Refuses a vector that cannot be bound.
@@ -268,14 +322,17 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    fn orthogonal(&mut self, target: &Words, orthogonal: &Orthogonal) {
+    fn orthogonal(&mut self, target: &Target, orthogonal: &Orthogonal) {
         let Orthogonal { vectors: count, width, columns, tall, gain } = *orthogonal;
         use wgpu::BufferUsages as Usage;
-        let vectors = self.gpu.create_buffer("wgpu-optim/vectors", 4 * target.len, Usage::STORAGE | Usage::COPY_SRC);
+        let vectors = self.scratch(target.len);
+        let wide = if target.dtype.is_narrow() { self.scratch(target.len) } else { target.words.clone() };
         let pivot = self.gpu.create_buffer("wgpu-optim/pivot", 4 * width, Usage::STORAGE | Usage::COPY_DST);
-        let (vectors, pivot) = (Words::all(&vectors), Words::all(&pivot));
+        let pivot = Words::all(&pivot);
         let most = ((self.binding_bytes - ALIGNMENT) / (4 * width)).min(self.side * self.side);
-        self.draw(&vectors, &orthogonal.draw());
+        for (first, len) in cut(target.len, self.window) {
+            self.fill(&vectors.part(first, len), first, &orthogonal.draw());
+        }
         for i in (0..count).chain(0..count) {
             self.steps.push(Step::Copy { from: vectors.part(i * width, width), to: pivot.buffer.clone() });
             for (first, len) in cut(count - i - 1, most) {
@@ -289,13 +346,16 @@ impl<'a> Work<'a> {
             let record = [source.start(), len as u32, width as u32, gain.to_bits()];
             self.call(Kernel::Normalise, &pivot, &source, &record, len);
             for (element, elements) in cut(target.len, self.window) {
-                let values = target.part(element, elements);
+                let values = wide.part(element, elements);
                 let record = [
                     [values.start(), elements as u32, width as u32, 0, element as u32],
                     [columns as u32, tall.into(), source.start(), vector as u32, len as u32],
                 ];
                 self.call(Kernel::Place, &source, &values, record.as_flattened(), self.groups(elements));
             }
+        }
+        for (first, len) in cut(target.len, self.window).filter(|_| target.dtype.is_narrow()) {
+            self.pack(&wide.part(first, len), target, first, len);
         }
     }
 
@@ -334,7 +394,7 @@ impl<'a> Work<'a> {
                 let group = self.bind(&record, source, values);
                 let y = groups.div_ceil(self.side);
                 let mut pass = encoder.begin_compute_pass(&Default::default());
-                pass.set_pipeline(&self.tools.pipelines[kernel as usize]);
+                pass.set_pipeline(self.tools.pipeline(self.gpu, kernel));
                 pass.set_bind_group(0, &group, &[]);
                 pass.dispatch_workgroups(groups.div_ceil(y) as u32, y as u32, 1);
                 record = record.part(RECORD_WORDS as u64, record.len);

@@ -1,7 +1,7 @@
 //! Checks the device's limits against what an optimizer needs of them.
 
 use super::variants::Variant;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, refuse};
 use crate::groups::Groups;
 use crate::lines::Lines;
 use crate::plan::{Bounds, Framed, Place, Sided, pack};
@@ -9,6 +9,7 @@ use crate::product::Frame;
 use crate::rule::AnyRule;
 use crate::shader::{self, Pages, Skeleton, Walk, model_numbers, tensor_numbers};
 use crate::sides::Parts;
+use crate::storage::{GROUP_LANES, LANES_MOST};
 use crate::tensor::{ALIGNMENT, TensorSpec};
 use crate::words::{NORM_WORDS, SUM_WORDS};
 use crate::wrappers::Wrappers;
@@ -65,6 +66,18 @@ pub(super) fn check_limits(limits: &wgpu::Limits, variants: &[Variant]) -> Resul
         }
     }
     Ok(())
+}
+
+/// Refuses lanes that do not hold whole groups of a format of the state.
+pub(super) fn check_lanes(lanes: u32, variants: &[Variant]) -> Result<()> {
+    let is_grouped = variants.iter().any(|variant| variant.layout.is_grouped());
+    match is_grouped && !(lanes.is_multiple_of(GROUP_LANES) && lanes <= LANES_MOST) {
+        true => {
+            let bound = format!("a multiple of {GROUP_LANES} up to {LANES_MOST} where state_format is by groups");
+            refuse("lanes", lanes, bound)
+        }
+        false => Ok(()),
+    }
 }
 
 /// The words of scratch: the numbers of the model and of all tensors, then all partial results.

@@ -1,21 +1,43 @@
 //! Where the values of state slots lie on the device, and how they are read, set, and taken over.
 
+use std::collections::BTreeMap;
+
 use super::engine::Engine;
 use super::transfer::{Part, parts};
-use super::{Piece, floats};
+use super::{Piece, Slice, floats};
 use crate::course;
 use crate::error::Result;
 use crate::groups::Groups;
 use crate::plan::{Place, Sided, padded};
-use crate::rule::Extent;
+use crate::rule::{AnyRule, Extent, Start};
 use crate::session::check_len;
-use crate::shader::{block_numbers, element_slots, model_numbers, place_of};
+use crate::shader::model_numbers;
+use crate::storage::{GROUP, Layout, Room, Steps, Storage};
 use crate::tensor::BLOCK;
 use crate::words::{control, tensor};
+
+/// A slot that is set: its name, its values, and perhaps the steps of its groups.
+pub(crate) type Set<'a> = (&'a str, Vec<f32>, Option<Vec<u32>>);
 
 impl Engine {
     /// Reads the values of a slot.
     pub(crate) async fn state(&self, groups: &Groups, i: usize, slot: &str, wait: bool) -> Result<Vec<f32>> {
+        if let Some((layout, section)) = self.coded(i, slot) {
+            let mut values = Vec::new();
+            let mut steps = self.steps_of(i, layout, section, wait).await?.into_iter();
+            let section = (layout.before(section), &layout.sections[section]);
+            for (buffer, start, len) in self.state_of(i) {
+                let words = |len| section.1.words(len);
+                let pieces = pieces_of(layout, section.0, words, start, len);
+                let mut all = words_of(&self.gpu.read(buffer, &pieces, wait).await?).into_iter();
+                for (_, count, _) in blocks(len) {
+                    let words: Vec<u32> = all.by_ref().take(words(count) as usize).collect();
+                    let steps: Vec<u32> = steps.by_ref().take(groups_of(count)).collect();
+                    values.extend(section.1.decode(&words, &steps, count as usize));
+                }
+            }
+            return Ok(values);
+        }
         let mut values = Vec::new();
         for part in self.parts(groups, i, slot)? {
             values.extend(floats(&self.read_part(&part, wait).await?));
@@ -23,8 +45,117 @@ impl Engine {
         Ok(values)
     }
 
+    /// Reads the numbers of the model, of a rule that has some; none without tensors.
+    pub(crate) async fn numbers_of_model(&self, rule: &dyn AnyRule, wait: bool) -> Result<Vec<f32>> {
+        let Some(scratch) = &self.scratch else { return Ok(vec![]) };
+        let bytes = 4 * rule.names().tensor.len() as u64;
+        Ok(floats(&self.gpu.read(scratch, &[(0, bytes)], wait).await?))
+    }
+
+    /// Reads one number from a buffer of the caller's.
+    pub(crate) async fn read_number(&self, place: &Slice<'_>, wait: bool) -> Result<f32> {
+        Ok(floats(&self.gpu.read(place.buffer, &[(place.offset, 4)], wait).await?)[0])
+    }
+
+    /// Reads the steps of a slot's groups, where the slot is stored by groups.
+    pub(crate) async fn steps(&self, i: usize, slot: &str, wait: bool) -> Result<Vec<u32>> {
+        match self.coded(i, slot) {
+            Some((layout, section)) => self.steps_of(i, layout, section, wait).await,
+            None => Ok(vec![]),
+        }
+    }
+
+    async fn steps_of(&self, i: usize, layout: &Layout, section: usize, wait: bool) -> Result<Vec<u32>> {
+        let Some(Steps { before, is_upper, .. }) = layout.steps(section) else { return Ok(vec![]) };
+        let mut steps = Vec::new();
+        for (buffer, start, len) in self.state_of(i) {
+            let pieces = pieces_of(layout, before, |len| groups_of(len) as u64, start, len);
+            let words = words_of(&self.gpu.read(buffer, &pieces, wait).await?);
+            steps.extend(words.into_iter().map(|word| if is_upper { word >> 16 } else { word & 0xffff }));
+        }
+        Ok(steps)
+    }
+
+    /// Whether a slot is stored otherwise than in f32.
+    pub(crate) fn is_coded(&self, i: usize, slot: &str) -> bool {
+        self.coded(i, slot).is_some()
+    }
+
+    /// A slot's place in its blocks, where it is stored otherwise than in f32.
+    fn coded(&self, i: usize, slot: &str) -> Option<(&Layout, usize)> {
+        let layout = &self.variants[self.variant_of[i]].layout;
+        let section = layout.find(slot)?;
+        (layout.sections[section].storage != Storage::F32).then_some((layout, section))
+    }
+
+    /// Sets slots of a tensor that are stored otherwise than in f32, each rounded to the nearest, perhaps with given
+    /// steps of its groups. A slot that is not set keeps its steps, which are read where they share words with those of
+    /// one that is.
+    pub(crate) fn set_coded(&self, i: usize, slots: &[Set<'_>]) -> Result<()> {
+        let layout = &self.variants[self.variant_of[i]].layout;
+        let mut all_steps = BTreeMap::new();
+        for (name, values, steps) in slots {
+            let Some((_, section)) = self.coded(i, name) else { continue };
+            let codes = layout.sections[section].codes();
+            let steps = steps.clone().or(codes.map(|codes| codes.steps(values))).unwrap_or_default();
+            let (before, mut done) = (layout.before(section), 0);
+            let section_of = &layout.sections[section];
+            for (buffer, start, len) in self.state_of(i) {
+                let pieces = pieces_of(layout, before, |len| section_of.words(len), start, len);
+                let mut words = Vec::new();
+                for (_, count, _) in blocks(len) {
+                    let here = &values[done..done + count as usize];
+                    words.extend(section_of.encode(here, &steps[(done / GROUP).min(steps.len())..]));
+                    done += count as usize;
+                }
+                self.gpu.scoped_now(|| self.gpu.write(buffer, &pieces, bytemuck::cast_slice(&words)))?;
+            }
+            if codes.is_some() {
+                all_steps.insert(section, steps);
+            }
+        }
+        for section in all_steps.keys().copied().collect::<Vec<_>>() {
+            let partner = layout.steps(section).and_then(|steps| steps.partner);
+            if let Some(partner) = partner.filter(|partner| !all_steps.contains_key(partner)) {
+                all_steps.insert(partner, self.steps_now(i, layout, partner)?);
+            }
+        }
+        for (&section, steps) in &all_steps {
+            let Some(Steps { before, is_upper: false, partner }) = layout.steps(section) else { continue };
+            let upper = partner.and_then(|partner| all_steps.get(&partner));
+            let word = |(at, &step): (usize, &u32)| step | upper.map_or(0, |upper| upper[at] << 16);
+            let mut words = steps.iter().enumerate().map(word);
+            for (buffer, start, len) in self.state_of(i) {
+                let pieces = pieces_of(layout, before, |len| groups_of(len) as u64, start, len);
+                let here: Vec<u32> = words.by_ref().take(groups_of(len)).collect();
+                self.gpu.scoped_now(|| self.gpu.write(buffer, &pieces, bytemuck::cast_slice(&here)))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The steps of a slot once all submitted work is done.
+    fn steps_now(&self, i: usize, layout: &Layout, section: usize) -> Result<Vec<u32>> {
+        #[cfg(not(target_arch = "wasm32"))]
+        return pollster::block_on(self.steps_of(i, layout, section, true));
+        #[cfg(target_arch = "wasm32")]
+        {
+            let slot = layout.sections[section].name;
+            let message = format!(
+                "tensor {}: its steps share words with those of slot {slot}, and nothing waits in a browser",
+                self.tensors[i].name
+            );
+            Err(crate::error::Error::Order { what: "set_state", message })
+        }
+    }
+
     /// Sets the values of a slot, before any work that is not yet submitted.
     pub(crate) fn set_state(&self, groups: &Groups, i: usize, slot: &str, values: &[f32]) -> Result<()> {
+        if self.coded(i, slot).is_some() {
+            let len = self.tensors[i].len_elements() as usize;
+            check_len(&format!("state {slot}"), &self.tensors[i].name, values.len(), len)?;
+            return self.set_coded(i, &[(slot, values.to_vec(), None)]);
+        }
         let parts = self.parts(groups, i, slot)?;
         let len = parts.iter().map(Part::size_bytes).sum::<u64>() as usize / 4;
         check_len(&format!("state {slot}"), &self.tensors[i].name, values.len(), len)?;
@@ -47,8 +178,25 @@ impl Engine {
         self.gpu.read(part.buffer, &part.pieces, wait).await
     }
 
-    /// Fills a slot with the values it starts at, by copies of one block of them.
-    pub(super) fn start_slot(&self, groups: &Groups, i: usize, slot: &str, start: f64) -> Result<()> {
+    /// Fills slots of a tensor with the values they start at, those in f32 by copies of one block of them.
+    pub(super) fn start(&self, groups: &Groups, i: usize) -> Result<()> {
+        let slots = groups.slots_of(i);
+        let starts = slots.iter().map(|slot| match slot.start {
+            Start::Value(start) => (slot.name, start),
+            // The slot starts as the parameter: a tensor's first step writes it.
+            Start::Param => (slot.name, 0.0),
+        });
+        let (coded, others): (Vec<_>, Vec<_>) = starts.partition(|(slot, _)| self.is_coded(i, slot));
+        if coded.iter().any(|&(_, start)| start != 0.0) {
+            let values = |start: f64| vec![start as f32; self.tensors[i].len_elements() as usize];
+            let coded: Vec<_> = coded.into_iter().map(|(slot, start)| (slot, values(start), None)).collect();
+            self.set_coded(i, &coded)?;
+        }
+        let others = others.into_iter().filter(|&(_, start)| start != 0.0);
+        others.into_iter().try_for_each(|(slot, start)| self.start_slot(groups, i, slot, start))
+    }
+
+    fn start_slot(&self, groups: &Groups, i: usize, slot: &str, start: f64) -> Result<()> {
         let block = vec![start as f32; BLOCK];
         for (buffer, pieces) in self.pieces(groups, i, slot)? {
             self.gpu.scoped_now(|| self.gpu.fill(buffer, &pieces, bytemuck::cast_slice(&block)))?;
@@ -59,7 +207,6 @@ impl Engine {
     /// Where a slot's values lie, in order: buffers, and the pieces of each. A slot without elements has none.
     fn pieces(&self, groups: &Groups, i: usize, name: &str) -> Result<Vec<(&wgpu::Buffer, Vec<Piece>)>> {
         let (slot, place) = groups.find_slot(i, &self.tensors[i].name, name)?;
-        let rule = groups.rule_of(i);
         if let Extent::Model | Extent::Products(_) = slot.extent {
             let numbers = slot.extent.shape(&[]).into_iter().product::<usize>();
             let piece = (4 * place as u64, 4 * numbers as u64);
@@ -89,16 +236,18 @@ impl Engine {
             let pieces = if slice.size == 0 { vec![] } else { vec![(slice.offset, slice.size)] };
             return Ok(vec![(slice.buffer, pieces)]);
         }
-        let elements = element_slots(rule, &self.variants[self.variant_of[i]].wrappers);
-        let (place, all) = (place_of(&elements, name).unwrap_or(0), block_numbers(&elements) as u64);
+        let layout = &self.variants[self.variant_of[i]].layout;
+        let (room, before) = (layout.room(), layout.find(name).map_or(Room::default(), |place| layout.before(place)));
         let of_piece = |index: u64| {
             move |(page, start, len): (_, u64, u64)| {
-                let block = |(first, count, span)| (start + 4 * (first * all + index * span), 4 * count);
+                let block = |(first, count, span)| {
+                    (start + room.bytes(first) + 4 * (before.words(count) + index * span), 4 * count)
+                };
                 (page, blocks(len).map(block).collect())
             }
         };
-        let numbers = place..place + slot.extent.of_element();
-        Ok(numbers.flat_map(|index| self.state_of(i).map(of_piece(index as u64))).collect())
+        let numbers = 0..slot.extent.of_element() as u64;
+        Ok(numbers.flat_map(|index| self.state_of(i).map(of_piece(index))).collect())
     }
 
     /// The pieces of a tensor's state, each with its page, first byte, and elements.
@@ -111,7 +260,7 @@ impl Engine {
     }
 
     fn piece_len(&self, i: usize) -> u64 {
-        self.bounds.piece_len(self.variants[self.variant_of[i]].slots)
+        self.bounds.piece_len(self.variants[self.variant_of[i]].layout.room())
     }
 
     /// The page of work that a tensor with sides has.
@@ -146,10 +295,10 @@ impl Engine {
             let of_model = 4 * model_numbers(groups.rule(0)) as u64;
             copy(old.as_ref().map(|buffer| (buffer, 0)), new.as_ref().map(|buffer| (buffer, 0)), of_model);
             for i in 0..other.tensors.len() {
-                let slots = self.variants[self.variant_of[i]].slots;
+                let room = self.variants[self.variant_of[i]].layout.room();
                 // Both have the same pieces, since both have the same bounds.
                 for ((from, first, len), (to, start, _)) in other.state_of(i).zip(self.state_of(i)) {
-                    copy(Some((from, first)), Some((to, start)), 4 * slots * padded(len));
+                    copy(Some((from, first)), Some((to, start)), room.bytes(len));
                 }
                 let [from, to] = [other, self].map(|engine| 4 * engine.tensor_numbers() as u64);
                 let [old_place, new_place] = [from, to].map(|numbers| of_model + numbers * i as u64);
@@ -173,6 +322,23 @@ impl Engine {
             self.gpu.queue().submit([encoder.finish()]);
         })
     }
+}
+
+fn words_of(bytes: &[u8]) -> Vec<u32> {
+    bytemuck::pod_collect_to_vec(bytes)
+}
+
+/// How many groups so many elements make up.
+fn groups_of(len: u64) -> usize {
+    len.div_ceil(GROUP as u64) as usize
+}
+
+/// Where something of every block of a tensor's piece lies that starts at this byte: `before` stands before it in a
+/// block, and of a block's elements it takes so many words.
+fn pieces_of(layout: &Layout, before: Room, words: impl Fn(u64) -> u64, start: u64, len: u64) -> Vec<Piece> {
+    let room = layout.room();
+    let piece = |(first, count, _)| (start + room.bytes(first) + 4 * before.words(count), 4 * words(count));
+    blocks(len).map(piece).collect()
 }
 
 /// The blocks of so many elements: each one's first element, its elements, and its elements with padding.

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use super::limits::pages;
 use crate::groups::Groups;
 use crate::rule::{AnyRule, WeightDecay};
-use crate::shader::{Switches, block_numbers, element_slots, tensor_numbers};
+use crate::shader::{Switches, tensor_numbers};
+use crate::storage::Layout;
 use crate::wrappers::Wrappers;
 
 /// Groups whose pipelines are the same.
@@ -13,8 +14,8 @@ use crate::wrappers::Wrappers;
 pub(super) struct Variant {
     pub(super) rule: Box<dyn AnyRule>,
     pub(super) wrappers: Wrappers,
-    /// How many numbers of state an element has.
-    pub(super) slots: u64,
+    /// How its blocks of state hold the slots.
+    pub(super) layout: Layout,
     /// The most buffers of parameters and gradients that a dispatch binds.
     pub(super) pages: usize,
     pub(super) switches: Switches,
@@ -28,24 +29,25 @@ pub(super) fn variants(groups: &Groups, lanes: u32, limits: &wgpu::Limits) -> (V
     let mut variant_of = Vec::with_capacity(groups.of().len());
     for (i, &group) in groups.of().iter().enumerate() {
         let (rule, wrappers) = (groups.rule_of(i), groups.wrappers_of(i));
-        variant_of.push(
-            *places.entry((group, groups.lines_of(i).is_some(), groups.kept_slot(i).is_some())).or_insert_with(|| {
+        variant_of.push(*places.entry((group, groups.lines_of(i).is_some(), groups.formats_of(i))).or_insert_with(
+            || {
                 let names = |rule: &dyn AnyRule| rule.slots().iter().map(|slot| slot.name).collect::<Vec<_>>();
+                let layout = wrappers.layout(rule);
                 let same = |variant: &Variant| {
                     variant.rule.name() == rule.name()
                         && variant.rule.constants() == rule.constants()
                         && variant.rule.passes() == rule.passes()
                         && names(&*variant.rule) == names(rule)
-                        && variant.wrappers.keeper(rule) == wrappers.keeper(rule)
+                        && variant.layout == layout
+                        && variant.wrappers.rounding() == wrappers.rounding()
                 };
                 let place = variants.iter().position(same).unwrap_or_else(|| {
-                    let slots = block_numbers(&element_slots(rule, wrappers)) as u64;
                     let pages = pages(limits, rule, wrappers);
                     let wrappers = wrappers.clone();
                     variants.push(Variant {
                         rule: rule.boxed(),
                         wrappers,
-                        slots,
+                        layout: layout.clone(),
                         pages,
                         switches: Switches::default(),
                     });
@@ -54,14 +56,20 @@ pub(super) fn variants(groups: &Groups, lanes: u32, limits: &wgpu::Limits) -> (V
                 });
                 members[place].push(group);
                 place
-            }),
-        );
+            },
+        ));
     }
     if variants.is_empty() {
         // An optimizer without tensors has a variant, too, since the device may decide on its steps.
         let switches = Switches { lanes, ..Switches::default() };
         let wrappers = groups.wrappers().clone();
-        variants.push(Variant { rule: groups.rule(0).boxed(), wrappers, slots: 0, pages: 2, switches });
+        variants.push(Variant {
+            rule: groups.rule(0).boxed(),
+            wrappers,
+            layout: Layout::default(),
+            pages: 2,
+            switches,
+        });
         return (variants, variant_of);
     }
     let numbers = |variant: &Variant| tensor_numbers(&*variant.rule, groups.wrappers()) as u32;

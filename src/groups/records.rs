@@ -192,7 +192,7 @@ impl Groups {
     pub(crate) fn moved_clock(&self, scheduled: Option<&dyn AnyRule>, clock: &Clock, to: Moving) -> Option<Record> {
         let ahead = to == Moving::Rule(Move::LookAhead);
         let makes = match to {
-            Moving::Rule(_) => ahead || clock.started,
+            Moving::Rule(to) => matches!(to, Move::LookAhead | Move::Trial) || clock.started,
             // A mean that starts at 0 holds nothing before its first step.
             Moving::Wrapper(..) => {
                 let debias = self.wrappers().ema().is_some_and(|ema| ema.debias);

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{ActiveGroup, Groups, Record, Records, around};
+use super::{ActiveGroup, GroupState, Groups, Record, Records};
 use crate::error::{Error, Result};
 use crate::lines::Lines;
 use crate::rule::{AnyRule, Common, Numbers, RuleEntry};
@@ -43,6 +43,8 @@ pub(crate) struct SavedGroups {
     on_device: Vec<String>,
     #[serde(default)]
     seed: u64,
+    #[serde(default)]
+    min_elements: Option<u64>,
     /// The top level first.
     groups: Vec<SavedGroup>,
     /// Which group is the second rule, `others`.
@@ -59,6 +61,8 @@ struct SavedGroup {
     lr_initial: Bits,
     own: Map<String, Value>,
     ratio: Bits,
+    #[serde(default)]
+    state: GroupState,
     schedules: Vec<SavedSchedule>,
 }
 
@@ -110,6 +114,7 @@ impl Groups {
             norms: self.wrappers().norms,
             on_device: self.wrappers().on_device.clone(),
             seed: self.wrappers().seed,
+            min_elements: self.wrappers().min_elements,
             groups,
             others: self.others,
         })
@@ -129,7 +134,7 @@ impl Groups {
     ) -> Result<Self> {
         let mut wrappers = Wrappers::default();
         (wrappers.norms, wrappers.on_device) = (saved.norms, saved.on_device.clone());
-        wrappers.seed = saved.seed;
+        (wrappers.seed, wrappers.min_elements) = (saved.seed, saved.min_elements);
         for (name, value) in &saved.wrappers {
             let Some(entry) = wrappers::ALL.iter().find(|entry| entry.name == name) else {
                 return Err(wrong(name, "is no wrapper of this crate"));
@@ -172,8 +177,9 @@ impl Groups {
         if let Some(others) = saved.others.filter(|&others| others == 0 || others >= list.len()) {
             return Err(wrong("others", format!("is group {others} of {}", list.len())));
         }
-        let formats = tensors.iter().map(|tensor| tensor.dtype).collect();
-        let groups = Self { list, others: saved.others, of, lines, frozen, formats, wrappers: around(wrappers) };
+        let mut groups = Self { of, lines, frozen, ..Self::new(list, saved.others, wrappers) };
+        groups.check_formats()?;
+        groups.wrap(tensors);
         groups.check_on_device()?;
         Ok(groups)
     }
@@ -197,6 +203,7 @@ impl ActiveGroup {
             lr_initial: Bits(self.lr_initial),
             own: self.own.clone(),
             ratio: Bits(self.ratio),
+            state: self.state.clone(),
             schedules: self.schedulers.iter().map(save).collect::<Result<_>>()?,
         })
     }
@@ -237,6 +244,7 @@ impl SavedGroup {
             patterns: self.tensors.clone(),
             own: self.own.clone(),
             ratio: self.ratio.0,
+            state: self.state.clone(),
             schedulers,
         })
     }

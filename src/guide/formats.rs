@@ -1,8 +1,8 @@
-//! Parameters and gradients of 16 bits.
+//! Parameters and gradients of 16 bits, and state of 16, 8 and 4.
 //!
 //! A tensor says how its parameter and its gradient are stored: in f32, f16 or bf16, each by itself. What is stored in
 //! 16 bits takes half the memory and half the traffic: a step of AdamW moves 28 bytes a parameter in f32, and 22 with
-//! parameters and gradients in bf16. The device needs no feature for it. Arithmetic and state are in f32 whatever the
+//! parameters and gradients in bf16. The device needs no feature for it. Arithmetic is in f32 whatever the
 //! format.
 //!
 //! ```
@@ -84,7 +84,83 @@
 //! too ([`Optimizer::set_state`](crate::Optimizer::set_state)). An adaptive clip compares gradients with the copy. A
 //! rule with numbers of rows and columns, as Adafactor, is refused with an L2 penalty beside a master.
 //!
-//! Both kinds are the whole model's and leave tensors in f32 alone; without any tensor of 16 bits they are refused.
+//! # A remainder beside bf16
+//!
+//! A bf16 is the upper half of an f32, so the lower half alone makes it whole.
+//! [`ParamRounding::Remainder`](crate::ParamRounding::Remainder), in JSON `"param_rounding": "remainder"`, keeps it as
+//! the slot `remainder`, 2 bytes a parameter: as with a master steps and moves have the numbers of a training in f32,
+//! bit by bit, and AdamW moves 26 bytes a parameter in place of 28.
+//!
+//! ```
+//! use ndarray::arr1;
+//! use wgpu_optim::{Config, DType, ParamRounding, Reference, Sgd, TensorSpec};
+//!
+//! let tensors = [TensorSpec::f32("w", [1]).with_dtype(DType::Bf16), TensorSpec::f32("f", [1])];
+//! let config = Config::from(Sgd { lr: 1.0, ..Sgd::default() }).wrap(ParamRounding::Remainder);
+//! let mut sgd = Reference::<f32>::new(&config, &tensors)?;
+//! let mut params = [0, 1].map(|_| arr1(&[1.0]).into_dyn());
+//! for _ in 0..10 {
+//!     sgd.step(&mut params, &[0, 1].map(|_| Some(arr1(&[-0.0005]).into_dyn())))?;
+//! }
+//! let remainder = sgd.state("w", "remainder")?[[0]];
+//! assert_eq!(ParamRounding::whole(params[0][[0]], remainder), params[1][[0]]);
+//! # Ok::<(), wgpu_optim::Error>(())
+//! ```
+//!
+//! The number in the slot is how many units of the f32's last place are missing, from -32768 to 32767. Halfway between
+//! two numbers of bf16 the parameter goes away from zero, since this range has -32768 alone.
+//! [`ParamRounding::split`](crate::ParamRounding::split) gives the two numbers of an f32, such as those of a training
+//! to go on with: write one and set the other. Parameters in f16 are refused.
+//!
+//! # Kinds by group
+//!
+//! A group may have a kind of its own, as `{"tensors": ["embed"], "param_rounding": "stochastic"}`; the others have the
+//! top level's. Every kind leaves tensors in f32 alone, and is refused where all tensors of its groups are in f32. A
+//! group that is [added](super::groups) to an optimizer without any kind but `nearest` rounds to the nearest, too.
+//!
+//! # State
+//!
+//! [`StateFormat`](crate::StateFormat) says how the state is stored: in f32, in `bf16`, or in `q8` or `q4`, codes of 8
+//! or 4 bits with a step in bf16 for every 32 elements. With parameters and gradients in bf16 and state in `q8` a step
+//! of AdamW moves 10.25 bytes a parameter and stores 2.125 beside parameter and gradient.
+//!
+//! ```
+//! use ndarray::ArrayD;
+//! use wgpu_optim::{AdamW, Config, Group, Reference, StateFormat, Storage, TensorSpec};
+//!
+//! let config = Config::from(AdamW::default())
+//!     .wrap(StateFormat::All(Storage::Q8))
+//!     .group(Group::new(["embed"]).set("state_format", "f32"));
+//! let same = Config::from_json(r#"{"optimizer": "adamw", "state_format": "q8",
+//!     "groups": [{"tensors": ["embed"], "state_format": "f32"}]}"#)?;
+//! assert_eq!(config.to_json()?, same.to_json()?);
+//!
+//! let tensors = ["w", "embed"].map(|name| TensorSpec::f32(name, [64, 64]));
+//! let mut adamw = Reference::<f32>::new(&config, &tensors)?;
+//! let mut params = [0, 1].map(|_| ArrayD::zeros(vec![64, 64]));
+//! let grad = ArrayD::from_shape_fn(vec![64, 64], |at| (at[0] * at[1]) as f32 / 4096.0);
+//! adamw.step(&mut params, &[Some(grad.clone()), Some(grad)])?;
+//! // The update knows the new numbers before they are rounded, so the first step is that of f32.
+//! assert_eq!(params[0], params[1]);
+//! let [coded, exact] = [adamw.state("w", "v")?, adamw.state("embed", "v")?];
+//! assert!(coded != exact && coded.iter().zip(&exact).all(|(coded, exact)| (*coded > 0.0) == (*exact > 0.0)));
+//! # Ok::<(), wgpu_optim::Error>(())
+//! ```
+//!
+//! A format is for all slots of the rule, or for some by name: `{"m": "q8", "v": "bf16"}`, the others in f32. Tensors
+//! of less than 4096 elements keep f32; [`Config::min_elements`](crate::Config::min_elements) sets another number. f32
+//! stays where a slot holds parameters, has no number for each element or belongs to a history, and in the slots of
+//! wrappers: to ask for another format by name is refused there, and so is a format that no slot of the rule can have.
+//!
+//! A step rounds new numbers by chance, so that slow means follow: rounded to the nearest, a second moment with `beta2`
+//! 0.999 never falls in bf16. The chance hangs on the seed, the tensor's name, the slot, the element and `t`. What it
+//! adds is noise, which is small in bf16 and `q8`. In `q4` a second moment over a thousand steps is rough; give `v`
+//! another format where that hurts. A code stands for a square, so that numbers far below the largest of their 32 keep
+//! about the precision that they need, and a second moment that is positive never becomes 0.
+//!
+//! A number that is not finite takes the other 31 of its group with it, since no step reaches it:
+//! [`SkipNonfinite`](crate::SkipNonfinite) keeps steps with such gradients out. A checkpoint holds such state as f32
+//! beside the groups' steps, and a training goes on with the same bits; steps that are not finite are refused by name.
 //!
 //! # Steps that are skipped, wrappers, moves
 //!
@@ -123,7 +199,11 @@
 //! where a parameter has an odd number of elements, no other tensor may have the other half of its last word: this is
 //! refused, naming both. Bits of the caller's own in that half stay.
 //!
-//! Tensors of one pair of formats share their dispatches; each other pair takes one more.
+//! Tensors of one pair of formats share their dispatches; each other pair takes one more, since a shader reads vectors
+//! of four elements, whose type hangs on the format. Single words would serve all formats, at a cost to those in f32.
 //!
-//! [`Gpu::init`](crate::Gpu::init) fills tensors in f32. For others write what [`Init::fill`](crate::Init::fill)
-//! returns. A [`Checkpoint`](crate::Checkpoint) holds parameters as f32, which has every number of the other formats.
+//! [`Memory::of`](crate::Memory::of) says without a device what an optimizer will hold, and the example `memory` prints
+//! it of three models, for each way to store them.
+//!
+//! [`Gpu::init`](crate::Gpu::init) rounds the values that it has in f32 to the nearest. A
+//! [`Checkpoint`](crate::Checkpoint) holds parameters as f32, which has every number of the other formats.

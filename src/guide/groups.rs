@@ -22,6 +22,7 @@
 //!     .group(Group::new(["head.w"]).set("lr", 0.01));
 //! let from_rust = Reference::<f32>::new(&config, &tensors)?;
 //! assert_eq!(from_json.group_value(1, "lr")?, from_rust.group_value(1, "lr")?);
+//! assert_eq!(from_rust.rule("ln.gain")?.weight_decay(), WeightDecay::None);
 //!
 //! let misspelt = Config::from(AdamW::default()).group(Group::new(["bais"]).set("lr", 0.1));
 //! let error = Reference::<f32>::new(&misspelt, &tensors).unwrap_err();

@@ -93,3 +93,9 @@
 //! 16 on one with 64 bindings, if you ask for them. No dispatch works on more than
 //! [`Tuning::dispatch_bytes`](crate::Tuning): systems reset a device that is busy for two seconds.
 //! [`Gpu::with_tuning`](crate::Gpu::with_tuning) chooses how the work is cut up, which changes no bit of the results.
+//!
+//! # Models of Burn
+//!
+//! The crate `wgpu-optim-burn` gives a step the tensors of a Burn model where they lie, and writes the new parameters
+//! elsewhere with [`encode_into`](crate::Optimizer::encode_into), so that clones of the model stay as they were. It
+//! exchanges the optimizer's state with Burn's own optimizers through Burn's records.

@@ -137,6 +137,19 @@ pub fn short_stream(name: &str) -> u32 {
     low ^ high
 }
 
+/// The key of step `t`, in three parts of 22, 22 and 20 bits, which f32 holds.
+pub(crate) fn key_parts(t: u64, seed: u64) -> [f64; 3] {
+    let [a, b, ..] = philox([halves(t), [0; 2]], halves(seed));
+    let part = |bits: u32, first: u32, len: u32| f64::from((bits >> first) & ((1 << len) - 1));
+    [part(a, 0, 22), part(a, 22, 10) + 1024.0 * part(b, 0, 12), part(b, 12, 20)]
+}
+
+/// The key of these parts.
+pub(crate) fn key_of(parts: [f64; 3]) -> [u32; 2] {
+    let [low, middle, high] = parts.map(|part| part as u32);
+    [low | middle << 22, middle >> 10 | high << 12]
+}
+
 /// Philox 4x32-10: 128 random bits of a counter and a key. Salmon et al. 2011, "Parallel random numbers: as easy as 1,
 /// 2, 3".
 ///

@@ -180,7 +180,7 @@ impl Optimizer {
         }
     }
 
-    fn commit_move(
+    pub(super) fn commit_move(
         &mut self,
         encoder: &mut wgpu::CommandEncoder,
         bound: Arc<Bound>,

@@ -1,10 +1,12 @@
 //! What a step does and what an optimizer holds, told or made ready before the first step.
 
 use super::Optimizer;
+use crate::config::Config;
 use crate::course::Task;
 use crate::error::Result;
-use crate::gpu::{Buffers, Grads, Work};
+use crate::gpu::{Buffers, Grads, Sizes, Tuning, Work};
 use crate::rule::Move;
+use crate::tensor::TensorSpec;
 use crate::traffic;
 use crate::wrappers::{Ema, Moving};
 
@@ -46,6 +48,27 @@ pub struct Memory {
 }
 
 impl Memory {
+    /// What an optimizer of these tensors holds before its first step, on any device with these limits: what
+    /// [`Optimizer::new`] allocates, by the same arithmetic. Tables and steps are still 0.
+    ///
+    /// ```
+    /// use wgpu_optim::{AdamW, Memory, TensorSpec, Tuning, wgpu};
+    ///
+    /// let tensors = [TensorSpec::f32("w", [1000, 1000])];
+    /// let (lanes, chunk_blocks, dispatch_bytes) = (256, 4, 1 << 30);
+    /// let tuning = Tuning { lanes, chunk_blocks, shader_checks: false, dispatch_bytes, placements: 2 };
+    /// let memory = Memory::of(&AdamW::default().into(), &tensors, &wgpu::Limits::default(), tuning)?;
+    /// assert_eq!(memory.state, 8_000_000);
+    /// # Ok::<(), wgpu_optim::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Optimizer::new`].
+    pub fn of(config: &Config, tensors: &[TensorSpec], limits: &wgpu::Limits, tuning: Tuning) -> Result<Self> {
+        let [state, accumulated, scratch] = Sizes::of(limits, tuning, tensors, &config.groups(tensors)?)?.memory();
+        Ok(Self { state, accumulated, scratch, tables: 0, steps: 0 })
+    }
+
     /// The sum of all these.
     pub fn total(&self) -> u64 {
         self.state + self.accumulated + self.scratch + self.tables + self.steps
@@ -77,7 +100,7 @@ impl Optimizer {
             let (clock, rule) = (self.session.counts.course.hoped().clock(i), self.session.groups.rule_of(i));
             let (t, first) = (clock.t.saturating_add(1), !clock.started);
             let wrappers = self.session.groups.wrappers_of(i);
-            tensors[i].len_elements() * traffic::step_bytes(rule, wrappers, tensors[i].formats(), t, first)
+            traffic::step_bytes(rule, wrappers, tensors[i].formats(), tensors[i].len_elements(), t, first)
         });
         Ok(StepPlan {
             passes: bound.passes + accumulates.0,
@@ -97,10 +120,13 @@ impl Optimizer {
     /// Buffers as in [`encode`](Self::encode).
     pub fn warm_up<'a>(&mut self, params: impl Into<Buffers<'a>>, grads: impl Into<Buffers<'a>>) -> Result<()> {
         let (params, grads) = (params.into(), Grads::new(grads.into()));
-        for to in [Move::LookAhead, Move::Evaluation, Move::Training] {
+        for to in [Move::LookAhead, Move::Evaluation, Move::Training, Move::Trial] {
             if self.session.groups.have_move(to) {
                 self.engine.bind(&params, Work::Move(Moving::Rule(to)))?;
             }
+        }
+        if self.session.check_search().is_ok() {
+            self.engine.bind(&params, Work::Probe(&grads))?;
         }
         if self.session.check_swap().is_ok() {
             self.engine.bind(&params, Work::Move(Moving::Wrapper("ema", Ema::SWAP)))?;

@@ -6,12 +6,12 @@ use std::path::Path;
 
 use super::history::History;
 use super::{Optimizer, Reports};
-use crate::checkpoint::{Around, Checkpoint, Values};
+use crate::checkpoint::{Around, Checkpoint, Held, Values, numbers_of, steps_of};
 #[cfg(not(target_arch = "wasm32"))]
-use crate::checkpoint::{Held, Line, Saving, param_name};
+use crate::checkpoint::{Line, Saving, param_name};
 use crate::course::{self, Choices};
 use crate::error::{Error, Result};
-use crate::gpu::{Buffers, Engine, Gpu, parts_of};
+use crate::gpu::{Buffers, Engine, Gpu, Set, parts_of};
 use crate::groups::Groups;
 use crate::report::LossScaleState;
 use crate::tensor::TensorSpec;
@@ -41,7 +41,7 @@ impl Optimizer {
     async fn save_with(&mut self, wait: bool) -> Result<Checkpoint> {
         let mut checkpoint = self.save_head(wait).await?;
         for held in checkpoint.slots(&self.session.tensors, &self.session.groups) {
-            let values = self.engine.state(&self.session.groups, held.tensor, held.slot, wait).await?;
+            let values = self.values_of(&held, wait).await?;
             checkpoint.put_state(held, Values::F32(values));
         }
         Ok(checkpoint)
@@ -101,12 +101,29 @@ impl Optimizer {
                 saving.write(bytemuck::cast_slice(&values))?;
             }
         }
-        for Held { tensor, slot, .. } in slots {
+        for held in slots {
+            let Held { tensor, slot, .. } = held;
+            if self.engine.is_coded(tensor, slot) {
+                // Such values are whole in memory before they are in the file.
+                saving.write(bytemuck::cast_slice(&self.values_of(&held, wait).await?))?;
+                continue;
+            }
             for part in self.engine.parts(&self.session.groups, tensor, slot)? {
                 saving.write(&self.engine.read_part(&part, wait).await?)?;
             }
         }
         saving.finish()
+    }
+
+    /// The values of a slot, or the steps of its groups.
+    async fn values_of(&self, held: &Held, wait: bool) -> Result<Vec<f32>> {
+        match held.is_steps {
+            true => {
+                let steps = self.engine.steps(held.tensor, held.slot, wait).await?;
+                Ok(numbers_of(&steps).map(|step| step as f32).collect())
+            }
+            false => self.engine.state(&self.session.groups, held.tensor, held.slot, wait).await,
+        }
     }
 
     /// All that the training is but the values of slots.
@@ -144,12 +161,23 @@ impl Optimizer {
         let groups = &session.groups;
         let engine = Engine::new(gpu, tensors, groups)?;
         let layout = course::layout(tensors.len(), groups);
+        let mut coded: Vec<Vec<Set<'_>>> = vec![vec![]; tensors.len()];
         for held in checkpoint.slots(tensors, groups) {
+            if held.is_steps {
+                let steps = steps_of(checkpoint.state::<f32>(&held)?.into_iter().map(f64::from));
+                coded[held.tensor].last_mut().expect("the slot comes before its steps").2 = Some(steps);
+                continue;
+            }
+            if engine.is_coded(held.tensor, held.slot) {
+                coded[held.tensor].push((held.slot, checkpoint.state::<f32>(&held)?, None));
+                continue;
+            }
             let mut values = checkpoint.reader(&held);
             for part in engine.parts(groups, held.tensor, held.slot)? {
                 gpu.write_part(&part, &values.take(part.size_bytes() as usize)?)?;
             }
         }
+        coded.iter().enumerate().try_for_each(|(i, slots)| engine.set_coded(i, slots))?;
         if groups.wrappers().loss_scale().is_some() {
             let LossScaleState { scale, good } = checkpoint.scale();
             engine.write_control(control::SCALE, &[(scale as f32).to_bits()])?;

@@ -10,6 +10,7 @@ use super::{Bounds, Framed, Item, Piece, Place, QUAD_BYTES, Sided, padded};
 use crate::lines::Lines;
 use crate::product::Frame;
 use crate::sides::{Side, Turning};
+use crate::storage::Room;
 use crate::tensor::BLOCK;
 use crate::words::{ABSENT, Chunk, Entry, LinesOfMatrix, MatrixTile, SideTile, Tile};
 
@@ -20,7 +21,7 @@ const COLUMNS: u64 = 256;
 /// result.
 pub(super) fn cut(item: &Item, bounds: Bounds, partial: &mut u64, table: &mut Table, pieces: &mut Vec<Piece>) {
     let chunk_len = bounds.chunk_len();
-    let piece_len = bounds.piece_len(item.slots);
+    let piece_len = bounds.piece_len(item.room);
     let is_alone = bounds.partials(item.len) == 0;
     for (n, start) in (0..item.len).step_by(piece_len as usize).enumerate() {
         let (len, state) = (piece_len.min(item.len - start), item.state.get(n).copied());
@@ -31,7 +32,7 @@ pub(super) fn cut(item: &Item, bounds: Bounds, partial: &mut u64, table: &mut Ta
                 len: chunk_len.min(len - first),
                 piece: pieces.len() as u64,
                 first: start + first,
-                state: state.map_or(0, |place| place.offset / QUAD_BYTES + first / 4 * item.slots),
+                state: state.map_or(0, |place| (place.offset + item.room.bytes(first)) / QUAD_BYTES),
                 partial: if is_alone { ABSENT.into() } else { *partial },
                 stream: item.stream.into(),
                 ..Chunk::default()
@@ -104,7 +105,7 @@ pub(super) fn cut_tiles(
     let [all_rows, all_columns] = lines.counts();
     let bound = place.offset / 4;
     // The longest run of elements that a binding holds, wherever the run starts.
-    let most = bounds.piece_len(0);
+    let most = bounds.piece_len(Room::default());
     let crosses = columns % 4 != 0;
     let mut open: Option<Piece> = None;
     let mut tile = |first: u64, [high, wide]: [u64; 2], [row_sums, column_sums, seen_rows]: [u64; 3]| {
@@ -355,9 +356,9 @@ pub(super) fn cut_turn(item: &Item, sided: &Sided, turning: Turning, stage: usiz
 }
 
 /// The bytes of a tensor's state in each page that it needs. Each piece of the tensor takes a page.
-pub(super) fn state_bytes(len: u64, slots: u64, bounds: Bounds) -> impl Iterator<Item = u64> {
-    let piece_len = bounds.piece_len(slots);
-    (0..len).step_by(piece_len as usize).map(move |start| 4 * slots * padded(piece_len.min(len - start)))
+pub(super) fn state_bytes(len: u64, room: Room, bounds: Bounds) -> impl Iterator<Item = u64> {
+    let piece_len = bounds.piece_len(room);
+    (0..len).step_by(piece_len as usize).map(move |start| room.bytes(piece_len.min(len - start)))
 }
 
 const _: () = assert!(Chunk::FIELDS.len() <= crate::words::ENTRY_WORDS);

@@ -7,6 +7,7 @@ use crate::lines::Lines;
 use crate::parts::{self, Combine, Real};
 use crate::product::Iteration;
 use crate::sides::{self, Side, Turning};
+use crate::storage::Section;
 use crate::tensor::Stored;
 use crate::wrapper::{AnyWrapper, WrapperKernel};
 
@@ -75,8 +76,35 @@ pub struct Step<'a, F> {
     pub sides: Vec<Side>,
     /// Slots of elements, rows and columns, in the order of the rule's `State`; those that are off are empty.
     pub state: &'a mut [Vec<F>],
+    /// Which of these slots are stored otherwise than in f32, in the order of a block.
+    pub coded: Vec<Coded<'a>>,
     /// The wrappers whose hooks run, in the order of the registry.
     pub wrappers: Vec<Around<'a, F>>,
+}
+
+impl<F: Real> Step<'_, F> {
+    /// Rounds the state as its formats hold it.
+    fn round_state(&mut self) {
+        for (pair, slots) in self.coded.chunks_mut(2).enumerate() {
+            let len = self.params.len();
+            let chances = |around: &Around<'_, F>| around.wrapper.chances(&around.numbers, self.stored, pair, len);
+            let bits = self.wrappers.iter().find_map(chances).expect("the wrapper that gives slots their formats");
+            for (n, Coded { field, section, steps }) in slots.iter_mut().enumerate() {
+                let random = |i: usize| bits[i / 4][i % 4] >> (16 * n);
+                **steps = section.storage.dither(section.nonnegative, &mut self.state[*field], random);
+            }
+        }
+    }
+}
+
+/// A slot that is stored otherwise than in f32.
+pub struct Coded<'a> {
+    /// Its place among the slots of the state.
+    pub field: usize,
+    /// What is known of its format.
+    pub section: Section,
+    /// The steps of its groups, where it is stored by groups.
+    pub steps: &'a mut Vec<u32>,
 }
 
 /// A wrapper around a tensor's step.
@@ -286,6 +314,9 @@ impl<'a, R: Rule, F: Real> Running<'a, R, F> {
                 );
                 *stored |= given.stores;
                 *of_product = given.product;
+                if given.stores {
+                    self.step.round_state();
+                }
             }
             Pass::Finish if params.is_empty() => {}
             Pass::Finish => {
@@ -398,6 +429,9 @@ impl<'a, R: Rule, F: Real> Running<'a, R, F> {
                 for Around { wrapper, numbers, .. } in wrappers {
                     wrapper.store(numbers, *format, params);
                 }
+                if !*stored {
+                    self.step.round_state();
+                }
             }
         }
     }
@@ -509,7 +543,7 @@ impl<R: Rule, F: Real> Kernel<F> for R {
                 let most = (self as &dyn AnyRule).history().expect("a rule with a recursion has a history");
                 let mut rows = vec![vec![[F::zero(); 5]; history::rows(most) as usize]; last + 1];
                 all.iter_mut().for_each(|(i, running)| rows[*i] = std::mem::take(&mut running.inner));
-                let rows = history::add_up(rows);
+                let rows = history::add_up(rows, history::combine);
                 let (factors, along) = history::recursion(&mut numbers, products, &rows, most);
                 let length = history::length(&mut numbers, &rows);
                 k = R::Tensor::<F>::read(&numbers.write());

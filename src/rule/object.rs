@@ -3,11 +3,12 @@
 use std::any::Any;
 use std::fmt::Debug;
 
-use super::{Carried, Extent, Kernels, Move, Numbers, Pass, Product, Rule, Sides, Slot, Sums};
+use super::{Carried, Extent, Kernels, Move, Numbers, Pass, Product, Rule, Sides, Slot, Stopping, Sums};
 use crate::decay::WeightDecay;
 use crate::error::{Error, Result, at_least_zero, refuse};
 use crate::history;
 use crate::lines::Lines;
+use crate::read::{Misread, read};
 use crate::tensor::TensorSpec;
 use crate::words::{INNER_WORDS, SUM_WORDS};
 
@@ -52,6 +53,8 @@ pub trait AnyRule: Any + Kernels + Debug + Send + Sync {
     fn for_matrices(&self) -> Option<Box<dyn AnyRule>>;
     /// [`Rule::moves`].
     fn moves(&self) -> &'static [Move];
+    /// [`Rule::line_search`].
+    fn line_search(&self) -> Option<Stopping>;
     /// [`Rule::hyper`] appended to `numbers`.
     fn hyper(&self, t: u64, carried: &mut Carried, numbers: &mut Vec<f64>);
     /// [`Rule::carried`].
@@ -151,6 +154,9 @@ impl<R: Rule> AnyRule for R {
     fn moves(&self) -> &'static [Move] {
         Rule::moves(self)
     }
+    fn line_search(&self) -> Option<Stopping> {
+        Rule::line_search(self)
+    }
     fn hyper(&self, t: u64, carried: &mut Carried, numbers: &mut Vec<f64>) {
         let start = numbers.len();
         numbers.resize(start + <R::Hyper<f64> as Numbers<f64>>::NAMES.len(), 0.0);
@@ -166,7 +172,7 @@ impl<R: Rule> AnyRule for R {
         }
     }
     fn with(&self, fields: &serde_json::Map<String, serde_json::Value>) -> Result<Box<dyn AnyRule>> {
-        let rule: R = serde_path_to_error::deserialize(merged(AnyRule::to_json(self), fields)?).map_err(misread)?;
+        let rule: R = read(&merged(AnyRule::to_json(self), fields)?).map_err(Misread::into_error)?;
         AnyRule::check(&rule)?;
         Ok(Box::new(rule))
     }
@@ -188,10 +194,6 @@ fn merged(
     }
     all.extend(fields.iter().map(|(name, value)| (name.clone(), value.clone())));
     Ok(serde_json::Value::Object(all))
-}
-
-fn misread(error: serde_path_to_error::Error<serde_json::Error>) -> Error {
-    Error::Config { path: error.path().to_string(), message: error.inner().to_string() }
 }
 
 impl dyn AnyRule {

@@ -2,11 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Result, refuse};
+use crate::error::{Result, above_zero, refuse};
+use crate::line_search::LineSearch;
 use crate::parts::Real;
 #[cfg(feature = "proof")]
 use crate::rule::Reject;
-use crate::rule::{Carried, Pass, Rule, Slot, WeightDecay, numbers, options};
+use crate::rule::{Carried, Move, Pass, Rule, Slot, Stopping, WeightDecay, numbers, options};
 
 /// L-BFGS for problems whose gradient has no noise: fits, physics-informed networks, calibration. All tensors together
 /// are one vector.
@@ -16,6 +17,10 @@ use crate::rule::{Carried, Pass, Rule, Slot, WeightDecay, numbers, options};
 /// of the recursion, started from `B = (y.s/y.y)` of the newest pair. `p += lr*d`, in the first step
 /// `p -= min(1, 1/sum(abs(g)))*lr*g`. Where `g.d > 0`, which rounding alone brings about, the parameters stay. A step
 /// whose gradients are all 0 changes nothing.
+///
+/// With [`LineSearch::StrongWolfe`] the length of a step is not `lr` but looked for: see
+/// [`minimize`](crate::Reference::minimize), which takes the place of steps then. `lr` is the first length that it
+/// tries.
 ///
 /// Every product is over all tensors of all groups. A tensor without a gradient counts as one whose gradient is 0.
 /// Groups set `weight_decay` alone, and whether they ascend.
@@ -36,13 +41,33 @@ pub struct Lbfgs {
     pub lr: f64,
     /// Pairs that are kept at most, from 1 to 4096. It says how much state there is, and cannot change. Default 100.
     pub history_size: usize,
-    /// None or L2. Default none.
+    /// None or L2; none with a line search, whose loss must hold the penalty. Default none.
     pub weight_decay: WeightDecay,
+    /// Whether a step looks for its length. Default none.
+    pub line_search: LineSearch,
+    /// Directions of a minimisation at most, at least 1. Default 20. This and the rest belong to a line search.
+    pub max_iter: usize,
+    /// Evaluations behind which a minimisation takes no further direction, at least 1. Default a quarter more than
+    /// `max_iter`.
+    pub max_eval: Option<usize>,
+    /// The largest element of a gradient that ends a minimisation, at least 0. Default 1e-7.
+    pub tolerance_grad: f64,
+    /// The change of the loss, of all parameters, and the slope that end a minimisation, at least 0. Default 1e-9.
+    pub tolerance_change: f64,
 }
 
 impl Default for Lbfgs {
     fn default() -> Self {
-        Self { lr: 1.0, history_size: 100, weight_decay: WeightDecay::None }
+        Self {
+            lr: 1.0,
+            history_size: 100,
+            weight_decay: WeightDecay::None,
+            line_search: LineSearch::None,
+            max_iter: 20,
+            max_eval: None,
+            tolerance_grad: 1e-7,
+            tolerance_change: 1e-9,
+        }
     }
 }
 
@@ -56,7 +81,9 @@ numbers! {
 }
 numbers! {
     /// Numbers of the model: those of its history.
-    Tensor { scale, step, last, pairs, next, started, kept, updates, moves, slope }
+    Tensor {
+        scale, step, last, pairs, next, started, kept, updates, moves, slope, along, grad_max, direction_max
+    }
 }
 
 impl Rule for Lbfgs {
@@ -66,7 +93,8 @@ impl Rule for Lbfgs {
     const SHADER: &'static str = include_str!("../../shaders/rules/lbfgs.wgsl");
     const DECAYS: &'static [&'static str] = &["none", "l2"];
     const MASKABLE: bool = false;
-    const MODEL_FIELDS: &'static [&'static str] = &["lr", "history_size"];
+    const MODEL_FIELDS: &'static [&'static str] =
+        &["lr", "history_size", "line_search", "max_iter", "max_eval", "tolerance_grad", "tolerance_change"];
 
     type Hyper<F: Real> = Hyper<F>;
     type State<F: Real> = State<F>;
@@ -75,9 +103,18 @@ impl Rule for Lbfgs {
     options!(lr; weight_decay);
 
     fn check(&self) -> Result<()> {
-        match self.history_size {
-            1..=4096 => Ok(()),
-            size => refuse("history_size", size, "from 1 to 4096"),
+        if !(1..=4096).contains(&self.history_size) {
+            return refuse("history_size", self.history_size, "from 1 to 4096");
+        }
+        match self.line_search {
+            LineSearch::None => self.check_plain(),
+            LineSearch::StrongWolfe if self.weight_decay != WeightDecay::None => {
+                refuse("weight_decay", self.weight_decay, "none with a line search; add the penalty to the loss")
+            }
+            LineSearch::StrongWolfe => {
+                above_zero("lr", self.lr)?;
+                self.stopping().check()
+            }
         }
     }
 
@@ -106,6 +143,14 @@ impl Rule for Lbfgs {
         vec![Pass::Inner, Pass::FinishInner, Pass::Recursion, Pass::Recall, Pass::Apply]
     }
 
+    fn moves(&self) -> &'static [Move] {
+        if self.line_search == LineSearch::None { &[] } else { &[Move::Trial] }
+    }
+
+    fn line_search(&self) -> Option<Stopping> {
+        (self.line_search != LineSearch::None).then(|| self.stopping())
+    }
+
     fn hyper(&self, _t: u64, _carried: &mut Carried) -> Hyper<f64> {
         Hyper { lr: self.lr }
     }
@@ -120,12 +165,16 @@ impl Rule for Lbfgs {
         if k.moves == F::zero() { F::zero() } else { -(k.step * s.d) }
     }
 
+    fn moved<F: Real>(_to: Move, h: &Hyper<F>, p: F, s: &State<F>) -> F {
+        p + h.lr * s.d
+    }
+
     #[cfg(feature = "proof")]
     fn cases() -> Vec<(&'static str, Self)> {
         let default = Self { history_size: 5, ..Self::default() };
         vec![
             ("short", Self { lr: 0.3, history_size: 1, ..default.clone() }),
-            ("l2", Self { lr: 0.5, history_size: 3, weight_decay: WeightDecay::L2(0.2) }),
+            ("l2", Self { lr: 0.5, history_size: 3, weight_decay: WeightDecay::L2(0.2), ..default.clone() }),
             ("default", default),
         ]
     }
@@ -135,7 +184,53 @@ impl Rule for Lbfgs {
         vec![
             Reject { json: r#"{"history_size": 0}"#, error: "history_size is 0, must be from 1 to 4096" },
             Reject { json: r#"{"history_size": 4097}"#, error: "history_size is 4097, must be from 1 to 4096" },
+            Reject {
+                json: r#"{"max_iter": 5}"#,
+                error: "max_iter is 5, must be left out without line_search, which alone stops by it",
+            },
+            Reject {
+                json: r#"{"line_search": "strong_wolfe", "max_iter": 0}"#,
+                error: "max_iter is 0, must be at least 1",
+            },
+            Reject {
+                json: r#"{"line_search": "strong_wolfe", "max_eval": 0}"#,
+                error: "max_eval is 0, must be at least 1",
+            },
+            Reject {
+                json: r#"{"line_search": "strong_wolfe", "tolerance_grad": -1}"#,
+                error: "tolerance_grad is -1, must be at least 0 and finite",
+            },
+            Reject {
+                json: r#"{"line_search": "strong_wolfe", "weight_decay": {"l2": 0.1}}"#,
+                error: r#"weight_decay is {"l2": 0.1}, must be none with a line search; add the penalty to the loss"#,
+            },
         ]
+    }
+}
+
+impl Lbfgs {
+    fn stopping(&self) -> Stopping {
+        Stopping {
+            max_iter: self.max_iter,
+            max_eval: self.max_eval.unwrap_or(self.max_iter.saturating_mul(5) / 4),
+            tolerance_grad: self.tolerance_grad,
+            tolerance_change: self.tolerance_change,
+        }
+    }
+
+    /// Refuses options that nothing reads without a line search.
+    fn check_plain(&self) -> Result<()> {
+        let Self { max_iter, max_eval, tolerance_grad, tolerance_change, .. } = Self::default();
+        let set = [
+            ("max_iter", self.max_iter != max_iter, self.max_iter.to_string()),
+            ("max_eval", self.max_eval != max_eval, self.max_eval.unwrap_or(0).to_string()),
+            ("tolerance_grad", self.tolerance_grad != tolerance_grad, self.tolerance_grad.to_string()),
+            ("tolerance_change", self.tolerance_change != tolerance_change, self.tolerance_change.to_string()),
+        ];
+        match set.into_iter().find(|(_, is_set, _)| *is_set) {
+            Some((field, _, value)) => refuse(field, value, "left out without line_search, which alone stops by it"),
+            None => Ok(()),
+        }
     }
 }
 

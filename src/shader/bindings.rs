@@ -1,9 +1,8 @@
-//! The storage buffers that a walk's shader declares, with their places; and the slots of an element, in the order in
-//! which the state buffer holds them.
+//! The storage buffers that a walk's shader declares, with their places, and how many numbers of scratch it has.
 
 use super::walk::Skeleton;
 use crate::history;
-use crate::rule::{AnyRule, Pass, Slot};
+use crate::rule::{AnyRule, Pass};
 use crate::tensor::Pages;
 use crate::wrappers::Wrappers;
 
@@ -124,7 +123,7 @@ pub fn bindings(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, pag
         _ => false,
     };
     let state = matches!(skeleton, Sums | Spread | Weigh | Inner | Recall | Counts | Apply | Moves)
-        && !element_slots(rule, wrappers).is_empty();
+        && !wrappers.layout(rule).sections.is_empty();
     let decides = matches!(skeleton, Norms | FinishNorms | Decide);
     // Where the device decides, the walks behind `decide` read records from `control`.
     let reads_control = wrappers.is_controlled() && !decides;
@@ -144,23 +143,6 @@ pub fn bindings(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, pag
     .filter_map(|(binding, declared)| declared.then_some(binding))
     .chain((0..count).map(Binding::Page))
     .collect()
-}
-
-/// The slots of an element in the order in which a block holds them: the rule's, then the wrappers'.
-pub fn element_slots(rule: &dyn AnyRule, wrappers: &Wrappers) -> Vec<Slot> {
-    let all = rule.slots().into_iter().chain(wrappers.slots_in_blocks(rule));
-    all.filter(|slot| slot.extent.of_element() > 0).collect()
-}
-
-/// Numbers that a block of state holds for each element.
-pub fn block_numbers(slots: &[Slot]) -> usize {
-    slots.iter().map(|slot| slot.extent.of_element()).sum()
-}
-
-/// How many numbers of an element stand before those of this slot.
-pub fn place_of(slots: &[Slot], name: &str) -> Option<usize> {
-    let slot = slots.iter().position(|slot| slot.name == name)?;
-    Some(block_numbers(&slots[..slot]))
 }
 
 /// How many numbers a tensor has in the scratch buffer: those of the rule's `Tensor`, where a pass finishes them, or

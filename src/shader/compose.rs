@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use super::bindings::declares;
+use super::bindings::{Binding, bindings, declares};
 use super::glue::glue;
 use super::hooks::in_walk;
 use super::values::Values;
@@ -44,10 +44,22 @@ pub fn compose(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, valu
     let bound = [(declares.params, param), (declares.grads, grad)];
     let narrow: BTreeSet<_> = bound.into_iter().filter_map(|(is_bound, format)| is_bound.then_some(format)).collect();
     let narrow: Vec<_> = narrow.into_iter().filter(|format| format.is_narrow()).collect();
+    const HALVES: &str = include_str!("../../shaders/codecs/halves.wgsl");
     if !narrow.is_empty() {
-        piece(include_str!("../../shaders/codecs/halves.wgsl"));
+        piece(HALVES);
     }
-    narrow.into_iter().for_each(|format| piece(format.shader()));
+    narrow.iter().for_each(|format| piece(format.shader()));
+    let mut of_state: Vec<&str> = Vec::new();
+    if bindings(rule, wrappers, skeleton, pages).contains(&Binding::State) {
+        for text in wrappers.layout(rule).sections.iter().flat_map(|section| section.storage.shaders()) {
+            let is_there =
+                narrow.iter().any(|format| format.shader() == *text) || *text == HALVES && !narrow.is_empty();
+            if !of_state.contains(text) && !is_there {
+                of_state.push(text);
+            }
+        }
+    }
+    of_state.into_iter().for_each(&mut piece);
     if declares.grads && values.are_half() {
         piece(include_str!("../../shaders/glue/pair_of.wgsl"));
     }
@@ -57,7 +69,11 @@ pub fn compose(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, valu
             piece(default);
         }
     }
-    for wrapper in in_walk(rule, wrappers, skeleton) {
+    let around = in_walk(rule, wrappers, skeleton);
+    if around.iter().any(|wrapper| wrapper.shader().contains("philox(")) {
+        piece(include_str!("../../shaders/init/philox.wgsl"));
+    }
+    for wrapper in around {
         piece(wrapper.shader());
     }
     piece(include_str!("../../shaders/skeletons/common.wgsl"));

@@ -3,13 +3,12 @@
 
 use std::fmt::Write;
 
-use super::bindings::{
-    Binding, bindings, block_numbers, declares, element_slots, model_numbers, place_of, tensor_numbers,
-};
+use super::bindings::{Binding, bindings, declares, model_numbers, tensor_numbers};
 use super::hooks::{hooks, in_walk};
+use super::state::{slot_glue, state_element, state_glue, state_place, wrapper_slots};
 use super::values::{Values, dither_params, load_elements, load_four, load_words, page_glue, store_params};
 use super::walk::Skeleton;
-use crate::rule::{AnyRule, Common, Extent, Numbers, Slot, Start};
+use crate::rule::{AnyRule, Common, Extent, Numbers};
 use crate::words::{self, Chunk, LinesOfMatrix, MatrixTile, ModelSums, SideTile, TensorSums, Tile};
 use crate::wrapper::{AnyWrapper, Decided};
 use crate::wrappers::Wrappers;
@@ -23,7 +22,7 @@ pub(super) fn glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, 
         let (name, element) = match binding {
             Binding::Params => ("params".into(), element),
             Binding::Grads => ("grads".into(), values.element("grad")),
-            Binding::State => ("states".into(), "vec4<u32>"),
+            Binding::State => ("states".into(), state_element(&wrappers.layout(rule))),
             Binding::Tables => ("tables".into(), "vec4<u32>"),
             Binding::Scratch => ("scratch".into(), "u32"),
             Binding::Lines => ("lines".into(), "f32"),
@@ -76,10 +75,9 @@ pub(super) fn glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, 
             text.push_str(&load_elements("param", values));
             text.push_str(&load_elements("grad", values));
             text.push_str(&state_place(rule, wrappers));
-            let slots = element_slots(rule, wrappers);
+            let layout = wrappers.layout(rule);
             for slot in rule.slots().iter().filter(|slot| slot.extent.of_element() > 0) {
-                let place = place_of(&slots, slot.name).unwrap_or(0);
-                text.push_str(&slot_glue(slot.name, place, matches!(slot.extent, Extent::History(_))));
+                text.push_str(&slot_glue(&layout, slot.name, matches!(slot.extent, Extent::History(_))));
             }
             text.push_str(&wrapper_slots(rule, wrappers, skeleton));
         }
@@ -253,106 +251,6 @@ fn piece(text: &mut String, piece: &str) {
 
 fn line(text: &mut String, arguments: std::fmt::Arguments<'_>) {
     writeln!(text, "{arguments}").expect("a string takes any text");
-}
-
-/// The function that finds an element's numbers in the bound state, which lies block by block: all slots of a block
-/// stand one behind the other.
-fn state_place(rule: &dyn AnyRule, wrappers: &Wrappers) -> String {
-    let body = match block_numbers(&element_slots(rule, wrappers)) {
-        0 => "    return Place(0u, 0u);\n".into(),
-        1 => "    return Place(chunk.state + q, 0u);\n".into(),
-        count => {
-            let others = count - 1;
-            format!(
-                "    let inside = q % BLOCK_QUADS;
-    return Place(chunk.state + {count}u * q - {others}u * inside, min(BLOCK_QUADS, quads(chunk.len) - (q - inside)));
-"
-            )
-        }
-    };
-    format!("fn state_place(chunk: Chunk, q: u32) -> Place {{\n{body}}}\n\n")
-}
-
-/// Adds the functions that load and store the state.
-fn state_glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton) -> String {
-    let lanes = ["s0", "s1", "s2", "s3"];
-    let pointers = lanes.map(|s| format!("{s}: ptr<function, State>")).join(", ");
-    let values = lanes.map(|s| format!("{s}: State")).join(", ");
-    let place = state_place(rule, wrappers);
-    let mut load = format!("fn load_state(chunk: Chunk, c: Common, q: u32, p: vec4<f32>, {pointers}) {{\n");
-    let mut store = format!("fn store_state(chunk: Chunk, q: u32, {values}) {{\n");
-    let reads = matches!(skeleton, Skeleton::Counts | Skeleton::Spread);
-    let stores = !(skeleton == Skeleton::Apply && rule.stores_early() || reads);
-    let own = rule.slots().into_iter().filter(|slot| slot.extent == Extent::Element);
-    for (i, Slot { name, start, .. }) in own.enumerate() {
-        if i == 0 {
-            load.push_str("    let at = state_place(chunk, q);\n");
-            store.push_str(if stores { "    let at = state_place(chunk, q);\n" } else { "" });
-        }
-        let loaded = format!("decode_f32(states[at.first + {i}u * at.span])");
-        match start {
-            Start::Value(_) => line(&mut load, format_args!("    let {name} = {loaded};")),
-            Start::Param => line(&mut load, format_args!("    let {name} = select({loaded}, p, c.first != 0.0);")),
-        }
-        for (s, field) in lanes.iter().zip(["x", "y", "z", "w"]) {
-            line(&mut load, format_args!("    (*{s}).{name} = {name}.{field};"));
-        }
-        if stores {
-            let four = lanes.map(|s| format!("{s}.{name}")).join(", ");
-            let to = format!("states[at.first + {i}u * at.span]");
-            line(&mut store, format_args!("    {to} = encode_f32(vec4<f32>({four}));"));
-        }
-    }
-    if rule.has_lines() && skeleton != Skeleton::Moves {
-        load.push_str(
-            "    var rows: vec4<f32>;\n    var columns: vec4<f32>;\n    load_lines(chunk, q, &rows, &columns);\n",
-        );
-        for Slot { name, extent, .. } in rule.slots().into_iter().filter(|slot| slot.extent.is_line()) {
-            let numbers = if extent == Extent::Column { "columns" } else { "rows" };
-            for (s, field) in lanes.iter().zip(["x", "y", "z", "w"]) {
-                line(&mut load, format_args!("    (*{s}).{name} = {numbers}.{field};"));
-            }
-        }
-    }
-    if let Some(Slot { name, .. }) = rule.slots().into_iter().find(|slot| slot.extent == Extent::Product) {
-        if !matches!(skeleton, Skeleton::Moves | Skeleton::Weigh) {
-            load.push_str("    if (PRODUCT) {\n        let product = load_product(chunk, q);\n");
-            for (s, field) in lanes.iter().zip(["x", "y", "z", "w"]) {
-                line(&mut load, format_args!("        (*{s}).{name} = product.{field};"));
-            }
-            load.push_str("    }\n");
-        }
-    }
-    format!("{place}{load}}}\n\n{store}}}\n\n{}", wrapper_slots(rule, wrappers, skeleton))
-}
-
-/// Adds the functions that load and store the slots of the wrappers in a walk.
-fn wrapper_slots(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton) -> String {
-    let slots = element_slots(rule, wrappers);
-    let mut text = String::new();
-    for wrapper in in_walk(rule, wrappers, skeleton) {
-        let slot = wrapper.slot(wrappers.setting(rule)).map(|slot| slot.name);
-        if let Some((name, place)) = slot.and_then(|name| Some((name, place_of(&slots, name)?))) {
-            text.push_str(&slot_glue(name, place, false));
-        }
-    }
-    text
-}
-
-/// Adds the functions that load and store a slot, which has this place among the numbers of an element. A history has
-/// one number for each pair.
-fn slot_glue(name: &str, place: usize, of_pairs: bool) -> String {
-    let (pair, index) =
-        if of_pairs { (", pair: u32", format!("({place}u + pair)")) } else { ("", format!("{place}u")) };
-    let word = format!("states[at.first + {index} * at.span]");
-    let at = "    let at = state_place(chunk, q);\n";
-    format!(
-        "fn load_{name}(chunk: Chunk, q: u32{pair}) -> vec4<f32> {{\n{at}    return decode_f32({word});\n}}
-
-fn store_{name}(chunk: Chunk, q: u32{pair}, numbers: vec4<f32>) {{\n{at}    {word} = encode_f32(numbers);\n}}
-
-"
-    )
 }
 
 fn tensor_glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, bound: bool) -> String {

@@ -23,7 +23,7 @@ struct Hook {
 }
 
 /// The hooks in the order in which a step meets them.
-const HOOKS: [Hook; 15] = {
+const HOOKS: [Hook; 16] = {
     use Skeleton::{Apply, Counts, Decide, FinishCounts, Inner, Lines, Moves, Recall, Spread, Sums};
     [
         Hook {
@@ -104,9 +104,10 @@ const HOOKS: [Hook; 15] = {
         Hook {
             name: "kept",
             skeletons: &[Apply, Moves],
-            head: "fn wrapped_kept(chunk: Chunk, q: u32, p: vec4<f32>) {",
-            call: "    NAME_kept(chunk, q, p);",
-            tail: "}",
+            head: "// Keeps the parameters as the rule sees them, and returns what is to stand in memory.\n\
+                   fn wrapped_kept(chunk: Chunk, q: u32, p: vec4<f32>) -> vec4<f32> {\n    var copy = p;",
+            call: "    copy = NAME_kept(chunk, q, copy);",
+            tail: "    return copy;\n}",
         },
         Hook {
             name: "stored",
@@ -115,6 +116,14 @@ const HOOKS: [Hook; 15] = {
                    var stored = landed;",
             call: "    stored = NAME_stored(chunk, w.NAME, q, stored);",
             tail: "    return stored;\n}",
+        },
+        Hook {
+            name: "chance",
+            skeletons: &[Sums, Apply],
+            head: "fn wrapped_chance(chunk: Chunk, w: Wrapped, q: u32, pair: u32) -> vec4<u32> {\n    \
+                   var random: vec4<u32>;",
+            call: "    random = NAME_chance(w.NAME, chunk, q, pair);",
+            tail: "    return random;\n}",
         },
         Hook {
             name: "skipped",

@@ -294,6 +294,8 @@ pub struct Walk {
     pub product: Option<Product>,
     /// Where a walk that turns leads.
     pub turning: Option<Turning>,
+    /// Whether a walk over a history looks at the gradient of a trial alone.
+    pub probe: bool,
     /// The move that a walk makes outside a step; in other walks, the look-ahead.
     pub to: Moving,
 }
@@ -301,12 +303,20 @@ pub struct Walk {
 impl Walk {
     /// A walk that measures nothing for a rule and moves nothing outside a step.
     pub const fn new(skeleton: Skeleton) -> Self {
-        Self { skeleton, sums: Sums::GRADS, product: None, turning: None, to: Moving::Rule(Move::LookAhead) }
+        let to = Moving::Rule(Move::LookAhead);
+        Self { skeleton, sums: Sums::GRADS, product: None, turning: None, probe: false, to }
     }
 
     /// A move outside a step.
     pub const fn of_move(to: Moving) -> Self {
         Self { to, ..Self::new(Skeleton::Moves) }
+    }
+
+    /// The walks that look at the gradient of a trial.
+    pub fn of_probe() -> Vec<Self> {
+        [Skeleton::Inner, Skeleton::FinishInner, Skeleton::Recursion]
+            .map(|skeleton| Self { probe: true, ..Self::new(skeleton) })
+            .into()
     }
 
     /// The walks of a step, in order.

@@ -279,10 +279,10 @@ fn lookahead_moves_8_bytes_in_the_kth_step_and_4_in_the_first() {
         let rule = default_of(row);
         let own = traffic::rule_bytes(&*rule);
         let config = Config::from(rule).wrap(Lookahead { k: 3, ..Lookahead::default() });
-        let mut twin = Parity::new(&gpu, &config, &tensors(&[3000]), 1);
+        let mut twin = Parity::new(&gpu, &config, &tensors(&[9000]), 1);
         for extra in [4, 0, 8, 0, 0, 8, 0] {
             let report = twin.optimizer.plan(&twin.params, &twin.grads).unwrap();
-            assert_eq!(report.bytes, 3000 * (own + extra), "{}: {report:?}", row.name);
+            assert_eq!(report.bytes, 9000 * (own + extra), "{}: {report:?}", row.name);
             assert_eq!(report.dispatches, report.passes, "{}: fused", row.name);
             twin.step();
         }

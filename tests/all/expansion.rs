@@ -49,6 +49,7 @@ struct Shader {
     skeleton: Skeleton,
     around: Wrappers,
     cases: Vec<(String, Box<dyn AnyRule>)>,
+    text: String,
     module: Module,
     info: ModuleInfo,
 }
@@ -96,7 +97,7 @@ fn shaders() -> Vec<Shader> {
                 let walk = format!("{}, {}, {param} and {grad}{wrapped}", skeleton.name(), access.name());
                 let place = *places.entry(text).or_insert_with_key(|text| {
                     let (module, info) = parse(&format!("{case}, {walk}"), text);
-                    shaders.push(Shader { walk, skeleton, around, cases: vec![], module, info });
+                    shaders.push(Shader { walk, skeleton, around, cases: vec![], text: text.clone(), module, info });
                     shaders.len() - 1
                 });
                 if !skeleton.knows_no_rule() || shaders[place].cases.is_empty() {
@@ -150,7 +151,7 @@ fn constants(rule: &dyn AnyRule, skeleton: Skeleton, around: &Wrappers) -> Vec<V
 fn every_shader_is_written_in_every_language() {
     let mut written = 0;
     let shaders = shaders();
-    for Shader { walk, skeleton, around, cases, module, info } in &shaders {
+    for Shader { walk, skeleton, around, cases, module, info, .. } in &shaders {
         let mut seen = HashSet::new();
         for (case, rule) in cases {
             if !seen.insert(format!("{:?}", rule.constants())) {
@@ -170,6 +171,39 @@ fn every_shader_is_written_in_every_language() {
         }
     }
     println!("{} texts, {written} translations", shaders.len());
+}
+
+/// Every constant is an override of its text, and every override that has no value of its own gets one.
+///
+/// Where `SHADERS` in the environment names a file, every text goes there with its sets of constants, one JSON object a
+/// line, so that another compiler can check them, too: `crates/wgpu-optim-web/tests/shaders.mjs`.
+#[test]
+fn constants_are_the_overrides_of_their_text() {
+    let mut lines = String::new();
+    for Shader { walk, skeleton, around, cases, text, module, .. } in &shaders() {
+        let mut sets = Vec::new();
+        for (case, rule) in cases {
+            for constants in constants(&**rule, *skeleton, around) {
+                let named = |name: &str| module.overrides.iter().any(|(_, found)| found.name.as_deref() == Some(name));
+                let unknown = constants.iter().find(|(name, _)| !named(name));
+                assert_eq!(unknown, None, "{case}, {walk}: is no override");
+                for (_, found) in module.overrides.iter().filter(|(_, found)| found.init.is_none()) {
+                    let given = constants.iter().any(|(name, _)| found.name.as_deref() == Some(name));
+                    assert!(given, "{case}, {walk}: {:?} has no value", found.name);
+                }
+                let set: serde_json::Value = constants.into_iter().collect();
+                if !sets.contains(&set) {
+                    sets.push(set);
+                }
+            }
+        }
+        let name = format!("{}, {walk}", cases[0].0);
+        let line = serde_json::json!({ "name": name, "entry": skeleton.entry(), "text": text, "constants": sets });
+        lines.push_str(&format!("{line}\n"));
+    }
+    if let Some(file) = std::env::var_os("SHADERS") {
+        std::fs::write(&file, lines).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    }
 }
 
 #[test]

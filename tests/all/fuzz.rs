@@ -55,6 +55,16 @@ fn configs() -> Vec<serde_json::Value> {
         json!({"optimizer": "sgd", "momentum": 0.8, "form": "velocity", "nesterov": "look_ahead",
             "param_rounding": "master", "skip_nonfinite": true, "ema": {"decay": 0.5}}),
         json!({"optimizer": "schedule_free", "param_rounding": "stochastic", "seed": 7, "loss_scale": scale}),
+        json!({"optimizer": "adamw", "param_rounding": "remainder", "loss_scale": scale, "ema": {"decay": 0.9},
+            "lookahead": {"k": 3, "alpha": 0.4}, "accumulate": 2}),
+        json!({"optimizer": "nadam", "param_rounding": "remainder", "cautious_update": "mean",
+            "groups": [{"tensors": ["b*"], "param_rounding": "stochastic"}]}),
+        json!({"optimizer": "adamw", "state_format": "q8", "min_elements": 6, "seed": 3, "loss_scale": scale,
+            "ema": {"decay": 0.9}, "lookahead": {"k": 3, "alpha": 0.4}}),
+        json!({"optimizer": "lamb", "state_format": {"m": "bf16", "v": "q4"}, "min_elements": 0, "skip_nonfinite": true,
+            "accumulate": 2, "param_rounding": "master"}),
+        json!({"optimizer": "yogi", "state_format": "bf16", "min_elements": 0, "skip_nonfinite": true,
+            "schedule": schedule}),
     ]
 }
 

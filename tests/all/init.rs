@@ -1,15 +1,15 @@
 //! Initialisers: the GPU has the CPU's bits, values follow their distributions, orthogonal tensors are orthogonal, and
 //! no other byte changes.
 
-use crate::common::{device, gpu};
+use crate::common::{create, device, gpu, read};
 use crate::languages::{parse, write_all};
 use naga::ShaderStage;
 use naga::back::pipeline_constants::process_overrides;
 use serde_json::json;
-use wgpu_optim::init::{FILL, ORTHOGONAL, philox, stream};
+use wgpu_optim::init::{FILL, ORTHOGONAL, pack, philox, stream};
 use wgpu_optim::proof::check;
 use wgpu_optim::wgpu::{self, BufferUsages};
-use wgpu_optim::{Arena, Fan, Fans, Gpu, Init, Slice, TensorSpec, Tuning, WeightLayout};
+use wgpu_optim::{Arena, DType, Fan, Fans, Gpu, Init, Slice, TensorSpec, Tuning, WeightLayout};
 
 /// Every initialiser whose values have the same bits everywhere.
 fn drawn() -> Vec<Init> {
@@ -128,6 +128,36 @@ fn cuts_change_no_bit() {
         let square = TensorSpec::f32("w", [40, 70]);
         let orthogonal = Init::Orthogonal { gain: 1.0 };
         assert!(bits(&on(&other, &square, &orthogonal, 3)) == bits(&on(&gpu, &square, &orthogonal, 3)), "{tuning:?}");
+    }
+}
+
+/// In 16 bits the values are those in f32, rounded to the nearest, whatever the cuts, and no byte beside them changes.
+#[test]
+fn tensors_of_16_bits_hold_the_rounded_values() {
+    const CANARY: u8 = 0xa5;
+    let inits = [Init::Normal { mean: 0.0, std: 1.0 }, Init::Constant(0.1), Init::Orthogonal { gain: 2.0 }];
+    let shapes = [[1, 1], [1, 2], [1, 3], [5, 1], [0, 7], [131, 141], [160, 121]];
+    let Some(gpu) = gpu("initialisers of 16 bits", 4 * inits.len() * shapes.len()) else { return };
+    let tiny = tiny(&gpu);
+    for (gpu, dtype) in [&gpu, &tiny].into_iter().flat_map(|gpu| [(gpu, DType::F16), (gpu, DType::Bf16)]) {
+        for (init, shape) in inits.iter().flat_map(|init| shapes.map(|shape| (init, shape))) {
+            let tensor = TensorSpec::f32("w", shape);
+            let values = on(gpu, &tensor, init, 5);
+            let narrow = tensor.with_dtype(dtype);
+            assert!(
+                bits(&on(gpu, &narrow, init, 5)) == bits(&dtype.decode(&dtype.encode(&values))),
+                "{init:?} {shape:?}"
+            );
+            let (first, size) = (12, narrow.size_bytes());
+            let mut expected = vec![CANARY; (first + size + 4).next_multiple_of(4) as usize];
+            let usage = BufferUsages::STORAGE | BufferUsages::COPY_SRC | BufferUsages::COPY_DST;
+            let buffer = create(gpu, expected.len() as u64, usage);
+            gpu.queue().write_buffer(&buffer, 0, &expected);
+            gpu.init(&narrow, Slice::new(&buffer, first, size), init, 5).unwrap();
+            expected[first as usize..][..size as usize].copy_from_slice(&dtype.encode(&values));
+            let found: Vec<u8> = bytemuck::pod_collect_to_vec(&read(gpu, Slice::all(&buffer)));
+            assert!(found == expected, "{init:?}, {shape:?} in {dtype}");
+        }
     }
 }
 
@@ -587,7 +617,9 @@ fn a_device_that_binds_too_little_is_refused() {
 
 #[test]
 fn shaders_are_written_in_every_language() {
-    for (text, entries) in [(FILL, &["fill"][..]), (ORTHOGONAL, &["project", "normalise", "place"])] {
+    let packs = [DType::F16, DType::Bf16].map(pack);
+    let all = [(FILL, &["fill"][..]), (ORTHOGONAL, &["project", "normalise", "place"])];
+    for (text, entries) in all.into_iter().chain(packs.iter().map(|text| (&text[..], &["pack"][..]))) {
         let (module, info) = parse(entries[0], text);
         assert_eq!(module.entry_points.len(), entries.len());
         for entry in entries {

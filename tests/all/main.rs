@@ -50,6 +50,9 @@ mod layer;
 #[cfg(feature = "gpu")]
 mod lbfgs;
 #[cfg(feature = "gpu")]
+mod line_search;
+mod memory;
+#[cfg(feature = "gpu")]
 mod mixed;
 #[cfg(feature = "gpu")]
 mod on_device;
@@ -80,4 +83,6 @@ mod sides;
 mod skips;
 #[cfg(feature = "gpu")]
 mod soak;
+#[cfg(feature = "gpu")]
+mod state_formats;
 mod tidy;

@@ -8,9 +8,9 @@ mod data;
 #[allow(dead_code)] // losses of the score
 mod network;
 
-use crate::common::gpu;
+use crate::common::{gpu, say};
 use network::Network;
-use wgpu_optim::{AdamW, Config, DType, Gpu, LossScale, NonFinite, Optimizer, StepReport};
+use wgpu_optim::{AdamW, Config, DType, Gpu, LossScale, NonFinite, Optimizer, StateFormat, StepReport, Storage};
 
 /// What the modules of the demo give.
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -101,5 +101,33 @@ fn gradients_in_f16_are_the_rounded_ones() {
         }
         let infinite = found.iter().filter(|found| found.is_infinite()).count();
         assert_eq!(infinite > 0, scale == LossScale::MAX, "{infinite} infinite with {scale}");
+    }
+}
+
+/// The mean over the last two epochs' training losses, which hangs less on chance than one.
+#[test]
+fn coded_state_learns_as_f32_does() {
+    let Some(gpu) = gpu("state formats at work", 4) else { return };
+    let loss = |storage: Storage| {
+        let config = Config::from(AdamW { lr: 0.004, ..AdamW::default() }).wrap(StateFormat::All(storage));
+        let mut network = Network::new(&gpu, &data::digits().unwrap(), 32, 0, DType::F32).unwrap();
+        let mut optimizer = Optimizer::new(&gpu, &network.tensors, config).unwrap();
+        let epochs = (0..6).map(|_| {
+            network.shuffle();
+            let mut encoder = gpu.device().create_command_encoder(&Default::default());
+            for batch in &network.batches {
+                network.encode_gradients(&mut encoder, batch);
+                optimizer.encode(&mut encoder, &network.params, &network.grads).unwrap();
+            }
+            gpu.queue().submit([encoder.finish()]);
+            network.score().unwrap().train_loss
+        });
+        epochs.skip(4).sum::<f32>() / 2.0
+    };
+    let in_f32 = loss(Storage::F32);
+    for (storage, bound) in [(Storage::Bf16, 0.01), (Storage::Q8, 0.01), (Storage::Q4, 0.03)] {
+        let found = loss(storage);
+        say(&format!("a training with state in {storage}: loss {found}, in f32 {in_f32}"));
+        assert!((found / in_f32 - 1.0).abs() < bound, "{storage}: {found}, in f32 {in_f32}");
     }
 }

@@ -4,10 +4,12 @@
 use std::fs;
 use std::path::Path;
 
-const PICTURES: [&str; 11] = [
+const PICTURES: [&str; 13] = [
+    "burn_digits.svg",
     "clipping.png",
     "convergence.png",
     "decay.png",
+    "fit.png",
     "floors.svg",
     "hooks.svg",
     "idea.svg",
@@ -33,7 +35,7 @@ fn the_pictures_are_there_and_small() {
     found.sort();
     assert_eq!(found, PICTURES, "docs/pictures; `cargo xtask pictures` draws them");
 
-    let documents = ["README.md", "ARCHITECTURE.md", "docs/pictures.md"];
+    let documents = ["README.md", "ARCHITECTURE.md", "docs/pictures.md", "crates/wgpu-optim-burn/README.md"];
     let documents = documents.map(|name| fs::read_to_string(root.join(name)).unwrap());
     for name in PICTURES {
         let bytes = fs::read(root.join("docs/pictures").join(name)).unwrap();

@@ -68,12 +68,14 @@ fn every_option_is_checked_for_type_and_range() {
                 refused(&what, with(wrong), &text);
             }
         }
+        // A count is known by its default, or where that is none by what it refuses.
+        let takes_whole = || with(json!(1.5)).is_err_and(|error| error.to_string().starts_with("configuration: "));
+        let is_count = default.is_u64() || default.is_null() && takes_whole();
         // The bounds of a negative option lie on the other side of 0.
         let side = if default.as_f64().is_some_and(|default| default < 0.0) { -1.0 } else { 1.0 };
         for value in [1e39, 1e300, -1.0].map(|value| side * value) {
             let text = match default {
-                // The option is a count.
-                _ if default.is_u64() => format!("configuration: {name}: invalid type: floating point ..."),
+                _ if is_count => format!("configuration: {name}: invalid type: floating point ..."),
                 _ => format!("{name} is {}, must be ...", short(value)),
             };
             if default.is_number() || default.is_null() {

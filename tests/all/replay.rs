@@ -123,7 +123,7 @@ fn parameters_of_16_bits_are_rounded_alike_everywhere() {
     run.replay(&["--on", "cpu"]);
     let in_f32 = run.out();
     let mut seen = vec![];
-    for format in ["f16", "bf16", "bf16_stochastic", "bf16_master"] {
+    for format in ["f16", "bf16", "bf16_stochastic", "bf16_master", "bf16_remainder"] {
         let options = ["--param-format", format, "--grad-format", "bf16"];
         // What f32 makes of the gradients is farther away than the tolerance of f32.
         assert_eq!(run.replay(&[&["--on", "cpu"][..], &options].concat()).status.code(), Some(1));

@@ -2,7 +2,7 @@
 //! of plateaus.
 
 use serde_json::{Value, json};
-use wgpu_optim::{DecayShape, Mode, Plateau, PlateauState, Result, Schedule, Scheduler, Stage};
+use wgpu_optim::{DecayShape, Error, Mode, Plateau, PlateauState, Result, Schedule, Scheduler, Stage};
 
 fn read(json: Value) -> Schedule {
     serde_json::from_value(json.clone()).unwrap_or_else(|error| panic!("{json}: {error}"))
@@ -244,8 +244,13 @@ fn every_kind_goes_through_json() {
 
 /// What serde says, with the field's path, as the configuration says it.
 fn unread(json: &Value) -> String {
-    let error = serde_path_to_error::deserialize::<_, Schedule>(json).expect_err("should be refused");
-    format!("{}: {}", error.path(), error.inner())
+    match wgpu_optim::read::read::<Schedule>(json) {
+        Ok(schedule) => panic!("{json} was read as {schedule:?}"),
+        Err(misread) => match misread.into_error() {
+            Error::Config { path, message } => format!("{path}: {message}"),
+            other => panic!("{other}"),
+        },
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::common::twin::{Parity, bound, tensors};
 use crate::common::{default_of, gpu, say};
 use serde_json::{Map, Value};
 use wgpu_optim::backend::{Access, Common, Formats, Kernel, Step};
-use wgpu_optim::rule::{AnyRule, Carried, Move, Names, Numbers, Pass, RuleEntry, Slot, WeightDecay};
+use wgpu_optim::rule::{AnyRule, Carried, Move, Names, Numbers, Pass, RuleEntry, Slot, Stopping, WeightDecay};
 use wgpu_optim::rules::ALL;
 use wgpu_optim::shader::{Values, Walk, compose};
 use wgpu_optim::wrappers::{self, Moving};
@@ -106,6 +106,9 @@ impl AnyRule for Broken {
     fn moves(&self) -> &'static [Move] {
         self.rule.moves()
     }
+    fn line_search(&self) -> Option<Stopping> {
+        self.rule.line_search()
+    }
     fn hyper(&self, t: u64, carried: &mut Carried, numbers: &mut Vec<f64>) {
         self.rule.hyper(t, carried, numbers);
     }
@@ -135,6 +138,13 @@ enum Verdict {
 }
 
 fn judge(gpu: &Gpu, config: &Config) -> Verdict {
+    if config.rule().line_search().is_some() {
+        return match crate::line_search::agrees(gpu, config) {
+            Ok(true) => Verdict::Equal,
+            Err(Error::Wgpu(_)) => Verdict::NotAShader,
+            _ => Verdict::Differs,
+        };
+    }
     let mut tensors = tensors(&[5, 1026, 9001]);
     let shapes: [&[usize]; 4] = [&[5, 3, 2], &[3, 2100], &[2, 34, 270], &[700, 17]];
     tensors.extend(shapes.iter().enumerate().map(|(i, &shape)| TensorSpec::f32(format!("m{i}"), shape)));
@@ -300,8 +310,10 @@ fn wrapped(edit: &Edit) -> Vec<Config> {
         first().wrap(Clip::TensorNorm(1.0)).on_device(["lr", "clip"]),
         first().wrap(Accumulate(2)).wrap(SkipNonfinite(true)).wrap(Clip::GlobalNorm(1.0)),
     ];
+    // A wrapper may need state to work on.
+    let with_state = ALL.iter().map(|row| (row.default)()).find(|rule| !rule.slots().is_empty()).expect("a state");
     let cases = wrappers::ALL.iter().flat_map(|entry| (entry.cases)());
-    configs.extend(cases.map(|(_, wrapper)| first().wrap(wrapper)));
+    configs.extend(cases.map(|(_, wrapper)| broken(with_state.clone()).wrap(wrapper)));
     configs
 }
 
@@ -327,6 +339,11 @@ fn configs(row: &RuleEntry, edit: &Edit) -> Vec<Config> {
         configs.push(Config::from(broken(base())).group(group));
     }
     configs.push(Config::from(broken(base())).wrap(Lookahead { k: 2, alpha: 0.3 }));
+    if base().history().is_some() {
+        let search = [("line_search", Value::from("strong_wolfe")), ("max_iter", 6.into()), ("history_size", 3.into())];
+        let fields = search.map(|(field, value)| (field.to_string(), value)).into_iter().collect();
+        configs.push(Config::from(broken(base().with(&fields).expect("a rule with a line search"))));
+    }
     configs
 }
 
@@ -459,6 +476,7 @@ fn a_dropped_statement_around_rules_is_noticed() {
         include_str!("../../shaders/skeletons/counts.wgsl"),
         include_str!("../../shaders/skeletons/finish_counts.wgsl"),
         include_str!("../../shaders/wrappers/param_rounding_master.wgsl"),
+        include_str!("../../shaders/wrappers/param_rounding_remainder.wgsl"),
     ];
     break_skeletons("what is around rules", &pieces, true);
 }
@@ -477,7 +495,9 @@ fn a_dropped_statement_of_a_walk_is_noticed() {
         include_str!("../../shaders/skeletons/sums.wgsl"),
         include_str!("../../shaders/skeletons/pair.wgsl"),
         include_str!("../../shaders/skeletons/finish.wgsl"),
+        include_str!("../../shaders/skeletons/finished.wgsl"),
         include_str!("../../shaders/skeletons/finish_sums.wgsl"),
+        include_str!("../../shaders/skeletons/kept_sums.wgsl"),
         include_str!("../../shaders/skeletons/finish_model.wgsl"),
         include_str!("../../shaders/skeletons/spread.wgsl"),
         include_str!("../../shaders/skeletons/product.wgsl"),
@@ -496,7 +516,7 @@ fn a_skipped_last_element_is_noticed() {
         [
             ("the last quad", "(len + 3u) / 4u", "(len + 2u) / 4u"),
             ("the last chunk's end", "        a.y,\n        a.z,", "        a.y - min(a.y, 1u),\n        a.z,"),
-            ("the first lane", "var q = lane;", "var q = max(lane, 1u);"),
+            ("the first lane", "let q = first + lane;", "let q = first + max(lane, 1u);"),
         ]
         .map(|(label, from, to)| (label.to_string(), replacing(from.into(), to.into())))
         .to_vec()

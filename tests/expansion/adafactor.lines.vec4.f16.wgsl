@@ -226,15 +226,17 @@ override SUM_GRAD: bool = true; // `measure` is given the gradient
 override SUM_STATE: bool = false; // `measure` is given the state
 override SUM_STORES: bool = false; // the state that `measure` leaves is stored
 
+override PROBE: bool = false; // a walk over a history looks at the gradient of a trial alone
+
 override PRODUCT: bool = false; // the walk comes behind products and sees what the last one has
 
-// Where a move outside a step leads: 0 to the look-ahead, 1 to evaluation, 2 back to training; higher ones are those of
-// wrappers.
+// Where a move outside a step leads: 0 to the look-ahead, 1 to evaluation, 2 back to training, 3 along the direction;
+// higher ones are those of wrappers.
 override MOVE: u32 = 0u;
 // On where a move writes something else than the parameters to what is bound in their place.
 override READS: bool = false;
 const TO_LOOK_AHEAD: u32 = 0u;
-const TO_TRAINING: u32 = 2u;
+const ALONG_DIRECTION: u32 = 3u;
 
 // On where a chunk or tile ends within a vector of four. The words behind the end may belong to another tensor or hold
 // anything: a walk leaves them as they were, and adds them to no sum.

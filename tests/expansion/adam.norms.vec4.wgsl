@@ -73,15 +73,17 @@ override SUM_GRAD: bool = true; // `measure` is given the gradient
 override SUM_STATE: bool = false; // `measure` is given the state
 override SUM_STORES: bool = false; // the state that `measure` leaves is stored
 
+override PROBE: bool = false; // a walk over a history looks at the gradient of a trial alone
+
 override PRODUCT: bool = false; // the walk comes behind products and sees what the last one has
 
-// Where a move outside a step leads: 0 to the look-ahead, 1 to evaluation, 2 back to training; higher ones are those of
-// wrappers.
+// Where a move outside a step leads: 0 to the look-ahead, 1 to evaluation, 2 back to training, 3 along the direction;
+// higher ones are those of wrappers.
 override MOVE: u32 = 0u;
 // On where a move writes something else than the parameters to what is bound in their place.
 override READS: bool = false;
 const TO_LOOK_AHEAD: u32 = 0u;
-const TO_TRAINING: u32 = 2u;
+const ALONG_DIRECTION: u32 = 3u;
 
 // On where a chunk or tile ends within a vector of four. The words behind the end may belong to another tensor or hold
 // anything: a walk leaves them as they were, and adds them to no sum.
@@ -436,18 +438,26 @@ fn combine_chunk(chunk: Chunk, eyes: Eyes, lane: u32) {
     // The first two levels of the tree make 8 nodes of a block's 32 leaves. Where lanes are few, one lane makes a node
     // of its four leaves itself.
     if (LANES <= NODES) {
-        for (var node = lane; node < live; node += LANES) {
+        // All lanes come to each leaf together, as those that share a group of the state must.
+        for (var first = 0u; first < live; first += LANES) {
+            let node = first + lane;
             let leaf = node / 8u * 32u + node % 8u;
             // The leaves are read in the order in which they lie in memory.
             let a = leaf_of(chunk, eyes, leaf);
             let b = leaf_of(chunk, eyes, leaf + 8u);
             let d = leaf_of(chunk, eyes, leaf + 16u);
             let e = leaf_of(chunk, eyes, leaf + 24u);
-            nodes[node] = combine(combine(a, d), combine(b, e));
+            if (node < NODES) {
+                nodes[node] = combine(combine(a, d), combine(b, e));
+            }
         }
     } else {
-        for (var leaf = lane; leaf < 4u * live; leaf += LANES) {
-            leaves[leaf] = leaf_of(chunk, eyes, leaf);
+        for (var first = 0u; first < 4u * live; first += LANES) {
+            let leaf = first + lane;
+            let node = leaf_of(chunk, eyes, leaf);
+            if (leaf < LEAVES) {
+                leaves[leaf] = node;
+            }
         }
         workgroupBarrier();
         for (var node = lane; node < live; node += LANES) {

@@ -70,6 +70,9 @@ struct Tensor {
     updates: f32, // 0 where all gradients are 0, else 1
     moves: f32, // 0 where the parameters stay, else 1
     slope: f32, // the product of gradient and direction
+    along: f32, // the product of a trial's gradient and the direction
+    grad_max: f32, // the size of the largest element of a trial's gradient
+    direction_max: f32, // the same of the direction
 }
 
 fn finish(h: Hyper, sums: vec2<f32>, len: f32, k: ptr<function, Tensor>) {
@@ -80,6 +83,11 @@ fn finish(h: Hyper, sums: vec2<f32>, len: f32, k: ptr<function, Tensor>) {
 
 fn direction(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> f32 {
     return select(-(k.step * (*s).d), 0.0, k.moves == 0.0);
+}
+
+// A trial goes from where the direction was made.
+fn moved(h: Hyper, p: f32, s: ptr<function, State>) -> f32 {
+    return p + h.lr * (*s).d;
 }
 
 fn measure(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> vec2<f32> {
@@ -106,10 +114,6 @@ fn land(h: Hyper, k: Tensor, p: f32, u: f32, s: ptr<function, State>) -> f32 {
     return p - u;
 }
 
-fn moved(h: Hyper, p: f32, s: ptr<function, State>) -> f32 {
-    return p;
-}
-
 // What every walk does around a rule, whatever the rule.
 // Twin: `Common` in src/rule/kernel.rs
 
@@ -132,15 +136,17 @@ override SUM_GRAD: bool = true; // `measure` is given the gradient
 override SUM_STATE: bool = false; // `measure` is given the state
 override SUM_STORES: bool = false; // the state that `measure` leaves is stored
 
+override PROBE: bool = false; // a walk over a history looks at the gradient of a trial alone
+
 override PRODUCT: bool = false; // the walk comes behind products and sees what the last one has
 
-// Where a move outside a step leads: 0 to the look-ahead, 1 to evaluation, 2 back to training; higher ones are those of
-// wrappers.
+// Where a move outside a step leads: 0 to the look-ahead, 1 to evaluation, 2 back to training, 3 along the direction;
+// higher ones are those of wrappers.
 override MOVE: u32 = 0u;
 // On where a move writes something else than the parameters to what is bound in their place.
 override READS: bool = false;
 const TO_LOOK_AHEAD: u32 = 0u;
-const TO_TRAINING: u32 = 2u;
+const ALONG_DIRECTION: u32 = 3u;
 
 // On where a chunk or tile ends within a vector of four. The words behind the end may belong to another tensor or hold
 // anything: a walk leaves them as they were, and adds them to no sum.
@@ -352,7 +358,8 @@ fn load_g_prev(chunk: Chunk, q: u32) -> vec4<f32> {
 
 fn store_g_prev(chunk: Chunk, q: u32, numbers: vec4<f32>) {
     let at = state_place(chunk, q);
-    states[at.first + 0u * at.span] = encode_f32(numbers);
+    let words = encode_f32(numbers);
+    states[at.first + 0u * at.span] = words;
 }
 
 fn load_d(chunk: Chunk, q: u32) -> vec4<f32> {
@@ -362,7 +369,8 @@ fn load_d(chunk: Chunk, q: u32) -> vec4<f32> {
 
 fn store_d(chunk: Chunk, q: u32, numbers: vec4<f32>) {
     let at = state_place(chunk, q);
-    states[at.first + 1u * at.span] = encode_f32(numbers);
+    let words = encode_f32(numbers);
+    states[at.first + 1u * at.span] = words;
 }
 
 fn load_s(chunk: Chunk, q: u32, pair: u32) -> vec4<f32> {
@@ -372,7 +380,8 @@ fn load_s(chunk: Chunk, q: u32, pair: u32) -> vec4<f32> {
 
 fn store_s(chunk: Chunk, q: u32, pair: u32, numbers: vec4<f32>) {
     let at = state_place(chunk, q);
-    states[at.first + (2u + pair) * at.span] = encode_f32(numbers);
+    let words = encode_f32(numbers);
+    states[at.first + (2u + pair) * at.span] = words;
 }
 
 fn load_y(chunk: Chunk, q: u32, pair: u32) -> vec4<f32> {
@@ -382,7 +391,8 @@ fn load_y(chunk: Chunk, q: u32, pair: u32) -> vec4<f32> {
 
 fn store_y(chunk: Chunk, q: u32, pair: u32, numbers: vec4<f32>) {
     let at = state_place(chunk, q);
-    states[at.first + (102u + pair) * at.span] = encode_f32(numbers);
+    let words = encode_f32(numbers);
+    states[at.first + (102u + pair) * at.span] = words;
 }
 
 fn load_tensor(tensor: u32) -> Tensor {
@@ -397,6 +407,9 @@ fn load_tensor(tensor: u32) -> Tensor {
         bitcast<f32>(scratch[7u]),
         bitcast<f32>(scratch[8u]),
         bitcast<f32>(scratch[9u]),
+        bitcast<f32>(scratch[10u]),
+        bitcast<f32>(scratch[11u]),
+        bitcast<f32>(scratch[12u]),
     );
 }
 
@@ -415,11 +428,14 @@ fn store_tensor(tensor: u32, k: Tensor) {
     scratch[7u] = bitcast<u32>(k.updates);
     scratch[8u] = bitcast<u32>(k.moves);
     scratch[9u] = bitcast<u32>(k.slope);
+    scratch[10u] = bitcast<u32>(k.along);
+    scratch[11u] = bitcast<u32>(k.grad_max);
+    scratch[12u] = bitcast<u32>(k.direction_max);
 }
 
 // Where the sums of a tensor stand.
 fn sums_of(tensor: u32) -> u32 {
-    return 20611u + TENSOR_NUMBERS * tensor + 0u;
+    return 20614u + TENSOR_NUMBERS * tensor + 0u;
 }
 
 // The way to the inner products of one row of a history, as bits.
@@ -484,10 +500,20 @@ const OF_GRAD: u32 = 0u;
 const OF_NEWEST: u32 = 1u;
 const BEFORE_PAIRS: u32 = 2u;
 
+// The rows where there are so many pairs. A trial has one.
+fn rows_with(pairs: u32) -> u32 {
+    return select(BEFORE_PAIRS + pairs, 1u, PROBE);
+}
+
 struct Node { first: vec4<u32>, last: u32 }
 
 // Makes one partial result of two.
 fn combine(a: Node, b: Node) -> Node {
+    if (PROBE) {
+        let sizes = max(a.first.yz, b.first.yz);
+        let slope = bitcast<f32>(a.first.x) + bitcast<f32>(b.first.x);
+        return Node(vec4<u32>(bitcast<u32>(slope), sizes, 0u), 0u);
+    }
     let first = bitcast<vec4<f32>>(a.first) + bitcast<vec4<f32>>(b.first);
     return Node(bitcast<vec4<u32>>(first), bitcast<u32>(bitcast<f32>(a.last) + bitcast<f32>(b.last)));
 }
@@ -510,18 +536,26 @@ fn combine_chunk(chunk: Chunk, eyes: Eyes, lane: u32) {
     // The first two levels of the tree make 8 nodes of a block's 32 leaves. Where lanes are few, one lane makes a node
     // of its four leaves itself.
     if (LANES <= NODES) {
-        for (var node = lane; node < live; node += LANES) {
+        // All lanes come to each leaf together, as those that share a group of the state must.
+        for (var first = 0u; first < live; first += LANES) {
+            let node = first + lane;
             let leaf = node / 8u * 32u + node % 8u;
             // The leaves are read in the order in which they lie in memory.
             let a = leaf_of(chunk, eyes, leaf);
             let b = leaf_of(chunk, eyes, leaf + 8u);
             let d = leaf_of(chunk, eyes, leaf + 16u);
             let e = leaf_of(chunk, eyes, leaf + 24u);
-            nodes[node] = combine(combine(a, d), combine(b, e));
+            if (node < NODES) {
+                nodes[node] = combine(combine(a, d), combine(b, e));
+            }
         }
     } else {
-        for (var leaf = lane; leaf < 4u * live; leaf += LANES) {
-            leaves[leaf] = leaf_of(chunk, eyes, leaf);
+        for (var first = 0u; first < 4u * live; first += LANES) {
+            let leaf = first + lane;
+            let node = leaf_of(chunk, eyes, leaf);
+            if (leaf < LEAVES) {
+                leaves[leaf] = node;
+            }
         }
         workgroupBarrier();
         for (var node = lane; node < live; node += LANES) {
@@ -547,8 +581,9 @@ fn combine_chunk(chunk: Chunk, eyes: Eyes, lane: u32) {
 }
 
 // Takes inner products over the elements of a chunk: of the gradient, of its change and of the last movement, with each
-// other and with the pairs of the history. One workgroup a chunk.
-// Twins: `inner` and `of_grad` in src/history.rs
+// other and with the pairs of the history; of a trial the gradient's product with the direction, and the largest sizes
+// of both. One workgroup a chunk.
+// Twins: `inner`, `of_grad` and `of_trial` in src/history.rs
 
 // What `leaf_of` needs to see an element as the rule does, and which row it sums up.
 struct Eyes { c: Common, w: Wrapped, step: f32, row: u32 }
@@ -572,7 +607,7 @@ fn inner_of_chunk(
     if (lane == 0u) {
         pairs = u32(k.pairs);
     }
-    let rows = BEFORE_PAIRS + workgroupUniformLoad(&pairs);
+    let rows = rows_with(workgroupUniformLoad(&pairs));
     for (var row = 0u; row < rows; row += 1u) {
         combine_chunk(chunk, Eyes(c, w, k.step, row), lane);
         if (lane == 0u) {
@@ -595,16 +630,19 @@ fn leaf_of(chunk: Chunk, eyes: Eyes, leaf: u32) -> Node {
     for (var q = first + leaf % 8u; q < end; q += 8u) {
         let g = load_prepared(chunk, eyes.c, eyes.w, q);
         let change = g - load_g_prev(chunk, q);
-        let moved = eyes.step * load_d(chunk, q);
+        let d = load_d(chunk, q);
+        let moved = eyes.step * d;
         var s = moved;
         var y = change;
-        if (eyes.row >= BEFORE_PAIRS) {
+        if (PROBE) {
+            s = d;
+        } else if (eyes.row >= BEFORE_PAIRS) {
             s = load_s(chunk, q, eyes.row - BEFORE_PAIRS);
             y = load_y(chunk, q, eyes.row - BEFORE_PAIRS);
         }
         let a = inner(eyes.row, g.x, change.x, moved.x, s.x, y.x, zero);
         var b = inner(eyes.row, g.y, change.y, moved.y, s.y, y.y, zero);
-        var d = inner(eyes.row, g.z, change.z, moved.z, s.z, y.z, zero);
+        var f = inner(eyes.row, g.z, change.z, moved.z, s.z, y.z, zero);
         var e = inner(eyes.row, g.w, change.w, moved.w, s.w, y.w, zero);
         if (TAILS) {
             // Padding may hold anything, so the numbers of elements behind the end are replaced.
@@ -612,19 +650,22 @@ fn leaf_of(chunk: Chunk, eyes: Eyes, leaf: u32) -> Node {
                 b = Node();
             }
             if (4u * q + 2u >= chunk.len) {
-                d = Node();
+                f = Node();
             }
             if (4u * q + 3u >= chunk.len) {
                 e = Node();
             }
         }
-        node = combine(node, combine(combine(a, b), combine(d, e)));
+        node = combine(node, combine(combine(a, b), combine(f, e)));
     }
     return node;
 }
 
 // An element's products in a row, as bits that no compiler can trace, so that no product is contracted with the sum.
 fn inner(row: u32, g: f32, change: f32, moved: f32, s: f32, y: f32, zero: u32) -> Node {
+    if (PROBE) {
+        return Node(bitcast<vec4<u32>>(vec4<f32>(s * g, abs(g), abs(s), 0.0)) ^ vec4<u32>(zero), 0u);
+    }
     if (row == OF_GRAD) {
         return Node(bitcast<vec4<u32>>(vec4<f32>(g * g, abs(g), 0.0, 0.0)) ^ vec4<u32>(zero), 0u);
     }

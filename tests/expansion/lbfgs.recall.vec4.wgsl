@@ -70,6 +70,9 @@ struct Tensor {
     updates: f32, // 0 where all gradients are 0, else 1
     moves: f32, // 0 where the parameters stay, else 1
     slope: f32, // the product of gradient and direction
+    along: f32, // the product of a trial's gradient and the direction
+    grad_max: f32, // the size of the largest element of a trial's gradient
+    direction_max: f32, // the same of the direction
 }
 
 fn finish(h: Hyper, sums: vec2<f32>, len: f32, k: ptr<function, Tensor>) {
@@ -80,6 +83,11 @@ fn finish(h: Hyper, sums: vec2<f32>, len: f32, k: ptr<function, Tensor>) {
 
 fn direction(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> f32 {
     return select(-(k.step * (*s).d), 0.0, k.moves == 0.0);
+}
+
+// A trial goes from where the direction was made.
+fn moved(h: Hyper, p: f32, s: ptr<function, State>) -> f32 {
+    return p + h.lr * (*s).d;
 }
 
 fn measure(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> vec2<f32> {
@@ -106,10 +114,6 @@ fn land(h: Hyper, k: Tensor, p: f32, u: f32, s: ptr<function, State>) -> f32 {
     return p - u;
 }
 
-fn moved(h: Hyper, p: f32, s: ptr<function, State>) -> f32 {
-    return p;
-}
-
 // What every walk does around a rule, whatever the rule.
 // Twin: `Common` in src/rule/kernel.rs
 
@@ -132,15 +136,17 @@ override SUM_GRAD: bool = true; // `measure` is given the gradient
 override SUM_STATE: bool = false; // `measure` is given the state
 override SUM_STORES: bool = false; // the state that `measure` leaves is stored
 
+override PROBE: bool = false; // a walk over a history looks at the gradient of a trial alone
+
 override PRODUCT: bool = false; // the walk comes behind products and sees what the last one has
 
-// Where a move outside a step leads: 0 to the look-ahead, 1 to evaluation, 2 back to training; higher ones are those of
-// wrappers.
+// Where a move outside a step leads: 0 to the look-ahead, 1 to evaluation, 2 back to training, 3 along the direction;
+// higher ones are those of wrappers.
 override MOVE: u32 = 0u;
 // On where a move writes something else than the parameters to what is bound in their place.
 override READS: bool = false;
 const TO_LOOK_AHEAD: u32 = 0u;
-const TO_TRAINING: u32 = 2u;
+const ALONG_DIRECTION: u32 = 3u;
 
 // On where a chunk or tile ends within a vector of four. The words behind the end may belong to another tensor or hold
 // anything: a walk leaves them as they were, and adds them to no sum.
@@ -345,7 +351,8 @@ fn load_g_prev(chunk: Chunk, q: u32) -> vec4<f32> {
 
 fn store_g_prev(chunk: Chunk, q: u32, numbers: vec4<f32>) {
     let at = state_place(chunk, q);
-    states[at.first + 0u * at.span] = encode_f32(numbers);
+    let words = encode_f32(numbers);
+    states[at.first + 0u * at.span] = words;
 }
 
 fn load_d(chunk: Chunk, q: u32) -> vec4<f32> {
@@ -355,7 +362,8 @@ fn load_d(chunk: Chunk, q: u32) -> vec4<f32> {
 
 fn store_d(chunk: Chunk, q: u32, numbers: vec4<f32>) {
     let at = state_place(chunk, q);
-    states[at.first + 1u * at.span] = encode_f32(numbers);
+    let words = encode_f32(numbers);
+    states[at.first + 1u * at.span] = words;
 }
 
 fn load_s(chunk: Chunk, q: u32, pair: u32) -> vec4<f32> {
@@ -365,7 +373,8 @@ fn load_s(chunk: Chunk, q: u32, pair: u32) -> vec4<f32> {
 
 fn store_s(chunk: Chunk, q: u32, pair: u32, numbers: vec4<f32>) {
     let at = state_place(chunk, q);
-    states[at.first + (2u + pair) * at.span] = encode_f32(numbers);
+    let words = encode_f32(numbers);
+    states[at.first + (2u + pair) * at.span] = words;
 }
 
 fn load_y(chunk: Chunk, q: u32, pair: u32) -> vec4<f32> {
@@ -375,7 +384,8 @@ fn load_y(chunk: Chunk, q: u32, pair: u32) -> vec4<f32> {
 
 fn store_y(chunk: Chunk, q: u32, pair: u32, numbers: vec4<f32>) {
     let at = state_place(chunk, q);
-    states[at.first + (102u + pair) * at.span] = encode_f32(numbers);
+    let words = encode_f32(numbers);
+    states[at.first + (102u + pair) * at.span] = words;
 }
 
 fn load_tensor(tensor: u32) -> Tensor {
@@ -390,6 +400,9 @@ fn load_tensor(tensor: u32) -> Tensor {
         bitcast<f32>(scratch[7u]),
         bitcast<f32>(scratch[8u]),
         bitcast<f32>(scratch[9u]),
+        bitcast<f32>(scratch[10u]),
+        bitcast<f32>(scratch[11u]),
+        bitcast<f32>(scratch[12u]),
     );
 }
 
@@ -408,9 +421,12 @@ fn store_tensor(tensor: u32, k: Tensor) {
     scratch[7u] = bitcast<u32>(k.updates);
     scratch[8u] = bitcast<u32>(k.moves);
     scratch[9u] = bitcast<u32>(k.slope);
+    scratch[10u] = bitcast<u32>(k.along);
+    scratch[11u] = bitcast<u32>(k.grad_max);
+    scratch[12u] = bitcast<u32>(k.direction_max);
 }
 
-const MEMORY: u32 = 10u; // words before the history's
+const MEMORY: u32 = 13u; // words before the history's
 
 // Where the numbers of a history stand in scratch, behind the rule's numbers of the model. A pair is known by its place
 // in the history, which is a ring.

@@ -70,6 +70,9 @@ struct Tensor {
     updates: f32, // 0 where all gradients are 0, else 1
     moves: f32, // 0 where the parameters stay, else 1
     slope: f32, // the product of gradient and direction
+    along: f32, // the product of a trial's gradient and the direction
+    grad_max: f32, // the size of the largest element of a trial's gradient
+    direction_max: f32, // the same of the direction
 }
 
 fn finish(h: Hyper, sums: vec2<f32>, len: f32, k: ptr<function, Tensor>) {
@@ -80,6 +83,11 @@ fn finish(h: Hyper, sums: vec2<f32>, len: f32, k: ptr<function, Tensor>) {
 
 fn direction(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> f32 {
     return select(-(k.step * (*s).d), 0.0, k.moves == 0.0);
+}
+
+// A trial goes from where the direction was made.
+fn moved(h: Hyper, p: f32, s: ptr<function, State>) -> f32 {
+    return p + h.lr * (*s).d;
 }
 
 fn measure(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> vec2<f32> {
@@ -106,10 +114,6 @@ fn land(h: Hyper, k: Tensor, p: f32, u: f32, s: ptr<function, State>) -> f32 {
     return p - u;
 }
 
-fn moved(h: Hyper, p: f32, s: ptr<function, State>) -> f32 {
-    return p;
-}
-
 // What every walk does around a rule, whatever the rule.
 // Twin: `Common` in src/rule/kernel.rs
 
@@ -132,15 +136,17 @@ override SUM_GRAD: bool = true; // `measure` is given the gradient
 override SUM_STATE: bool = false; // `measure` is given the state
 override SUM_STORES: bool = false; // the state that `measure` leaves is stored
 
+override PROBE: bool = false; // a walk over a history looks at the gradient of a trial alone
+
 override PRODUCT: bool = false; // the walk comes behind products and sees what the last one has
 
-// Where a move outside a step leads: 0 to the look-ahead, 1 to evaluation, 2 back to training; higher ones are those of
-// wrappers.
+// Where a move outside a step leads: 0 to the look-ahead, 1 to evaluation, 2 back to training, 3 along the direction;
+// higher ones are those of wrappers.
 override MOVE: u32 = 0u;
 // On where a move writes something else than the parameters to what is bound in their place.
 override READS: bool = false;
 const TO_LOOK_AHEAD: u32 = 0u;
-const TO_TRAINING: u32 = 2u;
+const ALONG_DIRECTION: u32 = 3u;
 
 // On where a chunk or tile ends within a vector of four. The words behind the end may belong to another tensor or hold
 // anything: a walk leaves them as they were, and adds them to no sum.
@@ -273,6 +279,9 @@ fn load_tensor(tensor: u32) -> Tensor {
         bitcast<f32>(scratch[7u]),
         bitcast<f32>(scratch[8u]),
         bitcast<f32>(scratch[9u]),
+        bitcast<f32>(scratch[10u]),
+        bitcast<f32>(scratch[11u]),
+        bitcast<f32>(scratch[12u]),
     );
 }
 
@@ -291,14 +300,17 @@ fn store_tensor(tensor: u32, k: Tensor) {
     scratch[7u] = bitcast<u32>(k.updates);
     scratch[8u] = bitcast<u32>(k.moves);
     scratch[9u] = bitcast<u32>(k.slope);
+    scratch[10u] = bitcast<u32>(k.along);
+    scratch[11u] = bitcast<u32>(k.grad_max);
+    scratch[12u] = bitcast<u32>(k.direction_max);
 }
 
 // Where the sums of a tensor stand.
 fn sums_of(tensor: u32) -> u32 {
-    return 20611u + TENSOR_NUMBERS * tensor + 0u;
+    return 20614u + TENSOR_NUMBERS * tensor + 0u;
 }
 
-const MEMORY: u32 = 10u; // words before the history's
+const MEMORY: u32 = 13u; // words before the history's
 
 // Where the numbers of a history stand in scratch, behind the rule's numbers of the model. A pair is known by its place
 // in the history, which is a ring.
@@ -388,16 +400,27 @@ const OF_GRAD: u32 = 0u;
 const OF_NEWEST: u32 = 1u;
 const BEFORE_PAIRS: u32 = 2u;
 
+// The rows where there are so many pairs. A trial has one.
+fn rows_with(pairs: u32) -> u32 {
+    return select(BEFORE_PAIRS + pairs, 1u, PROBE);
+}
+
 struct Node { first: vec4<u32>, last: u32 }
 
 // Makes one partial result of two.
 fn combine(a: Node, b: Node) -> Node {
+    if (PROBE) {
+        let sizes = max(a.first.yz, b.first.yz);
+        let slope = bitcast<f32>(a.first.x) + bitcast<f32>(b.first.x);
+        return Node(vec4<u32>(bitcast<u32>(slope), sizes, 0u), 0u);
+    }
     let first = bitcast<vec4<f32>>(a.first) + bitcast<vec4<f32>>(b.first);
     return Node(bitcast<vec4<u32>>(first), bitcast<u32>(bitcast<f32>(a.last) + bitcast<f32>(b.last)));
 }
 
 // Combines the inner products of all tensors, makes the coefficients of the direction of them, and calls `finish` with
-// the numbers of the first tensor that takes part: one workgroup. Where no tensor takes part, nothing changes.
+// the numbers of the first tensor that takes part: one workgroup. Where no tensor takes part, nothing changes. Of a
+// trial it only combines what the trial shows.
 // Twin: `recursion` in src/history.rs
 
 const CURVATURE_MIN: f32 = 1e-10; // a pair that is kept has more
@@ -434,6 +457,19 @@ fn recursion(
         return;
     }
     add_up(model.tensors, lane);
+    if (PROBE) {
+        if (lane == 0u) {
+            keep_trial();
+        }
+    } else {
+        make_coefficients(lane, zero);
+    }
+    storageBarrier();
+    clear_rows(model.tensors, lane);
+}
+
+// Makes the coefficients of the direction, and calls `finish`.
+fn make_coefficients(lane: u32, zero: u32) {
     if (lane == 0u) {
         decide();
     }
@@ -481,17 +517,29 @@ fn recursion(
     if (lane == 0u) {
         conclude();
     }
-    storageBarrier();
-    // A tensor that sits the next step out, or has no elements, adds zeros to it.
+}
+
+// A tensor that sits the next step or trial out, or has no elements, adds zeros to it.
+fn clear_rows(tensors: u32, lane: u32) {
     let rows = BEFORE_PAIRS + HISTORY;
-    for (var i = lane; i < rows * model.tensors; i += LANES) {
+    for (var i = lane; i < rows * tensors; i += LANES) {
         store_partial(row_of(i / rows, i % rows), Node());
     }
 }
 
+// Keeps what a trial shows for the host.
+fn keep_trial() {
+    var k = load_tensor(first);
+    let row = row_of(0u, OF_GRAD);
+    k.along = load_number(row + INNER_MOVED_GRAD);
+    k.grad_max = load_number(row + INNER_MOVED_CHANGE);
+    k.direction_max = load_number(row + INNER_CHANGE_GRAD);
+    store_tensor(first, k);
+}
+
 // Adds the rows of all tensors up in a binary tree over the tensors, into those of the first.
 fn add_up(tensors: u32, lane: u32) {
-    let rows = BEFORE_PAIRS + u32(load_tensor(0u).pairs);
+    let rows = rows_with(u32(load_tensor(0u).pairs));
     for (var stride = 1u; stride < tensors; stride *= 2u) {
         let nodes = (tensors + stride - 1u) / (2u * stride);
         for (var i = lane; i < rows * nodes; i += LANES) {

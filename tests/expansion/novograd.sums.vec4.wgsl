@@ -147,15 +147,17 @@ override SUM_GRAD: bool = true; // `measure` is given the gradient
 override SUM_STATE: bool = false; // `measure` is given the state
 override SUM_STORES: bool = false; // the state that `measure` leaves is stored
 
+override PROBE: bool = false; // a walk over a history looks at the gradient of a trial alone
+
 override PRODUCT: bool = false; // the walk comes behind products and sees what the last one has
 
-// Where a move outside a step leads: 0 to the look-ahead, 1 to evaluation, 2 back to training; higher ones are those of
-// wrappers.
+// Where a move outside a step leads: 0 to the look-ahead, 1 to evaluation, 2 back to training, 3 along the direction;
+// higher ones are those of wrappers.
 override MOVE: u32 = 0u;
 // On where a move writes something else than the parameters to what is bound in their place.
 override READS: bool = false;
 const TO_LOOK_AHEAD: u32 = 0u;
-const TO_TRAINING: u32 = 2u;
+const ALONG_DIRECTION: u32 = 3u;
 
 // On where a chunk or tile ends within a vector of four. The words behind the end may belong to another tensor or hold
 // anything: a walk leaves them as they were, and adds them to no sum.
@@ -351,6 +353,11 @@ fn load_whole(chunk: Chunk, first: bool, q: u32) -> vec4<f32> {
     return load_param(chunk, q);
 }
 
+fn wrapped_chance(chunk: Chunk, w: Wrapped, q: u32, pair: u32) -> vec4<u32> {
+    var random: vec4<u32>;
+    return random;
+}
+
 fn load_param(chunk: Chunk, q: u32) -> vec4<f32> {
     return decode_f32(params[chunk.param / 4u + q]);
 }
@@ -376,9 +383,8 @@ fn load_state(chunk: Chunk, c: Common, q: u32, p: vec4<f32>, s0: ptr<function, S
     (*s3).m = m.w;
 }
 
-fn store_state(chunk: Chunk, q: u32, s0: State, s1: State, s2: State, s3: State) {
-    let at = state_place(chunk, q);
-    states[at.first + 0u * at.span] = encode_f32(vec4<f32>(s0.m, s1.m, s2.m, s3.m));
+// Stores four elements' state. All lanes come here together, those behind the chunk's end too.
+fn store_state(chunk: Chunk, w: Wrapped, lane: u32, q: u32, s0: State, s1: State, s2: State, s3: State) {
 }
 
 fn load_grad(chunk: Chunk, q: u32) -> vec4<f32> {
@@ -457,18 +463,26 @@ fn combine_chunk(chunk: Chunk, eyes: Eyes, lane: u32) {
     // The first two levels of the tree make 8 nodes of a block's 32 leaves. Where lanes are few, one lane makes a node
     // of its four leaves itself.
     if (LANES <= NODES) {
-        for (var node = lane; node < live; node += LANES) {
+        // All lanes come to each leaf together, as those that share a group of the state must.
+        for (var first = 0u; first < live; first += LANES) {
+            let node = first + lane;
             let leaf = node / 8u * 32u + node % 8u;
             // The leaves are read in the order in which they lie in memory.
             let a = leaf_of(chunk, eyes, leaf);
             let b = leaf_of(chunk, eyes, leaf + 8u);
             let d = leaf_of(chunk, eyes, leaf + 16u);
             let e = leaf_of(chunk, eyes, leaf + 24u);
-            nodes[node] = combine(combine(a, d), combine(b, e));
+            if (node < NODES) {
+                nodes[node] = combine(combine(a, d), combine(b, e));
+            }
         }
     } else {
-        for (var leaf = lane; leaf < 4u * live; leaf += LANES) {
-            leaves[leaf] = leaf_of(chunk, eyes, leaf);
+        for (var first = 0u; first < 4u * live; first += LANES) {
+            let leaf = first + lane;
+            let node = leaf_of(chunk, eyes, leaf);
+            if (leaf < LEAVES) {
+                leaves[leaf] = node;
+            }
         }
         workgroupBarrier();
         for (var node = lane; node < live; node += LANES) {
@@ -512,7 +526,7 @@ fn finish_with(tensor: u32, record: u32, len: u32, rows: u32, columns: u32, sums
 // is finished here.
 
 // The numbers that `leaf_of` needs to see an element as the rule does.
-struct Eyes { c: Common, w: Wrapped, h: Hyper, k: Tensor }
+struct Eyes { c: Common, w: Wrapped, h: Hyper, k: Tensor, lane: u32 }
 
 @compute @workgroup_size(LANES)
 fn sums(
@@ -526,7 +540,7 @@ fn sums(
         return;
     }
     let w = load_wrapped(chunk.tensor, record);
-    combine_chunk(chunk, Eyes(load_common(record), w, load_hyper(record), load_tensor(chunk.tensor)), lane);
+    combine_chunk(chunk, Eyes(load_common(record), w, load_hyper(record), load_tensor(chunk.tensor), lane), lane);
     if (lane == 0u) {
         if (chunk.partial == ABSENT) {
             finish_with(chunk.tensor, record, chunk.len, chunk.rows, chunk.columns, nodes[0]);
@@ -543,46 +557,49 @@ fn leaf_of(chunk: Chunk, eyes: Eyes, leaf: u32) -> Node {
     let h = eyes.h;
     let k = eyes.k;
     let first = leaf / 8u * 64u;
-    let end = min(first + 64u, quads(chunk.len));
+    let end = quads(chunk.len);
     let zero = hidden_zero(chunk.len);
     var node = Node(0u, 0u);
-    for (var q = first + leaf % 8u; q < end; q += 8u) {
-        var p: vec4<f32>;
-        if (SUM_PARAM || (L2 && SUM_GRAD)) {
-            p = load_whole(chunk, c.first != 0.0, q);
-        }
-        var g: vec4<f32>;
-        if (SUM_GRAD) {
-            let raw = load_grad(chunk, q);
-            g = vec4<f32>(
-                prepare(c, w, p.x, raw.x),
-                prepare(c, w, p.y, raw.y),
-                prepare(c, w, p.z, raw.z),
-                prepare(c, w, p.w, raw.w),
-            );
-        }
+    for (var n = 0u; n < 8u; n += 1u) {
+        let q = first + leaf % 8u + 8u * n;
         var s0: State;
         var s1: State;
         var s2: State;
         var s3: State;
-        if (SUM_STATE) {
-            load_state(chunk, c, q, p, &s0, &s1, &s2, &s3);
+        if (q < end) {
+            var p: vec4<f32>;
+            if (SUM_PARAM || (L2 && SUM_GRAD)) {
+                p = load_whole(chunk, c.first != 0.0, q);
+            }
+            var g: vec4<f32>;
+            if (SUM_GRAD) {
+                let raw = load_grad(chunk, q);
+                g = vec4<f32>(
+                    prepare(c, w, p.x, raw.x),
+                    prepare(c, w, p.y, raw.y),
+                    prepare(c, w, p.z, raw.z),
+                    prepare(c, w, p.w, raw.w),
+                );
+            }
+            if (SUM_STATE) {
+                load_state(chunk, c, q, p, &s0, &s1, &s2, &s3);
+            }
+            let a = hidden(measure_one(h, k, p.x, g.x, &s0), zero);
+            var b = hidden(measure_one(h, k, p.y, g.y, &s1), zero);
+            var d = hidden(measure_one(h, k, p.z, g.z, &s2), zero);
+            var e = hidden(measure_one(h, k, p.w, g.w, &s3), zero);
+            if (TAILS) {
+                // Padding may hold anything, so the numbers of elements behind the end are replaced as bits.
+                let none = Node(0u, 0u);
+                b = select(none, b, 4u * q + 1u < chunk.len);
+                d = select(none, d, 4u * q + 2u < chunk.len);
+                e = select(none, e, 4u * q + 3u < chunk.len);
+            }
+            node = combine(node, combine(combine(a, b), combine(d, e)));
         }
-        let a = hidden(measure_one(h, k, p.x, g.x, &s0), zero);
-        var b = hidden(measure_one(h, k, p.y, g.y, &s1), zero);
-        var d = hidden(measure_one(h, k, p.z, g.z, &s2), zero);
-        var e = hidden(measure_one(h, k, p.w, g.w, &s3), zero);
         if (SUM_STORES) {
-            store_state(chunk, q, s0, s1, s2, s3);
+            store_state(chunk, w, eyes.lane, q, s0, s1, s2, s3);
         }
-        if (TAILS) {
-            // Padding may hold anything, so the numbers of elements behind the end are replaced as bits.
-            let none = Node(0u, 0u);
-            b = select(none, b, 4u * q + 1u < chunk.len);
-            d = select(none, d, 4u * q + 2u < chunk.len);
-            e = select(none, e, 4u * q + 3u < chunk.len);
-        }
-        node = combine(node, combine(combine(a, b), combine(d, e)));
     }
     return node;
 }

@@ -155,15 +155,17 @@ override SUM_GRAD: bool = true; // `measure` is given the gradient
 override SUM_STATE: bool = false; // `measure` is given the state
 override SUM_STORES: bool = false; // the state that `measure` leaves is stored
 
+override PROBE: bool = false; // a walk over a history looks at the gradient of a trial alone
+
 override PRODUCT: bool = false; // the walk comes behind products and sees what the last one has
 
-// Where a move outside a step leads: 0 to the look-ahead, 1 to evaluation, 2 back to training; higher ones are those of
-// wrappers.
+// Where a move outside a step leads: 0 to the look-ahead, 1 to evaluation, 2 back to training, 3 along the direction;
+// higher ones are those of wrappers.
 override MOVE: u32 = 0u;
 // On where a move writes something else than the parameters to what is bound in their place.
 override READS: bool = false;
 const TO_LOOK_AHEAD: u32 = 0u;
-const TO_TRAINING: u32 = 2u;
+const ALONG_DIRECTION: u32 = 3u;
 
 // On where a chunk or tile ends within a vector of four. The words behind the end may belong to another tensor or hold
 // anything: a walk leaves them as they were, and adds them to no sum.
@@ -345,7 +347,10 @@ fn load_whole(chunk: Chunk, first: bool, q: u32) -> vec4<f32> {
     return load_param(chunk, q);
 }
 
-fn wrapped_kept(chunk: Chunk, q: u32, p: vec4<f32>) {
+// Keeps the parameters as the rule sees them, and returns what is to stand in memory.
+fn wrapped_kept(chunk: Chunk, q: u32, p: vec4<f32>) -> vec4<f32> {
+    var copy = p;
+    return copy;
 }
 
 fn wrapped_looked_ahead(chunk: Chunk, q: u32, before: vec4<f32>) {
@@ -381,11 +386,6 @@ fn load_state(chunk: Chunk, c: Common, q: u32, p: vec4<f32>, s0: ptr<function, S
     (*s3).v = v.w;
 }
 
-fn store_state(chunk: Chunk, q: u32, s0: State, s1: State, s2: State, s3: State) {
-    let at = state_place(chunk, q);
-    states[at.first + 0u * at.span] = encode_f32(vec4<f32>(s0.v, s1.v, s2.v, s3.v));
-}
-
 fn load_grad(chunk: Chunk, q: u32) -> vec4<f32> {
     return vec4<f32>();
 }
@@ -398,8 +398,8 @@ fn load_factor(tensor: u32) -> f32 {
     return 1.0;
 }
 
-// The parameters are moved outside a step: ahead of the gradients, to evaluation, back to training, or as a wrapper
-// says.
+// The parameters are moved outside a step: ahead of the gradients, to evaluation, back to training, along the
+// direction, or as a wrapper says.
 
 @compute @workgroup_size(LANES)
 fn move_all(
@@ -419,7 +419,7 @@ fn move_all(
     for (var q = lane; q < end; q += LANES) {
         let p = load_whole(chunk, c.first != 0.0, q);
         var stands: vec4<f32>;
-        if (MOVE > TO_TRAINING) {
+        if (MOVE > ALONG_DIRECTION) {
             stands = wrapped_moved(chunk, w, q, p);
         } else {
             var s0: State;
@@ -438,7 +438,7 @@ fn move_all(
             );
         }
         if (!READS) {
-            wrapped_kept(chunk, q, stands);
+            stands = wrapped_kept(chunk, q, stands);
         }
         store_param(chunk, q, p, stands);
     }

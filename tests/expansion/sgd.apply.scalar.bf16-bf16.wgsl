@@ -186,15 +186,17 @@ override SUM_GRAD: bool = true; // `measure` is given the gradient
 override SUM_STATE: bool = false; // `measure` is given the state
 override SUM_STORES: bool = false; // the state that `measure` leaves is stored
 
+override PROBE: bool = false; // a walk over a history looks at the gradient of a trial alone
+
 override PRODUCT: bool = false; // the walk comes behind products and sees what the last one has
 
-// Where a move outside a step leads: 0 to the look-ahead, 1 to evaluation, 2 back to training; higher ones are those of
-// wrappers.
+// Where a move outside a step leads: 0 to the look-ahead, 1 to evaluation, 2 back to training, 3 along the direction;
+// higher ones are those of wrappers.
 override MOVE: u32 = 0u;
 // On where a move writes something else than the parameters to what is bound in their place.
 override READS: bool = false;
 const TO_LOOK_AHEAD: u32 = 0u;
-const TO_TRAINING: u32 = 2u;
+const ALONG_DIRECTION: u32 = 3u;
 
 // On where a chunk or tile ends within a vector of four. The words behind the end may belong to another tensor or hold
 // anything: a walk leaves them as they were, and adds them to no sum.
@@ -396,12 +398,20 @@ fn load_whole(chunk: Chunk, first: bool, q: u32) -> vec4<f32> {
     return load_param(chunk, q);
 }
 
-fn wrapped_kept(chunk: Chunk, q: u32, p: vec4<f32>) {
+// Keeps the parameters as the rule sees them, and returns what is to stand in memory.
+fn wrapped_kept(chunk: Chunk, q: u32, p: vec4<f32>) -> vec4<f32> {
+    var copy = p;
+    return copy;
 }
 
 fn wrapped_stored(chunk: Chunk, w: Wrapped, q: u32, landed: vec4<f32>) -> vec4<f32> {
     var stored = landed;
     return stored;
+}
+
+fn wrapped_chance(chunk: Chunk, w: Wrapped, q: u32, pair: u32) -> vec4<u32> {
+    var random: vec4<u32>;
+    return random;
 }
 
 fn wrapped_skipped(chunk: Chunk, q: u32, stands: vec4<f32>) -> vec4<f32> {
@@ -439,7 +449,8 @@ fn state_place(chunk: Chunk, q: u32) -> Place {
 fn load_state(chunk: Chunk, c: Common, q: u32, p: vec4<f32>, s0: ptr<function, State>, s1: ptr<function, State>, s2: ptr<function, State>, s3: ptr<function, State>) {
 }
 
-fn store_state(chunk: Chunk, q: u32, s0: State, s1: State, s2: State, s3: State) {
+// Stores four elements' state. All lanes come here together, those behind the chunk's end too.
+fn store_state(chunk: Chunk, w: Wrapped, lane: u32, q: u32, s0: State, s1: State, s2: State, s3: State) {
 }
 
 fn load_grad(chunk: Chunk, q: u32) -> vec4<f32> {
@@ -493,24 +504,26 @@ fn apply(
     let h = load_hyper(record);
     let k = load_tensor(chunk.tensor);
     let end = quads(chunk.len);
-    for (var q = lane; q < end; q += LANES) {
-        let p = load_whole(chunk, c.first != 0.0, q);
-        let g = load_grad(chunk, q);
+    for (var first = 0u; first < end; first += LANES) {
+        let q = first + lane;
         var s0: State;
         var s1: State;
         var s2: State;
         var s3: State;
-        load_state(chunk, c, q, p, &s0, &s1, &s2, &s3);
-        let updated = vec4<f32>(
-            update(c, w, factor, h, k, p.x, g.x, &s0),
-            update(c, w, factor, h, k, p.y, g.y, &s1),
-            update(c, w, factor, h, k, p.z, g.z, &s2),
-            update(c, w, factor, h, k, p.w, g.w, &s3),
-        );
-        let landed = wrapped_landed(chunk, w, c.first != 0.0, q, p, updated);
-        wrapped_kept(chunk, q, landed);
-        store_param(chunk, q, p, wrapped_stored(chunk, w, q, landed));
-        store_state(chunk, q, s0, s1, s2, s3);
+        if (q < end) {
+            let p = load_whole(chunk, c.first != 0.0, q);
+            let g = load_grad(chunk, q);
+            load_state(chunk, c, q, p, &s0, &s1, &s2, &s3);
+            let updated = vec4<f32>(
+                update(c, w, factor, h, k, p.x, g.x, &s0),
+                update(c, w, factor, h, k, p.y, g.y, &s1),
+                update(c, w, factor, h, k, p.z, g.z, &s2),
+                update(c, w, factor, h, k, p.w, g.w, &s3),
+            );
+            let landed = wrapped_landed(chunk, w, c.first != 0.0, q, p, updated);
+            store_param(chunk, q, p, wrapped_stored(chunk, w, q, wrapped_kept(chunk, q, landed)));
+        }
+        store_state(chunk, w, lane, q, s0, s1, s2, s3);
     }
 }
 
@@ -538,9 +551,7 @@ fn restore(chunk: Chunk, lane: u32) {
     let end = quads(chunk.len);
     for (var q = lane; q < end; q += LANES) {
         let p = load_param(chunk, q);
-        let before = wrapped_skipped(chunk, q, p);
-        wrapped_kept(chunk, q, before);
-        store_param(chunk, q, p, before);
+        store_param(chunk, q, p, wrapped_kept(chunk, q, wrapped_skipped(chunk, q, p)));
     }
 }
 

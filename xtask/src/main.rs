@@ -1,8 +1,10 @@
-//! `cargo xtask demo | test | bench | soak | pictures` makes sure that there is a GPU to run on, then builds and runs.
+//! `cargo xtask demo | test | bench | soak | pictures` makes sure that there is a GPU to run on, then builds and runs;
+//! `cargo xtask web` builds a page and serves it.
 
 mod adapters;
 #[cfg(target_os = "linux")]
 mod vulkan;
+mod web;
 
 use std::process::{Command, ExitCode, ExitStatus};
 use std::time::Instant;
@@ -17,12 +19,14 @@ Sees to it that there is a GPU to run on, builds, runs, and says how long each t
   cargo xtask bench [ARGS]    time every optimizer            cargo bench --bench step -- ARGS
   cargo xtask soak            100 000 steps, memory watched   cargo test --test all -- --test-threads=1 soak::
   cargo xtask pictures        draw those of docs/pictures     each program of crates/pictures
+  cargo xtask web [PORT]      optimizers at work in a page    builds target/web, serves it on loopback, port 8000
 
 ARGS may follow a `--`: `cargo xtask bench -- --quick`, `cargo xtask demo -- --help`. `cargo xtask test parity::` runs
 the tests of one module of tests/all. `cargo xtask test --all-adapters -- parity:: clip::` runs those of tests/all on
 Vulkan, on GL and on SwiftShader, as far as they are there, and prints which passed where; --other-adapters leaves out
 the first, which all tests run on.
 
+  --no-serve      `web` builds the page alone
   --no-install    go on without looking for a GPU (Linux only; elsewhere nothing is ever installed)";
 
 const MANIFEST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
@@ -30,7 +34,7 @@ const PICTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/pictures");
 /// The workspace of the programs that draw.
 const DRAWING: [&str; 2] = ["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/pictures/Cargo.toml")];
 /// The programs of that workspace, each of which draws some of the pictures.
-const DRAW: [&str; 5] = ["landscapes", "compare", "decay", "clipping", "schedules"];
+const DRAW: [&str; 6] = ["landscapes", "compare", "decay", "clipping", "schedules", "fit"];
 
 fn main() -> ExitCode {
     match parse(std::env::args().skip(1).collect()).and_then(|ask| ask.run()) {
@@ -51,6 +55,11 @@ enum Ask {
         stages: Vec<(&'static str, Vec<String>)>,
         set_up: bool,
     },
+    /// The page, built and perhaps served.
+    Web {
+        port: u16,
+        serves: bool,
+    },
     /// The integration tests on several adapters: the call of cargo, and what is for the test harness.
     Adapters {
         which: Which,
@@ -67,6 +76,7 @@ impl Ask {
                 println!("{HELP}");
                 return Ok(ExitCode::SUCCESS);
             }
+            Ask::Web { port, serves } => return web::run(port, serves).map(|()| ExitCode::SUCCESS),
             Ask::Run { stages, set_up } => (stages, set_up, None),
             Ask::Adapters { which, cargo, harness, set_up } => {
                 let build = [&cargo[..], &["--no-run".into()]].concat();
@@ -110,7 +120,8 @@ fn parse(args: Vec<String>) -> Result<Ask, String> {
         Some("bench") => (&["bench", "--no-run", "--bench", "step"], &["bench", "--quiet", "--bench", "step"]),
         Some("soak") => return soak(args.collect()),
         Some("pictures") => return pictures(args.collect()),
-        Some(other) => return Err(format!("`{other}` is none of demo, test, bench, soak, pictures\n\n{HELP}")),
+        Some("web") => return web(args.collect()),
+        Some(other) => return Err(format!("`{other}` is none of demo, test, bench, soak, pictures, web\n\n{HELP}")),
     };
     let (own, rest, set_up) = split(args);
     let run = [&call(run, &[]), &["--".into()][..], &own, &rest].concat();
@@ -171,6 +182,18 @@ fn soak(args: Vec<String>) -> Result<Ask, String> {
     let more = ["--", "--test-threads=1", "soak::"].map(String::from);
     let run = [&set[..], &call(&["test", "--test", "all"], &more)].concat();
     Ok(Ask::Run { stages: vec![("the build", build), ("the run", run)], set_up })
+}
+
+fn web(args: Vec<String>) -> Result<Ask, String> {
+    let (mut port, mut serves) = (8000, true);
+    for arg in args {
+        match arg.parse() {
+            Ok(own) => port = own,
+            Err(_) if arg == "--no-serve" => serves = false,
+            Err(_) => return Err(format!("`{arg}`: web takes a port from 0 to 65535, or --no-serve")),
+        }
+    }
+    Ok(Ask::Web { port, serves })
 }
 
 fn pictures(args: Vec<String>) -> Result<Ask, String> {
@@ -246,11 +269,20 @@ mod tests {
     }
 
     #[test]
+    fn web_takes_a_port_or_builds_alone() {
+        let asked = |line: &str| parse(line.split_whitespace().map(String::from).collect());
+        assert_eq!(asked("web"), Ok(Ask::Web { port: 8000, serves: true }));
+        assert_eq!(asked("web 8080"), Ok(Ask::Web { port: 8080, serves: true }));
+        assert_eq!(asked("web --no-serve"), Ok(Ask::Web { port: 8000, serves: false }));
+        assert!(asked("web 65536").unwrap_err().starts_with("`65536`: web takes a port from 0 to 65535"));
+    }
+
+    #[test]
     fn help_and_errors() {
         let parse = |line: &str| parse(line.split_whitespace().map(String::from).collect());
         assert_eq!(parse(""), Ok(Ask::Help));
         assert_eq!(parse("--help"), Ok(Ask::Help));
-        assert!(parse("deploy").unwrap_err().starts_with("`deploy` is none of demo, test, bench, soak, pictures"));
+        assert!(parse("deploy").unwrap_err().starts_with("`deploy` is none of demo, test, bench, soak, pictures, web"));
         assert!(parse("pictures --quick").unwrap_err().starts_with("`--quick`: pictures takes no arguments"));
     }
 }

@@ -445,6 +445,15 @@ impl Optimizer {
     pub fn rules() -> Vec<String> {
         wgpu_optim::rules::ALL.iter().map(|entry| entry.name.to_string()).collect()
     }
+
+    /// The options of an optimizer that `set` changes, each with the value that it has where nothing is said.
+    #[wasm_bindgen(unchecked_return_type = "Record<string, number>")]
+    pub fn options(rule: &str) -> Result<Object> {
+        let config = Config::from_value([("optimizer", rule)].into_iter().collect()).map_err(thrown)?;
+        let rule = config.rule();
+        let numbers = rule.options().iter().filter_map(|&name| Some((name, rule.number(name)?.into())));
+        Ok(object(&numbers.collect::<Vec<_>>()))
+    }
 }
 
 /// A step or a move in an encoder of yours.

@@ -1,6 +1,6 @@
 // What the package must do, each case on a device, buffers and encoders of the page's own.
-import { Optimizer } from "/package/index.js";
-import start, { Reference, fill, rules } from "/reference/reference.js";
+import { Optimizer } from "/target/package/index.js";
+import start, { Reference, fill, rules } from "/target/reference/reference.js";
 
 await start();
 

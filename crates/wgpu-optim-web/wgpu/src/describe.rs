@@ -250,6 +250,10 @@ pub enum MapMode {
     Read,
 }
 
+/// A submit. A browser has no number for it.
+#[derive(Clone, Copy, Debug)]
+pub struct SubmissionIndex;
+
 /// How long a poll waits. A browser polls by itself.
 #[derive(Clone, Copy, Debug)]
 pub enum PollType {
@@ -258,7 +262,7 @@ pub enum PollType {
     /// For what was submitted.
     Wait {
         /// Up to which submit; none stands for all.
-        submission_index: Option<std::convert::Infallible>,
+        submission_index: Option<SubmissionIndex>,
         /// How long at most.
         timeout: Option<std::time::Duration>,
     },

@@ -314,7 +314,7 @@ impl Queue {
     }
 
     /// Submits command buffers. What the browser refuses of them [`Device::take_refused`] tells.
-    pub fn submit(&self, buffers: impl IntoIterator<Item = CommandBuffer>) {
+    pub fn submit(&self, buffers: impl IntoIterator<Item = CommandBuffer>) -> SubmissionIndex {
         let scope = self.0.push_error_scope(ErrorFilter::Validation);
         let (objects, pending): (Vec<_>, Vec<_>) = buffers.into_iter().map(CommandBuffer::into_parts).unzip();
         self.0.0.queue.submit(&objects.into_iter().collect());
@@ -325,6 +325,7 @@ impl Queue {
             }
         });
         pending.into_iter().for_each(|pending| self.follow(pending));
+        SubmissionIndex
     }
 
     /// Calls what waits for commands that were submitted just now, once they are done.

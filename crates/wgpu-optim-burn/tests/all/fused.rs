@@ -1,74 +1,10 @@
-//! Models of Burn, stepped by this crate: against Burn's own optimizer, with clones, groups and what must be refused.
+//! Steps of a whole module: against Burn's own optimizer, groups, and what must be refused.
 
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
-
-use burn::module::{Module, ModuleVisitor, Param};
-use burn::nn::{Linear, LinearConfig};
-use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
-use burn::tensor::activation::relu;
-use burn::tensor::wgpu::WgpuSetup;
-use burn::tensor::{Device, Tensor, TensorData};
-use wgpu_optim::{AdamW, Clip, Config, Ema, Group, SkipNonfinite};
+use burn::optim::{AdamWConfig, ModuleOptimizer};
+use wgpu_optim::{Clip, Config, Ema, Group, LossScale, SkipNonfinite};
 use wgpu_optim_burn::{Error, Fused};
 
-const LR: f64 = 1e-2;
-
-#[derive(Module, Debug)]
-struct Mlp {
-    first: Linear,
-    second: Linear,
-}
-
-impl Mlp {
-    fn new(device: &Device) -> Self {
-        Self { first: LinearConfig::new(16, 33).init(device), second: LinearConfig::new(33, 5).init(device) }
-    }
-
-    fn forward(&self, batch: Tensor<2>) -> Tensor<2> {
-        self.second.forward(relu(self.first.forward(batch)))
-    }
-
-    /// The gradients of a loss that depends on the step.
-    fn grads(&self, step: usize, device: &Device) -> GradientsParams {
-        let values: Vec<f32> = (0..8 * 16).map(|i| ((i * 37 + step * 11) % 101) as f32 / 50.0 - 1.0).collect();
-        let batch = Tensor::from_data(TensorData::new(values, [8, 16]), device);
-        GradientsParams::from_grads((self.forward(batch) - 0.5).powi_scalar(2).mean().backward(), self)
-    }
-}
-
-#[derive(Default)]
-struct Values(Vec<Vec<f32>>);
-
-impl ModuleVisitor for Values {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        self.0.push(param.val().into_data().try_to_vec().expect("numbers in f32"));
-    }
-}
-
-/// All parameters: weight and bias of the first layer, weight and bias of the second.
-fn values<M: Module>(model: &M) -> Vec<Vec<f32>> {
-    let mut values = Values::default();
-    model.visit(&mut values);
-    values.0
-}
-
-fn largest(a: &[Vec<f32>], b: &[Vec<f32>]) -> f32 {
-    let pairs = a.iter().flatten().zip(b.iter().flatten());
-    pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
-}
-
-/// Burn makes its default device once in a process, so the tests take turns on it.
-fn device() -> (MutexGuard<'static, ()>, Device, WgpuSetup) {
-    static MADE: OnceLock<(Device, WgpuSetup)> = OnceLock::new();
-    static TURN: Mutex<()> = Mutex::new(());
-    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    let (device, setup) = MADE.get_or_init(|| Device::wgpu_options().init_with_setup().expect("a device"));
-    (turn, device.clone().autodiff(), setup.clone())
-}
-
-fn adamw() -> AdamW {
-    AdamW { lr: LR, ..AdamW::burn() }
-}
+use super::{LR, Mlp, adamw, device, largest, values};
 
 #[test]
 fn numbers_are_those_of_burns_adamw() {
@@ -87,29 +23,6 @@ fn numbers_are_those_of_burns_adamw() {
     let (difference, way) = (largest(&values(&ours), &values(&theirs)), largest(&start, &values(&ours)));
     eprintln!("after 20 steps of Burn's AdamW and ours: largest difference {difference:e}, way {way:e}");
     assert!(difference < 2e-6 && way > 0.05, "{difference:e}");
-}
-
-#[test]
-fn clones_and_earlier_graphs_stay_as_they_were() {
-    let (_turn, device, setup) = device();
-    let mut model = Mlp::new(&device);
-    let mut fused = Fused::new(&setup, adamw());
-    let grads = model.grads(0, &device);
-    fused.step(LR, &mut model, grads).expect("a step");
-    let (best, before) = (model.clone(), values(&model));
-    let batch = Tensor::from_data(TensorData::new(vec![0.5f32; 16], [1, 16]), &device);
-    let graph = model.forward(batch.clone()).sum();
-    let expected = GradientsParams::from_grads(model.forward(batch).sum().backward(), &model);
-    let expected = expected.get::<2>(model.first.weight.id).expect("a gradient").into_data();
-    for step in 1..4 {
-        let grads = model.grads(step, &device);
-        fused.step(LR, &mut model, grads).expect("a step");
-    }
-    assert_eq!(values(&best), before);
-    assert!(largest(&values(&model), &before) > 0.01, "the model itself has moved");
-    let found = GradientsParams::from_grads(graph.backward(), &best);
-    let found = found.get::<2>(best.first.weight.id).expect("a gradient").into_data();
-    assert_eq!(found.try_to_vec::<f32>().ok(), expected.try_to_vec::<f32>().ok());
 }
 
 #[test]
@@ -153,6 +66,47 @@ fn what_has_no_gradient_is_left_alone() {
 }
 
 #[test]
+fn the_mean_of_the_parameters_is_a_model_of_its_own() {
+    let (_turn, device, setup) = device();
+    let mut model = Mlp::new(&device);
+    let mut fused = Fused::new(&setup, Config::from(adamw()).wrap(Ema { decay: 0.5, debias: false }));
+    for step in 0..3 {
+        let mut grads = model.grads(step, &device);
+        grads.remove::<2>(model.second.weight.id).expect("a gradient");
+        fused.step(LR, &mut model, grads).expect("a step");
+    }
+    let before = values(&model);
+    let mean = values(&fused.ema(&model).expect("a mean"));
+    assert_eq!(values(&model), before);
+    let optimizer = fused.optimizer().expect("made by the first step");
+    assert_eq!(mean[0], optimizer.state_blocking("first.weight", "ema").expect("a slot"));
+    assert!(mean[0] != before[0]);
+    assert_eq!(mean[2], before[2], "the second weight has made no step");
+    let mut without = Fused::new(&setup, adamw());
+    assert!(without.ema(&model).err().is_some_and(|error| error.to_string().contains("ema")));
+}
+
+#[test]
+fn the_loss_scale_is_a_tensor() {
+    let (_turn, device, setup) = device();
+    let mut model = Mlp::new(&device);
+    let scaled = Config::from(adamw()).wrap(LossScale { init: 8.0, ..LossScale::default() });
+    let mut fused = Fused::new(&setup, scaled.wrap(SkipNonfinite(true)));
+    assert!(matches!(fused.loss_scale(&device), Err(Error::Order { .. })));
+    fused.prepare(&model).expect("a model");
+    for expected in [8.0, 4.0] {
+        let scale = fused.loss_scale(&device).expect("a scale");
+        assert_eq!(scale.into_scalar::<f32>(), expected);
+        let mut grads = model.grads(0, &device);
+        let bias = model.first.bias.as_ref().expect("a bias").id;
+        let bad = grads.remove::<1>(bias).expect("a gradient").mul_scalar(f32::INFINITY);
+        grads.register(bias, bad);
+        fused.step(LR, &mut model, grads).expect("a step");
+    }
+    assert!(Fused::new(&setup, adamw()).loss_scale(&device).is_err());
+}
+
+#[test]
 fn another_model_and_bad_options_are_refused_and_move_nothing() {
     let (_turn, device, setup) = device();
     let mut model = Mlp::new(&device);
@@ -176,4 +130,13 @@ fn another_model_and_bad_options_are_refused_and_move_nothing() {
     let error = fused.step(LR, &mut model, grads).expect_err("a group of nothing");
     assert!(error.to_string().contains("third.*"), "{error}");
     assert_eq!(values(&model), before);
+}
+
+#[test]
+fn tied_parameters_are_refused_and_both_are_named() {
+    let (_turn, device, setup) = device();
+    let mut model = Mlp::new(&device);
+    model.second.weight = model.first.weight.clone();
+    let error = Fused::new(&setup, adamw()).prepare(&model).expect_err("one parameter twice");
+    assert!(error.to_string().starts_with("parameter second.weight: is tied to first.weight"), "{error}");
 }

@@ -1,0 +1,43 @@
+//! `cargo xtask web`: builds the package for pages and the page around it, and serves that on loopback.
+
+use std::path::Path;
+use std::process::Command;
+
+/// The folder of the package.
+const PACKAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/wgpu-optim-web");
+/// The folder of the page.
+const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../web");
+
+/// Builds all of it, then serves until it is stopped, unless there is to be no serving.
+pub fn run(port: u16, serves: bool) -> Result<(), String> {
+    if !Path::new(PACKAGE).join("node_modules").is_dir() {
+        call(Command::new("npm").args(["ci", "--no-audit", "--no-fund"]), "npm ci")?;
+    }
+    let mut build = Command::new("node");
+    build.arg("build.mjs").env("PATH", format!("{}/bin:{}", toolchain()?, std::env::var("PATH").unwrap_or_default()));
+    call(&mut build, "the package's build.mjs")?;
+    call(Command::new("node").arg(format!("{PAGE}/build.mjs")), "the page's build.mjs")?;
+    if serves {
+        let folder = format!("{PAGE}/../target/web");
+        call(Command::new("node").args([&format!("{PAGE}/serve.mjs"), &folder, &port.to_string()]), "serve.mjs")?;
+    }
+    Ok(())
+}
+
+/// A toolchain with the source of the standard library, which is built for the browser.
+fn toolchain() -> Result<String, String> {
+    let found = Command::new(format!("{PACKAGE}/toolchain")).stderr(std::process::Stdio::inherit()).output();
+    let found = found.map_err(|error| format!("{PACKAGE}/toolchain could not be started: {error}"))?;
+    if !found.status.success() {
+        return Err("there is no toolchain for the browser".into());
+    }
+    Ok(String::from_utf8_lossy(&found.stdout).trim().into())
+}
+
+fn call(command: &mut Command, what: &str) -> Result<(), String> {
+    match command.current_dir(PACKAGE).status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("{what} failed: {status}")),
+        Err(error) => Err(format!("{what} could not be started: {error}; it needs Node")),
+    }
+}
