@@ -298,7 +298,7 @@ pub struct Plan {
     /// The turns [into the bases, back, and of the bases](crate::rule::Turning), likewise. Those that a turn comes
     /// behind stand before it.
     pub turns: [Vec<(usize, usize, Range<usize>)>; 3],
-    /// The bases of sides, likewise.
+    /// The bases of sides, likewise: those of a dispatch stand before those of the next.
     pub bases: Vec<(usize, usize, Range<usize>)>,
     /// For each variant that has sums, the entries of its tensors.
     pub finishes: Vec<(usize, Range<usize>)>,
@@ -395,7 +395,12 @@ pub fn plan(items: &[Item], bounds: Bounds, partials: u64) -> Result<Plan> {
         }
     };
     list(&mut plan.grams, &cut_grams);
-    list(&mut plan.bases, &cut_bases);
+    let of_bases = |side: &Side| side.sweeps(bounds.dispatch_bytes).count();
+    let dispatches = sided().flat_map(|(_, sided)| &sided.sides).map(of_bases).max().unwrap_or(0);
+    for dispatch in 0..dispatches {
+        let cut = |item: &Item, sided: &Sided, table: &mut Table| cut_bases(item, sided, dispatch, bounds, table);
+        list(&mut plan.bases, &cut);
+    }
     let most = sided().map(|(_, sided)| sided.sides.len()).max().unwrap_or(0);
     for (turning, count) in [(Turning::Into, most), (Turning::Back, most), (Turning::Power, most.min(1))] {
         for stage in 0..count {

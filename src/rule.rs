@@ -102,6 +102,9 @@ pub enum Extent {
     /// What the last [product](Pass::Product), or the way [back](Turning::Back) from the bases, has at the element's
     /// place: a field of the rule's `State`, and no state.
     Product,
+    /// The gradient in the bases, at the element's place: a field of the `State` of a rule with [sides](Sides), and no
+    /// state.
+    Turned,
     /// One number per row of a tensor of [matrices](Rule::for_matrices): a field of the rule's `State`, in which an
     /// element finds what [`finish_row`](Rule::finish_row) made of it.
     Row,
@@ -128,6 +131,11 @@ impl Extent {
             Self::History(pairs) => pairs,
             _ => 0,
         }
+    }
+
+    /// Whether the numbers live from step to step.
+    pub fn is_kept(self) -> bool {
+        !matches!(self, Self::Product | Self::Turned)
     }
 
     /// Whether the slot has numbers of rows or of columns of a matrix.
@@ -193,6 +201,11 @@ impl Slot {
     /// What the last product has at an element's place.
     pub const fn product(name: &'static str) -> Self {
         Self { extent: Extent::Product, ..Self::element(name) }
+    }
+
+    /// The gradient in the bases, at an element's place.
+    pub const fn turned(name: &'static str) -> Self {
+        Self { extent: Extent::Turned, ..Self::element(name) }
     }
 
     /// A number per row that starts at 0.
@@ -273,7 +286,8 @@ pub enum Pass {
     Turn(Turning),
     /// `weigh` of every element, in the bases.
     Weigh,
-    /// New bases of all sides, where `renewal` asks for them.
+    /// New bases of all sides, where `renewal` asks for them. It takes as many dispatches as eigenvectors of the largest
+    /// side ask for.
     Bases,
     /// The inner products of the gradient, of the last step's movement and of the change of the gradient with each
     /// other and with the pairs of a [history](Slot::history), over the elements of each tensor.
@@ -447,9 +461,8 @@ pub trait Rule:
     fn gram<F: Real>(&self, _h: &Self::Hyper<F>, _sum: F, old: F) -> F {
         old
     }
-    /// What goes back from the bases, of an element of what was spread, `x`, and of the gradient, `g`, there. Changes to
-    /// `s` last.
-    fn weigh<F: Real>(&self, _h: &Self::Hyper<F>, x: F, _g: F, _s: &mut Self::State<F>) -> F {
+    /// What goes back from the bases, of an element of what was spread, `x`, and of the gradient, `g`, there.
+    fn weigh<F: Real>(&self, _h: &Self::Hyper<F>, x: F, _g: F, _s: &Self::State<F>) -> F {
         x
     }
     /// What becomes of the bases: 0 where they stay, 1 where they become the eigenvectors of the Gram matrices, 2 where

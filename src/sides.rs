@@ -4,6 +4,7 @@
 //!
 //! Twins: `shaders/skeletons/grams.wgsl`, `shaders/skeletons/turn.wgsl`, `shaders/skeletons/bases.wgsl`.
 
+use crate::error::{Result, refuse};
 use crate::parts::Real;
 
 /// How many products are added up one after the other, before their sum joins the sums of the runs before it.
@@ -11,6 +12,13 @@ const RUN: usize = 32;
 
 /// How often Jacobi's rotations go over all pairs of a matrix at most. About ten times is enough for f32.
 const SWEEPS: usize = 20;
+
+/// Bytes that one workgroup reads and writes in a dispatch at most. More of them would take a large GPU a second, and
+/// need more rounds of loops than Mesa's llvmpipe grants a lane: 65535 in all.
+const WORKGROUP_BYTES: u64 = 256 << 20;
+
+/// Elements of a slice at most: a lane multiplies two slices with each other, within the same bounds.
+const SLICE: u64 = 1 << 17;
 
 /// How many numbers the squares of a column are added up into, before these are added up.
 const LEAVES: usize = 32;
@@ -61,11 +69,43 @@ pub struct Side {
 }
 
 impl Side {
-    /// The largest side whose eigenvectors one dispatch may find where it moves so many bytes: in each round of each
-    /// sweep it reads and writes all elements of two matrices.
+    /// Bytes that a sweep of rotations reads and writes: in each round all elements of two matrices.
+    fn sweep_bytes(size: u64) -> u64 {
+        size.saturating_pow(3).saturating_mul(2 * 2 * 4)
+    }
+
+    /// The largest side of which a dispatch that moves so many bytes makes a sweep.
     pub fn most(dispatch_bytes: u64) -> u64 {
-        let bytes_of_cube = 2 * 2 * 4 * SWEEPS as u64;
-        (dispatch_bytes as f64 / bytes_of_cube as f64).cbrt() as u64
+        let bytes = dispatch_bytes.min(WORKGROUP_BYTES);
+        (1..).take_while(|&size| Self::sweep_bytes(size) <= bytes).count() as u64
+    }
+
+    /// The sweeps that each dispatch makes which moves so many bytes: how many come before, and how many there are.
+    pub fn sweeps(self, dispatch_bytes: u64) -> impl Iterator<Item = [u64; 2]> {
+        let (all, bytes) = (SWEEPS as u64, dispatch_bytes.min(WORKGROUP_BYTES));
+        let most = (bytes / Self::sweep_bytes(self.size)).clamp(1, all);
+        (0..all).step_by(most as usize).map(move |first| [first, most.min(all - first)])
+    }
+
+    /// Refuses a side that is too large for a dispatch that moves so many bytes.
+    ///
+    /// # Errors
+    /// [`Error::Field`](crate::Error::Field), which names the tensor.
+    pub fn check(self, tensor: &str, dispatch_bytes: u64) -> Result<()> {
+        let (most, slice) = (Self::most(dispatch_bytes), self.len / self.size);
+        if self.size > most {
+            let bound = format!("at most {most} on this device; max_precondition_dim leaves larger ones out");
+            return refuse(format!("a side of tensor {tensor}"), self.size, bound);
+        }
+        if slice > SLICE {
+            let bound = format!("at most {SLICE}");
+            return refuse(
+                format!("elements of a slice of tensor {tensor} across a side of {}", self.size),
+                slice,
+                bound,
+            );
+        }
+        Ok(())
     }
 
     /// A square matrix as a tensor with one side, its rows.
@@ -266,13 +306,7 @@ pub fn orthogonal<F: Real>(mut draft: Vec<F>, basis: &[F], size: usize) -> Vec<F
         }
     }
     let mut order: Vec<usize> = (0..size).collect();
-    for column in 0..size {
-        let is_before = |other: &usize| {
-            let (this, that) = (along[column], along[*other]);
-            that > this || that == this && *other < column
-        };
-        order[(0..size).filter(is_before).count()] = column;
-    }
+    order.sort_by(|&a, &b| along[b].f64().total_cmp(&along[a].f64()));
     let mut taus = vec![F::zero(); size];
     for (pivot, &column) in order.iter().enumerate() {
         let mut leaves = [F::zero(); LEAVES];
@@ -345,6 +379,15 @@ mod tests {
         }
         assert!(of(9, true, &[]).is_empty() && of(9, true, &[0]).is_empty() && of(9, false, &[3, 0]).is_empty());
         assert_eq!(Sides { most: 4, of_vectors: false }.numbers(&[2, 5, 3]), 4 + 9);
+    }
+
+    #[test]
+    fn dispatches_make_all_sweeps() {
+        let sweeps = |size, bytes| Side::of_matrix(size).sweeps(bytes).collect::<Vec<_>>();
+        assert_eq!(sweeps(2, u64::MAX), [[0, 20]]);
+        assert_eq!(sweeps(10, 16_000), (0..20).map(|first| [first, 1]).collect::<Vec<_>>());
+        assert_eq!(sweeps(10, 7 * 16_000), [[0, 7], [7, 7], [14, 6]]);
+        assert_eq!([15, 16, 127, 128, 16_000, u64::MAX].map(Side::most), [0, 1, 1, 2, 10, 256]);
     }
 
     #[test]

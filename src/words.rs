@@ -476,8 +476,10 @@ entry! {
         tensor,
         /// how many numbers the workgroup makes
         len,
-        /// how many numbers of the result come before them
+        /// how many numbers of the result come before them; of a basis, how many sweeps come before those of the dispatch
         first,
+        /// how many sweeps the dispatch makes
+        sweeps,
         /// the side's size
         size,
         /// elements from one index of the side to the next

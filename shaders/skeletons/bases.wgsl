@@ -1,13 +1,13 @@
 // New bases of the sides of all tensors, where the rule renews them: the eigenvectors of the Gram matrix, or what a step
-// of the power iteration makes of the old basis. One workgroup a side.
+// of the power iteration makes of the old basis. One workgroup a side. Large sides take several dispatches for their
+// eigenvectors, each with some of the sweeps.
 // Twins: `eigenvectors` and `orthogonal` in src/sides.rs
 
-const SWEEPS: u32 = 20u; // how often rotations go over all pairs at most
 const EPSILON: f32 = 1.1920929e-7; // from 1 to the next number
 const LEAVES: u32 = 32u; // numbers that the squares of a column are added up into
 
-var<workgroup> rotations: atomic<u32>;
-var<workgroup> has_rotated: u32;
+var<workgroup> rotations: atomic<u32>; // 0 where nothing has rotated; it starts as anything
+var<workgroup> goes_on: u32;
 var<workgroup> bound: f32;
 var<workgroup> leaves: array<f32, LEAVES>;
 var<workgroup> divisor: f32;
@@ -27,7 +27,7 @@ fn bases(
     let zero = hidden_zero(side.len);
     if (how == BY_EIGENVECTORS) {
         take_eigenvectors(side, lane, zero);
-    } else if (how == BY_POWER) {
+    } else if (how == BY_POWER && side.first == 0u) {
         scale_columns(side, lane, zero);
         order_columns(side, lane);
         reflect_draft(side, lane, zero);
@@ -35,11 +35,13 @@ fn bases(
     }
 }
 
-// Jacobi's rotations, all pairs of a round at once. The draft becomes diagonal.
+// Jacobi's rotations, all pairs of a round at once. The draft becomes diagonal. A sweep without rotations is the last.
 fn take_eigenvectors(side: SideTile, lane: u32, zero: u32) {
-    for (var i = lane; i < side.len; i += LANES) {
-        work[side.to + i] = work[side.source + i];
-        work[side.matrix + i] = select(0.0, 1.0, i / side.size == i % side.size);
+    if (side.first == 0u) {
+        for (var i = lane; i < side.len; i += LANES) {
+            work[side.to + i] = work[side.source + i];
+            work[side.matrix + i] = select(0.0, 1.0, i / side.size == i % side.size);
+        }
     }
     if (lane == 0u) {
         var trace = 0.0;
@@ -47,15 +49,14 @@ fn take_eigenvectors(side: SideTile, lane: u32, zero: u32) {
             trace += work[side.source + i * side.size + i];
         }
         bound = EPSILON * trace / f32(side.size);
+        goes_on = u32(side.first == 0u || work[at_last_note(side)] != 0.0);
     }
-    workgroupBarrier();
     storageBarrier();
     let pairs = (side.size + 1u) / 2u;
-    for (var sweep = 0u; sweep < SWEEPS; sweep += 1u) {
-        if (lane == 0u) {
-            atomicStore(&rotations, 0u);
+    for (var sweep = 0u; sweep < side.sweeps; sweep += 1u) {
+        if (workgroupUniformLoad(&goes_on) == 0u) {
+            return;
         }
-        workgroupBarrier();
         for (var round = 0u; round < 2u * pairs - 1u; round += 1u) {
             for (var pair = lane; pair < pairs; pair += LANES) {
                 find_rotation(side, pair, round, zero);
@@ -73,12 +74,15 @@ fn take_eigenvectors(side: SideTile, lane: u32, zero: u32) {
         }
         workgroupBarrier();
         if (lane == 0u) {
-            has_rotated = atomicLoad(&rotations);
-        }
-        if (workgroupUniformLoad(&has_rotated) == 0u) {
-            break;
+            goes_on = atomicExchange(&rotations, 0u);
+            work[at_last_note(side)] = f32(goes_on);
         }
     }
+}
+
+// Where the next dispatch finds whether the last sweep has rotated anything. Pairs leave no notes there.
+fn at_last_note(side: SideTile) -> u32 {
+    return side.notes + 3u * side.size - 1u;
 }
 
 // The two columns of a pair in a round of a tournament, in which every column meets every other one once. With an odd
@@ -108,7 +112,7 @@ fn find_rotation(side: SideTile, pair: u32, round: u32, zero: u32) {
         cosine = 1.0 / sqrt(1.0 + hidden(tangent * tangent, zero));
         sine = tangent * cosine;
         if (sine != 0.0) {
-            atomicAdd(&rotations, 1u);
+            atomicOr(&rotations, 1u);
         }
     }
     work[side.notes + 2u * pair] = cosine;
@@ -178,7 +182,6 @@ fn scale_columns(side: SideTile, lane: u32, zero: u32) {
             }
         }
         work[side.notes + column] = along;
-        work[at_order(side, column)] = f32(column);
         if (most > 0.0) {
             for (var i = column; i < side.len; i += side.size) {
                 work[side.to + i] /= most;
@@ -191,15 +194,21 @@ fn scale_columns(side: SideTile, lane: u32, zero: u32) {
 // Notes the order in which the columns are taken: that of their products, largest first.
 fn order_columns(side: SideTile, lane: u32) {
     for (var column = lane; column < side.size; column += LANES) {
-        let own = work[side.notes + column];
+        let own = height(work[side.notes + column]);
         var rank = 0u;
         for (var other = 0u; other < side.size; other += 1u) {
-            let another = work[side.notes + other];
-            rank += u32(another > own || another == own && other < column);
+            let another = height(work[side.notes + other]);
+            rank += u32(another > own || (another == own && other < column));
         }
         work[at_order(side, rank)] = f32(column);
     }
     storageBarrier();
+}
+
+// A whole number that is larger for a larger number. NaN has a place as well, so no two columns share one.
+fn height(number: f32) -> u32 {
+    let bits = bitcast<u32>(number);
+    return select(bits | 0x80000000u, ~bits, bits >= 0x80000000u);
 }
 
 // Where the column that is taken at this place of the order stands.
@@ -270,17 +279,36 @@ fn find_reflection(side: SideTile, pivot: u32, column: u32, zero: u32) {
 // Reflects a column of a matrix. The mirror counts below the pivot, where it has 1.
 fn reflect(side: SideTile, matrix: u32, column: u32, pivot: u32, tau: f32, zero: u32) {
     let mirror = side.to + column_at(side, pivot);
-    let head = work[matrix + pivot * side.size + column];
+    let first = matrix + column;
+    let head = work[first + pivot * side.size];
     var dot = head;
-    for (var row = pivot + 1u; row < side.size; row += 1u) {
-        let at = row * side.size;
-        dot += hidden(work[mirror + at] * work[matrix + at + column], zero);
+    for (var row = pivot + 1u; row < side.size; row += 4u) {
+        dot = with_row(side, mirror, first, row, dot, zero);
+        dot = with_row(side, mirror, first, row + 1u, dot, zero);
+        dot = with_row(side, mirror, first, row + 2u, dot, zero);
+        dot = with_row(side, mirror, first, row + 3u, dot, zero);
     }
     let factor = hidden(tau * dot, zero);
-    work[matrix + pivot * side.size + column] = head - factor;
-    for (var row = pivot + 1u; row < side.size; row += 1u) {
-        let at = row * side.size;
-        work[matrix + at + column] -= hidden(factor * work[mirror + at], zero);
+    work[first + pivot * side.size] = head - factor;
+    for (var row = pivot + 1u; row < side.size; row += 4u) {
+        reflect_row(side, mirror, first, row, factor, zero);
+        reflect_row(side, mirror, first, row + 1u, factor, zero);
+        reflect_row(side, mirror, first, row + 2u, factor, zero);
+        reflect_row(side, mirror, first, row + 3u, factor, zero);
+    }
+}
+
+// Adds the product of mirror and column in a row, if there is such a row.
+fn with_row(side: SideTile, mirror: u32, first: u32, row: u32, dot: f32, zero: u32) -> f32 {
+    if (row >= side.size) {
+        return dot;
+    }
+    return dot + hidden(work[mirror + row * side.size] * work[first + row * side.size], zero);
+}
+
+fn reflect_row(side: SideTile, mirror: u32, first: u32, row: u32, factor: f32, zero: u32) {
+    if (row < side.size) {
+        work[first + row * side.size] -= hidden(factor * work[mirror + row * side.size], zero);
     }
 }
 

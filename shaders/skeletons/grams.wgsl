@@ -20,22 +20,29 @@ fn grams(
     }
 }
 
-// Multiplies two slices of the gradient. A slice consists of runs of elements that lie side by side.
+// Multiplies two slices of the gradient.
 fn product_of_slices(tile: SideTile, a: u32, b: u32, zero: u32) -> f32 {
     var sum = 0.0;
-    var within = 0u;
-    var start = tile.source;
     for (var first = 0u; first < tile.products; first += RUN) {
         var run = 0.0;
-        for (var k = first; k < min(first + RUN, tile.products); k += 1u) {
-            run += hidden(work[start + a * tile.inner + within] * work[start + b * tile.inner + within], zero);
-            within += 1u;
-            if (within == tile.inner) {
-                within = 0u;
-                start += tile.size * tile.inner;
-            }
+        for (var k = first; k < min(first + RUN, tile.products); k += 4u) {
+            run = with_product(tile, a, b, k, run, zero);
+            run = with_product(tile, a, b, k + 1u, run, zero);
+            run = with_product(tile, a, b, k + 2u, run, zero);
+            run = with_product(tile, a, b, k + 3u, run, zero);
         }
         sum += run;
     }
     return sum;
+}
+
+// Adds the product of two slices' elements at this place, if there is one. A slice consists of lines of elements that
+// lie side by side.
+fn with_product(tile: SideTile, a: u32, b: u32, k: u32, run: f32, zero: u32) -> f32 {
+    if (k >= tile.products) {
+        return run;
+    }
+    let within = k % tile.inner;
+    let at = tile.source + (k - within) * tile.size + within;
+    return run + hidden(work[at + a * tile.inner] * work[at + b * tile.inner], zero);
 }

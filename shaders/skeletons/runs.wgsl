@@ -1,4 +1,4 @@
-const RUN: u32 = 32u; // numbers that are added up one after the other
+const RUN: u32 = 32u; // numbers that are added up one after the other: a multiple of four
 
 // The number as a compiler sees it that cannot contract a product with the sum that it goes into.
 fn hidden(number: f32, zero: u32) -> f32 {

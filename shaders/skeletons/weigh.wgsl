@@ -23,11 +23,10 @@ fn weigh_chunk(
         let x = load_turned(chunk, q, 0u);
         let g = load_turned(chunk, q, chunk.turned);
         store_weighed(chunk, q, vec4<f32>(
-            weigh(h, x.x, g.x, &s0),
-            weigh(h, x.y, g.y, &s1),
-            weigh(h, x.z, g.z, &s2),
-            weigh(h, x.w, g.w, &s3),
+            weigh(h, x.x, g.x, s0),
+            weigh(h, x.y, g.y, s1),
+            weigh(h, x.z, g.z, s2),
+            weigh(h, x.w, g.w, s3),
         ));
-        store_state(chunk, q, s0, s1, s2, s3);
     }
 }

@@ -7,7 +7,7 @@ use crate::lines::Lines;
 use crate::plan::{Bounds, Framed, Place, Sided, pack};
 use crate::product::Frame;
 use crate::rule::AnyRule;
-use crate::shader::{self, Pages, Skeleton, Walk, model_numbers, tensor_numbers};
+use crate::shader::{self, LANES_MANY, Pages, Skeleton, Walk, model_numbers, tensor_numbers};
 use crate::sides::Parts;
 use crate::storage::{GROUP_LANES, LANES_MOST};
 use crate::tensor::{ALIGNMENT, TensorSpec};
@@ -53,6 +53,9 @@ pub(super) fn check_limits(limits: &wgpu::Limits, variants: &[Variant]) -> Resul
     };
     let most = all().map(|bindings| bindings.len()).max().unwrap_or(0);
     let dynamic = all().map(|bindings| bindings.iter().filter(|binding| binding.dynamic()).count()).max().unwrap_or(0);
+    let of_variant = |variant: &Variant| skeletons(&*variant.rule, &variant.wrappers);
+    let is_long = variants.iter().flat_map(of_variant).any(Skeleton::has_long_loops);
+    let lanes = if is_long { LANES_MANY as usize } else { 0 };
     for (limit, found, needed) in [
         ("max_storage_buffers_per_shader_stage", limits.max_storage_buffers_per_shader_stage, most),
         (
@@ -60,6 +63,8 @@ pub(super) fn check_limits(limits: &wgpu::Limits, variants: &[Variant]) -> Resul
             limits.max_dynamic_storage_buffers_per_pipeline_layout,
             dynamic,
         ),
+        ("max_compute_invocations_per_workgroup", limits.max_compute_invocations_per_workgroup, lanes),
+        ("max_compute_workgroup_size_x", limits.max_compute_workgroup_size_x, lanes),
     ] {
         if u64::from(found) < needed as u64 {
             return Err(Error::Limit { limit, found: found.into(), needed: needed as u64 });

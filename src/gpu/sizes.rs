@@ -5,11 +5,10 @@ use super::limits::{WorkPages, check_lanes, check_limits, scratch_words, work_pa
 use super::variants::{Variant, variants};
 use super::{BINDING_BYTES_MAX, Tuning, arena, page_bytes};
 use crate::course;
-use crate::error::{Error, Result, refuse};
+use crate::error::{Error, Result};
 use crate::groups::Groups;
 use crate::lines::Lines;
 use crate::plan::{Bounds, Framed, Place, Sided, block_bytes, check_lines, pack, pack_state};
-use crate::sides::Side;
 use crate::storage::Room;
 use crate::tensor::TensorSpec;
 
@@ -75,12 +74,8 @@ impl Sizes {
         let (state_places, state) = pack_state(&of_state, bounds);
         let WorkPages { frames, sides, sizes: work } = work_pages(tensors, groups, page_bytes.min(binding_bytes))?;
         for (tensor, sided) in tensors.iter().zip(&sides) {
-            let size = sided.iter().flat_map(|sided| &sided.sides).map(|side| side.size).max().unwrap_or(0);
-            let most = Side::most(bounds.dispatch_bytes);
-            if size > most {
-                let bound = format!("at most {most} on this device; max_precondition_dim leaves larger ones out");
-                return refuse(format!("a side of tensor {}", tensor.name), size, bound);
-            }
+            let sides = sided.iter().flat_map(|sided| &sided.sides);
+            sides.into_iter().try_for_each(|side| side.check(&tensor.name, bounds.dispatch_bytes))?;
         }
         let apart = |i: usize| lines[i].filter(|_| frames[i].is_none());
         let size = |i: usize| apart(i).map_or(0, |lines: Lines| lines.words().saturating_mul(4));

@@ -96,7 +96,9 @@
 //!
 //! [`Soap`](crate::Soap) takes tensors of any rank. It is Adam in a basis for each dimension of at most
 //! `max_precondition_dim`, which follows the gradients' Gram matrix. A larger dimension has no basis, so groups with
-//! that option say where the state of a step shall be smaller. The first step only finds the bases.
+//! that option say where the state of a step shall be smaller. The first step only finds the bases. On a GPU a basis
+//! has at most 256 dimensions: [`Optimizer::new`](crate::Optimizer::new) refuses larger ones by name, and
+//! `"max_precondition_dim": 256` leaves them out. The reference takes them.
 //!
 //! ```
 //! use wgpu_optim::{Config, Group, Reference, Soap, TensorSpec};

@@ -304,13 +304,17 @@ pub(super) fn cut_grams(item: &Item, sided: &Sided, table: &mut Table) {
     }
 }
 
-/// Adds the bases of a tensor's sides to the table.
-pub(super) fn cut_bases(item: &Item, sided: &Sided, table: &mut Table) {
+/// Adds the bases of a tensor's sides to the table that one of the dispatches over bases works on.
+pub(super) fn cut_bases(item: &Item, sided: &Sided, dispatch: usize, bounds: Bounds, table: &mut Table) {
     let parts = sided.parts;
-    for (Side { size, .. }, before, columns) in sided.sides() {
+    for (side, before, columns) in sided.sides() {
+        let Some([first, sweeps]) = side.sweeps(bounds.dispatch_bytes).nth(dispatch) else { continue };
+        let Side { size, .. } = side;
         table.push(SideTile {
             tensor: item.tensor as u64,
             len: size * size,
+            first,
+            sweeps,
             size,
             source: sided.first() + parts.grams() + before,
             to: sided.first() + parts.drafts() + before,

@@ -151,6 +151,7 @@ enum Field {
     Row,
     Column,
     Product,
+    Turned,
 }
 
 /// Loads the state of an element from the slots of its tensor, and stores it there.
@@ -162,6 +163,8 @@ struct Loader<F> {
     rows: Vec<F>,
     /// What the last product has.
     product: Vec<F>,
+    /// The gradient in the bases.
+    turned: Vec<F>,
     buffer: Vec<F>,
 }
 
@@ -172,12 +175,13 @@ impl<F: Real> Loader<F> {
             Some(Slot { extent: Extent::Row | Extent::Leading, .. }) => Field::Row,
             Some(Slot { extent: Extent::Column, .. }) => Field::Column,
             Some(Slot { extent: Extent::Product, .. }) => Field::Product,
+            Some(Slot { extent: Extent::Turned, .. }) => Field::Turned,
             Some(Slot { start: Start::Param, .. }) => Field::StartsAsParam,
             _ => Field::Element,
         };
         let fields: Vec<_> = <R::State<F> as Numbers<F>>::NAMES.iter().map(field).collect();
         let buffer = vec![F::zero(); fields.len()];
-        Self { fields, first, lines, rows: vec![], product: vec![], buffer }
+        Self { fields, first, lines, rows: vec![], product: vec![], turned: vec![], buffer }
     }
 
     fn load<S: Numbers<F>>(&mut self, state: &[Vec<F>], i: usize, p: F) -> S {
@@ -187,6 +191,7 @@ impl<F: Real> Loader<F> {
                 (Field::Row, Some(lines)) => self.rows.get(lines.row_of(i)).copied().unwrap_or(F::zero()),
                 (Field::Column, Some(lines)) => slot[lines.column_of(i)],
                 (Field::Product, _) => self.product.get(i).copied().unwrap_or(F::zero()),
+                (Field::Turned, _) => self.turned.get(i).copied().unwrap_or(F::zero()),
                 (Field::StartsAsParam, _) if self.first && i < slot.len() => p,
                 _ => slot.get(i).copied().unwrap_or(F::zero()),
             };
@@ -210,7 +215,7 @@ impl<F: Real> Loader<F> {
             let (sums, len) = match field {
                 Field::Row => (&sums[0], lines.columns),
                 Field::Column => (&sums[1], lines.rows),
-                Field::Element | Field::StartsAsParam | Field::Product => continue,
+                Field::Element | Field::StartsAsParam | Field::Product | Field::Turned => continue,
             };
             for (number, &sum) in slot.iter_mut().zip(sums) {
                 *number = rule.finish_line(h, sum, F::of(len as f64), *number);
@@ -245,8 +250,8 @@ struct Running<'a, R: Rule, F: Real> {
     /// Whether a pass of sums has stored the state.
     stored: bool,
     iteration: Iteration<F>,
-    /// The gradient and what was spread, on their way into the bases.
-    turned: [Vec<F>; 2],
+    /// What was spread and the gradient, on their way into the bases; then what was weighed, on its way back.
+    turning: Vec<Vec<F>>,
     /// Whether the last sums are of the product.
     of_product: bool,
     /// The inner products of the rows of a history.
@@ -268,7 +273,7 @@ impl<'a, R: Rule, F: Real> Running<'a, R, F> {
             line_sums: [vec![], vec![]],
             stored: false,
             iteration: Iteration::default(),
-            turned: [vec![], vec![]],
+            turning: vec![],
             of_product: false,
             inner: vec![],
             factors: Factors::default(),
@@ -279,11 +284,25 @@ impl<'a, R: Rule, F: Real> Running<'a, R, F> {
 
     fn pass(&mut self, pass: Pass) {
         let Self {
-            rule, step, h, k, raw, wrapped, loader, sums, line_sums, stored, iteration, of_product, turned, ..
+            rule,
+            step,
+            h,
+            k,
+            raw,
+            wrapped,
+            loader,
+            sums,
+            line_sums,
+            stored,
+            iteration,
+            of_product,
+            turning,
+            ..
         } = self;
         let Step { common: c, params, grads, stored: format, lines, sides, state, wrappers, .. } = step;
         match pass {
             Pass::Lines | Pass::FinishLines | Pass::Spread | Pass::Product(_) if params.is_empty() => {}
+            Pass::Grams | Pass::Turn(_) | Pass::Weigh | Pass::Bases if params.is_empty() => {}
             Pass::Lines => {
                 let lines = lines.expect("a rule with rows and columns is for tensors that have them");
                 let seen = |i: usize| match loader.product.get(i) {
@@ -332,30 +351,31 @@ impl<'a, R: Rule, F: Real> Running<'a, R, F> {
             Pass::Spread if (*rule as &dyn AnyRule).sides().is_some() => {
                 let grads: Vec<F> = params.iter().zip(&*wrapped).map(|(&p, &g)| prepare(c, p, g)).collect();
                 let spread = |(i, &g)| rule.spread(h, k, g, &loader.load::<R::State<F>>(state, i, params[i]));
-                *turned = [grads.iter().enumerate().map(spread).collect(), grads];
+                *turning = vec![grads.iter().enumerate().map(spread).collect(), grads];
             }
             Pass::Grams => {
                 for_matrices(sides, &mut state[field::<R>("gram")], |side, gram| {
-                    let sums = sides::gram(side, &turned[1]);
+                    let sums = sides::gram(side, &turning[1]);
                     gram.iter_mut().zip(sums).for_each(|(number, sum)| *number = rule.gram(h, sum, *number));
                 });
             }
             Pass::Turn(Turning::Power) => {}
-            Pass::Turn(turning) => {
+            Pass::Turn(to) => {
                 for_matrices(sides, &mut state[field::<R>("basis")], |side, basis| {
-                    for elements in turned.iter_mut() {
-                        *elements = sides::turn(side, elements, basis, turning == Turning::Into);
+                    for elements in turning.iter_mut() {
+                        *elements = sides::turn(side, elements, basis, to == Turning::Into);
                     }
                 });
-                loader.product.clone_from(&turned[0]);
+                if to == Turning::Back {
+                    loader.product = turning.remove(0);
+                }
             }
             Pass::Weigh => {
-                for i in 0..params.len() {
-                    let mut s = loader.load::<R::State<F>>(state, i, params[i]);
-                    turned[0][i] = rule.weigh(h, turned[0][i], turned[1][i], &mut s);
-                    loader.store(&s, state, i);
+                loader.turned = turning.remove(1);
+                for (i, x) in turning[0].iter_mut().enumerate() {
+                    let s = loader.load::<R::State<F>>(state, i, params[i]);
+                    *x = rule.weigh(h, *x, loader.turned[i], &s);
                 }
-                turned[1] = vec![];
             }
             Pass::Bases => {
                 let renewal = rule.renewal(h);

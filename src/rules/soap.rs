@@ -23,12 +23,18 @@ use crate::rule::{Carried, Pass, Rule, Sides, Slot, Turning, WeightDecay, number
 /// columns in the order of the diagonal of `Q_i^T*G_i*Q_i`, largest first. The authors sort the columns, and `v` with
 /// them; here they keep their places, which moves no parameter elsewhere.
 ///
-/// Slots `m` and `v` per element; `gram` and `basis`, the matrices of all sides one behind the other. Seven passes,
-/// however many tensors there are; a pass that turns takes a dispatch for each side of the tensor that has most. The
-/// eigenvectors come from Jacobi's rotations, and QR from Householder's reflections, one workgroup a matrix. So an
-/// optimizer on the GPU refuses sides of more than 377, and on software adapters of more than 94. Beside the state a step needs a work buffer: 16 bytes an element,
-/// and 4 for each element of the matrices. The part of each tensor must fit one binding, its Gram matrices and bases
-/// included.
+/// Slots `m` and `v` per element; `gram` and `basis`, the matrices of all sides one behind the other. Eight passes,
+/// however many tensors there are: a pass that turns takes a dispatch for each side of the tensor that has most, and
+/// that of the bases up to 20, as the largest side asks for. Beside the state a step needs a work buffer: 16 bytes an
+/// element, and 4 for each element of the matrices.
+///
+/// The eigenvectors come from Jacobi's rotations, and QR from Householder's reflections, one workgroup a matrix. So an
+/// optimizer on the GPU refuses sides of more than 256, or fewer where [`Tuning::dispatch_bytes`](crate::Tuning) is
+/// below 256 MiB, and slices across a side of more than 131072 elements. `max_precondition_dim` leaves such sides out.
+/// It also refuses a tensor whose part of the work buffer, Gram matrices and bases included, exceeds a binding.
+///
+/// Bases hang on roundings where eigenvalues lie close to each other. On devices that divide and take roots as the CPU
+/// does, all numbers have the reference's bits; on others they may differ far beyond a few units in the last place.
 ///
 /// Sources: Vyas et al. 2024, arXiv 2409.11321, and the authors' implementation, without `merge_dims`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -46,7 +52,8 @@ pub struct Soap {
     pub eps: f64,
     /// Steps from one basis to the next, at least 1. Default 10.
     pub precondition_frequency: u64,
-    /// The largest size of a side, at least 1. It says how much state there is, and cannot change. Default 10000.
+    /// The largest size of a side, at least 1. It says how much state there is, and cannot change. Default 10000; an
+    /// optimizer on the GPU takes at most 256.
     pub max_precondition_dim: usize,
     /// Whether the dimension of a tensor of rank 1 may be a side. Default false.
     pub precondition_1d: bool,
@@ -89,8 +96,12 @@ numbers! {
     }
 }
 numbers! {
-    /// The moments, the update, and the slots of the sides.
-    State { m, v, x, gram, basis }
+    /// The moments, the update, the gradient in the bases, and the slots of the sides, which are nothing of an element.
+    State { m, v, x, turned, gram, basis }
+}
+
+fn new_v<F: Real>(h: &Hyper<F>, g: F, old: F) -> F {
+    ema(old, g * g, h.beta2, h.one_minus_beta2)
 }
 
 impl Rule for Soap {
@@ -127,6 +138,7 @@ impl Rule for Soap {
             Slot::element("m"),
             Slot::element("v").nonnegative(),
             Slot::product("x"),
+            Slot::turned("turned"),
             Slot::sides("gram", sides),
             Slot::sides("basis", sides),
         ]
@@ -170,9 +182,8 @@ impl Rule for Soap {
         ema(old, sum, h.gram_beta, h.one_minus_gram_beta)
     }
 
-    fn weigh<F: Real>(&self, h: &Hyper<F>, x: F, g: F, s: &mut State<F>) -> F {
-        s.v = ema(s.v, g * g, h.beta2, h.one_minus_beta2);
-        x / (s.v.sqrt() + h.eps)
+    fn weigh<F: Real>(&self, h: &Hyper<F>, x: F, g: F, s: &State<F>) -> F {
+        x / (new_v(h, g, s.v).sqrt() + h.eps)
     }
 
     fn renewal<F: Real>(&self, h: &Hyper<F>) -> F {
@@ -181,6 +192,7 @@ impl Rule for Soap {
 
     fn direction<F: Real>(&self, h: &Hyper<F>, _k: &(), _p: F, g: F, s: &mut State<F>) -> F {
         s.m = ema(s.m, g, h.beta1, h.one_minus_beta1);
+        s.v = new_v(h, s.turned, s.v);
         h.lr * s.x
     }
 

@@ -76,10 +76,7 @@ impl Switches {
         let numbers = self.numbers.max(tensor_numbers(rule, wrappers) as u32);
         constants.extend([
             ("MOVE", to.number() as f64),
-            (
-                "LANES",
-                if matches!(skeleton, Skeleton::Grams | Skeleton::Bases) { LANES_MANY } else { self.lanes.into() },
-            ),
+            ("LANES", if skeleton.has_long_loops() { LANES_MANY } else { self.lanes }.into()),
             ("TENSOR_NUMBERS", numbers.into()),
         ]);
         if skeleton == Skeleton::Product {
@@ -95,7 +92,7 @@ impl Switches {
 }
 
 /// Lanes of a workgroup whose loops are long, on every device: Mesa's llvmpipe ends those of a lane after 65535 rounds.
-const LANES_MANY: f64 = 256.0;
+pub(crate) const LANES_MANY: u32 = 256;
 
 /// The constants of a walk of products.
 fn of_product(product: Product) -> [(&'static str, f64); 4] {

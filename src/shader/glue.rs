@@ -116,10 +116,13 @@ pub(super) fn glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, 
         Skeleton::Lines => piece(&mut text, include_str!("../../shaders/glue/no_product.wgsl")),
         Skeleton::FinishLines => {}
         _ if has_product => piece(&mut text, include_str!("../../shaders/glue/product.wgsl")),
-        Skeleton::Weigh => piece(&mut text, include_str!("../../shaders/glue/turned.wgsl")),
+        Skeleton::Weigh => piece(&mut text, include_str!("../../shaders/glue/weighed.wgsl")),
         _ if has_work => piece(&mut text, include_str!("../../shaders/glue/sides.wgsl")),
         Skeleton::Spread => piece(&mut text, include_str!("../../shaders/glue/no_spread.wgsl")),
         _ => {}
+    }
+    if has_work && rule.sides().is_some() {
+        piece(&mut text, include_str!("../../shaders/glue/turned.wgsl"));
     }
     if with_lines {
         piece(

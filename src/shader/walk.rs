@@ -268,6 +268,11 @@ impl Skeleton {
         matches!(self, Self::Norms | Self::FinishNorms | Self::Decide | Self::Accumulate)
     }
 
+    /// Whether lanes may go round loops so often that each workgroup has [many lanes](super::constants::LANES_MANY).
+    pub fn has_long_loops(self) -> bool {
+        matches!(self, Self::Grams | Self::Turn | Self::Bases)
+    }
+
     /// The pieces of the text, in order.
     pub(super) fn texts(self, rule: &dyn AnyRule) -> impl Iterator<Item = &'static str> {
         const FINISHED: &str = include_str!("../../shaders/skeletons/finished.wgsl");

@@ -5,7 +5,7 @@ use crate::common::{default_of, gpu};
 use ndarray::{ArrayD, IxDyn};
 use serde_json::{Map, Value, json};
 use wgpu_optim::proof::check;
-use wgpu_optim::rule::{AnyRule, Extent, RuleEntry};
+use wgpu_optim::rule::{AnyRule, RuleEntry};
 use wgpu_optim::rules::ALL;
 use wgpu_optim::wgpu::{self, BufferUsages};
 use wgpu_optim::{Adagrad, Adam, AdamW, Arena, Buffers, Config, Error, Gpu, Group, NovoGrad, Optimizer, Reference};
@@ -725,7 +725,7 @@ fn state_of_another_name_or_length_moves_nothing() {
     for (row, (case, rule)) in ALL.iter().flat_map(|row| (row.cases)().into_iter().map(move |case| (row, case))) {
         let what = format!("{}/{case}", row.name);
         let mut twin = Parity::new(&gpu, &rule.clone().into(), &tensors(&SIZES), 4).midway(10);
-        let slots: Vec<_> = rule.slots().into_iter().filter(|slot| slot.extent != Extent::Product).collect();
+        let slots: Vec<_> = rule.slots().into_iter().filter(|slot| slot.extent.is_kept()).collect();
         let names = slots.iter().map(|slot| slot.name).collect::<Vec<_>>().join(", ");
         let known = if slots.is_empty() { "none" } else { &names };
         let text = format!("tensor t1 has no state slot warmth; it has {known}");

@@ -5,7 +5,7 @@ use crate::common::{gpu, say};
 use ndarray::{ArrayD, arr1};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use wgpu_optim::rule::AnyRule;
+use wgpu_optim::rule::{AnyRule, Rule};
 use wgpu_optim::rules::ALL;
 use wgpu_optim::{Adam, AdamEps, Arena, Config, Gpu, Optimizer, Reference, Soap, TensorSpec, Tuning};
 
@@ -25,11 +25,13 @@ fn cases() -> Vec<(String, Box<dyn AnyRule>)> {
 fn every_shape_matches_by_few_lanes_and_by_many() {
     let cases = cases();
     let Some(gpu) = gpu("shapes with sides", 2 * cases.len()) else { return };
+    // The smaller dispatches have a sweep of the largest side each.
+    let few_bytes = 16 * 40 * 40 * 40;
     assert!(!cases.is_empty(), "no rule has sides");
     let tensors: Vec<_> =
         SHAPES.iter().enumerate().map(|(i, &shape)| TensorSpec::f32(format!("m{i}"), shape)).collect();
-    for lanes in [8, 256] {
-        let tuning = Tuning { lanes, ..gpu.tuning() };
+    for (lanes, dispatch_bytes) in [(8, gpu.tuning().dispatch_bytes), (256, few_bytes)] {
+        let tuning = Tuning { lanes, dispatch_bytes, ..gpu.tuning() };
         let gpu = Gpu::with_tuning(gpu.device(), gpu.queue(), tuning).expect("every device has 256 lanes");
         let mut worst = Worst::default();
         for (what, rule) in &cases {
@@ -37,6 +39,21 @@ fn every_shape_matches_by_few_lanes_and_by_many() {
         }
         say(&format!("sides by {lanes} lanes: worst {} ulp", worst.ulps));
     }
+}
+
+#[test]
+fn the_largest_sides_match() {
+    let Some(gpu) = gpu("the largest sides", 1) else { return };
+    let tensors = [TensorSpec::f32("w", [256, 3]), TensorSpec::f32("x", [2, 255, 2])];
+    let rule = Soap { precondition_frequency: 1, max_precondition_dim: 256, ..Soap::default() };
+    let mut twin = Parity::new(&gpu, &rule.into(), &tensors, 32);
+    let dispatches = twin.optimizer.plan(&twin.params, &twin.grads).unwrap().dispatches;
+    assert!(
+        dispatches >= Rule::passes(&Soap::default()).len() + 2 + 19,
+        "a sweep of the largest side is a dispatch: {dispatches}"
+    );
+    let worst = twin.run("sides of 256", 3);
+    say(&format!("sides of 256: worst {} ulp", worst.ulps));
 }
 
 /// The largest difference of the products of a matrix's columns from those of orthonormal ones.
@@ -152,8 +169,19 @@ fn a_side_that_no_page_holds_is_refused() {
     let rule = Soap { max_precondition_dim: 1 << 40, ..Soap::default() };
     let error = Optimizer::new(&gpu, &[TensorSpec::f32("w", [100_000, 1])], Config::from(rule.clone())).unwrap_err();
     assert!(error.to_string().starts_with("tensor w: its matrices take 120002800024 bytes"), "{error}");
-    let error = Optimizer::new(&gpu, &[TensorSpec::f32("w", [1000, 1])], Config::from(rule.clone())).unwrap_err();
-    assert!(error.to_string().starts_with("a side of tensor w is 1000, must be at most "), "{error}");
+    let refused = |gpu: &Gpu, shape: [usize; 2], expected: &str| {
+        let error = Optimizer::new(gpu, &[TensorSpec::f32("w", shape)], Config::from(rule.clone())).unwrap_err();
+        assert_eq!(error.to_string(), expected);
+    };
+    let most = |most| format!("at most {most} on this device; max_precondition_dim leaves larger ones out");
+    refused(&gpu, [257, 1], &format!("a side of tensor w is 257, must be {}", most(256)));
+    let tuning = Tuning { dispatch_bytes: 16_000, ..gpu.tuning() };
+    let small = Gpu::with_tuning(gpu.device(), gpu.queue(), tuning).expect("as many bytes as anyone likes");
+    refused(&small, [1, 11], &format!("a side of tensor w is 11, must be {}", most(10)));
+    let slice = "elements of a slice of tensor w across a side of 2 is 131073, must be at most 131072";
+    let tall = Soap { max_precondition_dim: 2, ..Soap::default() };
+    let error = Optimizer::new(&gpu, &[TensorSpec::f32("w", [131_073, 2])], Config::from(tall)).unwrap_err();
+    assert_eq!(error.to_string(), slice);
     let absurd = [TensorSpec::f32("w", [1, 1 << 38])];
     assert!(Optimizer::new(&gpu, &absurd, Config::from(rule.clone())).is_err());
     let error = Reference::<f32>::new(&Config::from(rule), &absurd).unwrap_err();

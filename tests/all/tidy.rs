@@ -54,6 +54,7 @@ const NEIGHBOURS: &[(&str, &str, &[&str])] = &[
     ("product", "lines", &["Lines"]),
     ("product", "tensor", &["TensorSpec"]),
     ("sides", "parts", &["Real"]),
+    ("sides", "error", &[]),
     ("history", "parts", &["Combine", "Real", "min"]),
     ("line_search", "error", &[]),
     ("storage", "codecs", &["DType"]),
