@@ -247,7 +247,8 @@ pub fn eigenvectors<F: Real>(matrix: &[F], size: usize) -> Vec<F> {
             let of_pair = |pair: usize| {
                 let [p, q] = pair_of(pair, round, size);
                 let off = a[p * size + q];
-                if p == q || off.abs() <= bound || off.is_nan() {
+                let is_large = p != q && off.abs() > bound;
+                if !is_large {
                     return ([p, q], [F::one(), F::zero()]);
                 }
                 let tau = (a[q * size + q] - a[p * size + p]) / (off + off);
