@@ -568,8 +568,8 @@ impl<F: Precision> Reference<F> {
 
     /// A state slot, in the tensor's shape; `[]` for one number a tensor or in all, `[.., rows, 1]` for one a row,
     /// `[.., 1, columns]` for one a column, `[rows, 1, ..]` for one an index of the first dimension, and
-    /// `[pairs, ..]` and `[2, pairs, pairs]` for a history and its inner products; in one dimension, the matrices of all
-    /// sides.
+    /// `[pairs, ..]` and `[2, pairs, pairs]` for a history and its inner products; in one dimension, the matrices of
+    /// all sides.
     ///
     /// # Errors
     /// [`Error::UnknownTensor`] or [`Error::UnknownSlot`].

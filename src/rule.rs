@@ -286,8 +286,8 @@ pub enum Pass {
     Turn(Turning),
     /// `weigh` of every element, in the bases.
     Weigh,
-    /// New bases of all sides, where `renewal` asks for them. It takes as many dispatches as eigenvectors of the largest
-    /// side ask for.
+    /// New bases of all sides, where `renewal` asks for them. It takes as many dispatches as the eigenvectors of the
+    /// largest side ask for.
     Bases,
     /// The inner products of the gradient, of the last step's movement and of the change of the gradient with each
     /// other and with the pairs of a [history](Slot::history), over the elements of each tensor.

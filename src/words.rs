@@ -476,7 +476,7 @@ entry! {
         tensor,
         /// how many numbers the workgroup makes
         len,
-        /// how many numbers of the result come before them; of a basis, how many sweeps come before those of the dispatch
+        /// how many numbers of the result come before them; of a basis, how many sweeps come before the dispatch
         first,
         /// how many sweeps the dispatch makes
         sweeps,

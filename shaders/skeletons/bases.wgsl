@@ -1,6 +1,6 @@
-// New bases of the sides of all tensors, where the rule renews them: the eigenvectors of the Gram matrix, or what a step
-// of the power iteration makes of the old basis. One workgroup a side. Large sides take several dispatches for their
-// eigenvectors, each with some of the sweeps.
+// New bases of the sides of all tensors, where the rule renews them: the eigenvectors of the Gram matrix, or what a
+// step of the power iteration makes of the old basis. One workgroup a side. Large sides take several dispatches for
+// their eigenvectors, each with some of the sweeps.
 // Twins: `eigenvectors` and `orthogonal` in src/sides.rs
 
 const EPSILON: f32 = 1.1920929e-7; // from 1 to the next number

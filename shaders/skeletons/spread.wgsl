@@ -33,7 +33,12 @@ fn spread_chunk(
         var s2: State;
         var s3: State;
         load_state(chunk, c, q, p, &s0, &s1, &s2, &s3);
-        let numbers = vec4<f32>(spread(h, k, g.x, s0), spread(h, k, g.y, s1), spread(h, k, g.z, s2), spread(h, k, g.w, s3));
+        let numbers = vec4<f32>(
+            spread(h, k, g.x, s0),
+            spread(h, k, g.y, s1),
+            spread(h, k, g.z, s2),
+            spread(h, k, g.w, s3),
+        );
         store_spread(chunk, q, numbers, g);
     }
 }

@@ -168,7 +168,8 @@ fn shared_words(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, who
     };
     let has_sums = match skeleton {
         Sums | Finish | FinishSums | FinishModel | Counts | FinishCounts => true,
-        Spread | Apply => rule.history().is_none() && tensor_numbers(rule, wrappers) > 0,
+        Spread => tensor_numbers(rule, wrappers) > 0,
+        Apply => rule.history().is_none() && tensor_numbers(rule, wrappers) > 0,
         _ => false,
     };
     let of_history = matches!(skeleton, Inner | FinishInner | Recursion);
