@@ -361,12 +361,12 @@ entry! {
         top,
         /// the first element's column in its matrix
         left,
-        /// where the last product of the tensor's matrix stands in the bound work buffer; of a rule with sides, where
-        /// the first element stands before the bases and behind them
+        /// where the last product of the tensor's matrix stands in the bound work buffer, or what
+        /// is back from the bases
         product,
-        /// where the first product finds that matrix; of a rule with sides, where the first element stands in the bases
+        /// where the first product finds that matrix, or where the tensor stands in the bases
         start,
-        /// where the first product finds its transpose; of a rule with sides, words from the spread to the gradient
+        /// where the first product finds its transpose; with bases, words from the spread to the gradient
         turned,
         /// the tensor's stream of random numbers
         stream,

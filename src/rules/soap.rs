@@ -53,7 +53,7 @@ pub struct Soap {
     /// Steps from one basis to the next, at least 1. Default 10.
     pub precondition_frequency: u64,
     /// The largest size of a side, at least 1. It says how much state there is, and cannot change. Default 10000; an
-    /// optimizer on the GPU takes at most 256.
+    /// optimizer on the GPU takes sides of at most 256.
     pub max_precondition_dim: usize,
     /// Whether the dimension of a tensor of rank 1 may be a side. Default false.
     pub precondition_1d: bool,
