@@ -265,7 +265,7 @@ pub fn eigenvectors<F: Real>(matrix: &[F], size: usize) -> Vec<F> {
                     let [left, right] = [0, 1].map(|column| rotated(rows, [top[column], below[column]]));
                     let mut block = [[left[0], right[0]], [left[1], right[1]]];
                     if i == j && rows[1] != F::zero() {
-                        (block[0][1], block[1][0]) = (F::zero(), F::zero());
+                        block[1][0] = F::zero();
                     }
                     for (row, numbers) in [p, q].into_iter().zip(block) {
                         for (column, number) in [r, s].into_iter().zip(numbers) {

@@ -365,11 +365,13 @@ fn take_eigenvectors(side: SideTile, lane: u32, zero: u32) {
             trace += work[side.source + i * side.size + i];
         }
         bound = EPSILON * trace / f32(side.size);
-        goes_on = u32(side.first == 0u || work[at_last_note(side)] != 0.0);
     }
     storageBarrier();
     let pairs = (side.size + 1u) / 2u;
     for (var sweep = 0u; sweep < side.sweeps; sweep += 1u) {
+        if (lane == 0u) {
+            goes_on = u32(side.first + sweep == 0u || work[at_last_note(side)] != 0.0);
+        }
         if (workgroupUniformLoad(&goes_on) == 0u) {
             return;
         }
@@ -390,13 +392,13 @@ fn take_eigenvectors(side: SideTile, lane: u32, zero: u32) {
         }
         workgroupBarrier();
         if (lane == 0u) {
-            goes_on = atomicExchange(&rotations, 0u);
-            work[at_last_note(side)] = f32(goes_on);
+            work[at_last_note(side)] = f32(atomicExchange(&rotations, 0u));
         }
     }
 }
 
-// Where the next dispatch finds whether the last sweep has rotated anything. Pairs leave no notes there.
+// Where a sweep, perhaps of the next dispatch, finds whether the last one has rotated anything. No pair notes anything
+// there.
 fn at_last_note(side: SideTile) -> u32 {
     return side.notes + 3u * side.size - 1u;
 }
@@ -447,7 +449,8 @@ fn rotated(by: vec2<f32>, numbers: vec2<f32>, zero: u32) -> vec2<f32> {
     );
 }
 
-// Rotates the rows of one pair and the columns of another where they meet, and where their mirror images do.
+// Rotates the rows of one pair and the columns of another where they meet, and where their mirror images do. Of a pair
+// with itself the corner is stored last, in both places.
 fn rotate_block(side: SideTile, i: u32, j: u32, round: u32, zero: u32) {
     let down = pair_of(side, i, round);
     let across = pair_of(side, j, round);
@@ -458,11 +461,10 @@ fn rotate_block(side: SideTile, i: u32, j: u32, round: u32, zero: u32) {
     let a = rotated(columns, vec2<f32>(work[top + across.x], work[top + across.y]), zero);
     let b = rotated(columns, vec2<f32>(work[below + across.x], work[below + across.y]), zero);
     let left = rotated(rows, vec2<f32>(a.x, b.x), zero);
-    var right = rotated(rows, vec2<f32>(a.y, b.y), zero);
+    let right = rotated(rows, vec2<f32>(a.y, b.y), zero);
     var corner = left.y;
     if (i == j && rows.y != 0.0) {
         corner = 0.0;
-        right.x = 0.0;
     }
     store_twice(side, down.x, across.x, left.x);
     store_twice(side, down.x, across.y, right.x);
