@@ -44,6 +44,7 @@
 //! | `ema` | with an [`Ema`] | [ema](super::ema) |
 //! | `lookahead` | with a [`Lookahead`] | the same |
 //! | `param_rounding`, `seed` | with a [`ParamRounding`]; [`Config::seed`] | [formats](super::formats) |
+//! | `state_format`, `min_elements` | with a [`StateFormat`]; [`Config::min_elements`] | the same |
 //! | `maximize` | [`Config::maximize`] | a step ascends: the rule sees `-g` |
 //!
 //! [`Config::group`]: crate::Config::group
@@ -61,6 +62,8 @@
 //! [`Lookahead`]: crate::Lookahead
 //! [`ParamRounding`]: crate::ParamRounding
 //! [`Config::seed`]: crate::Config::seed
+//! [`StateFormat`]: crate::StateFormat
+//! [`Config::min_elements`]: crate::Config::min_elements
 //!
 //! # Matrices
 //!

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-const PICTURES: [&str; 13] = [
+const PICTURES: [&str; 14] = [
     "burn_digits.svg",
     "clipping.png",
     "convergence.png",
@@ -16,6 +16,7 @@ const PICTURES: [&str; 13] = [
     "landscapes.gif",
     "landscapes.png",
     "learning_rates.png",
+    "memory.png",
     "schedules.png",
     "step.svg",
 ];

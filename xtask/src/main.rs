@@ -34,7 +34,7 @@ const PICTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/pictures");
 /// The workspace of the programs that draw.
 const DRAWING: [&str; 2] = ["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/pictures/Cargo.toml")];
 /// The programs of that workspace, each of which draws some of the pictures.
-const DRAW: [&str; 6] = ["landscapes", "compare", "decay", "clipping", "schedules", "fit"];
+const DRAW: [&str; 7] = ["landscapes", "compare", "decay", "clipping", "schedules", "fit", "memory"];
 
 fn main() -> ExitCode {
     match parse(std::env::args().skip(1).collect()).and_then(|ask| ask.run()) {
