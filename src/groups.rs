@@ -395,7 +395,7 @@ impl Groups {
     /// A tensor's state: the slots of its rule, then those of the wrappers.
     pub fn slots_of(&self, tensor: usize) -> Vec<Slot> {
         let rule = self.rule_of(tensor);
-        let own = rule.slots().into_iter().filter(|slot| slot.extent != Extent::Product);
+        let own = rule.slots().into_iter().filter(|slot| slot.extent.is_kept());
         own.chain(self.wrappers_of(tensor).slots(rule)).collect()
     }
 

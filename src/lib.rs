@@ -43,6 +43,7 @@ pub mod rules;
 mod schedule;
 mod session;
 pub mod shader;
+mod sides;
 mod storage;
 mod tensor;
 mod traffic;

@@ -443,6 +443,7 @@ impl Engine {
                 measured: steps && self.wrappers.measures(),
                 of_model: steps && variant.rule.sums_over_model(),
                 product: self.frames[i].filter(|_| steps),
+                sides: self.sides[i].clone().filter(|_| steps),
             }
         };
         let items: Vec<Item> = (0..self.tensors.len()).filter(takes_part).map(item).collect();

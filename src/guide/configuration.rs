@@ -97,6 +97,27 @@
 //! # Ok::<(), wgpu_optim::Error>(())
 //! ```
 //!
+//! [`Soap`](crate::Soap) takes tensors of any rank. It is Adam in a basis for each dimension of at most
+//! `max_precondition_dim`, which follows the gradients' Gram matrix. A larger dimension has no basis, so groups with
+//! that option say where the state of a step shall be smaller. The first step only finds the bases. On a GPU a basis
+//! has at most 256 dimensions: [`Optimizer::new`](crate::Optimizer::new) refuses larger ones by name, and
+//! `"max_precondition_dim": 256` leaves them out. The reference takes them.
+//!
+//! ```
+//! use wgpu_optim::{Config, Group, Reference, Soap, TensorSpec};
+//!
+//! let tensors = [("embed.w", vec![100, 16]), ("hidden.w", vec![64, 16]), ("hidden.b", vec![64])];
+//! let tensors = tensors.map(|(name, shape)| TensorSpec::f32(name, shape));
+//! let config = Config::from(Soap::default()).group(Group::new(["embed.*"]).set("max_precondition_dim", 16));
+//!
+//! let optimizer = Reference::<f32>::new(&config, &tensors)?;
+//! assert_eq!(optimizer.slots("hidden.w")?, ["m", "v", "gram", "basis"]);
+//! assert_eq!(optimizer.state("hidden.w", "gram")?.len(), 64 * 64 + 16 * 16);
+//! assert_eq!(optimizer.state("embed.w", "gram")?.len(), 16 * 16);
+//! assert_eq!(optimizer.state("hidden.b", "gram")?.len(), 0);
+//! # Ok::<(), wgpu_optim::Error>(())
+//! ```
+//!
 //! # No learning rate
 //!
 //! [`Prodigy`](crate::Prodigy) estimates from all gradients how far the solution is, and steps accordingly: leave its

@@ -183,14 +183,21 @@ pub(super) fn state_glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skel
             }
         }
     }
-    if let Some(Slot { name, .. }) = rule.slots().into_iter().find(|slot| slot.extent == Extent::Product) {
-        if skeleton != Skeleton::Moves {
-            load.push_str("    if (PRODUCT) {\n        let product = load_product(chunk, q);\n");
+    let of_work = |slot: &Slot| match slot.extent {
+        Extent::Product => Some((slot.name, "load_product(chunk, q)")),
+        Extent::Turned => Some((slot.name, "load_turned(chunk, q, chunk.turned)")),
+        _ => None,
+    };
+    let of_work: Vec<_> = rule.slots().iter().filter_map(of_work).collect();
+    if !of_work.is_empty() && !matches!(skeleton, Skeleton::Moves | Skeleton::Weigh) {
+        load.push_str("    if (PRODUCT) {\n");
+        for (name, loaded) in of_work {
+            line(&mut load, format_args!("        let {name} = {loaded};"));
             for (s, field) in LANES.iter().zip(["x", "y", "z", "w"]) {
-                line(&mut load, format_args!("        (*{s}).{name} = product.{field};"));
+                line(&mut load, format_args!("        (*{s}).{name} = {name}.{field};"));
             }
-            load.push_str("    }\n");
         }
+        load.push_str("    }\n");
     }
     let stores = match skeleton {
         Skeleton::Apply => !rule.stores_early(),

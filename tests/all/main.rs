@@ -80,6 +80,8 @@ mod schedules;
 #[cfg(feature = "gpu")]
 mod sensitivity;
 #[cfg(feature = "gpu")]
+mod sides;
+#[cfg(feature = "gpu")]
 mod skips;
 #[cfg(feature = "gpu")]
 mod soak;
