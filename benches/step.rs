@@ -87,12 +87,13 @@ fn run(options: &Options) -> Result<()> {
     println!("{}", report.head());
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} {elapsed}")?;
     let bar = ProgressBar::new((lists.len() * subjects.len()) as u64).with_style(style);
-    let mut left_out = 0;
+    let (mut left_out, mut unfit) = (0, 0);
     for (i, &List { name, shapes }) in lists.iter().enumerate() {
         let tensors: Vec<TensorSpec> = shapes().into_iter().map(|(name, shape)| TensorSpec::f32(name, shape)).collect();
         let mut desk = Desk::new(&gpu, &mut clock, &tensors, effort)?;
         for subject in &subjects {
             if !subject.fits(&tensors) {
+                unfit += 1;
                 bar.inc(1);
                 continue;
             }
@@ -109,6 +110,9 @@ fn run(options: &Options) -> Result<()> {
         }
     }
     bar.finish_and_clear();
+    if unfit > 0 {
+        println!("left out: {unfit} rows of rules on tensors that they do not take, or whose state would be too large");
+    }
     if left_out > 0 {
         println!(
             "left out by --quick: {left_out} rows, after the first list, of rules that move what one before them moves"

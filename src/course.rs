@@ -8,7 +8,7 @@
 //! have become impossible. Twin: `shaders/skeletons/decide.wgsl`.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, OnceLock};
 
 use crate::clock::{Clock, Clocks, Key};
@@ -93,8 +93,8 @@ impl Choice {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Choices {
     classes: Vec<OfClass>,
-    /// The class of each tensor that takes part.
-    of: Vec<Option<usize>>,
+    /// For each tensor that takes part one more than its class, as a course counts them; 0 for the others.
+    of: Arc<Vec<usize>>,
 }
 
 /// What a step or a move is for each state of a class.
@@ -238,7 +238,10 @@ impl Course {
 
     /// The classes of a step of the tensors present: for each one the class that it comes from and whether it takes
     /// part; and the class of each tensor. Classes that are known to be in the same state become one.
-    fn part(&self, present: Option<&[bool]>) -> (Vec<(usize, bool)>, Vec<usize>) {
+    fn part(&self, present: Option<&[bool]>) -> (Vec<(usize, bool)>, Arc<Vec<usize>>) {
+        if present.is_none() && self.are_apart() {
+            return ((0..self.classes.len()).map(|class| (class, true)).collect(), self.of.clone());
+        }
         let mut parts = vec![(0, true)];
         let mut known = HashMap::new();
         let mut places = vec![[None; 2]; self.classes.len()];
@@ -256,7 +259,17 @@ impl Course {
                 }
             }));
         }
-        (parts, of)
+        (parts, Arc::new(of))
+    }
+
+    /// Whether no two classes are known to be in the same state.
+    fn are_apart(&self) -> bool {
+        let mut known = HashSet::new();
+        let mut only = self.classes[1..].iter().filter_map(|class| match &class.states[..] {
+            [only] => Some((only.key(), only.number)),
+            _ => None,
+        });
+        only.all(|state| known.insert(state))
     }
 
     /// Takes a step of the tensors that are present, of so many micro-batches, in every state. A step that is `certain`
@@ -326,13 +339,13 @@ impl Course {
                 of_classes.push(of_class);
             }
         }
-        let choices = Choices { classes: of_classes, of: of.iter().map(|class| Some(class - 1)).collect() };
+        let choices = Choices { classes: of_classes, of: of.clone() };
         if certain {
             self.settled = choice.led(&self.settled, true);
         } else {
             self.pending.push_back(Arc::new(choice));
         }
-        (self.classes, self.of, self.hoped) = (Arc::new(classes), Arc::new(of), OnceLock::new());
+        (self.classes, self.of, self.hoped) = (Arc::new(classes), of, OnceLock::new());
         Ok(choices)
     }
 
@@ -349,9 +362,8 @@ impl Course {
         };
         let of_class = |class: &Class| class.states.iter().map(&mut of_state).collect::<Result<OfClass>>();
         let classes = self.classes[1..].iter().map(of_class).collect::<Result<_>>()?;
-        let takes =
-            |(tensor, class): (usize, &usize)| (marked(tensor) && groups.makes(tensor, to)).then_some(class - 1);
-        Ok(Choices { classes, of: self.of.iter().enumerate().map(takes).collect() })
+        let takes = |(tensor, &class)| if marked(tensor) && groups.makes(tensor, to) { class } else { 0 };
+        Ok(Choices { classes, of: Arc::new(self.of.iter().enumerate().map(takes).collect()) })
     }
 
     /// Steps that have reported.
@@ -414,12 +426,18 @@ impl Choices {
     pub(crate) fn of_one(records: Records) -> Self {
         let (list, of) = records.parts();
         let of_one = |record| vec![OfState { number: 0, record: Some(record), applied: 0 }];
-        Self { classes: list.into_iter().map(of_one).collect(), of }
+        let of = of.into_iter().map(|record| record.map_or(0, |record| record + 1)).collect();
+        Self { classes: list.into_iter().map(of_one).collect(), of: Arc::new(of) }
     }
 
-    /// The records of the only state, where the device decides nothing.
-    pub(crate) fn only(&self) -> Records {
-        self.records(|_, _| 0)
+    /// The class of each tensor that takes part.
+    fn of(&self) -> impl ExactSizeIterator<Item = Option<usize>> {
+        self.of.iter().map(|class| class.checked_sub(1))
+    }
+
+    /// The words of the only state, where the device decides nothing.
+    pub(crate) fn words_of_only(&self) -> Vec<u32> {
+        Records::words_of(self.classes.iter().map(|class| class[0].record.as_ref()), self.of())
     }
 
     /// The records of one state of each class, which `pick` picks.
@@ -430,7 +448,7 @@ impl Choices {
             places.push(record.is_some().then_some(list.len()));
             list.extend(record);
         }
-        Records::new(list, self.of.iter().map(|class| places[(*class)?]).collect())
+        Records::new(list, self.of().map(|class| places[class?]).collect())
     }
 }
 
@@ -475,15 +493,15 @@ fn with_empty_head(layout: &Layout, choices: &Choices, present: &[bool]) -> Vec<
     let mut words = vec![0; step::LEN];
     words.extend(present.iter().map(|&present| if present { 0 } else { ABSENT }));
     words[step::CLASS_OF] = words.len() as u32;
-    words.extend(choices.of.iter().map(|class| class.map_or(ABSENT, |class| class as u32)));
+    words.extend(choices.of().map(|class| class.map_or(ABSENT, |class| class as u32)));
     let classes = words.len();
     words[step::CLASSES] = classes as u32;
     words[step::CLASSES_COUNT] = choices.classes.len() as u32;
     words.resize(classes + class::LEN * choices.classes.len(), 0);
     let mut first_tensors = vec![None; choices.classes.len()];
-    for (tensor, class) in choices.of.iter().enumerate() {
+    for (tensor, class) in choices.of().enumerate() {
         if let Some(class) = class {
-            first_tensors[*class].get_or_insert(tensor);
+            first_tensors[class].get_or_insert(tensor);
         }
     }
     for (i, (of_class, first_tensor)) in choices.classes.iter().zip(first_tensors).enumerate() {

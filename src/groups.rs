@@ -414,7 +414,8 @@ impl Groups {
 
     /// Whether the rule of any tensor makes this move.
     pub fn have_move(&self, to: Move) -> bool {
-        self.of.iter().any(|&group| self.rule(group).moves().contains(&to))
+        let makes: Vec<bool> = (0..self.len()).map(|group| self.rule(group).moves().contains(&to)).collect();
+        self.of.iter().any(|&group| makes[group])
     }
 
     /// The error with the path of a group, counted with the top level.

@@ -11,6 +11,7 @@ use crate::course::{self, Choices, Course, Task};
 use crate::error::{Error, Result};
 use crate::gpu::{Arena, Bound, Buffers, Engine, Gpu, Grads, News, Part, Reports, Slice, Slot, Work};
 use crate::report::StepReport;
+use crate::rule::Move;
 use crate::session::{Session, session_methods};
 use crate::tensor::TensorSpec;
 use crate::words::{ABSENT, Layout, stage};
@@ -163,6 +164,9 @@ impl Optimizer {
 
     /// Zeros for the tensors without gradient whose rule counts them as ones with a gradient of 0.
     fn zeros(&mut self, grads: &Grads) -> Result<Option<wgpu::Buffer>> {
+        if grads.given().is_none() {
+            return Ok(None);
+        }
         let size = |i: usize| self.session.tensors[i].grad_size_bytes();
         let missing = (0..self.session.tensors.len()).filter(|&i| self.is_filled(grads, i));
         missing.map(size).max().map(|bytes| self.engine.zeros(bytes)).transpose()
@@ -188,7 +192,9 @@ impl Optimizer {
         let (course, choices) = self.step_course(present, batches)?;
         let mut order = self.session.order.clone();
         let looked = order.has_looked();
-        order.step(&self.session.tensors, |i| present[i] && self.session.groups.rule_of(i).needs_look_ahead())?;
+        let groups = &self.session.groups;
+        let looks_ahead = groups.have_move(Move::LookAhead);
+        order.step(&self.session.tensors, |i| looks_ahead && present[i] && groups.rule_of(i).needs_look_ahead())?;
         let sequence = self.coming_sequence();
         let parts = role.parts(self.session.groups.wrappers().measures());
         let tasks: Vec<_> =
@@ -303,7 +309,7 @@ impl Optimizer {
     fn words(&self, choices: &Choices, present: &[bool], tasks: &[Task]) -> Vec<Vec<u32>> {
         match self.session.groups.wrappers().is_controlled() {
             true => course::words(&self.session.groups, &self.layout, choices, present, tasks),
-            false => vec![choices.only().words(); tasks.len()],
+            false => vec![choices.words_of_only(); tasks.len()],
         }
     }
 

@@ -15,7 +15,7 @@ mod table;
 use std::ops::Range;
 
 pub use place::{Home, Row, Span, Window, place};
-pub use table::Dispatch;
+pub use table::{Dispatch, Table};
 
 use crate::error::{Error, Result, refuse};
 use crate::lines::Lines;
@@ -24,7 +24,6 @@ use crate::storage::Room;
 use crate::tensor::{ALIGNMENT, Access, BLOCK, Formats, TensorSpec};
 use crate::words::{ModelSums, TensorSums};
 use cut::{cut, cut_lines, cut_product, cut_tiles, state_bytes};
-use table::Table;
 
 /// Bytes of four elements in f32: what a lane of the vec4 kernel reads and writes.
 const QUAD_BYTES: u64 = 16;
@@ -279,8 +278,8 @@ pub struct Plan {
     pub model: Range<usize>,
     /// The entries of all tensors whose norms are measured.
     pub norms: Range<usize>,
-    /// The table's words.
-    pub table: Vec<u32>,
+    /// The chunk table.
+    pub table: Table,
     /// Bytes of the table that a dispatch binds.
     pub table_bytes: u64,
     /// Words of partial results.
@@ -386,7 +385,8 @@ pub fn plan(items: &[Item], bounds: Bounds, partials: u64) -> Result<Plan> {
         table.push(ModelSums { tensor: 0, len: 1, tensors: last + 1 });
         plan.model = table.len() - 1..table.len();
     }
-    (plan.table, plan.table_bytes) = table.finish(bounds);
+    plan.table_bytes = table.finish(bounds);
+    plan.table = table;
     plan.partial_words = share - partials;
     Ok(plan)
 }
@@ -450,7 +450,8 @@ mod tests {
 
     fn of_entries<E: Entry>(plan: &Plan, dispatch: &Dispatch) -> Vec<E> {
         let start = dispatch.offset as usize / 4;
-        let words = &plan.table[start + dispatch.entries.start as usize * ENTRY_WORDS..];
+        let words = plan.table.words();
+        let words = &words[start + dispatch.entries.start as usize * ENTRY_WORDS..];
         words.chunks(ENTRY_WORDS).take(dispatch.entries.len()).map(|words| E::read(words.try_into().unwrap())).collect()
     }
 
@@ -672,7 +673,7 @@ mod tests {
         let bounds = Bounds { binding_bytes: 64 << 10, workgroups: 100, chunk_blocks: 1, dispatch_bytes: u64::MAX };
         let items = items(&[1; 5000], 1, bounds);
         let plan = plan(&items, bounds, 0).unwrap();
-        assert!(plan.table_bytes <= bounds.binding_bytes && 4 * plan.table.len() as u64 > 2 * plan.table_bytes);
+        assert!(plan.table_bytes <= bounds.binding_bytes && plan.table.size_bytes() > 2 * plan.table_bytes);
         check(&plan, &items, &homes(&items, 0), bounds);
     }
 
@@ -693,6 +694,29 @@ mod tests {
         let plan = plan(&items, bounds, 0).unwrap();
         let windows = check(&plan, &items, &homes(&items, 0), bounds);
         assert!(windows.len() >= 5, "9.6 GB of state in windows below 2 GiB: {}", windows.len());
+    }
+
+    #[test]
+    fn a_table_holds_what_was_pushed() {
+        let entry = |first, len| Chunk { first, len, ..Chunk::default() };
+        let mut table = Table::default();
+        let mut pushed = vec![entry(0, 4), entry(4, 4), entry(8, 4), entry(12, 1), entry(20, 9), entry(3, 17)];
+        pushed.iter().for_each(|&entry| table.push(entry));
+        table.push_evenly([entry(u64::from(u32::MAX), 2), entry(1 << 32, 2)], 5);
+        pushed.extend((0..5).map(|i| entry(u64::from(u32::MAX.wrapping_add(i)), 2)));
+        table.push_evenly([entry(7, 1), entry(7, 1)], 0);
+        table.push(entry(2, 2));
+        pushed.push(entry(2, 2));
+        assert_eq!(table.words(), pushed.iter().flat_map(|entry| entry.words()).collect::<Vec<_>>());
+        for (from, elements) in (0..=pushed.len()).flat_map(|from| (0..60).map(move |elements| (from, elements))) {
+            let mut sum = 0;
+            let within = |entry: &&Chunk| {
+                sum += entry.len;
+                sum <= elements
+            };
+            let counted = pushed[from..].iter().take_while(within).count();
+            assert_eq!(table.count_within(from..pushed.len(), elements), counted, "{from}, {elements}");
+        }
     }
 
     #[test]

@@ -449,11 +449,15 @@ impl Engine {
         let of_model = self.variants.first().map_or(0, |variant| model_numbers(&*variant.rule));
         let numbers = (of_model + self.tensors.len() * self.tensor_numbers()) as u64;
         let plan = plan(&items, self.bounds, numbers)?;
+        let size = plan.table.size_bytes().max(crate::tensor::ALIGNMENT);
+        let found = self.gpu.device().limits().max_buffer_size.min(u32::MAX.into());
+        if size > found {
+            return Err(Error::Limit { limit: "max_buffer_size", found, needed: size });
+        }
         let table = self.gpu.scoped_now(|| {
             let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;
-            let size = (4 * plan.table.len() as u64).max(crate::tensor::ALIGNMENT);
             let table = self.gpu.create_buffer("wgpu-optim/table", size, usage);
-            self.gpu.queue().write_buffer(&table, 0, bytemuck::cast_slice(&plan.table));
+            self.gpu.queue().write_buffer(&table, 0, bytemuck::cast_slice(&plan.table.words()));
             table
         })?;
         Ok(Planned { kind: work.kind(), access: slices.access.clone(), plan, table })

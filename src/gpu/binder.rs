@@ -409,7 +409,8 @@ pub(super) fn run<'a>(encoder: &mut wgpu::CommandEncoder, slot: &Slot, calls: im
     for call in calls {
         pass.set_pipeline(&call.pipeline);
         for (words, dispatch) in &call.dispatches {
-            let offset = [dispatch.offset];
+            // An offset lies in the table, whose bytes 32 bits count.
+            let offset = [dispatch.offset as u32];
             pass.set_bind_group(0, &*call.group, if call.has_table { &offset } else { &[] });
             pass.set_bind_group(1, &slot.group, &[slot.offset + words]);
             pass.dispatch_workgroups(dispatch.x, dispatch.y, 1);

@@ -60,9 +60,7 @@ impl<'a> Slice<'a> {
         };
         Err(Error::Slice { what, tensor: tensor.name.clone(), message })
     }
-}
 
-impl Slice<'_> {
     /// Refuses a place for a loss that does not hold one f32 that can be copied.
     pub(crate) fn check_loss(&self) -> Result<()> {
         self.check("loss", &TensorSpec::f32("loss", []), wgpu::BufferUsages::COPY_SRC)

@@ -70,16 +70,25 @@ impl Records {
     /// What a shader reads: for each tensor where its record starts, or `0xffffffff`; then the records, each number
     /// rounded to f32 once.
     pub fn words(&self) -> Vec<u32> {
-        let mut words = vec![ABSENT; self.of.len()];
-        let mut starts = Vec::with_capacity(self.list.len());
-        for record in &self.list {
-            starts.push(words.len() as u32);
-            record.push_terms(&mut words, 0);
-        }
-        for (word, record) in words.iter_mut().zip(&self.of) {
-            if let Some(record) = record {
-                *word = starts[*record];
-            }
+        Self::words_of(self.list.iter().map(Some), self.of.iter().copied())
+    }
+
+    /// The same of records in a list, and for each tensor that takes part of the place of its own.
+    pub(crate) fn words_of<'a>(
+        list: impl Iterator<Item = Option<&'a Record>>,
+        of: impl ExactSizeIterator<Item = Option<usize>>,
+    ) -> Vec<u32> {
+        let mut words = vec![ABSENT; of.len()];
+        let mut append = |record: Option<&Record>| {
+            let start = words.len() as u32;
+            record.map_or(ABSENT, |record| {
+                record.push_terms(&mut words, 0);
+                start
+            })
+        };
+        let starts: Vec<u32> = list.map(&mut append).collect();
+        for (word, record) in words.iter_mut().zip(of) {
+            *word = record.map_or(ABSENT, |record| starts[record]);
         }
         words
     }

@@ -24,14 +24,16 @@ pub(super) fn cut(item: &Item, bounds: Bounds, partial: &mut u64, table: &mut Ta
     for (n, start) in (0..item.len).step_by(piece_len as usize).enumerate() {
         let (len, state) = (piece_len.min(item.len - start), item.state.get(n).copied());
         let begin = table.len();
-        for first in (0..len).step_by(chunk_len as usize) {
+        let stride = if is_alone { 0 } else { item.partial_words };
+        let entry = |n: u64| {
+            let first = n * chunk_len;
             let entry = Chunk {
                 tensor: item.tensor as u64,
                 len: chunk_len.min(len - first),
                 piece: pieces.len() as u64,
                 first: start + first,
                 state: state.map_or(0, |place| (place.offset + item.room.bytes(first)) / QUAD_BYTES),
-                partial: if is_alone { ABSENT.into() } else { *partial },
+                partial: if is_alone { ABSENT.into() } else { *partial + n * stride },
                 stream: item.stream.into(),
                 ..Chunk::default()
             };
@@ -39,12 +41,19 @@ pub(super) fn cut(item: &Item, bounds: Bounds, partial: &mut u64, table: &mut Ta
                 Some((place, lines)) => with_lines(entry, start + first, place, lines),
                 None => entry,
             };
-            table.push(match item.product {
+            match item.product {
                 Some(framed) => with_product(entry, start + first, framed),
                 None => entry,
-            });
-            *partial += if is_alone { 0 } else { item.partial_words };
+            }
+        };
+        let (count, whole) = (len.div_ceil(chunk_len), len / chunk_len);
+        // Rows and columns start anew within a chunk, so those of matrices differ by other words each time.
+        let evenly = if whole > 1 && item.lines.is_none() && item.product.is_none() { whole } else { 0 };
+        if evenly > 0 {
+            table.push_evenly([entry(0), entry(1)], evenly as usize);
         }
+        (evenly..count).for_each(|n| table.push(entry(n)));
+        *partial += count * stride;
         pieces.push(Piece {
             first: start,
             len,

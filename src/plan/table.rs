@@ -1,4 +1,4 @@
-//! The chunk table's words, and the dispatches that walk over them. How tensors are cut is none of its business.
+//! The chunk table, and the dispatches that walk over them. How tensors are cut is none of its business.
 
 use std::ops::Range;
 
@@ -8,6 +8,9 @@ use crate::words::{ENTRY_WORDS, Entry};
 /// Bytes of an entry.
 const ENTRY_BYTES: u64 = 4 * ENTRY_WORDS as u64;
 
+/// The word of every entry that holds how many elements it has.
+const LEN: usize = 1;
+
 /// How many entries there are from one that may stand at the start of a binding to the next: 256 bytes of them.
 const STRIDE: u64 = 16;
 
@@ -15,7 +18,7 @@ const STRIDE: u64 = 16;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dispatch {
     /// The byte of the table that the binding starts at, a multiple of 256.
-    pub offset: u32,
+    pub offset: u64,
     /// The entries, counted from that byte.
     pub entries: Range<u32>,
     /// Workgroups in the first dimension.
@@ -24,32 +27,108 @@ pub struct Dispatch {
     pub y: u32,
 }
 
-/// A table that grows.
+/// The chunk table. Chunks of one tensor differ by the same words from one to the next, so the table keeps runs of
+/// such entries, and takes little memory for any number of elements.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Table {
-    words: Vec<u32>,
+pub struct Table {
+    runs: Vec<Run>,
+    len: usize,
+    /// Zeros behind the entries, which a binding that starts late reaches.
+    padding: usize,
+}
+
+/// Entries, each of which adds the same words to the one before it.
+#[derive(Clone, Debug)]
+struct Run {
+    /// The place of the first entry in the table.
+    at: usize,
+    len: usize,
+    first: [u32; ENTRY_WORDS],
+    step: [u32; ENTRY_WORDS],
+}
+
+impl Run {
+    fn words(&self, i: usize) -> [u32; ENTRY_WORDS] {
+        std::array::from_fn(|word| self.first[word].wrapping_add(self.step[word].wrapping_mul(i as u32)))
+    }
+}
+
+/// What leads from one entry to the next.
+fn step(from: &[u32; ENTRY_WORDS], to: &[u32; ENTRY_WORDS]) -> [u32; ENTRY_WORDS] {
+    std::array::from_fn(|word| to[word].wrapping_sub(from[word]))
 }
 
 impl Table {
     /// Appends an entry.
     pub(super) fn push<E: Entry>(&mut self, entry: E) {
-        self.words.extend(entry.words());
+        let words = entry.words();
+        let at = self.len;
+        self.len += 1;
+        if let Some(last) = self.runs.last_mut() {
+            let step = step(&last.words(last.len - 1), &words);
+            if last.len == 1 || last.step == step {
+                (last.step, last.len) = (step, last.len + 1);
+                return;
+            }
+        }
+        self.runs.push(Run { at, len: 1, first: words, step: [0; ENTRY_WORDS] });
+    }
+
+    /// Appends so many entries, of which these are the first two; each of the others differs as much from the one
+    /// before it as the second does from the first.
+    pub(super) fn push_evenly<E: Entry>(&mut self, [first, second]: [E; 2], len: usize) {
+        let first = first.words();
+        let step = step(&first, &second.words());
+        self.runs.extend((len > 0).then_some(Run { at: self.len, len, first, step }));
+        self.len += len;
     }
 
     /// How many entries there are so far.
     pub(super) fn len(&self) -> usize {
-        self.words.len() / ENTRY_WORDS
+        self.len
     }
 
-    /// Returns the words, with as many zeros behind them as a binding that starts late reaches, and the bytes of a
-    /// binding.
-    pub(super) fn finish(self, bounds: Bounds) -> (Vec<u32>, u64) {
-        let mut words = self.words;
-        let (size, most) = (4 * words.len() as u64, span(bounds));
+    /// Appends as many zeros as a binding that starts late reaches, and returns the bytes of a binding.
+    pub(super) fn finish(&mut self, bounds: Bounds) -> u64 {
+        let (size, most) = (self.size_bytes(), span(bounds));
         if size > most {
-            words.resize(words.len() + most as usize / 4, 0);
+            self.padding = most as usize / 4;
         }
-        (words, size.min(most))
+        size.min(most)
+    }
+
+    /// The table's bytes on the device.
+    pub fn size_bytes(&self) -> u64 {
+        ENTRY_BYTES * self.len as u64 + 4 * self.padding as u64
+    }
+
+    /// The table's words on the device.
+    pub fn words(&self) -> Vec<u32> {
+        let mut words = Vec::with_capacity(self.size_bytes() as usize / 4);
+        self.runs.iter().for_each(|run| (0..run.len).for_each(|i| words.extend(run.words(i))));
+        words.resize(words.len() + self.padding, 0);
+        words
+    }
+
+    /// How many of these entries have at most so many elements together.
+    pub(super) fn count_within(&self, entries: Range<usize>, elements: u64) -> usize {
+        let (mut at, mut left) = (entries.start, elements);
+        let first = self.runs.partition_point(|run| run.at + run.len <= at);
+        for run in self.runs[first..].iter().take_while(|run| run.at < entries.end) {
+            let end = entries.end.min(run.at + run.len);
+            while at < end {
+                let len = u64::from(run.words(at - run.at)[LEN]).max(1);
+                // Entries of equal length are counted at once.
+                let same = if run.step[LEN] == 0 { end - at } else { 1 };
+                let fitting = same.min(usize::try_from(left / len).unwrap_or(usize::MAX));
+                at += fitting;
+                left -= fitting as u64 * len;
+                if fitting < same {
+                    return at - entries.start;
+                }
+            }
+        }
+        at - entries.start
     }
 }
 
@@ -59,27 +138,21 @@ fn span(bounds: Bounds) -> u64 {
 }
 
 /// The dispatches that walk over these entries of a table, and move so many bytes for each element.
-pub(super) fn dispatches(entries: Range<usize>, table: &[u32], element_bytes: u64, bounds: Bounds) -> Vec<Dispatch> {
+pub(super) fn dispatches(entries: Range<usize>, table: &Table, element_bytes: u64, bounds: Bounds) -> Vec<Dispatch> {
     let workgroups = u64::from(bounds.workgroups);
-    let fits = 4 * table.len() as u64 <= span(bounds);
+    let fits = table.size_bytes() <= span(bounds);
     let of_binding = if fits { u64::MAX } else { span(bounds) / ENTRY_BYTES - STRIDE };
     let most = of_binding.min(workgroups.pow(2));
-    // The second word of every entry is its length.
-    let bytes = |entry: u64| element_bytes * u64::from(table[entry as usize * ENTRY_WORDS + 1]);
+    let elements = bounds.dispatch_bytes / element_bytes.max(1);
     let (mut first, end) = (entries.start as u64, entries.end as u64);
     let mut dispatches = Vec::new();
     while first < end {
-        let room = most.min(end - first);
-        let mut sum = 0;
-        let within = (first..first + room).take_while(|&entry| {
-            sum += bytes(entry);
-            sum <= bounds.dispatch_bytes
-        });
-        let count = (within.count() as u64).max(1);
+        let some = first as usize..(first + most.min(end - first)) as usize;
+        let count = table.count_within(some, elements).max(1) as u64;
         let y = count.div_ceil(workgroups);
         let from = if fits { 0 } else { first / STRIDE * STRIDE };
         dispatches.push(Dispatch {
-            offset: (from * ENTRY_BYTES) as u32,
+            offset: from * ENTRY_BYTES,
             entries: (first - from) as u32..(first + count - from) as u32,
             x: count.div_ceil(y) as u32,
             y: y as u32,

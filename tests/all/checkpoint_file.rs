@@ -204,7 +204,9 @@ fn a_file_is_saved_and_loaded_in_parts() {
     saved.unwrap();
     say(&format!("checkpoint of 192 MiB: saving takes {host} bytes of the host's memory and {device} of the device's"));
     assert!(host + device < 64 << 20, "{host} and {device}");
-    assert!(host >= 4 << 20 && device >= 4 << 20, "counted: {host} and {device}");
+    assert!(host >= 4 << 20, "counted: {host}");
+    let counts = gpu.adapter_info().backend != wgpu::Backend::Gl;
+    assert!(!counts || device >= 4 << 20, "counted: {device}");
 
     drop(optimizer);
     let (loaded, host, device) = peaks(&gpu, || Checkpoint::load_from(&path).unwrap());
@@ -214,10 +216,14 @@ fn a_file_is_saved_and_loaded_in_parts() {
         second.load_params(&loaded, &params).unwrap();
         second
     });
-    let staged = device - second.memory().total();
+    let staged = if counts { device - second.memory().total() } else { 0 };
     say(&format!("loading takes {host} bytes of the host's memory and {staged} of the device's"));
     assert!(host + staged < 64 << 20, "{host} and {staged}");
-    assert!(host >= 4 << 20 && staged >= 4 << 20, "counted: {host} and {staged}");
+    assert!(host >= 4 << 20, "counted: {host}");
+    assert!(!counts || staged >= 4 << 20, "counted: {staged}");
+    if !counts {
+        say("skipped: 2 counts of memory that a checkpoint takes: wgpu counts no bytes over GL");
+    }
 }
 
 /// The most bytes of the host's and of the device's memory that this takes beyond those that were taken before. A

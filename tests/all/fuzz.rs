@@ -1,12 +1,13 @@
 //! Random sequences of steps, bad steps, undone steps, frozen and added tensors, rates, moves, saves and loads run on
-//! the optimizer and on the reference, and both have the same bits.
+//! the optimizer and on the reference, and both have the same bits. Gradients lie elsewhere in each step.
 
-use crate::common::twin;
+use crate::common::{create, twin};
 
 use ndarray::ArrayD;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
+use wgpu_optim::wgpu::{Buffer, BufferUsages};
 use wgpu_optim::{Arena, Config, DType, Error, Gpu, Group, Optimizer, Reference, Slice, TensorSpec};
 
 /// How many random moves one configuration makes.
@@ -14,6 +15,9 @@ const MOVES: usize = 120;
 
 /// How many tensors an optimizer has at most.
 const TENSORS: usize = 6;
+
+/// Bytes of a buffer of gradients: room for those of all tensors.
+const PAGE_BYTES: u64 = 1 << 17;
 
 /// Rules and wrappers that keep different things from step to step.
 fn configs() -> Vec<serde_json::Value> {
@@ -79,8 +83,11 @@ struct Fuzz {
     tensors: Vec<TensorSpec>,
     optimizer: Optimizer,
     reference: Reference<f32>,
-    /// Each tensor's parameters and gradients, and where a step out of place puts new parameters.
-    arenas: Vec<[Arena; 3]>,
+    /// Each tensor's parameters, and where a step out of place puts new ones.
+    arenas: Vec<[Arena; 2]>,
+    /// Gradients lie elsewhere in each step, in one of two buffers: which, and the first byte.
+    pages: [Buffer; 2],
+    places: Vec<(usize, u64)>,
     /// Whether the rate is the model's, so that no group has one.
     one_rate: bool,
     /// Steps out of place.
@@ -116,6 +123,8 @@ impl Fuzz {
             out_of_place: 0,
             tensors: vec![],
             arenas: vec![],
+            pages: [(); 2].map(|()| create(gpu, PAGE_BYTES, BufferUsages::STORAGE | BufferUsages::COPY_DST)),
+            places: vec![],
             values: vec![],
             done: vec![],
         };
@@ -126,7 +135,7 @@ impl Fuzz {
     fn hold(&mut self, tensors: &[TensorSpec]) {
         for tensor in tensors {
             let list = std::slice::from_ref(tensor);
-            let arenas = [(); 3].map(|()| Arena::new(&self.gpu, list).expect("an arena"));
+            let arenas = [(); 2].map(|()| Arena::new(&self.gpu, list).expect("an arena"));
             let values = twin::noise(&mut self.rng, tensor.len_elements() as usize);
             let values = tensor.dtype.decode(&tensor.dtype.encode(&values));
             arenas[0].write(&tensor.name, &values).expect("as many values as elements");
@@ -145,6 +154,8 @@ impl Fuzz {
         let absences = !self.optimizer.needs_look_ahead() && self.chance(3);
         let bad = self.chance(3);
         let mut grads = Vec::new();
+        let mut used = [0, 0];
+        self.places.clear();
         for i in 0..self.tensors.len() {
             let mut values = twin::noise(&mut self.rng, self.values[i].len());
             if bad && self.chance(2) {
@@ -152,8 +163,16 @@ impl Fuzz {
                 values[at] = [f32::NAN, f32::INFINITY, -1e30][self.rng.random_range(0..3)];
             }
             let format = self.tensors[i].grad_dtype;
-            let values = format.decode(&format.encode(&values));
-            self.arenas[i][1].write(&self.tensors[i].name, &values).expect("as many values as elements");
+            let mut bytes = format.encode(&values);
+            let values = format.decode(&bytes);
+            bytes.resize(bytes.len().next_multiple_of(4), 0xff);
+            // Few places are such that the vec4 kernel cannot read them.
+            let gap = if self.chance(8) { 4 } else { 16 * self.rng.random_range(0..8) };
+            let page = self.rng.random_range(0..2);
+            let at = used[page] + gap;
+            used[page] = (at + bytes.len() as u64).next_multiple_of(16);
+            self.gpu.queue().write_buffer(&self.pages[page], at, &bytes);
+            self.places.push((page, at));
             let array = ArrayD::from_shape_vec(self.tensors[i].shape.clone(), values).expect("as many values");
             grads.push((!absences || !self.chance(2)).then_some(array));
         }
@@ -168,16 +187,18 @@ impl Fuzz {
         out_of_place: bool,
     ) -> Vec<wgpu_optim::EncodedStep> {
         let slices = |which: usize| -> Vec<Option<Slice>> {
-            let given = |i: usize| which != 1 || grads[i].is_some();
             let slice = |i: usize| self.arenas[i][which].slice(&self.tensors[i].name).expect("its own tensor");
-            (0..self.tensors.len()).map(|i| given(i).then(|| slice(i))).collect()
+            (0..self.tensors.len()).map(|i| Some(slice(i))).collect()
         };
-        let (params, grads) = (slices(0), slices(1));
+        let grad = |(i, &(page, at)): (usize, &(usize, u64))| {
+            grads[i].is_some().then(|| Slice::new(&self.pages[page], at, self.tensors[i].grad_size_bytes()))
+        };
+        let (params, grads) = (slices(0), self.places.iter().enumerate().map(grad).collect::<Vec<_>>());
         let mut tokens = Vec::new();
         if self.optimizer.needs_look_ahead() {
             tokens.push(self.optimizer.encode_look_ahead(encoder, &params).expect("a look-ahead"));
         }
-        let elsewhere = match out_of_place.then(|| self.optimizer.encode_into(encoder, &params, &grads, &slices(2))) {
+        let elsewhere = match out_of_place.then(|| self.optimizer.encode_into(encoder, &params, &grads, &slices(1))) {
             // Some rules leave a device with eight bindings none for the outputs.
             None | Some(Err(Error::Limit { .. })) => false,
             Some(token) => {
@@ -189,7 +210,7 @@ impl Fuzz {
             tokens.push(self.optimizer.encode(encoder, &params, &grads).expect("a step"));
         } else if self.optimizer.micro_batches() == 0 {
             // A micro-batch that is not the last one of its step writes no parameters.
-            self.arenas.iter_mut().for_each(|arenas| arenas.swap(0, 2));
+            self.arenas.iter_mut().for_each(|arenas| arenas.swap(0, 1));
             self.out_of_place += 1;
         }
         tokens
@@ -206,7 +227,7 @@ impl Fuzz {
     fn act(&mut self, i: usize, counts: &mut Counts) {
         let params = |fuzz: &Self| -> Vec<Slice<'static>> {
             // The arenas live as long as the test.
-            let slice = |(arenas, tensor): (&[Arena; 3], &TensorSpec)| {
+            let slice = |(arenas, tensor): (&[Arena; 2], &TensorSpec)| {
                 let slice = arenas[0].slice(&tensor.name).expect("its own tensor");
                 let buffer: &'static _ = Box::leak(Box::new(slice.buffer.clone()));
                 Slice::new(buffer, slice.offset, slice.size)

@@ -62,6 +62,8 @@ mod pictures;
 #[cfg(feature = "gpu")]
 mod placements;
 #[cfg(feature = "gpu")]
+mod planner;
+#[cfg(feature = "gpu")]
 mod products;
 #[cfg(feature = "gpu")]
 mod properties;
