@@ -1,5 +1,6 @@
 //! `cargo xtask demo | test | bench | soak | pictures` makes sure that there is a GPU to run on, then builds and runs;
-//! `cargo xtask steps-to-loss` runs on the CPU, and `cargo xtask web` builds a page and serves it.
+//! `cargo xtask steps-to-loss` runs on the CPU, `cargo xtask web` builds a page and serves it, and
+//! `cargo xtask burn-web` checks the crate for Burn.
 
 mod adapters;
 #[cfg(target_os = "linux")]
@@ -17,10 +18,12 @@ Sees to it that there is a GPU to run on, builds, runs, and says how long each t
   cargo xtask demo [ARGS]     train on handwritten digits     cargo run --example train_digits -- ARGS
   cargo xtask test [ARGS]     every test                      cargo test --workspace ARGS
   cargo xtask bench [ARGS]    time every optimizer            cargo bench --bench step -- ARGS
+  cargo xtask bench --burn    time it against Burn's AdamW    the bench of crates/wgpu-optim-burn
   cargo xtask soak            100 000 steps, memory watched   cargo test --test all -- --test-threads=1 soak::
   cargo xtask steps-to-loss   rules and formats compared      cargo run --release --example steps_to_loss -- ARGS
   cargo xtask pictures        draw those of docs/pictures     each program of crates/pictures
   cargo xtask web [PORT]      optimizers at work in a page    builds target/web, serves it on loopback, port 8000
+  cargo xtask burn-web        Burn's crate for the browser    cargo check --target wasm32-unknown-unknown
 
 ARGS may follow a `--`: `cargo xtask bench -- --quick`, `cargo xtask demo -- --help`. `cargo xtask test parity::` runs
 the tests of one module of tests/all. `cargo xtask test --all-adapters -- parity:: clip::` runs those of tests/all on
@@ -28,13 +31,21 @@ Vulkan, on GL and on SwiftShader, as far as they are there, and prints which pas
 the first, which all tests run on.
 
   --no-serve      `web` builds the page alone
+  --no-fusion     `bench --burn` times Burn without its fusion
   --no-install    go on without looking for a GPU (Linux only; elsewhere nothing is ever installed)";
 
 const MANIFEST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
 const PICTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/pictures");
 /// The workspace of the programs that draw.
 const DRAWING: [&str; 2] = ["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/pictures/Cargo.toml")];
-/// The programs of that workspace, each of which draws some of the pictures.
+/// The workspace of the crate for Burn, whose host code is optimised in the profile that its tests have, too.
+const BURN: [&str; 4] = [
+    "--manifest-path",
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/wgpu-optim-burn/Cargo.toml"),
+    "--profile",
+    "dev",
+];
+/// The programs of the workspace that draws, each of which draws some of the pictures.
 const DRAW: [&str; 8] = ["landscapes", "compare", "decay", "clipping", "schedules", "fit", "memory", "steps"];
 
 fn main() -> ExitCode {
@@ -61,6 +72,8 @@ enum Ask {
         port: u16,
         serves: bool,
     },
+    /// The crate for Burn, checked for the browser.
+    BurnWeb,
     /// The integration tests on several adapters: the call of cargo, and what is for the test harness.
     Adapters {
         which: Which,
@@ -77,6 +90,7 @@ impl Ask {
                 println!("{HELP}");
                 return Ok(ExitCode::SUCCESS);
             }
+            Ask::BurnWeb => return web::burn().map(|()| ExitCode::SUCCESS),
             Ask::Web { port, serves } => return web::run(port, serves).map(|()| ExitCode::SUCCESS),
             Ask::Run { stages, set_up } => (stages, set_up, None),
             Ask::Adapters { which, cargo, harness, set_up } => {
@@ -118,20 +132,37 @@ fn parse(args: Vec<String>) -> Result<Ask, String> {
         None | Some("help" | "--help" | "-h") => return Ok(Ask::Help),
         Some("demo") => (&["build", "--example", "train_digits"], &["run", "--quiet", "--example", "train_digits"]),
         Some("test") => return Ok(test(args)),
+        Some("bench") if args.as_slice().iter().any(|arg| arg == "--burn") => return Ok(bench_burn(args)),
         Some("bench") => (&["bench", "--no-run", "--bench", "step"], &["bench", "--quiet", "--bench", "step"]),
         Some("steps-to-loss") => return Ok(steps_to_loss(args)),
         Some("soak") => return soak(args.collect()),
         Some("pictures") => return pictures(args.collect()),
         Some("web") => return web(args.collect()),
+        Some("burn-web") => match args.next() {
+            None => return Ok(Ask::BurnWeb),
+            Some(arg) => return Err(format!("`{arg}`: burn-web takes no arguments")),
+        },
         Some(other) => {
             return Err(format!(
-                "`{other}` is none of demo, test, bench, steps-to-loss, soak, pictures, web\n\n{HELP}"
+                "`{other}` is none of demo, test, bench, steps-to-loss, soak, pictures, web, burn-web\n\n{HELP}"
             ));
         }
     };
     let (own, rest, set_up) = split(args);
     let run = [&call(run, &[]), &["--".into()][..], &own, &rest].concat();
     Ok(Ask::Run { stages: vec![("the build", call(build, &[])), ("the run", run)], set_up })
+}
+
+/// The bench against Burn's own optimizer, with fusion, as Burn has it, unless it is switched off.
+fn bench_burn(args: impl Iterator<Item = String>) -> Ask {
+    let (mut own, rest, set_up) = split(args.filter(|arg| arg != "--burn"));
+    let all = own.len();
+    own.retain(|arg| arg != "--no-fusion");
+    let features: &[&str] = if own.len() == all { &["--features", "fusion"] } else { &[] };
+    let of = |words: &[&str]| [words, &BURN, features].concat().into_iter().map(String::from).collect::<Vec<_>>();
+    let build = of(&["bench", "--no-run", "--bench", "step"]);
+    let run = [&of(&["bench", "--quiet", "--bench", "step"]), &["--".into()][..], &own, &rest].concat();
+    Ask::Run { stages: vec![("the build", build), ("the run", run)], set_up }
 }
 
 /// The arguments before a first `--` and those behind it; and whether to look for a GPU, which `--no-install` before it
@@ -228,7 +259,7 @@ mod tests {
         match parse(line.split_whitespace().map(String::from).collect()) {
             Ok(Ask::Run { stages, set_up }) => {
                 let calls: Vec<_> = stages.iter().map(|(stage, args)| format!("{stage}: {}", args.join(" "))).collect();
-                let calls = calls.join("\n").replace(&DRAWING.join(" "), "D");
+                let calls = calls.join("\n").replace(&DRAWING.join(" "), "D").replace(&BURN.join(" "), "B");
                 (calls.replace(MANIFEST, "M").replace(PICTURES, "P"), set_up)
             }
             other => panic!("{line:?} gave {other:?}"),
@@ -242,6 +273,14 @@ mod tests {
         assert_eq!(asked("bench"), (bench.into(), true));
         assert_eq!(asked("bench -- --json out.json"), (format!("{bench} --json out.json"), true));
         assert_eq!(asked("bench --json out.json"), (format!("{bench} --json out.json"), true));
+
+        let burn = |features| {
+            format!(
+                "the build: bench --no-run --bench step B{features}\nthe run: bench --quiet --bench step B{features} --"
+            )
+        };
+        assert_eq!(asked("bench --burn"), (burn(" --features fusion"), true));
+        assert_eq!(asked("bench --no-fusion --burn -- --runs 2"), (burn("") + " --runs 2", true));
 
         let demo = "the build: build --example train_digits --manifest-path M\n\
                     the run: run --quiet --example train_digits --manifest-path M --";
@@ -306,8 +345,10 @@ mod tests {
         assert!(
             parse("deploy")
                 .unwrap_err()
-                .starts_with("`deploy` is none of demo, test, bench, steps-to-loss, soak, pictures, web")
+                .starts_with("`deploy` is none of demo, test, bench, steps-to-loss, soak, pictures, web, burn-web")
         );
+        assert_eq!(parse("burn-web"), Ok(Ask::BurnWeb));
+        assert!(parse("burn-web 8000").unwrap_err().starts_with("`8000`: burn-web takes no arguments"));
         assert!(parse("pictures --quick").unwrap_err().starts_with("`--quick`: pictures takes no arguments"));
     }
 }
