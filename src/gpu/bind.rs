@@ -369,9 +369,8 @@ impl Engine {
         let stepped =
             (0..self.tensors.len()).filter(|&i| slices.homes[i].is_some() && self.tensors[i].len_elements() > 0);
         // A tensor without sides takes no walks over sides.
-        let takes = |i: usize, pass: &Pass| {
-            self.sides[i].is_some() || !matches!(pass, Pass::Grams | Pass::Turn(_) | Pass::Bases)
-        };
+        let has_sides = |i: usize| self.sides[i].as_ref().is_some_and(|sided| !sided.sides.is_empty());
+        let takes = |i: usize, pass: &Pass| has_sides(i) || !matches!(pass, Pass::Grams | Pass::Turn(_) | Pass::Bases);
         let passes_of =
             |i: usize| self.variants[self.variant_of[i]].rule.passes().iter().filter(|&pass| takes(i, pass)).count();
         let passes = stepped.map(passes_of).max().unwrap_or(0);
