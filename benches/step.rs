@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
-use wgpu_optim::{Arena, Config, Gpu, Optimizer, TensorSpec, Wrappers, rules, wgpu};
+use wgpu_optim::{Arena, Config, DType, Gpu, Optimizer, TensorSpec, Wrappers, rules, wgpu};
 
 use clock::{Clock, Patience, median};
 use report::{Report, Row};
@@ -35,7 +35,7 @@ struct Options {
     /// Write the rows and what is known of the machine to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Fewer rounds, and behind the first list one rule alone of those that move the same bytes: under two minutes on
+    /// Fewer rounds, and behind the first list one rule alone of those that move the same bytes: about two minutes on
     /// two cores with software Vulkan
     #[arg(long)]
     quick: bool,
@@ -90,23 +90,21 @@ fn run(options: &Options) -> Result<()> {
     let (mut left_out, mut unfit) = (0, 0);
     for (i, &List { name, shapes }) in lists.iter().enumerate() {
         let tensors: Vec<TensorSpec> = shapes().into_iter().map(|(name, shape)| TensorSpec::f32(name, shape)).collect();
-        let mut desk = Desk::new(&gpu, &mut clock, &tensors, effort)?;
-        for subject in &subjects {
-            if !subject.fits(&tensors) {
-                unfit += 1;
+        let is_left_out = |subject: &Subject| options.quick && i > 0 && !subject.first_of_its_load;
+        let (fit, others): (Vec<_>, Vec<_>) = subjects.iter().partition(|subject| subject.fits(&tensors));
+        let (known, timed): (Vec<&Subject>, Vec<_>) = fit.into_iter().partition(|subject| is_left_out(subject));
+        (unfit, left_out) = (unfit + others.len(), left_out + known.len());
+        bar.inc((others.len() + known.len()) as u64);
+        for timed in timed.chunk_by(|a, b| a.format == b.format) {
+            let tensors: Vec<_> = tensors.iter().map(|tensor| in_format(tensor.clone(), timed[0].format)).collect();
+            let mut desk = Desk::new(&gpu, &mut clock, &tensors, effort)?;
+            for subject in timed {
+                bar.set_message(format!("{name} {}", subject.label));
+                let row = desk.row(name, subject)?;
+                bar.suspend(|| println!("{}", row.line()));
+                report.rows.push(row);
                 bar.inc(1);
-                continue;
             }
-            if options.quick && i > 0 && !subject.first_of_its_load {
-                left_out += 1;
-                bar.inc(1);
-                continue;
-            }
-            bar.set_message(format!("{name} {}", subject.label));
-            let row = desk.row(name, subject)?;
-            bar.suspend(|| println!("{}", row.line()));
-            report.rows.push(row);
-            bar.inc(1);
         }
     }
     bar.finish_and_clear();
@@ -161,6 +159,8 @@ struct Subject {
     /// The rule's name; where the options are not the defaults, their case's too.
     label: String,
     config: Config,
+    /// The format of parameters and gradients.
+    format: DType,
     /// The bytes that a step reads and writes of one element.
     load: Load,
     /// Whether it is a rule's defaults, and no rule before it moves the same bytes in the same passes.
@@ -168,7 +168,7 @@ struct Subject {
 }
 
 /// Each rule with its defaults, and with the first of its cases for each other number of bytes to move; one of them
-/// with what may be wrapped around it.
+/// with what may be wrapped around it, and one in other formats.
 fn subjects() -> Result<Vec<Subject>> {
     let mut subjects: Vec<Subject> = vec![];
     for row in rules::ALL {
@@ -190,7 +190,8 @@ fn subjects() -> Result<Vec<Subject>> {
             }
             let label = format!("{} {case}", row.name).trim().into();
             let config = Config::from_value(fields.into())?;
-            subjects.push(Subject { rule: row.name, label, config, load, first_of_its_load: false });
+            let format = DType::F32;
+            subjects.push(Subject { rule: row.name, label, config, format, load, first_of_its_load: false });
         }
     }
     for (wrap, fields) in wraps() {
@@ -199,10 +200,19 @@ fn subjects() -> Result<Vec<Subject>> {
         let config = Config::from_value(config)?;
         let load = Load::of(config.rule(), config.wrappers(), 1);
         let label = format!("{WRAPPED} {wrap}");
-        subjects.push(Subject { rule: WRAPPED, label, config, load, first_of_its_load: false });
+        subjects.push(Subject { rule: WRAPPED, label, config, format: DType::F32, load, first_of_its_load: false });
+    }
+    for (name, format, fields) in formats() {
+        let mut config = serde_json::json!({"optimizer": STORED});
+        config.as_object_mut().expect("it was just made").extend(fields.as_object().expect("an object").clone());
+        let config = Config::from_value(config)?;
+        let load = Load::of_tensors(&config, &[in_format(TensorSpec::f32("one", [1 << 20]), format)])?.swap_remove(0);
+        let label = format!("{STORED} {name}");
+        subjects.push(Subject { rule: STORED, label, config, format, load, first_of_its_load: false });
     }
     // Neighbours share their same-traffic kernel.
-    subjects.sort_by_key(|subject| (subject.load.slots, subject.load.bytes(), subject.load.sums.len()));
+    let order = |s: &Subject| (s.format, s.load.slots, s.load.bytes(), s.load.sums.len());
+    subjects.sort_by_key(order);
     for i in 0..subjects.len() {
         let same = |other: &&Subject| other.label == other.rule && other.load == subjects[i].load;
         subjects[i].first_of_its_load = subjects.iter().find(same).is_some_and(|s| s.label == subjects[i].label);
@@ -240,6 +250,23 @@ fn wraps() -> [(&'static str, serde_json::Map<String, serde_json::Value>); 4] {
     .map(|(name, fields)| (name, fields.as_object().expect("an object").clone()))
 }
 
+/// The rule that is timed in formats beside f32.
+const STORED: &str = "adamw";
+
+/// Its formats: what they are called, that of parameters and gradients, and how these and the state are stored.
+fn formats() -> [(&'static str, DType, serde_json::Value); 7] {
+    use serde_json::json;
+    [
+        ("f16", DType::F16, json!({})),
+        ("bf16", DType::Bf16, json!({})),
+        ("bf16 stochastic", DType::Bf16, json!({"param_rounding": "stochastic"})),
+        ("bf16 remainder", DType::Bf16, json!({"param_rounding": "remainder"})),
+        ("bf16 state bf16", DType::Bf16, json!({"state_format": "bf16"})),
+        ("bf16 state q8", DType::Bf16, json!({"state_format": "q8"})),
+        ("bf16 stochastic q8", DType::Bf16, json!({"param_rounding": "stochastic", "state_format": "q8"})),
+    ]
+}
+
 /// What one list of tensors is measured with.
 struct Desk<'a> {
     gpu: &'a Gpu,
@@ -267,7 +294,7 @@ impl<'a> Desk<'a> {
     fn row(&mut self, shapes: &'static str, subject: &Subject) -> Result<Row> {
         let mut optimizer = Optimizer::new(self.gpu, self.tensors, subject.config.clone())?;
         let dispatches = optimizer.plan(&self.params, &self.grads)?.dispatches;
-        let loads = Load::of_tensors(&subject.config, self.tensors);
+        let loads = Load::of_tensors(&subject.config, self.tensors)?;
         if self.traffic.iter().map(|traffic| &traffic.load).ne(&loads) {
             self.traffic.clear(); // frees its buffers before the next ones are made
             for load in &loads {
@@ -290,7 +317,7 @@ impl<'a> Desk<'a> {
         let same_traffic_walks = self.traffic.iter().flat_map(Traffic::walks).collect();
         Ok(Row {
             rule: subject.label.clone(),
-            formats: "f32",
+            formats: subject.format.name(),
             shapes,
             elements: self.elements,
             bytes_per_element: loads.iter().map(Load::bytes).sum::<u64>() as f64 / self.elements as f64,
@@ -321,10 +348,15 @@ impl<'a> Desk<'a> {
     }
 }
 
+/// A tensor whose parameter and gradient are in this format.
+fn in_format(tensor: TensorSpec, format: DType) -> TensorSpec {
+    tensor.with_dtype(format).with_grad_dtype(format)
+}
+
 /// Numbers of both signs up to 0.01, the same few over and over: their values cost no time, zeros and denormals might.
 fn fill(gpu: &Gpu, arena: &Arena, tensors: &[TensorSpec]) -> Result<()> {
     let noise: Vec<f32> = (0..1 << 20).map(|i: i32| i.wrapping_mul(0x9E37_79B1_u32 as i32) as f32 / 2e11).collect();
-    let bytes: &[u8] = bytemuck::cast_slice(&noise);
+    let bytes = tensors.first().map_or(DType::F32, |tensor| tensor.dtype).encode(&noise);
     let size = bytes.len() as u64;
     let noise = gpu.device().create_buffer(&wgpu::BufferDescriptor {
         label: None,
@@ -332,12 +364,13 @@ fn fill(gpu: &Gpu, arena: &Arena, tensors: &[TensorSpec]) -> Result<()> {
         usage: wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
         mapped_at_creation: false,
     });
-    gpu.queue().write_buffer(&noise, 0, bytes);
+    gpu.queue().write_buffer(&noise, 0, &bytes);
     let mut encoder = gpu.device().create_command_encoder(&Default::default());
     for tensor in tensors {
         let slice = arena.slice(&tensor.name)?;
         for at in (0..slice.size).step_by(bytes.len()) {
-            let part = size.min(slice.size - at);
+            // A copy takes whole words.
+            let part = size.min(slice.size - at).next_multiple_of(4);
             encoder.copy_buffer_to_buffer(&noise, 0, slice.buffer, slice.offset + at, part);
         }
     }

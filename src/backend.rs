@@ -47,6 +47,7 @@
 //!     sums: false,
 //!     of_model: false,
 //!     product: None,
+//!     sides: None,
 //! };
 //! let plan = plan(&states.into_iter().enumerate().map(item).collect::<Vec<_>>(), bounds, 0)?;
 //!
@@ -89,6 +90,11 @@ pub mod lines {
 /// Products of matrices: the iteration that a rule may run, in the order of the GPU.
 pub mod product {
     pub use crate::product::*;
+}
+
+/// The sides of a tensor, and what a rule makes of them, in the order of the GPU.
+pub mod sides {
+    pub use crate::sides::*;
 }
 
 /// Plans: which dispatches a step needs, over which buffers.

@@ -14,7 +14,7 @@ use crate::wrapper::{AnyWrapper, Wrapper};
 use crate::wrappers::{self, ParamRounding, StateFormat, Wrappers};
 
 /// The fields that are the same for all groups, beside those of wrappers.
-const TOP: [&str; 3] = ["norms", "on_device", "seed"];
+const TOP: [&str; 2] = ["norms", "on_device"];
 
 /// An optimizer's configuration: a rule with its options, and the fields around it.
 ///
@@ -52,8 +52,8 @@ pub struct Config {
 pub struct Group {
     /// Names, or patterns in which `*` stands for any text. Each must match a tensor.
     pub tensors: Vec<String>,
-    /// Options of the rule, `maximize`, `param_rounding`, `state_format` and `min_elements`, and `schedule` and
-    /// `schedules`; what is left out is taken from the top level. With `"others": true` the rule is the
+    /// Options of the rule, `maximize`, `param_rounding`, `state_format`, `min_elements` and `seed`, and `schedule`
+    /// and `schedules`; what is left out is taken from the top level. With `"others": true` the rule is the
     /// [second one](Config::others), and what is left out of its options is taken from there.
     #[serde(flatten)]
     pub fields: Map<String, Value>,
@@ -94,6 +94,7 @@ impl Group {
             format: take(&mut own, StateFormat::NAME).map_err(within)?,
             min_elements: take(&mut own, "min_elements").map_err(within)?,
             rounding: take(&mut own, ParamRounding::NAME).map_err(within)?,
+            seed: take(&mut own, "seed").map_err(within)?,
         };
         let top_fields = wrappers::ALL.iter().map(|entry| entry.name).chain(TOP);
         if let Some(field) = top_fields.into_iter().find(|field| own.contains_key(*field)) {
@@ -258,7 +259,8 @@ impl Config {
         self
     }
 
-    /// The seed of [stochastic rounding](crate::ParamRounding), and of that of the [state](crate::StateFormat).
+    /// The seed of [stochastic rounding](crate::ParamRounding), and of that of the [state](crate::StateFormat), where a
+    /// group has none of its own.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.wrappers.seed = seed;

@@ -108,6 +108,7 @@ pub(crate) struct GroupState {
     pub(crate) format: Option<StateFormat>,
     pub(crate) min_elements: Option<u64>,
     pub(crate) rounding: Option<ParamRounding>,
+    pub(crate) seed: Option<u64>,
 }
 
 /// The groups of a list of tensors: the top level first, then as configured.
@@ -137,11 +138,20 @@ impl Groups {
         Self { list, others, of, lines, frozen, wrappers: vec![wrappers], around }
     }
 
+    /// What a group's tensors have as formats of the state where they are large enough.
+    fn format_of(&self, group: usize) -> Option<&StateFormat> {
+        self.list[group].state.format.as_ref().or(self.wrappers().get())
+    }
+
+    /// The seed of a group's random numbers.
+    pub(crate) fn seed_of(&self, group: usize) -> u64 {
+        self.list[group].state.seed.unwrap_or(self.wrappers().seed)
+    }
+
     /// The formats of the state of a tensor of this group.
     fn state_of(&self, group: usize, tensor: &TensorSpec) -> StateFormat {
-        let (GroupState { format, min_elements, .. }, top) = (&self.list[group].state, &self.wrappers[0]);
-        let least = min_elements.or(top.min_elements).unwrap_or(MIN_ELEMENTS);
-        match format.as_ref().or(top.get()) {
+        let least = self.list[group].state.min_elements.or(self.wrappers().min_elements).unwrap_or(MIN_ELEMENTS);
+        match self.format_of(group) {
             Some(format) if tensor.len_elements() >= least => format.clone(),
             _ => StateFormat::default(),
         }
@@ -247,10 +257,13 @@ impl Groups {
     /// # Errors
     /// [`Error::Field`], naming slot, format and rule.
     pub(crate) fn check_formats(&self) -> Result<()> {
-        let draws = |group: usize| self.rounding_of(group) == ParamRounding::Stochastic;
-        if self.wrappers().seed != 0 && self.wrappers().get::<StateFormat>().is_none() && !(0..self.len()).any(draws) {
-            let bound = "left out unless param_rounding is stochastic or state_format is not f32";
-            return refuse("seed", self.wrappers().seed, bound);
+        let draws = |group: usize| {
+            self.rounding_of(group) == ParamRounding::Stochastic
+                || self.format_of(group).is_some_and(|format| !format.is_f32())
+        };
+        let unused = "left out unless param_rounding is stochastic or state_format is not f32";
+        if self.wrappers().seed != 0 && !(0..self.len()).any(draws) {
+            return refuse("seed", self.wrappers().seed, unused);
         }
         let top = self.wrappers().get::<StateFormat>().filter(|format| !format.is_f32());
         let of_top = self.list.iter().filter(|group| group.state.format.is_none()).collect();
@@ -265,6 +278,9 @@ impl Groups {
                     let bound = "f32 where the optimizer was made without another format";
                     return refuse("state_format", format.text(), bound).map_err(|error| self.in_group(i, error));
                 }
+            }
+            if let Some(seed) = group.state.seed.filter(|_| !draws(i)) {
+                return refuse("seed", seed, unused).map_err(|error| self.in_group(i, error));
             }
             let rounding = self.rounding_of(i);
             if rounding != ParamRounding::Nearest && self.wrappers().get::<ParamRounding>().is_none() {
@@ -379,7 +395,7 @@ impl Groups {
     /// A tensor's state: the slots of its rule, then those of the wrappers.
     pub fn slots_of(&self, tensor: usize) -> Vec<Slot> {
         let rule = self.rule_of(tensor);
-        let own = rule.slots().into_iter().filter(|slot| slot.extent != Extent::Product);
+        let own = rule.slots().into_iter().filter(|slot| slot.extent.is_kept());
         own.chain(self.wrappers_of(tensor).slots(rule)).collect()
     }
 

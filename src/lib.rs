@@ -12,6 +12,7 @@ mod control;
 #[cfg(feature = "gpu")]
 mod course;
 mod decay;
+mod dynamic_map;
 mod early_stopping;
 mod error;
 #[cfg(feature = "gpu")]
@@ -42,6 +43,7 @@ pub mod rules;
 mod schedule;
 mod session;
 pub mod shader;
+mod sides;
 mod storage;
 mod tensor;
 mod traffic;
@@ -53,6 +55,7 @@ pub use checkpoint::Checkpoint;
 pub use codecs::DType;
 pub use config::{Config, Group};
 pub use control::NonFinite;
+pub use dynamic_map::{Blockwise, DynamicMap};
 pub use early_stopping::{EarlyStopping, Monitor, Verdict};
 pub use error::{Error, Result};
 #[cfg(feature = "gpu")]

@@ -20,10 +20,11 @@ pub use table::{Dispatch, Table};
 use crate::error::{Error, Result, refuse};
 use crate::lines::Lines;
 use crate::product::Frame;
+use crate::sides::{Parts, Side, Turning};
 use crate::storage::Room;
 use crate::tensor::{ALIGNMENT, Access, BLOCK, Formats, TensorSpec};
 use crate::words::{ModelSums, TensorSums};
-use cut::{cut, cut_lines, cut_product, cut_tiles, state_bytes};
+use cut::{cut, cut_bases, cut_grams, cut_lines, cut_product, cut_tiles, cut_turn, state_bytes};
 
 /// Bytes of four elements in f32: what a lane of the vec4 kernel reads and writes.
 const QUAD_BYTES: u64 = 16;
@@ -174,6 +175,8 @@ pub struct Item {
     pub of_model: bool,
     /// Its matrix, where its rule takes products.
     pub product: Option<Framed>,
+    /// Its sides, where its rule turns them.
+    pub sides: Option<Sided>,
 }
 
 /// A matrix of which products are taken.
@@ -187,7 +190,24 @@ pub struct Framed {
     pub is_second: bool,
 }
 
+/// A tensor that is turned into the bases of its sides.
+#[derive(Clone, Debug)]
+pub struct Sided {
+    /// Where its parts start in the pages of work.
+    pub place: Place,
+    /// Its sides.
+    pub sides: Vec<Side>,
+    /// Its parts.
+    pub parts: Parts,
+}
+
 impl Item {
+    /// The page of work that it needs.
+    fn work(&self) -> Option<usize> {
+        let sided = self.sides.as_ref().map(|sided| sided.place);
+        self.product.map(|framed| framed.place).or(sided).map(|place| place.buffer)
+    }
+
     /// What tensors that share a dispatch have in common.
     fn kind(&self) -> (usize, Access, Formats) {
         (self.variant, self.access, self.formats)
@@ -221,7 +241,7 @@ pub struct Piece {
     pub state: Option<usize>,
     /// The page that holds the numbers of its rows and columns.
     pub lines: Option<usize>,
-    /// The page that holds its matrix of products.
+    /// The page that holds its matrix of products, or its sides.
     pub work: Option<usize>,
     /// Its entries in the table.
     pub entries: Range<usize>,
@@ -243,7 +263,7 @@ impl Piece {
             len: 0,
             state: None,
             lines: item.lines.map(|(place, _)| place.buffer),
-            work: item.product.map(|framed| framed.place.buffer),
+            work: item.work(),
             entries: 0..0,
             tails: false,
             crossings: item.lines.is_some_and(|(_, lines)| lines.columns % 4 != 0),
@@ -272,6 +292,13 @@ pub struct Plan {
     pub lines: Vec<(usize, usize, Range<usize>)>,
     /// For the tiles of products, a list for each of `A`, `B` and `X`: variant, page of work, and entries.
     pub products: [Vec<(usize, usize, Range<usize>)>; 3],
+    /// The Gram matrices of sides: variant, page of work, and entries.
+    pub grams: Vec<(usize, usize, Range<usize>)>,
+    /// The turns [into the bases, back, and of the bases](crate::rule::Turning), likewise. Those that a turn comes
+    /// behind stand before it.
+    pub turns: [Vec<(usize, usize, Range<usize>)>; 3],
+    /// The bases of sides, likewise: those of a dispatch stand before those of the next.
+    pub bases: Vec<(usize, usize, Range<usize>)>,
     /// For each variant that has sums, the entries of its tensors.
     pub finishes: Vec<(usize, Range<usize>)>,
     /// The entry of the sums of all tensors, where a rule sums over the model.
@@ -355,6 +382,31 @@ pub fn plan(items: &[Item], bounds: Bounds, partials: u64) -> Result<Plan> {
             }
         }
     }
+    let sided = || order.iter().filter_map(|item| Some((*item, item.sides.as_ref()?)));
+    let mut list = |parts: &mut Vec<(usize, usize, Range<usize>)>, cut: &dyn Fn(&Item, &Sided, &mut Table)| {
+        for same in sided().collect::<Vec<_>>().chunk_by(|a, b| (a.0.variant, a.0.work()) == (b.0.variant, b.0.work()))
+        {
+            let first = table.len();
+            same.iter().for_each(|(item, sided)| cut(item, sided, &mut table));
+            if table.len() > first {
+                parts.push((same[0].0.variant, same[0].1.place.buffer, first..table.len()));
+            }
+        }
+    };
+    list(&mut plan.grams, &cut_grams);
+    let of_bases = |side: &Side| side.sweeps(bounds.dispatch_bytes).count();
+    let dispatches = sided().flat_map(|(_, sided)| &sided.sides).map(of_bases).max().unwrap_or(0);
+    for dispatch in 0..dispatches {
+        let cut = |item: &Item, sided: &Sided, table: &mut Table| cut_bases(item, sided, dispatch, bounds, table);
+        list(&mut plan.bases, &cut);
+    }
+    let most = sided().map(|(_, sided)| sided.sides.len()).max().unwrap_or(0);
+    for (turning, count) in [(Turning::Into, most), (Turning::Back, most), (Turning::Power, most.min(1))] {
+        for stage in 0..count {
+            let cut = |item: &Item, sided: &Sided, table: &mut Table| cut_turn(item, sided, turning, stage, table);
+            list(&mut plan.turns[turning.kind()], &cut);
+        }
+    }
     // Tensors come in the order in which their chunks took partial results.
     let mut first = partials;
     let sums = |item: &&Item| {
@@ -432,6 +484,7 @@ mod tests {
             measured: false,
             of_model: false,
             product: None,
+            sides: None,
         };
         states.into_iter().enumerate().map(item).collect()
     }

@@ -144,8 +144,12 @@ impl<F: Precision> Reference<F> {
             };
             let names = rule.names();
             // ndarray counts the elements of a shape without its zeros.
-            let dims = tensor.shape.iter().filter(|&&dim| dim > 0);
-            let size_bytes = dims.fold(8, |size: u64, &dim| size.saturating_mul(dim as u64));
+            let bytes = |shape: &[usize]| {
+                let dims = shape.iter().filter(|&&dim| dim > 0);
+                dims.fold(8, |size: u64, &dim| size.saturating_mul(dim as u64))
+            };
+            let of_sides = rule.sides().map_or(0, |sides| sides.numbers(&tensor.shape));
+            let size_bytes = bytes(&tensor.shape).max(bytes(&[of_sides]));
             let page_bytes = isize::MAX as u64;
             if size_bytes > page_bytes {
                 let what = "state slots";
@@ -384,6 +388,7 @@ impl<F: Precision> Reference<F> {
                     grads,
                     stored: Stored { dtype: tensor.dtype, stream: short_stream(&tensor.name) },
                     lines: self.session.groups.lines_of(i),
+                    sides: rule.sides().map_or(vec![], |sides| sides.of(&self.session.tensors[i].shape)),
                     state: own,
                     coded,
                     wrappers: hooks,
@@ -563,7 +568,8 @@ impl<F: Precision> Reference<F> {
 
     /// A state slot, in the tensor's shape; `[]` for one number a tensor or in all, `[.., rows, 1]` for one a row,
     /// `[.., 1, columns]` for one a column, `[rows, 1, ..]` for one an index of the first dimension, and
-    /// `[pairs, ..]` and `[2, pairs, pairs]` for a history and its inner products.
+    /// `[pairs, ..]` and `[2, pairs, pairs]` for a history and its inner products; in one dimension, the matrices of
+    /// all sides.
     ///
     /// # Errors
     /// [`Error::UnknownTensor`] or [`Error::UnknownSlot`].

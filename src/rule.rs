@@ -13,6 +13,7 @@ pub use crate::error::{above_zero, at_least_zero, below_one, refuse};
 pub use crate::line_search::Stopping;
 use crate::parts::{Combine, Real};
 pub use crate::product::Product;
+pub use crate::sides::{Sides, Turning};
 
 mod entry;
 pub(crate) mod kernel;
@@ -98,8 +99,12 @@ pub enum Extent {
     /// One number for all tensors together: a field of the `Tensor` of a rule that [sums over the
     /// model](Pass::FinishModel). Asked of any tensor, it is the same number.
     Model,
-    /// What the last [product](Pass::Product) has at the element's place: a field of the rule's `State`, and no state.
+    /// What the last [product](Pass::Product), or the way [back](Turning::Back) from the bases, has at the element's
+    /// place: a field of the rule's `State`, and no state.
     Product,
+    /// The gradient in the bases, at the element's place: a field of the `State` of a rule with [sides](Sides), and no
+    /// state.
+    Turned,
     /// One number per row of a tensor of [matrices](Rule::for_matrices): a field of the rule's `State`, in which an
     /// element finds what [`finish_row`](Rule::finish_row) made of it.
     Row,
@@ -113,6 +118,9 @@ pub enum Extent {
     /// The inner products of a history of so many pairs, for all tensors together: of each movement with each change of
     /// the gradient, then of the changes with each other.
     Products(usize),
+    /// A square matrix for each [side](Sides) of a tensor, one behind the other. A rule that has such a slot has two:
+    /// the Gram matrices `gram`, then the bases `basis`.
+    Sides(Sides),
 }
 
 impl Extent {
@@ -123,6 +131,11 @@ impl Extent {
             Self::History(pairs) => pairs,
             _ => 0,
         }
+    }
+
+    /// Whether the numbers live from step to step.
+    pub fn is_kept(self) -> bool {
+        !matches!(self, Self::Product | Self::Turned)
     }
 
     /// Whether the slot has numbers of rows or of columns of a matrix.
@@ -137,6 +150,7 @@ impl Extent {
             (Self::Tensor | Self::Model, _) => return vec![],
             (Self::Products(pairs), _) => return vec![2, pairs, pairs],
             (Self::History(pairs), _) => return [&[pairs], tensor].concat(),
+            (Self::Sides(sides), _) => return vec![sides.numbers(tensor)],
             (Self::Row, [.., columns]) => *columns = 1,
             (Self::Column, [.., rows, _]) => *rows = 1,
             (Self::Leading, [_, others @ ..]) => others.iter_mut().for_each(|dim| *dim = (*dim).min(1)),
@@ -189,6 +203,11 @@ impl Slot {
         Self { extent: Extent::Product, ..Self::element(name) }
     }
 
+    /// The gradient in the bases, at an element's place.
+    pub const fn turned(name: &'static str) -> Self {
+        Self { extent: Extent::Turned, ..Self::element(name) }
+    }
+
     /// A number per row that starts at 0.
     pub const fn row(name: &'static str) -> Self {
         Self { extent: Extent::Row, ..Self::element(name) }
@@ -212,6 +231,11 @@ impl Slot {
     /// The inner products of a history of so many pairs, which start at 0.
     pub const fn products(name: &'static str, pairs: usize) -> Self {
         Self { extent: Extent::Products(pairs), ..Self::element(name) }
+    }
+
+    /// A matrix for each side of a tensor, whose elements start at 0.
+    pub const fn sides(name: &'static str, sides: Sides) -> Self {
+        Self { extent: Extent::Sides(sides), ..Self::element(name) }
     }
 
     /// The same slot, whose numbers are never negative.
@@ -250,10 +274,21 @@ pub enum Pass {
     FinishModel,
     /// `spread` of every element, into the matrix that products start from. Of a rule with a [slot](Slot::product) for
     /// the element of the last product, whose tensors have rank 2 and more: each is one matrix, a row for each index of
-    /// the first dimension.
+    /// the first dimension. In a rule with [sides](Slot::sides) it goes into what turns start from, beside the
+    /// gradient, and tensors have any rank.
     Spread,
     /// One product of the matrices of all tensors.
     Product(Product),
+    /// `gram` of each element of the Gram matrices of all [sides](Slot::sides).
+    Grams,
+    /// A turn along each side, one side behind the other. It takes a dispatch for each side of the tensor that has
+    /// most.
+    Turn(Turning),
+    /// `weigh` of every element, in the bases.
+    Weigh,
+    /// New bases of all sides, where `renewal` asks for them. It takes as many dispatches as the eigenvectors of the
+    /// largest side ask for.
+    Bases,
     /// The inner products of the gradient, of the last step's movement and of the change of the gradient with each
     /// other and with the pairs of a [history](Slot::history), over the elements of each tensor.
     Inner,
@@ -421,6 +456,19 @@ pub trait Rule:
     /// The element of the matrix that [products](Pass::Product) start from. `g` is the prepared gradient.
     fn spread<F: Real>(&self, _h: &Self::Hyper<F>, _k: &Self::Tensor<F>, g: F, _s: &Self::State<F>) -> F {
         g
+    }
+    /// The new element of a Gram matrix, from the product of two slices of the gradient and its old number.
+    fn gram<F: Real>(&self, _h: &Self::Hyper<F>, _sum: F, old: F) -> F {
+        old
+    }
+    /// What goes back from the bases, of an element of what was spread, `x`, and of the gradient, `g`, there.
+    fn weigh<F: Real>(&self, _h: &Self::Hyper<F>, x: F, _g: F, _s: &Self::State<F>) -> F {
+        x
+    }
+    /// What becomes of the bases: 0 where they stay, 1 where they become the eigenvectors of the Gram matrices, 2 where
+    /// they take a step of the power iteration.
+    fn renewal<F: Real>(&self, _h: &Self::Hyper<F>) -> F {
+        F::zero()
     }
     /// What a pass over lines adds up over each row and column. `g` is the prepared gradient; behind products it is
     /// what the last one has.

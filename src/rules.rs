@@ -31,6 +31,7 @@ mod schedule_free;
 mod schedule_free_sgd;
 mod sgd;
 mod signum;
+mod soap;
 mod yogi;
 
 /// Re-exports the rules and lists their rows.
@@ -74,6 +75,7 @@ all![
     prodigy::Prodigy,
     muon::Muon,
     normuon::NorMuon,
+    soap::Soap,
     lbfgs::Lbfgs,
 ];
 

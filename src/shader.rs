@@ -13,6 +13,7 @@ mod walk;
 pub use crate::tensor::Pages;
 pub use bindings::{Binding, bindings, model_numbers, tensor_numbers};
 pub use compose::compose;
+pub(crate) use constants::LANES_MANY;
 pub use constants::Switches;
 pub use values::Values;
 pub use walk::{Skeleton, Walk};

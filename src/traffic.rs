@@ -62,8 +62,9 @@ pub fn of_rule(rule: &dyn AnyRule, counts: bool) -> Vec<Touch> {
             Pass::Lines if rule.has_products() => touches.push(Touch::default()),
             Pass::Lines => touches.push(Touch { param: l2, grad: true, ..Touch::default() }),
             Pass::Spread => touches.push(Touch { param: l2, grad: true, read: slots, ..Touch::default() }),
-            // What products move is beside the elements.
-            Pass::Product(_) => {}
+            Pass::Weigh => touches.push(Touch { read: slots, ..Touch::default() }),
+            // What products and turns move is beside the elements.
+            Pass::Product(_) | Pass::Grams | Pass::Turn(_) | Pass::Bases => {}
             Pass::Sums(Sums { param, grad, state, stores, .. }) => touches.push(Touch {
                 param: param || (l2 && grad),
                 grad,

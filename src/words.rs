@@ -361,11 +361,12 @@ entry! {
         top,
         /// the first element's column in its matrix
         left,
-        /// where the last product of the tensor's matrix stands in the bound work buffer
+        /// where the last product of the tensor's matrix stands in the bound work buffer, or what
+        /// is back from the bases
         product,
-        /// where the first product finds that matrix
+        /// where the first product finds that matrix, or where the tensor stands in the bases
         start,
-        /// where the first product finds its transpose
+        /// where the first product finds its transpose; with bases, words from the spread to the gradient
         turned,
         /// the tensor's stream of random numbers
         stream,
@@ -464,6 +465,35 @@ entry! {
         columns,
         /// from the first place of the matrix to its second
         second,
+    }
+}
+
+entry! {
+    /// Some numbers that belong to a side of a tensor, or a side: what one workgroup of a walk over sides makes. Places
+    /// are in the bound work buffer.
+    SideTile {
+        /// the tensor's place in the list
+        tensor,
+        /// how many numbers the workgroup makes
+        len,
+        /// how many numbers of the result come before them; of a basis, how many sweeps come before the dispatch
+        first,
+        /// how many sweeps the dispatch makes
+        sweeps,
+        /// the side's size
+        size,
+        /// elements from one index of the side to the next
+        inner,
+        /// how many products the sum of a Gram matrix has
+        products,
+        /// where the walk reads
+        source,
+        /// where the result starts
+        to,
+        /// where the basis starts; of the power iteration, where the Gram matrix starts
+        matrix,
+        /// where three numbers for each column of the basis start
+        notes,
     }
 }
 

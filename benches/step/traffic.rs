@@ -2,9 +2,9 @@
 //! for them. What share of its speed a rule reaches says what tables and arithmetic cost.
 
 use wgpu_optim::backend::Formats;
-use wgpu_optim::backend::traffic::{Touch, measured, of_rule};
+use wgpu_optim::backend::traffic::{Touch, measured, of_rule, state_bytes, step_bytes};
 use wgpu_optim::rule::{AnyRule, Product};
-use wgpu_optim::{AdamW, Config, Gpu, TensorSpec, Wrappers, wgpu};
+use wgpu_optim::{AdamW, Config, DType, Gpu, TensorSpec, Wrappers, wgpu};
 
 use crate::Result;
 use crate::clock::{Clock, Patience, Work, median};
@@ -22,7 +22,10 @@ pub struct Load {
 impl Load {
     /// The loads of a rule over these tensors: that of its form for matrices, and that of its own. Beside a rule that
     /// takes matrices alone, [`OTHERS`] takes the rest.
-    pub fn of_tensors(config: &Config, tensors: &[TensorSpec]) -> Vec<Load> {
+    pub fn of_tensors(config: &Config, tensors: &[TensorSpec]) -> Result<Vec<Load>> {
+        if tensors.iter().any(|tensor| tensor.dtype != DType::F32) {
+            return Ok(vec![Load::of_halves(config, tensors)?]);
+        }
         let (rule, around) = (config.rule(), config.wrappers());
         let (others, alone) = (AdamW::default(), rule.has_products());
         let matrices = if alone { Some(rule.boxed()) } else { rule.for_matrices() };
@@ -31,7 +34,24 @@ impl Load {
         let count = |of: &dyn Fn(&&TensorSpec) -> bool| tensors.iter().filter(of).map(TensorSpec::len_elements).sum();
         let flat = Load::of(rule, around, count(&|tensor| !has_form(tensor)));
         let of_matrices = matrices.as_deref().map(|rule| Load::of(rule, around, count(&has_form)));
-        of_matrices.into_iter().chain([flat]).filter(|load| load.elements > 0).collect()
+        Ok(of_matrices.into_iter().chain([flat]).filter(|load| load.elements > 0).collect())
+    }
+
+    /// The load of a rule with one pass where parameters and gradients are of 16 bits. An element of it has the bytes of
+    /// two of these and, in whole words, those of their state; there are as many as have the bytes of the step.
+    fn of_halves(config: &Config, tensors: &[TensorSpec]) -> Result<Load> {
+        let groups = config.groups(tensors)?;
+        let (mut elements, mut state, mut bytes) = (0, 0, 0);
+        for (i, tensor) in tensors.iter().enumerate() {
+            let (rule, around, len) = (groups.rule_of(i), groups.wrappers_of(i), tensor.len_elements());
+            elements += len;
+            state += state_bytes(rule, around, len);
+            bytes += step_bytes(rule, around, tensor.formats(), len, 2, false);
+        }
+        let slots = (state as f64 / (2 * elements) as f64).round() as u32;
+        let update = Touch { param: true, grad: true, read: slots, lands: true, written: slots };
+        let elements = bytes.div_ceil(update.bytes(Formats::default()));
+        Ok(Load { elements, slots, sums: vec![], update })
     }
 
     /// The load of a rule over so many elements, perhaps with a mean of the parameters, or with gradients measured.

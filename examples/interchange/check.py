@@ -109,6 +109,41 @@ def check_torch(case, program, folder, library=torch_optim):
     return there, here
 
 
+def check_codes(case, program, folder):
+    """The same with state of 8 bits, whose runs are far from the golden one: the bound is one and a half times
+    how far a run is that bitsandbytes makes alone. All codes are compared, too."""
+    import bitsandbytes_optim
+
+    first, half, end = (folder / f"{name}.safetensors" for name in ("first", "half", "end"))
+    codes, again = folder / "codes.safetensors", folder / "again.safetensors"
+    numbers = lambda params: {name: param.detach().numpy() for name, param in params.items()}
+    program(case, first, "--config", case.config, "--until", 0)
+    optimizer, params = bitsandbytes_optim.load_codes(first)
+    torch_steps(case, optimizer, params, range(case.steps))
+    bound = 1.5 * case.worst(numbers(params))
+    # Here, then there.
+    program(case, half, "--config", case.config, "--until", HALF, "--save-codes", codes)
+    optimizer, params = bitsandbytes_optim.load_codes(half, codes)
+    torch_steps(case, optimizer, params, range(HALF, case.steps))
+    there = case.worst(numbers(params)) / bound
+    # There, then here.
+    optimizer, params = bitsandbytes_optim.load_codes(first)
+    torch_steps(case, optimizer, params, range(HALF))
+    bitsandbytes_optim.save_codes(half, codes, optimizer, params)
+    program(case, end, "--load", half, "--load-codes", codes, "--until", HALF, "--save-codes", again)
+    _, read = torch_optim.checkpoint.read(end)
+    written = load_file(again)
+    for name, param in params.items():
+        for slot, (decoded, encoded, qmap) in bitsandbytes_optim.numbers(optimizer, param).items():
+            np.testing.assert_allclose(read[f"state.{name}.{slot}"], decoded, rtol=2 * EPSILON, atol=0)
+            # bitsandbytes takes 0 for what is positive and far below the scale.
+            same = (written[f"codes.{name}.{slot}"] == encoded) | (qmap[encoded] == 0)
+            assert same.all(), f"{case.name} {name} {slot}: {np.count_nonzero(~same)} of {same.size} codes"
+    program(case, end, "--load", half, "--load-codes", codes)
+    _, values = torch_optim.checkpoint.read(end)
+    return there, case.worst({name: values[f"param.{name}"] for name in params}) / bound
+
+
 def main():
     program = Program(sys.argv[1])
     failed, counts = [], {}
@@ -124,6 +159,7 @@ def main():
 
         check_bitsandbytes = functools.partial(check_torch, library=bitsandbytes_optim)
         checks += [("bitsandbytes", case, check_bitsandbytes) for case in bitsandbytes_optim.CASES]
+        checks += [("of 8 bits", case, check_codes) for case in bitsandbytes_optim.CASES]
     else:
         print("skipped: bitsandbytes' cases, bitsandbytes is not installed")
     with tempfile.TemporaryDirectory() as folder:

@@ -6,7 +6,9 @@
 //!
 //! * `RECORDING.safetensors`: `param.<tensor>` and `grad.<tensor>`, as `examples/replay` takes them.
 //! * `--config RUN.json` starts with the recording's parameters, `--load CHECKPOINT` goes on with the checkpoint's.
+//! * `--load-codes` and `--save-codes` read and write the state in 8 bits as bitsandbytes has it (`codes.rs`).
 
+mod codes;
 #[path = "../replay/recording.rs"]
 #[expect(dead_code, reason = "the example replay compares, too")]
 mod recording;
@@ -31,12 +33,18 @@ struct Options {
     /// A checkpoint, to go on from
     #[arg(long, value_name = "CHECKPOINT")]
     load: Option<PathBuf>,
+    /// State of 8 bits, in place of the checkpoint's
+    #[arg(long, value_name = "CODES.safetensors", requires = "load")]
+    load_codes: Option<PathBuf>,
     /// The last step to take, counted from 1; all of the recording's if not given
     #[arg(long, value_name = "STEP")]
     until: Option<u64>,
     /// Where to save the training
     #[arg(long, value_name = "CHECKPOINT")]
     save: PathBuf,
+    /// Where to save the state in 8 bits
+    #[arg(long, value_name = "CODES.safetensors")]
+    save_codes: Option<PathBuf>,
     /// An adapter whose name contains NAME
     #[arg(long, value_name = "NAME")]
     adapter: Option<String>,
@@ -76,6 +84,9 @@ fn run(options: &Options) -> Result<()> {
         }
         (None, None) => refuse!("neither --config nor --load is given"),
     };
+    if let Some(path) = &options.load_codes {
+        codes::load(&mut optimizer, path)?;
+    }
     let last = options.until.unwrap_or(recording.steps as u64);
     if done > last || last > recording.steps as u64 {
         refuse!("steps {} to {last} are asked for; the recording has {}", done + 1, recording.steps);
@@ -87,6 +98,9 @@ fn run(options: &Options) -> Result<()> {
         optimizer.step(&params, &grads)?;
     }
     optimizer.save_to_blocking(&options.save, &params, |_, _| ())?;
+    if let Some(path) = &options.save_codes {
+        codes::save(&optimizer, path)?;
+    }
     println!("steps {} to {last}", done + 1);
     Ok(())
 }

@@ -140,9 +140,10 @@ def _rule(optimizer, rules):
     raise ValueError(f"{type(optimizer).__name__} has no rule here")
 
 
-def save(path, optimizer, params, steps=None, shapes=None, rules=RULES):
+def save(path, optimizer, params, steps=None, shapes=None, rules=RULES, read=lambda state: state.detach().numpy()):
     """Writes an optimizer and its parameters, a dict of named tensors, as a checkpoint. `steps` is the count of steps
-    for optimizers that keep none, SGD and Muon; `shapes` are those of tensors that PyTorch's Muon has as matrices."""
+    for optimizers that keep none, SGD and Muon; `shapes` are those of tensors that PyTorch's Muon has as matrices; `read`
+    makes numbers of a tensor of the state."""
     rule, options, slots = _rule(optimizer, rules)
     groups = [{name: to(group) for name, (to, _) in options.items()} for group in optimizer.param_groups]
     maximize = {group.get("maximize", False) for group in optimizer.param_groups}
@@ -163,7 +164,7 @@ def save(path, optimizer, params, steps=None, shapes=None, rules=RULES):
         values[f"param.{name}"] = param.detach().numpy().reshape(shape)
         for slot, key in slots.items():
             if state.get(key) is not None:
-                value = state[key].detach().numpy()
+                value = read(state[key])
                 values[f"state.{name}.{slot}"] = value.reshape(shape) if value.size == param.numel() else value
     if rule == "lbfgs":
         _save_history(optimizer, tensors, values)

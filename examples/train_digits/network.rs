@@ -1,15 +1,16 @@
 //! The network on the GPU: its parameters, its gradients, and the kernels of `mlp.wgsl` between them.
 
 use super::{Result, data::Data};
-use rand::{RngExt, SeedableRng, rngs::Xoshiro256PlusPlus, seq::SliceRandom};
+use rand::{SeedableRng, rngs::Xoshiro256PlusPlus, seq::SliceRandom};
+use start::{CLASSES, HIDDEN};
 use wgpu_optim::{
     Arena, DType, Gpu, Slice, TensorSpec,
     wgpu::{self, BufferUsages, util::DeviceExt},
 };
 
-// These constants are those of mlp.wgsl.
-const HIDDEN: usize = 128;
-const CLASSES: usize = 10;
+#[path = "start.rs"] // whoever takes this file by its path takes that one, too
+pub mod start;
+
 const TRACE_WORDS: usize = 2 * HIDDEN + CLASSES;
 /// Bytes from one range to the next: every adapter accepts a multiple of 256 as a uniform buffer's dynamic offset.
 const RANGE_STRIDE: u32 = 256;
@@ -75,23 +76,13 @@ impl Network {
             }
         }
 
-        let tensors = [
-            TensorSpec::f32("w1", [inputs, HIDDEN]),
-            TensorSpec::f32("b1", [HIDDEN]),
-            TensorSpec::f32("w2", [HIDDEN, CLASSES]),
-            TensorSpec::f32("b2", [CLASSES]),
-        ]
-        .map(|tensor| tensor.with_grad_dtype(grads));
+        let tensors = start::tensors(inputs).map(|tensor| tensor.with_grad_dtype(grads));
         let half_grads = f64::from(u8::from(grads == DType::F16));
         let params = Arena::new(gpu, &tensors)?;
         let grads = Arena::new(gpu, &tensors.each_ref().map(TensorSpec::grad_spec))?;
         let totals = Arena::new(gpu, &[TensorSpec::f32("totals", [2, 2])])?;
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
-        // Weights are uniform, with the variance 2/n that He et al. 2015 derive for ReLUs, and 1/n before the softmax.
-        // Biases stay 0.
-        for (tensor, fan_in, gain) in [(&tensors[0], inputs, 2.0), (&tensors[2], HIDDEN, 1.0)] {
-            let bound = (3.0 * gain / fan_in as f32).sqrt();
-            let values: Vec<f32> = (0..tensor.len_elements()).map(|_| rng.random_range(-bound..bound)).collect();
+        for (tensor, values) in tensors.iter().zip(start::values(inputs, &mut rng)) {
             params.write(&tensor.name, &values)?;
         }
 

@@ -25,9 +25,9 @@ fn load_product(chunk: Chunk, q: u32) -> vec4<f32> {
     return vec4<f32>(work[at.x], work[at.y], work[at.z], work[at.w]);
 }
 
-// Puts four numbers into the matrix `X` from which products start, and into its transpose. Numbers of elements behind
-// the chunk's end are dropped.
-fn store_spread(chunk: Chunk, q: u32, numbers: vec4<f32>) {
+// Puts four numbers into the matrix `X` from which products start, and into its transpose; the gradient `g` is not
+// needed again. Numbers of elements behind the chunk's end are dropped.
+fn store_spread(chunk: Chunk, q: u32, numbers: vec4<f32>, g: vec4<f32>) {
     var columns: vec4<u32>;
     let rows = rows_of(chunk, q, &columns);
     let at = vec4<u32>(chunk.start) + rows * padded(chunk.columns) + columns;

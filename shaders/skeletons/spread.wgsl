@@ -1,5 +1,4 @@
-// Spreads the elements of a tensor into the matrix that products start from, and into its transpose: one workgroup a
-// chunk.
+// Spreads the elements of a tensor into the matrix that products or turns start from: one workgroup a chunk.
 
 @compute @workgroup_size(LANES)
 fn spread_chunk(
@@ -22,17 +21,24 @@ fn spread_chunk(
         if (L2) {
             p = load_whole(chunk, c.first != 0.0, q);
         }
-        let g = load_grad(chunk, q);
+        let raw = load_grad(chunk, q);
+        let g = vec4<f32>(
+            prepare(c, w, p.x, raw.x),
+            prepare(c, w, p.y, raw.y),
+            prepare(c, w, p.z, raw.z),
+            prepare(c, w, p.w, raw.w),
+        );
         var s0: State;
         var s1: State;
         var s2: State;
         var s3: State;
         load_state(chunk, c, q, p, &s0, &s1, &s2, &s3);
-        store_spread(chunk, q, vec4<f32>(
-            spread(h, k, prepare(c, w, p.x, g.x), s0),
-            spread(h, k, prepare(c, w, p.y, g.y), s1),
-            spread(h, k, prepare(c, w, p.z, g.z), s2),
-            spread(h, k, prepare(c, w, p.w, g.w), s3),
-        ));
+        let numbers = vec4<f32>(
+            spread(h, k, g.x, s0),
+            spread(h, k, g.y, s1),
+            spread(h, k, g.z, s2),
+            spread(h, k, g.w, s3),
+        );
+        store_spread(chunk, q, numbers, g);
     }
 }

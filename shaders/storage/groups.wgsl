@@ -6,7 +6,8 @@ const LOST: u32 = 0x7fc0u; // the step of a group with a number that is not fini
 const LEAST: u32 = 0x0080u; // the least step but 0
 const GROUP_LANES: u32 = 8u; // lanes that hold a group, four elements each
 
-// The bits of a group's step in bf16, from the bits of the group's largest magnitude.
+// The bits in bf16 of the step that numbers of this largest magnitude need, by its bits. A larger one needs at least
+// the same.
 fn step_of(largest: u32, most: u32, inverse: f32) -> u32 {
     let near = bitcast<u32>(bitcast<f32>(largest) * inverse);
     let step = max((near + 0xffffu) >> 16u, LEAST);
@@ -16,31 +17,37 @@ fn step_of(largest: u32, most: u32, inverse: f32) -> u32 {
 }
 
 fn decode_codes(codes: vec4<u32>, most: u32, step: u32) -> vec4<f32> {
-    let magnitudes = codes & vec4<u32>(most);
-    let numbers = bitcast<vec4<u32>>(vec4<f32>(magnitudes * magnitudes) * bitcast<f32>(step << 16u));
+    let magnitudes = floats(codes & vec4<u32>(most));
+    let numbers = bitcast<vec4<u32>>(magnitudes * magnitudes * bitcast<f32>(step << 16u));
     let signed = numbers | select(vec4<u32>(), vec4<u32>(0x80000000u), codes > vec4<u32>(most));
     return bitcast<vec4<f32>>(select(signed, vec4<u32>(0x7fc00000u), vec4<bool>(step >= 0x7f80u)));
 }
 
+// Small whole numbers as floats. Processors turn numbers with signs into floats in one instruction.
+fn floats(numbers: vec4<u32>) -> vec4<f32> {
+    return vec4<f32>(bitcast<vec4<i32>>(numbers));
+}
+
 // The codes of four numbers of a group, each one of both neighbours, by 16 random bits each. `sign` is the bit of the
 // sign, or 0 where numbers are never negative: then what is positive has no code 0.
-fn encode_codes(numbers: vec4<f32>, most: u32, sign: u32, bits: u32, random: vec4<u32>) -> vec4<u32> {
+fn encode_codes(numbers: vec4<f32>, most: f32, sign: u32, bits: u32, random: vec4<u32>) -> vec4<u32> {
     let step = bitcast<f32>(max(bits, LEAST) << 16u);
-    let reach = bitcast<u32>(f32(most * most) * step);
-    let last = vec4<u32>(most - select(0u, 1u, reach >= 0x7f800000u));
+    let reach = bitcast<u32>(most * most * step);
+    let last = vec4<f32>(most - select(0.0, 1.0, reach >= 0x7f800000u));
     let magnitude = abs(numbers);
-    // A root may be off by one.
-    var codes = min(vec4<u32>(sqrt(magnitude * (1.0 / step))), last);
-    codes -= select(vec4<u32>(), vec4<u32>(1u), vec4<f32>(codes * codes) * step > magnitude);
-    let next = codes + vec4<u32>(1u);
-    codes = select(codes, next, (codes < last) & (vec4<f32>(next * next) * step <= magnitude));
-    let distance = magnitude - vec4<f32>(codes * codes) * step;
-    let chance = (vec4<f32>(random & vec4<u32>(0xffffu)) + vec4<f32>(0.5)) * 0x1p-16f;
-    let gap = vec4<f32>(2u * codes + vec4<u32>(1u)) * step;
-    codes = select(codes, codes + vec4<u32>(1u), (codes < last) & (distance > gap * chance));
+    // Squares of codes are exact in f32, as is all that follows but the chance. A root may be off by one.
+    var codes = min(floor(sqrt(magnitude * (1.0 / step))), last);
+    codes -= select(vec4<f32>(), vec4<f32>(1.0), codes * codes * step > magnitude);
+    let next = codes + vec4<f32>(1.0);
+    codes = select(codes, next, (codes < last) & (next * next * step <= magnitude));
+    let distance = magnitude - codes * codes * step;
+    let chance = (floats(random & vec4<u32>(0xffffu)) + vec4<f32>(0.5)) * 0x1p-16f;
+    let gap = (2.0 * codes + vec4<f32>(1.0)) * step;
+    codes = select(codes, codes + vec4<f32>(1.0), (codes < last) & (distance > gap * chance));
+    let whole = bitcast<vec4<u32>>(vec4<i32>(codes));
     let words = bitcast<vec4<u32>>(numbers);
-    let positive = max(codes, select(vec4<u32>(), vec4<u32>(1u), words != vec4<u32>()));
-    let signed = codes | select(vec4<u32>(), vec4<u32>(sign), words >= vec4<u32>(0x80000000u));
+    let positive = max(whole, select(vec4<u32>(), vec4<u32>(1u), words != vec4<u32>()));
+    let signed = whole | select(vec4<u32>(), vec4<u32>(sign), words >= vec4<u32>(0x80000000u));
     return select(select(signed, positive, sign == 0u), vec4<u32>(), vec4<bool>(bits == LOST));
 }
 

@@ -15,6 +15,7 @@ use crate::codecs::DType;
 use crate::error::{Error, Result};
 use crate::init::short_stream;
 use crate::plan::{Item, Piece, Plan, Span, Window, place, plan};
+use crate::rule::Pass;
 use crate::shader::{Pages, Skeleton, Walk, model_numbers};
 use crate::storage::Room;
 use crate::tensor::{Access, Formats, TensorSpec};
@@ -367,7 +368,13 @@ impl Engine {
             .collect();
         let stepped =
             (0..self.tensors.len()).filter(|&i| slices.homes[i].is_some() && self.tensors[i].len_elements() > 0);
-        let passes = stepped.map(|i| self.variants[self.variant_of[i]].rule.passes().len()).max().unwrap_or(0);
+        // A tensor without sides takes no walks over sides.
+        let takes = |i: usize, pass: &Pass| {
+            self.sides[i].is_some() || !matches!(pass, Pass::Grams | Pass::Turn(_) | Pass::Bases)
+        };
+        let passes_of =
+            |i: usize| self.variants[self.variant_of[i]].rule.passes().iter().filter(|&pass| takes(i, pass)).count();
+        let passes = stepped.map(passes_of).max().unwrap_or(0);
         let passes = passes + usize::from(!measures.is_empty()) + 2 * usize::from(steps && self.wrappers.counts());
         let movable = match work.grads().map(|grads| &grads.buffers) {
             Some(Buffers::Slices(grads)) => movable(plan, &windows, &slices, &rows, &head, grads),
@@ -443,6 +450,7 @@ impl Engine {
                 measured: steps && self.wrappers.measures(),
                 of_model: steps && variant.rule.sums_over_model(),
                 product: self.frames[i].filter(|_| steps),
+                sides: self.sides[i].clone().filter(|_| steps),
             }
         };
         let items: Vec<Item> = (0..self.tensors.len()).filter(takes_part).map(item).collect();

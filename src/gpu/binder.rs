@@ -165,6 +165,19 @@ impl<'a> Binder<'a> {
                     }
                 }
             }
+            let of_sides = |walk: &Walk| match (walk.skeleton, walk.turning) {
+                (Skeleton::Grams, _) => &plan.grams[..],
+                (Skeleton::Bases, _) => &plan.bases[..],
+                (_, turning) => turning.map_or(&[][..], |turning| &plan.turns[turning.kind()]),
+            };
+            for (variant, walks) in walks.iter().enumerate() {
+                let Some(walk) = walks.get(stage).filter(|walk| Over::of(walk.skeleton) == Over::Sides) else {
+                    continue;
+                };
+                for (_, page, entries) in of_sides(walk).iter().filter(|part| part.0 == variant) {
+                    calls.push(self.call_with(variant, *walk, None, entries, [None, Some(*page)])?);
+                }
+            }
             for (variant, entries) in &plan.finishes {
                 if let Some(walk) = walk(*variant, Over::Tensors) {
                     calls.push(self.call(*variant, walk, None, entries)?);
@@ -372,6 +385,7 @@ enum Over {
     Lines,
     Chunks,
     Parts,
+    Sides,
     Tensors,
     Model,
     Nothing,
@@ -384,6 +398,7 @@ impl Over {
             Skeleton::FinishLines => Self::Lines,
             Skeleton::Sums
             | Skeleton::Spread
+            | Skeleton::Weigh
             | Skeleton::Inner
             | Skeleton::Recall
             | Skeleton::Counts
@@ -393,6 +408,7 @@ impl Over {
             Skeleton::Finish | Skeleton::FinishSums | Skeleton::FinishInner | Skeleton::FinishCounts => Self::Tensors,
             Skeleton::FinishModel | Skeleton::Recursion => Self::Model,
             Skeleton::Product => Self::Parts,
+            Skeleton::Grams | Skeleton::Turn | Skeleton::Bases => Self::Sides,
             Skeleton::Norms | Skeleton::FinishNorms | Skeleton::Decide => Self::Nothing,
         }
     }

@@ -13,7 +13,7 @@ use crate::course;
 use crate::error::Result;
 use crate::groups::Groups;
 use crate::lines::Lines;
-use crate::plan::{Bounds, Framed, Place};
+use crate::plan::{Bounds, Framed, Place, Sided};
 use crate::report::LossScaleState;
 use crate::shader::tensor_numbers;
 use crate::tensor::TensorSpec;
@@ -39,6 +39,8 @@ pub(crate) struct Engine {
     pub(super) line_pages: Vec<wgpu::Buffer>,
     /// The matrices of which rules take products.
     pub(super) frames: Vec<Option<Framed>>,
+    /// The tensors that rules turn.
+    pub(super) sides: Vec<Option<Sided>>,
     pub(super) work_pages: Vec<wgpu::Buffer>,
     /// Numbers of the tensors, then partial results.
     pub(super) scratch: Option<wgpu::Buffer>,
@@ -72,7 +74,7 @@ impl Engine {
             (pages("state", &sizes.state), pages("lines", &sizes.line), pages("work", &sizes.work), scratch, control)
         })?;
         let (wrappers, layout) = (groups.wrappers(), course::layout(tensors.len(), groups));
-        let Sizes { variants, variant_of, bounds, state_places, lines, line_places, frames, .. } = sizes;
+        let Sizes { variants, variant_of, bounds, state_places, lines, line_places, frames, sides, .. } = sizes;
         let accumulated = match wrappers.batches() {
             1 => None,
             _ => {
@@ -93,6 +95,7 @@ impl Engine {
             line_places,
             line_pages,
             frames,
+            sides,
             work_pages,
             scratch,
             control,
@@ -173,7 +176,9 @@ impl Engine {
     /// How many bytes of the device's memory each kind of buffer takes.
     pub(crate) fn memory(&self) -> [u64; 5] {
         let sizes = |buffers: &[wgpu::Buffer]| buffers.iter().map(wgpu::Buffer::size).sum::<u64>();
-        let kept: u64 = self.lines.iter().flatten().flat_map(Lines::counts).map(|numbers| 4 * numbers).sum();
+        let of_lines = self.lines.iter().flatten().flat_map(Lines::counts).map(|numbers| 4 * numbers);
+        let of_sides = self.sides.iter().flatten().map(|sided| 8 * sided.parts.matrices());
+        let kept: u64 = of_lines.chain(of_sides).sum();
         [
             sizes(&self.state_pages) + kept,
             self.accumulated.as_ref().map_or(0, |arena| arena.size_bytes()),

@@ -4,10 +4,11 @@ use super::variants::Variant;
 use crate::error::{Error, Result, refuse};
 use crate::groups::Groups;
 use crate::lines::Lines;
-use crate::plan::{Bounds, Framed, Place, pack};
+use crate::plan::{Bounds, Framed, Place, Sided, pack};
 use crate::product::Frame;
 use crate::rule::AnyRule;
-use crate::shader::{self, Pages, Skeleton, Walk, model_numbers, tensor_numbers};
+use crate::shader::{self, LANES_MANY, Pages, Skeleton, Walk, model_numbers, tensor_numbers};
+use crate::sides::Parts;
 use crate::storage::{GROUP_LANES, LANES_MOST};
 use crate::tensor::{ALIGNMENT, TensorSpec};
 use crate::words::{NORM_WORDS, SUM_WORDS};
@@ -52,6 +53,9 @@ pub(super) fn check_limits(limits: &wgpu::Limits, variants: &[Variant]) -> Resul
     };
     let most = all().map(|bindings| bindings.len()).max().unwrap_or(0);
     let dynamic = all().map(|bindings| bindings.iter().filter(|binding| binding.dynamic()).count()).max().unwrap_or(0);
+    let of_variant = |variant: &Variant| skeletons(&*variant.rule, &variant.wrappers);
+    let is_long = variants.iter().flat_map(of_variant).any(Skeleton::has_long_loops);
+    let lanes = if is_long { LANES_MANY as usize } else { 0 };
     for (limit, found, needed) in [
         ("max_storage_buffers_per_shader_stage", limits.max_storage_buffers_per_shader_stage, most),
         (
@@ -59,6 +63,8 @@ pub(super) fn check_limits(limits: &wgpu::Limits, variants: &[Variant]) -> Resul
             limits.max_dynamic_storage_buffers_per_pipeline_layout,
             dynamic,
         ),
+        ("max_compute_invocations_per_workgroup", limits.max_compute_invocations_per_workgroup, lanes),
+        ("max_compute_workgroup_size_x", limits.max_compute_workgroup_size_x, lanes),
     ] {
         if u64::from(found) < needed as u64 {
             return Err(Error::Limit { limit, found: found.into(), needed: needed as u64 });
@@ -107,24 +113,40 @@ pub(super) fn partial_words(rule: &dyn AnyRule, wrappers: &Wrappers) -> u64 {
     rule.sum_words().max(measured).max(counted)
 }
 
+/// What the tensors have in the pages of work.
+pub(super) struct WorkPages {
+    /// The matrices of which rules take products.
+    pub frames: Vec<Option<Framed>>,
+    /// The tensors that rules turn.
+    pub sides: Vec<Option<Sided>>,
+    /// The pages' sizes.
+    pub sizes: Vec<u64>,
+}
+
 /// Packs the matrices of the tensors whose rule takes products into pages, with the numbers of its rows behind each
-/// where it has any. Returns where they lie, and the pages' sizes.
+/// where it has any, and the parts of the tensors that rules turn.
 ///
 /// # Errors
 /// [`Error::TooLarge`] for a tensor whose parts no page holds.
-pub(super) fn frames(
-    tensors: &[TensorSpec],
-    groups: &Groups,
-    page_bytes: u64,
-) -> Result<(Vec<Option<Framed>>, Vec<u64>)> {
+pub(super) fn work_pages(tensors: &[TensorSpec], groups: &Groups, page_bytes: u64) -> Result<WorkPages> {
     let matrix = |i: usize| groups.lines_of(i).filter(|_| groups.rule_of(i).has_products());
     let words = |i: usize| matrix(i).map_or(0, |lines| Frame::of(&lines).words());
     let of_lines = |i: usize| matrix(i).filter(|_| groups.rule_of(i).has_lines()).map_or(0, |lines| lines.words());
-    let size = |i: usize| words(i).saturating_add(of_lines(i)).saturating_mul(4);
-    let (places, sizes) = pack(tensors, "matrices of products", size, ALIGNMENT, page_bytes)?;
+    let sided = |i: usize| {
+        let sides = groups.rule_of(i).sides()?.of(&tensors[i].shape);
+        let parts = Parts::of(tensors[i].len_elements(), &sides);
+        Some(Sided { place: Place { buffer: 0, offset: 0 }, sides, parts })
+    };
+    let sides: Vec<_> = (0..tensors.len()).map(sided).collect();
+    let of_sides = |i: usize| sides[i].as_ref().map_or(0, |sided| sided.parts.words());
+    let words = |i: usize| words(i).saturating_add(of_lines(i)).saturating_add(of_sides(i)).saturating_mul(4);
+    let (places, sizes) = pack(tensors, "matrices", words, ALIGNMENT, page_bytes)?;
     let frame = |(i, place): (usize, Place)| {
         let is_second = groups.rule_of(i).products().count() / 3 % 2 == 1;
         matrix(i).map(|lines| Framed { place, lines, is_second })
     };
-    Ok((places.into_iter().enumerate().map(frame).collect(), sizes))
+    let frames = places.iter().copied().enumerate().map(frame).collect();
+    let at = |(sided, &place): (Option<Sided>, &Place)| sided.map(|sided| Sided { place, ..sided });
+    let sides = sides.into_iter().zip(&places).map(at).collect();
+    Ok(WorkPages { frames, sides, sizes })
 }

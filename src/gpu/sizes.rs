@@ -1,14 +1,14 @@
 //! How large the buffers are that an optimizer owns, and what lies where in them: arithmetic over tensors, groups and
 //! limits, before any buffer is made.
 
-use super::limits::{check_lanes, check_limits, frames, scratch_words};
+use super::limits::{WorkPages, check_lanes, check_limits, scratch_words, work_pages};
 use super::variants::{Variant, variants};
 use super::{BINDING_BYTES_MAX, Tuning, arena, page_bytes};
 use crate::course;
 use crate::error::{Error, Result};
 use crate::groups::Groups;
 use crate::lines::Lines;
-use crate::plan::{Bounds, Framed, Place, block_bytes, check_lines, pack, pack_state};
+use crate::plan::{Bounds, Framed, Place, Sided, block_bytes, check_lines, pack, pack_state};
 use crate::storage::Room;
 use crate::tensor::TensorSpec;
 
@@ -27,6 +27,8 @@ pub(crate) struct Sizes {
     pub(super) line: Vec<u64>,
     /// The matrices of which rules take products, and the pages' bytes.
     pub(super) frames: Vec<Option<Framed>>,
+    /// The tensors that rules turn.
+    pub(super) sides: Vec<Option<Sided>>,
     pub(super) work: Vec<u64>,
     /// Bytes of the numbers of the tensors and of partial results.
     pub(super) scratch: u64,
@@ -70,7 +72,11 @@ impl Sizes {
             |(tensor, &variant): (&TensorSpec, &usize)| (tensor.len_elements(), variants[variant].layout.room());
         let of_state: Vec<_> = tensors.iter().zip(&variant_of).map(state_of).collect();
         let (state_places, state) = pack_state(&of_state, bounds);
-        let (frames, work) = frames(tensors, groups, page_bytes.min(binding_bytes))?;
+        let WorkPages { frames, sides, sizes: work } = work_pages(tensors, groups, page_bytes.min(binding_bytes))?;
+        for (tensor, sided) in tensors.iter().zip(&sides) {
+            let sides = sided.iter().flat_map(|sided| &sided.sides);
+            sides.into_iter().try_for_each(|side| side.check(&tensor.name, bounds.dispatch_bytes))?;
+        }
         let apart = |i: usize| lines[i].filter(|_| frames[i].is_none());
         let size = |i: usize| apart(i).map_or(0, |lines: Lines| lines.words().saturating_mul(4));
         let (mut line_places, line) = pack(tensors, "rows and columns", size, 16, binding_bytes / 16 * 16)?;
@@ -105,6 +111,7 @@ impl Sizes {
             line_places,
             line,
             frames,
+            sides,
             work,
             scratch,
             control,
@@ -114,7 +121,9 @@ impl Sizes {
 
     /// Bytes of the state, of the sums of micro-batches, and of scratch.
     pub(crate) fn memory(&self) -> [u64; 3] {
-        let kept: u64 = self.lines.iter().flatten().flat_map(Lines::counts).map(|numbers| 4 * numbers).sum();
+        let of_lines = self.lines.iter().flatten().flat_map(Lines::counts).map(|numbers| 4 * numbers);
+        let of_sides = self.sides.iter().flatten().map(|sided| 8 * sided.parts.matrices());
+        let kept: u64 = of_lines.chain(of_sides).sum();
         let sum = |sizes: &[u64]| sizes.iter().sum::<u64>();
         let scratch = self.scratch + self.control + sum(&self.line) + sum(&self.work) - kept;
         [sum(&self.state) + kept, self.accumulated, scratch]

@@ -8,7 +8,7 @@ use super::{Piece, Slice, floats};
 use crate::course;
 use crate::error::Result;
 use crate::groups::Groups;
-use crate::plan::{Place, padded};
+use crate::plan::{Place, Sided, padded};
 use crate::rule::{AnyRule, Extent, Start};
 use crate::session::check_len;
 use crate::shader::model_numbers;
@@ -220,6 +220,12 @@ impl Engine {
                 .map(|scratch| (scratch, vec![(4 * (i * words + place) as u64, 4)]))
                 .collect());
         }
+        if let (Some(sided), Extent::Sides(_)) = (&self.sides[i], slot.extent) {
+            let first = if name == "gram" { sided.parts.grams() } else { sided.parts.bases() };
+            let piece = (sided.place.offset + 4 * first, 4 * sided.parts.matrices());
+            let pieces = if piece.1 == 0 { vec![] } else { vec![piece] };
+            return Ok(self.work_page(i).map(|page| (page, pieces)).into_iter().collect());
+        }
         if let (Some(lines), true) = (self.lines[i], slot.extent.is_line()) {
             let [rows, columns] = lines.counts().map(|numbers| 4 * numbers);
             let piece = |offset| if slot.extent == Extent::Column { (offset + rows, columns) } else { (offset, rows) };
@@ -257,6 +263,17 @@ impl Engine {
         self.bounds.piece_len(self.variants[self.variant_of[i]].layout.room())
     }
 
+    /// The page of work that a tensor with sides has.
+    fn work_page(&self, i: usize) -> Option<&wgpu::Buffer> {
+        self.sides[i].as_ref().and_then(|sided| self.work_pages.get(sided.place.buffer))
+    }
+
+    /// Where the Gram matrices and bases of a tensor lie.
+    fn matrices(&self, i: usize) -> Option<(&wgpu::Buffer, u64)> {
+        let at = |sided: &Sided| sided.place.offset + 4 * sided.parts.grams();
+        self.work_page(i).zip(self.sides[i].as_ref().map(at))
+    }
+
     fn line_place(&self, i: usize) -> Option<(&wgpu::Buffer, u64)> {
         let Place { buffer, offset } = self.line_places[i];
         let pages = if self.frames[i].is_some() { &self.work_pages } else { &self.line_pages };
@@ -289,6 +306,11 @@ impl Engine {
                 copy(old, new.as_ref().map(|buffer| (buffer, new_place)), from.min(to));
                 let bytes = self.lines[i].map_or(0, |lines| 4 * lines.words());
                 copy(other.line_place(i), self.line_place(i), bytes);
+                copy(
+                    other.matrices(i),
+                    self.matrices(i),
+                    self.sides[i].as_ref().map_or(0, |sided| 8 * sided.parts.matrices()),
+                );
             }
             let [from, to] = [other, self].map(|engine| course::layout(engine.tensors.len(), groups));
             if let (Some(old), Some(new)) = (&other.control, &self.control) {

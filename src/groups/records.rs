@@ -231,7 +231,8 @@ impl Groups {
         let ActiveGroup { maximize, lr_initial, .. } = &self.list[clock.group];
         let mut common = Common::new(*maximize, rule.weight_decay(), rule.lr(), *lr_initial);
         common.first = f64::from(batches.is_some() && !clock.started);
-        let wrapped = wrappers.numbers(Moment { t: clock.t, averaged: clock.averaged(), batches, seed: wrappers.seed });
+        let seed = self.seed_of(clock.group);
+        let wrapped = wrappers.numbers(Moment { t: clock.t, averaged: clock.averaged(), batches, seed });
         let mut hyper = Vec::new();
         rule.hyper(clock.t, &mut clock.carried, &mut hyper);
         Record { common, wrapped, hyper, terms: vec![] }

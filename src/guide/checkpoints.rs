@@ -127,8 +127,8 @@
 //!
 //! The Python programs in `examples/interchange` write the state of other libraries' optimizers as such files, and read
 //! them: `torch_optim.py` for all of PyTorch's that are rules here, `bitsandbytes_optim.py` for AdamW and Lion with
-//! state in 32 bits, `optax_state.py` for Adam, AdaBelief, Lion, LAMB and Yogi. `checkpoint.py` reads and writes the
-//! format, and may start a program for another library.
+//! state in 32 or 8 bits, `optax_state.py` for Adam, AdaBelief, Lion, LAMB and Yogi. `checkpoint.py` reads and writes
+//! the format, and may start a program for another library.
 //!
 //! ```python
 //! optimizer, params = torch_optim.load("checkpoint.safetensors")

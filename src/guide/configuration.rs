@@ -44,6 +44,7 @@
 //! | `ema` | with an [`Ema`] | [ema](super::ema) |
 //! | `lookahead` | with a [`Lookahead`] | the same |
 //! | `param_rounding`, `seed` | with a [`ParamRounding`]; [`Config::seed`] | [formats](super::formats) |
+//! | `state_format`, `min_elements` | with a [`StateFormat`]; [`Config::min_elements`] | the same |
 //! | `maximize` | [`Config::maximize`] | a step ascends: the rule sees `-g` |
 //!
 //! [`Config::group`]: crate::Config::group
@@ -61,6 +62,8 @@
 //! [`Lookahead`]: crate::Lookahead
 //! [`ParamRounding`]: crate::ParamRounding
 //! [`Config::seed`]: crate::Config::seed
+//! [`StateFormat`]: crate::StateFormat
+//! [`Config::min_elements`]: crate::Config::min_elements
 //!
 //! # Matrices
 //!
@@ -91,6 +94,27 @@
 //!
 //! let error = Reference::<f32>::new(&Muon::default().into(), &tensors).unwrap_err();
 //! assert_eq!(error.to_string(), "shape of tensor hidden.b has [64], expected rows and columns, for this rule");
+//! # Ok::<(), wgpu_optim::Error>(())
+//! ```
+//!
+//! [`Soap`](crate::Soap) takes tensors of any rank. It is Adam in a basis for each dimension of at most
+//! `max_precondition_dim`, which follows the gradients' Gram matrix. A larger dimension has no basis, so groups with
+//! that option say where the state of a step shall be smaller. The first step only finds the bases. On a GPU a basis
+//! has at most 256 dimensions: [`Optimizer::new`](crate::Optimizer::new) refuses larger ones by name, and
+//! `"max_precondition_dim": 256` leaves them out. The reference takes them.
+//!
+//! ```
+//! use wgpu_optim::{Config, Group, Reference, Soap, TensorSpec};
+//!
+//! let tensors = [("embed.w", vec![100, 16]), ("hidden.w", vec![64, 16]), ("hidden.b", vec![64])];
+//! let tensors = tensors.map(|(name, shape)| TensorSpec::f32(name, shape));
+//! let config = Config::from(Soap::default()).group(Group::new(["embed.*"]).set("max_precondition_dim", 16));
+//!
+//! let optimizer = Reference::<f32>::new(&config, &tensors)?;
+//! assert_eq!(optimizer.slots("hidden.w")?, ["m", "v", "gram", "basis"]);
+//! assert_eq!(optimizer.state("hidden.w", "gram")?.len(), 64 * 64 + 16 * 16);
+//! assert_eq!(optimizer.state("embed.w", "gram")?.len(), 16 * 16);
+//! assert_eq!(optimizer.state("hidden.b", "gram")?.len(), 0);
 //! # Ok::<(), wgpu_optim::Error>(())
 //! ```
 //!

@@ -53,8 +53,8 @@
 //! ```
 //!
 //! The chance hangs on the seed, the tensor's name, the element and the tensor's `t`, and on nothing else: two runs,
-//! all devices and the reference round alike, and a skipped step takes no chance. A finite number never becomes
-//! infinite.
+//! all devices and the reference round alike, and a skipped step takes no chance. A group may have a `"seed"` of its
+//! own. A finite number never becomes infinite.
 //! Moves outside a step round to the nearest.
 //!
 //! # A master in f32
@@ -199,11 +199,43 @@
 //! where a parameter has an odd number of elements, no other tensor may have the other half of its last word: this is
 //! refused, naming both. Bits of the caller's own in that half stay.
 //!
-//! Tensors of one pair of formats share their dispatches; each other pair takes one more, since a shader reads vectors
-//! of four elements, whose type hangs on the format. Single words would serve all formats, at a cost to those in f32.
+//! # Dispatches
+//!
+//! Any mix of formats trains in one optimizer. A dispatch serves the tensors whose parameters, gradients and state have
+//! the same formats; each other combination takes one more, about as long as a small tensor's step. A model in bf16
+//! with state in `q8` takes two: its matrices, and the tensors whose state is too small to code.
+//! [`Optimizer::plan`](crate::Optimizer::plan) tells how many there are.
+//!
+//! # State of 8 bits from elsewhere
+//!
+//! [`DynamicMap`](crate::DynamicMap) reads and writes state as bitsandbytes stores it: a code of 8 bits for each
+//! number, and a scale in f32 for each 256. What it decodes is set as any state, in whatever format the optimizer
+//! stores it:
+//!
+//! ```
+//! use wgpu_optim::{AdamW, Config, DynamicMap, Reference, TensorSpec};
+//!
+//! # fn main() -> wgpu_optim::Result<()> {
+//! # let (state1, absmax1) = (vec![255; 300], [0.02, 0.01]);
+//! # let (state2, absmax2) = (vec![255; 300], [4e-4, 1e-4]);
+//! let tensors = [TensorSpec::f32("w", [300])];
+//! let mut adamw = Reference::<f32>::new(&Config::from(AdamW::default()), &tensors)?;
+//! // `state1`, `absmax1` and so on are those of bitsandbytes' `optimizer.state[param]`.
+//! adamw.set_state("w", "m", &DynamicMap::signed().decode(&state1, &absmax1)?)?;
+//! adamw.set_state("w", "v", &DynamicMap::unsigned().decode(&state2, &absmax2)?)?;
+//! // And back.
+//! let v: Vec<f32> = adamw.state("w", "v")?.iter().copied().collect();
+//! let coded = DynamicMap::unsigned().encode(&v)?;
+//! assert_eq!((coded.codes, &coded.scales[..]), (state2, &absmax2[..]));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The example `interchange` takes trainings over with it, both ways; see
+//! [checkpoints](super::checkpoints#the-file).
 //!
 //! [`Memory::of`](crate::Memory::of) says without a device what an optimizer will hold, and the example `memory` prints
-//! it of three models, for each way to store them.
+//! it of three models, for each way to store them; `docs/pictures.md` shows it.
 //!
 //! [`Gpu::init`](crate::Gpu::init) rounds the values that it has in f32 to the nearest. A
 //! [`Checkpoint`](crate::Checkpoint) holds parameters as f32, which has every number of the other formats.

@@ -6,11 +6,13 @@
 //! table.
 
 use super::table::Table;
-use super::{Bounds, Framed, Item, Piece, Place, QUAD_BYTES, padded};
+use super::{Bounds, Framed, Item, Piece, Place, QUAD_BYTES, Sided, padded};
 use crate::lines::Lines;
 use crate::product::Frame;
+use crate::sides::{Side, Turning};
 use crate::storage::Room;
-use crate::words::{ABSENT, Chunk, Entry, LinesOfMatrix, MatrixTile, Tile};
+use crate::tensor::BLOCK;
+use crate::words::{ABSENT, Chunk, Entry, LinesOfMatrix, MatrixTile, SideTile, Tile};
 
 /// How many columns of a large matrix one workgroup finishes.
 const COLUMNS: u64 = 256;
@@ -41,9 +43,10 @@ pub(super) fn cut(item: &Item, bounds: Bounds, partial: &mut u64, table: &mut Ta
                 Some((place, lines)) => with_lines(entry, start + first, place, lines),
                 None => entry,
             };
-            match item.product {
-                Some(framed) => with_product(entry, start + first, framed),
-                None => entry,
+            match (item.product, &item.sides) {
+                (Some(framed), _) => with_product(entry, start + first, framed),
+                (None, Some(sided)) => with_sides(entry, start + first, sided),
+                (None, None) => entry,
             }
         };
         let (count, whole) = (len.div_ceil(chunk_len), len / chunk_len);
@@ -87,6 +90,13 @@ fn with_product(chunk: Chunk, first: u64, framed: Framed) -> Chunk {
     let Lines { rows, columns, .. } = framed.lines;
     let [product, start, turned] = framed.ends();
     Chunk { rows, columns, top: first / columns, left: first % columns, product, start, turned, ..chunk }
+}
+
+/// The entry of a chunk that starts at an element of a tensor whose rule turns it.
+fn with_sides(chunk: Chunk, first: u64, sided: &Sided) -> Chunk {
+    let at = |place: u64| sided.first() + place + first;
+    let places = sided.parts.places();
+    Chunk { product: at(places[0]), start: at(places[sided.sides.len() % 2]), turned: sided.parts.span(), ..chunk }
 }
 
 /// Adds the tiles of a tensor with lines to the table, and their pieces to the list. A tile of a large matrix takes the
@@ -256,6 +266,104 @@ pub(super) fn cut_product(item: &Item, framed: Framed, kind: usize, table: &mut 
                 columns: PART[1].min(wide - left),
                 second,
             });
+        }
+    }
+}
+
+impl Sided {
+    /// How many words of the page come before the tensor's own.
+    fn first(&self) -> u64 {
+        self.place.offset / 4
+    }
+
+    /// The sides, each with how many elements of matrices and how many columns come before its own.
+    fn sides(&self) -> impl Iterator<Item = (Side, u64, u64)> {
+        self.sides.iter().scan((0, 0), |(elements, columns), &side| {
+            let before = (side, *elements, *columns);
+            (*elements, *columns) = (*elements + side.size * side.size, *columns + side.size);
+            Some(before)
+        })
+    }
+}
+
+/// Adds a result of so many numbers to the table, cut into what one workgroup makes at most.
+fn cut_result(result: SideTile, len: u64, most: u64, table: &mut Table) {
+    for first in (0..len).step_by(most as usize) {
+        table.push(SideTile { first, len: (len - first).min(most), ..result });
+    }
+}
+
+/// Elements of a Gram matrix that a workgroup makes, one a lane: their sums may be long.
+const GRAM: u64 = 256;
+
+/// Adds the Gram matrices of a tensor's sides to the table.
+pub(super) fn cut_grams(item: &Item, sided: &Sided, table: &mut Table) {
+    let parts = sided.parts;
+    for (Side { size, inner, len }, before, _) in sided.sides() {
+        let result = SideTile {
+            tensor: item.tensor as u64,
+            size,
+            inner,
+            products: len / size,
+            source: sided.first() + parts.places()[0] + parts.span(),
+            to: sided.first() + parts.grams() + before,
+            ..SideTile::default()
+        };
+        cut_result(result, size * size, GRAM, table);
+    }
+}
+
+/// Adds the bases of a tensor's sides to the table that one of the dispatches over bases works on.
+pub(super) fn cut_bases(item: &Item, sided: &Sided, dispatch: usize, bounds: Bounds, table: &mut Table) {
+    let parts = sided.parts;
+    for (side, before, columns) in sided.sides() {
+        let Some([first, sweeps]) = side.sweeps(bounds.dispatch_bytes).nth(dispatch) else { continue };
+        let Side { size, .. } = side;
+        table.push(SideTile {
+            tensor: item.tensor as u64,
+            len: size * size,
+            first,
+            sweeps,
+            size,
+            source: sided.first() + parts.grams() + before,
+            to: sided.first() + parts.drafts() + before,
+            matrix: sided.first() + parts.bases() + before,
+            notes: sided.first() + parts.notes() + 3 * columns,
+            ..SideTile::default()
+        });
+    }
+}
+
+/// Adds a turn of a tensor along one of its sides to the table, if there are so many; of the power iteration, that of
+/// all its bases.
+pub(super) fn cut_turn(item: &Item, sided: &Sided, turning: Turning, stage: usize, table: &mut Table) {
+    let (parts, count) = (sided.parts, sided.sides.len());
+    let mut turn = |side: Side, [source, to, matrix]: [u64; 3]| {
+        let [source, to, matrix] = [source, to, matrix].map(|place| sided.first() + place);
+        let Side { size, inner, len } = side;
+        let tensor = item.tensor as u64;
+        cut_result(
+            SideTile { tensor, size, inner, source, to, matrix, ..SideTile::default() },
+            len,
+            BLOCK as u64,
+            table,
+        );
+    };
+    if turning == Turning::Power {
+        for (Side { size, .. }, before, _) in sided.sides() {
+            let [source, to, matrix] = [parts.bases(), parts.drafts(), parts.grams()].map(|place| place + before);
+            turn(Side::of_matrix(size), [source, to, matrix]);
+        }
+    } else if let Some((side, before, _)) = sided.sides().nth(stage) {
+        // Into the bases go the spread and the gradient, and back comes what was made of them.
+        let (done, count) = match turning {
+            Turning::Into => (stage, 2),
+            _ => (stage + count, 1),
+        };
+        let [source, to] = [done % 2, (done + 1) % 2].map(|place| parts.places()[place]);
+        for n in 0..count {
+            let before_it = n * parts.span();
+            turn(side, [source + before_it, to + before_it, parts.bases() + before]);
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::history::{self, Factors, Inner};
 use crate::lines::Lines;
 use crate::parts::{self, Combine, Real};
 use crate::product::Iteration;
+use crate::sides::{self, Side, Turning};
 use crate::storage::Section;
 use crate::tensor::Stored;
 use crate::wrapper::{AnyWrapper, WrapperKernel};
@@ -71,6 +72,8 @@ pub struct Step<'a, F> {
     pub stored: Stored,
     /// The tensor as matrices, where it has them.
     pub lines: Option<Lines>,
+    /// The tensor's sides, where its rule turns them.
+    pub sides: Vec<Side>,
     /// Slots of elements, rows and columns, in the order of the rule's `State`; those that are off are empty.
     pub state: &'a mut [Vec<F>],
     /// Which of these slots are stored otherwise than in f32, in the order of a block.
@@ -148,6 +151,7 @@ enum Field {
     Row,
     Column,
     Product,
+    Turned,
 }
 
 /// Loads the state of an element from the slots of its tensor, and stores it there.
@@ -159,6 +163,8 @@ struct Loader<F> {
     rows: Vec<F>,
     /// What the last product has.
     product: Vec<F>,
+    /// The gradient in the bases.
+    turned: Vec<F>,
     buffer: Vec<F>,
 }
 
@@ -169,12 +175,13 @@ impl<F: Real> Loader<F> {
             Some(Slot { extent: Extent::Row | Extent::Leading, .. }) => Field::Row,
             Some(Slot { extent: Extent::Column, .. }) => Field::Column,
             Some(Slot { extent: Extent::Product, .. }) => Field::Product,
+            Some(Slot { extent: Extent::Turned, .. }) => Field::Turned,
             Some(Slot { start: Start::Param, .. }) => Field::StartsAsParam,
             _ => Field::Element,
         };
         let fields: Vec<_> = <R::State<F> as Numbers<F>>::NAMES.iter().map(field).collect();
         let buffer = vec![F::zero(); fields.len()];
-        Self { fields, first, lines, rows: vec![], product: vec![], buffer }
+        Self { fields, first, lines, rows: vec![], product: vec![], turned: vec![], buffer }
     }
 
     fn load<S: Numbers<F>>(&mut self, state: &[Vec<F>], i: usize, p: F) -> S {
@@ -184,6 +191,7 @@ impl<F: Real> Loader<F> {
                 (Field::Row, Some(lines)) => self.rows.get(lines.row_of(i)).copied().unwrap_or(F::zero()),
                 (Field::Column, Some(lines)) => slot[lines.column_of(i)],
                 (Field::Product, _) => self.product.get(i).copied().unwrap_or(F::zero()),
+                (Field::Turned, _) => self.turned.get(i).copied().unwrap_or(F::zero()),
                 (Field::StartsAsParam, _) if self.first && i < slot.len() => p,
                 _ => slot.get(i).copied().unwrap_or(F::zero()),
             };
@@ -207,7 +215,7 @@ impl<F: Real> Loader<F> {
             let (sums, len) = match field {
                 Field::Row => (&sums[0], lines.columns),
                 Field::Column => (&sums[1], lines.rows),
-                Field::Element | Field::StartsAsParam | Field::Product => continue,
+                Field::Element | Field::StartsAsParam | Field::Product | Field::Turned => continue,
             };
             for (number, &sum) in slot.iter_mut().zip(sums) {
                 *number = rule.finish_line(h, sum, F::of(len as f64), *number);
@@ -242,6 +250,8 @@ struct Running<'a, R: Rule, F: Real> {
     /// Whether a pass of sums has stored the state.
     stored: bool,
     iteration: Iteration<F>,
+    /// What was spread and the gradient, on their way into the bases; then what was weighed, on its way back.
+    turning: Vec<Vec<F>>,
     /// Whether the last sums are of the product.
     of_product: bool,
     /// The inner products of the rows of a history.
@@ -263,6 +273,7 @@ impl<'a, R: Rule, F: Real> Running<'a, R, F> {
             line_sums: [vec![], vec![]],
             stored: false,
             iteration: Iteration::default(),
+            turning: vec![],
             of_product: false,
             inner: vec![],
             factors: Factors::default(),
@@ -272,10 +283,26 @@ impl<'a, R: Rule, F: Real> Running<'a, R, F> {
     }
 
     fn pass(&mut self, pass: Pass) {
-        let Self { rule, step, h, k, raw, wrapped, loader, sums, line_sums, stored, iteration, of_product, .. } = self;
-        let Step { common: c, params, grads, stored: format, lines, state, wrappers, .. } = step;
+        let Self {
+            rule,
+            step,
+            h,
+            k,
+            raw,
+            wrapped,
+            loader,
+            sums,
+            line_sums,
+            stored,
+            iteration,
+            of_product,
+            turning,
+            ..
+        } = self;
+        let Step { common: c, params, grads, stored: format, lines, sides, state, wrappers, .. } = step;
         match pass {
             Pass::Lines | Pass::FinishLines | Pass::Spread | Pass::Product(_) if params.is_empty() => {}
+            Pass::Grams | Pass::Turn(_) | Pass::Weigh | Pass::Bases if params.is_empty() => {}
             Pass::Lines => {
                 let lines = lines.expect("a rule with rows and columns is for tensors that have them");
                 let seen = |i: usize| match loader.product.get(i) {
@@ -320,6 +347,50 @@ impl<'a, R: Rule, F: Real> Running<'a, R, F> {
                     rule.of_shape(h, F::of(*rows as f64), F::of(*columns as f64), k);
                 }
                 rule.finish(h, *sums, len, k);
+            }
+            Pass::Spread if (*rule as &dyn AnyRule).sides().is_some() => {
+                let grads: Vec<F> = params.iter().zip(&*wrapped).map(|(&p, &g)| prepare(c, p, g)).collect();
+                let spread = |(i, &g)| rule.spread(h, k, g, &loader.load::<R::State<F>>(state, i, params[i]));
+                *turning = vec![grads.iter().enumerate().map(spread).collect(), grads];
+            }
+            Pass::Grams => {
+                for_matrices(sides, &mut state[field::<R>("gram")], |side, gram| {
+                    let sums = sides::gram(side, &turning[1]);
+                    gram.iter_mut().zip(sums).for_each(|(number, sum)| *number = rule.gram(h, sum, *number));
+                });
+            }
+            Pass::Turn(Turning::Power) => {}
+            Pass::Turn(to) => {
+                for_matrices(sides, &mut state[field::<R>("basis")], |side, basis| {
+                    for elements in turning.iter_mut() {
+                        *elements = sides::turn(side, elements, basis, to == Turning::Into);
+                    }
+                });
+                if to == Turning::Back {
+                    loader.product = turning.remove(0);
+                }
+            }
+            Pass::Weigh => {
+                loader.turned = turning.remove(1);
+                for (i, x) in turning[0].iter_mut().enumerate() {
+                    let s = loader.load::<R::State<F>>(state, i, params[i]);
+                    *x = rule.weigh(h, *x, loader.turned[i], &s);
+                }
+            }
+            Pass::Bases => {
+                let renewal = rule.renewal(h);
+                let grams = state[field::<R>("gram")].clone();
+                let mut first = 0;
+                for_matrices(sides, &mut state[field::<R>("basis")], |side, basis| {
+                    let (size, gram) = (side.size as usize, &grams[first..first + basis.len()]);
+                    first += basis.len();
+                    if renewal == F::one() {
+                        basis.copy_from_slice(&sides::eigenvectors(gram, size));
+                    } else if renewal != F::zero() {
+                        let draft = sides::turn(Side::of_matrix(side.size), basis, gram, true);
+                        basis.copy_from_slice(&sides::orthogonal(draft, basis, size));
+                    }
+                });
             }
             Pass::Spread => {
                 let lines = lines.expect("a rule with products is for tensors that are matrices");
@@ -444,7 +515,17 @@ impl<'a, R: Rule, F: Real> Running<'a, R, F> {
 /// Where a field of a rule's `State` stands among the fields.
 fn field<R: Rule>(name: &str) -> usize {
     let names = <R::State<f32> as Numbers<f32>>::NAMES;
-    names.iter().position(|field| *field == name).expect("a rule with a history has this field")
+    names.iter().position(|field| *field == name).expect("a rule with a history or with sides has this field")
+}
+
+/// Hands the matrix of each side to `take`, in order.
+fn for_matrices<F>(sides: &[Side], matrices: &mut [F], mut take: impl FnMut(Side, &mut [F])) {
+    let mut rest = matrices;
+    for &side in sides {
+        let (matrix, behind) = rest.split_at_mut((side.size * side.size) as usize);
+        take(side, matrix);
+        rest = behind;
+    }
 }
 
 /// The numbers of a history, which are those of the model.

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::fmt::Debug;
 
-use super::{Carried, Extent, Kernels, Move, Numbers, Pass, Product, Rule, Slot, Stopping, Sums};
+use super::{Carried, Extent, Kernels, Move, Numbers, Pass, Product, Rule, Sides, Slot, Stopping, Sums};
 use crate::decay::WeightDecay;
 use crate::error::{Error, Result, at_least_zero, refuse};
 use crate::history;
@@ -257,6 +257,19 @@ impl dyn AnyRule {
     /// Whether the rule takes products of matrices, and no tensor below rank 2.
     pub fn has_products(&self) -> bool {
         self.products().next().is_some()
+    }
+
+    /// Which dimensions of a tensor are sides, where the rule turns tensors into bases.
+    pub fn sides(&self) -> Option<Sides> {
+        self.slots().iter().find_map(|slot| match slot.extent {
+            Extent::Sides(sides) => Some(sides),
+            _ => None,
+        })
+    }
+
+    /// Whether a step of the rule needs a work buffer.
+    pub fn has_work(&self) -> bool {
+        self.has_products() || self.sides().is_some()
     }
 
     /// Whether the rule sums over the whole model.

@@ -70,21 +70,22 @@ pub(super) struct Declares {
 /// Whether a walk reads parameters, and whether it reads gradients.
 pub(super) fn declares(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton) -> Declares {
     use Skeleton::{
-        Accumulate, Apply, Counts, Decide, Finish, FinishCounts, FinishInner, FinishLines, FinishModel, FinishNorms,
-        FinishSums, Inner, Lines, Moves, Norms, Product, Recall, Recursion, Spread, Sums,
+        Accumulate, Apply, Bases, Counts, Decide, Finish, FinishCounts, FinishInner, FinishLines, FinishModel,
+        FinishNorms, FinishSums, Grams, Inner, Lines, Moves, Norms, Product, Recall, Recursion, Spread, Sums, Turn,
+        Weigh,
     };
     let grads = match skeleton {
         Lines | Sums | Spread | Inner | Recall | Counts | Norms | Accumulate => true,
         // A wrapper that counts compares the update with the gradient.
         Apply => !rule.stores_early() || wrappers.counts(),
-        FinishLines | Finish | FinishSums | FinishModel | Product | FinishInner | Recursion | FinishCounts | Moves
-        | FinishNorms | Decide => false,
+        FinishLines | Finish | FinishSums | FinishModel | Product | Grams | Turn | Weigh | Bases | FinishInner
+        | Recursion | FinishCounts | Moves | FinishNorms | Decide => false,
     };
     let params = match skeleton {
         Lines | Sums | Spread | Inner | Recall | Counts | Apply | Moves | Accumulate => true,
         Norms => wrappers.measures_params(),
-        FinishLines | Finish | FinishSums | FinishModel | Product | FinishInner | Recursion | FinishCounts
-        | FinishNorms | Decide => false,
+        FinishLines | Finish | FinishSums | FinishModel | Product | Grams | Turn | Weigh | Bases | FinishInner
+        | Recursion | FinishCounts | FinishNorms | Decide => false,
     };
     Declares { params, grads }
 }
@@ -92,8 +93,9 @@ pub(super) fn declares(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skelet
 /// The bindings that a rule's shader of this skeleton declares.
 pub fn bindings(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, pages: Pages) -> Vec<Binding> {
     use Skeleton::{
-        Accumulate, Apply, Counts, Decide, Finish, FinishCounts, FinishInner, FinishLines, FinishModel, FinishNorms,
-        FinishSums, Inner, Lines, Moves, Norms, Product, Recall, Recursion, Spread, Sums,
+        Accumulate, Apply, Bases, Counts, Decide, Finish, FinishCounts, FinishInner, FinishLines, FinishModel,
+        FinishNorms, FinishSums, Grams, Inner, Lines, Moves, Norms, Product, Recall, Recursion, Spread, Sums, Turn,
+        Weigh,
     };
     let Declares { params, grads } = declares(rule, wrappers, skeleton);
     let (apart, values) = (pages == Pages::Apart, params || grads);
@@ -102,24 +104,25 @@ pub fn bindings(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, pag
         _ => 0,
     };
     let scratch = match skeleton {
-        Lines | FinishLines | Sums | Finish | FinishSums | FinishModel | Spread | Counts | FinishCounts => true,
+        Lines | FinishLines | Sums | Finish | FinishSums | FinishModel | Counts | FinishCounts => true,
         Inner | FinishInner | Recursion | Recall | Norms | FinishNorms => true,
-        Apply => tensor_numbers(rule, wrappers) > 0,
-        Product | Moves | Decide | Accumulate => false,
+        Spread | Apply => tensor_numbers(rule, wrappers) > 0,
+        Product | Grams | Turn | Weigh | Bases | Moves | Decide | Accumulate => false,
     };
     let lines = match skeleton {
         // The rows of a rule with products stand in the page of work.
         Lines | FinishLines => !rule.has_products(),
         Sums | Spread | Counts | Apply => rule.has_lines() && !rule.has_products(),
-        Finish | FinishSums | FinishModel | Product | Inner | FinishInner | Recursion | Recall | FinishCounts
-        | Moves | Norms | FinishNorms | Decide | Accumulate => false,
+        Finish | FinishSums | FinishModel | Product | Grams | Turn | Weigh | Bases | Inner | FinishInner
+        | Recursion | Recall | FinishCounts | Moves | Norms | FinishNorms | Decide | Accumulate => false,
     };
     let work = match skeleton {
-        Product => true,
-        Lines | FinishLines | Sums | Spread | Counts | Apply => rule.has_products(),
+        Product | Grams | Turn | Weigh | Bases => true,
+        Lines | FinishLines => rule.has_products(),
+        Sums | Spread | Counts | Apply => rule.has_work(),
         _ => false,
     };
-    let state = matches!(skeleton, Sums | Spread | Inner | Recall | Counts | Apply | Moves)
+    let state = matches!(skeleton, Sums | Spread | Weigh | Inner | Recall | Counts | Apply | Moves)
         && !wrappers.layout(rule).sections.is_empty();
     let decides = matches!(skeleton, Norms | FinishNorms | Decide);
     // Where the device decides, the walks behind `decide` read records from `control`.

@@ -5,7 +5,7 @@ use super::bindings::tensor_numbers;
 use super::hooks::in_walk;
 use super::walk::{Skeleton, Walk};
 use crate::parts::Combine;
-use crate::rule::{AnyRule, Product};
+use crate::rule::{AnyRule, Product, Turning};
 use crate::wrapper::AnyWrapper;
 use crate::wrappers::Wrappers;
 
@@ -36,11 +36,11 @@ pub struct Switches {
 impl Switches {
     /// All `override` constants of a rule's walk, with their values.
     pub fn constants(&self, rule: &dyn AnyRule, wrappers: &Wrappers, walk: Walk) -> Vec<(&'static str, f64)> {
-        let Walk { skeleton, sums, product, probe, to } = walk;
+        let Walk { skeleton, sums, product, turning, probe, to } = walk;
         // Walks behind the products read the last one.
         let sees_product = match skeleton {
             Skeleton::Sums | Skeleton::Finish => sums.product,
-            Skeleton::Lines | Skeleton::Counts | Skeleton::Apply => rule.has_products(),
+            Skeleton::Lines | Skeleton::Counts | Skeleton::Apply => rule.has_work(),
             _ => false,
         };
         let is_batch = skeleton == Skeleton::Accumulate;
@@ -76,16 +76,23 @@ impl Switches {
         let numbers = self.numbers.max(tensor_numbers(rule, wrappers) as u32);
         constants.extend([
             ("MOVE", to.number() as f64),
-            ("LANES", self.lanes.into()),
+            ("LANES", if skeleton.has_long_loops() { LANES_MANY } else { self.lanes }.into()),
             ("TENSOR_NUMBERS", numbers.into()),
         ]);
         if skeleton == Skeleton::Product {
             constants.extend(of_product(product.unwrap_or(Product::Gram)));
         }
+        if skeleton == Skeleton::Turn {
+            let is = |wanted| f64::from(turning == Some(wanted));
+            constants.extend([("BACK", is(Turning::Back)), ("POWER", is(Turning::Power))]);
+        }
         constants.extend(in_walk(rule, wrappers, skeleton).into_iter().flat_map(AnyWrapper::constants));
         constants
     }
 }
+
+/// Lanes of a workgroup whose loops are long, on every device: Mesa's llvmpipe ends those of a lane after 65535 rounds.
+pub(crate) const LANES_MANY: u32 = 256;
 
 /// The constants of a walk of products.
 fn of_product(product: Product) -> [(&'static str, f64); 4] {

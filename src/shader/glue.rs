@@ -9,7 +9,7 @@ use super::state::{slot_glue, state_element, state_glue, state_place, wrapper_sl
 use super::values::{Values, dither_params, load_elements, load_four, load_words, page_glue, store_params};
 use super::walk::Skeleton;
 use crate::rule::{AnyRule, Common, Extent, Numbers};
-use crate::words::{self, Chunk, LinesOfMatrix, MatrixTile, ModelSums, TensorSums, Tile};
+use crate::words::{self, Chunk, LinesOfMatrix, MatrixTile, ModelSums, SideTile, TensorSums, Tile};
 use crate::wrapper::{AnyWrapper, Decided};
 use crate::wrappers::Wrappers;
 
@@ -70,6 +70,7 @@ pub(super) fn glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, 
                 false => text.push_str(&format!("fn load_grad{NONE}")),
             }
         }
+        Skeleton::Weigh => text.push_str(&state_glue(rule, wrappers, skeleton)),
         Skeleton::Inner | Skeleton::Recall => {
             text.push_str(&load_elements("param", values));
             text.push_str(&load_elements("grad", values));
@@ -93,6 +94,9 @@ pub(super) fn glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, 
         | Skeleton::FinishSums
         | Skeleton::FinishModel
         | Skeleton::Product
+        | Skeleton::Grams
+        | Skeleton::Turn
+        | Skeleton::Bases
         | Skeleton::FinishInner
         | Skeleton::Recursion
         | Skeleton::FinishCounts
@@ -100,7 +104,9 @@ pub(super) fn glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, 
         | Skeleton::Decide => {}
     }
     let of_lines = matches!(skeleton, Skeleton::Lines | Skeleton::FinishLines);
-    let has_product = bindings.contains(&Binding::Work) && skeleton != Skeleton::Product;
+    let over_work = matches!(skeleton, Skeleton::Product | Skeleton::Grams | Skeleton::Turn | Skeleton::Bases);
+    let has_work = bindings.contains(&Binding::Work) && !over_work;
+    let has_product = has_work && rule.sides().is_none();
     let with_lines = of_lines || rule.has_lines() && has_product || bindings.contains(&Binding::Lines);
     if with_lines || has_product {
         piece(&mut text, include_str!("../../shaders/glue/divide.wgsl"));
@@ -110,8 +116,13 @@ pub(super) fn glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, 
         Skeleton::Lines => piece(&mut text, include_str!("../../shaders/glue/no_product.wgsl")),
         Skeleton::FinishLines => {}
         _ if has_product => piece(&mut text, include_str!("../../shaders/glue/product.wgsl")),
+        Skeleton::Weigh => piece(&mut text, include_str!("../../shaders/glue/weighed.wgsl")),
+        _ if has_work => piece(&mut text, include_str!("../../shaders/glue/sides.wgsl")),
         Skeleton::Spread => piece(&mut text, include_str!("../../shaders/glue/no_spread.wgsl")),
         _ => {}
+    }
+    if has_work && rule.sides().is_some() {
+        piece(&mut text, include_str!("../../shaders/glue/turned.wgsl"));
     }
     if with_lines {
         piece(
@@ -129,7 +140,7 @@ pub(super) fn glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, 
             },
         );
     }
-    if !of_lines && !skeleton.knows_no_rule() && skeleton != Skeleton::Product {
+    if !of_lines && !skeleton.knows_no_rule() && !over_work && skeleton != Skeleton::Weigh {
         text.push_str(&tensor_glue(rule, wrappers, skeleton, bindings.contains(&Binding::Scratch)));
     }
     text
@@ -139,11 +150,15 @@ pub(super) fn glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, 
 /// `whole` where values lie in any of several pages.
 fn shared_words(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, whole: bool) -> String {
     use Skeleton::{
-        Accumulate, Apply, Counts, Decide, Finish, FinishCounts, FinishInner, FinishLines, FinishModel, FinishNorms,
-        FinishSums, Inner, Lines, Moves, Norms, Product, Recall, Recursion, Spread, Sums,
+        Accumulate, Apply, Bases, Counts, Decide, Finish, FinishCounts, FinishInner, FinishLines, FinishModel,
+        FinishNorms, FinishSums, Grams, Inner, Lines, Moves, Norms, Product, Recall, Recursion, Spread, Sums, Turn,
+        Weigh,
     };
     let entry = match skeleton {
-        Sums | Spread | Inner | Recall | Counts | Apply | Moves | Norms | Accumulate => words::entry::<Chunk>(whole),
+        Sums | Spread | Weigh | Inner | Recall | Counts | Apply | Moves | Norms | Accumulate => {
+            words::entry::<Chunk>(whole)
+        }
+        Grams | Turn | Bases => words::entry::<SideTile>(whole),
         Product => words::entry::<MatrixTile>(whole),
         Finish | FinishSums | FinishInner | FinishCounts | FinishNorms => words::entry::<TensorSums>(whole),
         FinishModel | Recursion => words::entry::<ModelSums>(whole),
@@ -152,7 +167,8 @@ fn shared_words(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, who
         Decide => String::new(),
     };
     let has_sums = match skeleton {
-        Sums | Finish | FinishSums | FinishModel | Spread | Counts | FinishCounts => true,
+        Sums | Finish | FinishSums | FinishModel | Counts | FinishCounts => true,
+        Spread => tensor_numbers(rule, wrappers) > 0,
         Apply => rule.history().is_none() && tensor_numbers(rule, wrappers) > 0,
         _ => false,
     };

@@ -183,14 +183,21 @@ pub(super) fn state_glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skel
             }
         }
     }
-    if let Some(Slot { name, .. }) = rule.slots().into_iter().find(|slot| slot.extent == Extent::Product) {
-        if skeleton != Skeleton::Moves {
-            load.push_str("    if (PRODUCT) {\n        let product = load_product(chunk, q);\n");
+    let of_work = |slot: &Slot| match slot.extent {
+        Extent::Product => Some((slot.name, "load_product(chunk, q)")),
+        Extent::Turned => Some((slot.name, "load_turned(chunk, q, chunk.turned)")),
+        _ => None,
+    };
+    let of_work: Vec<_> = rule.slots().iter().filter_map(of_work).collect();
+    if !of_work.is_empty() && !matches!(skeleton, Skeleton::Moves | Skeleton::Weigh) {
+        load.push_str("    if (PRODUCT) {\n");
+        for (name, loaded) in of_work {
+            line(&mut load, format_args!("        let {name} = {loaded};"));
             for (s, field) in LANES.iter().zip(["x", "y", "z", "w"]) {
-                line(&mut load, format_args!("        (*{s}).{name} = product.{field};"));
+                line(&mut load, format_args!("        (*{s}).{name} = {name}.{field};"));
             }
-            load.push_str("    }\n");
         }
+        load.push_str("    }\n");
     }
     let stores = match skeleton {
         Skeleton::Apply => !rule.stores_early(),
@@ -212,37 +219,39 @@ fn store_state(chunk: Chunk, w: Wrapped, lane: u32, q: u32, {values}) {{\n{store
     format!("{place}{load}}}\n\n{shared}{head}{}", wrapper_slots(rule, wrappers, skeleton))
 }
 
-/// What lanes share of the groups that they store: the largest magnitudes, by turns in one of two places, and codes of
-/// 4 bits, of which two lanes have a word.
+/// What lanes share of the groups that they store: the steps that each of them needs, by turns in one of two places,
+/// and codes of 4 bits, of which two lanes have a word.
 fn shares(layout: &Layout) -> String {
-    let (count, lanes) = (layout.grouped().count(), LANES_MOST);
-    if count == 0 {
+    let (pairs, lanes) = (layout.grouped().count().div_ceil(2), LANES_MOST);
+    if pairs == 0 {
         return String::new();
     }
-    let eighth = |n: u32| format!("        shared_largest[first + {n}u],\n");
-    let all: Vec<String> = (0..GROUP_LANES / 4)
-        .map(|n| {
-            let four: String = (4 * n..4 * n + 4).map(eighth).collect();
-            format!("vec4<u32>(\n{four}    )")
-        })
-        .collect();
+    let four = |from: u32| {
+        let words: String = (from..from + 4).map(|n| format!("        shared_steps[first + {n}u],\n")).collect();
+        format!("vec4<u32>(\n{words}    )")
+    };
+    let (lower, upper) = (four(0), four(GROUP_LANES / 2));
     let mut text = format!(
-        "var<workgroup> shared_largest: array<u32, {}>;
+        "var<workgroup> shared_steps: array<u32, {}>;
 var<private> turn: u32;
 
-fn share_largest(slot: u32, lane: u32, largest: u32) {{
-    shared_largest[({count}u * turn + slot) * {lanes}u + lane] = largest;
+fn share_steps(pair: u32, lane: u32, steps: u32) {{
+    shared_steps[({pairs}u * turn + pair) * {lanes}u + lane] = steps;
 }}
 
-fn largest_of_group(slot: u32, lane: u32) -> u32 {{
-    let first = ({count}u * turn + slot) * {lanes}u + lane / GROUP_LANES * GROUP_LANES;
-    let four = max({});
-    return max(max(four.x, four.y), max(four.z, four.w));
+// The steps of a group, of two slots: the largest that any of its lanes needs.
+fn steps_of_group(pair: u32, lane: u32) -> u32 {{
+    let first = ({pairs}u * turn + pair) * {lanes}u + lane / GROUP_LANES * GROUP_LANES;
+    let a = {lower};
+    let b = {upper};
+    let first_slot = max(a & vec4<u32>(0xffffu), b & vec4<u32>(0xffffu));
+    let second_slot = max(a, b);
+    let halves = max(vec4<u32>(first_slot.xy, second_slot.xy), vec4<u32>(first_slot.zw, second_slot.zw));
+    return max(halves.x, halves.y) | (max(halves.z, halves.w) & 0xffff0000u);
 }}
 
 ",
-        2 * count as u32 * lanes,
-        all.join(", ")
+        2 * pairs as u32 * lanes,
     );
     let halves = layout.sections.iter().filter(|section| section.storage == Storage::Q4).count() as u32;
     if halves > 0 {
@@ -258,18 +267,28 @@ fn store_state(layout: &Layout, names: &[&str]) -> String {
     let grouped: Vec<usize> = layout.grouped().collect();
     let coded: Vec<usize> =
         slots().map(|(_, slot)| slot).filter(|&slot| layout.sections[slot].storage != Storage::F32).collect();
-    let place = |slot: usize| grouped.iter().position(|&other| other == slot);
+    let codes_of = |slot: usize| layout.sections[slot].codes().expect("a slot that is stored by groups");
     let mut text = String::new();
     const RETURN: &str = "    if (q >= quads(chunk.len)) {\n        return;\n    }\n";
     if grouped.is_empty() {
         text.push_str(RETURN);
     } else {
         text.push_str("    turn = 1u - turn;\n");
-        for (name, place) in slots().filter_map(|(name, slot)| Some((name, place(slot)?))) {
+        for &slot in &grouped {
+            let (name, most) = (layout.sections[slot].name, codes_of(slot).most());
+            let inverse = 1.0 / (most * most) as f32;
             line(&mut text, format_args!("    let {name} = inside_of(chunk, q, {});", four(name)));
-            line(&mut text, format_args!("    share_largest({place}u, lane, largest_of({name}));"));
+            line(&mut text, format_args!("    let {name}_step = step_of(largest_of({name}), {most}u, {inverse:?}f);"));
+        }
+        for (n, pair) in grouped.chunks(2).enumerate() {
+            let step = |slot: usize| format!("{}_step", layout.sections[slot].name);
+            let upper = pair.get(1).map_or(String::new(), |&slot| format!(" | ({} << 16u)", step(slot)));
+            line(&mut text, format_args!("    share_steps({n}u, lane, {}{upper});", step(pair[0])));
         }
         text.push_str("    workgroupBarrier();\n");
+        for n in 0..grouped.len().div_ceil(2) {
+            line(&mut text, format_args!("    let steps_{n} = steps_of_group({n}u, lane);"));
+        }
     }
     for pair in 0..coded.len().div_ceil(2) {
         line(&mut text, format_args!("    let chance_{pair} = wrapped_chance(chunk, w, q, {pair}u);"));
@@ -279,18 +298,14 @@ fn store_state(layout: &Layout, names: &[&str]) -> String {
         if n % 2 == 0 { format!("chance_{}", n / 2) } else { format!("chance_{} >> vec4<u32>(16u)", n / 2) }
     };
     let mut halves = 0;
-    for (name, slot) in slots() {
-        let (Some(codes), Some(place)) = (layout.sections[slot].codes(), place(slot)) else { continue };
-        let (most, sign) = (codes.most(), codes.sign());
-        let inverse = 1.0 / (most * most) as f32;
-        line(
-            &mut text,
-            format_args!("    let {name}_step = step_of(largest_of_group({place}u, lane), {most}u, {inverse:?}f);"),
-        );
+    for (place, &slot) in grouped.iter().enumerate() {
+        let (name, codes) = (layout.sections[slot].name, codes_of(slot));
+        let (most, sign, n) = (codes.most() as f32, codes.sign(), place / 2);
+        let step = if place % 2 == 0 { format!("steps_{n} & 0xffffu") } else { format!("steps_{n} >> 16u") };
         let random = chance(slot);
         line(
             &mut text,
-            format_args!("    let {name}_codes = encode_codes({name}, {most}u, {sign}u, {name}_step, {random});"),
+            format_args!("    let {name}_codes = encode_codes({name}, {most:?}f, {sign}u, {step}, {random});"),
         );
         if layout.sections[slot].storage == Storage::Q4 {
             let first = halves * LANES_MOST;
@@ -335,11 +350,9 @@ fn store_state(layout: &Layout, names: &[&str]) -> String {
     }
     if !grouped.is_empty() {
         line(&mut text, format_args!("    if (lane % GROUP_LANES == 0u) {{"));
-        for pair in grouped.chunks(2) {
+        for (n, pair) in grouped.chunks(2).enumerate() {
             let (word, _) = step_word(layout, pair[0]).expect("a slot that is stored by groups");
-            let step = |slot: usize| format!("{}_step", layout.sections[slot].name);
-            let upper = pair.get(1).map_or(String::new(), |&slot| format!(" | ({} << 16u)", step(slot)));
-            line(&mut text, format_args!("        {word} = {}{upper};", step(pair[0])));
+            line(&mut text, format_args!("        {word} = steps_{n};"));
         }
         text.push_str("    }\n");
     }

@@ -1,7 +1,7 @@
 //! The walks over tensors that a shader can make: their names, their texts, and what of them a pipeline's constants
 //! must know. What a walk binds, and how it reads that, is in `bindings` and `glue`.
 
-use crate::rule::{AnyRule, Move, Pass, Product, Sums};
+use crate::rule::{AnyRule, Move, Pass, Product, Sums, Turning};
 use crate::wrappers::{Moving, Wrappers};
 
 /// The text that makes a walk: one entry point.
@@ -24,6 +24,14 @@ pub enum Skeleton {
     Spread,
     /// One workgroup makes a tile of a product of matrices.
     Product,
+    /// One workgroup makes elements of the Gram matrix of a side.
+    Grams,
+    /// One workgroup turns elements of a tensor along a side.
+    Turn,
+    /// One workgroup a chunk weighs the chunk's elements in the bases.
+    Weigh,
+    /// One workgroup makes the new basis of a side.
+    Bases,
     /// One workgroup a chunk takes inner products of the gradient and the pairs of a history.
     Inner,
     /// One workgroup a tensor combines those of the tensor's chunks.
@@ -61,7 +69,7 @@ struct Parts {
 
 impl Skeleton {
     /// All skeletons.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 24] = [
         Self::Lines,
         Self::FinishLines,
         Self::Sums,
@@ -70,6 +78,10 @@ impl Skeleton {
         Self::FinishModel,
         Self::Spread,
         Self::Product,
+        Self::Grams,
+        Self::Turn,
+        Self::Weigh,
+        Self::Bases,
         Self::Inner,
         Self::FinishInner,
         Self::Recursion,
@@ -92,6 +104,7 @@ impl Skeleton {
         const PREPARED: &str = include_str!("../../shaders/skeletons/prepared.wgsl");
         const ROWS: &str = include_str!("../../shaders/skeletons/rows.wgsl");
         const PARTIALS: &str = include_str!("../../shaders/skeletons/partials.wgsl");
+        const RUNS: &str = include_str!("../../shaders/skeletons/runs.wgsl");
         match self {
             Self::Lines => Parts {
                 name: "lines",
@@ -140,6 +153,30 @@ impl Skeleton {
                 entry: "multiply",
                 base: &[],
                 text: include_str!("../../shaders/skeletons/product.wgsl"),
+            },
+            Self::Grams => Parts {
+                name: "grams",
+                entry: "grams",
+                base: &[RUNS],
+                text: include_str!("../../shaders/skeletons/grams.wgsl"),
+            },
+            Self::Turn => Parts {
+                name: "turn",
+                entry: "turn",
+                base: &[RUNS],
+                text: include_str!("../../shaders/skeletons/turn.wgsl"),
+            },
+            Self::Weigh => Parts {
+                name: "weigh",
+                entry: "weigh_chunk",
+                base: &[],
+                text: include_str!("../../shaders/skeletons/weigh.wgsl"),
+            },
+            Self::Bases => Parts {
+                name: "bases",
+                entry: "bases",
+                base: &[RUNS],
+                text: include_str!("../../shaders/skeletons/bases.wgsl"),
             },
             Self::Inner => Parts {
                 name: "inner",
@@ -231,6 +268,11 @@ impl Skeleton {
         matches!(self, Self::Norms | Self::FinishNorms | Self::Decide | Self::Accumulate)
     }
 
+    /// Whether lanes may go round loops so often that each workgroup has [many lanes](super::constants::LANES_MANY).
+    pub fn has_long_loops(self) -> bool {
+        matches!(self, Self::Grams | Self::Turn | Self::Bases)
+    }
+
     /// The pieces of the text, in order.
     pub(super) fn texts(self, rule: &dyn AnyRule) -> impl Iterator<Item = &'static str> {
         const FINISHED: &str = include_str!("../../shaders/skeletons/finished.wgsl");
@@ -255,6 +297,8 @@ pub struct Walk {
     pub sums: Sums,
     /// Which product a walk of products makes.
     pub product: Option<Product>,
+    /// Where a walk that turns leads.
+    pub turning: Option<Turning>,
     /// Whether a walk over a history looks at the gradient of a trial alone.
     pub probe: bool,
     /// The move that a walk makes outside a step; in other walks, the look-ahead.
@@ -264,7 +308,8 @@ pub struct Walk {
 impl Walk {
     /// A walk that measures nothing for a rule and moves nothing outside a step.
     pub const fn new(skeleton: Skeleton) -> Self {
-        Self { skeleton, sums: Sums::GRADS, product: None, probe: false, to: Moving::Rule(Move::LookAhead) }
+        let to = Moving::Rule(Move::LookAhead);
+        Self { skeleton, sums: Sums::GRADS, product: None, turning: None, probe: false, to }
     }
 
     /// A move outside a step.
@@ -294,6 +339,10 @@ impl Walk {
             Pass::FinishModel => Self { sums: last, ..Self::new(Skeleton::FinishModel) },
             Pass::Spread => Self::new(Skeleton::Spread),
             Pass::Product(product) => Self { product: Some(product), ..Self::new(Skeleton::Product) },
+            Pass::Grams => Self::new(Skeleton::Grams),
+            Pass::Turn(turning) => Self { turning: Some(turning), ..Self::new(Skeleton::Turn) },
+            Pass::Weigh => Self::new(Skeleton::Weigh),
+            Pass::Bases => Self::new(Skeleton::Bases),
             Pass::Inner => Self::new(Skeleton::Inner),
             Pass::FinishInner => Self::new(Skeleton::FinishInner),
             Pass::Recursion => Self::new(Skeleton::Recursion),

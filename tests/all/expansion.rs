@@ -84,9 +84,11 @@ fn shaders() -> Vec<Shader> {
                     skeleton,
                     Skeleton::Inner | Skeleton::FinishInner | Skeleton::Recursion | Skeleton::Recall
                 );
+                let of_sides = matches!(skeleton, Skeleton::Grams | Skeleton::Turn | Skeleton::Weigh | Skeleton::Bases);
                 if is_decided && !around.is_controlled()
                     || counts && !around.counts()
                     || of_history && rule.history().is_none()
+                    || of_sides && rule.sides().is_none()
                 {
                     continue;
                 }

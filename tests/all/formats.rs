@@ -398,6 +398,37 @@ fn groups_round_each_their_own_way() {
 }
 
 #[test]
+fn a_group_has_its_own_seed() {
+    let Some(gpu) = gpu("seeds by group", 3) else { return };
+    let list: Vec<_> = tensors(&[1030, 1030, 1030]).into_iter().map(|t| t.with_dtype(DType::Bf16)).collect();
+    let whole = |seed: u64| json!({"optimizer": "adamw", "param_rounding": "stochastic", "state_format": "q8", "min_elements": 0, "seed": seed});
+    let mut value = whole(3);
+    value["groups"] = json!([{"tensors": ["t1"], "seed": 0}, {"tensors": ["t2"], "seed": 1u64 << 40}]);
+    let config = Config::from_value(value).unwrap();
+    let written = Config::from_json(&config.to_json().unwrap()).unwrap();
+    let mut twin = Parity::new(&gpu, &written, &list, 5);
+    (0..3).for_each(|_| assert_eq!(twin.step().ulps, 0.0));
+    let saved = twin.optimizer.save_blocking().unwrap();
+    let mut loaded = Optimizer::load(&gpu, &list, &saved).unwrap();
+    let before = Arena::new(&gpu, &list).unwrap();
+    for tensor in &list {
+        before.write(&tensor.name, &twin.params.read_blocking(&tensor.name).unwrap()).unwrap();
+    }
+    assert_eq!(twin.step().ulps, 0.0);
+    loaded.step(&before, &twin.grads).unwrap();
+    // Each as where the whole model has its seed, and a checkpoint keeps the seeds.
+    for (name, seed) in [("t0", 3), ("t1", 0), ("t2", 1 << 40)] {
+        let mut other = Parity::new(&gpu, &Config::from_value(whole(seed)).unwrap(), &list, 5);
+        (0..4).for_each(|_| drop(other.step()));
+        let found = twin.params.read_blocking(name).unwrap();
+        assert!(found == other.params.read_blocking(name).unwrap(), "{name} draws by another seed");
+        let kept = [&twin.optimizer, &other.optimizer].map(|it| it.state_blocking(name, "m").unwrap());
+        assert!(kept[0] == kept[1], "the state of {name} draws by another seed");
+        assert!(found == before.read_blocking(name).unwrap(), "{name} draws by another seed behind a checkpoint");
+    }
+}
+
+#[test]
 fn roundings_that_would_do_nothing_are_refused() {
     let list = tensors(&[3]);
     for kind in ["stochastic", "master", "remainder"] {
@@ -423,6 +454,12 @@ fn roundings_that_would_do_nothing_are_refused() {
     let text = "seed is 3, must be left out unless param_rounding is stochastic or state_format is not f32";
     check("a seed", &seed(json!({"optimizer": "sgd", "seed": 3})), text);
     check("a seed", &seed(json!({"optimizer": "sgd", "seed": 3, "param_rounding": "master"})), text);
+    let of_group = json!({"optimizer": "adamw", "state_format": "q8", "groups": [
+        {"tensors": ["w"], "state_format": "f32", "seed": 3}]});
+    check("a seed of a group", &seed(of_group), &format!("groups[0].{text}"));
+    // No tensor that draws is left to the top level.
+    let all = json!({"optimizer": "adamw", "seed": 3, "groups": [{"tensors": ["w"], "param_rounding": "master"}]});
+    check("a seed", &seed(all), text);
     let group = json!({"optimizer": "sgd", "groups": [{"tensors": ["w"], "param_rounding": "up"}]});
     let text = "configuration: groups[0].param_rounding: unknown variant `up`, expected one of `nearest`, \
                 `stochastic`, `master`, `remainder`";
@@ -637,23 +674,33 @@ fn the_best_parameters_come_back_bit_by_bit() {
 }
 
 #[test]
-fn tensors_of_one_pair_of_formats_are_one_dispatch() {
-    let Some(gpu) = gpu("dispatches of formats", 2) else { return };
-    for (pairs, windows) in
-        [(vec![(DType::Bf16, DType::Bf16)], 1), (vec![(DType::Bf16, DType::F16), (DType::F32, DType::F32)], 2)]
-    {
+fn tensors_of_one_combination_of_formats_are_one_dispatch() {
+    let Some(gpu) = gpu("dispatches of formats", 4) else { return };
+    let (narrow, wide) = ((DType::Bf16, DType::Bf16), (DType::F32, DType::F32));
+    for (pairs, state, dispatches) in [
+        (vec![narrow], json!({}), 1),
+        (vec![(DType::Bf16, DType::F16), wide], json!({}), 2),
+        // Every fourth tensor has coded state.
+        (vec![narrow], json!({"state_format": "q8", "min_elements": 8}), 2),
+        (vec![narrow, wide], json!({"state_format": {"m": "q8", "v": "bf16"}, "min_elements": 8}), 3),
+    ] {
         let of = |(i, tensor): (usize, TensorSpec)| {
             let (param, grad) = pairs[i % pairs.len()];
             tensor.with_dtype(param).with_grad_dtype(grad)
         };
-        let list: Vec<_> = tensors(&[5; 40]).into_iter().enumerate().map(of).collect();
-        let of_grads: Vec<_> = list.iter().map(TensorSpec::grad_spec).collect();
-        let (params, grads) = (Arena::new(&gpu, &list).unwrap(), Arena::new(&gpu, &of_grads).unwrap());
-        let plan = Optimizer::new(&gpu, &list, AdamW::default()).unwrap().plan(&params, &grads).unwrap();
-        assert_eq!((plan.windows, plan.dispatches), (windows, windows));
-        // Two parameters, a gradient, and two slots read and written.
-        let bytes = |&(param, grad): &(DType, DType)| 2 * param.size_bytes() + grad.size_bytes() + 16;
-        assert_eq!(plan.bytes, pairs.iter().map(bytes).sum::<u64>() * 200 / pairs.len() as u64);
+        let lens: Vec<usize> = (0..40).map(|i| if i % 4 == 0 { 10 } else { 5 }).collect();
+        let list: Vec<_> = tensors(&lens).into_iter().enumerate().map(of).collect();
+        let mut config = json!({"optimizer": "adamw"});
+        config.as_object_mut().unwrap().extend(state.as_object().unwrap().clone());
+        let mut twin = Parity::new(&gpu, &Config::from_value(config).unwrap(), &list, 3);
+        let plan = twin.optimizer.plan(&twin.params, &twin.grads).unwrap();
+        assert_eq!(plan.dispatches, dispatches, "{pairs:?} {state}");
+        if state == json!({}) {
+            // Two parameters, a gradient, and two slots read and written.
+            let bytes = |t: &TensorSpec| (2 * t.dtype.size_bytes() + t.grad_dtype.size_bytes() + 16) * t.len_elements();
+            assert_eq!(plan.bytes, list.iter().map(bytes).sum::<u64>(), "{pairs:?}");
+        }
+        assert_eq!(twin.step().ulps, 0.0, "{pairs:?} {state}");
     }
 }
 

@@ -80,9 +80,13 @@ mod schedules;
 #[cfg(feature = "gpu")]
 mod sensitivity;
 #[cfg(feature = "gpu")]
+mod sides;
+#[cfg(feature = "gpu")]
 mod skips;
 #[cfg(feature = "gpu")]
 mod soak;
 #[cfg(feature = "gpu")]
 mod state_formats;
+#[cfg(feature = "gpu")]
+mod steps_to_loss;
 mod tidy;

@@ -3,10 +3,10 @@
 
 #[path = "../../examples/train_digits/data.rs"]
 #[allow(dead_code)] // the reader of MNIST
-mod data;
+pub mod data;
 #[path = "../../examples/train_digits/network.rs"]
 #[allow(dead_code)] // losses of the score
-mod network;
+pub mod network;
 
 use crate::common::{gpu, say};
 use network::Network;

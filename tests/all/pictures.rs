@@ -4,11 +4,12 @@
 use std::fs;
 use std::path::Path;
 
-const PICTURES: [&str; 13] = [
+const PICTURES: [&str; 16] = [
     "burn_digits.svg",
     "clipping.png",
     "convergence.png",
     "decay.png",
+    "fewer_bits.png",
     "fit.png",
     "floors.svg",
     "hooks.svg",
@@ -16,8 +17,10 @@ const PICTURES: [&str; 13] = [
     "landscapes.gif",
     "landscapes.png",
     "learning_rates.png",
+    "memory.png",
     "schedules.png",
     "step.svg",
+    "steps.png",
 ];
 
 /// The most bytes of a picture.
@@ -35,7 +38,13 @@ fn the_pictures_are_there_and_small() {
     found.sort();
     assert_eq!(found, PICTURES, "docs/pictures; `cargo xtask pictures` draws them");
 
-    let documents = ["README.md", "ARCHITECTURE.md", "docs/pictures.md", "crates/wgpu-optim-burn/README.md"];
+    let documents = [
+        "README.md",
+        "ARCHITECTURE.md",
+        "docs/pictures.md",
+        "docs/steps-to-loss.md",
+        "crates/wgpu-optim-burn/README.md",
+    ];
     let documents = documents.map(|name| fs::read_to_string(root.join(name)).unwrap());
     for name in PICTURES {
         let bytes = fs::read(root.join("docs/pictures").join(name)).unwrap();

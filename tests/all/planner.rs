@@ -31,6 +31,7 @@ fn walk(tensors: u64, bounds: Bounds) -> [u64; 2] {
         measured: true,
         of_model: false,
         product: None,
+        sides: None,
     };
     let items: Vec<Item> = states.into_iter().enumerate().map(item).collect();
     let plan = plan(&items, bounds, 0).unwrap();
@@ -60,7 +61,7 @@ fn a_trillion_elements_are_planned_within_a_second_and_64_mib() {
         ));
         // The last chunk of a tensor may be shorter than others.
         assert!((ELEMENTS..ELEMENTS + tensors * bounds.chunk_len()).contains(&elements), "{elements}");
-        assert!(dispatches >= 28 * ELEMENTS >> 30, "{dispatches}");
+        assert!(dispatches >= (28 * ELEMENTS) >> 30, "{dispatches}");
         assert!(took < Duration::from_secs(1) && peak < 64 << 20, "{took:?}, {peak} bytes");
     }
 }

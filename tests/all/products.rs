@@ -167,6 +167,6 @@ fn a_matrix_that_no_page_holds_is_refused() {
     let len = (most / 10) as usize;
     for (what, rule) in cases {
         let error = Optimizer::new(&gpu, &[TensorSpec::f32("w", [1, len])], Config::from(rule)).expect_err(&what);
-        assert!(error.to_string().starts_with("tensor w: its matrices of products take "), "{what}: {error}");
+        assert!(error.to_string().starts_with("tensor w: its matrices take "), "{what}: {error}");
     }
 }

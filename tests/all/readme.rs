@@ -21,11 +21,12 @@ const CRATE_PAGE: &str = "src/crate_page.md";
 /// Where docs.rs shows a file of the package.
 const SOURCE: &str = "https://docs.rs/crate/wgpu-optim/latest/source";
 
-const DOCUMENTS: [&str; 10] = [
+const DOCUMENTS: [&str; 11] = [
     "README.md",
     "docs/benchmarks.md",
     "docs/commands.md",
     "docs/pictures.md",
+    "docs/steps-to-loss.md",
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
@@ -182,7 +183,7 @@ fn sources(name: &str) -> String {
 /// The slots that live from step to step.
 #[allow(clippy::borrowed_box, reason = "rules come in boxes")]
 fn kept(rule: &Box<dyn wgpu_optim::rule::AnyRule>) -> Vec<Slot> {
-    rule.slots().into_iter().filter(|slot| slot.extent != Extent::Product).collect()
+    rule.slots().into_iter().filter(|slot| slot.extent.is_kept()).collect()
 }
 
 /// The slots of the default options, then those that other options add.
@@ -191,9 +192,10 @@ fn state(default: &[Slot], all: impl Iterator<Item = Slot>) -> String {
     let of_what = |slot: &Slot| match slot.extent {
         Extent::Element => "",
         Extent::Tensor => "one a tensor: ",
-        Extent::Product => unreachable!("no state"),
+        Extent::Product | Extent::Turned => unreachable!("no state"),
         Extent::History(_) => "one a pair: ",
         Extent::Products(_) => "two for each two pairs: ",
+        Extent::Sides(_) => "a matrix for each side: ",
         Extent::Model => "one in all: ",
         Extent::Row => "one a row: ",
         Extent::Column => "one a column: ",

@@ -350,7 +350,9 @@ fn configs(row: &RuleEntry, edit: &Edit) -> Vec<Config> {
 /// Breaks every rule with the edits that `edits` finds in its text, and counts what was noticed.
 fn break_all(what: &str, edits: impl Fn(&RuleEntry) -> Vec<(String, Edit)>) {
     let Some(gpu) = gpu(what, ALL.len()) else { return };
-    for row in ALL {
+    let rounds = bound(&gpu) == 0.0;
+    // Of rules with sides nothing is compared where roundings differ.
+    for row in ALL.iter().filter(|row| rounds || (row.default)().sides().is_none()) {
         let mut missed = Vec::new();
         let mut counts = [0, 0];
         let edits = edits(row);
@@ -439,11 +441,13 @@ fn texts_of(row: &RuleEntry) -> Vec<String> {
 fn break_skeletons(what: &str, pieces: &[&str], around: bool) {
     let edits: Vec<_> = pieces.iter().flat_map(|piece| drops(piece)).collect();
     let Some(gpu) = gpu(&format!("dropped statements of {what}"), edits.len()) else { return };
-    // Few lanes and many walk differently.
-    let gpus = [8, 256].map(|lanes| {
-        let tuning = Tuning { lanes, chunk_blocks: 8, shader_checks: false, ..gpu.tuning() };
+    // Few lanes and many walk differently, and so do small dispatches, which hold a sweep of sides of 40.
+    let dispatch_bytes = [gpu.tuning().dispatch_bytes, 16 * 40 * 40 * 40];
+    let gpus = [8, 256].into_iter().zip(dispatch_bytes).map(|(lanes, dispatch_bytes)| {
+        let tuning = Tuning { lanes, dispatch_bytes, chunk_blocks: 8, shader_checks: false, ..gpu.tuning() };
         Gpu::with_tuning(gpu.device(), gpu.queue(), tuning).expect("every device has 256 lanes")
     });
+    let gpus: Vec<_> = gpus.collect();
     if around {
         assert!(!shows_around(&gpus, &replacing(String::new(), String::new())), "what is not broken differs");
     }
@@ -508,6 +512,19 @@ fn a_dropped_statement_of_a_walk_is_noticed() {
         include_str!("../../shaders/skeletons/recall.wgsl"),
     ];
     break_skeletons("walks", &pieces, false);
+}
+
+#[test]
+fn a_dropped_statement_of_a_walk_over_sides_is_noticed() {
+    let pieces = [
+        include_str!("../../shaders/skeletons/grams.wgsl"),
+        include_str!("../../shaders/skeletons/turn.wgsl"),
+        include_str!("../../shaders/skeletons/weigh.wgsl"),
+        include_str!("../../shaders/skeletons/bases.wgsl"),
+        include_str!("../../shaders/glue/sides.wgsl"),
+        include_str!("../../shaders/glue/weighed.wgsl"),
+    ];
+    break_skeletons("walks over sides", &pieces, false);
 }
 
 #[test]

@@ -221,9 +221,9 @@ struct Chunk {
     columns: u32, // columns of a matrix
     top: u32, // the first element's row in its matrix
     left: u32, // the first element's column in its matrix
-    product: u32, // where the last product of the tensor's matrix stands in the bound work buffer
-    start: u32, // where the first product finds that matrix
-    turned: u32, // where the first product finds its transpose
+    product: u32, // where the last product of the tensor's matrix stands in the bound work buffer, or what is back from the bases
+    start: u32, // where the first product finds that matrix, or where the tensor stands in the bases
+    turned: u32, // where the first product finds its transpose; with bases, words from the spread to the gradient
     stream: u32, // the tensor's stream of random numbers
     param: u32, // Elements before the tensor's parameters, modulo 2^32: the page need not hold the tensor's first.
     grad: u32, // Elements before its gradients, likewise.

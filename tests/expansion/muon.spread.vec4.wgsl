@@ -247,9 +247,9 @@ struct Chunk {
     columns: u32, // columns of a matrix
     top: u32, // the first element's row in its matrix
     left: u32, // the first element's column in its matrix
-    product: u32, // where the last product of the tensor's matrix stands in the bound work buffer
-    start: u32, // where the first product finds that matrix
-    turned: u32, // where the first product finds its transpose
+    product: u32, // where the last product of the tensor's matrix stands in the bound work buffer, or what is back from the bases
+    start: u32, // where the first product finds that matrix, or where the tensor stands in the bases
+    turned: u32, // where the first product finds its transpose; with bases, words from the spread to the gradient
     stream: u32, // the tensor's stream of random numbers
     param: u32, // Elements before the tensor's parameters, modulo 2^32: the page need not hold the tensor's first.
     grad: u32, // Elements before its gradients, likewise.
@@ -369,11 +369,11 @@ fn load_state(chunk: Chunk, c: Common, q: u32, p: vec4<f32>, s0: ptr<function, S
     (*s2).m = m.z;
     (*s3).m = m.w;
     if (PRODUCT) {
-        let product = load_product(chunk, q);
-        (*s0).x = product.x;
-        (*s1).x = product.y;
-        (*s2).x = product.z;
-        (*s3).x = product.w;
+        let x = load_product(chunk, q);
+        (*s0).x = x.x;
+        (*s1).x = x.y;
+        (*s2).x = x.z;
+        (*s3).x = x.w;
     }
 }
 
@@ -416,9 +416,9 @@ fn load_product(chunk: Chunk, q: u32) -> vec4<f32> {
     return vec4<f32>(work[at.x], work[at.y], work[at.z], work[at.w]);
 }
 
-// Puts four numbers into the matrix `X` from which products start, and into its transpose. Numbers of elements behind
-// the chunk's end are dropped.
-fn store_spread(chunk: Chunk, q: u32, numbers: vec4<f32>) {
+// Puts four numbers into the matrix `X` from which products start, and into its transpose; the gradient `g` is not
+// needed again. Numbers of elements behind the chunk's end are dropped.
+fn store_spread(chunk: Chunk, q: u32, numbers: vec4<f32>, g: vec4<f32>) {
     var columns: vec4<u32>;
     let rows = rows_of(chunk, q, &columns);
     let at = vec4<u32>(chunk.start) + rows * padded(chunk.columns) + columns;
@@ -470,8 +470,7 @@ fn prepare(c: Common, w: Wrapped, p: f32, raw: f32) -> f32 {
     return g;
 }
 
-// Spreads the elements of a tensor into the matrix that products start from, and into its transpose: one workgroup a
-// chunk.
+// Spreads the elements of a tensor into the matrix that products or turns start from: one workgroup a chunk.
 
 @compute @workgroup_size(LANES)
 fn spread_chunk(
@@ -494,18 +493,25 @@ fn spread_chunk(
         if (L2) {
             p = load_whole(chunk, c.first != 0.0, q);
         }
-        let g = load_grad(chunk, q);
+        let raw = load_grad(chunk, q);
+        let g = vec4<f32>(
+            prepare(c, w, p.x, raw.x),
+            prepare(c, w, p.y, raw.y),
+            prepare(c, w, p.z, raw.z),
+            prepare(c, w, p.w, raw.w),
+        );
         var s0: State;
         var s1: State;
         var s2: State;
         var s3: State;
         load_state(chunk, c, q, p, &s0, &s1, &s2, &s3);
-        store_spread(chunk, q, vec4<f32>(
-            spread(h, k, prepare(c, w, p.x, g.x), s0),
-            spread(h, k, prepare(c, w, p.y, g.y), s1),
-            spread(h, k, prepare(c, w, p.z, g.z), s2),
-            spread(h, k, prepare(c, w, p.w, g.w), s3),
-        ));
+        let numbers = vec4<f32>(
+            spread(h, k, g.x, s0),
+            spread(h, k, g.y, s1),
+            spread(h, k, g.z, s2),
+            spread(h, k, g.w, s3),
+        );
+        store_spread(chunk, q, numbers, g);
     }
 }
 

@@ -1,5 +1,6 @@
 //! `cargo xtask demo | test | bench | soak | pictures` makes sure that there is a GPU to run on, then builds and runs;
-//! `cargo xtask web` builds a page and serves it.
+//! `cargo xtask steps-to-loss` runs on the CPU, `cargo xtask web` builds a page and serves it, and
+//! `cargo xtask burn-web` checks the crate for Burn.
 
 mod adapters;
 #[cfg(target_os = "linux")]
@@ -19,8 +20,10 @@ Sees to it that there is a GPU to run on, builds, runs, and says how long each t
   cargo xtask bench [ARGS]    time every optimizer            cargo bench --bench step -- ARGS
   cargo xtask bench --burn    time it against Burn's AdamW    the bench of crates/wgpu-optim-burn
   cargo xtask soak            100 000 steps, memory watched   cargo test --test all -- --test-threads=1 soak::
+  cargo xtask steps-to-loss   rules and formats compared      cargo run --release --example steps_to_loss -- ARGS
   cargo xtask pictures        draw those of docs/pictures     each program of crates/pictures
   cargo xtask web [PORT]      optimizers at work in a page    builds target/web, serves it on loopback, port 8000
+  cargo xtask burn-web        Burn's crate for the browser    cargo check --target wasm32-unknown-unknown
 
 ARGS may follow a `--`: `cargo xtask bench -- --quick`, `cargo xtask demo -- --help`. `cargo xtask test parity::` runs
 the tests of one module of tests/all. `cargo xtask test --all-adapters -- parity:: clip::` runs those of tests/all on
@@ -43,7 +46,7 @@ const BURN: [&str; 4] = [
     "dev",
 ];
 /// The programs of the workspace that draws, each of which draws some of the pictures.
-const DRAW: [&str; 6] = ["landscapes", "compare", "decay", "clipping", "schedules", "fit"];
+const DRAW: [&str; 8] = ["landscapes", "compare", "decay", "clipping", "schedules", "fit", "memory", "steps"];
 
 fn main() -> ExitCode {
     match parse(std::env::args().skip(1).collect()).and_then(|ask| ask.run()) {
@@ -69,6 +72,8 @@ enum Ask {
         port: u16,
         serves: bool,
     },
+    /// The crate for Burn, checked for the browser.
+    BurnWeb,
     /// The integration tests on several adapters: the call of cargo, and what is for the test harness.
     Adapters {
         which: Which,
@@ -85,6 +90,7 @@ impl Ask {
                 println!("{HELP}");
                 return Ok(ExitCode::SUCCESS);
             }
+            Ask::BurnWeb => return web::burn().map(|()| ExitCode::SUCCESS),
             Ask::Web { port, serves } => return web::run(port, serves).map(|()| ExitCode::SUCCESS),
             Ask::Run { stages, set_up } => (stages, set_up, None),
             Ask::Adapters { which, cargo, harness, set_up } => {
@@ -128,11 +134,18 @@ fn parse(args: Vec<String>) -> Result<Ask, String> {
         Some("test") => return Ok(test(args)),
         Some("bench") if args.as_slice().iter().any(|arg| arg == "--burn") => return Ok(bench_burn(args)),
         Some("bench") => (&["bench", "--no-run", "--bench", "step"], &["bench", "--quiet", "--bench", "step"]),
+        Some("steps-to-loss") => return Ok(steps_to_loss(args)),
         Some("soak") => return soak(args.collect()),
         Some("pictures") => return pictures(args.collect()),
         Some("web") => return web(args.collect()),
+        Some("burn-web") => match args.next() {
+            None => return Ok(Ask::BurnWeb),
+            Some(arg) => return Err(format!("`{arg}`: burn-web takes no arguments")),
+        },
         Some(other) => {
-            return Err(format!("`{other}` is none of demo, test, bench, soak, pictures, web\n\n{HELP}"));
+            return Err(format!(
+                "`{other}` is none of demo, test, bench, steps-to-loss, soak, pictures, web, burn-web\n\n{HELP}"
+            ));
         }
     };
     let (own, rest, set_up) = split(args);
@@ -170,6 +183,14 @@ fn split(args: impl Iterator<Item = String>) -> (Vec<String>, Vec<String>, bool)
 fn call(args: &[&str], more: &[String]) -> Vec<String> {
     let words = args.iter().chain(&["--manifest-path", MANIFEST]).map(|&arg| arg.into());
     words.chain(more.iter().cloned()).collect()
+}
+
+/// The trainings of docs/steps-to-loss.md. They run on the CPU and need no GPU.
+fn steps_to_loss(args: impl Iterator<Item = String>) -> Ask {
+    let (own, rest, _) = split(args);
+    let example = |verb: &[&str]| call(&[verb, &["--release", "--example", "steps_to_loss"]].concat(), &[]);
+    let run = [&example(&["run", "--quiet"]), &["--".into()][..], &own, &rest].concat();
+    Ask::Run { stages: vec![("the build", example(&["build"])), ("the run", run)], set_up: false }
 }
 
 /// What stands before a `--` is for cargo, what is behind it for the test harness.
@@ -292,6 +313,13 @@ mod tests {
     }
 
     #[test]
+    fn steps_to_loss_runs_without_a_gpu() {
+        let (calls, set_up) = asked("steps-to-loss --formats");
+        let run = "the run: run --quiet --release --example steps_to_loss --manifest-path M -- --formats";
+        assert_eq!((calls.lines().nth(1), set_up), (Some(run), false));
+    }
+
+    #[test]
     fn soak_takes_steps() {
         let (calls, set_up) = asked("soak 2000 --no-install");
         let run =
@@ -314,7 +342,13 @@ mod tests {
         let parse = |line: &str| parse(line.split_whitespace().map(String::from).collect());
         assert_eq!(parse(""), Ok(Ask::Help));
         assert_eq!(parse("--help"), Ok(Ask::Help));
-        assert!(parse("deploy").unwrap_err().starts_with("`deploy` is none of demo, test, bench, soak, pictures, web"));
+        assert!(
+            parse("deploy")
+                .unwrap_err()
+                .starts_with("`deploy` is none of demo, test, bench, steps-to-loss, soak, pictures, web, burn-web")
+        );
+        assert_eq!(parse("burn-web"), Ok(Ask::BurnWeb));
+        assert!(parse("burn-web 8000").unwrap_err().starts_with("`8000`: burn-web takes no arguments"));
         assert!(parse("pictures --quick").unwrap_err().starts_with("`--quick`: pictures takes no arguments"));
     }
 }

@@ -1,4 +1,5 @@
-//! `cargo xtask web`: builds the package for pages and the page around it, and serves that on loopback.
+//! `cargo xtask web`: builds the package for pages and the page around it, and serves that on loopback. `cargo xtask
+//! burn-web`: the crate for Burn in the browser's types.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,21 +8,40 @@ use std::process::Command;
 const PACKAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/wgpu-optim-web");
 /// The folder of the page.
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../web");
+/// The manifest of the crate for Burn.
+const BURN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/wgpu-optim-burn/Cargo.toml");
 
 /// Builds all of it, then serves until it is stopped, unless there is to be no serving.
 pub fn run(port: u16, serves: bool) -> Result<(), String> {
     if !Path::new(PACKAGE).join("node_modules").is_dir() {
-        call(Command::new("npm").args(["ci", "--no-audit", "--no-fund"]), "npm ci")?;
+        call(Command::new("npm").args(["ci", "--no-audit", "--no-fund"]), "Node's npm ci")?;
     }
     let mut build = Command::new("node");
-    build.arg("build.mjs").env("PATH", format!("{}/bin:{}", toolchain()?, std::env::var("PATH").unwrap_or_default()));
-    call(&mut build, "the package's build.mjs")?;
-    call(Command::new("node").arg(format!("{PAGE}/build.mjs")), "the page's build.mjs")?;
+    build.arg("build.mjs").env("PATH", path()?);
+    call(&mut build, "Node's run of the package's build.mjs")?;
+    call(Command::new("node").arg(format!("{PAGE}/build.mjs")), "Node's run of the page's build.mjs")?;
     if serves {
         let folder = format!("{PAGE}/../target/web");
-        call(Command::new("node").args([&format!("{PAGE}/serve.mjs"), &folder, &port.to_string()]), "serve.mjs")?;
+        call(
+            Command::new("node").args([&format!("{PAGE}/serve.mjs"), &folder, &port.to_string()]),
+            "Node's run of serve.mjs",
+        )?;
     }
     Ok(())
+}
+
+/// Checks that the crate for Burn compiles for the browser.
+pub fn burn() -> Result<(), String> {
+    let mut check = Command::new("cargo");
+    let args = ["check", "--lib", "--target", "wasm32-unknown-unknown", "-Zbuild-std=std,panic_abort"];
+    // Flags that begin with -Z are a nightly toolchain's, or taken with this variable.
+    check.args(args).args(["--manifest-path", BURN]).env("RUSTC_BOOTSTRAP", "1").env("PATH", path()?);
+    call(&mut check, "the check of the crate for Burn")
+}
+
+/// The search path, with a toolchain in front that has the source of the standard library.
+fn path() -> Result<String, String> {
+    Ok(format!("{}/bin:{}", toolchain()?, std::env::var("PATH").unwrap_or_default()))
 }
 
 /// A toolchain with the source of the standard library, which is built for the browser.
@@ -38,6 +58,6 @@ fn call(command: &mut Command, what: &str) -> Result<(), String> {
     match command.current_dir(PACKAGE).status() {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(format!("{what} failed: {status}")),
-        Err(error) => Err(format!("{what} could not be started: {error}; it needs Node")),
+        Err(error) => Err(format!("{what} could not be started: {error}")),
     }
 }

@@ -46,13 +46,13 @@ impl Label<'_> {
 /// The tensor as the backend has it.
 ///
 /// # Errors
-/// A tensor of another backend or with autodiff, or one that is not in F32.
+/// A tensor of another backend or with autodiff, or one that is not in F32, as quantised ones are.
 pub(crate) fn primitive<const D: usize>(label: Label, tensor: Tensor<D>) -> Result<Primitive> {
     let dtype = tensor.dtype();
     if dtype != DType::F32 {
         return Err(label.refuse(format!("is stored as {dtype:?}, must be F32")));
     }
-    tensor.try_into_primitive::<Wgpu>().map_err(|_| label.refuse("is not on Burn's wgpu backend".into()))
+    tensor.try_into_primitive::<Wgpu>().map_err(|_| label.refuse("is not a plain tensor of Burn's wgpu backend".into()))
 }
 
 /// Waits until Burn has queued the operations that make these tensors.
@@ -104,23 +104,21 @@ impl Held {
     /// Burn's queue has all work on the tensors once this returns.
     ///
     /// # Errors
-    /// A tensor that is quantised or on another device than the first one, one without a buffer.
+    /// A tensor on another device than the first one, one without a buffer.
     pub(crate) fn new(labels: &[Label], tensors: Vec<Primitive>, outs: &[usize]) -> Result<(Self, Vec<Primitive>)> {
         let Some(first) = labels.first() else { return Ok((Self { tensors: vec![], copies: 0 }, vec![])) };
         let mut copies = 0;
         let resolved = resolve(tensors).map_err(|message| first.refuse(message))?;
-        let tensors = resolved.into_iter().zip(labels).map(|(tensor, label)| {
-            if tensor.qparams.is_some() {
-                return Err(label.refuse("is quantised, must be plain".into()));
-            }
+        let tensors = resolved.into_iter().map(|tensor| {
             let is_plain = tensor.is_contiguous() && !tensor.meta.is_tiled();
             copies += u64::from(!is_plain);
-            Ok(if is_plain { tensor } else { into_contiguous(tensor) })
+            if is_plain { tensor } else { into_contiguous(tensor) }
         });
-        let tensors = tensors.collect::<Result<Vec<_>>>()?;
+        let tensors: Vec<_> = tensors.collect();
         let (client, device) = (&tensors[0].client, &tensors[0].device);
         if let Some((tensor, label)) = tensors.iter().zip(labels).find(|(tensor, _)| tensor.device != *device) {
-            let message = format!("is on {:?}, must be on {device:?} as {} {}", tensor.device, first.what, first.name);
+            let message =
+                format!("is on {:?}, must be where {} {} is, on {device:?}", tensor.device, first.what, first.name);
             return Err(label.refuse(message));
         }
         let shapes: Vec<_> = outs.iter().map(|&i| tensors[i].meta.shape().clone()).collect();

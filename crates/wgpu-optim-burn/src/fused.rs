@@ -155,9 +155,18 @@ impl Fused {
     ///
     /// # Errors
     /// [`Error::Order`] before the optimizer knows a model, or while micro-batches wait for their step.
+    #[cfg(not(target_family = "wasm"))]
     pub fn to_record(&mut self) -> Result<OptimizerRecord> {
+        pollster::block_on(self.to_record_async())
+    }
+
+    /// [`to_record`](Self::to_record) without blocking the thread, for a page.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn to_record_async(&mut self) -> Result<OptimizerRecord> {
         let Some(known) = &mut self.known else { return Err(unknown_model()) };
-        Record::of(&mut known.optimizer, &known.ids)?.write()
+        Record::of(&mut known.optimizer, &known.ids).await?.write()
     }
 
     /// Goes on from a record, of this optimizer or of one of Burn's with the same rule: Adam and AdamW (also for each

@@ -65,10 +65,12 @@
 
 mod bridge;
 mod fused;
+#[cfg(not(target_family = "wasm"))]
 mod per_tensor;
 mod record;
 
 pub use fused::Fused;
+#[cfg(not(target_family = "wasm"))]
 pub use per_tensor::{PerTensor, PerTensorState};
 pub use wgpu_optim;
 

@@ -132,7 +132,7 @@ impl<const D: usize> RecordState for PerTensorState<D> {
             Inner::Loaded(state) => Ok(state.clone()),
             Inner::Made(optimizer) => {
                 optimizer.settle_blocking()?;
-                State::of(optimizer, NAME)
+                pollster::block_on(State::of(optimizer, NAME))
             }
         };
         let write = |state: State| {

@@ -141,14 +141,14 @@ impl State {
     }
 
     /// The state of a parameter, once all steps are done.
-    pub(crate) fn of(optimizer: &Optimizer, name: &str) -> Result<Self> {
+    pub(crate) async fn of(optimizer: &Optimizer, name: &str) -> Result<Self> {
         let rule = optimizer.rule(name)?;
         let shape = optimizer.tensors().iter().find(|tensor| tensor.name == name).map(|tensor| tensor.shape.clone());
         let shape = shape.unwrap_or_default();
         let Kept { slots, time } = kept(rule).unwrap_or(Kept { slots: vec![], time: None });
         let mut state = Self::default();
         for slot in optimizer.slots(name)? {
-            let values = optimizer.state_blocking(name, slot)?;
+            let values = optimizer.state(name, slot).await?;
             let extent = rule.slots().into_iter().find(|own| own.name == slot).map(|own| own.extent);
             let of_burn = slots.iter().find(|(known, ..)| *known == slot);
             let (field, shape, values) = match of_burn {
@@ -247,23 +247,23 @@ impl State {
 
 impl Record {
     /// The state of all parameters that have made a step.
-    pub(crate) fn of(optimizer: &mut Optimizer, ids: &[ParamId]) -> Result<Self> {
+    pub(crate) async fn of(optimizer: &mut Optimizer, ids: &[ParamId]) -> Result<Self> {
         if optimizer.micro_batches() > 0 {
             return Err(Error::Order { message: "micro-batches wait for their step, which a record cannot hold" });
         }
-        optimizer.settle_blocking()?;
+        optimizer.settle().await?;
         let mut record = Self::default();
         for (tensor, id) in optimizer.tensors().iter().zip(ids) {
             let name = &tensor.name;
             if optimizer.t(name)? > 0 {
-                record.states.insert(id.val(), State::of(optimizer, name)?);
+                record.states.insert(id.val(), State::of(optimizer, name).await?);
                 record.texts.insert(id.val().to_string(), name.clone());
                 record.texts.insert(format!("{OWN}rule.{}", id.val()), optimizer.rule(name)?.name().into());
             }
         }
         record.scalars.insert(format!("{OWN}steps"), Scalar::from(optimizer.steps()));
         if optimizer.loss_scale_buffer().is_ok() {
-            let LossScaleState { scale, good } = optimizer.loss_scale_blocking()?;
+            let LossScaleState { scale, good } = optimizer.loss_scale().await?;
             record.scalars.insert(format!("{OWN}loss_scale"), Scalar::from(scale));
             record.scalars.insert(format!("{OWN}good"), Scalar::from(good));
         }

@@ -1,6 +1,9 @@
 //! Steps of a whole module: against Burn's own optimizer, groups, and what must be refused.
 
-use burn::optim::{AdamWConfig, ModuleOptimizer};
+use burn::module::Param;
+use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
+use burn::tensor::quantization::QuantScheme;
+use burn::tensor::{Device, DeviceKind, Tensor};
 use wgpu_optim::{Clip, Config, Ema, Group, LossScale, SkipNonfinite};
 use wgpu_optim_burn::{Error, Fused};
 
@@ -139,4 +142,40 @@ fn tied_parameters_are_refused_and_both_are_named() {
     model.second.weight = model.first.weight.clone();
     let error = Fused::new(&setup, adamw()).prepare(&model).expect_err("one parameter twice");
     assert!(error.to_string().starts_with("parameter second.weight: is tied to first.weight"), "{error}");
+}
+
+#[test]
+fn tensors_that_cannot_be_stepped_are_refused_by_name_and_move_nothing() {
+    let (_turn, device, setup) = device();
+    // The same adapter as another device, which has its own memory.
+    let elsewhere = Device::wgpu(DeviceKind::Cpu);
+    let mut model = Mlp::new(&device);
+    let (weight, before) = (model.second.weight.clone(), values(&model));
+    let mut fused = Fused::new(&setup, adamw());
+    let mut step = |model: &mut Mlp, change: &dyn Fn(Tensor<2>) -> Tensor<2>| {
+        let mut grads = model.grads(0, &device);
+        let grad = grads.remove::<2>(weight.id).expect("a gradient");
+        grads.register(weight.id, change(grad));
+        fused.step(LR, model, grads).expect_err("a gradient that is refused").to_string()
+    };
+    let error = step(&mut model, &|grad| grad.to_device(&elsewhere));
+    assert!(error.starts_with("gradient second.weight: is on Wgpu(WgpuDevice { kind: Cpu"), "{error}");
+    assert!(error.contains(", must be where parameter first.weight is, on Wgpu"), "{error}");
+    let error = step(&mut model, &Tensor::from_inner);
+    assert_eq!(error, "gradient second.weight: is not a plain tensor of Burn's wgpu backend");
+    assert_eq!(values(&model), before);
+
+    let mut quantised = model.clone();
+    let value = weight.val().inner().quantize_dynamic(&QuantScheme::default());
+    quantised.second.weight = Param::initialized(weight.id, Tensor::from_inner(value));
+    let error = fused.step(LR, &mut quantised, GradientsParams::new()).expect_err("a quantised parameter").to_string();
+    assert!(error.starts_with("parameter second.weight: is stored as QFloat"), "{error}");
+
+    let other_device = elsewhere.autodiff();
+    let mut other = Mlp::new(&other_device);
+    let before = values(&other);
+    let grads = other.grads(0, &other_device);
+    let error = Fused::new(&setup, adamw()).step(LR, &mut other, grads).expect_err("another device").to_string();
+    assert!(error.contains("first.weight") && error.contains("its buffer cannot be bound"), "{error}");
+    assert_eq!(values(&other), before);
 }

@@ -1,0 +1,364 @@
+// soap / turn / param f32, vec4. Composed by wgpu-optim 0.2.0.
+
+// Pure functions of numbers, which every rule may call.
+// Twin: src/parts.rs
+
+// A step of a running mean. The host computes both weights: 1 - f32(0.999) is off by 1.3e-5.
+fn ema(old: f32, new_value: f32, keep: f32, take: f32) -> f32 {
+    return keep * old + take * new_value;
+}
+
+// The function tests the bits, since naga writes x != x as an ordered comparison, which is false for NaN.
+fn is_nan(x: f32) -> bool {
+    return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u;
+}
+
+// Returns x, or the bound where x is below it. The built-in max may drop a NaN. A comparison alone may, too, since
+// Mesa's compiler for GL makes a max of it.
+fn at_least(x: f32, bound: f32) -> f32 {
+    return select(select(x, bound, x < bound), x, is_nan(x));
+}
+
+// Returns the angle of the point (x, y), where x is at least 0: from -pi/2 to pi/2, and 0 for the origin. It uses no
+// built-in atan, for which WGSL allows an error of 4096 units in the last place.
+fn angle(y: f32, x: f32) -> f32 {
+    let size = abs(y);
+    if (size == 0.0) {
+        return y;
+    }
+    let is_steep = size > x;
+    let ratio = select(size, x, is_steep) / select(x, size, is_steep);
+    let is_wide = ratio > 0.41421357;
+    var t = ratio;
+    if (is_wide) {
+        t = (ratio - 1.0) / (ratio + 1.0);
+    }
+    let z = t * t;
+    let tail = ((0.08053745 * z - 0.13877685) * z + 0.19977711) * z - 0.3333295;
+    let near = tail * z * t + t;
+    let part = select(near, near + 0.7853982, is_wide);
+    let part_of_quarter = select(part, 1.5707964 - part, is_steep);
+    return select(part_of_quarter, -part_of_quarter, y < 0.0);
+}
+
+// f32, a word of 32 bits an element.
+
+fn decode_f32(words: vec4<u32>) -> vec4<f32> {
+    return bitcast<vec4<f32>>(words);
+}
+
+fn encode_f32(numbers: vec4<f32>) -> vec4<u32> {
+    return bitcast<vec4<u32>>(numbers);
+}
+
+// SOAP: Adam in the eigenbasis of Shampoo's preconditioner (Vyas et al. 2024).
+// Twin: src/rules/soap.rs
+
+struct Hyper {
+    lr: f32,
+    beta1: f32,
+    one_minus_beta1: f32,
+    beta2: f32,
+    one_minus_beta2: f32,
+    gram_beta: f32,
+    one_minus_gram_beta: f32,
+    eps: f32,
+    renewal: f32, // 0 where the bases stay, 1 where they become eigenvectors, 2 where they become the factors of QR
+}
+struct State {
+    m: f32,
+    v: f32,
+    x: f32, // the update
+    turned: f32, // the gradient in the bases
+    gram: f32, // nothing of an element: the slots of the sides
+    basis: f32,
+}
+
+fn spread(h: Hyper, k: Tensor, g: f32, s: State) -> f32 {
+    return ema(s.m, g, h.beta1, h.one_minus_beta1);
+}
+
+fn gram(h: Hyper, sum: f32, old: f32) -> f32 {
+    return ema(old, sum, h.gram_beta, h.one_minus_gram_beta);
+}
+
+fn weigh(h: Hyper, x: f32, g: f32, s: State) -> f32 {
+    return x / (sqrt(new_v(h, g, s.v)) + h.eps);
+}
+
+fn new_v(h: Hyper, g: f32, old: f32) -> f32 {
+    return ema(old, g * g, h.beta2, h.one_minus_beta2);
+}
+
+fn renewal(h: Hyper) -> f32 {
+    return h.renewal;
+}
+
+fn direction(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> f32 {
+    (*s).m = ema((*s).m, g, h.beta1, h.one_minus_beta1);
+    (*s).v = new_v(h, (*s).turned, (*s).v);
+    return h.lr * (*s).x;
+}
+
+// WGSL has no empty struct, so the numbers of a rule that has none are one field that nobody reads.
+struct Tensor { unused: f32 }
+
+fn measure(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> vec2<f32> {
+    return vec2<f32>(0.0, 0.0);
+}
+
+fn finish(h: Hyper, sums: vec2<f32>, len: f32, k: ptr<function, Tensor>) {
+}
+
+fn measure_product(h: Hyper, k: Tensor, s: State) -> vec2<f32> {
+    return vec2<f32>(0.0, 0.0);
+}
+
+fn finish_product(h: Hyper, sums: vec2<f32>, len: f32, k: ptr<function, Tensor>) {}
+
+fn of_shape(h: Hyper, rows: f32, columns: f32, k: ptr<function, Tensor>) {}
+
+fn decay_rate(h: Hyper, k: Tensor) -> f32 {
+    return 1.0;
+}
+
+fn land(h: Hyper, k: Tensor, p: f32, u: f32, s: ptr<function, State>) -> f32 {
+    return p - u;
+}
+
+fn moved(h: Hyper, p: f32, s: ptr<function, State>) -> f32 {
+    return p;
+}
+
+// What every walk does around a rule, whatever the rule.
+// Twin: `Common` in src/rule/kernel.rs
+
+// Each switch is on where any group of the dispatch needs it. A group that does not need it has the number that changes
+// nothing.
+override MAXIMIZE: bool = false;
+override L2: bool = false;
+override DECAY: bool = false;
+override CAUTIOUS: bool = false;
+override UNSCALE: bool = false; // gradients are those of a loss that was scaled
+override MEAN: bool = false; // gradients are sums of micro-batches
+override SKIPS: bool = false; // `accumulate` keeps a gradient that no step can use recognisable in the sum
+override NORM_PARAM: bool = false; // `norms` measures the parameters too
+
+// These say what a walk of sums does.
+override BIT_MAX: bool = false; // it takes the largest absolute value, by its bits, and adds nothing up
+override SUM_PAIR: bool = true; // the second number of `measure` counts
+override SUM_PARAM: bool = false; // `measure` is given the parameter
+override SUM_GRAD: bool = true; // `measure` is given the gradient
+override SUM_STATE: bool = false; // `measure` is given the state
+override SUM_STORES: bool = false; // the state that `measure` leaves is stored
+
+override PROBE: bool = false; // a walk over a history looks at the gradient of a trial alone
+
+override PRODUCT: bool = false; // the walk comes behind products and sees what the last one has
+
+// Where a move outside a step leads: 0 to the look-ahead, 1 to evaluation, 2 back to training, 3 along the direction;
+// higher ones are those of wrappers.
+override MOVE: u32 = 0u;
+// On where a move writes something else than the parameters to what is bound in their place.
+override READS: bool = false;
+const TO_LOOK_AHEAD: u32 = 0u;
+const ALONG_DIRECTION: u32 = 3u;
+
+// On where a chunk or tile ends within a vector of four. The words behind the end may belong to another tensor or hold
+// anything: a walk leaves them as they were, and adds them to no sum.
+override TAILS: bool = true;
+
+// On where the columns of a matrix are not a multiple of four in number, so that four elements may lie in several rows.
+override CROSSINGS: bool = true;
+override COLUMNS: bool = true; // the rule keeps numbers of columns
+
+// On where the new parameters go elsewhere than the old ones. A step that is skipped copies the old ones there.
+override COPIES: bool = false;
+
+// Lanes of a workgroup. A GPU takes 256. A processor that runs shaders in software takes eight lanes at a time through
+// the whole shader, so one eight a workgroup is fastest there.
+override LANES: u32 = 256u;
+
+// How many numbers each tensor has in scratch.
+override TENSOR_NUMBERS: u32 = 0u;
+
+struct Common {
+    sign: f32, // -1 to ascend, else 1
+    l2: f32,
+    decay: f32,
+    cautious: f32,
+    first: f32, // 1 where slots that start as the parameter take it
+}
+
+// Vectors of four in the bound window of state: an element's first slot, and from one slot to the next.
+struct Place { first: u32, span: u32 }
+
+// The place of a workgroup's entry in the table.
+fn entry_index(group: vec3<u32>, groups: vec3<u32>) -> u32 {
+    return clocks[DISPATCH_FIRST] + group.y * groups.x + group.x;
+}
+
+// How many vectors of four hold so many elements.
+fn quads(len: u32) -> u32 {
+    return (len + 3u) / 4u;
+}
+
+// Returns 0 for every length that there is, which no compiler knows. A compiler may contract a product with the sum
+// that it goes straight into, as Mesa's llvmpipe does with some, and rounds otherwise then. It cannot where the
+// product's bits are combined with this number before, so no switch of a skeleton changes a bit.
+fn hidden_zero(len: u32) -> u32 {
+    return len >> 31u;
+}
+
+// Whether the tensor takes no part in this step. `apply` looks at UNDONE before.
+fn is_absent(record: u32) -> bool {
+    return record >= UNDONE;
+}
+
+// Glue: bindings, and the way between them and the rule's structs.
+
+@group(0) @binding(3) var<storage, read> tables: array<vec4<u32>>;
+@group(0) @binding(7) var<storage, read_write> work: array<f32>;
+@group(1) @binding(0) var<storage, read> clocks: array<u32>;
+
+const BLOCK_QUADS: u32 = 256u; // vectors of four in a block
+const ABSENT: u32 = 0xffffffffu; // for a record: the tensor is not in this step
+const UNDONE: u32 = 0xfffffffeu; // the step is skipped, and its look-ahead undone
+const OUT_OF_TURN: u32 = 2u; // for a step that is skipped
+
+const DISPATCH_FIRST: u32 = 0u; // The first entry of the table.
+const DISPATCH_END: u32 = 1u; // The entry behind the last one.
+const DISPATCH_ROWS: u32 = 2u; // Where the row of piece 0 would stand, counted from this dispatch's words, modulo 2^32.
+const DISPATCH_STEP: u32 = 3u; // Where the words of the step stand, counted from this dispatch's words.
+const DISPATCH_WORDS: u32 = 4u;
+
+// Some numbers that belong to a side of a tensor, or a side: what one workgroup of a walk over sides makes. Places are in the bound work buffer.
+struct SideTile {
+    tensor: u32, // the tensor's place in the list
+    len: u32, // how many numbers the workgroup makes
+    first: u32, // how many numbers of the result come before them; of a basis, how many sweeps come before the dispatch
+    sweeps: u32, // how many sweeps the dispatch makes
+    size: u32, // the side's size
+    inner: u32, // elements from one index of the side to the next
+    products: u32, // how many products the sum of a Gram matrix has
+    source: u32, // where the walk reads
+    to: u32, // where the result starts
+    matrix: u32, // where the basis starts; of the power iteration, where the Gram matrix starts
+    notes: u32, // where three numbers for each column of the basis start
+}
+
+// Entry `i` of the table. Behind the last one of the dispatch are empty ones.
+fn load_entry(i: u32) -> SideTile {
+    if (i >= clocks[DISPATCH_END]) {
+        return SideTile();
+    }
+    let a = tables[4u * i + 0u];
+    let b = tables[4u * i + 1u];
+    let c = tables[4u * i + 2u];
+    return SideTile(
+        a.x,
+        a.y,
+        a.z,
+        a.w,
+        b.x,
+        b.y,
+        b.z,
+        b.w,
+        c.x,
+        c.y,
+        c.z,
+    );
+}
+
+// Returns where the tensor's record stands, as the host wrote it, or ABSENT or UNDONE where the tensor has none in this
+// step.
+fn load_record(tensor: u32) -> u32 {
+    let words = clocks[DISPATCH_STEP];
+    let record = clocks[words + tensor];
+    return select(words + record, record, record >= UNDONE);
+}
+
+fn load_common(record: u32) -> Common {
+    return Common(
+        bitcast<f32>(clocks[record + 0u]),
+        bitcast<f32>(clocks[record + 1u]),
+        bitcast<f32>(clocks[record + 2u]),
+        bitcast<f32>(clocks[record + 3u]),
+        bitcast<f32>(clocks[record + 4u]),
+    );
+}
+
+fn load_hyper(record: u32) -> Hyper {
+    return Hyper(
+        bitcast<f32>(clocks[record + 5u]),
+        bitcast<f32>(clocks[record + 6u]),
+        bitcast<f32>(clocks[record + 7u]),
+        bitcast<f32>(clocks[record + 8u]),
+        bitcast<f32>(clocks[record + 9u]),
+        bitcast<f32>(clocks[record + 10u]),
+        bitcast<f32>(clocks[record + 11u]),
+        bitcast<f32>(clocks[record + 12u]),
+        bitcast<f32>(clocks[record + 13u]),
+    );
+}
+
+
+const RUN: u32 = 32u; // numbers that are added up one after the other: a multiple of four
+
+// The number as a compiler sees it that cannot contract a product with the sum that it goes into.
+fn hidden(number: f32, zero: u32) -> f32 {
+    return bitcast<f32>(bitcast<u32>(number) ^ zero);
+}
+
+// How bases are renewed, as the rule says.
+const BY_EIGENVECTORS: f32 = 1.0;
+const BY_POWER: f32 = 2.0;
+
+// Applies a matrix along a side of each tensor: one workgroup some elements of the result.
+// Twin: `turn` in src/sides.rs
+
+override BACK: bool = false; // the matrix itself is applied, else its transpose
+override POWER: bool = false; // what is turned are the bases, where they are renewed by a power iteration
+
+@compute @workgroup_size(LANES)
+fn turn(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let tile = load_entry(entry_index(group, groups));
+    let record = load_record(tile.tensor);
+    if (tile.len == 0u || is_absent(record)) {
+        return;
+    }
+    if (POWER && renewal(load_hyper(record)) != BY_POWER) {
+        return;
+    }
+    let zero = hidden_zero(tile.len);
+    for (var i = tile.first + lane; i < tile.first + tile.len; i += LANES) {
+        let line = i / tile.inner;
+        let index = line % tile.size;
+        let source = tile.source + (line - index) * tile.inner + i % tile.inner;
+        work[tile.to + i] = turned(tile, index, source, zero);
+    }
+}
+
+// Multiplies a row of the matrix, or a column, by the elements of a line that starts here.
+fn turned(tile: SideTile, index: u32, source: u32, zero: u32) -> f32 {
+    var at = tile.matrix + index;
+    var stride = tile.size;
+    if (BACK) {
+        at = tile.matrix + index * tile.size;
+        stride = 1u;
+    }
+    var sum = 0.0;
+    for (var first = 0u; first < tile.size; first += RUN) {
+        var run = 0.0;
+        for (var k = first; k < min(first + RUN, tile.size); k += 1u) {
+            run += hidden(work[at + k * stride] * work[source + k * tile.inner], zero);
+        }
+        sum += run;
+    }
+    return sum;
+}
+
