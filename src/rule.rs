@@ -302,6 +302,13 @@ pub enum Pass {
     Apply,
 }
 
+impl Pass {
+    /// Whether it goes over the [sides](Slot::sides) of tensors, so that a tensor without sides takes none of it.
+    pub fn is_over_sides(self) -> bool {
+        matches!(self, Self::Grams | Self::Turn(_) | Self::Bases)
+    }
+}
+
 /// What `measure` is given in a pass of sums, and how the GPU combines its numbers. What `measure` is not given is 0,
 /// and the walk does not read it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

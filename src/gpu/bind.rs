@@ -15,7 +15,6 @@ use crate::codecs::DType;
 use crate::error::{Error, Result};
 use crate::init::short_stream;
 use crate::plan::{Item, Piece, Plan, Span, Window, place, plan};
-use crate::rule::Pass;
 use crate::shader::{Pages, Skeleton, Walk, model_numbers};
 use crate::storage::Room;
 use crate::tensor::{Access, Formats, TensorSpec};
@@ -368,11 +367,11 @@ impl Engine {
             .collect();
         let stepped =
             (0..self.tensors.len()).filter(|&i| slices.homes[i].is_some() && self.tensors[i].len_elements() > 0);
-        // A tensor without sides takes no walks over sides.
         let has_sides = |i: usize| self.sides[i].as_ref().is_some_and(|sided| !sided.sides.is_empty());
-        let takes = |i: usize, pass: &Pass| has_sides(i) || !matches!(pass, Pass::Grams | Pass::Turn(_) | Pass::Bases);
-        let passes_of =
-            |i: usize| self.variants[self.variant_of[i]].rule.passes().iter().filter(|&pass| takes(i, pass)).count();
+        let passes_of = |i: usize| {
+            let passes = self.variants[self.variant_of[i]].rule.passes();
+            passes.iter().filter(|pass| has_sides(i) || !pass.is_over_sides()).count()
+        };
         let passes = stepped.map(passes_of).max().unwrap_or(0);
         let passes = passes + usize::from(!measures.is_empty()) + 2 * usize::from(steps && self.wrappers.counts());
         let movable = match work.grads().map(|grads| &grads.buffers) {
