@@ -38,13 +38,8 @@ const MANIFEST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
 const PICTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/pictures");
 /// The workspace of the programs that draw.
 const DRAWING: [&str; 2] = ["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/pictures/Cargo.toml")];
-/// The workspace of the crate for Burn, whose host code is optimised in the profile that its tests have, too.
-const BURN: [&str; 4] = [
-    "--manifest-path",
-    concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/wgpu-optim-burn/Cargo.toml"),
-    "--profile",
-    "dev",
-];
+/// The workspace of the crate for Burn, and the profile in which host code is optimised.
+const BURN: [&str; 4] = ["--manifest-path", web::BURN, "--profile", "timed"];
 /// The programs of the workspace that draws, each of which draws some of the pictures.
 const DRAW: [&str; 8] = ["landscapes", "compare", "decay", "clipping", "schedules", "fit", "memory", "steps"];
 

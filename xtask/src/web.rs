@@ -9,7 +9,7 @@ const PACKAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/wgpu-optim
 /// The folder of the page.
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../web");
 /// The manifest of the crate for Burn.
-const BURN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/wgpu-optim-burn/Cargo.toml");
+pub(super) const BURN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/wgpu-optim-burn/Cargo.toml");
 
 /// Builds all of it, then serves until it is stopped, unless there is to be no serving.
 pub fn run(port: u16, serves: bool) -> Result<(), String> {
