@@ -4,8 +4,9 @@
 use std::fs;
 use std::path::Path;
 
-const PICTURES: [&str; 16] = [
+const PICTURES: [&str; 17] = [
     "burn_digits.svg",
+    "burn_lora.svg",
     "clipping.png",
     "convergence.png",
     "decay.png",
