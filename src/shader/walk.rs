@@ -268,7 +268,7 @@ impl Skeleton {
         matches!(self, Self::Norms | Self::FinishNorms | Self::Decide | Self::Accumulate)
     }
 
-    /// Whether lanes may go round loops so often that each workgroup has [many lanes](super::constants::LANES_MANY).
+    /// Whether lanes may go round loops so often that each workgroup has `LANES_MANY` lanes.
     pub fn has_long_loops(self) -> bool {
         matches!(self, Self::Grams | Self::Turn | Self::Bases)
     }
