@@ -1,5 +1,6 @@
 //! The glue of the state: where a chunk finds the numbers of its elements, and the way between them and the structs.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use super::hooks::in_walk;
@@ -105,8 +106,10 @@ fn loaded(layout: &Layout, slot: usize) -> String {
     let words = words_of(layout, slot);
     let joined = |len: usize| joined(&words, len);
     let section = &layout.sections[slot];
-    let of_codes =
-        |codes: Codes, unpacked: String| format!("decode_codes({unpacked}, {}u, {}_step)", codes.most(), section.name);
+    let of_codes = |codes: Codes, unpacked: String| {
+        let step = loaded_step(layout, slot).expect("a slot that is stored by groups");
+        format!("decode_codes({unpacked}, {}u, {step})", codes.most())
+    };
     match (section.storage, section.codes()) {
         (Storage::Bf16 | Storage::I16, _) => format!("decode_{}(halves_of({}))", section.storage, joined(2)),
         (Storage::Q8, Some(codes)) => of_codes(codes, format!("unpack_q8({})", words[0])),
@@ -115,10 +118,17 @@ fn loaded(layout: &Layout, slot: usize) -> String {
     }
 }
 
-/// The place of the steps of a slot's group: an expression of their word.
-fn step_word(layout: &Layout, slot: usize) -> Option<(String, bool)> {
+/// The word of the steps of a slot's group.
+fn step_word(layout: &Layout, slot: usize) -> Option<String> {
     let steps = layout.steps(slot)?;
-    Some((format!("states[{} + inside / {GROUP_LANES}u]", first_of(steps.before, 1)), steps.is_upper))
+    Some(format!("states[{} + inside / {GROUP_LANES}u]", first_of(steps.before, 1)))
+}
+
+/// An expression of the step of a slot's group, which `load_steps` has loaded.
+fn loaded_step(layout: &Layout, slot: usize) -> Option<String> {
+    let place = layout.grouped().position(|grouped| grouped == slot)?;
+    let half = if layout.steps(slot)?.is_upper { ">> 16u" } else { "& 0xffffu" };
+    Some(format!("loaded_steps_{} {half}", place / 2))
 }
 
 /// Statements that store four numbers, whose words have this name, in these places of a slot that is not stored by
@@ -148,7 +158,6 @@ const LANES: [&str; 4] = ["s0", "s1", "s2", "s3"];
 /// Adds the functions that load and store the state.
 pub(super) fn state_glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton) -> String {
     let pointers = LANES.map(|s| format!("{s}: ptr<function, State>")).join(", ");
-    let values = LANES.map(|s| format!("{s}: State")).join(", ");
     let place = state_place(rule, wrappers);
     let layout = wrappers.layout(rule);
     let mut load = format!("fn load_state(chunk: Chunk, c: Common, q: u32, p: vec4<f32>, {pointers}) {{\n");
@@ -157,12 +166,11 @@ pub(super) fn state_glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skel
         load.push_str(AT);
         load.push_str(if layout.is_coded() { INSIDE } else { "" });
     }
+    if layout.is_grouped() {
+        load.push_str("    if (STRETCH == 1u) {\n        load_steps(chunk, q);\n    }\n");
+    }
     for Slot { name, start, .. } in &own {
         let slot = layout.find(name).expect("a slot of elements is in the blocks");
-        if let Some((word, is_upper)) = step_word(&layout, slot) {
-            let part = if is_upper { format!("{word} >> 16u") } else { format!("{word} & 0xffffu") };
-            line(&mut load, format_args!("    let {name}_step = {part};"));
-        }
         let loaded = loaded(&layout, slot);
         match start {
             Start::Value(_) => line(&mut load, format_args!("    let {name} = {loaded};")),
@@ -205,27 +213,33 @@ pub(super) fn state_glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skel
         _ => false,
     };
     let names: Vec<&str> = own.iter().map(|slot| slot.name).collect();
-    let (shared, store) = match (stores, layout.is_grouped()) {
-        (true, _) if !names.is_empty() => (shares(&layout), store_state(&layout, &names)),
-        _ => (String::new(), String::new()),
-    };
-    let head = match skeleton {
-        Skeleton::Apply | Skeleton::Sums => format!(
-            "// Stores four elements' state. All lanes come here together, those behind the chunk's end too.
-fn store_state(chunk: Chunk, w: Wrapped, lane: u32, q: u32, {values}) {{\n{store}}}\n\n"
-        ),
+    let store = match skeleton {
+        Skeleton::Apply | Skeleton::Sums => store_glue(&layout, if stores { &names } else { &[] }),
         _ => String::new(),
     };
-    format!("{place}{load}}}\n\n{shared}{head}{}", wrapper_slots(rule, wrappers, skeleton))
+    let steps = if skeleton == Skeleton::Apply || layout.is_grouped() { load_steps(&layout) } else { String::new() };
+    format!("{place}{steps}{load}}}\n\n{store}{}", wrapper_slots(rule, wrappers, skeleton))
+}
+
+/// The slots that are stored by groups, in pairs that have their steps in a word.
+fn pairs(layout: &Layout) -> Vec<Vec<usize>> {
+    let grouped: Vec<usize> = layout.grouped().collect();
+    grouped.chunks(2).map(<[usize]>::to_vec).collect()
+}
+
+/// The function that loads the steps of the group that a vector of four is in.
+fn load_steps(layout: &Layout) -> String {
+    let words: Vec<String> = pairs(layout).iter().filter_map(|pair| step_word(layout, pair[0])).collect();
+    let declared: String = (0..words.len()).map(|n| format!("var<private> loaded_steps_{n}: u32;\n")).collect();
+    let lines: String = words.iter().enumerate().map(|(n, word)| format!("    loaded_steps_{n} = {word};\n")).collect();
+    let body = if words.is_empty() { String::new() } else { format!("{AT}{INSIDE}{lines}") };
+    format!("{declared}\nfn load_steps(chunk: Chunk, q: u32) {{\n{body}}}\n\n")
 }
 
 /// What lanes share of the groups that they store: the steps that each of them needs, by turns in one of two places,
 /// and codes of 4 bits, of which two lanes have a word.
 fn shares(layout: &Layout) -> String {
     let (pairs, lanes) = (layout.grouped().count().div_ceil(2), LANES_MOST);
-    if pairs == 0 {
-        return String::new();
-    }
     let four = |from: u32| {
         let words: String = (from..from + 4).map(|n| format!("        shared_steps[first + {n}u],\n")).collect();
         format!("vec4<u32>(\n{words}    )")
@@ -260,102 +274,180 @@ fn steps_of_group(pair: u32, lane: u32) -> u32 {{
     text
 }
 
-/// The body of `store_state` for these slots.
-fn store_state(layout: &Layout, names: &[&str]) -> String {
-    let slots = || names.iter().filter_map(|name| Some((*name, layout.find(name)?)));
-    let four = |name: &str| format!("vec4<f32>({})", LANES.map(|s| format!("{s}.{name}")).join(", "));
-    let grouped: Vec<usize> = layout.grouped().collect();
+/// The functions that store these slots.
+fn store_glue(layout: &Layout, names: &[&str]) -> String {
+    const QUAD: &str = "chunk: Chunk, w: Wrapped, lane: u32, q: u32";
+    let values = LANES.map(|s| format!("{s}: State")).join(", ");
+    let head = format!(
+        "// Stores four elements' state. All lanes come here together, those behind the chunk's end too.
+fn store_state({QUAD}, {values}) {{\n"
+    );
+    let slots: Vec<usize> = names.iter().filter_map(|name| layout.find(name)).collect();
+    let (grouped, single): (Vec<_>, Vec<_>) =
+        slots.iter().copied().partition(|&slot| layout.sections[slot].codes().is_some());
+    let name = |slot: usize| layout.sections[slot].name;
+    let four = |slot: usize| format!("vec4<f32>({})", LANES.map(|s| format!("{s}.{}", name(slot))).join(", "));
     let coded: Vec<usize> =
-        slots().map(|(_, slot)| slot).filter(|&slot| layout.sections[slot].storage != Storage::F32).collect();
-    let codes_of = |slot: usize| layout.sections[slot].codes().expect("a slot that is stored by groups");
-    let mut text = String::new();
-    const RETURN: &str = "    if (q >= quads(chunk.len)) {\n        return;\n    }\n";
-    if grouped.is_empty() {
-        text.push_str(RETURN);
-    } else {
-        text.push_str("    turn = 1u - turn;\n");
-        for &slot in &grouped {
-            let (name, most) = (layout.sections[slot].name, codes_of(slot).most());
-            let inverse = 1.0 / (most * most) as f32;
-            line(&mut text, format_args!("    let {name} = inside_of(chunk, q, {});", four(name)));
-            line(&mut text, format_args!("    let {name}_step = step_of(largest_of({name}), {most}u, {inverse:?}f);"));
-        }
-        for (n, pair) in grouped.chunks(2).enumerate() {
-            let step = |slot: usize| format!("{}_step", layout.sections[slot].name);
-            let upper = pair.get(1).map_or(String::new(), |&slot| format!(" | ({} << 16u)", step(slot)));
-            line(&mut text, format_args!("    share_steps({n}u, lane, {}{upper});", step(pair[0])));
-        }
-        text.push_str("    workgroupBarrier();\n");
-        for n in 0..grouped.len().div_ceil(2) {
-            line(&mut text, format_args!("    let steps_{n} = steps_of_group({n}u, lane);"));
-        }
-    }
-    for pair in 0..coded.len().div_ceil(2) {
-        line(&mut text, format_args!("    let chance_{pair} = wrapped_chance(chunk, w, q, {pair}u);"));
-    }
-    let chance = |slot: usize| {
-        let n = coded.iter().position(|&other| other == slot).unwrap_or(0);
-        if n % 2 == 0 { format!("chance_{}", n / 2) } else { format!("chance_{} >> vec4<u32>(16u)", n / 2) }
+        slots.iter().copied().filter(|&slot| layout.sections[slot].storage != Storage::F32).collect();
+    let place = |slot: usize| coded.iter().position(|&other| other == slot).unwrap_or(0);
+    // Two slots share the words of chance.
+    let chances = |of: &[usize]| {
+        let all: BTreeSet<usize> = of.iter().filter(|slot| coded.contains(slot)).map(|&slot| place(slot) / 2).collect();
+        let chance = |pair| format!("    let chance_{pair} = wrapped_chance(chunk, w, q, {pair}u);\n");
+        all.into_iter().map(chance).collect::<String>()
     };
-    let mut halves = 0;
+    let chance = |slot: usize| {
+        let upper = if place(slot) % 2 == 0 { "" } else { " >> vec4<u32>(16u)" };
+        format!("chance_{}{upper}", place(slot) / 2)
+    };
+
+    let mut of_single = chances(&single);
+    if !single.is_empty() {
+        of_single = format!("    if (q >= quads(chunk.len)) {{\n        return;\n    }}\n{of_single}{AT}");
+        of_single.push_str(if layout.is_coded() { INSIDE } else { "" });
+    }
+    for &slot in &single {
+        let words = match layout.sections[slot].storage {
+            Storage::Bf16 => {
+                format!("words_of_halves(dither_bf16(bitcast<vec4<u32>>({}), {}))", four(slot), chance(slot))
+            }
+            storage => encoded(storage, &four(slot)),
+        };
+        line(&mut of_single, format_args!("    let {}_words = {words};", name(slot)));
+        let words = format!("{}_words", name(slot));
+        of_single.push_str(&stored(layout.sections[slot].storage, &words_of(layout, slot), &words));
+    }
+    const NO_GROUP: &str = "fn store_group(chunk: Chunk, w: Wrapped, q: u32) {\n}\n\n";
+    if grouped.is_empty() {
+        return format!("{head}{of_single}}}\n\n{NO_GROUP}");
+    }
+
+    let pairs = pairs(layout);
+    let codes = |slot: usize| layout.sections[slot].codes().expect("a slot that is stored by groups");
+    let of_pairs = |text: &str| (0..pairs.len()).map(|n| format!("steps_{n}{text}")).collect::<Vec<_>>().join(", ");
+    let listed = |text: &dyn Fn(&str) -> String| grouped.iter().map(|&slot| text(name(slot))).collect::<Vec<_>>();
+    let lines = |text: &dyn Fn(&str) -> String| listed(text).concat();
+    let halves: Vec<usize> =
+        grouped.iter().copied().filter(|&slot| layout.sections[slot].storage == Storage::Q4).collect();
+
+    let mut text = shares(layout);
+    text += &lines(&|name| {
+        format!("var<private> kept_{name}: array<vec4<f32>, GROUP_LANES>;\nvar<private> largest_{name}: u32;\n")
+    });
+    let fields = lines(&|name| format!(" {name}: u32,"));
+    text += &format!("\n// The codes of four elements.\nstruct Codes {{{fields} }}\n\n");
+    let numbers = listed(&|name| format!("{name}: vec4<f32>")).join(", ");
+    let head_of_codes = "fn codes_of(chunk: Chunk, w: Wrapped, q: u32";
+    line(&mut text, format_args!("{head_of_codes}, {}, {numbers}) -> Codes {{", of_pairs(": u32")));
+    text += &chances(&grouped);
+    text += "    return Codes(\n";
     for (place, &slot) in grouped.iter().enumerate() {
-        let (name, codes) = (layout.sections[slot].name, codes_of(slot));
-        let (most, sign, n) = (codes.most() as f32, codes.sign(), place / 2);
-        let step = if place % 2 == 0 { format!("steps_{n} & 0xffffu") } else { format!("steps_{n} >> 16u") };
-        let random = chance(slot);
+        let (most, sign, storage) = (codes(slot).most() as f32, codes(slot).sign(), layout.sections[slot].storage);
+        let step = format!("steps_{} {}", place / 2, if place % 2 == 0 { "& 0xffffu" } else { ">> 16u" });
+        let (name, chance) = (name(slot), chance(slot));
         line(
             &mut text,
-            format_args!("    let {name}_codes = encode_codes({name}, {most:?}f, {sign}u, {step}, {random});"),
+            format_args!("        pack_{storage}(encode_codes({name}, {most:?}f, {sign}u, {step}, {chance})),"),
         );
-        if layout.sections[slot].storage == Storage::Q4 {
-            let first = halves * LANES_MOST;
-            line(&mut text, format_args!("    shared_halves[{first}u + lane] = pack_q4({name}_codes);"));
-            halves += 1;
-        }
     }
-    if halves > 0 {
-        text.push_str("    workgroupBarrier();\n");
-    }
-    if !grouped.is_empty() {
-        text.push_str(RETURN);
-    }
-    text.push_str(AT);
-    text.push_str(if layout.is_coded() { INSIDE } else { "" });
-    halves = 0;
-    for (name, slot) in slots() {
+    let head_of_store = "fn store_codes(chunk: Chunk, q: u32, codes: Codes)";
+    text += &format!(
+        "    );\n}}\n\n// The last of the lanes, or vectors of four, that have a word stores it.\n{head_of_store} {{\n{AT}{INSIDE}"
+    );
+    for &slot in &grouped {
+        let (name, word) = (name(slot), &words_of(layout, slot)[0]);
         match layout.sections[slot].storage {
-            storage @ (Storage::F32 | Storage::I16) => {
-                line(&mut text, format_args!("    let {name}_words = {};", encoded(storage, &four(name))));
-                text.push_str(&stored(storage, &words_of(layout, slot), &format!("{name}_words")));
-            }
-            storage @ Storage::Bf16 => {
-                let (numbers, random) = (four(name), chance(slot));
-                line(
-                    &mut text,
-                    format_args!(
-                        "    let {name}_words = words_of_halves(dither_bf16(bitcast<vec4<u32>>({numbers}), {random}));"
-                    ),
-                );
-                text.push_str(&stored(storage, &words_of(layout, slot), &format!("{name}_words")));
-            }
-            Storage::Q8 => line(&mut text, format_args!("    {} = pack_q8({name}_codes);", words_of(layout, slot)[0])),
             Storage::Q4 => {
-                let (first, word) = (halves * LANES_MOST, &words_of(layout, slot)[0]);
-                let [low, high] = [first, first + 1].map(|at| format!("shared_halves[{at}u + lane]"));
-                line(&mut text, format_args!("    if (lane % 2u == 0u) {{"));
-                line(&mut text, format_args!("        {word} = {low} | ({high} << 16u);\n    }}"));
-                halves += 1;
+                line(&mut text, format_args!("    if (q % 2u == 1u) {{\n        {word} = codes.{name};\n    }}"));
             }
+            _ => line(&mut text, format_args!("    {word} = codes.{name};")),
         }
     }
-    if !grouped.is_empty() {
-        line(&mut text, format_args!("    if (lane % GROUP_LANES == 0u) {{"));
-        for (n, pair) in grouped.chunks(2).enumerate() {
-            let (word, _) = step_word(layout, pair[0]).expect("a slot that is stored by groups");
-            line(&mut text, format_args!("        {word} = steps_{n};"));
-        }
-        text.push_str("    }\n");
+    line(&mut text, format_args!("}}\n\nfn store_steps(chunk: Chunk, q: u32, {}) {{", of_pairs(": u32")));
+    text += &format!("{AT}{INSIDE}");
+    for (n, pair) in pairs.iter().enumerate() {
+        let word = step_word(layout, pair[0]).expect("a slot that is stored by groups");
+        line(&mut text, format_args!("    {word} = steps_{n};"));
     }
+    text += "}\n\n";
+
+    // The steps that numbers need, by an expression of the largest magnitude, and the words of those of two slots.
+    let steps = |largest: &dyn Fn(&str) -> String| {
+        let step = |slot: usize| {
+            let (largest, most) = (largest(name(slot)), codes(slot).most());
+            format!("step_of({largest}, {most}u, {:?}f)", 1.0 / (most * most) as f32)
+        };
+        let word = |pair: &Vec<usize>| match pair[..] {
+            [lower, upper] => format!("{} | ({} << 16u)", step(lower), step(upper)),
+            _ => step(pair[0]),
+        };
+        pairs.iter().map(word).collect::<Vec<_>>()
+    };
+    if !single.is_empty() {
+        text += &format!("fn store_single(chunk: Chunk, w: Wrapped, q: u32, {values}) {{\n{of_single}}}\n\n");
+    }
+    text += &head;
+    if !single.is_empty() {
+        line(&mut text, format_args!("    store_single(chunk, w, q, {});", LANES.join(", ")));
+    }
+    for &slot in &grouped {
+        line(&mut text, format_args!("    let {} = inside_of(chunk, q, {});", name(slot), four(slot)));
+    }
+    text += "    if (STRETCH > 1u) {\n        let n = q % GROUP_LANES;\n";
+    text += &lines(&|name| {
+        format!(
+            "        kept_{name} = with_four(kept_{name}, n, {name});
+        largest_{name} = max(select(largest_{name}, 0u, n == 0u), largest_of({name}));\n"
+        )
+    });
+    text += "        return;\n    }\n    turn = 1u - turn;\n";
+    for (n, steps) in steps(&|name| format!("largest_of({name})")).iter().enumerate() {
+        line(&mut text, format_args!("    share_steps({n}u, lane, {steps});"));
+    }
+    text += "    workgroupBarrier();\n";
+    for n in 0..pairs.len() {
+        line(&mut text, format_args!("    let steps_{n} = steps_of_group({n}u, lane);"));
+    }
+    let numbers = listed(&|name| name.into()).join(", ");
+    line(&mut text, format_args!("    var codes = codes_of(chunk, w, q, {}, {numbers});", of_pairs("")));
+    let shared = |n: usize| format!("shared_halves[{}u + lane", n as u32 * LANES_MOST);
+    for (n, &slot) in halves.iter().enumerate() {
+        line(&mut text, format_args!("    {}] = codes.{};", shared(n), name(slot)));
+    }
+    text += if halves.is_empty() { "" } else { "    workgroupBarrier();\n" };
+    for (n, &slot) in halves.iter().enumerate() {
+        let name = name(slot);
+        line(&mut text, format_args!("    codes.{name} = {} / 2u * 2u] | (codes.{name} << 16u);", shared(n)));
+    }
+    text += &format!(
+        "    if (q / GROUP_LANES * GROUP_LANES < quads(chunk.len)) {{
+        store_codes(chunk, q, codes);
+        if (lane % GROUP_LANES == 0u) {{
+            store_steps(chunk, q, {});
+        }}
+    }}
+}}
+
+// Stores the numbers that a lane has kept of a group.
+fn store_group(chunk: Chunk, w: Wrapped, q: u32) {{\n",
+        of_pairs("")
+    );
+    for (n, steps) in steps(&|name| format!("largest_{name}")).iter().enumerate() {
+        line(&mut text, format_args!("    let steps_{n} = {steps};"));
+    }
+    for &slot in &halves {
+        line(&mut text, format_args!("    var {}_word: u32;", name(slot)));
+    }
+    text += "    for (var n = 0u; n < GROUP_LANES; n += 1u) {\n";
+    let numbers = listed(&|name| format!("four_of(kept_{name}, n)")).join(", ");
+    line(&mut text, format_args!("        var codes = codes_of(chunk, w, q + n, {}, {numbers});", of_pairs("")));
+    for &slot in &halves {
+        let name = name(slot);
+        line(&mut text, format_args!("        {name}_word = ({name}_word >> 16u) | (codes.{name} << 16u);"));
+        line(&mut text, format_args!("        codes.{name} = {name}_word;"));
+    }
+    text += "        store_codes(chunk, q + n, codes);\n    }\n";
+    line(&mut text, format_args!("    store_steps(chunk, q, {});\n}}\n", of_pairs("")));
     text
 }
 
