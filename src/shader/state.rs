@@ -1,6 +1,5 @@
 //! The glue of the state: where a chunk finds the numbers of its elements, and the way between them and the structs.
 
-use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use super::hooks::in_walk;
@@ -214,7 +213,7 @@ pub(super) fn state_glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skel
     };
     let names: Vec<&str> = own.iter().map(|slot| slot.name).collect();
     let store = match skeleton {
-        Skeleton::Apply | Skeleton::Sums => store_glue(&layout, if stores { &names } else { &[] }),
+        Skeleton::Apply | Skeleton::Sums => Stored::new(&layout, if stores { &names } else { &[] }).glue(skeleton),
         _ => String::new(),
     };
     let steps = if skeleton == Skeleton::Apply || layout.is_grouped() { load_steps(&layout) } else { String::new() };
@@ -274,181 +273,225 @@ fn steps_of_group(pair: u32, lane: u32) -> u32 {{
     text
 }
 
-/// The functions that store these slots.
-fn store_glue(layout: &Layout, names: &[&str]) -> String {
-    const QUAD: &str = "chunk: Chunk, w: Wrapped, lane: u32, q: u32";
-    let values = LANES.map(|s| format!("{s}: State")).join(", ");
-    let head = format!(
-        "// Stores four elements' state. All lanes come here together, those behind the chunk's end too.
-fn store_state({QUAD}, {values}) {{\n"
-    );
-    let slots: Vec<usize> = names.iter().filter_map(|name| layout.find(name)).collect();
-    let (grouped, single): (Vec<_>, Vec<_>) =
-        slots.iter().copied().partition(|&slot| layout.sections[slot].codes().is_some());
-    let name = |slot: usize| layout.sections[slot].name;
-    let four = |slot: usize| format!("vec4<f32>({})", LANES.map(|s| format!("{s}.{}", name(slot))).join(", "));
-    let coded: Vec<usize> =
-        slots.iter().copied().filter(|&slot| layout.sections[slot].storage != Storage::F32).collect();
-    let place = |slot: usize| coded.iter().position(|&other| other == slot).unwrap_or(0);
-    // Two slots share the words of chance.
-    let chances = |of: &[usize]| {
-        let all: BTreeSet<usize> = of.iter().filter(|slot| coded.contains(slot)).map(|&slot| place(slot) / 2).collect();
-        let chance = |pair| format!("    let chance_{pair} = wrapped_chance(chunk, w, q, {pair}u);\n");
-        all.into_iter().map(chance).collect::<String>()
-    };
-    let chance = |slot: usize| {
-        let upper = if place(slot) % 2 == 0 { "" } else { " >> vec4<u32>(16u)" };
-        format!("chance_{}{upper}", place(slot) / 2)
-    };
+/// The slots that a walk stores: those by groups, the others, and all whose numbers are rounded by chance.
+struct Stored<'a> {
+    layout: &'a Layout,
+    grouped: Vec<usize>,
+    single: Vec<usize>,
+    coded: Vec<usize>,
+}
 
-    let mut of_single = chances(&single);
-    if !single.is_empty() {
-        of_single = format!("    if (q >= quads(chunk.len)) {{\n        return;\n    }}\n{of_single}{AT}");
-        of_single.push_str(if layout.is_coded() { INSIDE } else { "" });
-    }
-    for &slot in &single {
-        let words = match layout.sections[slot].storage {
-            Storage::Bf16 => {
-                format!("words_of_halves(dither_bf16(bitcast<vec4<u32>>({}), {}))", four(slot), chance(slot))
-            }
-            storage => encoded(storage, &four(slot)),
-        };
-        line(&mut of_single, format_args!("    let {}_words = {words};", name(slot)));
-        let words = format!("{}_words", name(slot));
-        of_single.push_str(&stored(layout.sections[slot].storage, &words_of(layout, slot), &words));
-    }
-    const NO_GROUP: &str = "fn store_group(chunk: Chunk, w: Wrapped, q: u32) {\n}\n\n";
-    if grouped.is_empty() {
-        return format!("{head}{of_single}}}\n\n{NO_GROUP}");
+impl<'a> Stored<'a> {
+    fn new(layout: &'a Layout, names: &[&str]) -> Self {
+        let slots: Vec<usize> = names.iter().filter_map(|name| layout.find(name)).collect();
+        let coded = slots.iter().copied().filter(|&slot| layout.sections[slot].storage != Storage::F32).collect();
+        let (grouped, single) = slots.into_iter().partition(|&slot| layout.sections[slot].codes().is_some());
+        Self { layout, grouped, single, coded }
     }
 
-    let pairs = pairs(layout);
-    let codes = |slot: usize| layout.sections[slot].codes().expect("a slot that is stored by groups");
-    let of_pairs = |text: &str| (0..pairs.len()).map(|n| format!("steps_{n}{text}")).collect::<Vec<_>>().join(", ");
-    let listed = |text: &dyn Fn(&str) -> String| grouped.iter().map(|&slot| text(name(slot))).collect::<Vec<_>>();
-    let lines = |text: &dyn Fn(&str) -> String| listed(text).concat();
-    let halves: Vec<usize> =
-        grouped.iter().copied().filter(|&slot| layout.sections[slot].storage == Storage::Q4).collect();
+    fn name(&self, slot: usize) -> &'static str {
+        self.layout.sections[slot].name
+    }
 
-    let mut text = shares(layout);
-    text += &lines(&|name| {
-        format!("var<private> kept_{name}: array<vec4<f32>, GROUP_LANES>;\nvar<private> largest_{name}: u32;\n")
-    });
-    let fields = lines(&|name| format!(" {name}: u32,"));
-    text += &format!("\n// The codes of four elements.\nstruct Codes {{{fields} }}\n\n");
-    let numbers = listed(&|name| format!("{name}: vec4<f32>")).join(", ");
-    let head_of_codes = "fn codes_of(chunk: Chunk, w: Wrapped, q: u32";
-    line(&mut text, format_args!("{head_of_codes}, {}, {numbers}) -> Codes {{", of_pairs(": u32")));
-    text += &chances(&grouped);
-    text += "    return Codes(\n";
-    for (place, &slot) in grouped.iter().enumerate() {
-        let (most, sign, storage) = (codes(slot).most() as f32, codes(slot).sign(), layout.sections[slot].storage);
-        let step = format!("steps_{} {}", place / 2, if place % 2 == 0 { "& 0xffffu" } else { ">> 16u" });
-        let (name, chance) = (name(slot), chance(slot));
-        line(
-            &mut text,
-            format_args!("        pack_{storage}(encode_codes({name}, {most:?}f, {sign}u, {step}, {chance})),"),
-        );
+    fn codes(&self, slot: usize) -> Codes {
+        self.layout.sections[slot].codes().expect("a slot that is stored by groups")
     }
-    let head_of_store = "fn store_codes(chunk: Chunk, q: u32, codes: Codes)";
-    text += &format!(
-        "    );\n}}\n\n// The last of the lanes, or vectors of four, that have a word stores it.\n{head_of_store} {{\n{AT}{INSIDE}"
-    );
-    for &slot in &grouped {
-        let (name, word) = (name(slot), &words_of(layout, slot)[0]);
-        match layout.sections[slot].storage {
-            Storage::Q4 => {
-                line(&mut text, format_args!("    if (q % 2u == 1u) {{\n        {word} = codes.{name};\n    }}"));
-            }
-            _ => line(&mut text, format_args!("    {word} = codes.{name};")),
-        }
-    }
-    line(&mut text, format_args!("}}\n\nfn store_steps(chunk: Chunk, q: u32, {}) {{", of_pairs(": u32")));
-    text += &format!("{AT}{INSIDE}");
-    for (n, pair) in pairs.iter().enumerate() {
-        let word = step_word(layout, pair[0]).expect("a slot that is stored by groups");
-        line(&mut text, format_args!("    {word} = steps_{n};"));
-    }
-    text += "}\n\n";
 
-    // The steps that numbers need, by an expression of the largest magnitude, and the words of those of two slots.
-    let steps = |largest: &dyn Fn(&str) -> String| {
+    /// A text for each slot by groups, by its name.
+    fn listed(&self, text: impl Fn(&str) -> String) -> Vec<String> {
+        self.grouped.iter().map(|&slot| text(self.name(slot))).collect()
+    }
+
+    /// The slots that have codes of 4 bits.
+    fn halves(&self) -> impl Iterator<Item = (u32, &'static str)> {
+        let has_half = |slot: &&usize| self.layout.sections[**slot].storage == Storage::Q4;
+        (0..).zip(self.grouped.iter().filter(has_half).map(|&slot| self.name(slot)))
+    }
+
+    /// An expression of four numbers of a slot.
+    fn four(&self, slot: usize) -> String {
+        format!("vec4<f32>({})", LANES.map(|s| format!("{s}.{}", self.name(slot))).join(", "))
+    }
+
+    /// Statements that draw what rounds these slots: a word of chance an element serves two slots.
+    fn chances(&self, slots: &[usize]) -> String {
+        let drawn = (0..self.coded.len().div_ceil(2))
+            .filter(|pair| self.coded.iter().skip(2 * pair).take(2).any(|slot| slots.contains(slot)));
+        drawn.map(|pair| format!("    let chance_{pair} = wrapped_chance(chunk, w, q, {pair}u);\n")).collect()
+    }
+
+    /// An expression of what rounds a slot.
+    fn chance(&self, slot: usize) -> String {
+        let place = self.coded.iter().position(|&coded| coded == slot).unwrap_or(0);
+        format!("chance_{}{}", place / 2, if place % 2 == 0 { "" } else { " >> vec4<u32>(16u)" })
+    }
+
+    /// Names of the words of steps, each with a text behind it.
+    fn steps(&self, text: &str) -> String {
+        (0..pairs(self.layout).len()).map(|n| format!("steps_{n}{text}")).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Expressions of the words of steps that numbers need, by an expression of the largest magnitude of a slot.
+    fn needed(&self, largest: impl Fn(&str) -> String) -> Vec<String> {
         let step = |slot: usize| {
-            let (largest, most) = (largest(name(slot)), codes(slot).most());
+            let (largest, most) = (largest(self.name(slot)), self.codes(slot).most());
             format!("step_of({largest}, {most}u, {:?}f)", 1.0 / (most * most) as f32)
         };
         let word = |pair: &Vec<usize>| match pair[..] {
             [lower, upper] => format!("{} | ({} << 16u)", step(lower), step(upper)),
             _ => step(pair[0]),
         };
-        pairs.iter().map(word).collect::<Vec<_>>()
-    };
-    if !single.is_empty() {
-        text += &format!("fn store_single(chunk: Chunk, w: Wrapped, q: u32, {values}) {{\n{of_single}}}\n\n");
+        pairs(self.layout).iter().map(word).collect()
     }
-    text += &head;
-    if !single.is_empty() {
-        line(&mut text, format_args!("    store_single(chunk, w, q, {});", LANES.join(", ")));
+
+    /// Statements that store the slots that are not stored by groups.
+    fn store_single(&self) -> String {
+        if self.single.is_empty() {
+            return String::new();
+        }
+        let mut text = String::from("    if (q >= quads(chunk.len)) {\n        return;\n    }\n");
+        text += &self.chances(&self.single);
+        text += AT;
+        text += if self.layout.is_coded() { INSIDE } else { "" };
+        for &slot in &self.single {
+            let (name, four, storage) = (self.name(slot), self.four(slot), self.layout.sections[slot].storage);
+            let words = match storage {
+                Storage::Bf16 => {
+                    format!("words_of_halves(dither_bf16(bitcast<vec4<u32>>({four}), {}))", self.chance(slot))
+                }
+                _ => encoded(storage, &four),
+            };
+            line(&mut text, format_args!("    let {name}_words = {words};"));
+            text += &stored(storage, &words_of(self.layout, slot), &format!("{name}_words"));
+        }
+        text
     }
-    for &slot in &grouped {
-        line(&mut text, format_args!("    let {} = inside_of(chunk, q, {});", name(slot), four(slot)));
+
+    /// The functions that make the codes of a group of its numbers and steps, and store both.
+    fn store_codes(&self) -> String {
+        let mut text = format!("// The codes of four elements.\nstruct Codes {{ {} }}\n\n", {
+            self.listed(|name| format!("{name}: u32")).join(", ")
+        });
+        let numbers = self.listed(|name| format!("{name}: vec4<f32>")).join(", ");
+        let steps = self.steps(": u32");
+        line(&mut text, format_args!("fn codes_of(chunk: Chunk, w: Wrapped, q: u32, {steps}, {numbers}) -> Codes {{"));
+        text += &self.chances(&self.grouped);
+        text += "    return Codes(\n";
+        for (place, &slot) in self.grouped.iter().enumerate() {
+            let (name, chance, storage) = (self.name(slot), self.chance(slot), self.layout.sections[slot].storage);
+            let (most, sign) = (self.codes(slot).most() as f32, self.codes(slot).sign());
+            let step = format!("steps_{} {}", place / 2, if place % 2 == 0 { "& 0xffffu" } else { ">> 16u" });
+            line(
+                &mut text,
+                format_args!("        pack_{storage}(encode_codes({name}, {most:?}f, {sign}u, {step}, {chance})),"),
+            );
+        }
+        text += "    );\n}\n\n// Codes of 4 bits are those of two vectors of four in the second one.\n";
+        text += &format!("fn store_codes(chunk: Chunk, q: u32, codes: Codes) {{\n{AT}{INSIDE}");
+        for &slot in &self.grouped {
+            let (name, word) = (self.name(slot), &words_of(self.layout, slot)[0]);
+            match self.layout.sections[slot].storage {
+                Storage::Q4 => text += &format!("    if (q % 2u == 1u) {{\n        {word} = codes.{name};\n    }}\n"),
+                _ => line(&mut text, format_args!("    {word} = codes.{name};")),
+            }
+        }
+        text += &format!("}}\n\nfn store_steps(chunk: Chunk, q: u32, {steps}) {{\n{AT}{INSIDE}");
+        for (n, pair) in pairs(self.layout).iter().enumerate() {
+            let word = step_word(self.layout, pair[0]).expect("a slot that is stored by groups");
+            line(&mut text, format_args!("    {word} = steps_{n};"));
+        }
+        text + "}\n\n"
     }
-    text += "    if (STRETCH > 1u) {\n        let n = q % GROUP_LANES;\n";
-    text += &lines(&|name| {
-        format!(
-            "        kept_{name} = with_four(kept_{name}, n, {name});
-        largest_{name} = max(select(largest_{name}, 0u, n == 0u), largest_of({name}));\n"
-        )
-    });
-    text += "        return;\n    }\n    turn = 1u - turn;\n";
-    for (n, steps) in steps(&|name| format!("largest_of({name})")).iter().enumerate() {
-        line(&mut text, format_args!("    share_steps({n}u, lane, {steps});"));
-    }
-    text += "    workgroupBarrier();\n";
-    for n in 0..pairs.len() {
-        line(&mut text, format_args!("    let steps_{n} = steps_of_group({n}u, lane);"));
-    }
-    let numbers = listed(&|name| name.into()).join(", ");
-    line(&mut text, format_args!("    var codes = codes_of(chunk, w, q, {}, {numbers});", of_pairs("")));
-    let shared = |n: usize| format!("shared_halves[{}u + lane", n as u32 * LANES_MOST);
-    for (n, &slot) in halves.iter().enumerate() {
-        line(&mut text, format_args!("    {}] = codes.{};", shared(n), name(slot)));
-    }
-    text += if halves.is_empty() { "" } else { "    workgroupBarrier();\n" };
-    for (n, &slot) in halves.iter().enumerate() {
-        let name = name(slot);
-        line(&mut text, format_args!("    codes.{name} = {} / 2u * 2u] | (codes.{name} << 16u);", shared(n)));
-    }
-    text += &format!(
-        "    if (q / GROUP_LANES * GROUP_LANES < quads(chunk.len)) {{
+
+    /// Statements that keep four elements of the groups of a lane, or share what eight lanes have of theirs and store
+    /// them.
+    fn store_shared(&self) -> String {
+        let mut text = String::new();
+        for &slot in &self.grouped {
+            line(&mut text, format_args!("    let {} = inside_of(chunk, q, {});", self.name(slot), self.four(slot)));
+        }
+        text += "    if (STRETCH > 1u) {\n        let n = q % GROUP_LANES;\n";
+        for name in self.listed(String::from) {
+            line(&mut text, format_args!("        kept_{name} = with_four(kept_{name}, n, {name});"));
+            let largest = format!("max(select(largest_{name}, 0u, n == 0u), largest_of({name}))");
+            line(&mut text, format_args!("        largest_{name} = {largest};"));
+        }
+        text += "        return;\n    }\n    turn = 1u - turn;\n";
+        let needed = self.needed(|name| format!("largest_of({name})"));
+        for (n, steps) in needed.iter().enumerate() {
+            line(&mut text, format_args!("    share_steps({n}u, lane, {steps});"));
+        }
+        text += "    workgroupBarrier();\n";
+        for n in 0..needed.len() {
+            line(&mut text, format_args!("    let steps_{n} = steps_of_group({n}u, lane);"));
+        }
+        let (steps, numbers) = (self.steps(""), self.listed(String::from).join(", "));
+        line(&mut text, format_args!("    var codes = codes_of(chunk, w, q, {steps}, {numbers});"));
+        let place = |n: u32| format!("{}u + lane", n * LANES_MOST);
+        for (n, name) in self.halves() {
+            line(&mut text, format_args!("    shared_halves[{}] = codes.{name};", place(n)));
+        }
+        if self.halves().next().is_some() {
+            text += "    workgroupBarrier();\n";
+        }
+        for (n, name) in self.halves() {
+            let first = format!("shared_halves[{} / 2u * 2u]", place(n));
+            line(&mut text, format_args!("    codes.{name} = {first} | (codes.{name} << 16u);"));
+        }
+        text + &format!(
+            "    if (q / GROUP_LANES * GROUP_LANES < quads(chunk.len)) {{
         store_codes(chunk, q, codes);
         if (lane % GROUP_LANES == 0u) {{
-            store_steps(chunk, q, {});
+            store_steps(chunk, q, {steps});
         }}
-    }}
-}}
+    }}\n"
+        )
+    }
 
-// Stores the numbers that a lane has kept of a group.
-fn store_group(chunk: Chunk, w: Wrapped, q: u32) {{\n",
-        of_pairs("")
-    );
-    for (n, steps) in steps(&|name| format!("largest_{name}")).iter().enumerate() {
-        line(&mut text, format_args!("    let steps_{n} = {steps};"));
+    /// Statements that store a group of which a lane has kept the numbers.
+    fn store_kept(&self) -> String {
+        let mut text = String::new();
+        for (n, steps) in self.needed(|name| format!("largest_{name}")).iter().enumerate() {
+            line(&mut text, format_args!("    let steps_{n} = {steps};"));
+        }
+        for (_, name) in self.halves() {
+            line(&mut text, format_args!("    var {name}_word: u32;"));
+        }
+        text += "    for (var n = 0u; n < GROUP_LANES; n += 1u) {\n";
+        let (steps, numbers) = (self.steps(""), self.listed(|name| format!("four_of(kept_{name}, n)")).join(", "));
+        line(&mut text, format_args!("        var codes = codes_of(chunk, w, q + n, {steps}, {numbers});"));
+        for (_, name) in self.halves() {
+            line(&mut text, format_args!("        {name}_word = ({name}_word >> 16u) | (codes.{name} << 16u);"));
+            line(&mut text, format_args!("        codes.{name} = {name}_word;"));
+        }
+        text + &format!("        store_codes(chunk, q + n, codes);\n    }}\n    store_steps(chunk, q, {steps});\n")
     }
-    for &slot in &halves {
-        line(&mut text, format_args!("    var {}_word: u32;", name(slot)));
+
+    /// All functions that store the state in a walk.
+    fn glue(&self, skeleton: Skeleton) -> String {
+        let values = LANES.map(|s| format!("{s}: State")).join(", ");
+        let head = format!(
+            "// Stores four elements' state. All lanes come here together, those behind the chunk's end too.
+fn store_state(chunk: Chunk, w: Wrapped, lane: u32, q: u32, {values}) {{\n"
+        );
+        const HEAD_OF_GROUP: &str = "fn store_group(chunk: Chunk, w: Wrapped, q: u32) {\n";
+        let single = self.store_single();
+        if self.grouped.is_empty() {
+            let none = if skeleton == Skeleton::Apply { format!("{HEAD_OF_GROUP}}}\n\n") } else { String::new() };
+            return format!("{head}{single}}}\n\n{none}");
+        }
+        let kept = self.listed(|name| {
+            format!("var<private> kept_{name}: array<vec4<f32>, GROUP_LANES>;\nvar<private> largest_{name}: u32;\n")
+        });
+        let mut text = format!("{}{}\n{}", shares(self.layout), kept.concat(), self.store_codes());
+        let mut call = String::new();
+        if !single.is_empty() {
+            text += &format!("fn store_single(chunk: Chunk, w: Wrapped, q: u32, {values}) {{\n{single}}}\n\n");
+            call = format!("    store_single(chunk, w, q, {});\n", LANES.join(", "));
+        }
+        text += &format!("{head}{call}{}}}\n\n", self.store_shared());
+        text + &format!("// Stores the group that the lane has kept.\n{HEAD_OF_GROUP}{}}}\n\n", self.store_kept())
     }
-    text += "    for (var n = 0u; n < GROUP_LANES; n += 1u) {\n";
-    let numbers = listed(&|name| format!("four_of(kept_{name}, n)")).join(", ");
-    line(&mut text, format_args!("        var codes = codes_of(chunk, w, q + n, {}, {numbers});", of_pairs("")));
-    for &slot in &halves {
-        let name = name(slot);
-        line(&mut text, format_args!("        {name}_word = ({name}_word >> 16u) | (codes.{name} << 16u);"));
-        line(&mut text, format_args!("        codes.{name} = {name}_word;"));
-    }
-    text += "        store_codes(chunk, q + n, codes);\n    }\n";
-    line(&mut text, format_args!("    store_steps(chunk, q, {});\n}}\n", of_pairs("")));
-    text
 }
 
 /// Adds the functions that load and store the slots of the wrappers in a walk.
