@@ -411,7 +411,7 @@ impl<'a> Stored<'a> {
             line(&mut text, format_args!("    let {} = inside_of(chunk, q, {});", self.name(slot), self.four(slot)));
         }
         text += "    if (STRETCH > 1u) {\n        let n = q % GROUP_LANES;\n";
-        for name in self.listed(String::from) {
+        for name in self.listed(str::to_string) {
             line(&mut text, format_args!("        kept_{name} = with_four(kept_{name}, n, {name});"));
             let largest = format!("max(select(largest_{name}, 0u, n == 0u), largest_of({name}))");
             line(&mut text, format_args!("        largest_{name} = {largest};"));
@@ -425,7 +425,7 @@ impl<'a> Stored<'a> {
         for n in 0..needed.len() {
             line(&mut text, format_args!("    let steps_{n} = steps_of_group({n}u, lane);"));
         }
-        let (steps, numbers) = (self.steps(""), self.listed(String::from).join(", "));
+        let (steps, numbers) = (self.steps(""), self.listed(str::to_string).join(", "));
         line(&mut text, format_args!("    var codes = codes_of(chunk, w, q, {steps}, {numbers});"));
         let place = |n: u32| format!("{}u + lane", n * LANES_MOST);
         for (n, name) in self.halves() {
