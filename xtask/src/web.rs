@@ -39,11 +39,14 @@ pub fn burn() -> Result<(), String> {
     call(with_toolchain(&mut check)?, "the check of the crate for Burn")
 }
 
-/// Has a command find a toolchain first that has the source of the standard library. Cargo takes the compiler of the
-/// toolchain that rustup names, wherever the path leads, so this name goes.
+/// Has a command find a toolchain first that has the source of the standard library. The compiler takes the folder that
+/// its own library lies in for that of the toolchain, and the cargo that runs this program names its library's folder.
 fn with_toolchain(command: &mut Command) -> Result<&mut Command, String> {
-    let path = format!("{}/bin:{}", toolchain()?, std::env::var("PATH").unwrap_or_default());
-    Ok(command.env("PATH", path).env_remove("RUSTUP_TOOLCHAIN"))
+    let toolchain = toolchain()?;
+    for (name, folder) in [("PATH", "bin"), ("LD_LIBRARY_PATH", "lib")] {
+        command.env(name, format!("{toolchain}/{folder}:{}", std::env::var(name).unwrap_or_default()));
+    }
+    Ok(command)
 }
 
 /// A toolchain with the source of the standard library, which is built for the browser.
