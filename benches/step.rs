@@ -8,6 +8,8 @@ mod clock;
 mod report;
 #[path = "step/shapes.rs"]
 mod shapes;
+#[path = "step/torch.rs"]
+mod torch;
 #[path = "step/traffic.rs"]
 mod traffic;
 
@@ -24,6 +26,7 @@ use wgpu_optim::{Arena, Config, DType, Gpu, Optimizer, TensorSpec, Wrappers, rul
 use clock::{Clock, Patience, median};
 use report::{Report, Row};
 use shapes::List;
+use torch::Torch;
 use traffic::{Load, OTHERS, Traffic, product_flops};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -48,6 +51,9 @@ struct Options {
     /// The adapter whose name contains this
     #[arg(long, value_name = "NAME")]
     adapter: Option<String>,
+    /// Time PyTorch's optimizer beside each row that it has, with this Python, on CUDA where there is some
+    #[arg(long, value_name = "PYTHON")]
+    torch: Option<PathBuf>,
     /// What `cargo bench` says to every bench.
     #[arg(long, hide = true)]
     bench: bool,
@@ -64,7 +70,13 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<()> {
-    let subjects = chosen(subjects()?, &options.rule, "rule", |s| vec![s.rule.into(), s.label.clone()])?;
+    let mut torch = options.torch.as_deref().map(Torch::start).transpose()?;
+    let subjects = subjects()?;
+    let unknown = |row: &&String| subjects.iter().all(|subject| subject.label != **row);
+    if let Some(row) = torch.iter().flat_map(|torch| &torch.rows).find(unknown) {
+        return Err(format!("--torch: pytorch.py has {row:?}, which is no row of the bench").into());
+    }
+    let subjects = chosen(subjects, &options.rule, "rule", |s| vec![s.rule.into(), s.label.clone()])?;
     let lists = chosen(shapes::LISTS.into(), &options.shapes, "list of tensors", |l| vec![l.name.into()])?;
     let file = options.json.as_ref().map(|path| File::create(path).map_err(|e| format!("{}: {e}", path.display())));
     let file = file.transpose()?; // before the long part
@@ -83,7 +95,7 @@ fn run(options: &Options) -> Result<()> {
     })?;
     drop(probe);
 
-    let mut report = Report::new(&gpu, clock.name());
+    let mut report = Report::new(&gpu, clock.name(), torch.as_ref().map(|torch| torch.name.clone()));
     println!("{}", report.head());
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} {elapsed}")?;
     let bar = ProgressBar::new((lists.len() * subjects.len()) as u64).with_style(style);
@@ -100,7 +112,10 @@ fn run(options: &Options) -> Result<()> {
             let mut desk = Desk::new(&gpu, &mut clock, &tensors, effort)?;
             for subject in timed {
                 bar.set_message(format!("{name} {}", subject.label));
-                let row = desk.row(name, subject)?;
+                let mut row = desk.row(name, subject)?;
+                if let Some(torch) = &mut torch {
+                    row.torch_ns_median = torch.step_ns(&subject.label, &tensors, effort.row.time)?;
+                }
                 bar.suspend(|| println!("{}", row.line()));
                 report.rows.push(row);
                 bar.inc(1);
@@ -330,6 +345,7 @@ impl<'a> Desk<'a> {
             same_traffic_walks,
             encode_ns_median,
             dispatches,
+            torch_ns_median: None,
         })
     }
 

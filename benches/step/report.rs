@@ -14,6 +14,8 @@ pub struct Report {
     pub commit: String,
     pub command: String,
     pub clock: &'static str,
+    /// The version and device of PyTorch, where it is timed beside.
+    pub torch: Option<String>,
     pub rows: Vec<Row>,
 }
 
@@ -41,10 +43,12 @@ pub struct Row {
     /// The processor's time of `encode` with the buffers of the step before.
     pub encode_ns_median: f64,
     pub dispatches: usize,
+    /// The time of PyTorch's optimizer, where it was asked for and there is one.
+    pub torch_ns_median: Option<f64>,
 }
 
 impl Report {
-    pub fn new(gpu: &Gpu, clock: &'static str) -> Report {
+    pub fn new(gpu: &Gpu, clock: &'static str, torch: Option<String>) -> Report {
         let info = gpu.adapter_info();
         let arguments = std::env::args().skip(1).filter(|arg| arg != "--bench").map(|arg| format!(" {arg}"));
         Report {
@@ -54,13 +58,18 @@ impl Report {
             commit: output("git", &["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]),
             command: format!("cargo xtask bench --{}", arguments.collect::<String>()),
             clock,
+            torch,
             rows: vec![],
         }
     }
 
     pub fn head(&self) -> String {
-        let Report { adapter, driver, cpu, clock, .. } = self;
-        format!("{adapter}, {driver}; {cpu}; by {clock}\n\n{}", Row::HEAD)
+        let Report { adapter, driver, cpu, clock, torch, .. } = self;
+        let (beside, column) = match torch {
+            Some(name) => (format!("; PyTorch {name}"), "  torch ms"),
+            None => Default::default(),
+        };
+        format!("{adapter}, {driver}; {cpu}; by {clock}{beside}\n\n{}{column}", Row::HEAD)
     }
 }
 
@@ -70,7 +79,7 @@ impl Row {
 
     pub fn line(&self) -> String {
         format!(
-            "{:<12} {:<22} {:>11}  {:>5.1}  {:>7}  {:>7.3}  {:>6.2}  {:>6.3}  {:>10.3}  {:>9.1}  {:>10}  {:>7}",
+            "{:<12} {:<22} {:>11}  {:>5.1}  {:>7}  {:>7.3}  {:>6.2}  {:>6.3}  {:>10.3}  {:>9.1}  {:>10}  {:>7}  {}",
             self.shapes,
             self.rule,
             self.elements,
@@ -83,7 +92,10 @@ impl Row {
             self.encode_ns_median / 1e3,
             self.dispatches,
             self.gflop_per_s.map_or(String::new(), |rate| format!("{rate:.1}")),
+            self.torch_ns_median.map_or(String::new(), |ns| format!("{:>8.3}", ns / 1e6)),
         )
+        .trim_end()
+        .into()
     }
 }
 
