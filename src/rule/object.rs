@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::fmt::Debug;
 
-use super::{Carried, Extent, Kernels, Move, Numbers, Pass, Product, Rule, Sides, Slot, Stopping, Sums};
+use super::{Carried, Extent, Kernels, Move, Numbers, Pass, Product, Renewal, Rule, Sides, Slot, Stopping, Sums};
 use crate::decay::WeightDecay;
 use crate::error::{Error, Result, at_least_zero, refuse};
 use crate::history;
@@ -57,6 +57,8 @@ pub trait AnyRule: Any + Kernels + Debug + Send + Sync {
     fn line_search(&self) -> Option<Stopping>;
     /// [`Rule::hyper`] appended to `numbers`.
     fn hyper(&self, t: u64, carried: &mut Carried, numbers: &mut Vec<f64>);
+    /// What [`Rule::renewal`] means for the numbers that [`hyper`](Self::hyper) gives.
+    fn renewal(&self, hyper: &[f64]) -> Option<Renewal>;
     /// [`Rule::carried`].
     fn carried(&self, t: u64) -> Carried;
     /// The options in JSON, all of them.
@@ -161,6 +163,9 @@ impl<R: Rule> AnyRule for R {
         let start = numbers.len();
         numbers.resize(start + <R::Hyper<f64> as Numbers<f64>>::NAMES.len(), 0.0);
         Rule::hyper(self, t, carried).write(&mut numbers[start..]);
+    }
+    fn renewal(&self, hyper: &[f64]) -> Option<Renewal> {
+        Renewal::of(Rule::renewal(self, &<R::Hyper<f64> as Numbers<f64>>::read(hyper)))
     }
     fn carried(&self, t: u64) -> Carried {
         Rule::carried(self, t)
