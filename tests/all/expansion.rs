@@ -289,7 +289,7 @@ fn texts_are_those_in_the_folder() {
         kept.extend([skeleton.name(), access.name(), formats.param.name(), formats.grad.name()]);
         let [(_, plain), (_, all), _] = wraps();
         let wraps_alone = matches!(skeleton, Skeleton::Counts | Skeleton::FinishCounts);
-        let plain = plain.with(StateFormat::All(state)).completed();
+        let plain = plain.with(StateFormat::All(state)).of_format(formats.param).completed();
         let around = if skeleton.knows_no_rule() || wraps_alone { &all } else { &plain };
         let text = compose(&*rule, around, skeleton, Values::apart(access, formats));
         if update {

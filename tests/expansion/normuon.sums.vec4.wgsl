@@ -437,9 +437,6 @@ fn store_state(chunk: Chunk, w: Wrapped, lane: u32, q: u32, s0: State, s1: State
     states[at.first + 0u * at.span] = m_words;
 }
 
-fn store_group(chunk: Chunk, w: Wrapped, q: u32) {
-}
-
 fn load_grad(chunk: Chunk, q: u32) -> vec4<f32> {
     return decode_f32(grads[chunk.grad / 4u + q]);
 }

@@ -391,9 +391,6 @@ fn load_state(chunk: Chunk, c: Common, q: u32, p: vec4<f32>, s0: ptr<function, S
 fn store_state(chunk: Chunk, w: Wrapped, lane: u32, q: u32, s0: State, s1: State, s2: State, s3: State) {
 }
 
-fn store_group(chunk: Chunk, w: Wrapped, q: u32) {
-}
-
 fn load_grad(chunk: Chunk, q: u32) -> vec4<f32> {
     return decode_f32(grads[chunk.grad / 4u + q]);
 }
