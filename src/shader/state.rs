@@ -410,10 +410,10 @@ impl<'a> Stored<'a> {
         for &slot in &self.grouped {
             line(&mut text, format_args!("    let {} = inside_of(chunk, q, {});", self.name(slot), self.four(slot)));
         }
-        text += "    if (STRETCH > 1u) {\n        let n = q % GROUP_LANES;\n";
+        text += "    if (STRETCH > 1u) {\n";
         for name in self.listed(str::to_string) {
-            line(&mut text, format_args!("        kept_{name} = with_four(kept_{name}, n, {name});"));
-            let largest = format!("max(select(largest_{name}, 0u, n == 0u), largest_of({name}))");
+            line(&mut text, format_args!("        kept_{name} = with_four(kept_{name}, q % GROUP_LANES, {name});"));
+            let largest = format!("max(select(largest_{name}, 0u, q % GROUP_LANES == 0u), largest_of({name}))");
             line(&mut text, format_args!("        largest_{name} = {largest};"));
         }
         text += "        return;\n    }\n    turn = 1u - turn;\n";
