@@ -77,9 +77,8 @@ impl Side {
         self.size.div_ceil(EDGE as u64)
     }
 
-    /// How often a renewal repeats its dispatches: rounds of rotations, in which all pairs of blocks meet
-    /// [`SWEEPS`] times; or one round that orders the columns, then one a tile that reflects, and one a tile that
-    /// collects.
+    /// How often a renewal repeats its dispatches: rounds of rotations, in which all pairs of blocks meet 20 times; or
+    /// one round that orders the columns, one a tile that finds reflections, and one a tile that makes the basis.
     pub fn rounds(self, renewal: Renewal) -> u64 {
         match renewal {
             Renewal::Eigenvectors => SWEEPS as u64 * (2 * self.tiles() - 1),

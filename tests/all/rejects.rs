@@ -913,7 +913,7 @@ fn a_model_whose_table_no_buffer_holds_moves_nothing() {
         let step = |Parity { optimizer, params, grads, .. }: &mut Parity| optimizer.step(&*params, &*grads);
         match fits {
             true => step(&mut twin).expect("its table fits"),
-            false => twin.refuses("adam", "the device's max_buffer_size is 65536, needed are 65600", step),
+            false => twin.refuses("adam", "the device's max_buffer_size is 65536, needed are ...", step),
         }
     }
 }

@@ -88,8 +88,8 @@ fn resolve(tensors: Vec<Primitive>, outs: &[usize]) -> std::result::Result<Resol
 /// has run the operations that make the tensors.
 ///
 /// The question is an operation in fusion's queue. A service of our own on that thread would be a shorter way in, but
-/// CubeCL holds the lock on its list of services until the thread gets to the new one. What is queued there before takes
-/// that lock, too, as each search for a fused kernel does to find its client: then neither goes on.
+/// CubeCL holds the lock on its list of services until the thread gets to the new one. What is queued there before
+/// takes that lock, too, as each search for a fused kernel does to find its client: then neither goes on.
 #[cfg(feature = "fusion")]
 fn resolve(tensors: Vec<Primitive>, outs: &[usize]) -> std::result::Result<Resolved, String> {
     use burn_fusion::custom::{CustomOpIr, OperationIr, StreamId, TensorIr};
