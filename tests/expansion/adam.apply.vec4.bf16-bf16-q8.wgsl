@@ -98,6 +98,111 @@ fn encode_bf16(numbers: vec4<f32>) -> vec4<u32> {
     return narrow_bf16(bitcast<vec4<u32>>(numbers));
 }
 
+// State that is stored by groups: a code for each number, and a step for each group of 32 elements. A code `c` stands
+// for `c * c * step`; where numbers have signs, the bit above the magnitude is the sign.
+// Twin: `Codes` in src/storage.rs
+
+const LOST: u32 = 0x7fc0u; // the step of a group with a number that is not finite
+const LEAST: u32 = 0x0080u; // the least step but 0
+const GROUP_LANES: u32 = 8u; // lanes that hold a group, four elements each, or vectors of four of a lane that holds one
+
+// The bits in bf16 of the step that numbers of this largest magnitude need, by its bits. A larger one needs at least
+// the same.
+fn step_of(largest: u32, most: u32, inverse: f32) -> u32 {
+    let near = bitcast<u32>(bitcast<f32>(largest) * inverse);
+    let step = max((near + 0xffffu) >> 16u, LEAST);
+    let reach = f32(most * most) * bitcast<f32>(step << 16u);
+    let finite = select(0u, step + select(0u, 1u, reach < bitcast<f32>(largest)), largest != 0u);
+    return select(finite, LOST, largest >= 0x7f800000u);
+}
+
+fn decode_codes(codes: vec4<u32>, most: u32, step: u32) -> vec4<f32> {
+    let magnitudes = floats(codes & vec4<u32>(most));
+    let numbers = bitcast<vec4<u32>>(magnitudes * magnitudes * bitcast<f32>(step << 16u));
+    let signed = numbers | select(vec4<u32>(), vec4<u32>(0x80000000u), codes > vec4<u32>(most));
+    return bitcast<vec4<f32>>(select(signed, vec4<u32>(0x7fc00000u), vec4<bool>(step >= 0x7f80u)));
+}
+
+// Small whole numbers as floats. Processors turn numbers with signs into floats in one instruction.
+fn floats(numbers: vec4<u32>) -> vec4<f32> {
+    return vec4<f32>(bitcast<vec4<i32>>(numbers));
+}
+
+// The codes of four numbers of a group, each one of both neighbours, by 16 random bits each. `sign` is the bit of the
+// sign, or 0 where numbers are never negative: then what is positive has no code 0.
+fn encode_codes(numbers: vec4<f32>, most: f32, sign: u32, bits: u32, random: vec4<u32>) -> vec4<u32> {
+    let step = bitcast<f32>(max(bits, LEAST) << 16u);
+    let reach = bitcast<u32>(most * most * step);
+    let last = vec4<f32>(most - select(0.0, 1.0, reach >= 0x7f800000u));
+    let magnitude = abs(numbers);
+    // The root is a little too large, whatever a device makes of it, so its code is right or one too large. Squares of
+    // codes are exact in f32, as is all that follows but the chance.
+    var codes = min(floor(sqrt(magnitude * (1.00001 / step))), last);
+    codes -= select(vec4<f32>(), vec4<f32>(1.0), codes * codes * step > magnitude);
+    let distance = magnitude - codes * codes * step;
+    let chance = (floats(random & vec4<u32>(0xffffu)) + vec4<f32>(0.5)) * 0x1p-16f;
+    let gap = (2.0 * codes + vec4<f32>(1.0)) * step;
+    codes += select(vec4<f32>(), vec4<f32>(1.0), (codes < last) & (distance > gap * chance));
+    let whole = bitcast<vec4<u32>>(vec4<i32>(codes));
+    let words = bitcast<vec4<u32>>(numbers);
+    let positive = max(whole, select(vec4<u32>(), vec4<u32>(1u), words != vec4<u32>()));
+    let signed = whole | select(vec4<u32>(), vec4<u32>(sign), words >= vec4<u32>(0x80000000u));
+    return select(select(signed, positive, sign == 0u), vec4<u32>(), vec4<bool>(bits == LOST));
+}
+
+// Four numbers of a chunk, with 0 for what lies behind its end.
+fn inside_of(chunk: Chunk, q: u32, numbers: vec4<f32>) -> vec4<f32> {
+    let is_inside = vec4<u32>(4u * q) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(chunk.len);
+    return select(vec4<f32>(), numbers, is_inside);
+}
+
+// The bits of the largest magnitude.
+fn largest_of(numbers: vec4<f32>) -> u32 {
+    let magnitudes = bitcast<vec4<u32>>(numbers) & vec4<u32>(0x7fffffffu);
+    return max(max(magnitudes.x, magnitudes.y), max(magnitudes.z, magnitudes.w));
+}
+
+// The numbers of a group that one lane holds, with four of them replaced. All indices are constants, since software
+// Vulkan keeps an array with others in memory, and reads and writes the number of each lane there by itself.
+fn with_four(group: array<vec4<f32>, GROUP_LANES>, n: u32, numbers: vec4<f32>) -> array<vec4<f32>, GROUP_LANES> {
+    return array<vec4<f32>, GROUP_LANES>(
+        select(group[0], numbers, n == 0u),
+        select(group[1], numbers, n == 1u),
+        select(group[2], numbers, n == 2u),
+        select(group[3], numbers, n == 3u),
+        select(group[4], numbers, n == 4u),
+        select(group[5], numbers, n == 5u),
+        select(group[6], numbers, n == 6u),
+        select(group[7], numbers, n == 7u),
+    );
+}
+
+fn four_of(group: array<vec4<f32>, GROUP_LANES>, n: u32) -> vec4<f32> {
+    var numbers = group[0];
+    numbers = select(numbers, group[1], n == 1u);
+    numbers = select(numbers, group[2], n == 2u);
+    numbers = select(numbers, group[3], n == 3u);
+    numbers = select(numbers, group[4], n == 4u);
+    numbers = select(numbers, group[5], n == 5u);
+    numbers = select(numbers, group[6], n == 6u);
+    numbers = select(numbers, group[7], n == 7u);
+    return numbers;
+}
+
+// Codes of 8 bits.
+// Twin: `Codes` in src/storage.rs
+
+const SHIFTS_Q8 = vec4<u32>(0u, 8u, 16u, 24u);
+
+fn unpack_q8(word: u32) -> vec4<u32> {
+    return (vec4<u32>(word) >> SHIFTS_Q8) & vec4<u32>(0xffu);
+}
+
+fn pack_q8(codes: vec4<u32>) -> u32 {
+    let shifted = codes << SHIFTS_Q8;
+    return shifted.x | shifted.y | shifted.z | shifted.w;
+}
+
 // Adam and AdamW (Kingma and Ba 2015, Algorithm 1; Loshchilov and Hutter 2019, Algorithm 2; AMSGrad: Reddi et al. 2018,
 // Algorithm 2; clipped updates: Wortsman et al. 2023, Algorithm 2; a mean square a row: Zhang et al. 2024, section 2).
 // Twin: src/rules/adam.rs
@@ -198,6 +303,49 @@ fn moved(h: Hyper, p: f32, s: ptr<function, State>) -> f32 {
     return p;
 }
 
+// Random numbers from a counter and a key: Philox 4x32-10 (Salmon et al. 2011, Random123).
+// Twin: `philox` in src/init/values.rs
+
+// Returns the upper 32 bits of a product, computed from four products of halves.
+fn mul_hi(a: u32, b: u32) -> u32 {
+    let a0 = a & 0xffffu;
+    let a1 = a >> 16u;
+    let b0 = b & 0xffffu;
+    let b1 = b >> 16u;
+    let middle = a1 * b0 + ((a0 * b0) >> 16u);
+    let other = a0 * b1 + (middle & 0xffffu);
+    return a1 * b1 + (middle >> 16u) + (other >> 16u);
+}
+
+fn philox(counter: vec4<u32>, key: vec2<u32>) -> vec4<u32> {
+    var c = counter;
+    var k = key;
+    for (var round = 0u; round < 10u; round += 1u) {
+        let x = vec2<u32>(mul_hi(0xd2511f53u, c.x), 0xd2511f53u * c.x);
+        let y = vec2<u32>(mul_hi(0xcd9e8d57u, c.z), 0xcd9e8d57u * c.z);
+        c = vec4<u32>(y.x ^ c.y ^ k.x, y.y, x.x ^ c.w ^ k.y, x.y);
+        k += vec2<u32>(0x9e3779b9u, 0xbb67ae85u);
+    }
+    return c;
+}
+
+// How the numbers of the state are stored: the chance by which they are rounded.
+// Twin: src/wrappers/state_format.rs
+
+// The key of the step in three parts, of 22, 22 and 20 bits, which f32 holds.
+struct StateFormatNumbers {
+    low: f32,
+    middle: f32,
+    high: f32,
+}
+
+// Random bits for four elements: a word for each, 16 bits of it for either slot of a pair.
+fn state_format_chance(n: StateFormatNumbers, chunk: Chunk, q: u32, pair: u32) -> vec4<u32> {
+    let middle = u32(n.middle);
+    let key = vec2<u32>(u32(n.low) | (middle << 22u), (middle >> 10u) | (u32(n.high) << 12u));
+    return philox(vec4<u32>(chunk.first / 4u + q, 0u, chunk.stream, 1u + pair), key);
+}
+
 // What every walk does around a rule, whatever the rule.
 // Twin: `Common` in src/rule/kernel.rs
 
@@ -291,7 +439,7 @@ fn is_absent(record: u32) -> bool {
 
 @group(0) @binding(0) var<storage, read_write> params: array<vec2<u32>>;
 @group(0) @binding(1) var<storage, read> grads: array<vec2<u32>>;
-@group(0) @binding(2) var<storage, read_write> states: array<vec4<u32>>;
+@group(0) @binding(2) var<storage, read_write> states: array<u32>;
 @group(0) @binding(3) var<storage, read> tables: array<vec4<u32>>;
 @group(1) @binding(0) var<storage, read> clocks: array<u32>;
 
@@ -408,12 +556,12 @@ fn load_hyper(record: u32) -> Hyper {
 // Hooks of wrappers, in the order in which they run.
 
 struct Wrapped {
-    unused: f32,
+    state_format: StateFormatNumbers,
 }
 
 fn load_wrapped(tensor: u32, record: u32) -> Wrapped {
     return Wrapped(
-        0.0,
+        StateFormatNumbers(bitcast<f32>(clocks[record + 5u]), bitcast<f32>(clocks[record + 6u]), bitcast<f32>(clocks[record + 7u])),
     );
 }
 
@@ -457,6 +605,7 @@ fn wrapped_stored(chunk: Chunk, w: Wrapped, q: u32, landed: vec4<f32>) -> vec4<f
 
 fn wrapped_chance(chunk: Chunk, w: Wrapped, q: u32, pair: u32) -> vec4<u32> {
     var random: vec4<u32>;
+    random = state_format_chance(w.state_format, chunk, q, pair);
     return random;
 }
 
@@ -484,40 +633,126 @@ fn store_param(chunk: Chunk, q: u32, old: vec4<f32>, p: vec4<f32>) {
 
 fn state_place(chunk: Chunk, q: u32) -> Place {
     let inside = q % BLOCK_QUADS;
-    return Place(chunk.state + 2u * q - 1u * inside, min(BLOCK_QUADS, quads(chunk.len) - (q - inside)));
+    let block = q / BLOCK_QUADS * 544u;
+    return Place(4u * chunk.state + block, min(BLOCK_QUADS, quads(chunk.len) - (q - inside)));
 }
 
+var<private> loaded_steps_0: u32;
 
 fn load_steps(chunk: Chunk, q: u32) {
+    let at = state_place(chunk, q);
+    let inside = q % BLOCK_QUADS;
+    loaded_steps_0 = states[at.first + 16u * ((at.span + 7u) / 8u) + inside / 8u];
 }
 
 fn load_state(chunk: Chunk, c: Common, q: u32, p: vec4<f32>, s0: ptr<function, State>, s1: ptr<function, State>, s2: ptr<function, State>, s3: ptr<function, State>) {
     let at = state_place(chunk, q);
-    let m = decode_f32(states[at.first + 0u * at.span]);
+    let inside = q % BLOCK_QUADS;
+    if (STRETCH == 1u) {
+        load_steps(chunk, q);
+    }
+    let m = decode_codes(unpack_q8(states[at.first + inside]), 127u, loaded_steps_0 & 0xffffu);
     (*s0).m = m.x;
     (*s1).m = m.y;
     (*s2).m = m.z;
     (*s3).m = m.w;
-    let v = decode_f32(states[at.first + 1u * at.span]);
+    let v = decode_codes(unpack_q8(states[at.first + 8u * ((at.span + 7u) / 8u) + inside]), 255u, loaded_steps_0 >> 16u);
     (*s0).v = v.x;
     (*s1).v = v.y;
     (*s2).v = v.z;
     (*s3).v = v.w;
 }
 
-// Stores four elements' state. All lanes come here together, those behind the chunk's end too.
-fn store_state(chunk: Chunk, w: Wrapped, lane: u32, q: u32, s0: State, s1: State, s2: State, s3: State) {
-    if (q >= quads(chunk.len)) {
-        return;
-    }
-    let at = state_place(chunk, q);
-    let m_words = encode_f32(vec4<f32>(s0.m, s1.m, s2.m, s3.m));
-    states[at.first + 0u * at.span] = m_words;
-    let v_words = encode_f32(vec4<f32>(s0.v, s1.v, s2.v, s3.v));
-    states[at.first + 1u * at.span] = v_words;
+var<workgroup> shared_steps: array<u32, 512>;
+var<private> turn: u32;
+
+fn share_steps(pair: u32, lane: u32, steps: u32) {
+    shared_steps[(1u * turn + pair) * 256u + lane] = steps;
 }
 
+// The steps of a group, of two slots: the largest that any of its lanes needs.
+fn steps_of_group(pair: u32, lane: u32) -> u32 {
+    let first = (1u * turn + pair) * 256u + lane / GROUP_LANES * GROUP_LANES;
+    let a = vec4<u32>(
+        shared_steps[first + 0u],
+        shared_steps[first + 1u],
+        shared_steps[first + 2u],
+        shared_steps[first + 3u],
+    );
+    let b = vec4<u32>(
+        shared_steps[first + 4u],
+        shared_steps[first + 5u],
+        shared_steps[first + 6u],
+        shared_steps[first + 7u],
+    );
+    let first_slot = max(a & vec4<u32>(0xffffu), b & vec4<u32>(0xffffu));
+    let second_slot = max(a, b);
+    let halves = max(vec4<u32>(first_slot.xy, second_slot.xy), vec4<u32>(first_slot.zw, second_slot.zw));
+    return max(halves.x, halves.y) | (max(halves.z, halves.w) & 0xffff0000u);
+}
+
+var<private> kept_m: array<vec4<f32>, GROUP_LANES>;
+var<private> largest_m: u32;
+var<private> kept_v: array<vec4<f32>, GROUP_LANES>;
+var<private> largest_v: u32;
+
+// The codes of four elements.
+struct Codes { m: u32, v: u32 }
+
+fn codes_of(chunk: Chunk, w: Wrapped, q: u32, steps_0: u32, m: vec4<f32>, v: vec4<f32>) -> Codes {
+    let chance_0 = wrapped_chance(chunk, w, q, 0u);
+    return Codes(
+        pack_q8(encode_codes(m, 127.0f, 128u, steps_0 & 0xffffu, chance_0)),
+        pack_q8(encode_codes(v, 255.0f, 0u, steps_0 >> 16u, chance_0 >> vec4<u32>(16u))),
+    );
+}
+
+// Codes of 4 bits are those of two vectors of four in the second one.
+fn store_codes(chunk: Chunk, q: u32, codes: Codes) {
+    let at = state_place(chunk, q);
+    let inside = q % BLOCK_QUADS;
+    states[at.first + inside] = codes.m;
+    states[at.first + 8u * ((at.span + 7u) / 8u) + inside] = codes.v;
+}
+
+fn store_steps(chunk: Chunk, q: u32, steps_0: u32) {
+    let at = state_place(chunk, q);
+    let inside = q % BLOCK_QUADS;
+    states[at.first + 16u * ((at.span + 7u) / 8u) + inside / 8u] = steps_0;
+}
+
+// Stores four elements' state. All lanes come here together, those behind the chunk's end too.
+fn store_state(chunk: Chunk, w: Wrapped, lane: u32, q: u32, s0: State, s1: State, s2: State, s3: State) {
+    let m = inside_of(chunk, q, vec4<f32>(s0.m, s1.m, s2.m, s3.m));
+    let v = inside_of(chunk, q, vec4<f32>(s0.v, s1.v, s2.v, s3.v));
+    if (STRETCH > 1u) {
+        kept_m = with_four(kept_m, q % GROUP_LANES, m);
+        largest_m = max(select(largest_m, 0u, q % GROUP_LANES == 0u), largest_of(m));
+        kept_v = with_four(kept_v, q % GROUP_LANES, v);
+        largest_v = max(select(largest_v, 0u, q % GROUP_LANES == 0u), largest_of(v));
+        return;
+    }
+    turn = 1u - turn;
+    share_steps(0u, lane, step_of(largest_of(m), 127u, 6.200012e-5f) | (step_of(largest_of(v), 255u, 1.53787e-5f) << 16u));
+    workgroupBarrier();
+    let steps_0 = steps_of_group(0u, lane);
+    var codes = codes_of(chunk, w, q, steps_0, m, v);
+    if (q / GROUP_LANES * GROUP_LANES < quads(chunk.len)) {
+        store_codes(chunk, q, codes);
+        if (lane % GROUP_LANES == 0u) {
+            store_steps(chunk, q, steps_0);
+        }
+    }
+}
+
+// Stores the group that the lane has kept.
 fn store_group(chunk: Chunk, w: Wrapped, q: u32) {
+    let steps_0 = step_of(largest_m, 127u, 6.200012e-5f) | (step_of(largest_v, 255u, 1.53787e-5f) << 16u);
+    for (var n = 0u; n < GROUP_LANES; n += 1u) {
+        var codes = codes_of(chunk, w, q + n, steps_0, four_of(kept_m, n), four_of(kept_v, n));
+        store_codes(chunk, q + n, codes);
+    }
+    store_steps(chunk, q, steps_0);
 }
 
 fn load_grad(chunk: Chunk, q: u32) -> vec4<f32> {
