@@ -50,6 +50,10 @@ function minified(bytes) {
 }
 fs.writeFileSync(wasm, minified(fs.readFileSync(wasm)));
 
+// Comments on what JavaScript sees stand in the types.
+const glue = fs.readFileSync(`${built}.js`, "utf8");
+fs.writeFileSync(`${built}.js`, glue.replace(/^ *(\/\*\*[^]*?\*\/|\/\/.*)\n/gm, ""));
+
 const gzipped = (file) => zlib.gzipSync(fs.readFileSync(file), { level: 9 }).length;
 const found = { wasm: gzipped(wasm), glue: gzipped(`${built}.js`) };
 const recorded = JSON.parse(fs.readFileSync(path.join(here, "size.json"), "utf8"));
