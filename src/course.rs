@@ -14,7 +14,7 @@ use std::sync::{Arc, OnceLock};
 use crate::clock::{Clock, Clocks, Key};
 use crate::error::{Error, Result};
 use crate::groups::{Groups, Record, Records};
-use crate::rule::{AnyRule, Common, Numbers};
+use crate::rule::{AnyRule, Common, Numbers, Renewal};
 use crate::words::{ABSENT, Layout, class, state, step};
 use crate::wrappers::{AdaptiveClip, Clip, Moving, Wrappers};
 
@@ -428,6 +428,20 @@ impl Choices {
         let of_one = |record| vec![OfState { number: 0, record: Some(record), applied: 0 }];
         let of = of.into_iter().map(|record| record.map_or(0, |record| record + 1)).collect();
         Self { classes: list.into_iter().map(of_one).collect(), of: Arc::new(of) }
+    }
+
+    /// How a step may renew bases in some state: each way once.
+    pub(crate) fn renewals(&self, groups: &Groups) -> Vec<Renewal> {
+        let mut found = Vec::new();
+        for (tensor, class) in self.of().enumerate().filter_map(|(tensor, class)| Some((tensor, class?))) {
+            let records = self.classes[class].iter().filter_map(|state| state.record.as_ref());
+            for renewal in records.filter_map(|record| groups.rule_of(tensor).renewal(&record.hyper)) {
+                if !found.contains(&renewal) {
+                    found.push(renewal);
+                }
+            }
+        }
+        found
     }
 
     /// The class of each tensor that takes part.

@@ -98,7 +98,8 @@ impl std::fmt::Debug for Late {
 /// How the crate cuts up and checks its work. No choice changes a bit of the results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tuning {
-    /// Lanes of a workgroup, at most 256 and the device's `max_compute_invocations_per_workgroup`.
+    /// Lanes of a workgroup, at most 256 and the device's `max_compute_invocations_per_workgroup`. Where the state is
+    /// stored by groups, each of eight lanes stores groups by itself, and more lanes share each group.
     pub lanes: u32,
     /// Blocks of 1024 elements that a workgroup takes: 1, 2, 4 or 8.
     pub chunk_blocks: u32,

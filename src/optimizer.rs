@@ -11,7 +11,7 @@ use crate::course::{self, Choices, Course, Task};
 use crate::error::{Error, Result};
 use crate::gpu::{Arena, Bound, Buffers, Engine, Gpu, Grads, News, Part, Reports, Slice, Slot, Work};
 use crate::report::StepReport;
-use crate::rule::Move;
+use crate::rule::{Move, Renewal};
 use crate::session::{Session, session_methods};
 use crate::tensor::TensorSpec;
 use crate::words::{ABSENT, Layout, stage};
@@ -200,7 +200,11 @@ impl Optimizer {
         let tasks: Vec<_> =
             parts.iter().map(|&(_, stages, others)| Task { stages, sequence, others, batches }).collect();
         let words = self.words(&choices, present, &tasks);
-        let run = |((part, _, _), words): ((Part, u32, u32), Vec<u32>)| Run { bound: bound.clone(), part, words };
+        let renewals = self.renewals(&bound, &choices);
+        let run = |((part, _, _), words): ((Part, u32, u32), Vec<u32>)| {
+            let renewals = renewals.clone();
+            Run { bound: bound.clone(), part, words, renewals }
+        };
         let runs = parts.into_iter().zip(words).map(run).collect();
         let number = self.session.counts.attempts + 1;
         Ok(Encoding {
@@ -208,6 +212,11 @@ impl Optimizer {
             leaves: if looked { Leaves::Moved } else { Leaves::Update },
             ..self.encoding(runs, course, order)
         })
+    }
+
+    /// How a step with these numbers may renew bases.
+    fn renewals(&self, bound: &Bound, choices: &Choices) -> Vec<Renewal> {
+        if bound.renews() { choices.renewals(&self.session.groups) } else { vec![] }
     }
 
     /// The course behind a step of these tensors, and the step's numbers. Beyond the bounds of a course this waits for
@@ -251,7 +260,7 @@ impl Optimizer {
         let begun: Vec<bool> =
             present.iter().zip(&self.session.begun).map(|(&present, &begun)| present || begun).collect();
         let of_step = sums_of(sums, &begun);
-        let adds = Run { bound, part: Part::Whole, words };
+        let adds = Run { bound, part: Part::Whole, words, renewals: vec![] };
         // A micro-batch that is not the last also binds the step, which refuses bad parameters before any sum is taken.
         let bound = self.engine.bind(params, Work::Step(&of_step, outs))?;
         if self.session.batch + 1 < self.session.groups.wrappers().batches() {
@@ -485,6 +494,8 @@ struct Run {
     bound: Arc<Bound>,
     part: Part,
     words: Vec<u32>,
+    /// How the step may renew bases.
+    renewals: Vec<Renewal>,
 }
 
 /// An encoding whose words are written.
@@ -500,7 +511,7 @@ impl Ready {
     /// Encodes the runs of this part.
     pub(crate) fn encode(&self, encoder: &mut wgpu::CommandEncoder, part: Part) {
         for (run, slot) in self.encoding.runs.iter().zip(&self.slots).filter(|(run, _)| run.part == part) {
-            run.bound.encode(encoder, slot, part);
+            run.bound.encode(encoder, slot, part, &run.renewals);
         }
     }
 }

@@ -20,10 +20,10 @@ pub use table::{Dispatch, Table};
 use crate::error::{Error, Result, refuse};
 use crate::lines::Lines;
 use crate::product::Frame;
-use crate::sides::{Parts, Side, Turning};
+use crate::sides::{EDGE, Parts, Renewal, Side, Turning};
 use crate::storage::Room;
 use crate::tensor::{ALIGNMENT, Access, BLOCK, Formats, TensorSpec};
-use crate::words::{ModelSums, TensorSums};
+use crate::words::{ModelSums, TensorSums, part};
 use cut::{cut, cut_bases, cut_grams, cut_lines, cut_product, cut_tiles, cut_turn, state_bytes};
 
 /// Bytes of four elements in f32: what a lane of the vec4 kernel reads and writes.
@@ -281,6 +281,22 @@ impl Piece {
     }
 }
 
+/// Dispatches over sides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OverSides {
+    /// The pipeline's variant.
+    pub variant: usize,
+    /// The page of work.
+    pub page: usize,
+    /// What the dispatches walk over, one behind the other: entries, and bytes for each number of an entry. A product
+    /// that a sum adds up counts as a byte.
+    pub entries: Vec<(Range<usize>, u64)>,
+    /// How often all of them are encoded, one time behind the other.
+    pub times: u64,
+    /// Steps that renew no basis in this way do without them; `None` for those of every step.
+    pub only: Option<Renewal>,
+}
+
 /// What the dispatches of a step walk over. Sizes alone decide it; [`place`] adds where values lie.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
@@ -292,13 +308,13 @@ pub struct Plan {
     pub lines: Vec<(usize, usize, Range<usize>)>,
     /// For the tiles of products, a list for each of `A`, `B` and `X`: variant, page of work, and entries.
     pub products: [Vec<(usize, usize, Range<usize>)>; 3],
-    /// The Gram matrices of sides: variant, page of work, and entries.
-    pub grams: Vec<(usize, usize, Range<usize>)>,
-    /// The turns [into the bases, back, and of the bases](crate::rule::Turning), likewise. Those that a turn comes
-    /// behind stand before it.
-    pub turns: [Vec<(usize, usize, Range<usize>)>; 3],
-    /// The bases of sides, likewise: those of a dispatch stand before those of the next.
-    pub bases: Vec<(usize, usize, Range<usize>)>,
+    /// The Gram matrices of sides.
+    pub grams: Vec<OverSides>,
+    /// The turns [into the bases, back, and of the bases](crate::rule::Turning). Those that a turn comes behind stand
+    /// before it.
+    pub turns: [Vec<OverSides>; 3],
+    /// The new bases of sides, in the order of the dispatches.
+    pub bases: Vec<OverSides>,
     /// For each variant that has sums, the entries of its tensors.
     pub finishes: Vec<(usize, Range<usize>)>,
     /// The entry of the sums of all tensors, where a rule sums over the model.
@@ -382,30 +398,9 @@ pub fn plan(items: &[Item], bounds: Bounds, partials: u64) -> Result<Plan> {
             }
         }
     }
-    let sided = || order.iter().filter_map(|item| Some((*item, item.sides.as_ref()?)));
-    let mut list = |parts: &mut Vec<(usize, usize, Range<usize>)>, cut: &dyn Fn(&Item, &Sided, &mut Table)| {
-        for same in sided().collect::<Vec<_>>().chunk_by(|a, b| (a.0.variant, a.0.work()) == (b.0.variant, b.0.work()))
-        {
-            let first = table.len();
-            same.iter().for_each(|(item, sided)| cut(item, sided, &mut table));
-            if table.len() > first {
-                parts.push((same[0].0.variant, same[0].1.place.buffer, first..table.len()));
-            }
-        }
-    };
-    list(&mut plan.grams, &cut_grams);
-    let of_bases = |side: &Side| side.sweeps(bounds.dispatch_bytes).count();
-    let dispatches = sided().flat_map(|(_, sided)| &sided.sides).map(of_bases).max().unwrap_or(0);
-    for dispatch in 0..dispatches {
-        let cut = |item: &Item, sided: &Sided, table: &mut Table| cut_bases(item, sided, dispatch, bounds, table);
-        list(&mut plan.bases, &cut);
-    }
-    let most = sided().map(|(_, sided)| sided.sides.len()).max().unwrap_or(0);
-    for (turning, count) in [(Turning::Into, most), (Turning::Back, most), (Turning::Power, most.min(1))] {
-        for stage in 0..count {
-            let cut = |item: &Item, sided: &Sided, table: &mut Table| cut_turn(item, sided, turning, stage, table);
-            list(&mut plan.turns[turning.kind()], &cut);
-        }
+    let sided: Vec<_> = order.iter().filter_map(|item| Some((*item, item.sides.as_ref()?))).collect();
+    for same in sided.chunk_by(|a, b| (a.0.variant, a.0.work()) == (b.0.variant, b.0.work())) {
+        plan_sides(same, &mut table, &mut plan);
     }
     // Tensors come in the order in which their chunks took partial results.
     let mut first = partials;
@@ -441,6 +436,49 @@ pub fn plan(items: &[Item], bounds: Bounds, partials: u64) -> Result<Plan> {
     plan.table = table;
     plan.partial_words = share - partials;
     Ok(plan)
+}
+
+/// Plans the dispatches over the sides of tensors that share a variant and a page of work.
+fn plan_sides(same: &[(&Item, &Sided)], table: &mut Table, plan: &mut Plan) {
+    let sides = || same.iter().flat_map(|(_, sided)| &sided.sides);
+    let Some(largest) = sides().max_by_key(|side| side.size) else { return };
+    let slice = sides().map(|side| side.len / side.size).max().unwrap_or(0);
+    let mut walk = |cut: &dyn Fn(&Item, &Sided, &mut Table), bytes: u64| {
+        let first = table.len();
+        same.iter().for_each(|(item, sided)| cut(item, sided, table));
+        (first..table.len(), bytes)
+    };
+    let over = |entries: Vec<(Range<usize>, u64)>, times: u64, only: Option<Renewal>| OverSides {
+        variant: same[0].0.variant,
+        page: same[0].1.place.buffer,
+        entries,
+        times,
+        only,
+    };
+    plan.grams.push(over(vec![walk(&cut_grams, slice)], 1, None));
+    let most = same.iter().map(|(_, sided)| sided.sides.len()).max().unwrap_or(0);
+    let power = Some(Renewal::Power);
+    for (turning, stages, only) in
+        [(Turning::Into, most, None), (Turning::Back, most, None), (Turning::Power, 1, power)]
+    {
+        for stage in 0..stages {
+            let cut = |item: &Item, sided: &Sided, table: &mut Table| cut_turn(item, sided, turning, stage, table);
+            plan.turns[turning.kind()].push(over(vec![walk(&cut, largest.size)], 1, only));
+        }
+    }
+    // A number of a tile is turned twice, and one of a column takes the reflections of a tile.
+    let products = 2 * EDGE as u64;
+    let mut of_bases = |parts: &[u64]| {
+        let cut = |item: &Item, sided: &Sided, table: &mut Table| cut_bases(item, sided, parts, table);
+        walk(&cut, products)
+    };
+    let mut renew = |renewal: Renewal, start: u64, parts: &[&[u64]]| {
+        plan.bases.push(over(vec![of_bases(&[start])], 1, Some(renewal)));
+        let rounds = parts.iter().map(|parts| of_bases(parts)).collect();
+        plan.bases.push(over(rounds, largest.rounds(renewal), Some(renewal)));
+    };
+    renew(Renewal::Eigenvectors, part::COPY, &[&[part::PAIRS], &[part::BLOCKS, part::VECTORS]]);
+    renew(Renewal::Power, part::SCALE, &[&[part::REFLECTIONS]]);
 }
 
 /// Refuses a device whose bindings do not hold a tensor's lines, or a tile of it.

@@ -12,7 +12,7 @@ pub use crate::fields::{Field, Fields};
 pub use crate::line_search::Stopping;
 use crate::parts::{Combine, Real};
 pub use crate::product::Product;
-pub use crate::sides::{Sides, Turning};
+pub use crate::sides::{Renewal, Sides, Turning};
 
 mod entry;
 pub(crate) mod kernel;
@@ -326,12 +326,12 @@ pub enum Pass {
     /// `gram` of each element of the Gram matrices of all [sides](Slot::sides).
     Grams,
     /// A turn along each side, one side behind the other. It takes a dispatch for each side of the tensor that has
-    /// most.
+    /// most. The one of the power iteration is left to steps that take one.
     Turn(Turning),
     /// `weigh` of every element, in the bases.
     Weigh,
-    /// New bases of all sides, where `renewal` asks for them. It takes as many dispatches as the eigenvectors of the
-    /// largest side ask for.
+    /// New bases of all sides, where `renewal` asks for them: in rounds of dispatches, as many as the largest side asks
+    /// for, which other steps do without.
     Bases,
     /// The inner products of the gradient, of the last step's movement and of the change of the gradient with each
     /// other and with the pairs of a [history](Slot::history), over the elements of each tensor.

@@ -13,14 +13,17 @@ const RUN: usize = 32;
 /// How often Jacobi's rotations go over all pairs of a matrix at most. About ten times is enough for f32.
 const SWEEPS: usize = 20;
 
-/// Bytes that one workgroup reads and writes in a dispatch at most. More of them would take a large GPU a second, and
-/// need more rounds of loops than Mesa's llvmpipe grants a lane: 65535 in all.
-const WORKGROUP_BYTES: u64 = 256 << 20;
+/// Rows and columns of a tile of the matrices that new bases are worked out on.
+pub(crate) const EDGE: usize = 32;
 
-/// Elements of a slice at most: a lane multiplies two slices with each other, within the same bounds.
+/// Columns of a block: two of them meet in a tile.
+const HALF: usize = EDGE / 2;
+
+/// Elements of a slice at most. A lane multiplies two slices with each other, and Mesa's llvmpipe ends the loops of a
+/// lane after 65535 rounds in all.
 const SLICE: u64 = 1 << 17;
 
-/// How many numbers the squares of a column are added up into, before these are added up.
+/// How many numbers a sum over the rows of a column is added up into, before these are added up.
 const LEAVES: usize = 32;
 
 /// Which dimensions of a tensor are sides.
@@ -69,40 +72,31 @@ pub struct Side {
 }
 
 impl Side {
-    /// Bytes that a sweep of rotations reads and writes: in each round all elements of two matrices.
-    fn sweep_bytes(size: u64) -> u64 {
-        size.saturating_pow(3).saturating_mul(2 * 2 * 4)
+    /// How many tiles lie side by side in its matrices.
+    pub fn tiles(self) -> u64 {
+        self.size.div_ceil(EDGE as u64)
     }
 
-    /// The largest side of which a dispatch that moves so many bytes makes a sweep.
-    pub fn most(dispatch_bytes: u64) -> u64 {
-        let bytes = dispatch_bytes.min(WORKGROUP_BYTES);
-        (1..).take_while(|&size| Self::sweep_bytes(size) <= bytes).count() as u64
+    /// How often a renewal repeats its dispatches: rounds of rotations, in which all pairs of blocks meet 20 times; or
+    /// one round that orders the columns, one a tile that finds reflections, and one a tile that makes the basis.
+    pub fn rounds(self, renewal: Renewal) -> u64 {
+        match renewal {
+            Renewal::Eigenvectors => SWEEPS as u64 * (2 * self.tiles() - 1),
+            Renewal::Power => 2 * self.tiles() + 1,
+        }
     }
 
-    /// The sweeps that each dispatch makes which moves so many bytes: how many come before, and how many there are.
-    pub fn sweeps(self, dispatch_bytes: u64) -> impl Iterator<Item = [u64; 2]> {
-        let (all, bytes) = (SWEEPS as u64, dispatch_bytes.min(WORKGROUP_BYTES));
-        let most = (bytes / Self::sweep_bytes(self.size)).clamp(1, all);
-        (0..all).step_by(most as usize).map(move |first| [first, most.min(all - first)])
-    }
-
-    /// Refuses a side that is too large for a dispatch that moves so many bytes.
+    /// Refuses a side whose Gram matrix has longer sums than every device ends.
     ///
     /// # Errors
     /// [`Error::Field`](crate::Error::Field), which names the tensor.
-    pub fn check(self, tensor: &str, dispatch_bytes: u64) -> Result<()> {
-        let (most, slice) = (Self::most(dispatch_bytes), self.len / self.size);
-        if self.size > most {
-            let bound = format!("at most {most} on this device; max_precondition_dim leaves larger ones out");
-            return refuse(format!("a side of tensor {tensor}"), self.size, bound);
-        }
+    pub fn check(self, tensor: &str) -> Result<()> {
+        let slice = self.len / self.size;
         if slice > SLICE {
-            let bound = format!("at most {SLICE}");
             return refuse(
                 format!("elements of a slice of tensor {tensor} across a side of {}", self.size),
                 slice,
-                bound,
+                format!("at most {SLICE}; max_precondition_dim leaves such a side out"),
             );
         }
         Ok(())
@@ -132,6 +126,26 @@ impl Turning {
     }
 }
 
+/// How a step renews bases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Renewal {
+    /// They become the eigenvectors of the Gram matrices.
+    Eigenvectors,
+    /// They take a step of the power iteration.
+    Power,
+}
+
+impl Renewal {
+    /// What [`Rule::renewal`](crate::rule::Rule::renewal) means.
+    pub fn of(number: f64) -> Option<Self> {
+        match number {
+            1.0 => Some(Self::Eigenvectors),
+            2.0 => Some(Self::Power),
+            _ => None,
+        }
+    }
+}
+
 /// Where the parts of a tensor with sides lie, in words from the tensor's first one in the work buffer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Parts {
@@ -139,8 +153,8 @@ pub struct Parts {
     elements: u64,
     /// Words of the matrices of all sides.
     matrices: u64,
-    /// The sizes of all sides together.
-    sizes: u64,
+    /// Words of the notes on all sides.
+    notes: u64,
 }
 
 impl Parts {
@@ -149,7 +163,7 @@ impl Parts {
         Self {
             elements: len.checked_next_multiple_of(4).unwrap_or(u64::MAX),
             matrices: sides.iter().map(|side| side.size.saturating_mul(side.size)).fold(0, u64::saturating_add),
-            sizes: sides.iter().map(|side| side.size).fold(0, u64::saturating_add),
+            notes: sides.iter().map(|side| Self::notes_of(*side)).fold(0, u64::saturating_add),
         }
     }
 
@@ -184,14 +198,19 @@ impl Parts {
         self.bases() + self.matrices
     }
 
-    /// The place of three numbers for each column of them.
+    /// The place of the notes on all sides.
     pub fn notes(&self) -> u64 {
         self.drafts() + self.matrices
     }
 
+    /// Words of the notes on a side: a tile and a number for each tile's width, and three numbers.
+    pub fn notes_of(side: Side) -> u64 {
+        side.tiles().saturating_mul((EDGE * EDGE) as u64 + 1).saturating_add(3)
+    }
+
     /// How many words all parts have; the sum saturates.
     pub fn words(&self) -> u64 {
-        let matrices = self.matrices.saturating_mul(3).saturating_add(self.sizes.saturating_mul(3));
+        let matrices = self.matrices.saturating_mul(3).saturating_add(self.notes);
         self.elements.saturating_mul(4).saturating_add(matrices)
     }
 }
@@ -224,60 +243,59 @@ pub fn turn<F: Real>(side: Side, elements: &[F], matrix: &[F], transposes: bool)
     (0..elements.len()).map(one).collect()
 }
 
-/// The two columns of a pair in a round of a tournament, in which every column meets every other one once. With an odd
-/// number of columns one sits the round out: it is its own partner.
-fn pair_of(pair: usize, round: usize, size: usize) -> [usize; 2] {
-    let others = size + size % 2 - 1;
+/// The two players of a pair in a round of a tournament, in which every player meets every other one once. With an odd
+/// number of players one sits the round out: it is its own partner.
+fn pair_of(pair: usize, round: usize, players: usize) -> [usize; 2] {
+    let others = players + players % 2 - 1;
     let p = (round + pair) % others;
     let q = if pair == 0 { others } else { (round + others - pair) % others };
     let first = p.min(q);
-    [first, if p.max(q) < size { p.max(q) } else { first }]
+    [first, if p.max(q) < players { p.max(q) } else { first }]
 }
 
 /// The eigenvectors of a symmetric matrix, as columns, by Jacobi's rotations. The columns come in no order.
+///
+/// In each round the columns of the matrix are grouped in pairs of blocks, so that after a sweep of rounds every block
+/// has met every other one. A sweep of rotations in the tile where a pair's rows and columns meet gives an orthogonal
+/// matrix, which then turns these rows and columns everywhere.
 pub fn eigenvectors<F: Real>(matrix: &[F], size: usize) -> Vec<F> {
     let mut a = matrix.to_vec();
-    let mut vectors: Vec<F> = (0..size * size).map(|i| F::of(f64::from(i / size == i % size))).collect();
+    let mut vectors = identity(size);
     let trace = (0..size).fold(F::zero(), |sum, i| sum + a[i * size + i]);
     let bound = F::epsilon() * trace / F::of(size as f64);
-    let pairs = size.div_ceil(2);
+    let (tiles, blocks) = (size.div_ceil(EDGE), size.div_ceil(HALF));
     for _ in 0..SWEEPS {
         let mut rotates = false;
-        for round in 0..2 * pairs - 1 {
-            let of_pair = |pair: usize| {
-                let [p, q] = pair_of(pair, round, size);
-                let off = a[p * size + q];
-                let is_large = p != q && off.abs() > bound;
-                if !is_large {
-                    return ([p, q], [F::one(), F::zero()]);
-                }
-                let tau = (a[q * size + q] - a[p * size + p]) / (off + off);
-                let size = F::one() / (tau.abs() + (F::one() + tau * tau).sqrt());
-                let tangent = if tau < F::zero() { -size } else { size };
-                let cosine = F::one() / (F::one() + tangent * tangent).sqrt();
-                ([p, q], [cosine, tangent * cosine])
-            };
-            let turns: Vec<_> = (0..pairs).map(of_pair).collect();
-            rotates |= turns.iter().any(|(_, [_, sine])| *sine != F::zero());
-            for (i, &([p, q], rows)) in turns.iter().enumerate() {
-                for (j, &([r, s], columns)) in turns.iter().enumerate().skip(i) {
-                    let [top, below] = [p, q].map(|row| rotated(columns, [a[row * size + r], a[row * size + s]]));
-                    let [left, right] = [0, 1].map(|column| rotated(rows, [top[column], below[column]]));
-                    let mut block = [[left[0], right[0]], [left[1], right[1]]];
-                    if i == j && rows[1] != F::zero() {
-                        block[1][0] = F::zero();
+        for round in 0..2 * tiles - 1 {
+            let pairs: Vec<_> = (0..tiles).map(|pair| columns_of(pair_of(pair, round, blocks), size)).collect();
+            let mut turns = Vec::with_capacity(tiles);
+            for columns in &pairs {
+                let (mut tile, mut turn) = (load_tile(&a, columns, columns, size), identity(EDGE));
+                sweep(&mut tile, &mut turn, bound);
+                store_tile(&mut a, columns, columns, size, &tile);
+                turns.push(Some(turn).filter(|turn| *turn != identity(EDGE)));
+            }
+            rotates |= turns.iter().any(Option::is_some);
+            for (i, rows) in pairs.iter().enumerate() {
+                for (j, columns) in pairs.iter().enumerate().skip(i + 1) {
+                    if turns[i].is_none() && turns[j].is_none() {
+                        continue;
                     }
-                    for (row, numbers) in [p, q].into_iter().zip(block) {
-                        for (column, number) in [r, s].into_iter().zip(numbers) {
-                            a[row * size + column] = number;
-                            a[column * size + row] = number;
-                        }
-                    }
+                    let [above, beside] = [i, j].map(|pair| turns[pair].clone().unwrap_or_else(|| identity(EDGE)));
+                    let turned = times(&load_tile(&a, rows, columns, size), &beside, false);
+                    let turned = times(&above, &turned, true);
+                    store_tile(&mut a, rows, columns, size, &turned);
+                    let mirrored: Vec<F> = (0..EDGE * EDGE).map(|i| turned[i % EDGE * EDGE + i / EDGE]).collect();
+                    store_tile(&mut a, columns, rows, size, &mirrored);
                 }
             }
-            for row in vectors.chunks_mut(size) {
-                for &([p, q], turn) in turns.iter().filter(|([p, q], _)| p != q) {
-                    [row[p], row[q]] = rotated(turn, [row[p], row[q]]);
+            for first in (0..size).step_by(EDGE) {
+                let rows: [usize; EDGE] = std::array::from_fn(|i| (first + i).min(size));
+                for (columns, turn) in pairs.iter().zip(&turns) {
+                    if let Some(turn) = turn {
+                        let turned = times(&load_tile(&vectors, &rows, columns, size), turn, false);
+                        store_tile(&mut vectors, &rows, columns, size, &turned);
+                    }
                 }
             }
         }
@@ -288,9 +306,96 @@ pub fn eigenvectors<F: Real>(matrix: &[F], size: usize) -> Vec<F> {
     vectors
 }
 
-/// A rotation, by its cosine and sine, of two numbers.
-fn rotated<F: Real>([cosine, sine]: [F; 2], [x, y]: [F; 2]) -> [F; 2] {
-    [cosine * x - sine * y, sine * x + cosine * y]
+fn identity<F: Real>(size: usize) -> Vec<F> {
+    (0..size * size).map(|i| F::of(f64::from(i / size == i % size))).collect()
+}
+
+/// The columns of a matrix in the blocks of a pair. Where there is none, it is `size`.
+fn columns_of([first, second]: [usize; 2], size: usize) -> [usize; EDGE] {
+    std::array::from_fn(|i| match i / HALF {
+        0 => (first * HALF + i).min(size),
+        _ if first == second => size,
+        _ => (second * HALF + i % HALF).min(size),
+    })
+}
+
+/// A tile, which is 0 where the matrix has no such row or column.
+fn load_tile<F: Real>(matrix: &[F], rows: &[usize; EDGE], columns: &[usize; EDGE], size: usize) -> Vec<F> {
+    let number = |(row, column): (usize, usize)| match row < size && column < size {
+        true => matrix[row * size + column],
+        false => F::zero(),
+    };
+    (0..EDGE * EDGE).map(|i| number((rows[i / EDGE], columns[i % EDGE]))).collect()
+}
+
+fn store_tile<F: Real>(matrix: &mut [F], rows: &[usize; EDGE], columns: &[usize; EDGE], size: usize, tile: &[F]) {
+    for (i, &number) in tile.iter().enumerate() {
+        let (row, column) = (rows[i / EDGE], columns[i % EDGE]);
+        if row < size && column < size {
+            matrix[row * size + column] = number;
+        }
+    }
+}
+
+/// The product of two tiles, of which the first may be transposed.
+fn times<F: Real>(a: &[F], b: &[F], transposes: bool) -> Vec<F> {
+    let one = |i: usize| {
+        let (row, column) = (i / EDGE, i % EDGE);
+        (0..EDGE).fold(F::zero(), |sum, k| {
+            let factor = if transposes { a[k * EDGE + row] } else { a[row * EDGE + k] };
+            sum + factor * b[k * EDGE + column]
+        })
+    };
+    (0..EDGE * EDGE).map(one).collect()
+}
+
+/// A sweep of rotations over all pairs of columns of a symmetric tile, all pairs of a round at once. Each makes an
+/// element 0 that is larger than the bound.
+fn sweep<F: Real>(tile: &mut [F], vectors: &mut [F], bound: F) {
+    for round in 0..EDGE - 1 {
+        let of_pair = |pair: usize| {
+            let [p, q] = pair_of(pair, round, EDGE);
+            let off = tile[p * EDGE + q];
+            let is_large = off.abs() > bound;
+            if !is_large {
+                return ([p, q], [F::zero(); 2]);
+            }
+            let tau = (tile[q * EDGE + q] - tile[p * EDGE + p]) / (off + off);
+            let size = F::one() / (tau.abs() + (F::one() + tau * tau).sqrt());
+            let tangent = if tau < F::zero() { -size } else { size };
+            let cosine = F::one() / (F::one() + tangent * tangent).sqrt();
+            let sine = tangent * cosine;
+            ([p, q], [sine, sine / (F::one() + cosine)])
+        };
+        let turns: Vec<_> = (0..HALF).map(of_pair).collect();
+        for (i, &([p, q], rows)) in turns.iter().enumerate() {
+            for (j, &([r, s], columns)) in turns.iter().enumerate().skip(i) {
+                let [top, below] = [p, q].map(|row| rotated(columns, [tile[row * EDGE + r], tile[row * EDGE + s]]));
+                let [left, right] = [0, 1].map(|column| rotated(rows, [top[column], below[column]]));
+                let mut block = [[left[0], right[0]], [left[1], right[1]]];
+                if i == j && rows[0] != F::zero() {
+                    block[1][0] = F::zero();
+                }
+                for (row, numbers) in [p, q].into_iter().zip(block) {
+                    for (column, number) in [r, s].into_iter().zip(numbers) {
+                        tile[row * EDGE + column] = number;
+                        tile[column * EDGE + row] = number;
+                    }
+                }
+            }
+        }
+        for row in vectors.chunks_mut(EDGE) {
+            for &([p, q], turn) in &turns {
+                [row[p], row[q]] = rotated(turn, [row[p], row[q]]);
+            }
+        }
+    }
+}
+
+/// A rotation of two numbers, by its sine and the tangent of half its angle. A cosine that was rounded would let
+/// columns grow from rotation to rotation.
+fn rotated<F: Real>([sine, tangent]: [F; 2], [x, y]: [F; 2]) -> [F; 2] {
+    [x - sine * (y + tangent * x), y + sine * (x - tangent * y)]
 }
 
 /// The orthogonal factor of the QR decomposition of `draft`, by Householder's reflections. The columns are taken in the
@@ -342,8 +447,9 @@ pub fn orthogonal<F: Real>(mut draft: Vec<F>, basis: &[F], size: usize) -> Vec<F
 fn reflect<F: Real>(matrix: &mut [F], column: usize, pivot: usize, mirror: &[F], tau: F) {
     let size = mirror.len();
     let head = matrix[pivot * size + column];
-    let dot = (pivot + 1..size).fold(head, |sum, row| sum + mirror[row] * matrix[row * size + column]);
-    let factor = tau * dot;
+    let mut leaves = [F::zero(); LEAVES];
+    (pivot + 1..size).for_each(|row| leaves[(row - pivot - 1) % LEAVES] += mirror[row] * matrix[row * size + column]);
+    let factor = tau * leaves.into_iter().fold(head, |sum, leaf| sum + leaf);
     matrix[pivot * size + column] = head - factor;
     (pivot + 1..size).for_each(|row| matrix[row * size + column] -= factor * mirror[row]);
 }
@@ -383,19 +489,17 @@ mod tests {
     }
 
     #[test]
-    fn dispatches_make_all_sweeps() {
-        let sweeps = |size, bytes| Side::of_matrix(size).sweeps(bytes).collect::<Vec<_>>();
-        assert_eq!(sweeps(2, u64::MAX), [[0, 20]]);
-        assert_eq!(sweeps(10, 16_000), (0..20).map(|first| [first, 1]).collect::<Vec<_>>());
-        assert_eq!(sweeps(10, 7 * 16_000), [[0, 7], [7, 7], [14, 6]]);
-        assert_eq!([15, 16, 127, 128, 16_000, u64::MAX].map(Side::most), [0, 1, 1, 2, 10, 256]);
+    fn rounds_grow_with_the_tiles() {
+        let rounds = |size| [Renewal::Eigenvectors, Renewal::Power].map(|how| Side::of_matrix(size).rounds(how));
+        assert_eq!([1, 32, 33, 96, 97].map(rounds), [[20, 3], [20, 3], [60, 5], [100, 7], [140, 9]]);
+        assert_eq!([0.0, 1.0, 2.0].map(Renewal::of), [None, Some(Renewal::Eigenvectors), Some(Renewal::Power)]);
     }
 
     #[test]
     fn parts_stand_one_behind_the_other() {
         let parts = Parts::of(30, &Sides { most: 4, of_vectors: false }.of(&[2, 5, 3]));
         assert_eq!((parts.places(), parts.span(), parts.grams(), parts.bases()), ([0, 64], 32, 128, 141));
-        assert_eq!((parts.drafts(), parts.notes(), parts.words()), (154, 167, 182));
+        assert_eq!((parts.drafts(), parts.notes(), parts.words()), (154, 167, 167 + 2 * 1028));
     }
 
     #[test]
@@ -447,7 +551,7 @@ mod tests {
 
     #[test]
     fn eigenvectors_make_a_matrix_diagonal() {
-        for size in [1, 2, 3, 8, 33] {
+        for size in [1, 2, 3, 8, 16, 17, 33, 50, 64, 65] {
             // A Gram matrix of too few slices has a null space.
             for len in [size * size, size * (size / 2).max(1)] {
                 let side = Side { size: size as u64, inner: (len / size) as u64, len: len as u64 };

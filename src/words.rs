@@ -259,6 +259,22 @@ pub mod stage {
     pub const ADVANCE: u32 = 8;
 }
 
+/// What a workgroup of the walk `bases` does.
+pub mod part {
+    /// It copies columns of a Gram matrix, where rotations start.
+    pub const COPY: u64 = 0;
+    /// It rotates the columns of a pair of blocks, where they meet their own rows.
+    pub const PAIRS: u64 = 1;
+    /// It turns the rows of a pair where they meet the columns of another.
+    pub const BLOCKS: u64 = 2;
+    /// It turns the columns of a pair in some rows of the new basis.
+    pub const VECTORS: u64 = 3;
+    /// It scales columns, where reflections start.
+    pub const SCALE: u64 = 4;
+    /// It finds the reflections of columns, or takes them.
+    pub const REFLECTIONS: u64 = 5;
+}
+
 /// How many optimizers may share a decision, beside the one that decides.
 pub const OTHERS_MOST: usize = 6;
 
@@ -476,10 +492,12 @@ entry! {
         tensor,
         /// how many numbers the workgroup makes
         len,
-        /// how many numbers of the result come before them; of a basis, how many sweeps come before the dispatch
+        /// how many numbers of the result come before them; of new bases, which tile or pair of blocks it is
         first,
-        /// how many sweeps the dispatch makes
-        sweeps,
+        /// of new bases, the pair whose columns the workgroup turns
+        second,
+        /// of new bases, what the workgroup does
+        part,
         /// the side's size
         size,
         /// elements from one index of the side to the next
@@ -492,7 +510,7 @@ entry! {
         to,
         /// where the basis starts; of the power iteration, where the Gram matrix starts
         matrix,
-        /// where three numbers for each column of the basis start
+        /// where the notes on a new basis start
         notes,
     }
 }
@@ -587,6 +605,23 @@ pub fn stages() -> String {
     let mut text = String::new();
     for (name, bit) in stages {
         line(&mut text, format_args!("const STAGE_{name}: u32 = {bit}u;"));
+    }
+    text + "\n"
+}
+
+/// WGSL: the numbers of [`part`].
+pub fn parts() -> String {
+    let parts = [
+        ("COPY", part::COPY),
+        ("PAIRS", part::PAIRS),
+        ("BLOCKS", part::BLOCKS),
+        ("VECTORS", part::VECTORS),
+        ("SCALE", part::SCALE),
+        ("REFLECTIONS", part::REFLECTIONS),
+    ];
+    let mut text = String::new();
+    for (name, number) in parts {
+        line(&mut text, format_args!("const PART_{name}: u32 = {number}u;"));
     }
     text + "\n"
 }

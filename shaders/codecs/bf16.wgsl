@@ -17,9 +17,9 @@ fn narrow_bf16(words: vec4<u32>) -> vec4<u32> {
 // bits are lost. What is finite stays so.
 fn dither_bf16(words: vec4<u32>, random: vec4<u32>) -> vec4<u32> {
     let magnitude = words & vec4<u32>(0x7fffffffu);
-    let lifted = (magnitude + (random & vec4<u32>(0xffffu))) >> vec4<u32>(16u);
-    let half = min(lifted, vec4<u32>(0x7f7fu)) | ((words >> vec4<u32>(16u)) & vec4<u32>(0x8000u));
-    return select(half, narrow_bf16(words), magnitude >= vec4<u32>(0x7f800000u));
+    let lifted = min(magnitude + (random & vec4<u32>(0xffffu)), max(magnitude, vec4<u32>(0x7f7fffffu)));
+    let half = (lifted | (words & vec4<u32>(0x80000000u))) >> vec4<u32>(16u);
+    return select(half, half | vec4<u32>(0x0040u), magnitude > vec4<u32>(0x7f800000u));
 }
 
 fn decode_bf16(halves: vec4<u32>) -> vec4<f32> {

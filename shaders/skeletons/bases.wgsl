@@ -1,15 +1,20 @@
 // New bases of the sides of all tensors, where the rule renews them: the eigenvectors of the Gram matrix, or what a
-// step of the power iteration makes of the old basis. One workgroup a side. Large sides take several dispatches for
-// their eigenvectors, each with some of the sweeps.
+// step of the power iteration makes of the old basis. A workgroup has a part in one tile of a matrix, or of a pair of
+// its blocks. Dispatches repeat in rounds, which workgroups count, since a round needs all results of the one before.
 // Twins: `eigenvectors` and `orthogonal` in src/sides.rs
 
 const EPSILON: f32 = 1.1920929e-7; // from 1 to the next number
-const LEAVES: u32 = 32u; // numbers that the squares of a column are added up into
+const SWEEPS: u32 = 20u; // of rotations at most
+const EDGE: u32 = 32u; // rows and columns of a tile
+const HALF: u32 = EDGE / 2u; // columns of a block, of which two meet in a tile
+const AREA: u32 = EDGE * EDGE;
 
-var<workgroup> rotations: atomic<u32>; // 0 where nothing has rotated; it starts as anything
-var<workgroup> goes_on: u32;
-var<workgroup> bound: f32;
-var<workgroup> leaves: array<f32, LEAVES>;
+var<workgroup> count: f32; // one that all lanes need
+var<workgroup> tile: array<f32, AREA>;
+var<workgroup> turned: array<f32, AREA>; // the eigenvectors of a tile, or a product
+var<workgroup> leaves: array<f32, AREA>; // numbers that sums over rows are added up into; rotations
+var<workgroup> factors: array<f32, EDGE>; // of reflections; which rows have rotated
+var<workgroup> pairs: array<vec2<u32>, HALF>; // columns of a tile that rotate with each other
 var<workgroup> divisor: f32;
 
 @compute @workgroup_size(LANES)
@@ -26,157 +31,325 @@ fn bases(
     let how = renewal(load_hyper(record));
     let zero = hidden_zero(side.len);
     if (how == BY_EIGENVECTORS) {
-        take_eigenvectors(side, lane, zero);
-    } else if (how == BY_POWER && side.first == 0u) {
-        scale_columns(side, lane, zero);
-        order_columns(side, lane);
-        reflect_draft(side, lane, zero);
-        collect_reflections(side, lane, zero);
+        if (side.part == PART_COPY) {
+            copy_columns(side, lane);
+        } else if (side.part == PART_PAIRS) {
+            rotate_pair(side, lane, zero);
+        } else if (side.part == PART_BLOCKS || side.part == PART_VECTORS) {
+            turn_tile(side, lane, zero);
+        }
+    } else if (how == BY_POWER) {
+        if (side.part == PART_SCALE) {
+            scale_columns(side, lane, zero);
+        } else if (side.part == PART_REFLECTIONS) {
+            take_reflections(side, lane, zero);
+        }
     }
 }
 
-// Jacobi's rotations, all pairs of a round at once. The draft becomes diagonal. A sweep without rotations is the last.
-fn take_eigenvectors(side: SideTile, lane: u32, zero: u32) {
-    if (side.first == 0u) {
-        for (var i = lane; i < side.len; i += LANES) {
-            work[side.to + i] = work[side.source + i];
-            work[side.matrix + i] = select(0.0, 1.0, i / side.size == i % side.size);
+fn tiles(side: SideTile) -> u32 {
+    return (side.size + EDGE - 1u) / EDGE;
+}
+
+// Where a tile of notes stands: the eigenvectors of a pair.
+fn at_turn(side: SideTile, pair: u32) -> u32 {
+    return side.notes + pair * AREA;
+}
+
+// Where a count of a tile stands: how many rounds of reflections are left; or how many rounds of rotations were left
+// when the pair has rotated last, 0 where it has not in this sweep.
+fn at_count(side: SideTile, which: u32) -> u32 {
+    return side.notes + tiles(side) * AREA + which;
+}
+
+// How many rounds are left to the pairs.
+fn at_left_to_pairs(side: SideTile) -> u32 {
+    return at_count(side, tiles(side));
+}
+
+// How many rounds are left to the other tiles. They follow the pairs.
+fn at_left_to_tiles(side: SideTile) -> u32 {
+    return at_count(side, tiles(side)) + 1u;
+}
+
+// Where the bound stands of elements that no rotation makes 0.
+fn at_bound(side: SideTile) -> u32 {
+    return at_count(side, tiles(side)) + 2u;
+}
+
+// Returns a count that lane 0 has.
+fn shared_count(own: f32, lane: u32) -> u32 {
+    if (lane == 0u) {
+        count = own;
+    }
+    return u32(workgroupUniformLoad(&count));
+}
+
+// Starts rotations: copies some columns of the Gram matrix to the draft, which will become diagonal.
+fn copy_columns(side: SideTile, lane: u32) {
+    for (var i = lane; i < side.size * EDGE; i += LANES) {
+        let row = i / EDGE;
+        let column = side.first * EDGE + i % EDGE;
+        if (column < side.size) {
+            let at = row * side.size + column;
+            work[side.to + at] = work[side.source + at];
+            work[side.matrix + at] = select(0.0, 1.0, row == column);
         }
     }
-    if (lane == 0u) {
+    if (side.first + lane == 0u) {
         var trace = 0.0;
         for (var i = 0u; i < side.size; i += 1u) {
             trace += work[side.source + i * side.size + i];
         }
-        bound = EPSILON * trace / f32(side.size);
-    }
-    storageBarrier();
-    let pairs = (side.size + 1u) / 2u;
-    for (var sweep = 0u; sweep < side.sweeps; sweep += 1u) {
-        if (lane == 0u) {
-            goes_on = u32(side.first + sweep == 0u || work[at_last_note(side)] != 0.0);
-        }
-        if (workgroupUniformLoad(&goes_on) == 0u) {
-            return;
-        }
-        for (var round = 0u; round < 2u * pairs - 1u; round += 1u) {
-            for (var pair = lane; pair < pairs; pair += LANES) {
-                find_rotation(side, pair, round, zero);
-            }
-            storageBarrier();
-            for (var i = lane; i < pairs * pairs; i += LANES) {
-                if (i / pairs <= i % pairs) {
-                    rotate_block(side, i / pairs, i % pairs, round, zero);
-                }
-            }
-            for (var i = lane; i < side.size * pairs; i += LANES) {
-                rotate_vectors(side, i / pairs, i % pairs, round, zero);
-            }
-            storageBarrier();
-        }
-        workgroupBarrier();
-        if (lane == 0u) {
-            work[at_last_note(side)] = f32(atomicExchange(&rotations, 0u));
-        }
+        work[at_bound(side)] = EPSILON * trace / f32(side.size);
+        work[at_left_to_pairs(side)] = f32(SWEEPS * rounds(side));
     }
 }
 
-// Where a sweep, perhaps of the next dispatch, finds whether the last one has rotated anything. No pair notes anything
-// there.
-fn at_last_note(side: SideTile) -> u32 {
-    return side.notes + 3u * side.size - 1u;
-}
-
-// The two columns of a pair in a round of a tournament, in which every column meets every other one once. With an odd
-// number of columns one sits the round out: it is its own partner.
-fn pair_of(side: SideTile, pair: u32, round: u32) -> vec2<u32> {
-    let others = side.size + side.size % 2u - 1u;
+// The two players of a pair in a round of a tournament, in which every player meets every other one once. With an odd
+// number of players one sits the round out: it is its own partner.
+fn pair_of(pair: u32, round: u32, players: u32) -> vec2<u32> {
+    let others = players + players % 2u - 1u;
     let p = (round + pair) % others;
     var q = others;
     if (pair > 0u) {
         q = (round + others - pair) % others;
     }
     let first = min(p, q);
-    return vec2<u32>(first, select(first, max(p, q), max(p, q) < side.size));
+    return vec2<u32>(first, select(first, max(p, q), max(p, q) < players));
 }
 
-// Notes the cosine and the sine of the rotation that makes an element of a pair 0.
-fn find_rotation(side: SideTile, pair: u32, round: u32, zero: u32) {
-    let at = pair_of(side, pair, round);
-    let off = work[side.to + at.x * side.size + at.y];
-    var cosine = 1.0;
-    var sine = 0.0;
-    if (at.x != at.y && abs(off) > bound) {
-        let first = work[side.to + at.x * side.size + at.x];
-        let tau = (work[side.to + at.y * side.size + at.y] - first) / (off + off);
-        let size = 1.0 / (abs(tau) + sqrt(1.0 + hidden(tau * tau, zero)));
-        let tangent = select(size, -size, tau < 0.0);
-        cosine = 1.0 / sqrt(1.0 + hidden(tangent * tangent, zero));
-        sine = tangent * cosine;
-        if (sine != 0.0) {
-            atomicOr(&rotations, 1u);
+// Rounds in which all blocks meet once.
+fn rounds(side: SideTile) -> u32 {
+    return 2u * tiles(side) - 1u;
+}
+
+// The blocks of a pair, in a round behind which so many are left.
+fn blocks_of(side: SideTile, pair: u32, left: u32) -> vec2<u32> {
+    return pair_of(pair, (SWEEPS * rounds(side) - left) % rounds(side), (side.size + HALF - 1u) / HALF);
+}
+
+// The column of the matrix that stands in a column of a pair's tile; where there is none, the matrix's size or more.
+fn column_of(side: SideTile, blocks: vec2<u32>, i: u32) -> u32 {
+    if (i < HALF) {
+        return blocks.x * HALF + i;
+    }
+    return select(blocks.y * HALF + i - HALF, side.size, blocks.x == blocks.y);
+}
+
+// Makes a sweep of rotations in the tile where the rows and the columns of a pair meet. Notes the eigenvectors.
+fn rotate_pair(side: SideTile, lane: u32, zero: u32) {
+    let left = shared_count(work[at_left_to_pairs(side)], lane);
+    if (side.first + lane == 0u) {
+        work[at_left_to_tiles(side)] = f32(left);
+    }
+    if (left == 0u) {
+        return;
+    }
+    let blocks = blocks_of(side, side.first, left);
+    for (var i = lane; i < AREA; i += LANES) {
+        let row = column_of(side, blocks, i / EDGE);
+        let column = column_of(side, blocks, i % EDGE);
+        var number = 0.0;
+        if (max(row, column) < side.size) {
+            number = work[side.to + row * side.size + column];
+        }
+        tile[i] = number;
+        turned[i] = select(0.0, 1.0, i / EDGE == i % EDGE);
+    }
+    let bound = work[at_bound(side)];
+    workgroupBarrier();
+    for (var inner = 0u; inner < EDGE - 1u; inner += 1u) {
+        for (var pair = lane; pair < HALF; pair += LANES) {
+            find_rotation(pair, inner, bound, zero);
+        }
+        workgroupBarrier();
+        for (var i = lane; i < HALF * HALF; i += LANES) {
+            if (i / HALF <= i % HALF) {
+                rotate_block(i / HALF, i % HALF, zero);
+            }
+        }
+        for (var i = lane; i < EDGE * HALF; i += LANES) {
+            rotate_vectors(i / HALF, i % HALF, zero);
+        }
+        workgroupBarrier();
+    }
+    for (var i = lane; i < AREA; i += LANES) {
+        let row = column_of(side, blocks, i / EDGE);
+        let column = column_of(side, blocks, i % EDGE);
+        if (max(row, column) < side.size) {
+            work[side.to + row * side.size + column] = tile[i];
+        }
+        work[at_turn(side, side.first) + i] = turned[i];
+    }
+    for (var row = lane; row < EDGE; row += LANES) {
+        var rotates = false;
+        for (var column = 0u; column < EDGE; column += 1u) {
+            rotates = rotates || turned[row * EDGE + column] != select(0.0, 1.0, row == column);
+        }
+        factors[row] = f32(rotates);
+    }
+    workgroupBarrier();
+    if (lane == 0u) {
+        var rows = 0.0;
+        for (var row = 0u; row < EDGE; row += 1u) {
+            rows += factors[row];
+        }
+        if (rows > 0.0 || left % rounds(side) == 0u) {
+            work[at_count(side, side.first)] = select(0.0, f32(left), rows > 0.0);
         }
     }
-    work[side.notes + 2u * pair] = cosine;
-    work[side.notes + 2u * pair + 1u] = sine;
 }
 
-fn rotation_of(side: SideTile, pair: u32) -> vec2<f32> {
-    return vec2<f32>(work[side.notes + 2u * pair], work[side.notes + 2u * pair + 1u]);
+// Keeps the rotation that makes an element of a pair 0: its sine, and the tangent of half its angle.
+fn find_rotation(pair: u32, round: u32, bound: f32, zero: u32) {
+    let at = pair_of(pair, round, EDGE);
+    let off = tile[at.x * EDGE + at.y];
+    var sine = 0.0;
+    var half_tangent = 0.0;
+    if (abs(off) > bound) {
+        let first = tile[at.x * EDGE + at.x];
+        let tau = (tile[at.y * EDGE + at.y] - first) / (off + off);
+        let size = 1.0 / (abs(tau) + sqrt(1.0 + hidden(tau * tau, zero)));
+        let tangent = select(size, -size, tau < 0.0);
+        let cosine = 1.0 / sqrt(1.0 + hidden(tangent * tangent, zero));
+        sine = tangent * cosine;
+        half_tangent = sine / (1.0 + cosine);
+    }
+    pairs[pair] = at;
+    leaves[2u * pair] = sine;
+    leaves[2u * pair + 1u] = half_tangent;
 }
 
-// Returns two numbers rotated, by the cosine and the sine in `by`.
+fn rotation_of(pair: u32) -> vec2<f32> {
+    return vec2<f32>(leaves[2u * pair], leaves[2u * pair + 1u]);
+}
+
+// Returns two numbers rotated. A cosine that was rounded would let columns grow from rotation to rotation.
 fn rotated(by: vec2<f32>, numbers: vec2<f32>, zero: u32) -> vec2<f32> {
-    return vec2<f32>(
-        hidden(by.x * numbers.x, zero) - hidden(by.y * numbers.y, zero),
-        hidden(by.y * numbers.x, zero) + hidden(by.x * numbers.y, zero),
-    );
+    let x = numbers.y + hidden(by.y * numbers.x, zero);
+    let y = numbers.x - hidden(by.y * numbers.y, zero);
+    return vec2<f32>(numbers.x - hidden(by.x * x, zero), numbers.y + hidden(by.x * y, zero));
 }
 
 // Rotates the rows of one pair and the columns of another where they meet, and where their mirror images do. Of a pair
 // with itself the corner is stored last, in both places.
-fn rotate_block(side: SideTile, i: u32, j: u32, round: u32, zero: u32) {
-    let down = pair_of(side, i, round);
-    let across = pair_of(side, j, round);
-    let rows = rotation_of(side, i);
-    let columns = rotation_of(side, j);
-    let top = side.to + down.x * side.size;
-    let below = side.to + down.y * side.size;
-    let a = rotated(columns, vec2<f32>(work[top + across.x], work[top + across.y]), zero);
-    let b = rotated(columns, vec2<f32>(work[below + across.x], work[below + across.y]), zero);
+fn rotate_block(i: u32, j: u32, zero: u32) {
+    let down = pairs[i];
+    let across = pairs[j];
+    let rows = rotation_of(i);
+    let columns = rotation_of(j);
+    let top = down.x * EDGE;
+    let below = down.y * EDGE;
+    let a = rotated(columns, vec2<f32>(tile[top + across.x], tile[top + across.y]), zero);
+    let b = rotated(columns, vec2<f32>(tile[below + across.x], tile[below + across.y]), zero);
     let left = rotated(rows, vec2<f32>(a.x, b.x), zero);
     let right = rotated(rows, vec2<f32>(a.y, b.y), zero);
     var corner = left.y;
-    if (i == j && rows.y != 0.0) {
+    if (i == j && rows.x != 0.0) {
         corner = 0.0;
     }
-    store_twice(side, down.x, across.x, left.x);
-    store_twice(side, down.x, across.y, right.x);
-    store_twice(side, down.y, across.x, corner);
-    store_twice(side, down.y, across.y, right.y);
+    store_twice(down.x, across.x, left.x);
+    store_twice(down.x, across.y, right.x);
+    store_twice(down.y, across.x, corner);
+    store_twice(down.y, across.y, right.y);
 }
 
-fn store_twice(side: SideTile, row: u32, column: u32, number: f32) {
-    work[side.to + row * side.size + column] = number;
-    work[side.to + column * side.size + row] = number;
+fn store_twice(row: u32, column: u32, number: f32) {
+    tile[row * EDGE + column] = number;
+    tile[column * EDGE + row] = number;
 }
 
-fn rotate_vectors(side: SideTile, row: u32, pair: u32, round: u32, zero: u32) {
-    let at = side.matrix + row * side.size + pair_of(side, pair, round);
-    if (at.x != at.y) {
-        let numbers = rotated(rotation_of(side, pair), vec2<f32>(work[at.x], work[at.y]), zero);
-        work[at.x] = numbers.x;
-        work[at.y] = numbers.y;
+fn rotate_vectors(row: u32, pair: u32, zero: u32) {
+    let at = row * EDGE + pairs[pair];
+    let numbers = rotated(rotation_of(pair), vec2<f32>(turned[at.x], turned[at.y]), zero);
+    turned[at.x] = numbers.x;
+    turned[at.y] = numbers.y;
+}
+
+// Turns the tile where the rows of one pair and the columns of another meet, and its mirror image; or the columns of a
+// pair in some rows of the basis. What no pair has rotated in this round stays.
+fn turn_tile(side: SideTile, lane: u32, zero: u32) {
+    let left = shared_count(work[at_left_to_tiles(side)], lane);
+    if (left == 0u) {
+        return;
+    }
+    let is_block = side.part == PART_BLOCKS;
+    if (!is_block && side.first + side.second + lane == 0u) {
+        work[at_left_to_pairs(side)] = f32(left_behind(side, left));
+    }
+    let rows_rotate = is_block && work[at_count(side, side.first)] == f32(left);
+    let columns_rotate = work[at_count(side, side.second)] == f32(left);
+    if (shared_count(f32(rows_rotate || columns_rotate), lane) == 0u) {
+        return;
+    }
+    let down = blocks_of(side, side.first, left);
+    let across = blocks_of(side, side.second, left);
+    let matrix = select(side.matrix, side.to, is_block);
+    for (var i = lane; i < AREA; i += LANES) {
+        let at = at_tile(side, down, across, i);
+        var number = 0.0;
+        if (at < side.size * side.size) {
+            number = work[matrix + at];
+        }
+        tile[i] = number;
+    }
+    workgroupBarrier();
+    for (var i = lane; i < AREA; i += LANES) {
+        let by = at_turn(side, side.second) + i % EDGE;
+        var sum = 0.0;
+        for (var k = 0u; k < EDGE; k += 1u) {
+            sum += hidden(tile[i / EDGE * EDGE + k] * work[by + k * EDGE], zero);
+        }
+        turned[i] = sum;
+    }
+    workgroupBarrier();
+    for (var i = lane; i < AREA; i += LANES) {
+        let at = at_tile(side, down, across, i);
+        if (at < side.size * side.size && is_block) {
+            let by = at_turn(side, side.first) + i / EDGE;
+            var sum = 0.0;
+            for (var k = 0u; k < EDGE; k += 1u) {
+                sum += hidden(work[by + k * EDGE] * turned[k * EDGE + i % EDGE], zero);
+            }
+            work[matrix + at] = sum;
+            work[matrix + at % side.size * side.size + at / side.size] = sum;
+        } else if (at < side.size * side.size) {
+            work[matrix + at] = turned[i];
+        }
     }
 }
 
-// Notes the products of the columns of the draft with those of the old basis, and divides each column by its largest
-// number: squares of small numbers would vanish.
+// The place of a tile's element in its matrix; where there is none, behind the end.
+fn at_tile(side: SideTile, down: vec2<u32>, across: vec2<u32>, i: u32) -> u32 {
+    var row = side.first * EDGE + i / EDGE;
+    if (side.part == PART_BLOCKS) {
+        row = column_of(side, down, i / EDGE);
+    }
+    let column = column_of(side, across, i % EDGE);
+    return select(row * side.size + column, side.size * side.size, max(row, column) >= side.size);
+}
+
+// How many rounds are left behind this one: none behind a sweep without rotations.
+fn left_behind(side: SideTile, left: u32) -> u32 {
+    if ((left - 1u) % rounds(side) != 0u) {
+        return left - 1u;
+    }
+    for (var pair = 0u; pair < tiles(side); pair += 1u) {
+        if (work[at_count(side, pair)] != 0.0) {
+            return left - 1u;
+        }
+    }
+    return 0u;
+}
+
+// Starts reflections: notes the products of some columns of the draft with those of the old basis, and divides each
+// column by its largest number: squares of small numbers would vanish.
 fn scale_columns(side: SideTile, lane: u32, zero: u32) {
-    for (var column = lane; column < side.size; column += LANES) {
+    for (var column = side.first * EDGE + lane; column < min(side.first * EDGE + EDGE, side.size); column += LANES) {
         var along = 0.0;
         var most = 0.0;
-        for (var i = column; i < side.len; i += side.size) {
+        for (var i = column; i < side.size * side.size; i += side.size) {
             let number = work[side.to + i];
             along += hidden(work[side.matrix + i] * number, zero);
             if (abs(number) > most) {
@@ -185,17 +358,55 @@ fn scale_columns(side: SideTile, lane: u32, zero: u32) {
         }
         work[side.notes + column] = along;
         if (most > 0.0) {
-            for (var i = column; i < side.len; i += side.size) {
+            for (var i = column; i < side.size * side.size; i += side.size) {
                 work[side.to + i] /= most;
             }
         }
     }
-    storageBarrier();
+    if (lane == 0u) {
+        work[at_count(side, side.first)] = f32(2u * tiles(side) + 1u);
+    }
+}
+
+// Takes a tile of columns through a round. In the first one they get their places. Then each tile in turn finds its
+// reflections, and those behind it take them. Then the tiles of the basis take them, from the last tile's on.
+fn take_reflections(side: SideTile, lane: u32, zero: u32) {
+    let left = shared_count(work[at_count(side, side.first)], lane);
+    if (left == 0u) {
+        return;
+    }
+    if (lane == 0u) {
+        work[at_count(side, side.first)] = f32(left - 1u);
+    }
+    let width = tiles(side);
+    if (left > 2u * width) {
+        order_columns(side, lane);
+    } else if (left > width) {
+        let giver = 2u * width - left;
+        if (side.first >= giver && giver > 0u) {
+            for (var i = 0u; i < EDGE; i += 1u) {
+                reflect(side, side.to, (giver - 1u) * EDGE + i, lane, zero);
+            }
+        }
+        if (side.first == giver) {
+            reflect_draft(side, lane, zero);
+        }
+    } else {
+        let giver = left - 1u;
+        if (side.first == giver) {
+            start_columns(side, lane);
+        }
+        if (side.first >= giver) {
+            for (var i = EDGE; i > 0u; i -= 1u) {
+                reflect(side, side.matrix, giver * EDGE + i - 1u, lane, zero);
+            }
+        }
+    }
 }
 
 // Notes the order in which the columns are taken: that of their products, largest first.
 fn order_columns(side: SideTile, lane: u32) {
-    for (var column = lane; column < side.size; column += LANES) {
+    for (var column = side.first * EDGE + lane; column < min(side.first * EDGE + EDGE, side.size); column += LANES) {
         let own = height(work[side.notes + column]);
         var rank = 0u;
         for (var other = 0u; other < side.size; other += 1u) {
@@ -204,7 +415,6 @@ fn order_columns(side: SideTile, lane: u32) {
         }
         work[at_order(side, rank)] = f32(column);
     }
-    storageBarrier();
 }
 
 // A whole number that is larger for a larger number. NaN has a place as well, so no two columns share one.
@@ -227,14 +437,14 @@ fn at_tau(side: SideTile, pivot: u32) -> u32 {
     return side.notes + 2u * side.size + pivot;
 }
 
-// Householder's reflections of the draft. Each leaves its mirror in its column, below the pivot.
+// Householder's reflections of the columns of a tile. Each leaves its mirror in its column, below the pivot.
 fn reflect_draft(side: SideTile, lane: u32, zero: u32) {
-    for (var pivot = 0u; pivot < side.size; pivot += 1u) {
-        let column = column_at(side, pivot);
-        for (var leaf = lane; leaf < LEAVES; leaf += LANES) {
+    for (var pivot = side.first * EDGE; pivot < min(side.first * EDGE + EDGE, side.size); pivot += 1u) {
+        let column = side.to + column_at(side, pivot);
+        for (var leaf = lane; leaf < EDGE; leaf += LANES) {
             var sum = 0.0;
-            for (var row = pivot + 1u + leaf; row < side.size; row += LEAVES) {
-                let number = work[side.to + row * side.size + column];
+            for (var row = pivot + 1u + leaf; row < side.size; row += EDGE) {
+                let number = work[column + row * side.size];
                 sum += hidden(number * number, zero);
             }
             leaves[leaf] = sum;
@@ -245,31 +455,25 @@ fn reflect_draft(side: SideTile, lane: u32, zero: u32) {
         }
         workgroupBarrier();
         storageBarrier();
-        let tau = work[at_tau(side, pivot)];
-        if (tau != 0.0) {
+        if (work[at_tau(side, pivot)] != 0.0) {
             for (var row = pivot + 1u + lane; row < side.size; row += LANES) {
-                work[side.to + row * side.size + column] /= divisor;
+                work[column + row * side.size] /= divisor;
             }
         }
         storageBarrier();
-        if (tau != 0.0) {
-            for (var place = pivot + 1u + lane; place < side.size; place += LANES) {
-                reflect(side, side.to, column_at(side, place), pivot, tau, zero);
-            }
-        }
-        storageBarrier();
+        reflect(side, side.to, pivot, lane, zero);
     }
 }
 
 // Notes the factor of a reflection, which is 0 where there is nothing below the pivot.
 fn find_reflection(side: SideTile, pivot: u32, column: u32, zero: u32) {
     var below = 0.0;
-    for (var leaf = 0u; leaf < LEAVES; leaf += 1u) {
+    for (var leaf = 0u; leaf < EDGE; leaf += 1u) {
         below += leaves[leaf];
     }
     var tau = 0.0;
     if (below != 0.0) {
-        let head = work[side.to + pivot * side.size + column];
+        let head = work[column + pivot * side.size];
         let length = sqrt(hidden(head * head, zero) + below);
         let new_head = select(-length, length, head < 0.0);
         tau = (new_head - head) / new_head;
@@ -278,54 +482,90 @@ fn find_reflection(side: SideTile, pivot: u32, column: u32, zero: u32) {
     work[at_tau(side, pivot)] = tau;
 }
 
-// Reflects a column of a matrix. The mirror counts below the pivot, where it has 1.
-fn reflect(side: SideTile, matrix: u32, column: u32, pivot: u32, tau: f32, zero: u32) {
-    let mirror = side.to + column_at(side, pivot);
-    let first = matrix + column;
-    let head = work[first + pivot * side.size];
-    var dot = head;
-    for (var row = pivot + 1u; row < side.size; row += 4u) {
-        dot = with_row(side, mirror, first, row, dot, zero);
-        dot = with_row(side, mirror, first, row + 1u, dot, zero);
-        dot = with_row(side, mirror, first, row + 2u, dot, zero);
-        dot = with_row(side, mirror, first, row + 3u, dot, zero);
+// The column at a tile's place, where a reflection changes it, else the matrix's size. In the draft it changes the
+// columns behind the pivot, in the basis also the pivot's own.
+fn reached(side: SideTile, matrix: u32, pivot: u32, i: u32) -> u32 {
+    let place = side.first * EDGE + i;
+    if (place >= side.size || place < pivot + u32(matrix == side.to)) {
+        return side.size;
     }
-    let factor = hidden(tau * dot, zero);
-    work[first + pivot * side.size] = head - factor;
-    for (var row = pivot + 1u; row < side.size; row += 4u) {
-        reflect_row(side, mirror, first, row, factor, zero);
-        reflect_row(side, mirror, first, row + 1u, factor, zero);
-        reflect_row(side, mirror, first, row + 2u, factor, zero);
-        reflect_row(side, mirror, first, row + 3u, factor, zero);
-    }
+    return select(column_at(side, place), side.size, work[at_tau(side, pivot)] == 0.0);
 }
 
-// Adds the product of mirror and column in a row, if there is such a row.
-fn with_row(side: SideTile, mirror: u32, first: u32, row: u32, dot: f32, zero: u32) -> f32 {
-    if (row >= side.size) {
-        return dot;
-    }
-    return dot + hidden(work[mirror + row * side.size] * work[first + row * side.size], zero);
-}
-
-fn reflect_row(side: SideTile, mirror: u32, first: u32, row: u32, factor: f32, zero: u32) {
-    if (row < side.size) {
-        work[first + row * side.size] -= hidden(factor * work[mirror + row * side.size], zero);
-    }
-}
-
-// Makes the new basis of the reflections, the last one first.
-fn collect_reflections(side: SideTile, lane: u32, zero: u32) {
-    for (var place = lane; place < side.size; place += LANES) {
-        let column = column_at(side, place);
-        for (var row = 0u; row < side.size; row += 1u) {
-            work[side.matrix + row * side.size + column] = select(0.0, 1.0, row == place);
+// Reflects the columns of a tile of a matrix. The mirror counts below the pivot, where it has 1. A lane takes four rows
+// of a column at once.
+fn reflect(side: SideTile, matrix: u32, pivot: u32, lane: u32, zero: u32) {
+    let mirror = side.to + column_at(side, min(pivot, side.size - 1u));
+    for (var i = lane; i < AREA / 4u; i += LANES) {
+        let column = reached(side, matrix, pivot, i % EDGE);
+        var sums = vec4<f32>();
+        if (column < side.size) {
+            for (var row = pivot + 1u + 4u * (i / EDGE); row < side.size; row += EDGE) {
+                sums += vec4<f32>(
+                    product_in_row(side, mirror, matrix + column, row, zero),
+                    product_in_row(side, mirror, matrix + column, row + 1u, zero),
+                    product_in_row(side, mirror, matrix + column, row + 2u, zero),
+                    product_in_row(side, mirror, matrix + column, row + 3u, zero),
+                );
+            }
         }
-        for (var pivot = place + 1u; pivot > 0u; pivot -= 1u) {
-            let tau = work[at_tau(side, pivot - 1u)];
-            if (tau != 0.0) {
-                reflect(side, side.matrix, column, pivot - 1u, tau, zero);
+        for (var j = 0u; j < 4u; j += 1u) {
+            leaves[(4u * (i / EDGE) + j) * EDGE + i % EDGE] = sums[j];
+        }
+    }
+    workgroupBarrier();
+    for (var i = lane; i < EDGE; i += LANES) {
+        let column = reached(side, matrix, pivot, i);
+        if (column < side.size) {
+            let at = matrix + pivot * side.size + column;
+            let head = work[at];
+            var dot = head;
+            for (var leaf = i; leaf < AREA; leaf += EDGE) {
+                dot += leaves[leaf];
+            }
+            let factor = hidden(work[at_tau(side, pivot)] * dot, zero);
+            factors[i] = factor;
+            work[at] = head - factor;
+        }
+    }
+    workgroupBarrier();
+    for (var i = lane; i < AREA / 4u; i += LANES) {
+        let column = reached(side, matrix, pivot, i % EDGE);
+        if (column < side.size) {
+            for (var row = pivot + 1u + 4u * (i / EDGE); row < side.size; row += EDGE) {
+                reflect_row(side, mirror, matrix + column, row, factors[i % EDGE], zero);
+                reflect_row(side, mirror, matrix + column, row + 1u, factors[i % EDGE], zero);
+                reflect_row(side, mirror, matrix + column, row + 2u, factors[i % EDGE], zero);
+                reflect_row(side, mirror, matrix + column, row + 3u, factors[i % EDGE], zero);
             }
         }
     }
+    workgroupBarrier();
+    storageBarrier();
+}
+
+// Multiplies mirror and column in a row, if there is such a row.
+fn product_in_row(side: SideTile, mirror: u32, column: u32, row: u32, zero: u32) -> f32 {
+    if (row >= side.size) {
+        return 0.0;
+    }
+    return hidden(work[mirror + row * side.size] * work[column + row * side.size], zero);
+}
+
+fn reflect_row(side: SideTile, mirror: u32, column: u32, row: u32, factor: f32, zero: u32) {
+    if (row < side.size) {
+        work[column + row * side.size] -= hidden(factor * work[mirror + row * side.size], zero);
+    }
+}
+
+// Starts the columns of a tile of the new basis.
+fn start_columns(side: SideTile, lane: u32) {
+    for (var i = lane; i < side.size * EDGE; i += LANES) {
+        let place = side.first * EDGE + i % EDGE;
+        if (place < side.size) {
+            let at = i / EDGE * side.size + column_at(side, place);
+            work[side.matrix + at] = select(0.0, 1.0, i / EDGE == place);
+        }
+    }
+    storageBarrier();
 }

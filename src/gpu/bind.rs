@@ -15,6 +15,7 @@ use crate::codecs::DType;
 use crate::error::{Error, Result};
 use crate::init::short_stream;
 use crate::plan::{Item, Piece, Plan, Span, Window, place, plan};
+use crate::rule::Renewal;
 use crate::shader::{Pages, Skeleton, Walk, model_numbers};
 use crate::storage::Room;
 use crate::tensor::{Access, Formats, TensorSpec};
@@ -111,9 +112,11 @@ pub(crate) struct Bound {
 }
 
 impl Bound {
-    /// Encodes a part of the dispatches as one pass, which reads the words in this slot.
-    pub(crate) fn encode(&self, encoder: &mut wgpu::CommandEncoder, slot: &Slot, part: Part) {
-        let (measures, decides, calls) = (self.measures.iter(), self.decides.as_deref(), self.calls.iter());
+    /// Encodes a part of the dispatches as one pass, which reads the words in this slot. Of those that renew bases it
+    /// encodes the ways that the step may take.
+    pub(crate) fn encode(&self, encoder: &mut wgpu::CommandEncoder, slot: &Slot, part: Part, renewals: &[Renewal]) {
+        let (measures, decides) = (self.measures.iter(), self.decides.as_deref());
+        let calls = self.calls_with(renewals);
         match part {
             Part::Whole => run(encoder, slot, measures.chain(decides).chain(calls)),
             Part::Measures => run(encoder, slot, measures.chain(decides)),
@@ -121,10 +124,19 @@ impl Bound {
         }
     }
 
-    /// How many dispatches the whole step has.
-    pub(crate) fn dispatches(&self) -> usize {
-        let calls = self.measures.iter().chain(self.decides.as_deref()).chain(self.calls.iter());
-        calls.map(|call| call.dispatches.len()).sum()
+    /// The dispatches behind the decision, of a step that may renew bases in these ways.
+    fn calls_with<'a>(&'a self, renewals: &'a [Renewal]) -> impl Iterator<Item = &'a Call> {
+        self.calls.iter().filter(|call| call.only.is_none_or(|only| renewals.contains(&only)))
+    }
+
+    /// Whether there are dispatches that renew bases.
+    pub(crate) fn renews(&self) -> bool {
+        self.calls.iter().any(|call| call.only.is_some())
+    }
+
+    /// How many dispatches the whole step has, where it may renew bases in these ways.
+    pub(crate) fn dispatches(&self, renewals: &[Renewal]) -> usize {
+        self.measures.iter().chain(self.decides.as_deref()).chain(self.calls_with(renewals)).map(Call::count).sum()
     }
 }
 

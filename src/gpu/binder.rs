@@ -12,6 +12,7 @@ use super::ring::Slot;
 use super::variants::Variant;
 use crate::error::{Error, Result};
 use crate::plan::{Dispatch, Window};
+use crate::rule::Renewal;
 use crate::shader::{self, Binding, Pages, Skeleton, Switches, Values, Walk};
 use crate::storage::GROUP;
 use crate::tensor::{ALIGNMENT, Formats};
@@ -53,7 +54,18 @@ pub(super) struct Call {
     /// Whether the walk reads the table, from each dispatch's own offset.
     has_table: bool,
     /// The dispatches, each with the byte of the head at which its words stand.
-    pub(super) dispatches: Vec<(u32, Dispatch)>,
+    dispatches: Vec<(u32, Dispatch)>,
+    /// How often all of them are encoded, one time behind the other.
+    times: u64,
+    /// Steps that renew no basis in this way do without them.
+    pub(super) only: Option<Renewal>,
+}
+
+impl Call {
+    /// How many dispatches are encoded.
+    pub(super) fn count(&self) -> usize {
+        self.dispatches.len() * self.times as usize
+    }
 }
 
 /// What a binder has made. The caller keeps it if wgpu has found no error in it.
@@ -154,14 +166,20 @@ impl<'a> Binder<'a> {
             }
             for (variant, page, entries) in &plan.lines {
                 if let Some(walk) = walk(*variant, Over::Lines) {
-                    calls.push(self.call_with(*variant, walk, None, entries, [Some(*page); 2])?);
+                    calls.push(self.call_with(*variant, walk, None, &[(entries.clone(), 0)], [Some(*page); 2])?);
                 }
             }
             for (kind, parts) in plan.products.iter().enumerate() {
                 for (variant, page, entries) in parts {
                     let is_here = |walk: &Walk| walk.product.is_some_and(|product| product.kind() == kind);
                     if let Some(walk) = walk(*variant, Over::Parts).filter(is_here) {
-                        calls.push(self.call_with(*variant, walk, None, entries, [None, Some(*page)])?);
+                        calls.push(self.call_with(
+                            *variant,
+                            walk,
+                            None,
+                            &[(entries.clone(), 0)],
+                            [None, Some(*page)],
+                        )?);
                     }
                 }
             }
@@ -174,8 +192,9 @@ impl<'a> Binder<'a> {
                 let Some(walk) = walks.get(stage).filter(|walk| Over::of(walk.skeleton) == Over::Sides) else {
                     continue;
                 };
-                for (_, page, entries) in of_sides(walk).iter().filter(|part| part.0 == variant) {
-                    calls.push(self.call_with(variant, *walk, None, entries, [None, Some(*page)])?);
+                for over in of_sides(walk).iter().filter(|over| over.variant == variant) {
+                    let call = self.call_with(variant, *walk, None, &over.entries, [None, Some(over.page)])?;
+                    calls.push(Call { times: over.times, only: over.only, ..call });
                 }
             }
             for (variant, entries) in &plan.finishes {
@@ -201,7 +220,7 @@ impl<'a> Binder<'a> {
     ) -> Result<Call> {
         let of_window = window.map(|[kind, i]| &self.windows[kind][i]);
         let pages = of_window.map_or([None; 2], |window| [window.like.lines, window.like.work]);
-        self.call_with(variant, walk, window, entries, pages)
+        self.call_with(variant, walk, window, &[(entries.clone(), 0)], pages)
     }
 
     fn call_with(
@@ -209,7 +228,7 @@ impl<'a> Binder<'a> {
         variant: usize,
         walk: Walk,
         at: Option<[usize; 2]>,
-        entries: &Range<usize>,
+        entries: &[(Range<usize>, u64)],
         [lines, work]: [Option<usize>; 2],
     ) -> Result<Call> {
         let (engine, planned) = (self.engine, self.planned);
@@ -250,9 +269,11 @@ impl<'a> Binder<'a> {
         // The most that a walk reads and writes of an element: the parameter twice, the gradient, and the state twice.
         let element_bytes =
             window.map_or(0, |_| 12 + 2 * state.room().exact_bytes(GROUP as u64).div_ceil(GROUP as u64));
-        let entries = window.map_or(entries, |window| &window.entries);
-        let dispatches = self.dispatches(entries.clone(), at, element_bytes);
-        Ok(Call { pipeline, group, has_table, dispatches })
+        let of_window = window.map(|window| [(window.entries.clone(), element_bytes)]);
+        let walked = of_window.as_ref().map_or(entries, |walked| &walked[..]);
+        let dispatches =
+            walked.iter().flat_map(|(entries, bytes)| self.dispatches(entries.clone(), at, *bytes)).collect();
+        Ok(Call { pipeline, group, has_table, dispatches, times: 1, only: None })
     }
 
     /// Returns the dispatches over these entries, and puts their words into the head.
@@ -424,7 +445,7 @@ pub(super) fn run<'a>(encoder: &mut wgpu::CommandEncoder, slot: &Slot, calls: im
     let mut pass = encoder.begin_compute_pass(&descriptor);
     for call in calls {
         pass.set_pipeline(&call.pipeline);
-        for (words, dispatch) in &call.dispatches {
+        for (words, dispatch) in (0..call.times).flat_map(|_| &call.dispatches) {
             // An offset lies in the table, whose bytes 32 bits count.
             let offset = [dispatch.offset as u32];
             pass.set_bind_group(0, &*call.group, if call.has_table { &offset } else { &[] });

@@ -75,7 +75,7 @@ impl Sizes {
         let WorkPages { frames, sides, sizes: work } = work_pages(tensors, groups, page_bytes.min(binding_bytes))?;
         for (tensor, sided) in tensors.iter().zip(&sides) {
             let sides = sided.iter().flat_map(|sided| &sided.sides);
-            sides.into_iter().try_for_each(|side| side.check(&tensor.name, bounds.dispatch_bytes))?;
+            sides.into_iter().try_for_each(|side| side.check(&tensor.name))?;
         }
         let apart = |i: usize| lines[i].filter(|_| frames[i].is_none());
         let size = |i: usize| apart(i).map_or(0, |lines: Lines| lines.words().saturating_mul(4));

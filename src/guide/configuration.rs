@@ -99,9 +99,9 @@
 //!
 //! [`Soap`](crate::Soap) takes tensors of any rank. It is Adam in a basis for each dimension of at most
 //! `max_precondition_dim`, which follows the gradients' Gram matrix. A larger dimension has no basis, so groups with
-//! that option say where the state of a step shall be smaller. The first step only finds the bases. On a GPU a basis
-//! has at most 256 dimensions: [`Optimizer::new`](crate::Optimizer::new) refuses larger ones by name, and
-//! `"max_precondition_dim": 256` leaves them out. The reference takes them.
+//! that option say where the state of a step shall be smaller. The first step only finds the bases, and takes much
+//! longer than others where a dimension is large: [`Optimizer::plan`](crate::Optimizer::plan) says how many dispatches
+//! the coming step has. A tensor whose matrices exceed a binding of the device is refused by name.
 //!
 //! ```
 //! use wgpu_optim::{Config, Group, Reference, Soap, TensorSpec};

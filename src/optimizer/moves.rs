@@ -190,7 +190,7 @@ impl Optimizer {
     ) -> Result<EncodedStep> {
         let task = Task { stages: stage::SELECT, sequence: self.coming_sequence(), others: 0, batches: 1 };
         let words = self.words(choices, &vec![true; self.session.tensors.len()], &[task]);
-        let run = |words| Run { bound: bound.clone(), part: Part::Whole, words };
+        let run = |words| Run { bound: bound.clone(), part: Part::Whole, words, renewals: vec![] };
         let runs = words.into_iter().map(run).collect();
         let encoding = self.encoding(runs, self.session.counts.course.clone(), order);
         self.commit(encoder, Encoding { leaves, ..encoding })

@@ -2,7 +2,7 @@
 
 use super::Optimizer;
 use crate::config::Config;
-use crate::course::Task;
+use crate::course::{Choices, Task};
 use crate::error::Result;
 use crate::gpu::{Buffers, Grads, Sizes, Tuning, Work};
 use crate::rule::Move;
@@ -18,7 +18,8 @@ pub struct StepPlan {
     pub passes: usize,
     /// How many windows one pass has: sets of tensors that are bound together.
     pub windows: usize,
-    /// How many dispatches the step takes.
+    /// How many dispatches the coming step takes. One that renews bases, as [`Soap`](crate::Soap)'s first step does,
+    /// takes more.
     pub dispatches: usize,
     /// How many kinds of pipeline the groups need.
     pub variants: usize,
@@ -88,10 +89,14 @@ impl Optimizer {
         let of_step = sums.as_ref().map_or(grads.clone(), |sums| Grads::new(Buffers::Arena(sums)));
         if let Some(sums) = &sums {
             let bound = self.engine.bind(&Buffers::Arena(sums), Work::Accumulate(&grads))?;
-            accumulates = (1, bound.dispatches());
+            accumulates = (1, bound.dispatches(&[]));
         }
         let (variants, tensors) = (self.engine.variants(), &self.session.tensors);
         let bound = self.engine.bind(&params, Work::Step(&of_step, None))?;
+        let renewals = match bound.renews() {
+            true => self.renewals(&bound, &self.coming(&present)?),
+            false => vec![],
+        };
         let stepped = || (0..tensors.len()).filter(|&i| present[i]);
         let with_lines = stepped().filter(|&i| self.session.groups.rule_of(i).has_lines());
         let line_bytes =
@@ -105,7 +110,7 @@ impl Optimizer {
         Ok(StepPlan {
             passes: bound.passes + accumulates.0,
             windows: bound.windows,
-            dispatches: bound.dispatches() + accumulates.1,
+            dispatches: bound.dispatches(&renewals) + accumulates.1,
             variants,
             bytes: bytes.sum(),
             line_bytes: line_bytes.sum(),
@@ -141,14 +146,19 @@ impl Optimizer {
         let encodings = 1 + usize::from(self.session.groups.have_move(Move::LookAhead));
         let made = (0..encodings).map(|_| self.reports.reserve(self.engine.gpu())).collect::<Result<Vec<_>>>()?;
         made.into_iter().for_each(|buffer| self.reports.give_back(buffer));
-        let mut course = self.session.counts.course.clone();
-        let wrappers = self.session.groups.wrappers();
-        let choices = course.step(&self.session.groups, None, wrappers.batches(), !wrappers.skips())?;
+        let choices = self.coming(&vec![true; self.session.tensors.len()])?;
         let task = Task { stages: 0, sequence: 0, others: 0, batches: 1 };
         for words in self.words(&choices, &vec![true; self.session.tensors.len()], &[task]) {
             self.engine.write(&bound, &words, 0)?;
         }
         Ok(())
+    }
+
+    /// The numbers of a coming step of these tensors.
+    fn coming(&self, present: &[bool]) -> Result<Choices> {
+        let (groups, mut course) = (&self.session.groups, self.session.counts.course.clone());
+        let wrappers = groups.wrappers();
+        course.step(groups, Some(present), wrappers.batches(), !wrappers.skips())
     }
 
     /// Lets go of the buffers of the last steps. Bind groups are kept for the placements used last

@@ -9,10 +9,10 @@ use super::table::Table;
 use super::{Bounds, Framed, Item, Piece, Place, QUAD_BYTES, Sided, padded};
 use crate::lines::Lines;
 use crate::product::Frame;
-use crate::sides::{Side, Turning};
+use crate::sides::{EDGE, Parts, Side, Turning};
 use crate::storage::Room;
 use crate::tensor::BLOCK;
-use crate::words::{ABSENT, Chunk, Entry, LinesOfMatrix, MatrixTile, SideTile, Tile};
+use crate::words::{ABSENT, Chunk, Entry, LinesOfMatrix, MatrixTile, SideTile, Tile, part};
 
 /// How many columns of a large matrix one workgroup finishes.
 const COLUMNS: u64 = 256;
@@ -276,11 +276,11 @@ impl Sided {
         self.place.offset / 4
     }
 
-    /// The sides, each with how many elements of matrices and how many columns come before its own.
+    /// The sides, each with how many elements of matrices and how many words of notes come before its own.
     fn sides(&self) -> impl Iterator<Item = (Side, u64, u64)> {
-        self.sides.iter().scan((0, 0), |(elements, columns), &side| {
-            let before = (side, *elements, *columns);
-            (*elements, *columns) = (*elements + side.size * side.size, *columns + side.size);
+        self.sides.iter().scan((0, 0), |(elements, notes), &side| {
+            let before = (side, *elements, *notes);
+            (*elements, *notes) = (*elements + side.size * side.size, *notes + Parts::notes_of(side));
             Some(before)
         })
     }
@@ -313,24 +313,34 @@ pub(super) fn cut_grams(item: &Item, sided: &Sided, table: &mut Table) {
     }
 }
 
-/// Adds the bases of a tensor's sides to the table that one of the dispatches over bases works on.
-pub(super) fn cut_bases(item: &Item, sided: &Sided, dispatch: usize, bounds: Bounds, table: &mut Table) {
-    let parts = sided.parts;
-    for (side, before, columns) in sided.sides() {
-        let Some([first, sweeps]) = side.sweeps(bounds.dispatch_bytes).nth(dispatch) else { continue };
-        let Side { size, .. } = side;
-        table.push(SideTile {
-            tensor: item.tensor as u64,
-            len: size * size,
-            first,
-            sweeps,
-            size,
-            source: sided.first() + parts.grams() + before,
-            to: sided.first() + parts.drafts() + before,
-            matrix: sided.first() + parts.bases() + before,
-            notes: sided.first() + parts.notes() + 3 * columns,
-            ..SideTile::default()
-        });
+/// Adds parts of the renewal of a tensor's bases to the table.
+pub(super) fn cut_bases(item: &Item, sided: &Sided, of_renewal: &[u64], table: &mut Table) {
+    let (parts, edge) = (sided.parts, EDGE as u64);
+    for (side, before, notes) in sided.sides() {
+        let tiles = side.tiles();
+        let mut workgroup = |part: u64, [first, second]: [u64; 2], columns: u64| {
+            table.push(SideTile {
+                tensor: item.tensor as u64,
+                len: edge * columns,
+                first,
+                second,
+                part,
+                size: side.size,
+                source: sided.first() + parts.grams() + before,
+                to: sided.first() + parts.drafts() + before,
+                matrix: sided.first() + parts.bases() + before,
+                notes: sided.first() + parts.notes() + notes,
+                ..SideTile::default()
+            });
+        };
+        for (&part, first) in of_renewal.iter().flat_map(|part| (0..tiles).map(move |first| (part, first))) {
+            match part {
+                part::PAIRS => workgroup(part, [first, 0], edge),
+                part::BLOCKS => (first + 1..tiles).for_each(|second| workgroup(part, [first, second], edge)),
+                part::VECTORS => (0..tiles).for_each(|second| workgroup(part, [first, second], edge)),
+                _ => workgroup(part, [first, 0], side.size),
+            }
+        }
     }
 }
 

@@ -5,7 +5,9 @@ use std::fmt::Debug;
 
 use serde_json::{Map, Value};
 
-use super::{Carried, Extent, Fields, Kernels, Move, Numbers, Pass, Product, Rule, Sides, Slot, Stopping, Sums};
+use super::{
+    Carried, Extent, Fields, Kernels, Move, Numbers, Pass, Product, Renewal, Rule, Sides, Slot, Stopping, Sums,
+};
 use crate::decay::WeightDecay;
 use crate::error::{Error, Result, at_least_zero, refuse};
 use crate::history;
@@ -59,6 +61,8 @@ pub trait AnyRule: Any + Kernels + Fields + Debug + Send + Sync {
     fn line_search(&self) -> Option<Stopping>;
     /// [`Rule::hyper`] appended to `numbers`.
     fn hyper(&self, t: u64, carried: &mut Carried, numbers: &mut Vec<f64>);
+    /// What [`Rule::renewal`] means for the numbers that [`hyper`](Self::hyper) gives.
+    fn renewal(&self, hyper: &[f64]) -> Option<Renewal>;
     /// [`Rule::carried`].
     fn carried(&self, t: u64) -> Carried;
     /// Changes the composed text of a shader. Tests break shaders with it, to see that parity notices.
@@ -151,6 +155,9 @@ impl<R: Rule> AnyRule for R {
         let start = numbers.len();
         numbers.resize(start + <R::Hyper<f64> as Numbers<f64>>::NAMES.len(), 0.0);
         Rule::hyper(self, t, carried).write(&mut numbers[start..]);
+    }
+    fn renewal(&self, hyper: &[f64]) -> Option<Renewal> {
+        Renewal::of(Rule::renewal(self, &<R::Hyper<f64> as Numbers<f64>>::read(hyper)))
     }
     fn carried(&self, t: u64) -> Carried {
         Rule::carried(self, t)

@@ -22,14 +22,19 @@ use crate::rule::{Carried, Pass, Rule, Sides, Slot, Turning, WeightDecay, fields
 /// them; here they keep their places, which moves no parameter elsewhere.
 ///
 /// Slots `m` and `v` per element; `gram` and `basis`, the matrices of all sides one behind the other. Eight passes,
-/// however many tensors there are: a pass that turns takes a dispatch for each side of the tensor that has most, and
-/// that of the bases up to 20, as the largest side asks for. Beside the state a step needs a work buffer: 16 bytes an
-/// element, and 4 for each element of the matrices.
+/// however many tensors there are: a pass that turns takes a dispatch for each side of the tensor that has most. Beside
+/// the state a step needs a work buffer: 16 bytes an element, and 4 for each element of the matrices, with 128 for each
+/// of a side's indices.
 ///
-/// The eigenvectors come from Jacobi's rotations, and QR from Householder's reflections, one workgroup a matrix. So an
-/// optimizer on the GPU refuses sides of more than 256, or fewer where [`Tuning::dispatch_bytes`](crate::Tuning) is
-/// below 256 MiB, and slices across a side of more than 131072 elements. `max_precondition_dim` leaves such sides out.
-/// It also refuses a tensor whose part of the work buffer, Gram matrices and bases included, exceeds a binding.
+/// The eigenvectors come from Jacobi's rotations, and QR from Householder's reflections, all on the device, by tiles of
+/// 32 columns: nothing is read back and nothing waits, in a browser neither. Steps that may renew a basis take more
+/// dispatches, as many as the largest side of the model asks for: for a side of `n`, about `n/16` behind every
+/// `precondition_frequency` steps, and `2.5*n` in a tensor's first step, which does about `40*n^3` multiplications.
+/// [`StepPlan::dispatches`](crate::StepPlan) counts those of the coming step.
+///
+/// An optimizer on the GPU refuses a tensor whose part of the work buffer, Gram matrices and bases included, exceeds a
+/// binding: 768 by 3072 elements have 159 MB there, where WebGPU's default limits allow 134 MB. It also refuses slices
+/// across a side of more than 131072 elements. `max_precondition_dim` leaves such sides out.
 ///
 /// Bases hang on roundings where eigenvalues lie close to each other. On devices that divide and take roots as the CPU
 /// does, all numbers have the reference's bits; on others they may differ far beyond a few units in the last place.
@@ -49,8 +54,7 @@ pub struct Soap {
     pub eps: f64,
     /// Steps from one basis to the next, at least 1. Default 10.
     pub precondition_frequency: u64,
-    /// The largest size of a side, at least 1. It says how much state there is, and cannot change. Default 10000; an
-    /// optimizer on the GPU takes sides of at most 256.
+    /// The largest size of a side, at least 1. It says how much state there is, and cannot change. Default 10000.
     pub max_precondition_dim: usize,
     /// Whether the dimension of a tensor of rank 1 may be a side. Default false.
     pub precondition_1d: bool,

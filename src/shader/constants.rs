@@ -6,6 +6,7 @@ use super::hooks::in_walk;
 use super::walk::{Skeleton, Walk};
 use crate::parts::Combine;
 use crate::rule::{AnyRule, Product, Turning};
+use crate::storage::GROUP_LANES;
 use crate::wrapper::AnyWrapper;
 use crate::wrappers::Wrappers;
 
@@ -73,10 +74,15 @@ impl Switches {
             ]
             .map(|(name, on)| (name, f64::from(on))),
         );
+        let holds_groups = skeleton == Skeleton::Apply
+            && wrappers.layout(rule).is_grouped()
+            && !rule.stores_early()
+            && self.lanes <= GROUP_LANES;
         let numbers = self.numbers.max(tensor_numbers(rule, wrappers) as u32);
         constants.extend([
             ("MOVE", to.number() as f64),
             ("LANES", if skeleton.has_long_loops() { LANES_MANY } else { self.lanes }.into()),
+            ("STRETCH", if holds_groups { GROUP_LANES } else { 1 }.into()),
             ("TENSOR_NUMBERS", numbers.into()),
         ]);
         if skeleton == Skeleton::Product {

@@ -186,6 +186,7 @@ fn shared_words(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton, who
         (skeleton == Decide, words::constants("CLASS", words::class::WORDS, words::class::LEN)),
         (skeleton == Decide, words::constants("STATE", words::state::WORDS, words::state::LEN)),
         (skeleton == Decide, words::stages()),
+        (skeleton == Bases, words::parts()),
         (has_sums, words::constants("SUM", words::sum::WORDS, words::sum::LEN)),
         (of_history, words::constants("INNER", words::inner::WORDS, words::inner::LEN)),
         (skeleton != Decide, entry),

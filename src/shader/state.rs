@@ -105,8 +105,10 @@ fn loaded(layout: &Layout, slot: usize) -> String {
     let words = words_of(layout, slot);
     let joined = |len: usize| joined(&words, len);
     let section = &layout.sections[slot];
-    let of_codes =
-        |codes: Codes, unpacked: String| format!("decode_codes({unpacked}, {}u, {}_step)", codes.most(), section.name);
+    let of_codes = |codes: Codes, unpacked: String| {
+        let step = loaded_step(layout, slot).expect("a slot that is stored by groups");
+        format!("decode_codes({unpacked}, {}u, {step})", codes.most())
+    };
     match (section.storage, section.codes()) {
         (Storage::Bf16 | Storage::I16, _) => format!("decode_{}(halves_of({}))", section.storage, joined(2)),
         (Storage::Q8, Some(codes)) => of_codes(codes, format!("unpack_q8({})", words[0])),
@@ -115,10 +117,17 @@ fn loaded(layout: &Layout, slot: usize) -> String {
     }
 }
 
-/// The place of the steps of a slot's group: an expression of their word.
-fn step_word(layout: &Layout, slot: usize) -> Option<(String, bool)> {
+/// The word of the steps of a slot's group.
+fn step_word(layout: &Layout, slot: usize) -> Option<String> {
     let steps = layout.steps(slot)?;
-    Some((format!("states[{} + inside / {GROUP_LANES}u]", first_of(steps.before, 1)), steps.is_upper))
+    Some(format!("states[{} + inside / {GROUP_LANES}u]", first_of(steps.before, 1)))
+}
+
+/// An expression of the step of a slot's group, which `load_steps` has loaded.
+fn loaded_step(layout: &Layout, slot: usize) -> Option<String> {
+    let place = layout.grouped().position(|grouped| grouped == slot)?;
+    let half = if layout.steps(slot)?.is_upper { ">> 16u" } else { "& 0xffffu" };
+    Some(format!("loaded_steps_{} {half}", place / 2))
 }
 
 /// Statements that store four numbers, whose words have this name, in these places of a slot that is not stored by
@@ -148,7 +157,6 @@ const LANES: [&str; 4] = ["s0", "s1", "s2", "s3"];
 /// Adds the functions that load and store the state.
 pub(super) fn state_glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skeleton) -> String {
     let pointers = LANES.map(|s| format!("{s}: ptr<function, State>")).join(", ");
-    let values = LANES.map(|s| format!("{s}: State")).join(", ");
     let place = state_place(rule, wrappers);
     let layout = wrappers.layout(rule);
     let mut load = format!("fn load_state(chunk: Chunk, c: Common, q: u32, p: vec4<f32>, {pointers}) {{\n");
@@ -157,12 +165,11 @@ pub(super) fn state_glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skel
         load.push_str(AT);
         load.push_str(if layout.is_coded() { INSIDE } else { "" });
     }
+    if layout.is_grouped() {
+        load.push_str("    if (STRETCH == 1u) {\n        load_steps(chunk, q);\n    }\n");
+    }
     for Slot { name, start, .. } in &own {
         let slot = layout.find(name).expect("a slot of elements is in the blocks");
-        if let Some((word, is_upper)) = step_word(&layout, slot) {
-            let part = if is_upper { format!("{word} >> 16u") } else { format!("{word} & 0xffffu") };
-            line(&mut load, format_args!("    let {name}_step = {part};"));
-        }
         let loaded = loaded(&layout, slot);
         match start {
             Start::Value(_) => line(&mut load, format_args!("    let {name} = {loaded};")),
@@ -205,27 +212,33 @@ pub(super) fn state_glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skel
         _ => false,
     };
     let names: Vec<&str> = own.iter().map(|slot| slot.name).collect();
-    let (shared, store) = match (stores, layout.is_grouped()) {
-        (true, _) if !names.is_empty() => (shares(&layout), store_state(&layout, &names)),
-        _ => (String::new(), String::new()),
-    };
-    let head = match skeleton {
-        Skeleton::Apply | Skeleton::Sums => format!(
-            "// Stores four elements' state. All lanes come here together, those behind the chunk's end too.
-fn store_state(chunk: Chunk, w: Wrapped, lane: u32, q: u32, {values}) {{\n{store}}}\n\n"
-        ),
+    let store = match skeleton {
+        Skeleton::Apply | Skeleton::Sums => Stored::new(&layout, if stores { &names } else { &[] }).glue(skeleton),
         _ => String::new(),
     };
-    format!("{place}{load}}}\n\n{shared}{head}{}", wrapper_slots(rule, wrappers, skeleton))
+    let steps = if skeleton == Skeleton::Apply || layout.is_grouped() { load_steps(&layout) } else { String::new() };
+    format!("{place}{steps}{load}}}\n\n{store}{}", wrapper_slots(rule, wrappers, skeleton))
+}
+
+/// The slots that are stored by groups, in pairs that have their steps in a word.
+fn pairs(layout: &Layout) -> Vec<Vec<usize>> {
+    let grouped: Vec<usize> = layout.grouped().collect();
+    grouped.chunks(2).map(<[usize]>::to_vec).collect()
+}
+
+/// The function that loads the steps of the group that a vector of four is in.
+fn load_steps(layout: &Layout) -> String {
+    let words: Vec<String> = pairs(layout).iter().filter_map(|pair| step_word(layout, pair[0])).collect();
+    let declared: String = (0..words.len()).map(|n| format!("var<private> loaded_steps_{n}: u32;\n")).collect();
+    let lines: String = words.iter().enumerate().map(|(n, word)| format!("    loaded_steps_{n} = {word};\n")).collect();
+    let body = if words.is_empty() { String::new() } else { format!("{AT}{INSIDE}{lines}") };
+    format!("{declared}\nfn load_steps(chunk: Chunk, q: u32) {{\n{body}}}\n\n")
 }
 
 /// What lanes share of the groups that they store: the steps that each of them needs, by turns in one of two places,
 /// and codes of 4 bits, of which two lanes have a word.
 fn shares(layout: &Layout) -> String {
     let (pairs, lanes) = (layout.grouped().count().div_ceil(2), LANES_MOST);
-    if pairs == 0 {
-        return String::new();
-    }
     let four = |from: u32| {
         let words: String = (from..from + 4).map(|n| format!("        shared_steps[first + {n}u],\n")).collect();
         format!("vec4<u32>(\n{words}    )")
@@ -260,103 +273,225 @@ fn steps_of_group(pair: u32, lane: u32) -> u32 {{
     text
 }
 
-/// The body of `store_state` for these slots.
-fn store_state(layout: &Layout, names: &[&str]) -> String {
-    let slots = || names.iter().filter_map(|name| Some((*name, layout.find(name)?)));
-    let four = |name: &str| format!("vec4<f32>({})", LANES.map(|s| format!("{s}.{name}")).join(", "));
-    let grouped: Vec<usize> = layout.grouped().collect();
-    let coded: Vec<usize> =
-        slots().map(|(_, slot)| slot).filter(|&slot| layout.sections[slot].storage != Storage::F32).collect();
-    let codes_of = |slot: usize| layout.sections[slot].codes().expect("a slot that is stored by groups");
-    let mut text = String::new();
-    const RETURN: &str = "    if (q >= quads(chunk.len)) {\n        return;\n    }\n";
-    if grouped.is_empty() {
-        text.push_str(RETURN);
-    } else {
-        text.push_str("    turn = 1u - turn;\n");
-        for &slot in &grouped {
-            let (name, most) = (layout.sections[slot].name, codes_of(slot).most());
-            let inverse = 1.0 / (most * most) as f32;
-            line(&mut text, format_args!("    let {name} = inside_of(chunk, q, {});", four(name)));
-            line(&mut text, format_args!("    let {name}_step = step_of(largest_of({name}), {most}u, {inverse:?}f);"));
+/// The slots that a walk stores: those by groups, the others, and all whose numbers are rounded by chance.
+struct Stored<'a> {
+    layout: &'a Layout,
+    grouped: Vec<usize>,
+    single: Vec<usize>,
+    coded: Vec<usize>,
+}
+
+impl<'a> Stored<'a> {
+    fn new(layout: &'a Layout, names: &[&str]) -> Self {
+        let slots: Vec<usize> = names.iter().filter_map(|name| layout.find(name)).collect();
+        let coded = slots.iter().copied().filter(|&slot| layout.sections[slot].storage != Storage::F32).collect();
+        let (grouped, single) = slots.into_iter().partition(|&slot| layout.sections[slot].codes().is_some());
+        Self { layout, grouped, single, coded }
+    }
+
+    fn name(&self, slot: usize) -> &'static str {
+        self.layout.sections[slot].name
+    }
+
+    fn codes(&self, slot: usize) -> Codes {
+        self.layout.sections[slot].codes().expect("a slot that is stored by groups")
+    }
+
+    /// A text for each slot by groups, by its name.
+    fn listed(&self, text: impl Fn(&str) -> String) -> Vec<String> {
+        self.grouped.iter().map(|&slot| text(self.name(slot))).collect()
+    }
+
+    /// The slots that have codes of 4 bits.
+    fn halves(&self) -> impl Iterator<Item = (u32, &'static str)> {
+        let has_half = |slot: &&usize| self.layout.sections[**slot].storage == Storage::Q4;
+        (0..).zip(self.grouped.iter().filter(has_half).map(|&slot| self.name(slot)))
+    }
+
+    /// An expression of four numbers of a slot.
+    fn four(&self, slot: usize) -> String {
+        format!("vec4<f32>({})", LANES.map(|s| format!("{s}.{}", self.name(slot))).join(", "))
+    }
+
+    /// Statements that draw what rounds these slots: a word of chance an element serves two slots.
+    fn chances(&self, slots: &[usize]) -> String {
+        let drawn = (0..self.coded.len().div_ceil(2))
+            .filter(|pair| self.coded.iter().skip(2 * pair).take(2).any(|slot| slots.contains(slot)));
+        drawn.map(|pair| format!("    let chance_{pair} = wrapped_chance(chunk, w, q, {pair}u);\n")).collect()
+    }
+
+    /// An expression of what rounds a slot.
+    fn chance(&self, slot: usize) -> String {
+        let place = self.coded.iter().position(|&coded| coded == slot).unwrap_or(0);
+        format!("chance_{}{}", place / 2, if place % 2 == 0 { "" } else { " >> vec4<u32>(16u)" })
+    }
+
+    /// Names of the words of steps, each with a text behind it.
+    fn steps(&self, text: &str) -> String {
+        (0..pairs(self.layout).len()).map(|n| format!("steps_{n}{text}")).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Expressions of the words of steps that numbers need, by an expression of the largest magnitude of a slot.
+    fn needed(&self, largest: impl Fn(&str) -> String) -> Vec<String> {
+        let step = |slot: usize| {
+            let (largest, most) = (largest(self.name(slot)), self.codes(slot).most());
+            format!("step_of({largest}, {most}u, {:?}f)", 1.0 / (most * most) as f32)
+        };
+        let word = |pair: &Vec<usize>| match pair[..] {
+            [lower, upper] => format!("{} | ({} << 16u)", step(lower), step(upper)),
+            _ => step(pair[0]),
+        };
+        pairs(self.layout).iter().map(word).collect()
+    }
+
+    /// Statements that store the slots that are not stored by groups.
+    fn store_single(&self) -> String {
+        if self.single.is_empty() {
+            return String::new();
         }
-        for (n, pair) in grouped.chunks(2).enumerate() {
-            let step = |slot: usize| format!("{}_step", layout.sections[slot].name);
-            let upper = pair.get(1).map_or(String::new(), |&slot| format!(" | ({} << 16u)", step(slot)));
-            line(&mut text, format_args!("    share_steps({n}u, lane, {}{upper});", step(pair[0])));
+        let mut text = String::from("    if (q >= quads(chunk.len)) {\n        return;\n    }\n");
+        text += &self.chances(&self.single);
+        text += AT;
+        text += if self.layout.is_coded() { INSIDE } else { "" };
+        for &slot in &self.single {
+            let (name, four, storage) = (self.name(slot), self.four(slot), self.layout.sections[slot].storage);
+            let words = match storage {
+                Storage::Bf16 => {
+                    format!("words_of_halves(dither_bf16(bitcast<vec4<u32>>({four}), {}))", self.chance(slot))
+                }
+                _ => encoded(storage, &four),
+            };
+            line(&mut text, format_args!("    let {name}_words = {words};"));
+            text += &stored(storage, &words_of(self.layout, slot), &format!("{name}_words"));
         }
-        text.push_str("    workgroupBarrier();\n");
-        for n in 0..grouped.len().div_ceil(2) {
+        text
+    }
+
+    /// The functions that make the codes of a group of its numbers and steps, and store both.
+    fn store_codes(&self) -> String {
+        let mut text = format!("// The codes of four elements.\nstruct Codes {{ {} }}\n\n", {
+            self.listed(|name| format!("{name}: u32")).join(", ")
+        });
+        let numbers = self.listed(|name| format!("{name}: vec4<f32>")).join(", ");
+        let steps = self.steps(": u32");
+        line(&mut text, format_args!("fn codes_of(chunk: Chunk, w: Wrapped, q: u32, {steps}, {numbers}) -> Codes {{"));
+        text += &self.chances(&self.grouped);
+        text += "    return Codes(\n";
+        for (place, &slot) in self.grouped.iter().enumerate() {
+            let (name, chance, storage) = (self.name(slot), self.chance(slot), self.layout.sections[slot].storage);
+            let (most, sign) = (self.codes(slot).most() as f32, self.codes(slot).sign());
+            let step = format!("steps_{} {}", place / 2, if place % 2 == 0 { "& 0xffffu" } else { ">> 16u" });
+            line(
+                &mut text,
+                format_args!("        pack_{storage}(encode_codes({name}, {most:?}f, {sign}u, {step}, {chance})),"),
+            );
+        }
+        text += "    );\n}\n\n// Codes of 4 bits are those of two vectors of four in the second one.\n";
+        text += &format!("fn store_codes(chunk: Chunk, q: u32, codes: Codes) {{\n{AT}{INSIDE}");
+        for &slot in &self.grouped {
+            let (name, word) = (self.name(slot), &words_of(self.layout, slot)[0]);
+            match self.layout.sections[slot].storage {
+                Storage::Q4 => text += &format!("    if (q % 2u == 1u) {{\n        {word} = codes.{name};\n    }}\n"),
+                _ => line(&mut text, format_args!("    {word} = codes.{name};")),
+            }
+        }
+        text += &format!("}}\n\nfn store_steps(chunk: Chunk, q: u32, {steps}) {{\n{AT}{INSIDE}");
+        for (n, pair) in pairs(self.layout).iter().enumerate() {
+            let word = step_word(self.layout, pair[0]).expect("a slot that is stored by groups");
+            line(&mut text, format_args!("    {word} = steps_{n};"));
+        }
+        text + "}\n\n"
+    }
+
+    /// Statements that keep four elements of the groups of a lane, or share what eight lanes have of theirs and store
+    /// them.
+    fn store_shared(&self) -> String {
+        let mut text = String::new();
+        for &slot in &self.grouped {
+            line(&mut text, format_args!("    let {} = inside_of(chunk, q, {});", self.name(slot), self.four(slot)));
+        }
+        text += "    if (STRETCH > 1u) {\n";
+        for name in self.listed(str::to_string) {
+            line(&mut text, format_args!("        kept_{name} = with_four(kept_{name}, q % GROUP_LANES, {name});"));
+            let largest = format!("max(select(largest_{name}, 0u, q % GROUP_LANES == 0u), largest_of({name}))");
+            line(&mut text, format_args!("        largest_{name} = {largest};"));
+        }
+        text += "        return;\n    }\n    turn = 1u - turn;\n";
+        let needed = self.needed(|name| format!("largest_of({name})"));
+        for (n, steps) in needed.iter().enumerate() {
+            line(&mut text, format_args!("    share_steps({n}u, lane, {steps});"));
+        }
+        text += "    workgroupBarrier();\n";
+        for n in 0..needed.len() {
             line(&mut text, format_args!("    let steps_{n} = steps_of_group({n}u, lane);"));
         }
+        let (steps, numbers) = (self.steps(""), self.listed(str::to_string).join(", "));
+        line(&mut text, format_args!("    var codes = codes_of(chunk, w, q, {steps}, {numbers});"));
+        let place = |n: u32| format!("{}u + lane", n * LANES_MOST);
+        for (n, name) in self.halves() {
+            line(&mut text, format_args!("    shared_halves[{}] = codes.{name};", place(n)));
+        }
+        if self.halves().next().is_some() {
+            text += "    workgroupBarrier();\n";
+        }
+        for (n, name) in self.halves() {
+            let first = format!("shared_halves[{} / 2u * 2u]", place(n));
+            line(&mut text, format_args!("    codes.{name} = {first} | (codes.{name} << 16u);"));
+        }
+        text + &format!(
+            "    if (q / GROUP_LANES * GROUP_LANES < quads(chunk.len)) {{
+        store_codes(chunk, q, codes);
+        if (lane % GROUP_LANES == 0u) {{
+            store_steps(chunk, q, {steps});
+        }}
+    }}\n"
+        )
     }
-    for pair in 0..coded.len().div_ceil(2) {
-        line(&mut text, format_args!("    let chance_{pair} = wrapped_chance(chunk, w, q, {pair}u);"));
+
+    /// Statements that store a group of which a lane has kept the numbers.
+    fn store_kept(&self) -> String {
+        let mut text = String::new();
+        for (n, steps) in self.needed(|name| format!("largest_{name}")).iter().enumerate() {
+            line(&mut text, format_args!("    let steps_{n} = {steps};"));
+        }
+        for (_, name) in self.halves() {
+            line(&mut text, format_args!("    var {name}_word: u32;"));
+        }
+        text += "    for (var n = 0u; n < GROUP_LANES; n += 1u) {\n";
+        let (steps, numbers) = (self.steps(""), self.listed(|name| format!("four_of(kept_{name}, n)")).join(", "));
+        line(&mut text, format_args!("        var codes = codes_of(chunk, w, q + n, {steps}, {numbers});"));
+        for (_, name) in self.halves() {
+            line(&mut text, format_args!("        {name}_word = ({name}_word >> 16u) | (codes.{name} << 16u);"));
+            line(&mut text, format_args!("        codes.{name} = {name}_word;"));
+        }
+        text + &format!("        store_codes(chunk, q + n, codes);\n    }}\n    store_steps(chunk, q, {steps});\n")
     }
-    let chance = |slot: usize| {
-        let n = coded.iter().position(|&other| other == slot).unwrap_or(0);
-        if n % 2 == 0 { format!("chance_{}", n / 2) } else { format!("chance_{} >> vec4<u32>(16u)", n / 2) }
-    };
-    let mut halves = 0;
-    for (place, &slot) in grouped.iter().enumerate() {
-        let (name, codes) = (layout.sections[slot].name, codes_of(slot));
-        let (most, sign, n) = (codes.most() as f32, codes.sign(), place / 2);
-        let step = if place % 2 == 0 { format!("steps_{n} & 0xffffu") } else { format!("steps_{n} >> 16u") };
-        let random = chance(slot);
-        line(
-            &mut text,
-            format_args!("    let {name}_codes = encode_codes({name}, {most:?}f, {sign}u, {step}, {random});"),
+
+    /// All functions that store the state in a walk.
+    fn glue(&self, skeleton: Skeleton) -> String {
+        let values = LANES.map(|s| format!("{s}: State")).join(", ");
+        let head = format!(
+            "// Stores four elements' state. All lanes come here together, those behind the chunk's end too.
+fn store_state(chunk: Chunk, w: Wrapped, lane: u32, q: u32, {values}) {{\n"
         );
-        if layout.sections[slot].storage == Storage::Q4 {
-            let first = halves * LANES_MOST;
-            line(&mut text, format_args!("    shared_halves[{first}u + lane] = pack_q4({name}_codes);"));
-            halves += 1;
+        const HEAD_OF_GROUP: &str = "fn store_group(chunk: Chunk, w: Wrapped, q: u32) {\n";
+        let single = self.store_single();
+        if self.grouped.is_empty() {
+            let none = if skeleton == Skeleton::Apply { format!("{HEAD_OF_GROUP}}}\n\n") } else { String::new() };
+            return format!("{head}{single}}}\n\n{none}");
         }
-    }
-    if halves > 0 {
-        text.push_str("    workgroupBarrier();\n");
-    }
-    if !grouped.is_empty() {
-        text.push_str(RETURN);
-    }
-    text.push_str(AT);
-    text.push_str(if layout.is_coded() { INSIDE } else { "" });
-    halves = 0;
-    for (name, slot) in slots() {
-        match layout.sections[slot].storage {
-            storage @ (Storage::F32 | Storage::I16) => {
-                line(&mut text, format_args!("    let {name}_words = {};", encoded(storage, &four(name))));
-                text.push_str(&stored(storage, &words_of(layout, slot), &format!("{name}_words")));
-            }
-            storage @ Storage::Bf16 => {
-                let (numbers, random) = (four(name), chance(slot));
-                line(
-                    &mut text,
-                    format_args!(
-                        "    let {name}_words = words_of_halves(dither_bf16(bitcast<vec4<u32>>({numbers}), {random}));"
-                    ),
-                );
-                text.push_str(&stored(storage, &words_of(layout, slot), &format!("{name}_words")));
-            }
-            Storage::Q8 => line(&mut text, format_args!("    {} = pack_q8({name}_codes);", words_of(layout, slot)[0])),
-            Storage::Q4 => {
-                let (first, word) = (halves * LANES_MOST, &words_of(layout, slot)[0]);
-                let [low, high] = [first, first + 1].map(|at| format!("shared_halves[{at}u + lane]"));
-                line(&mut text, format_args!("    if (lane % 2u == 0u) {{"));
-                line(&mut text, format_args!("        {word} = {low} | ({high} << 16u);\n    }}"));
-                halves += 1;
-            }
+        let kept = self.listed(|name| {
+            format!("var<private> kept_{name}: array<vec4<f32>, GROUP_LANES>;\nvar<private> largest_{name}: u32;\n")
+        });
+        let mut text = format!("{}{}\n{}", shares(self.layout), kept.concat(), self.store_codes());
+        let mut call = String::new();
+        if !single.is_empty() {
+            text += &format!("fn store_single(chunk: Chunk, w: Wrapped, q: u32, {values}) {{\n{single}}}\n\n");
+            call = format!("    store_single(chunk, w, q, {});\n", LANES.join(", "));
         }
+        text += &format!("{head}{call}{}}}\n\n", self.store_shared());
+        text + &format!("// Stores the group that the lane has kept.\n{HEAD_OF_GROUP}{}}}\n\n", self.store_kept())
     }
-    if !grouped.is_empty() {
-        line(&mut text, format_args!("    if (lane % GROUP_LANES == 0u) {{"));
-        for (n, pair) in grouped.chunks(2).enumerate() {
-            let (word, _) = step_word(layout, pair[0]).expect("a slot that is stored by groups");
-            line(&mut text, format_args!("        {word} = steps_{n};"));
-        }
-        text.push_str("    }\n");
-    }
-    text
 }
 
 /// Adds the functions that load and store the slots of the wrappers in a walk.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::common::twin::fitting;
-use crate::common::{gpu, say};
+use crate::common::{dispatches_of, gpu, say};
 use crate::languages::parse;
 use naga::back::{PipelineConstants, pipeline_constants::process_overrides};
 use naga::valid::{FunctionInfo, ModuleInfo};
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use wgpu_optim::backend::{Access, Formats};
 use wgpu_optim::rule::AnyRule;
 use wgpu_optim::rules::ALL;
-use wgpu_optim::shader::{Skeleton, Switches, Values, Walk, compose};
+use wgpu_optim::shader::{Switches, Values, Walk, compose};
 use wgpu_optim::{Arena, Config, DType, Gpu, Optimizer, StepPlan, TensorSpec, WeightDecay, Wrappers};
 
 /// Buffers of which each element has a number, as the texts call them.
@@ -177,18 +177,12 @@ fn shapes() -> [Vec<TensorSpec>; 2] {
     [vec![TensorSpec::f32("w", [250, 70]), TensorSpec::f32("k", [8, 5, 3, 3])], vec![TensorSpec::f32("b", [30_000])]]
 }
 
-/// A walk takes a dispatch. Walks over sides take none where no tensor has any; turns into the bases and back take one
-/// for each side of the tensor that has most, and eigenvectors as many as the largest side asks for.
-fn passes_and_dispatches(gpu: &Gpu, rule: &dyn AnyRule, walks: &[Walk], tensors: &[TensorSpec]) -> [usize; 2] {
+/// A walk takes a dispatch, but for those over sides.
+fn passes_and_dispatches(rule: &dyn AnyRule, walks: &[Walk], tensors: &[TensorSpec]) -> [usize; 2] {
     let Some(sides) = rule.sides() else { return [walks.len(); 2] };
-    let sides: Vec<_> = tensors.iter().map(|tensor| sides.of(&tensor.shape)).collect();
-    let most = sides.iter().map(Vec::len).max().unwrap_or(0);
-    let sweeps = sides.iter().flatten().map(|side| side.sweeps(gpu.tuning().dispatch_bytes).count()).max();
-    let over_sides = |walk: &&Walk| matches!(walk.skeleton, Skeleton::Grams | Skeleton::Turn | Skeleton::Bases);
-    match sweeps {
-        Some(sweeps) => [walks.len(), walks.len() + 2 * (most - 1) + sweeps - 1],
-        None => [walks.len() - walks.iter().filter(over_sides).count(); 2],
-    }
+    let has_sides = tensors.iter().any(|tensor| !sides.of(&tensor.shape).is_empty());
+    let passes = rule.passes().into_iter().filter(|pass| has_sides || !pass.is_over_sides()).count();
+    [passes, dispatches_of(rule, tensors, 1)]
 }
 
 #[test]
@@ -208,7 +202,7 @@ fn the_plan_has_the_bytes_of_the_texts_and_their_walks() {
                 let of_pairs = form.history().map_or(0, |pairs| 2 * 2 * 4 * (pairs as u64 - 1));
                 let bytes = Traffic::of_step(&what, &*form, Formats { param, grad }) + of_pairs;
                 let walks = Walk::of_step(&*form, &Wrappers::default());
-                let [passes, dispatches] = passes_and_dispatches(&gpu, &*form, &walks, &tensors);
+                let [passes, dispatches] = passes_and_dispatches(&*form, &walks, &tensors);
                 let plan = plan(&gpu, Config::from(rule.clone()), &tensors).unwrap();
                 let found = (plan.bytes, plan.passes, plan.windows, plan.dispatches);
                 let expected = (bytes * elements, passes, 1, dispatches);

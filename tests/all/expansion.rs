@@ -14,7 +14,7 @@ use wgpu_optim::rules::{self, ALL};
 use wgpu_optim::shader::{self, Pages, Skeleton, Switches, Values, Walk, compose};
 use wgpu_optim::wrapper::{AnyWrapper, WrapperEntry};
 use wgpu_optim::wrappers::{self, Moving};
-use wgpu_optim::{DType, Wrappers};
+use wgpu_optim::{DType, StateFormat, Storage, Wrappers};
 
 const ACCESSES: [Access; 2] = [Access::Vec4, Access::Scalar];
 
@@ -272,8 +272,8 @@ fn only_the_glue_declares_bindings() {
 }
 
 /// `<rule>.<skeleton>.<access>.wgsl` is the text for the rule's default options, within all wrappers where the walk is
-/// theirs alone; behind the access, `.f16` is for gradients in that format, and `.bf16-f16` for parameters in the first
-/// and gradients in the second. To keep another text, add an empty file of its name.
+/// theirs alone; behind the access, `.f16` is for gradients in that format, `.bf16-f16` for parameters in the first and
+/// gradients in the second, and a third is that of the state. To keep another text, add an empty file of its name.
 #[test]
 fn texts_are_those_in_the_folder() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/expansion");
@@ -285,10 +285,11 @@ fn texts_are_those_in_the_folder() {
     files.sort();
     for file in files {
         let name = file.file_name().and_then(|name| name.to_str()).expect("a name of letters");
-        let (rule, skeleton, access, formats) = composed_for(name, &wraps()[1].1);
+        let (rule, skeleton, access, formats, state) = composed_for(name, &wraps()[1].1);
         kept.extend([skeleton.name(), access.name(), formats.param.name(), formats.grad.name()]);
         let [(_, plain), (_, all), _] = wraps();
         let wraps_alone = matches!(skeleton, Skeleton::Counts | Skeleton::FinishCounts);
+        let plain = plain.with(StateFormat::All(state)).completed();
         let around = if skeleton.knows_no_rule() || wraps_alone { &all } else { &plain };
         let text = compose(&*rule, around, skeleton, Values::apart(access, formats));
         if update {
@@ -312,14 +313,18 @@ fn texts_are_those_in_the_folder() {
     assert!(missing.is_empty(), "tests/expansion/ keeps no text of {}", missing.join(", "));
 }
 
-fn composed_for(file: &str, around: &Wrappers) -> (Box<dyn AnyRule>, Skeleton, Access, Formats) {
+fn composed_for(file: &str, around: &Wrappers) -> (Box<dyn AnyRule>, Skeleton, Access, Formats, Storage) {
     let parts: Vec<_> = file.split('.').collect();
     let (rule, skeleton, access, formats) = match parts[..] {
         [rule, skeleton, access, "wgsl"] => (rule, skeleton, access, "f32"),
         [rule, skeleton, access, formats, "wgsl"] => (rule, skeleton, access, formats),
         _ => panic!("{file} is not RULE.SKELETON.ACCESS.wgsl or RULE.SKELETON.ACCESS.FORMATS.wgsl"),
     };
-    let (param, grad) = formats.split_once('-').unwrap_or(("f32", formats));
+    let (param, grad, state) = match formats.split('-').collect::<Vec<_>>()[..] {
+        [param, grad, state] => (param, grad, state),
+        [param, grad] => (param, grad, "f32"),
+        _ => ("f32", formats, "f32"),
+    };
     let row = rules::find(rule).unwrap_or_else(|| panic!("{file}: there is no rule {rule}"));
     let skeleton = Skeleton::ALL.into_iter().find(|known| known.name() == skeleton);
     let access = ACCESSES.into_iter().find(|known| known.name() == access);
@@ -329,5 +334,6 @@ fn composed_for(file: &str, around: &Wrappers) -> (Box<dyn AnyRule>, Skeleton, A
     let rule = (row.default)();
     let walks = |rule: &dyn AnyRule| Walk::of_step(rule, around).into_iter().any(|walk| walk.skeleton == skeleton);
     let for_matrices = rule.for_matrices().filter(|for_matrices| walks(&**for_matrices) && !walks(&*rule));
-    (for_matrices.unwrap_or(rule), skeleton, access, Formats { param, grad })
+    let state = Storage::find(state).unwrap_or_else(|| panic!("{file}: no format of state {state}"));
+    (for_matrices.unwrap_or(rule), skeleton, access, Formats { param, grad }, state)
 }

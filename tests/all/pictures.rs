@@ -4,9 +4,10 @@
 use std::fs;
 use std::path::Path;
 
-const PICTURES: [&str; 17] = [
+const PICTURES: [&str; 18] = [
     "burn_digits.svg",
     "burn_lora.svg",
+    "burn_text.svg",
     "clipping.png",
     "convergence.png",
     "decay.png",

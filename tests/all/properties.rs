@@ -1,7 +1,7 @@
 //! Every rule and case has these properties, whatever its formula.
 
 use crate::common::twin::{Parity, all_tensors, fitting, noise, tensors};
-use crate::common::{gpu, say};
+use crate::common::{dispatches_of, gpu, say};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde_json::json;
@@ -110,10 +110,9 @@ fn one_dispatch_gives_the_bits_of_many_and_two_runs_give_the_same() {
     let Some(gpu) = gpu("many tensors at once", cases().len()) else { return };
     let tensors = all_tensors();
     for (name, rule) in cases() {
-        let dispatches = rule.passes().len() + rule.for_matrices().map_or(0, |rule| rule.passes().len());
-        // Turns into the bases and back take a dispatch for each side of the tensor that has most.
-        let most_sides = tensors.iter().filter_map(|tensor| Some(rule.sides()?.of(&tensor.shape).len())).max();
-        let dispatches = dispatches + most_sides.map_or(0, |most| 2 * (most - 1));
+        // Two steps behind the ninth comes the twelfth.
+        let dispatches = dispatches_of(&*rule, &tensors, 12);
+        let dispatches = dispatches + rule.for_matrices().map_or(0, |rule| rule.passes().len());
         let (of_model, config) = (rule.sums_over_model(), Config::from(rule));
         let run = || {
             let mut twin = Parity::new(&gpu, &config, &tensors, 4).midway(9);

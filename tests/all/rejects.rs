@@ -902,6 +902,23 @@ fn a_device_whose_bindings_hold_no_block_moves_nothing() {
 }
 
 #[test]
+fn a_model_whose_table_no_buffer_holds_moves_nothing() {
+    if gpu("more tensors than the chunk table has room for", 1).is_none() {
+        return;
+    }
+    let [small] = devices([|limits| limits.max_buffer_size = 1 << 16]);
+    // An entry has 64 bytes, so 1024 tensors fit, and one more does not.
+    for (count, fits) in [(1024, true), (1025, false)] {
+        let mut twin = Parity::new(&small, &Config::from(Adam::default()), &tensors(&vec![4; count]), 8);
+        let step = |Parity { optimizer, params, grads, .. }: &mut Parity| optimizer.step(&*params, &*grads);
+        match fits {
+            true => step(&mut twin).expect("its table fits"),
+            false => twin.refuses("adam", "the device's max_buffer_size is 65536, needed are ...", step),
+        }
+    }
+}
+
+#[test]
 fn a_tuning_outside_its_bounds_is_refused() {
     let Some(gpu) = gpu("a tuning outside its bounds", 3) else { return };
     let right = gpu.tuning();

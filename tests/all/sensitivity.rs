@@ -10,7 +10,7 @@ use crate::common::{default_of, gpu, say};
 use serde_json::Value;
 use wgpu_optim::backend::{Access, Common, Formats, Kernel, Step};
 use wgpu_optim::rule::{
-    AnyRule, Carried, Field, Fields, Move, Names, Numbers, Pass, RuleEntry, Slot, Stopping, WeightDecay,
+    AnyRule, Carried, Field, Fields, Move, Names, Numbers, Pass, Renewal, RuleEntry, Slot, Stopping, WeightDecay,
 };
 use wgpu_optim::rules::ALL;
 use wgpu_optim::shader::{Values, Walk, compose};
@@ -122,6 +122,9 @@ impl AnyRule for Broken {
     }
     fn hyper(&self, t: u64, carried: &mut Carried, numbers: &mut Vec<f64>) {
         self.rule.hyper(t, carried, numbers);
+    }
+    fn renewal(&self, hyper: &[f64]) -> Option<Renewal> {
+        self.rule.renewal(hyper)
     }
     fn carried(&self, t: u64) -> Carried {
         self.rule.carried(t)
@@ -446,8 +449,8 @@ fn texts_of(row: &RuleEntry) -> Vec<String> {
 fn break_skeletons(what: &str, pieces: &[&str], around: bool) {
     let edits: Vec<_> = pieces.iter().flat_map(|piece| drops(piece)).collect();
     let Some(gpu) = gpu(&format!("dropped statements of {what}"), edits.len()) else { return };
-    // Few lanes and many walk differently, and so do small dispatches, which hold a sweep of sides of 40.
-    let dispatch_bytes = [gpu.tuning().dispatch_bytes, 16 * 40 * 40 * 40];
+    // Few lanes and many walk differently, and so do small dispatches, which hold a tile of a side's matrices.
+    let dispatch_bytes = [gpu.tuning().dispatch_bytes, 1 << 16];
     let gpus = [8, 256].into_iter().zip(dispatch_bytes).map(|(lanes, dispatch_bytes)| {
         let tuning = Tuning { lanes, dispatch_bytes, chunk_blocks: 8, shader_checks: false, ..gpu.tuning() };
         Gpu::with_tuning(gpu.device(), gpu.queue(), tuning).expect("every device has 256 lanes")

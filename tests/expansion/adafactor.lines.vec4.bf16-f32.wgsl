@@ -85,9 +85,9 @@ fn narrow_bf16(words: vec4<u32>) -> vec4<u32> {
 // bits are lost. What is finite stays so.
 fn dither_bf16(words: vec4<u32>, random: vec4<u32>) -> vec4<u32> {
     let magnitude = words & vec4<u32>(0x7fffffffu);
-    let lifted = (magnitude + (random & vec4<u32>(0xffffu))) >> vec4<u32>(16u);
-    let half = min(lifted, vec4<u32>(0x7f7fu)) | ((words >> vec4<u32>(16u)) & vec4<u32>(0x8000u));
-    return select(half, narrow_bf16(words), magnitude >= vec4<u32>(0x7f800000u));
+    let lifted = min(magnitude + (random & vec4<u32>(0xffffu)), max(magnitude, vec4<u32>(0x7f7fffffu)));
+    let half = (lifted | (words & vec4<u32>(0x80000000u))) >> vec4<u32>(16u);
+    return select(half, half | vec4<u32>(0x0040u), magnitude > vec4<u32>(0x7f800000u));
 }
 
 fn decode_bf16(halves: vec4<u32>) -> vec4<f32> {
@@ -224,6 +224,10 @@ override COPIES: bool = false;
 // Lanes of a workgroup. A GPU takes 256. A processor that runs shaders in software takes eight lanes at a time through
 // the whole shader, so one eight a workgroup is fastest there.
 override LANES: u32 = 256u;
+
+// Vectors of four that a lane takes one behind the other: one, so that lanes lie side by side, or those of a group of
+// the state, which the lane then stores by itself.
+override STRETCH: u32 = 1u;
 
 // How many numbers each tensor has in scratch.
 override TENSOR_NUMBERS: u32 = 0u;

@@ -163,6 +163,10 @@ override COPIES: bool = false;
 // the whole shader, so one eight a workgroup is fastest there.
 override LANES: u32 = 256u;
 
+// Vectors of four that a lane takes one behind the other: one, so that lanes lie side by side, or those of a group of
+// the state, which the lane then stores by itself.
+override STRETCH: u32 = 1u;
+
 // How many numbers each tensor has in scratch.
 override TENSOR_NUMBERS: u32 = 0u;
 

@@ -199,6 +199,10 @@ override COPIES: bool = false;
 // the whole shader, so one eight a workgroup is fastest there.
 override LANES: u32 = 256u;
 
+// Vectors of four that a lane takes one behind the other: one, so that lanes lie side by side, or those of a group of
+// the state, which the lane then stores by itself.
+override STRETCH: u32 = 1u;
+
 // How many numbers each tensor has in scratch.
 override TENSOR_NUMBERS: u32 = 0u;
 
@@ -431,6 +435,9 @@ fn store_state(chunk: Chunk, w: Wrapped, lane: u32, q: u32, s0: State, s1: State
     let at = state_place(chunk, q);
     let m_words = encode_f32(vec4<f32>(s0.m, s1.m, s2.m, s3.m));
     states[at.first + 0u * at.span] = m_words;
+}
+
+fn store_group(chunk: Chunk, w: Wrapped, q: u32) {
 }
 
 fn load_grad(chunk: Chunk, q: u32) -> vec4<f32> {

@@ -174,6 +174,10 @@ override COPIES: bool = false;
 // the whole shader, so one eight a workgroup is fastest there.
 override LANES: u32 = 256u;
 
+// Vectors of four that a lane takes one behind the other: one, so that lanes lie side by side, or those of a group of
+// the state, which the lane then stores by itself.
+override STRETCH: u32 = 1u;
+
 // How many numbers each tensor has in scratch.
 override TENSOR_NUMBERS: u32 = 0u;
 
@@ -385,6 +389,9 @@ fn load_state(chunk: Chunk, c: Common, q: u32, p: vec4<f32>, s0: ptr<function, S
 
 // Stores four elements' state. All lanes come here together, those behind the chunk's end too.
 fn store_state(chunk: Chunk, w: Wrapped, lane: u32, q: u32, s0: State, s1: State, s2: State, s3: State) {
+}
+
+fn store_group(chunk: Chunk, w: Wrapped, q: u32) {
 }
 
 fn load_grad(chunk: Chunk, q: u32) -> vec4<f32> {

@@ -166,6 +166,10 @@ override COPIES: bool = false;
 // the whole shader, so one eight a workgroup is fastest there.
 override LANES: u32 = 256u;
 
+// Vectors of four that a lane takes one behind the other: one, so that lanes lie side by side, or those of a group of
+// the state, which the lane then stores by itself.
+override STRETCH: u32 = 1u;
+
 // How many numbers each tensor has in scratch.
 override TENSOR_NUMBERS: u32 = 0u;
 
@@ -391,11 +395,18 @@ fn state_place(chunk: Chunk, q: u32) -> Place {
     return Place(0u, 0u);
 }
 
+
+fn load_steps(chunk: Chunk, q: u32) {
+}
+
 fn load_state(chunk: Chunk, c: Common, q: u32, p: vec4<f32>, s0: ptr<function, State>, s1: ptr<function, State>, s2: ptr<function, State>, s3: ptr<function, State>) {
 }
 
 // Stores four elements' state. All lanes come here together, those behind the chunk's end too.
 fn store_state(chunk: Chunk, w: Wrapped, lane: u32, q: u32, s0: State, s1: State, s2: State, s3: State) {
+}
+
+fn store_group(chunk: Chunk, w: Wrapped, q: u32) {
 }
 
 fn load_grad(chunk: Chunk, q: u32) -> vec4<f32> {
@@ -448,26 +459,35 @@ fn apply(
     let h = load_hyper(record);
     let k = load_tensor(chunk.tensor);
     let end = quads(chunk.len);
-    for (var first = 0u; first < end; first += LANES) {
-        let q = first + lane;
-        var s0: State;
-        var s1: State;
-        var s2: State;
-        var s3: State;
-        if (q < end) {
-            let p = load_whole(chunk, c.first != 0.0, q);
-            let g = load_grad(chunk, q);
-            load_state(chunk, c, q, p, &s0, &s1, &s2, &s3);
-            let updated = vec4<f32>(
-                update(c, w, factor, h, k, p.x, g.x, &s0),
-                update(c, w, factor, h, k, p.y, g.y, &s1),
-                update(c, w, factor, h, k, p.z, g.z, &s2),
-                update(c, w, factor, h, k, p.w, g.w, &s3),
-            );
-            let landed = wrapped_landed(chunk, w, c.first != 0.0, q, p, updated);
-            store_param(chunk, q, p, wrapped_stored(chunk, w, q, wrapped_kept(chunk, q, landed)));
+    for (var first = 0u; first < end; first += STRETCH * LANES) {
+        let start = first + STRETCH * lane;
+        if (STRETCH > 1u && start < end) {
+            load_steps(chunk, start);
         }
-        store_state(chunk, w, lane, q, s0, s1, s2, s3);
+        for (var n = 0u; n < STRETCH; n += 1u) {
+            let q = start + n;
+            var s0: State;
+            var s1: State;
+            var s2: State;
+            var s3: State;
+            if (q < end) {
+                let p = load_whole(chunk, c.first != 0.0, q);
+                let g = load_grad(chunk, q);
+                load_state(chunk, c, q, p, &s0, &s1, &s2, &s3);
+                let updated = vec4<f32>(
+                    update(c, w, factor, h, k, p.x, g.x, &s0),
+                    update(c, w, factor, h, k, p.y, g.y, &s1),
+                    update(c, w, factor, h, k, p.z, g.z, &s2),
+                    update(c, w, factor, h, k, p.w, g.w, &s3),
+                );
+                let landed = wrapped_landed(chunk, w, c.first != 0.0, q, p, updated);
+                store_param(chunk, q, p, wrapped_stored(chunk, w, q, wrapped_kept(chunk, q, landed)));
+            }
+            store_state(chunk, w, lane, q, s0, s1, s2, s3);
+        }
+        if (STRETCH > 1u && start < end) {
+            store_group(chunk, w, start);
+        }
     }
 }
 

@@ -179,6 +179,10 @@ override COPIES: bool = false;
 // the whole shader, so one eight a workgroup is fastest there.
 override LANES: u32 = 256u;
 
+// Vectors of four that a lane takes one behind the other: one, so that lanes lie side by side, or those of a group of
+// the state, which the lane then stores by itself.
+override STRETCH: u32 = 1u;
+
 // How many numbers each tensor has in scratch.
 override TENSOR_NUMBERS: u32 = 0u;
 
@@ -236,15 +240,16 @@ const DISPATCH_WORDS: u32 = 4u;
 struct SideTile {
     tensor: u32, // the tensor's place in the list
     len: u32, // how many numbers the workgroup makes
-    first: u32, // how many numbers of the result come before them; of a basis, how many sweeps come before the dispatch
-    sweeps: u32, // how many sweeps the dispatch makes
+    first: u32, // how many numbers of the result come before them; of new bases, which tile or pair of blocks it is
+    second: u32, // of new bases, the pair whose columns the workgroup turns
+    part: u32, // of new bases, what the workgroup does
     size: u32, // the side's size
     inner: u32, // elements from one index of the side to the next
     products: u32, // how many products the sum of a Gram matrix has
     source: u32, // where the walk reads
     to: u32, // where the result starts
     matrix: u32, // where the basis starts; of the power iteration, where the Gram matrix starts
-    notes: u32, // where three numbers for each column of the basis start
+    notes: u32, // where the notes on a new basis start
 }
 
 // Entry `i` of the table. Behind the last one of the dispatch are empty ones.
@@ -267,6 +272,7 @@ fn load_entry(i: u32) -> SideTile {
         c.x,
         c.y,
         c.z,
+        c.w,
     );
 }
 

@@ -74,7 +74,7 @@ export async function rates(page) {
     const cell = await text(page, "#rates .cell", /^adam at 0\.0\d+, (\d+)/);
     assert(Number(cell.match(/, ([\d.]+) %/)[1]) > 60, cell);
     await page.mouse.click(box.x + x, box.y + 19 * row + 9);
-    await text(page, "#rates .hint", /^adam at .*: g → m, v → p$/);
+    await text(page, "#rates .hint", /^adam at .*: g → m, v → p$/, 400_000);
     assert.equal(await page.locator("#rates .follow canvas").count(), 4);
     // Keys move on.
     await page.keyboard.press("ArrowRight");

@@ -153,7 +153,7 @@ fn bench_burn(args: impl Iterator<Item = String>) -> Ask {
     let (mut own, rest, set_up) = split(args.filter(|arg| arg != "--burn"));
     let all = own.len();
     own.retain(|arg| arg != "--no-fusion");
-    let features: &[&str] = if own.len() == all { &["--features", "fusion"] } else { &[] };
+    let features: &[&str] = if own.len() == all { &[] } else { &["--no-default-features"] };
     let of = |words: &[&str]| [words, &BURN, features].concat().into_iter().map(String::from).collect::<Vec<_>>();
     let build = of(&["bench", "--no-run", "--bench", "step"]);
     let run = [&of(&["bench", "--quiet", "--bench", "step"]), &["--".into()][..], &own, &rest].concat();
@@ -274,8 +274,8 @@ mod tests {
                 "the build: bench --no-run --bench step B{features}\nthe run: bench --quiet --bench step B{features} --"
             )
         };
-        assert_eq!(asked("bench --burn"), (burn(" --features fusion"), true));
-        assert_eq!(asked("bench --no-fusion --burn -- --runs 2"), (burn("") + " --runs 2", true));
+        assert_eq!(asked("bench --burn"), (burn(""), true));
+        assert_eq!(asked("bench --no-fusion --burn -- --runs 2"), (burn(" --no-default-features") + " --runs 2", true));
 
         let demo = "the build: build --example train_digits --manifest-path M\n\
                     the run: run --quiet --example train_digits --manifest-path M --";

@@ -17,8 +17,8 @@ pub fn run(port: u16, serves: bool) -> Result<(), String> {
         call(Command::new("npm").args(["ci", "--no-audit", "--no-fund"]), "Node's npm ci")?;
     }
     let mut build = Command::new("node");
-    build.arg("build.mjs").env("PATH", path()?);
-    call(&mut build, "Node's run of the package's build.mjs")?;
+    build.arg("build.mjs");
+    call(with_toolchain(&mut build)?, "Node's run of the package's build.mjs")?;
     call(Command::new("node").arg(format!("{PAGE}/build.mjs")), "Node's run of the page's build.mjs")?;
     if serves {
         let folder = format!("{PAGE}/../target/web");
@@ -35,13 +35,18 @@ pub fn burn() -> Result<(), String> {
     let mut check = Command::new("cargo");
     let args = ["check", "--lib", "--target", "wasm32-unknown-unknown", "-Zbuild-std=std,panic_abort"];
     // Flags that begin with -Z are a nightly toolchain's, or taken with this variable.
-    check.args(args).args(["--manifest-path", BURN]).env("RUSTC_BOOTSTRAP", "1").env("PATH", path()?);
-    call(&mut check, "the check of the crate for Burn")
+    check.args(args).args(["--manifest-path", BURN]).env("RUSTC_BOOTSTRAP", "1");
+    call(with_toolchain(&mut check)?, "the check of the crate for Burn")
 }
 
-/// The search path, with a toolchain in front that has the source of the standard library.
-fn path() -> Result<String, String> {
-    Ok(format!("{}/bin:{}", toolchain()?, std::env::var("PATH").unwrap_or_default()))
+/// Has a command find a toolchain first that has the source of the standard library. The compiler takes the folder that
+/// its own library lies in for that of the toolchain, and the cargo that runs this program names its library's folder.
+fn with_toolchain(command: &mut Command) -> Result<&mut Command, String> {
+    let toolchain = toolchain()?;
+    for (name, folder) in [("PATH", "bin"), ("LD_LIBRARY_PATH", "lib")] {
+        command.env(name, format!("{toolchain}/{folder}:{}", std::env::var(name).unwrap_or_default()));
+    }
+    Ok(command)
 }
 
 /// A toolchain with the source of the standard library, which is built for the browser.

@@ -14,12 +14,17 @@ use burn_cubecl::cubecl::wgpu::WgpuServer;
 use burn_cubecl::kernel::into_contiguous;
 use cubecl_runtime::storage::ManagedResource;
 use wgpu_optim::Slice;
+#[cfg(feature = "fusion")]
+use {burn::backend::wgpu::CubeBackend, burn_cubecl::fusion::FusionCubeRuntime};
 
 use crate::{Error, Result};
 
 /// A tensor as the backend has it, which with fusion may still be waiting for the operations that make it.
 #[cfg(feature = "fusion")]
-pub(crate) type Primitive = burn_fusion::FusionTensor<burn_cubecl::fusion::FusionCubeRuntime>;
+pub(crate) type Primitive = burn_fusion::FusionTensor<FusionCubeRuntime>;
+/// What fusion has behind its tensors.
+#[cfg(feature = "fusion")]
+type Handles = burn_fusion::custom::HandleContainer<<FusionCubeRuntime as burn_fusion::FusionRuntime>::FusionHandle>;
 /// A tensor as the backend has it.
 #[cfg(not(feature = "fusion"))]
 pub(crate) type Primitive = CubeTensor;
@@ -55,41 +60,75 @@ pub(crate) fn primitive<const D: usize>(label: Label, tensor: Tensor<D>) -> Resu
     tensor.try_into_primitive::<Wgpu>().map_err(|_| label.refuse("is not a plain tensor of Burn's wgpu backend".into()))
 }
 
-/// Waits until Burn has queued the operations that make these tensors.
 #[cfg(not(feature = "fusion"))]
-fn resolve(tensors: Vec<Primitive>) -> std::result::Result<Vec<CubeTensor>, String> {
-    Ok(tensors)
+fn device(tensor: &Primitive) -> &CubeDevice {
+    &tensor.device
+}
+#[cfg(feature = "fusion")]
+fn device(tensor: &Primitive) -> &CubeDevice {
+    tensor.client.device()
 }
 
-/// Waits until Burn has queued the operations that make these tensors, on the thread of its fusion.
+/// Tensors that CubeCL knows, and those of new memory for some of them, which Burn knows as `given`.
+struct Resolved {
+    tensors: Vec<CubeTensor>,
+    news: Vec<CubeTensor>,
+    given: Vec<Primitive>,
+}
+
+/// Finds tensors, and makes new ones like those whose numbers `outs` gives.
+#[cfg(not(feature = "fusion"))]
+fn resolve(tensors: Vec<Primitive>, outs: &[usize]) -> std::result::Result<Resolved, String> {
+    let shapes: Vec<_> = outs.iter().map(|&i| tensors[i].meta.shape().clone()).collect();
+    let news = lay_out(&tensors[0].client, &tensors[0].device, &shapes);
+    Ok(Resolved { given: news.clone(), tensors, news })
+}
+
+/// Finds tensors, and makes new ones like those whose numbers `outs` gives, on the thread of Burn's fusion once this
+/// has run the operations that make the tensors.
+///
+/// The question is an operation in fusion's queue. A service of our own on that thread would be a shorter way in, but
+/// CubeCL holds the lock on its list of services until the thread gets to the new one. What is queued there before
+/// takes that lock, too, as each search for a fused kernel does to find its client: then neither goes on.
 #[cfg(feature = "fusion")]
-fn resolve(tensors: Vec<Primitive>) -> std::result::Result<Vec<CubeTensor>, String> {
-    use burn_backend::{DeviceHandle, DeviceId, DeviceService, DeviceServiceStage, ServerUtilitiesHandle};
+fn resolve(tensors: Vec<Primitive>, outs: &[usize]) -> std::result::Result<Resolved, String> {
+    use burn_fusion::custom::{CustomOpIr, OperationIr, StreamId, TensorIr};
 
-    /// A service without work, which exists to name the thread that fusion runs on.
-    struct Thread;
-    impl DeviceService for Thread {
-        fn init(_device: DeviceId) -> Self {
-            Self
+    let client = tensors[0].client.clone();
+    let new = |i: usize| TensorIr::uninit(client.create_empty_handle(), tensors[i].shape.clone(), tensors[i].dtype);
+    let outputs: Vec<_> = outs.iter().map(|&i| new(i)).collect();
+    let inputs: Vec<_> = tensors.into_iter().map(Primitive::into_ir).collect();
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let operation = OperationIr::Custom(CustomOpIr::new("wgpu_optim", &inputs, &outputs));
+    let given = client.register(StreamId::current(), operation, Resolve { inputs, outputs, sender });
+    client.try_sync(|| ()).map_err(|error| format!("the thread of Burn's fusion has failed: {error:?}"))?;
+    // Fusion skips an operation that reads what could not be made.
+    let found = receiver.try_recv().map_err(|_| "an operation that makes one of the step's tensors has failed")?;
+    let (tensors, news) = found;
+    Ok(Resolved { tensors, news, given })
+}
+
+/// Sends the tensors that are behind those of fusion, and puts new ones behind its outputs.
+#[cfg(feature = "fusion")]
+#[derive(Debug)]
+struct Resolve {
+    inputs: Vec<burn_fusion::custom::TensorIr>,
+    outputs: Vec<burn_fusion::custom::TensorIr>,
+    sender: std::sync::mpsc::Sender<(Vec<CubeTensor>, Vec<CubeTensor>)>,
+}
+
+#[cfg(feature = "fusion")]
+impl burn_fusion::custom::Operation<FusionCubeRuntime> for Resolve {
+    fn execute(&self, handles: &mut Handles) -> std::result::Result<(), burn_fusion::ExecutionError> {
+        let tensors: Vec<_> = self.inputs.iter().map(|input| handles.get_float_tensor::<CubeBackend>(input)).collect();
+        let shapes: Vec<_> = self.outputs.iter().map(|output| output.shape.clone()).collect();
+        let news = lay_out(&tensors[0].client, &tensors[0].device, &shapes);
+        for (output, new) in self.outputs.iter().zip(&news) {
+            handles.register_float_tensor::<CubeBackend>(&output.id, new.clone());
         }
-        fn utilities(&self) -> ServerUtilitiesHandle {
-            std::sync::Arc::new(())
-        }
-        fn stage() -> DeviceServiceStage {
-            DeviceServiceStage::Upstream
-        }
+        let sent = self.sender.send((tensors, news));
+        sent.map_err(|_| burn_fusion::ExecutionError::generic("the step has been given up"))
     }
-
-    let Some(first) = tensors.first() else { return Ok(vec![]) };
-    let thread = DeviceHandle::<Thread>::new(first.client.device().to_id());
-    let resolved = thread.exclusive(move || {
-        let resolve = |tensor: Primitive| {
-            let client = tensor.client.clone();
-            client.resolve_tensor_float::<burn::backend::wgpu::CubeBackend>(tensor)
-        };
-        tensors.into_iter().map(resolve).collect()
-    });
-    resolved.map_err(|error| format!("the thread of Burn's fusion has failed: {error:?}"))
 }
 
 /// Tensors whose memory is known. CubeCL does not reuse it while this lives.
@@ -106,25 +145,26 @@ impl Held {
     /// # Errors
     /// A tensor on another device than the first one, one without a buffer.
     pub(crate) fn new(labels: &[Label], tensors: Vec<Primitive>, outs: &[usize]) -> Result<(Self, Vec<Primitive>)> {
-        let Some(first) = labels.first() else { return Ok((Self { tensors: vec![], copies: 0 }, vec![])) };
+        let (Some(first), Some(tensor)) = (labels.first(), tensors.first()) else {
+            return Ok((Self { tensors: vec![], copies: 0 }, vec![]));
+        };
+        let place = device(tensor);
+        if let Some((tensor, label)) = tensors.iter().zip(labels).find(|(tensor, _)| device(tensor) != place) {
+            let (what, name) = (first.what, first.name);
+            let message = format!("is on {:?}, must be where {what} {name} is, on {place:?}", device(tensor));
+            return Err(label.refuse(message));
+        }
+        let Resolved { tensors, news, given } = resolve(tensors, outs).map_err(|message| first.refuse(message))?;
         let mut copies = 0;
-        let resolved = resolve(tensors).map_err(|message| first.refuse(message))?;
-        let tensors = resolved.into_iter().map(|tensor| {
+        let tensors = tensors.into_iter().map(|tensor| {
             let is_plain = tensor.is_contiguous() && !tensor.meta.is_tiled();
             copies += u64::from(!is_plain);
             if is_plain { tensor } else { into_contiguous(tensor) }
         });
         let tensors: Vec<_> = tensors.collect();
-        let (client, device) = (&tensors[0].client, &tensors[0].device);
-        if let Some((tensor, label)) = tensors.iter().zip(labels).find(|(tensor, _)| tensor.device != *device) {
-            let message =
-                format!("is on {:?}, must be where {} {} is, on {device:?}", tensor.device, first.what, first.name);
-            return Err(label.refuse(message));
-        }
-        let shapes: Vec<_> = outs.iter().map(|&i| tensors[i].meta.shape().clone()).collect();
-        let views = lay_out(client, device, &shapes);
+        let client = &tensors[0].client;
         let labels = labels.iter().chain(outs.iter().map(|&i| &labels[i]));
-        let all = || tensors.iter().chain(&views);
+        let all = || tensors.iter().chain(&news);
         let handles: Vec<Handle> = all().map(|tensor| tensor.handle.clone()).collect();
         let get = |handle| client.get_resource::<WgpuServer<AutoCompiler>>(handle);
         let resources = client.exclusive(|| handles.into_iter().map(get).collect::<Vec<_>>());
@@ -134,7 +174,7 @@ impl Held {
             Err(error) => Err(label.refuse(format!("its buffer was not found: {error:?}"))),
         });
         let found = found.collect::<Result<Vec<_>>>()?;
-        Ok((Self { tensors: found, copies }, views.into_iter().map(lazy).collect()))
+        Ok((Self { tensors: found, copies }, given))
     }
 
     /// The bytes of a tensor, in the order given; those of new memory follow.
@@ -172,23 +212,4 @@ fn lay_out(client: &Client, device: &CubeDevice, shapes: &[Shape]) -> Vec<CubeTe
         rest = behind;
     }
     views
-}
-
-/// The tensor as the backend has it.
-#[cfg(not(feature = "fusion"))]
-fn lazy(tensor: CubeTensor) -> Primitive {
-    tensor
-}
-
-/// The tensor as fusion knows it. This does not wait.
-#[cfg(feature = "fusion")]
-fn lazy(tensor: CubeTensor) -> Primitive {
-    use burn::backend::wgpu::CubeBackend;
-    use burn_fusion::NoOp;
-    use burn_fusion::custom::{OperationIr, OperationOutput, StreamId};
-
-    let client = burn_fusion::get_client::<CubeBackend>(&tensor.device);
-    let (shape, dtype) = (tensor.meta.shape().clone(), tensor.dtype);
-    let made = burn_ir::InitOperationIr::create(shape, dtype, || client.register_tensor_handle(tensor.into()));
-    client.register(StreamId::current(), OperationIr::Init(made), NoOp::<CubeBackend>::new()).output()
 }

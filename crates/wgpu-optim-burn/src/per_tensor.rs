@@ -10,10 +10,38 @@ use wgpu_optim::{Config, Gpu, Optimizer, TensorSpec};
 
 use crate::Result;
 use crate::bridge::{Held, Label, primitive};
-use crate::record::{self, Record, State};
+use crate::record::{OWN, RANK, Record, State};
 
 /// The name of every tensor: Burn does not say which one it steps.
 const NAME: &str = "tensor";
+
+/// The name of the tensor that holds, as bytes, what Burn's optimizers do not have of one parameter's state.
+const REST: &str = "wgpu_optim";
+
+/// All tensors that Burn's optimizers keep of a parameter.
+const FIELDS: [&str; 18] = [
+    "momentum.moment_1",
+    "momentum.moment_2",
+    "momentum.max_moment_2",
+    "momentum.velocity",
+    "square_avg.square_avg",
+    "centered.grad_avg",
+    "centered.avg",
+    "momentum.buf",
+    "lr_decay.sum",
+    "momentum",
+    "moment_1",
+    "moment_2",
+    "second_moment",
+    "column_second_moment",
+    "momentum.exp_avg",
+    "momentum.exp_avg_sq",
+    "momentum.exp_avg_diff",
+    "momentum.neg_pre_grad",
+];
+
+/// All counts of steps that they keep.
+const TIMES: [&str; 3] = ["momentum.time", "lr_decay.time", "time"];
 
 /// An optimizer that Burn's `ModuleOptimizer` and `Learner` take: `ModuleOptimizer::from(PerTensor::new(..)?)`.
 ///
@@ -98,6 +126,31 @@ impl PerTensor {
     }
 }
 
+impl State {
+    /// What Burn's optimizers have of the state, and the rest.
+    fn split(self) -> (Self, Self) {
+        let is_own = |field: &String| field.starts_with(OWN);
+        let (own_tensors, tensors) = self.tensors.into_iter().partition(|(field, _)| is_own(field));
+        let (own_scalars, scalars) =
+            self.scalars.into_iter().filter(|(field, _)| field != RANK).partition(|(field, _)| is_own(field));
+        (Self { tensors, scalars }, Self { tensors: own_tensors, scalars: own_scalars })
+    }
+}
+
+impl Record {
+    /// A record of one state alone.
+    fn of_one(state: State) -> Self {
+        let mut record = Self::default();
+        record.states.insert(0, state);
+        record
+    }
+
+    /// The state of a record of one.
+    fn into_one(mut self) -> State {
+        self.states.remove(&0).unwrap_or_default()
+    }
+}
+
 impl OfBurn for PerTensor {
     type State<const D: usize> = PerTensorState<D>;
 
@@ -145,7 +198,7 @@ impl<const D: usize> RecordState for PerTensorState<D> {
             }
             let bytes = Record::of_one(own).write()?.into_bytes()?.to_vec();
             let len = bytes.len();
-            out.push_tensor(prefix, record::REST, TensorData::new(bytes, [len]));
+            out.push_tensor(prefix, REST, TensorData::new(bytes, [len]));
             Ok(())
         };
         let state = read(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
@@ -154,16 +207,16 @@ impl<const D: usize> RecordState for PerTensorState<D> {
 
     fn state_unflatten(prefix: &str, source: &mut StateSource, _device: &Device) -> Option<Self> {
         let mut state = State::default();
-        if let Some(rest) = source.take_tensor(prefix, record::REST) {
+        if let Some(rest) = source.take_tensor(prefix, REST) {
             let bytes = Bytes::from_bytes_vec(rest.try_to_vec::<u8>().ok()?);
             state = Record::read(OptimizerRecord::from_bytes(bytes).ok()?).ok()?.into_one();
         }
-        for field in record::FIELDS {
+        for field in FIELDS {
             let Some(data) = source.take_tensor(prefix, field) else { continue };
             let shape = data.shape().iter().copied().collect();
             state.tensors.insert(field.into(), (shape, data.try_to_vec().ok()?));
         }
-        for field in record::TIMES {
+        for field in TIMES {
             state.scalars.extend(source.take_scalar(prefix, field).map(|scalar| (field.to_string(), scalar)));
         }
         Some(Self(Arc::new(Mutex::new(Inner::Loaded(state)))))

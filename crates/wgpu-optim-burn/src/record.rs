@@ -13,41 +13,13 @@ use wgpu_optim::{LossScaleState, Optimizer};
 use crate::{Error, Result};
 
 /// Where Burn keeps the rank of a parameter.
-const RANK: &str = "__rank";
+pub(crate) const RANK: &str = "__rank";
 
 /// The slot of the running mean of a parameter.
 const EMA: &str = "ema";
 
 /// What begins the names of state that Burn's optimizers do not have. They pass over it.
-const OWN: &str = "wgpu_optim.";
-
-/// The name of the tensor that holds, as bytes, what Burn's optimizers do not have of one parameter's state.
-pub(crate) const REST: &str = "wgpu_optim";
-
-/// All tensors that Burn's optimizers keep of a parameter.
-pub(crate) const FIELDS: [&str; 18] = [
-    "momentum.moment_1",
-    "momentum.moment_2",
-    "momentum.max_moment_2",
-    "momentum.velocity",
-    "square_avg.square_avg",
-    "centered.grad_avg",
-    "centered.avg",
-    "momentum.buf",
-    "lr_decay.sum",
-    "momentum",
-    "moment_1",
-    "moment_2",
-    "second_moment",
-    "column_second_moment",
-    "momentum.exp_avg",
-    "momentum.exp_avg_sq",
-    "momentum.exp_avg_diff",
-    "momentum.neg_pre_grad",
-];
-
-/// All counts of steps that they keep.
-pub(crate) const TIMES: [&str; 3] = ["momentum.time", "lr_decay.time", "time"];
+pub(crate) const OWN: &str = "wgpu_optim.";
 
 /// The state of a parameter under Burn's names, without the parameter's id before them.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -59,7 +31,7 @@ pub(crate) struct State {
 /// A whole record: the state of each parameter by its id, and what belongs to all.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Record {
-    states: BTreeMap<u64, State>,
+    pub(crate) states: BTreeMap<u64, State>,
     scalars: BTreeMap<String, Scalar>,
     /// The parameters' paths by their ids, and names of rules.
     texts: BTreeMap<String, String>,
@@ -131,15 +103,6 @@ fn same_state(one: &str, other: &str) -> bool {
 }
 
 impl State {
-    /// What Burn's optimizers have of the state, and the rest.
-    pub(crate) fn split(self) -> (Self, Self) {
-        let is_own = |field: &String| field.starts_with(OWN);
-        let (own_tensors, tensors) = self.tensors.into_iter().partition(|(field, _)| is_own(field));
-        let (own_scalars, scalars) =
-            self.scalars.into_iter().filter(|(field, _)| field != RANK).partition(|(field, _)| is_own(field));
-        (Self { tensors, scalars }, Self { tensors: own_tensors, scalars: own_scalars })
-    }
-
     /// The state of a parameter, once all steps are done.
     pub(crate) async fn of(optimizer: &Optimizer, name: &str) -> Result<Self> {
         let rule = optimizer.rule(name)?;
@@ -300,16 +263,6 @@ impl Record {
             optimizer.set_loss_scale(LossScaleState { scale, good })?;
         }
         Ok(())
-    }
-
-    /// A record of one state alone.
-    pub(crate) fn of_one(state: State) -> Self {
-        Self { states: BTreeMap::from([(0, state)]), ..Self::default() }
-    }
-
-    /// The state of a record of one.
-    pub(crate) fn into_one(mut self) -> State {
-        self.states.remove(&0).unwrap_or_default()
     }
 
     /// Reads Burn's record.

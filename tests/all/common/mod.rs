@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::SystemTime;
 
-use wgpu_optim::rule::{AnyRule, RuleEntry};
-use wgpu_optim::{Error, Gpu, wgpu};
+use wgpu_optim::rule::{AnyRule, Pass, Renewal, RuleEntry, Turning};
+use wgpu_optim::{Error, Gpu, TensorSpec, wgpu};
 
 /// The first adapter. Without one `cases` cases of `what` are skipped, which one line says even where the test harness
 /// captures output; with `REQUIRE_GPU=1` that fails.
@@ -98,4 +98,33 @@ fn newest(folder: &str) -> SystemTime {
         std::fs::read_dir(path).unwrap().filter_map(|entry| walk(&entry.unwrap().path())).max()
     }
     walk(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)).expect("a folder with files")
+}
+
+/// How a rule renews bases in the step at this `t`.
+pub fn renewal_at(rule: &dyn AnyRule, t: u64) -> Option<Renewal> {
+    let mut hyper = vec![];
+    rule.hyper(t, &mut rule.carried(t), &mut hyper);
+    rule.renewal(&hyper)
+}
+
+/// How many dispatches a step at this `t` takes, where one takes all entries: one a pass, and one more for each side
+/// that tensors are turned along. The largest side says how many rounds a renewal has.
+pub fn dispatches_of(rule: &dyn AnyRule, tensors: &[TensorSpec], t: u64) -> usize {
+    let Some(sides) = rule.sides() else { return rule.passes().len() };
+    let sides: Vec<_> = tensors.iter().map(|tensor| sides.of(&tensor.shape)).collect();
+    let most = sides.iter().map(Vec::len).max().unwrap_or(0);
+    let is_here = |pass: &&Pass| match pass {
+        Pass::Bases | Pass::Turn(Turning::Power) => false,
+        _ => most > 0 || !pass.is_over_sides(),
+    };
+    let of_every_step = rule.passes().iter().filter(is_here).count() + 2 * most.saturating_sub(1);
+    let largest = sides.iter().flatten().max_by_key(|side| side.size);
+    let of_renewal = largest.zip(renewal_at(rule, t)).map_or(0, |(side, renewal)| {
+        let rounds = side.rounds(renewal) as usize;
+        match renewal {
+            Renewal::Eigenvectors => 1 + 2 * rounds,
+            Renewal::Power => 1 + 1 + rounds,
+        }
+    });
+    of_every_step + of_renewal
 }

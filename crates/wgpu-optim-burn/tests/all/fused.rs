@@ -53,6 +53,25 @@ fn groups_and_wrappers_know_parameters_by_their_paths() {
 }
 
 #[test]
+fn a_model_is_stepped_on_another_thread_than_the_one_it_was_made_on() {
+    let (_turn, device, setup) = device();
+    let steps = |mut model: Mlp| {
+        let mut fused = Fused::new(&setup, adamw());
+        for step in 0..3 {
+            let grads = model.grads(step, &device);
+            fused.step(LR, &mut model, grads).expect("a step");
+        }
+        values(&model)
+    };
+    let model = Mlp::new(&device);
+    let (twin, start) = (model.clone(), values(&model));
+    let there = std::thread::scope(|scope| scope.spawn(|| steps(twin)).join().expect("steps"));
+    let here = steps(model);
+    assert_eq!(there, here);
+    assert!(largest(&here, &start) > 0.01, "the model has moved");
+}
+
+#[test]
 fn what_has_no_gradient_is_left_alone() {
     let (_turn, device, setup) = device();
     let mut model = Mlp::new(&device);
@@ -162,4 +181,46 @@ fn tensors_that_cannot_be_stepped_are_refused_by_name_and_move_nothing() {
     let error = step(&mut model, &Tensor::from_inner);
     assert_eq!(error, "gradient second.weight: is not a plain tensor of Burn's wgpu backend");
     assert_eq!(values(&model), before);
+}
+
+#[cfg(feature = "fusion")]
+#[test]
+fn a_gradient_that_fusion_could_not_make_is_an_error_and_moves_nothing() {
+    use burn::backend::Wgpu;
+    use burn_cubecl::fusion::FusionCubeRuntime;
+    use burn_fusion::custom::{CustomOpIr, HandleContainer, Operation, OperationIr, StreamId, TensorIr};
+    use burn_fusion::{ExecutionError, FusionRuntime};
+
+    #[derive(Debug)]
+    struct Fails;
+
+    impl Operation<FusionCubeRuntime> for Fails {
+        fn execute(
+            &self,
+            _handles: &mut HandleContainer<<FusionCubeRuntime as FusionRuntime>::FusionHandle>,
+        ) -> Result<(), ExecutionError> {
+            Err(ExecutionError::generic("it fails on purpose"))
+        }
+    }
+
+    let (_turn, device, setup) = device();
+    let mut model = Mlp::new(&device);
+    let mut fused = Fused::new(&setup, adamw());
+    let mut grads = model.grads(0, &device);
+    let id = model.second.weight.id;
+    let good = grads.remove::<2>(id).expect("a gradient");
+    let lazy = good.clone().try_into_primitive::<Wgpu>().expect("a tensor of wgpu");
+    let output = TensorIr::uninit(lazy.client.create_empty_handle(), lazy.shape.clone(), lazy.dtype);
+    let operation = OperationIr::Custom(CustomOpIr::new("fails", &[], &[output]));
+    let bad = lazy.client.register(StreamId::current(), operation, Fails).pop().expect("an output");
+    grads.register(id, Tensor::<2>::from_primitive::<Wgpu>(bad));
+    let before = values(&model);
+    let error = fused.step(LR, &mut model, grads).expect_err("a gradient that is not there");
+    let message = "parameter first.weight: an operation that makes one of the step's tensors has failed";
+    assert_eq!(error.to_string(), message);
+    assert_eq!(values(&model), before);
+    // The next step is none the worse for it.
+    let grads = model.grads(0, &device);
+    fused.step(LR, &mut model, grads).expect("a step");
+    assert_eq!(fused.optimizer().expect("made by the first step").steps(), 1);
 }
