@@ -4,16 +4,14 @@
 //! In a crate of your own, `wgpu-optim` is a dependency, and a dev-dependency with the feature `proof`; `cases`,
 //! `rejects` and what calls `wgpu_optim::proof` stand behind `#[cfg(test)]` there.
 
-use serde::{Deserialize, Serialize};
 use wgpu_optim::parts::{Real, ema};
 use wgpu_optim::rule::{Carried, Reject, Rule, Slot, above_zero, below_one};
-use wgpu_optim::{Arena, Gpu, Optimizer, Result, TensorSpec, WeightDecay, numbers, options, proof};
+use wgpu_optim::{Arena, Gpu, Optimizer, Result, TensorSpec, WeightDecay, fields, numbers, options, proof};
 
 /// Softsign: a step along a running mean of gradients that is never longer than the learning rate.
 ///
 /// `m = momentum*m + (1-momentum)*g; p -= lr*m/(|m| + eps)`. One slot `m` per element.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 struct Softsign {
     /// Learning rate, at least 0: the most that an element moves in a step. Default 1e-2.
     lr: f64,
@@ -24,6 +22,8 @@ struct Softsign {
     /// Any general kind. Default none.
     weight_decay: WeightDecay,
 }
+
+fields!(Softsign: lr, momentum, eps, weight_decay);
 
 impl Default for Softsign {
     fn default() -> Self {

@@ -527,8 +527,7 @@ fn take<T: for<'de> Deserialize<'de>>(fields: &mut Map<String, Value>, name: &st
 
 /// The error of a field's value, with the whole path.
 fn wrong_at(name: &str, error: Misread) -> Error {
-    let Misread { path, message } = error.inside(name.into());
-    wrong(path, message)
+    error.inside(name.into()).into_error()
 }
 
 impl Serialize for Config {

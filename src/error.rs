@@ -224,15 +224,20 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// # Errors
 /// Always [`Error::Field`].
 pub fn refuse<T>(field: impl Into<String>, value: impl ToString, bound: impl Into<String>) -> Result<T> {
-    let mut value = value.to_string();
-    // `Display` writes 1e-60 with all its zeros.
-    if let Ok(number) = value.parse::<f64>() {
+    Err(refusal(field.into(), value.to_string(), bound.into()))
+}
+
+/// The one body of [`refuse`].
+fn refusal(field: String, mut value: String, bound: String) -> Error {
+    // `Display` writes 1e-60 with all its zeros. JSON's reader of numbers is in every build; the standard library's
+    // would bring tables of its own.
+    if let Some(number) = serde_json::from_str(&value).ok().as_ref().and_then(serde_json::Value::as_f64) {
         let short = format!("{number:e}");
         if value.len() > 12 && short.len() < value.len() {
             value = short;
         }
     }
-    Err(Error::Field { field: field.into(), value, bound: bound.into() })
+    Error::Field { field, value, bound }
 }
 
 /// `value` must be at least 0 and finite, also after rounding to f32.

@@ -251,8 +251,8 @@ impl Gpu {
             let info = adapter.get_info();
             format!("{} ({})", info.name, info.backend)
         };
-        let wanted = name.to_lowercase();
-        if let Some(adapter) = adapters.iter().find(|adapter| label(adapter).to_lowercase().contains(&wanted)) {
+        let wanted = name.to_ascii_lowercase();
+        if let Some(adapter) = adapters.iter().find(|adapter| label(adapter).to_ascii_lowercase().contains(&wanted)) {
             return Self::open(adapter).await;
         }
         let found = adapters.iter().map(label).collect::<Vec<_>>().join(", ");

@@ -15,6 +15,7 @@ mod decay;
 mod dynamic_map;
 mod early_stopping;
 mod error;
+mod fields;
 #[cfg(feature = "gpu")]
 mod gpu;
 mod groups;

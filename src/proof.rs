@@ -63,7 +63,8 @@ pub fn check_rule<R: Rule>(gpu: &Gpu) -> Worst {
     for Reject { json, error } in R::rejects() {
         let what = format!("{name} with {json}");
         let fields: serde_json::Map<_, _> = serde_json::from_str(json).expect("a reject's JSON is an object");
-        match AnyRule::with(&R::default(), &fields) {
+        let default: Box<dyn AnyRule> = Box::new(R::default());
+        match default.with(&fields) {
             Ok(rule) => panic!("{what}: accepted, with {rule:?}; expected: {error}"),
             Err(found) => check(&what, &found, error),
         }

@@ -13,35 +13,40 @@ use serde_json::Value;
 
 use crate::error::Error;
 
-/// What is wrong with a value, and where in it.
+/// What is wrong with a value, and where in it. One word, since each of many results may hold one.
 #[derive(Debug)]
-pub struct Misread {
+pub struct Misread(Box<Place>);
+
+#[derive(Debug)]
+struct Place {
     /// The fields and places that lead there, as `groups[1].lr`; empty for the value itself.
-    pub path: String,
+    path: String,
     /// What is wrong.
-    pub message: String,
+    message: String,
 }
 
 impl Misread {
     /// The same from one level above: of a field, or of a place in a list as `[1]`.
     pub fn inside(mut self, step: String) -> Self {
-        let dot = if self.path.is_empty() || self.path.starts_with('[') { "" } else { "." };
-        self.path = step + dot + &self.path;
+        let path = &mut self.0.path;
+        let dot = if path.is_empty() || path.starts_with('[') { "" } else { "." };
+        *path = step + dot + path;
         self
     }
 
     /// The same as an error of a configuration, where `.` is the path of the whole.
     pub fn into_error(self) -> Error {
-        let path = if self.path.is_empty() { ".".into() } else { self.path };
-        Error::Config { path, message: self.message }
+        let Place { path, message } = *self.0;
+        let path = if path.is_empty() { ".".into() } else { path };
+        Error::Config { path, message }
     }
 }
 
 impl Display for Misread {
     fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
-        match &self.path[..] {
-            "" => f.write_str(&self.message),
-            path => write!(f, "{path}: {}", self.message),
+        match &self.0.path[..] {
+            "" => f.write_str(&self.0.message),
+            path => write!(f, "{path}: {}", self.0.message),
         }
     }
 }
@@ -50,7 +55,7 @@ impl std::error::Error for Misread {}
 
 impl serde::de::Error for Misread {
     fn custom<T: Display>(message: T) -> Self {
-        Self { path: String::new(), message: message.to_string() }
+        Self(Box::new(Place { path: String::new(), message: message.to_string() }))
     }
 
     fn invalid_type(found: Unexpected, expected: &dyn Expected) -> Self {

@@ -5,11 +5,10 @@
 use std::any::{Any, TypeId};
 use std::fmt::Debug;
 
-use serde::{Serialize, de::DeserializeOwned};
-
 pub use crate::decay::WeightDecay;
 use crate::error::Result;
 pub use crate::error::{above_zero, at_least_zero, below_one, refuse};
+pub use crate::fields::{Field, Fields};
 pub use crate::line_search::Stopping;
 use crate::parts::{Combine, Real};
 pub use crate::product::Product;
@@ -87,7 +86,52 @@ macro_rules! options {
         }
     };
 }
-pub use {numbers, options};
+
+/// Names the fields of a struct of options in the order of JSON, and implements [`Fields`](crate::rule::Fields) and
+/// serde's traits for it: a field that JSON leaves out has its default, and one that is unknown is refused.
+#[macro_export]
+macro_rules! fields {
+    ($name:ident $(<$(const $flag:ident: bool),+>)?: $($field:ident),+) => {
+        const _: () = {
+            use std::result::Result;
+
+            use $crate::rule::serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+            use $crate::rule::{Field, Fields};
+
+            impl $(<$(const $flag: bool),+>)? Fields for $name $(<$($flag),+>)? {
+                fn field_names(&self) -> &'static [&'static str] {
+                    &[$(stringify!($field)),+]
+                }
+                fn field(&mut self, name: &str) -> Option<&mut dyn Field> {
+                    let Self { $($field),+ } = self;
+                    match name {
+                        $(stringify!($field) => Some($field),)+
+                        _ => None,
+                    }
+                }
+            }
+
+            impl $(<$(const $flag: bool),+>)? Serialize for $name $(<$($flag),+>)? {
+                fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                    let fields: &mut dyn Fields = &mut Clone::clone(self);
+                    fields.values().serialize(serializer)
+                }
+            }
+
+            impl<'de $($(, const $flag: bool)+)?> Deserialize<'de> for $name $(<$($flag),+>)? {
+                fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                    let mut options = Self::default();
+                    let fields: &mut dyn Fields = &mut options;
+                    fields.set(&Deserialize::deserialize(deserializer)?).map_err(D::Error::custom)?;
+                    Ok(options)
+                }
+            }
+        };
+    };
+}
+#[doc(hidden)] // for `fields!`
+pub use serde;
+pub use {fields, numbers, options};
 
 /// What one number of a state slot stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -373,9 +417,7 @@ pub struct Reject {
 ///
 /// The same functions exist in `shaders/rules/<name>.wgsl` under the same names; the two files are twins.
 /// CONTRIBUTING.md walks through adding one.
-pub trait Rule:
-    Clone + Debug + Default + PartialEq + Serialize + DeserializeOwned + Send + Sync + Sized + 'static
-{
+pub trait Rule: Clone + Debug + Default + PartialEq + Fields + Send + Sync + Sized + 'static {
     /// The name in JSON, in labels and in tables.
     const NAME: &'static str;
     /// The formula in one line and its source, for the README's table.

@@ -656,7 +656,7 @@ pub fn entry<E: Entry>(rows_are_whole: bool) -> String {
         line(&mut text, format_args!("    {field}: u32, //{doc}"));
     }
     for Word { name, doc, .. } in of_row {
-        line(&mut text, format_args!("    {}: u32, //{doc}", name.to_lowercase()));
+        line(&mut text, format_args!("    {}: u32, //{doc}", name.to_ascii_lowercase()));
     }
     let vectors = ENTRY_WORDS / 4;
     line(

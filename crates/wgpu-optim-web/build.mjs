@@ -36,18 +36,23 @@ const wasm = `${built}_bg.wasm`;
 const optimizer = path.join(here, "node_modules/.bin/wasm-opt");
 run(optimizer, ["-Oz", "--strip-debug", "--strip-producers", wasm, "-o", wasm]);
 
-/** Makes the comments of shaders spaces, which take no room once compressed. */
-function withoutComments(bytes) {
+/** Takes comments and indentation out of shaders: spaces at their ends instead take no room once compressed. */
+function minified(bytes) {
     const shaders = path.join(here, "../../shaders");
     for (const file of fs.readdirSync(shaders, { recursive: true }).filter((file) => file.endsWith(".wgsl"))) {
         const text = fs.readFileSync(path.join(shaders, file), "latin1");
         const at = bytes.indexOf(text, "latin1");
         if (at < 0) continue; // one that the package has no use for
-        bytes.write(text.replace(/\/\/.*/g, (comment) => " ".repeat(comment.length)), at, "latin1");
+        const short = text.replace(/\/\/.*/g, "").replace(/\s*\n\s*/g, "\n").trim();
+        bytes.write(short.padEnd(text.length - 1) + "\n", at, "latin1");
     }
     return bytes;
 }
-fs.writeFileSync(wasm, withoutComments(fs.readFileSync(wasm)));
+fs.writeFileSync(wasm, minified(fs.readFileSync(wasm)));
+
+// Comments on what JavaScript sees stand in the types.
+const glue = fs.readFileSync(`${built}.js`, "utf8");
+fs.writeFileSync(`${built}.js`, glue.replace(/^ *(\/\*\*[^]*?\*\/|\/\/.*)\n/gm, ""));
 
 const gzipped = (file) => zlib.gzipSync(fs.readFileSync(file), { level: 9 }).length;
 const found = { wasm: gzipped(wasm), glue: gzipped(`${built}.js`) };

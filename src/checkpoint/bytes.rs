@@ -209,7 +209,8 @@ pub(super) fn read(
     }
     let mut header = vec![0; header_len as usize];
     bytes.read_exact(&mut header).map_err(io)?;
-    let Header { metadata, mut places } = serde_json::from_slice(&header).map_err(|error| wrong("header", error))?;
+    let header = String::from_utf8(header).map_err(|error| wrong("header", error))?;
+    let Header { metadata, mut places } = serde_json::from_str(&header).map_err(|error| wrong("header", error))?;
     let Some(Fields(metadata)) = metadata else { return Err(wrong("__metadata__", "is missing")) };
     let text = |name: &str| match metadata.get(name) {
         Some(text) => Ok(&text[..]),

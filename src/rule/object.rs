@@ -3,17 +3,21 @@
 use std::any::Any;
 use std::fmt::Debug;
 
-use super::{Carried, Extent, Kernels, Move, Numbers, Pass, Product, Renewal, Rule, Sides, Slot, Stopping, Sums};
+use serde_json::{Map, Value};
+
+use super::{
+    Carried, Extent, Fields, Kernels, Move, Numbers, Pass, Product, Renewal, Rule, Sides, Slot, Stopping, Sums,
+};
 use crate::decay::WeightDecay;
 use crate::error::{Error, Result, at_least_zero, refuse};
 use crate::history;
 use crate::lines::Lines;
-use crate::read::{Misread, read};
+use crate::read::Misread;
 use crate::tensor::TensorSpec;
 use crate::words::{INNER_WORDS, SUM_WORDS};
 
 /// A rule as an object: what the registry, the config, the reference and the engine know of it.
-pub trait AnyRule: Any + Kernels + Debug + Send + Sync {
+pub trait AnyRule: Any + Kernels + Fields + Debug + Send + Sync {
     /// [`Rule::NAME`].
     fn name(&self) -> &'static str;
     /// [`Rule::SHADER`].
@@ -61,13 +65,6 @@ pub trait AnyRule: Any + Kernels + Debug + Send + Sync {
     fn renewal(&self, hyper: &[f64]) -> Option<Renewal>;
     /// [`Rule::carried`].
     fn carried(&self, t: u64) -> Carried;
-    /// The options in JSON, all of them.
-    fn to_json(&self) -> serde_json::Map<String, serde_json::Value>;
-    /// The same rule with these fields in place of its own.
-    ///
-    /// # Errors
-    /// [`Error::Config`] for an unknown field or a wrong type, [`Error::Field`] for a bad value.
-    fn with(&self, fields: &serde_json::Map<String, serde_json::Value>) -> Result<Box<dyn AnyRule>>;
     /// Changes the composed text of a shader. Tests break shaders with it, to see that parity notices.
     #[cfg(feature = "proof")]
     #[doc(hidden)]
@@ -117,12 +114,7 @@ impl<R: Rule> AnyRule for R {
         }
     }
     fn check(&self) -> Result<()> {
-        let decay = Rule::weight_decay(self);
-        if !R::DECAYS.contains(&decay.kind()) {
-            let bound = format!("one of {} for {}", R::DECAYS.join(", "), R::NAME);
-            return refuse("weight_decay", decay, bound);
-        }
-        at_least_zero(&format!("weight_decay.{}", decay.kind()), decay.amount())?;
+        check_decay(Rule::weight_decay(self), R::DECAYS, R::NAME)?;
         at_least_zero("lr", Rule::lr(self))?;
         Rule::check(self)
     }
@@ -170,38 +162,44 @@ impl<R: Rule> AnyRule for R {
     fn carried(&self, t: u64) -> Carried {
         Rule::carried(self, t)
     }
-    fn to_json(&self) -> serde_json::Map<String, serde_json::Value> {
-        match serde_json::to_value(self) {
-            Ok(serde_json::Value::Object(fields)) => fields,
-            other => unreachable!("a rule's options are an object: {other:?}"),
-        }
-    }
-    fn with(&self, fields: &serde_json::Map<String, serde_json::Value>) -> Result<Box<dyn AnyRule>> {
-        let rule: R = read(&merged(AnyRule::to_json(self), fields)?).map_err(Misread::into_error)?;
-        AnyRule::check(&rule)?;
-        Ok(Box::new(rule))
-    }
     fn boxed(&self) -> Box<dyn AnyRule> {
         Box::new(self.clone())
     }
 }
 
-/// A rule's options with these fields in place of its own.
-fn merged(
-    mut all: serde_json::Map<String, serde_json::Value>,
-    fields: &serde_json::Map<String, serde_json::Value>,
-) -> Result<serde_json::Value> {
-    if let Some(decay) = fields.get("weight_decay") {
-        // serde's text would be "expected string or map".
-        if decay != "none" && decay.as_object().is_none_or(|kinds| kinds.len() != 1) {
-            return refuse("weight_decay", decay, r#""none" or an object of one field, as {"l2": 0.01}"#);
-        }
+/// Refuses a kind of decay that is none of those that the rule takes, and an amount outside its bounds.
+fn check_decay(decay: WeightDecay, kinds: &[&str], rule: &str) -> Result<()> {
+    if !kinds.contains(&decay.kind()) {
+        return refuse("weight_decay", decay, format!("one of {} for {rule}", kinds.join(", ")));
     }
-    all.extend(fields.iter().map(|(name, value)| (name.clone(), value.clone())));
-    Ok(serde_json::Value::Object(all))
+    at_least_zero(&format!("weight_decay.{}", decay.kind()), decay.amount())
 }
 
 impl dyn AnyRule {
+    /// The options in JSON, all of them.
+    pub fn to_json(&self) -> Map<String, Value> {
+        let fields: &mut dyn Fields = &mut *self.boxed();
+        fields.values()
+    }
+
+    /// The same rule with these fields in place of its own.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for an unknown field or a wrong type, [`Error::Field`] for a bad value.
+    pub fn with(&self, values: &Map<String, Value>) -> Result<Box<dyn AnyRule>> {
+        if let Some(decay) = values.get("weight_decay") {
+            // serde's text would be "expected string or map".
+            if decay != "none" && decay.as_object().is_none_or(|kinds| kinds.len() != 1) {
+                return refuse("weight_decay", decay, r#""none" or an object of one field, as {"l2": 0.01}"#);
+            }
+        }
+        let mut rule = self.boxed();
+        let fields: &mut dyn Fields = &mut *rule;
+        fields.set(values).map_err(Misread::into_error)?;
+        rule.check()?;
+        Ok(rule)
+    }
+
     /// Whether each step needs a look-ahead before its gradients are computed.
     pub fn needs_look_ahead(&self) -> bool {
         self.moves().contains(&Move::LookAhead)

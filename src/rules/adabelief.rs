@@ -1,12 +1,10 @@
 //! AdaBelief. Twin: `shaders/rules/adabelief.wgsl`.
 
-use serde::{Deserialize, Serialize};
-
 use crate::error::{Result, above_zero, at_least_zero, below_one};
 use crate::parts::{Real, correction, ema};
 #[cfg(feature = "proof")]
 use crate::rule::Reject;
-use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
+use crate::rule::{Carried, Rule, Slot, WeightDecay, fields, numbers, options};
 
 /// AdaBelief: Adam with the gradient's distance from its running mean under the root, in place of the gradient.
 ///
@@ -14,8 +12,7 @@ use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
 /// `p -= lr*(m/(1-beta1^t))/(sqrt(s/(1-beta2^t)) + eps)`. Slots `m`, `s` per element.
 ///
 /// Source: Zhuang et al. 2020, Algorithm 2. Defaults are optax's.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct AdaBelief {
     /// Learning rate, at least 0. Default 1e-3.
     pub lr: f64,
@@ -30,6 +27,8 @@ pub struct AdaBelief {
     /// Any [general](WeightDecay::GENERAL) kind. Default none.
     pub weight_decay: WeightDecay,
 }
+
+fields!(AdaBelief: lr, beta1, beta2, eps, eps_root, weight_decay);
 
 impl Default for AdaBelief {
     fn default() -> Self {

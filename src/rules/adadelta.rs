@@ -1,12 +1,10 @@
 //! Adadelta. Twin: `shaders/rules/adadelta.wgsl`.
 
-use serde::{Deserialize, Serialize};
-
 use crate::error::{Result, above_zero, below_one};
 use crate::parts::{Real, ema};
 #[cfg(feature = "proof")]
 use crate::rule::Reject;
-use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
+use crate::rule::{Carried, Rule, Slot, WeightDecay, fields, numbers, options};
 
 /// Adadelta: the gradient over the root of its mean square, times the root of the mean square of the steps so far.
 ///
@@ -14,8 +12,7 @@ use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
 /// element.
 ///
 /// Source: Zeiler 2012, Algorithm 1. Defaults are PyTorch's.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Adadelta {
     /// Learning rate, at least 0; 1 in the paper. Default 1.
     pub lr: f64,
@@ -26,6 +23,8 @@ pub struct Adadelta {
     /// Any [general](WeightDecay::GENERAL) kind. Default none.
     pub weight_decay: WeightDecay,
 }
+
+fields!(Adadelta: lr, rho, eps, weight_decay);
 
 impl Default for Adadelta {
     fn default() -> Self {

@@ -1,12 +1,10 @@
 //! Adafactor. Twin: `shaders/rules/adafactor.wgsl`.
 
-use serde::{Deserialize, Serialize};
-
 use crate::error::{Result, above_zero, refuse};
 use crate::parts::{Real, at_least, ema};
 #[cfg(feature = "proof")]
 use crate::rule::Reject;
-use crate::rule::{AnyRule, Carried, Pass, Rule, Slot, Sums, WeightDecay, numbers, options};
+use crate::rule::{AnyRule, Carried, Pass, Rule, Slot, Sums, WeightDecay, fields, numbers, options};
 
 /// Adafactor. See [`AdafactorForm`].
 pub type Adafactor = AdafactorForm<false>;
@@ -22,8 +20,7 @@ pub type Adafactor = AdafactorForm<false>;
 ///
 /// Sources: Shazeer and Stern 2018, Algorithms 4 and 5; the form and the defaults are PyTorch's. The type's parameter
 /// `FACTORED` is true for the form that [the optimizer chooses](Rule::for_matrices) for tensors of rank 2 and more.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields, bound = "")]
+#[derive(Clone, Debug, PartialEq)]
 pub struct AdafactorForm<const FACTORED: bool> {
     /// The largest relative step, at least 0. Default 1e-2.
     pub lr: f64,
@@ -38,6 +35,8 @@ pub struct AdafactorForm<const FACTORED: bool> {
     /// Any [general](WeightDecay::GENERAL) kind. Default none.
     pub weight_decay: WeightDecay,
 }
+
+fields!(AdafactorForm<const FACTORED: bool>: lr, beta2_decay, eps1, eps2, d, weight_decay);
 
 impl<const FACTORED: bool> Default for AdafactorForm<FACTORED> {
     fn default() -> Self {

@@ -1,13 +1,11 @@
 //! AdaGrad. Twin: `shaders/rules/adagrad.wgsl`.
 
-use serde::{Deserialize, Serialize};
-
 use crate::error::{Result, above_zero, at_least_zero};
 use crate::options::EpsPlacement;
 use crate::parts::Real;
 #[cfg(feature = "proof")]
 use crate::rule::Reject;
-use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
+use crate::rule::{Carried, Rule, Slot, WeightDecay, fields, numbers, options};
 
 /// AdaGrad: the step shrinks with the sum of squared gradients so far.
 ///
@@ -15,8 +13,7 @@ use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
 /// `p -= clr*g/sqrt(s + eps)`. One slot `s` per element, starting at `initial_accumulator`.
 ///
 /// Source: Duchi, Hazan and Singer 2011, section 1.1. Defaults are PyTorch's.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Adagrad {
     /// Learning rate, at least 0. Default 1e-2.
     pub lr: f64,
@@ -31,6 +28,8 @@ pub struct Adagrad {
     /// Any [general](WeightDecay::GENERAL) kind. Default none.
     pub weight_decay: WeightDecay,
 }
+
+fields!(Adagrad: lr, lr_decay, initial_accumulator, eps, eps_placement, weight_decay);
 
 impl Default for Adagrad {
     fn default() -> Self {

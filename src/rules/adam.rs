@@ -8,7 +8,7 @@ use crate::error::{Result, above_zero, below_one, refuse};
 use crate::parts::{Real, at_least, correction, ema, max};
 #[cfg(feature = "proof")]
 use crate::rule::Reject;
-use crate::rule::{AnyRule, Carried, Pass, Rule, Slot, Sums, WeightDecay, numbers, options};
+use crate::rule::{AnyRule, Carried, Pass, Rule, Slot, Sums, WeightDecay, fields, numbers, options};
 
 /// Adam, without decay unless one is given. See [`AdamFamily`].
 pub type Adam = AdamFamily<false>;
@@ -35,8 +35,7 @@ pub type AdamW = AdamFamily<true>;
 /// Wortsman et al. 2023, arXiv 2304.13013, Algorithm 2 (StableAdamW); Zhang et al. 2024, arXiv 2406.16793, section 2
 /// (Adam-mini, whose blocks are rows in perceptrons).
 /// Defaults are PyTorch's.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields, bound = "")]
+#[derive(Clone, Debug, PartialEq)]
 pub struct AdamFamily<const DECOUPLED: bool, const ROWS: bool = false> {
     /// Learning rate, at least 0. Default 1e-3.
     pub lr: f64,
@@ -60,6 +59,11 @@ pub struct AdamFamily<const DECOUPLED: bool, const ROWS: bool = false> {
     /// Any [general](WeightDecay::GENERAL) kind. Default none for [`Adam`], `Decoupled(0.01)` for [`AdamW`].
     pub weight_decay: WeightDecay,
 }
+
+fields!(
+    AdamFamily<const DECOUPLED: bool, const ROWS: bool>: lr, beta1, beta2, eps, eps_placement, amsgrad, v_per,
+    bias_correction, update_rms_clip, weight_decay
+);
 
 /// Where Adam's eps stands. JSON: `"outside"`, `"inside"`, `"hat"`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

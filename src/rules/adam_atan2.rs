@@ -1,12 +1,10 @@
 //! Adam-atan2. Twin: `shaders/rules/adam_atan2.wgsl`.
 
-use serde::{Deserialize, Serialize};
-
 use crate::error::{Result, above_zero, below_one};
 use crate::parts::{Real, correction, ema};
 #[cfg(feature = "proof")]
 use crate::rule::Reject;
-use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
+use crate::rule::{Carried, Rule, Slot, WeightDecay, fields, numbers, options};
 
 /// Adam-atan2: Adam with the angle of its moments for their quotient, which is bounded and needs no eps.
 ///
@@ -14,8 +12,7 @@ use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
 /// `p -= lr*a*atan2(mh, b*sqrt(vh))`, where `atan2(0, 0)` is 0. Slots `m`, `v` per element.
 ///
 /// Source: Everett et al. 2024, arXiv 2407.05872, section 5.3. Defaults are those of adam-atan2-pytorch.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct AdamAtan2 {
     /// Learning rate, at least 0. Default 1e-4.
     pub lr: f64,
@@ -30,6 +27,8 @@ pub struct AdamAtan2 {
     /// Any [general](WeightDecay::GENERAL) kind. Default none.
     pub weight_decay: WeightDecay,
 }
+
+fields!(AdamAtan2: lr, beta1, beta2, a, b, weight_decay);
 
 impl Default for AdamAtan2 {
     fn default() -> Self {

@@ -6,7 +6,7 @@ use crate::error::{Result, above_zero, below_one};
 use crate::parts::{Real, correction, ema, max};
 #[cfg(feature = "proof")]
 use crate::rule::Reject;
-use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
+use crate::rule::{Carried, Rule, Slot, WeightDecay, fields, numbers, options};
 
 /// Adamax: Adam with the largest gradient so far, fading, in place of the root of the mean square.
 ///
@@ -14,8 +14,7 @@ use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
 /// place for eps. Slots `m`, `u` per element.
 ///
 /// Source: Kingma and Ba 2015, Algorithm 2. Defaults are PyTorch's.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Adamax {
     /// Learning rate, at least 0. Default 2e-3.
     pub lr: f64,
@@ -30,6 +29,8 @@ pub struct Adamax {
     /// Any [general](WeightDecay::GENERAL) kind. Default none.
     pub weight_decay: WeightDecay,
 }
+
+fields!(Adamax: lr, beta1, beta2, eps, eps_placement, weight_decay);
 
 /// Where Adamax's eps stands; the paper has none. JSON: `"in_max"`, `"denominator"`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,12 +1,10 @@
 //! Adan. Twin: `shaders/rules/adan.wgsl`.
 
-use serde::{Deserialize, Serialize};
-
 use crate::error::{Result, above_zero, at_least_zero, below_one};
 use crate::parts::{Real, correction, ema};
 #[cfg(feature = "proof")]
 use crate::rule::Reject;
-use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
+use crate::rule::{Carried, Rule, Slot, WeightDecay, fields, numbers, options};
 
 /// Adan: running means of the gradient, of its change, and of the square of both together.
 ///
@@ -16,8 +14,7 @@ use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
 /// `1 + lr*d`. Slots `m`, `d`, `n`, `g_prev` per element.
 ///
 /// Source: Xie et al. 2022, Algorithm 1, whose betas are 1 minus these. Defaults are the authors'.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Adan {
     /// Learning rate, at least 0. Default 1e-3.
     pub lr: f64,
@@ -34,6 +31,8 @@ pub struct Adan {
     /// Any [general](WeightDecay::GENERAL) kind, or `Proximal`. Default none.
     pub weight_decay: WeightDecay,
 }
+
+fields!(Adan: lr, beta1, beta2, beta3, eps, eps_root, weight_decay);
 
 impl Default for Adan {
     fn default() -> Self {

@@ -1,12 +1,10 @@
 //! AdEMAMix. Twin: `shaders/rules/ademamix.wgsl`.
 
-use serde::{Deserialize, Serialize};
-
 use crate::error::{Result, above_zero, at_least_zero, below_one};
 use crate::parts::{Real, correction, ema};
 #[cfg(feature = "proof")]
 use crate::rule::Reject;
-use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
+use crate::rule::{Carried, Rule, Slot, WeightDecay, fields, numbers, options};
 
 /// AdEMAMix: Adam with a second, slow mean of gradients beside the fast one.
 ///
@@ -16,8 +14,7 @@ use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
 /// The paper lets `alpha` and `beta3` grow from small values at the start: schedule them.
 ///
 /// Source: Pagliardini et al. 2024, Algorithm 1. Defaults are optax's.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct AdEmaMix {
     /// Learning rate, at least 0. Default 1e-3.
     pub lr: f64,
@@ -34,6 +31,8 @@ pub struct AdEmaMix {
     /// Any [general](WeightDecay::GENERAL) kind. Default none.
     pub weight_decay: WeightDecay,
 }
+
+fields!(AdEmaMix: lr, beta1, beta2, beta3, alpha, eps, weight_decay);
 
 impl Default for AdEmaMix {
     fn default() -> Self {

@@ -1,12 +1,10 @@
 //! ADOPT. Twin: `shaders/rules/adopt.wgsl`.
 
-use serde::{Deserialize, Serialize};
-
 use crate::error::{Result, above_zero, below_one};
 use crate::parts::{Real, clamp, ema, max};
 #[cfg(feature = "proof")]
 use crate::rule::Reject;
-use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
+use crate::rule::{Carried, Rule, Slot, WeightDecay, fields, numbers, options};
 
 /// ADOPT: momentum of gradients over the root of the mean square of those before them.
 ///
@@ -14,8 +12,7 @@ use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
 /// `m = beta1*m + (1-beta1)*x; p -= lr*m`, and then `v = beta2*v + (1-beta2)*g^2`. Slots `m`, `v` per element.
 ///
 /// Source: Taniguchi et al. 2024, Algorithm 1, and the clip of the authors' code, whose defaults these are.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Adopt {
     /// Learning rate, at least 0. Default 1e-3.
     pub lr: f64,
@@ -30,6 +27,8 @@ pub struct Adopt {
     /// Any [general](WeightDecay::GENERAL) kind. Default none.
     pub weight_decay: WeightDecay,
 }
+
+fields!(Adopt: lr, beta1, beta2, eps, clip_update, weight_decay);
 
 impl Default for Adopt {
     fn default() -> Self {

@@ -1,12 +1,10 @@
 //! ASGD. Twin: `shaders/rules/asgd.wgsl`.
 
-use serde::{Deserialize, Serialize};
-
 use crate::error::{Result, at_least_zero};
 use crate::parts::Real;
 #[cfg(feature = "proof")]
 use crate::rule::Reject;
-use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
+use crate::rule::{Carried, Rule, Slot, WeightDecay, fields, numbers, options};
 
 /// Averaged SGD: descent with a fading rate and a pull towards 0, and beside it the average of the parameters.
 ///
@@ -16,8 +14,7 @@ use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
 /// per element, the average: read it to evaluate there.
 ///
 /// Sources: Polyak and Juditsky 1992; the rate: Xu 2011. Defaults are PyTorch's.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Asgd {
     /// Learning rate, at least 0. Default 1e-2.
     pub lr: f64,
@@ -30,6 +27,8 @@ pub struct Asgd {
     /// Any [general](WeightDecay::GENERAL) kind. Default none.
     pub weight_decay: WeightDecay,
 }
+
+fields!(Asgd: lr, lambd, alpha, t0, weight_decay);
 
 impl Default for Asgd {
     fn default() -> Self {

@@ -6,7 +6,7 @@ use crate::error::{Result, above_zero, at_least_zero, below_one, refuse};
 use crate::parts::{Real, clamp, correction, ema};
 #[cfg(feature = "proof")]
 use crate::rule::Reject;
-use crate::rule::{Carried, Pass, Rule, Slot, Sums, WeightDecay, numbers, options};
+use crate::rule::{Carried, Pass, Rule, Slot, Sums, WeightDecay, fields, numbers, options};
 
 /// LAMB: Adam's update, made as long as the parameters of its tensor.
 ///
@@ -15,8 +15,7 @@ use crate::rule::{Carried, Pass, Rule, Slot, Sums, WeightDecay, numbers, options
 /// Slots `m`, `v` per element. Three passes: moments and norms, `r`, update.
 ///
 /// Source: You et al. 2020, Algorithm 2. Defaults are optax's.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Lamb {
     /// Learning rate, at least 0. Default 1e-3.
     pub lr: f64,
@@ -37,6 +36,8 @@ pub struct Lamb {
     /// The largest `r`, above 0 and at least `trust_min`; none (default) for no bound.
     pub trust_max: Option<f64>,
 }
+
+fields!(Lamb: lr, beta1, beta2, eps, bias_correction, weight_decay, adapt, trust_min, trust_max);
 
 /// Which tensors LAMB scales. JSON: `"always"`, `"decayed_only"`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

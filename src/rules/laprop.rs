@@ -1,13 +1,11 @@
 //! LaProp. Twin: `shaders/rules/laprop.wgsl`.
 
-use serde::{Deserialize, Serialize};
-
 use crate::error::{Result, above_zero, below_one};
 use crate::options::RootEps;
 use crate::parts::{Real, correction, ema};
 #[cfg(feature = "proof")]
 use crate::rule::Reject;
-use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
+use crate::rule::{Carried, Rule, Slot, WeightDecay, fields, numbers, options};
 
 /// LaProp: Adam that normalises each gradient first and takes the momentum of the result.
 ///
@@ -16,8 +14,7 @@ use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
 ///
 /// Source: Ziyin et al. 2020, arXiv 2002.04839, Algorithm 1, with the learning rate outside the mean. Defaults are the
 /// authors'.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LaProp {
     /// Learning rate, at least 0. Default 4e-4.
     pub lr: f64,
@@ -32,6 +29,8 @@ pub struct LaProp {
     /// Any [general](WeightDecay::GENERAL) kind. Default none.
     pub weight_decay: WeightDecay,
 }
+
+fields!(LaProp: lr, beta1, beta2, eps, eps_placement, weight_decay);
 
 impl Default for LaProp {
     fn default() -> Self {

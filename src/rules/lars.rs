@@ -7,7 +7,7 @@ use crate::options::{MomentumForm, Nesterov};
 use crate::parts::{Real, ema, min};
 #[cfg(feature = "proof")]
 use crate::rule::Reject;
-use crate::rule::{Carried, Pass, Rule, Slot, Sums, WeightDecay, numbers, options};
+use crate::rule::{Carried, Pass, Rule, Slot, Sums, WeightDecay, fields, numbers, options};
 
 /// LARS: momentum of gradients that are scaled by the norms of their tensor.
 ///
@@ -25,8 +25,7 @@ use crate::rule::{Carried, Pass, Rule, Slot, Sums, WeightDecay, numbers, options
 ///
 /// Sources: You, Gitman and Ginsburg 2017, Algorithm 1 (`separate`); `combined` and the default form are optax's,
 /// `larc` is NVIDIA Apex's.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Lars {
     /// Learning rate, at least 0. Default 0.1.
     pub lr: f64,
@@ -48,6 +47,8 @@ pub struct Lars {
     /// None (default) or `Inside`.
     pub weight_decay: WeightDecay,
 }
+
+fields!(Lars: lr, momentum, nesterov, trust_coefficient, eps, ratio, form, larc, weight_decay);
 
 /// What LARS divides the parameters' norm by. JSON: `"combined"`, `"separate"`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,13 +1,11 @@
 //! L-BFGS. Twin: `shaders/rules/lbfgs.wgsl`.
 
-use serde::{Deserialize, Serialize};
-
 use crate::error::{Result, above_zero, refuse};
 use crate::line_search::LineSearch;
 use crate::parts::Real;
 #[cfg(feature = "proof")]
 use crate::rule::Reject;
-use crate::rule::{Carried, Move, Pass, Rule, Slot, Stopping, WeightDecay, numbers, options};
+use crate::rule::{Carried, Move, Pass, Rule, Slot, Stopping, WeightDecay, fields, numbers, options};
 
 /// L-BFGS for problems whose gradient has no noise: fits, physics-informed networks, calibration. All tensors together
 /// are one vector.
@@ -34,8 +32,7 @@ use crate::rule::{Carried, Move, Pass, Rule, Slot, Stopping, WeightDecay, number
 /// Sources: Liu and Nocedal 1989, Mathematical Programming 45; Nocedal and Wright, Numerical Optimization, 2nd edition,
 /// Algorithm 7.4; PyTorch's `LBFGS` with `max_iter=1` and both tolerances 0. The recursion in inner products is Chen,
 /// Wang and Zhou 2014, "Large-scale L-BFGS using MapReduce".
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Lbfgs {
     /// What the direction is multiplied by, at least 0. Default 1.
     pub lr: f64,
@@ -55,6 +52,8 @@ pub struct Lbfgs {
     /// The change of the loss, of all parameters, and the slope that end a minimisation, at least 0. Default 1e-9.
     pub tolerance_change: f64,
 }
+
+fields!(Lbfgs: lr, history_size, weight_decay, line_search, max_iter, max_eval, tolerance_grad, tolerance_change);
 
 impl Default for Lbfgs {
     fn default() -> Self {

@@ -1,20 +1,17 @@
 //! Lion. Twin: `shaders/rules/lion.wgsl`.
 
-use serde::{Deserialize, Serialize};
-
 use crate::error::{Result, below_one};
 use crate::parts::{Real, ema, sign};
 #[cfg(feature = "proof")]
 use crate::rule::Reject;
-use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
+use crate::rule::{Carried, Rule, Slot, WeightDecay, fields, numbers, options};
 
 /// Lion: the sign of a mean of gradient and momentum; the momentum itself takes the gradient more slowly.
 ///
 /// `p -= lr*sign(beta1*m + (1-beta1)*g); m = beta2*m + (1-beta2)*g`. One slot `m` per element.
 ///
 /// Source: Chen et al. 2023, Algorithm 2. The defaults are the paper's, apart from the decay: the paper's is decoupled.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Lion {
     /// Learning rate, at least 0: how far every element moves. Default 1e-4.
     pub lr: f64,
@@ -25,6 +22,8 @@ pub struct Lion {
     /// Any [general](WeightDecay::GENERAL) kind. Default none.
     pub weight_decay: WeightDecay,
 }
+
+fields!(Lion: lr, beta1, beta2, weight_decay);
 
 impl Default for Lion {
     fn default() -> Self {

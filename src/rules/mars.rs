@@ -1,13 +1,11 @@
 //! MARS. Twin: `shaders/rules/mars.wgsl`.
 
-use serde::{Deserialize, Serialize};
-
 use crate::error::{Result, above_zero, at_least_zero, below_one};
 use crate::options::RootEps;
 use crate::parts::{Real, at_least, correction, ema};
 #[cfg(feature = "proof")]
 use crate::rule::Reject;
-use crate::rule::{Carried, Pass, Rule, Slot, Sums, WeightDecay, numbers, options};
+use crate::rule::{Carried, Pass, Rule, Slot, Sums, WeightDecay, fields, numbers, options};
 
 /// MARS: Adam of a gradient to which its change since the last step is added, so that its noise cancels.
 ///
@@ -18,8 +16,7 @@ use crate::rule::{Carried, Pass, Rule, Slot, Sums, WeightDecay, numbers, options
 ///
 /// Source: Yuan et al. 2024, arXiv 2411.10438, Algorithm 2 (MARS-AdamW) with the approximate gradient difference of
 /// section 3.2, on tensors of every rank. Defaults are the authors'.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Mars {
     /// Learning rate, at least 0. Default 3e-3.
     pub lr: f64,
@@ -36,6 +33,8 @@ pub struct Mars {
     /// Any [general](WeightDecay::GENERAL) kind. Default none.
     pub weight_decay: WeightDecay,
 }
+
+fields!(Mars: lr, beta1, beta2, gamma, eps, eps_placement, weight_decay);
 
 impl Default for Mars {
     fn default() -> Self {

@@ -1,13 +1,11 @@
 //! Muon. Twin: `shaders/rules/muon.wgsl`.
 
-use serde::{Deserialize, Serialize};
-
 use crate::error::{Result, above_zero, below_one, refuse};
 use crate::options::{AdjustLr, Nesterov, NsCoefficients};
 use crate::parts::{Real, at_least, ema};
 #[cfg(feature = "proof")]
 use crate::rule::Reject;
-use crate::rule::{Carried, Pass, Product, Rule, Slot, Sums, WeightDecay, numbers, options};
+use crate::rule::{Carried, Pass, Product, Rule, Slot, Sums, WeightDecay, fields, numbers, options};
 
 /// Muon: momentum whose matrix is made nearly orthogonal, so that no singular vector dominates the update.
 ///
@@ -21,8 +19,7 @@ use crate::rule::{Carried, Pass, Product, Rule, Slot, Sums, WeightDecay, numbers
 ///
 /// Sources: Jordan et al. 2024, kellerjordan.github.io/posts/muon; the form and the defaults are `torch.optim.Muon`'s,
 /// which casts to bfloat16; here all is f32.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Muon {
     /// Learning rate, at least 0. Default 1e-3.
     pub lr: f64,
@@ -43,6 +40,8 @@ pub struct Muon {
     /// Any [general](WeightDecay::GENERAL) kind. Default `Decoupled(0.1)`.
     pub weight_decay: WeightDecay,
 }
+
+fields!(Muon: lr, momentum, nesterov, ns_coefficients, ns_steps, ns_safety, eps, adjust_lr, weight_decay);
 
 impl Default for Muon {
     fn default() -> Self {

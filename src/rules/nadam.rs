@@ -1,12 +1,10 @@
 //! NAdam. Twin: `shaders/rules/nadam.wgsl`.
 
-use serde::{Deserialize, Serialize};
-
 use crate::error::{Result, above_zero, at_least_zero, below_one};
 use crate::parts::{Real, correction, ema};
 #[cfg(feature = "proof")]
 use crate::rule::Reject;
-use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
+use crate::rule::{Carried, Rule, Slot, WeightDecay, fields, numbers, options};
 
 /// NAdam: Adam with Nesterov's momentum, whose weight `mu` grows from step to step.
 ///
@@ -15,8 +13,7 @@ use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
 /// per element; the host carries `P` from step to step.
 ///
 /// Source: Dozat 2016. Defaults are PyTorch's.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct NAdam {
     /// Learning rate, at least 0. Default 2e-3.
     pub lr: f64,
@@ -31,6 +28,8 @@ pub struct NAdam {
     /// Any [general](WeightDecay::GENERAL) kind. Default none.
     pub weight_decay: WeightDecay,
 }
+
+fields!(NAdam: lr, beta1, beta2, eps, momentum_decay, weight_decay);
 
 impl Default for NAdam {
     fn default() -> Self {

@@ -7,7 +7,7 @@ use crate::options::{AdjustLr, Nesterov, NsCoefficients};
 use crate::parts::{Real, at_least, ema};
 #[cfg(feature = "proof")]
 use crate::rule::Reject;
-use crate::rule::{Carried, Pass, Product, Rule, Slot, Sums, WeightDecay, numbers, options};
+use crate::rule::{Carried, Pass, Product, Rule, Slot, Sums, WeightDecay, fields, numbers, options};
 
 /// NorMuon: [`Muon`](super::Muon) whose rows are divided by their root mean square so far, so that the weights of all
 /// neurons move equally far.
@@ -19,8 +19,7 @@ use crate::rule::{Carried, Pass, Product, Rule, Slot, Sums, WeightDecay, numbers
 ///
 /// Source: Li et al. 2025, arXiv 2510.05491, Algorithm 1, and the authors' implementation, whose defaults these are.
 /// That implementation adds 1e-7 to the norm of `u`; this one takes at least `eps` for it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct NorMuon {
     /// Learning rate, at least 0. Default 0.02.
     pub lr: f64,
@@ -47,6 +46,11 @@ pub struct NorMuon {
     /// Any [general](WeightDecay::GENERAL) kind. Default none.
     pub weight_decay: WeightDecay,
 }
+
+fields!(
+    NorMuon: lr, momentum, beta2, nesterov, ns_coefficients, ns_steps, ns_safety, eps, eps_row, update_scale, adjust_lr,
+    weight_decay
+);
 
 /// How large NorMuon's updates are. JSON: `"preserve_norm"`, `"match_rms"`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,7 +7,7 @@ use crate::options::EpsPlacement;
 use crate::parts::{Combine, Real, correction, ema};
 #[cfg(feature = "proof")]
 use crate::rule::Reject;
-use crate::rule::{Carried, Pass, Rule, Slot, Sums, WeightDecay, numbers, options};
+use crate::rule::{Carried, Pass, Rule, Slot, Sums, WeightDecay, fields, numbers, options};
 
 /// NovoGrad: the gradient over the running norm of its tensor, then momentum.
 ///
@@ -18,8 +18,7 @@ use crate::rule::{Carried, Pass, Rule, Slot, Sums, WeightDecay, numbers, options
 /// Slots `m` per element, `v` per tensor. Three passes: norms, `v`, update.
 ///
 /// Source: Ginsburg et al. 2019, Algorithm 1.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct NovoGrad {
     /// Learning rate, at least 0. Default 1e-2.
     pub lr: f64,
@@ -43,6 +42,8 @@ pub struct NovoGrad {
     /// None (default), `InsideMoment` or `Decoupled`.
     pub weight_decay: WeightDecay,
 }
+
+fields!(NovoGrad: lr, beta1, beta2, eps, eps_placement, norm, init, averaging, bias_correction, weight_decay);
 
 /// A tensor's norm. JSON: `"l2"`, `"linf"`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,12 +1,10 @@
 //! Prodigy. Twin: `shaders/rules/prodigy.wgsl`.
 
-use serde::{Deserialize, Serialize};
-
 use crate::error::{Result, above_zero, below_one, refuse};
 use crate::parts::{Real, ema, max, min};
 #[cfg(feature = "proof")]
 use crate::rule::Reject;
-use crate::rule::{Carried, Pass, Rule, Slot, Sums, WeightDecay, numbers, options};
+use crate::rule::{Carried, Pass, Rule, Slot, Sums, WeightDecay, fields, numbers, options};
 
 /// Prodigy: Adam whose steps follow an estimate `d` of the distance to the solution, so that `lr` can stay 1.
 ///
@@ -25,8 +23,7 @@ use crate::rule::{Carried, Pass, Rule, Slot, Sums, WeightDecay, numbers, options
 ///
 /// Source: Mishchenko and Defazio 2023, arXiv 2306.06101, Algorithm 4, and the authors' implementation, whose defaults
 /// these are.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Prodigy {
     /// What the estimate is multiplied by, at least 0. Default 1.
     pub lr: f64,
@@ -52,6 +49,10 @@ pub struct Prodigy {
     /// None, L2 or decoupled. Default none.
     pub weight_decay: WeightDecay,
 }
+
+fields!(
+    Prodigy: lr, beta1, beta2, beta3, eps, d0, d_coef, growth_rate, bias_correction, safeguard_warmup, weight_decay
+);
 
 impl Default for Prodigy {
     fn default() -> Self {

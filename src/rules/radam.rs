@@ -6,7 +6,7 @@ use crate::error::{Result, above_zero, below_one, refuse};
 use crate::parts::{Real, correction, ema};
 #[cfg(feature = "proof")]
 use crate::rule::Reject;
-use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
+use crate::rule::{Carried, Rule, Slot, WeightDecay, fields, numbers, options};
 
 /// RAdam: Adam whose steps are scaled by how well `v` is known so far; the first steps do without it.
 ///
@@ -17,8 +17,7 @@ use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
 /// Slots `m`, `v` per element.
 ///
 /// Source: Liu et al. 2020, Algorithm 2. Defaults are PyTorch's.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct RAdam {
     /// Learning rate, at least 0. Default 1e-3.
     pub lr: f64,
@@ -37,6 +36,8 @@ pub struct RAdam {
     /// Any [general](WeightDecay::GENERAL) kind. Default none.
     pub weight_decay: WeightDecay,
 }
+
+fields!(RAdam: lr, beta1, beta2, eps, eps_placement, threshold, unrectified, weight_decay);
 
 /// Where RAdam's eps stands; the paper has none. JSON: `"uncorrected"`, `"outside"`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,13 +1,11 @@
 //! RMSProp. Twin: `shaders/rules/rmsprop.wgsl`.
 
-use serde::{Deserialize, Serialize};
-
 use crate::error::{Result, above_zero, at_least_zero, below_one, refuse};
 use crate::options::{EpsPlacement, MomentumForm, Nesterov};
 use crate::parts::{Real, ema, max};
 #[cfg(feature = "proof")]
 use crate::rule::Reject;
-use crate::rule::{Carried, Move, Rule, Slot, WeightDecay, numbers, options};
+use crate::rule::{Carried, Move, Rule, Slot, WeightDecay, fields, numbers, options};
 
 /// RMSProp: the gradient over the root of its running mean square, plain, centered, with momentum.
 ///
@@ -18,8 +16,7 @@ use crate::rule::{Carried, Move, Rule, Slot, WeightDecay, numbers, options};
 /// Slots `v` (starting at `initial_v`), `a` when centered, `b` with momentum, per element.
 ///
 /// Sources: Tieleman and Hinton 2012, lecture 6.5; Graves 2013, section 4.2. Defaults are PyTorch's.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct RmsProp {
     /// Learning rate, at least 0. Default 1e-2.
     pub lr: f64,
@@ -43,6 +40,8 @@ pub struct RmsProp {
     /// Any [general](WeightDecay::GENERAL) kind. Default none.
     pub weight_decay: WeightDecay,
 }
+
+fields!(RmsProp: lr, alpha, eps, eps_placement, centered, initial_v, momentum, form, nesterov, weight_decay);
 
 impl Default for RmsProp {
     fn default() -> Self {

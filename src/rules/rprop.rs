@@ -1,12 +1,10 @@
 //! Rprop. Twin: `shaders/rules/rprop.wgsl`.
 
-use serde::{Deserialize, Serialize};
-
 use crate::error::{Result, above_zero, at_least_zero, below_one, refuse};
 use crate::parts::{Real, clamp, sign};
 #[cfg(feature = "proof")]
 use crate::rule::Reject;
-use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers};
+use crate::rule::{Carried, Rule, Slot, WeightDecay, fields, numbers};
 
 /// Rprop: a step size for each element, which grows while its gradient keeps its sign. For gradients of a whole data
 /// set, not of batches.
@@ -17,8 +15,7 @@ use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers};
 ///
 /// Sources: Riedmiller and Braun 1993; without a step where the sign turns: Igel and Hüsken 2000 (iRprop-). Defaults
 /// are PyTorch's.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Rprop {
     /// The first size of every step, at least 0 and clamped as the later ones. Default 1e-2. As the start of a slot it
     /// cannot change after creation.
@@ -34,6 +31,8 @@ pub struct Rprop {
     /// `None`, the only kind that the rule takes.
     pub weight_decay: WeightDecay,
 }
+
+fields!(Rprop: lr, eta_minus, eta_plus, step_min, step_max, weight_decay);
 
 impl Default for Rprop {
     fn default() -> Self {

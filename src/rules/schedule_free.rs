@@ -1,13 +1,11 @@
 //! Schedule-free AdamW. Twin: `shaders/rules/schedule_free.wgsl`.
 
-use serde::{Deserialize, Serialize};
-
 use crate::error::{Result, above_zero, below_one};
 use crate::options::FreeWeights;
 use crate::parts::{Real, correction, ema};
 #[cfg(feature = "proof")]
 use crate::rule::Reject;
-use crate::rule::{Carried, Move, Rule, Slot, WeightDecay, numbers, options};
+use crate::rule::{Carried, Move, Rule, Slot, WeightDecay, fields, numbers, options};
 
 /// Schedule-free AdamW: steps of Adam without momentum, and a running mean of the points they reach in place of a
 /// schedule.
@@ -23,8 +21,7 @@ use crate::rule::{Carried, Move, Rule, Slot, WeightDecay, numbers, options};
 /// `Optimizer::train` moves them back, `y = x + (1-beta1)*(z-x)`.
 ///
 /// Source: Defazio et al. 2024, Algorithm 1. Defaults are the authors'.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ScheduleFree {
     /// Learning rate, at least 0. Default 2.5e-3.
     pub lr: f64,
@@ -43,6 +40,8 @@ pub struct ScheduleFree {
     /// None (default) or `Inside`.
     pub weight_decay: WeightDecay,
 }
+
+fields!(ScheduleFree: lr, beta1, beta2, eps, warmup_steps, weight_lr_power, r, weight_decay);
 
 impl Default for ScheduleFree {
     fn default() -> Self {

@@ -1,13 +1,11 @@
 //! Schedule-free SGD. Twin: `shaders/rules/schedule_free_sgd.wgsl`.
 
-use serde::{Deserialize, Serialize};
-
 use crate::error::{Result, above_zero, below_one};
 use crate::options::FreeWeights;
 use crate::parts::Real;
 #[cfg(feature = "proof")]
 use crate::rule::Reject;
-use crate::rule::{Carried, Move, Rule, Slot, WeightDecay, numbers, options};
+use crate::rule::{Carried, Move, Rule, Slot, WeightDecay, fields, numbers, options};
 
 /// Schedule-free SGD: plain steps, and a running mean of the points they reach in place of a schedule.
 ///
@@ -21,8 +19,7 @@ use crate::rule::{Carried, Move, Rule, Slot, WeightDecay, numbers, options};
 /// `Optimizer::train` moves them back, `y = x + (1-beta1)*(z-x)`.
 ///
 /// Source: Defazio et al. 2024, equations 1 to 3. Defaults are the authors', whose `momentum` is `beta1`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ScheduleFreeSgd {
     /// Learning rate, at least 0. Default 1.
     pub lr: f64,
@@ -37,6 +34,8 @@ pub struct ScheduleFreeSgd {
     /// None (default) or `Inside`.
     pub weight_decay: WeightDecay,
 }
+
+fields!(ScheduleFreeSgd: lr, beta1, warmup_steps, weight_lr_power, r, weight_decay);
 
 impl Default for ScheduleFreeSgd {
     fn default() -> Self {

@@ -1,13 +1,11 @@
 //! SGD with momentum. Twin: `shaders/rules/sgd.wgsl`.
 
-use serde::{Deserialize, Serialize};
-
 use crate::error::{Result, below_one, refuse};
 use crate::options::{MomentumForm, Nesterov};
 use crate::parts::{Real, ema};
 #[cfg(feature = "proof")]
 use crate::rule::Reject;
-use crate::rule::{Carried, Move, Rule, Slot, WeightDecay, numbers, options};
+use crate::rule::{Carried, Move, Rule, Slot, WeightDecay, fields, numbers, options};
 
 /// Stochastic gradient descent, plain or with one of three kinds of momentum.
 ///
@@ -24,8 +22,7 @@ use crate::rule::{Carried, Move, Rule, Slot, WeightDecay, numbers, options};
 /// the gradient is computed there, and the step does `p -= lr*g; v = momentum*v - lr*g`.
 ///
 /// Sources: Polyak 1964; Nesterov 1983; Sutskever et al. 2013, section 2. The default form is PyTorch's.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Sgd {
     /// Learning rate, at least 0. Default 1e-3.
     pub lr: f64,
@@ -42,6 +39,8 @@ pub struct Sgd {
     /// Any [general](WeightDecay::GENERAL) kind. Default none.
     pub weight_decay: WeightDecay,
 }
+
+fields!(Sgd: lr, momentum, dampening, nesterov, form, weight_decay);
 
 impl Default for Sgd {
     fn default() -> Self {

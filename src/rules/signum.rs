@@ -1,20 +1,17 @@
 //! Signum. Twin: `shaders/rules/signum.wgsl`.
 
-use serde::{Deserialize, Serialize};
-
 use crate::error::{Result, below_one};
 use crate::parts::{Real, ema, sign};
 #[cfg(feature = "proof")]
 use crate::rule::Reject;
-use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
+use crate::rule::{Carried, Rule, Slot, WeightDecay, fields, numbers, options};
 
 /// Signum: the sign of a running mean of gradients; of the gradient itself with `momentum = 0` (signSGD).
 ///
 /// `m = momentum*m + (1-momentum)*g; p -= lr*sign(m)`. One slot `m` per element, none without momentum.
 ///
 /// Source: Bernstein et al. 2018, Algorithm 2.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Signum {
     /// Learning rate, at least 0: how far every element moves. Default 1e-3.
     pub lr: f64,
@@ -24,6 +21,8 @@ pub struct Signum {
     /// Any [general](WeightDecay::GENERAL) kind. Default none.
     pub weight_decay: WeightDecay,
 }
+
+fields!(Signum: lr, momentum, weight_decay);
 
 impl Default for Signum {
     fn default() -> Self {

@@ -1,12 +1,10 @@
 //! SOAP. Twin: `shaders/rules/soap.wgsl`.
 
-use serde::{Deserialize, Serialize};
-
 use crate::error::{Result, above_zero, below_one, refuse};
 use crate::parts::{Real, correction, ema};
 #[cfg(feature = "proof")]
 use crate::rule::Reject;
-use crate::rule::{Carried, Pass, Rule, Sides, Slot, Turning, WeightDecay, numbers, options};
+use crate::rule::{Carried, Pass, Rule, Sides, Slot, Turning, WeightDecay, fields, numbers, options};
 
 /// SOAP: Adam in the eigenbasis of Shampoo's preconditioner.
 ///
@@ -42,8 +40,7 @@ use crate::rule::{Carried, Pass, Rule, Sides, Slot, Turning, WeightDecay, number
 /// does, all numbers have the reference's bits; on others they may differ far beyond a few units in the last place.
 ///
 /// Sources: Vyas et al. 2024, arXiv 2409.11321, and the authors' implementation, without `merge_dims`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Soap {
     /// Learning rate, at least 0. Default 3e-3.
     pub lr: f64,
@@ -66,6 +63,11 @@ pub struct Soap {
     /// Any [general](WeightDecay::GENERAL) kind. Default none; the authors have `Decoupled(0.01)`.
     pub weight_decay: WeightDecay,
 }
+
+fields!(
+    Soap: lr, beta1, beta2, shampoo_beta, eps, precondition_frequency, max_precondition_dim, precondition_1d,
+    bias_correction, weight_decay
+);
 
 impl Default for Soap {
     fn default() -> Self {

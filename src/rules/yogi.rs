@@ -1,12 +1,10 @@
 //! Yogi. Twin: `shaders/rules/yogi.wgsl`.
 
-use serde::{Deserialize, Serialize};
-
 use crate::error::{Result, above_zero, at_least_zero, below_one};
 use crate::parts::{Real, correction, ema, sign};
 #[cfg(feature = "proof")]
 use crate::rule::Reject;
-use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
+use crate::rule::{Carried, Rule, Slot, WeightDecay, fields, numbers, options};
 
 /// Yogi: Adam, with a `v` that moves towards the gradient's square by steps that do not grow with their distance.
 ///
@@ -15,8 +13,7 @@ use crate::rule::{Carried, Rule, Slot, WeightDecay, numbers, options};
 /// at `initial_accumulator`.
 ///
 /// Source: Zaheer et al. 2018, Algorithm 2. Start and defaults are optax's.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Yogi {
     /// Learning rate, at least 0. Default 1e-2.
     pub lr: f64,
@@ -31,6 +28,8 @@ pub struct Yogi {
     /// Any [general](WeightDecay::GENERAL) kind. Default none.
     pub weight_decay: WeightDecay,
 }
+
+fields!(Yogi: lr, beta1, beta2, eps, initial_accumulator, weight_decay);
 
 impl Default for Yogi {
     fn default() -> Self {

@@ -186,7 +186,7 @@ pub(super) fn in_walk<'a>(rule: &dyn AnyRule, wrappers: &'a Wrappers, skeleton: 
 
 /// The struct of a wrapper's numbers: `LossScaleNumbers` of `loss_scale`; none where it has no numbers.
 fn numbers_of(wrapper: &dyn AnyWrapper) -> Option<String> {
-    let capital = |word: &str| word[..1].to_uppercase() + &word[1..];
+    let capital = |word: &str| word[..1].to_ascii_uppercase() + &word[1..];
     let name = wrapper.name().split('_').map(capital).collect::<String>();
     (!wrapper.fields().is_empty()).then(|| name + "Numbers")
 }

@@ -342,18 +342,18 @@ fn a_mean_counts_its_own_steps() {
 }
 
 mod outside {
-    use serde::{Deserialize, Serialize};
     use wgpu_optim::parts::Real;
     use wgpu_optim::rule::{Carried, Reject, Rule, Slot};
-    use wgpu_optim::{Result, WeightDecay, numbers, options};
+    use wgpu_optim::{Result, WeightDecay, fields, numbers, options};
 
     /// A rule that the registry does not know.
-    #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-    #[serde(default, deny_unknown_fields)]
+    #[derive(Clone, Debug, Default, PartialEq)]
     pub struct Heavy {
         pub lr: f64,
         pub weight_decay: WeightDecay,
     }
+
+    fields!(Heavy: lr, weight_decay);
 
     numbers! {
         /// The rate.

@@ -7,9 +7,11 @@ use std::sync::Arc;
 
 use crate::common::twin::{Parity, bound, tensors};
 use crate::common::{default_of, gpu, say};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use wgpu_optim::backend::{Access, Common, Formats, Kernel, Step};
-use wgpu_optim::rule::{AnyRule, Carried, Move, Names, Numbers, Pass, Renewal, RuleEntry, Slot, Stopping, WeightDecay};
+use wgpu_optim::rule::{
+    AnyRule, Carried, Field, Fields, Move, Names, Numbers, Pass, Renewal, RuleEntry, Slot, Stopping, WeightDecay,
+};
 use wgpu_optim::rules::ALL;
 use wgpu_optim::shader::{Values, Walk, compose};
 use wgpu_optim::wrappers::{self, Moving};
@@ -49,6 +51,15 @@ macro_rules! kernel {
 }
 kernel!(f32);
 kernel!(f64);
+
+impl Fields for Broken {
+    fn field_names(&self) -> &'static [&'static str] {
+        self.rule.field_names()
+    }
+    fn field(&mut self, name: &str) -> Option<&mut dyn Field> {
+        self.rule.field(name)
+    }
+}
 
 impl AnyRule for Broken {
     fn name(&self) -> &'static str {
@@ -117,12 +128,6 @@ impl AnyRule for Broken {
     }
     fn carried(&self, t: u64) -> Carried {
         self.rule.carried(t)
-    }
-    fn to_json(&self) -> Map<String, Value> {
-        self.rule.to_json()
-    }
-    fn with(&self, fields: &Map<String, Value>) -> Result<Box<dyn AnyRule>> {
-        Ok(Box::new(Self { rule: self.rule.with(fields)?, edit: self.edit.clone() }))
     }
     fn revise(&self, text: String) -> String {
         (self.edit)(text)

@@ -105,7 +105,7 @@ impl AdapterInfo {
         let names: Vec<_> = ["vendor", "architecture", "device", "description"].into_iter().filter_map(text).collect();
         let name = if names.is_empty() { "an adapter without a name".into() } else { names.join(" ") };
         let is_software = property(info, "isFallbackAdapter").is_truthy()
-            || ["swiftshader", "llvmpipe", "software"].iter().any(|word| name.to_lowercase().contains(word));
+            || ["swiftshader", "llvmpipe", "software"].iter().any(|word| name.to_ascii_lowercase().contains(word));
         let device_type = if is_software { DeviceType::Cpu } else { DeviceType::Other };
         Self { name, device_type, backend: Backend::BrowserWebGpu }
     }

@@ -1,0 +1,94 @@
+//! Numbers as text, as the crate of this name writes them, without its tables of 10 kB.
+//!
+//! The digits are the standard library's, which the package has in any case: both are the fewest that give the number
+//! back, and among these the closest. Where two are equally close, the crate of this name takes the even one and the
+//! standard library the larger one.
+
+use std::fmt::{Display, LowerExp, Write};
+use std::ops::RangeInclusive;
+
+/// Room for the text of a number.
+#[derive(Clone, Copy, Debug)]
+pub struct Buffer {
+    bytes: [u8; 24],
+    len: usize,
+}
+
+impl Buffer {
+    /// An empty one.
+    #[expect(clippy::new_without_default, reason = "the interface of another crate")]
+    pub fn new() -> Self {
+        Self { bytes: [0; 24], len: 0 }
+    }
+
+    /// Writes a number, which may be infinite or NaN.
+    pub fn format<F: Float>(&mut self, number: F) -> &str {
+        match number.to_f64() {
+            f64::INFINITY => "inf",
+            f64::NEG_INFINITY => "-inf",
+            wide if wide.is_nan() => "NaN",
+            _ => self.format_finite(number),
+        }
+    }
+
+    /// Writes a number that is finite: with a point, or with an exponent where that is outside [`Float::FIXED`].
+    pub fn format_finite<F: Float>(&mut self, number: F) -> &str {
+        self.put(format_args!("{number:e}"));
+        let exponent = self.text().find('e').map_or(0, |at| at + 1);
+        let is_at_least_zero = self.bytes[exponent] != b'-';
+        let fixed = self.text()[exponent..].parse().is_ok_and(|exponent| F::FIXED.contains(&exponent));
+        if fixed {
+            self.put(format_args!("{number}"));
+            if !self.text().contains('.') {
+                self.write_str(".0").expect(FITS);
+            }
+        } else if is_at_least_zero {
+            self.bytes.copy_within(exponent..self.len, exponent + 1);
+            self.bytes[exponent] = b'+';
+            self.len += 1;
+        }
+        self.text()
+    }
+
+    fn put(&mut self, text: std::fmt::Arguments<'_>) {
+        self.len = 0;
+        self.write_fmt(text).expect(FITS);
+    }
+
+    fn text(&self) -> &str {
+        str::from_utf8(&self.bytes[..self.len]).expect("only texts are written")
+    }
+}
+
+const FITS: &str = "no number has a longer text";
+
+impl Write for Buffer {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        let end = self.len + text.len();
+        self.bytes.get_mut(self.len..end).ok_or(std::fmt::Error)?.copy_from_slice(text.as_bytes());
+        self.len = end;
+        Ok(())
+    }
+}
+
+/// A number that can be written.
+pub trait Float: Copy + Display + LowerExp {
+    /// The decimal exponents of numbers that are written without an exponent.
+    const FIXED: RangeInclusive<i32>;
+    /// The same number in f64.
+    fn to_f64(self) -> f64;
+}
+
+impl Float for f32 {
+    const FIXED: RangeInclusive<i32> = -6..=12;
+    fn to_f64(self) -> f64 {
+        self.into()
+    }
+}
+
+impl Float for f64 {
+    const FIXED: RangeInclusive<i32> = -5..=15;
+    fn to_f64(self) -> f64 {
+        self
+    }
+}
