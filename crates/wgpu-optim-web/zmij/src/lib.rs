@@ -92,3 +92,48 @@ impl Float for f64 {
         self
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_those_of_the_crate_of_this_name() {
+        for (number, text) in [
+            (0.0, "0.0"),
+            (-0.0, "-0.0"),
+            (1.0, "1.0"),
+            (0.1, "0.1"),
+            (-1.5, "-1.5"),
+            (1e15, "1000000000000000.0"),
+            (1e16, "1e+16"),
+            (1e-5, "0.00001"),
+            (1.25e-6, "1.25e-6"),
+            (f64::MIN_POSITIVE, "2.2250738585072014e-308"),
+            (f64::MIN, "-1.7976931348623157e+308"),
+            (-1.2345678901234568e-5, "-0.000012345678901234568"),
+            (f64::NAN, "NaN"),
+            (f64::NEG_INFINITY, "-inf"),
+        ] {
+            assert_eq!(Buffer::new().format(number), text);
+        }
+        for (number, text) in [(1e12f32, "1000000000000.0"), (1e13, "1e+13"), (1e-6, "0.000001"), (1e-7, "1e-7")] {
+            assert_eq!(Buffer::new().format(number), text);
+        }
+    }
+
+    #[test]
+    fn every_text_gives_its_number_back() {
+        let mut bits = 1u64;
+        for _ in 0..1_000_000 {
+            bits = bits.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let (double, single) = (f64::from_bits(bits), f32::from_bits((bits >> 32) as u32));
+            if double.is_finite() {
+                assert_eq!(Buffer::new().format_finite(double).parse().map(f64::to_bits), Ok(bits));
+            }
+            if single.is_finite() {
+                assert_eq!(Buffer::new().format_finite(single).parse().map(f32::to_bits), Ok(single.to_bits()));
+            }
+        }
+    }
+}
