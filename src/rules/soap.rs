@@ -217,11 +217,13 @@ impl Rule for Soap {
             bias_correction: false,
             weight_decay: WeightDecay::L2(0.2),
         };
-        vec![
-            ("default", default.clone()),
-            ("corrected", Self { bias_correction: true, weight_decay: WeightDecay::Cautious(0.3), ..loud.clone() }),
-            ("loud", loud),
-        ]
+        let corrected = Self {
+            max_precondition_dim: 40,
+            bias_correction: true,
+            weight_decay: WeightDecay::Cautious(0.3),
+            ..loud.clone()
+        };
+        vec![("default", default), ("corrected", corrected), ("loud", loud)]
     }
 
     #[cfg(feature = "proof")]

@@ -541,7 +541,7 @@ fn a_skipped_last_element_is_noticed() {
         [
             ("the last quad", "(len + 3u) / 4u", "(len + 2u) / 4u"),
             ("the last chunk's end", "        a.y,\n        a.z,", "        a.y - min(a.y, 1u),\n        a.z,"),
-            ("the first lane", "let q = first + lane;", "let q = first + max(lane, 1u);"),
+            ("the first lane", "first + STRETCH * lane;", "first + STRETCH * max(lane, 1u);"),
         ]
         .map(|(label, from, to)| (label.to_string(), replacing(from.into(), to.into())))
         .to_vec()
