@@ -52,7 +52,7 @@ function noise(seed) {
 
 const len = (tensor) => tensor.shape.reduce((product, dim) => product * dim, 1);
 
-const shapes = [[1], [3], [4], [257], [1025], [5, 7], [20, 3, 3], [34, 70], [3, 200]];
+const shapes = [[1], [3], [4], [257], [1025], [5, 7], [20, 3, 3], [34, 70], [3, 60]];
 const tensors = shapes.map((shape, i) => ({ name: `t${i}`, shape }));
 
 const STORAGE = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
