@@ -12,7 +12,7 @@ const ITERATIONS: u64 = 4;
 
 /// Seconds of the iterations of all matrices, as part of a step.
 fn of_muon(gpu: &Gpu, [short, long]: [&mut Optimizer; 2], params: &Arena, grads: &Arena) -> Result<f64> {
-    let mut time = |optimizer: &mut Optimizer| {
+    let time = |optimizer: &mut Optimizer| {
         let begin = Instant::now();
         optimizer.step(params, grads)?;
         gpu.device().poll(PollType::wait_indefinitely()).expect("a device that works");
