@@ -602,11 +602,7 @@ pub fn stages() -> String {
         ("SELECT", stage::SELECT),
         ("ADVANCE", stage::ADVANCE),
     ];
-    let mut text = String::new();
-    for (name, bit) in stages {
-        line(&mut text, format_args!("const STAGE_{name}: u32 = {bit}u;"));
-    }
-    text + "\n"
+    numbers("STAGE", &stages)
 }
 
 /// WGSL: the numbers of [`part`].
@@ -619,9 +615,14 @@ pub fn parts() -> String {
         ("SCALE", part::SCALE),
         ("REFLECTIONS", part::REFLECTIONS),
     ];
+    numbers("PART", &parts)
+}
+
+/// WGSL: constants of these names and numbers.
+fn numbers<N: std::fmt::Display>(prefix: &str, all: &[(&str, N)]) -> String {
     let mut text = String::new();
-    for (name, number) in parts {
-        line(&mut text, format_args!("const PART_{name}: u32 = {number}u;"));
+    for (name, number) in all {
+        line(&mut text, format_args!("const {prefix}_{name}: u32 = {number}u;"));
     }
     text + "\n"
 }

@@ -71,7 +71,10 @@ const SPLITS: [&[&[usize]]; 3] = [&[&[0], &[1]], &[&[0, 2], &[1, 3]], &[&[0], &[
 #[test]
 fn together_they_step_as_one() {
     let Some(gpu) = gpu("joint steps", 3 * ALL.len()) else { return };
-    let sizes = [1030, 5, 3, 700];
+    // Rules that know rows, columns and sides find some.
+    let shapes: [&[usize]; 4] = [&[103, 10], &[5], &[3], &[35, 20]];
+    let all = shapes.iter().enumerate().map(|(i, &shape)| TensorSpec::f32(format!("t{i}"), shape));
+    let all: Vec<_> = all.collect();
     // A rule that sums over the model does so over each optimizer's own tensors.
     // Rules of matrices take no vector.
     let alone = |rule: &dyn AnyRule| rule.sums_over_model() || rule.has_products();
@@ -79,21 +82,22 @@ fn together_they_step_as_one() {
     for (row, split) in rules.flat_map(|row| SPLITS.map(|split| (row, split))) {
         let config = Config::from(default_of(row)).wrap(Clip::GlobalNorm(12.0)).wrap(SkipNonfinite(true));
         let count = split.iter().map(|part| part.len()).sum();
-        let list = tensors(&sizes[..count]);
-        let mut whole = One::new(&gpu, &config, &list);
+        let list = &all[..count];
+        let mut whole = One::new(&gpu, &config, list);
         let of = |part: &&[usize]| One::new(&gpu, &config, &part.iter().map(|&i| list[i].clone()).collect::<Vec<_>>());
         let mut parts: Vec<_> = split.iter().map(of).collect();
         let place = |i: usize| split.iter().position(|part| part.contains(&i)).expect("a part");
         let mut rng = StdRng::seed_from_u64(61);
         for (i, tensor) in list.iter().enumerate() {
-            let values = noise(&mut rng, sizes[i]);
+            let values = noise(&mut rng, tensor.len_elements() as usize);
             whole.params.write(&tensor.name, &values).unwrap();
             parts[place(i)].params.write(&tensor.name, &values).unwrap();
         }
         // In the second step nothing is clipped, the third is skipped.
         for (factor, last) in [(1.0, 1.0), (1e-3, 1.0), (1.0, f32::NAN), (1e12, 1.0)] {
             for (i, tensor) in list.iter().enumerate() {
-                let mut values: Vec<f32> = noise(&mut rng, sizes[i]).into_iter().map(|g| g * factor).collect();
+                let mut values: Vec<f32> =
+                    noise(&mut rng, tensor.len_elements() as usize).into_iter().map(|g| g * factor).collect();
                 *values.last_mut().unwrap() *= if i == 1 { last } else { 1.0 };
                 whole.write(&tensor.name, &values);
                 parts[place(i)].write(&tensor.name, &values);

@@ -1,5 +1,8 @@
 //! Times the products of Muon's iteration against CubeCL's products of the same matrices, through Burn:
-//! `cargo xtask bench --burn`.
+//! `cargo bench --profile timed --bench product`. On software it times the smaller list alone, for minutes.
+
+#[path = "../../../benches/step/shapes.rs"]
+mod shapes;
 
 use std::time::Instant;
 
@@ -41,13 +44,12 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// The convolutions of a YOLO as matrices: five widths, every third of 3x3.
-fn convolutions() -> Vec<[usize; 2]> {
-    let shape = |i: usize| {
-        let width = 32 << (i / 26);
-        [width, width * [9, 1, 1][i % 3]]
-    };
-    (0..126).map(shape).collect()
+/// A list of the bench's tensors as matrices, of those that are some.
+fn matrices(list: &str) -> Vec<[usize; 2]> {
+    let list = shapes::LISTS.iter().find(|known| known.name == list).expect("a list of the bench");
+    let is_matrix = |shape: &Vec<usize>| shape.len() > 1;
+    let shapes = (list.shapes)().into_iter().map(|(_, shape)| shape).filter(is_matrix);
+    shapes.map(|shape| [shape[0], shape[1..].iter().product()]).collect()
 }
 
 fn main() -> Result<()> {
@@ -60,7 +62,7 @@ fn main() -> Result<()> {
     println!("{:24} {:>14} {:>16} {:>6}", "matrices", "ours GFLOP/s", "CubeCL GFLOP/s", "ratio");
     let mut lists = vec![("one of 768 x 3072", vec![[768, 3072]])];
     if info.device_type != DeviceType::Cpu {
-        lists.push(("126 convolutions", convolutions()));
+        lists.push(("the bench's convs126", matrices("convs126")));
     }
     for (name, shapes) in lists {
         let specs = shapes.iter().enumerate().map(|(i, &shape)| TensorSpec::f32(format!("t{i}"), shape));
