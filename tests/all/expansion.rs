@@ -3,7 +3,9 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
+use crate::common::{say_share, share};
 use crate::languages::{parse, write_all};
 use naga::back::{PipelineConstants, pipeline_constants::process_overrides};
 use naga::valid::ModuleInfo;
@@ -54,8 +56,13 @@ struct Shader {
     info: ModuleInfo,
 }
 
-/// Every text that any case of any rule is composed to, parsed and validated.
-fn shaders() -> Vec<Shader> {
+/// Every text that any case of any rule is composed to, parsed and validated, once for all tests.
+fn shaders() -> &'static [Shader] {
+    static ALL: OnceLock<Vec<Shader>> = OnceLock::new();
+    ALL.get_or_init(composed)
+}
+
+fn composed() -> Vec<Shader> {
     let mut shaders: Vec<Shader> = Vec::new();
     let mut places = HashMap::new();
     let reads = ACCESSES.iter().flat_map(|&access| FORMATS.map(|formats| (access, formats)));
@@ -149,15 +156,19 @@ fn constants(rule: &dyn AnyRule, skeleton: Skeleton, around: &Wrappers) -> Vec<V
 
 #[test]
 fn every_shader_is_written_in_every_language() {
-    let mut written = 0;
+    let [mut written, mut tried, mut all] = [0; 3];
     let shaders = shaders();
-    for Shader { walk, skeleton, around, cases, module, info, .. } in &shaders {
+    for (place, Shader { walk, skeleton, around, cases, module, info, .. }) in shaders.iter().enumerate() {
         let mut seen = HashSet::new();
         for (case, rule) in cases {
             if !seen.insert(format!("{:?}", rule.constants())) {
                 continue;
             }
-            for constants in constants(&**rule, *skeleton, around) {
+            let sets = constants(&**rule, *skeleton, around);
+            all += sets.len();
+            let sets = share(sets, 6, place);
+            tried += sets.len();
+            for constants in sets {
                 let constants = constants.into_iter().map(|(name, value)| (name.to_string(), value));
                 let constants: PipelineConstants = constants.collect();
                 let entry = Some((ShaderStage::Compute, skeleton.entry()));
@@ -171,6 +182,7 @@ fn every_shader_is_written_in_every_language() {
         }
     }
     println!("{} texts, {written} translations", shaders.len());
+    say_share("texts with their constants in every language", tried, all);
 }
 
 /// Every constant is an override of its text, and every override that has no value of its own gets one.
@@ -180,7 +192,7 @@ fn every_shader_is_written_in_every_language() {
 #[test]
 fn constants_are_the_overrides_of_their_text() {
     let mut lines = String::new();
-    for Shader { walk, skeleton, around, cases, text, module, .. } in &shaders() {
+    for Shader { walk, skeleton, around, cases, text, module, .. } in shaders() {
         let mut sets = Vec::new();
         for (case, rule) in cases {
             for constants in constants(&**rule, *skeleton, around) {
@@ -208,7 +220,7 @@ fn constants_are_the_overrides_of_their_text() {
 
 #[test]
 fn structs_have_the_fields_of_their_rust_twins() {
-    for Shader { walk, skeleton, cases, module, .. } in &shaders() {
+    for Shader { walk, skeleton, cases, module, .. } in shaders() {
         let (case, rule) = &cases[0];
         let names = rule.names();
         let of_rule = !skeleton.knows_no_rule();
@@ -240,7 +252,7 @@ fn fields<'a>(module: &'a Module, name: &str) -> Vec<&'a str> {
 
 #[test]
 fn override_constants_are_those_that_the_host_sets() {
-    for Shader { walk, skeleton, around, cases, module, .. } in &shaders() {
+    for Shader { walk, skeleton, around, cases, module, .. } in shaders() {
         for (case, rule) in cases {
             let Some(set) = constants(&**rule, *skeleton, around).pop() else { continue };
             let mut set: Vec<_> = set.into_iter().map(|(name, _)| name).collect();
@@ -254,7 +266,7 @@ fn override_constants_are_those_that_the_host_sets() {
 
 #[test]
 fn only_the_glue_declares_bindings() {
-    for Shader { walk, skeleton, around, cases, module, .. } in &shaders() {
+    for Shader { walk, skeleton, around, cases, module, .. } in shaders() {
         let declared: BTreeMap<_, _> = module
             .global_variables
             .iter()

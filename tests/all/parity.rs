@@ -1,7 +1,7 @@
 //! The GPU gives the f32 reference's parameters and state: every element, for every rule and case and every size.
 
 use crate::common::twin::{Parity, Worst, all_tensors, fitting, fours, parity, tensors};
-use crate::common::{default_of, gpu, say};
+use crate::common::{default_of, gpu, say, say_share, share};
 use wgpu_optim::rules::ALL;
 use wgpu_optim::{Config, DType, Group, TensorSpec, wrappers};
 
@@ -23,7 +23,10 @@ fn every_case_matches_the_reference() {
 fn every_format_matches() {
     let pairs = [(DType::F32, DType::F16), (DType::F16, DType::Bf16), (DType::Bf16, DType::F32)];
     let Some(gpu) = gpu("formats", pairs.len() * ALL.len()) else { return };
-    for (row, (param, grad)) in ALL.iter().flat_map(|row| pairs.map(|pair| (row, pair))) {
+    let all: Vec<_> = ALL.iter().flat_map(|row| pairs.map(|pair| (row, pair))).collect();
+    let tried = share(all.clone(), 2, 0);
+    say_share("formats", tried.len(), all.len());
+    for (row, (param, grad)) in tried {
         let store = |tensors: Vec<TensorSpec>| {
             tensors.into_iter().map(|tensor| tensor.with_dtype(param).with_grad_dtype(grad)).collect::<Vec<_>>()
         };
@@ -47,7 +50,9 @@ fn every_format_matches() {
 fn all_formats_match_in_one_optimizer() {
     let Some(gpu) = gpu("mixed formats", ALL.len()) else { return };
     let tensors: Vec<_> = all_tensors().into_iter().enumerate().map(of_all_formats).collect();
-    for row in ALL {
+    let rows = share(ALL.iter().collect(), 2, 0);
+    say_share("mixed formats", rows.len(), ALL.len());
+    for row in rows {
         let mut worst = Worst::default();
         let what = format!("{} with tensors of all formats", row.name);
         let config = Config::from(default_of(row));
@@ -66,14 +71,18 @@ fn of_all_formats((i, tensor): (usize, TensorSpec)) -> TensorSpec {
 fn every_wrapper_matches_around_every_rule() {
     let cases: Vec<_> =
         wrappers::ALL.iter().flat_map(|entry| (entry.cases)().into_iter().map(|case| (entry.name, case))).collect();
-    let Some(gpu) = gpu("wrappers", cases.len() * ALL.len()) else { return };
+    let all = cases.len() * ALL.len();
+    let Some(gpu) = gpu("wrappers", all) else { return };
+    let mut tried = 0;
     let list = tensors(&[1, 5, 1030, 9001]);
     let formats = [(DType::Bf16, DType::Bf16), (DType::F16, DType::F32), (DType::Bf16, DType::F16)];
     let mixed = || list.iter().zip(formats).map(|(t, (p, g))| t.clone().with_dtype(p).with_grad_dtype(g));
     let mixed: Vec<_> = mixed().chain([list[3].clone()]).collect();
-    for (name, (case, wrapper)) in cases {
+    for (turn, (name, (case, wrapper))) in cases.into_iter().enumerate() {
         let (mut worst, mut refused) = (Worst::default(), vec![]);
-        for row in ALL {
+        let rows = share(ALL.iter().collect(), 3, turn);
+        tried += rows.len();
+        for row in &rows {
             let config = Config::from(default_of(row)).wrap(wrapper.clone());
             if config.groups(&fitting(&config, &mixed)).is_err() {
                 refused.push(row.name);
@@ -91,10 +100,11 @@ fn every_wrapper_matches_around_every_rule() {
         }
         say(&format!(
             "parity of {name} {case} around {} rules: worst {} ulp; refused: {refused:?}",
-            ALL.len(),
+            rows.len(),
             worst.ulps
         ));
     }
+    say_share("wrappers around rules", tried, all);
 }
 
 /// A rule whose update reads no gradient would have nothing to compare with, and would stand still on both sides.

@@ -1,7 +1,7 @@
 //! Every rule and case has these properties, whatever its formula.
 
 use crate::common::twin::{Parity, all_tensors, fitting, noise, tensors};
-use crate::common::{dispatches_of, gpu, say};
+use crate::common::{dispatches_of, gpu, say, say_share, share};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde_json::json;
@@ -109,7 +109,9 @@ fn elementwise_rules_see_neither_order_nor_company() {
 fn one_dispatch_gives_the_bits_of_many_and_two_runs_give_the_same() {
     let Some(gpu) = gpu("many tensors at once", cases().len()) else { return };
     let tensors = all_tensors();
-    for (name, rule) in cases() {
+    let tried = share(cases(), 2, 0);
+    say_share("many tensors at once", tried.len(), cases().len());
+    for (name, rule) in tried {
         // Two steps behind the ninth comes the twelfth.
         let dispatches = dispatches_of(&*rule, &tensors, 12);
         let dispatches = dispatches + rule.for_matrices().map_or(0, |rule| rule.passes().len());

@@ -1,7 +1,7 @@
 //! Every bad input is an error that names field or tensor, value and bound, and nothing has moved then.
 
 use crate::common::twin::{Parity, fitting, tensors};
-use crate::common::{default_of, gpu};
+use crate::common::{default_of, gpu, say_share, share};
 use ndarray::{ArrayD, IxDyn};
 use serde_json::{Map, Value, json};
 use wgpu_optim::proof::check;
@@ -535,9 +535,12 @@ fn buffers_that_do_not_fit_move_nothing() {
     let [gpu, other_device] = devices([|_| {}, |_| {}]);
     let other = Other::new(&gpu, other_device.device());
     // Rules of matrices take no vector.
-    for row in ALL.iter().filter(|row| !default_of(row).has_products()) {
+    let rows = ALL.iter().filter(|row| !default_of(row).has_products()).enumerate();
+    let mut tried = 0;
+    for (turn, row) in rows.clone() {
         let mut twin = Parity::new(&gpu, &default_of(row).into(), &tensors(&SIZES), 1).midway(10);
-        for (bad, text) in BUFFERS {
+        for (bad, text) in share(BUFFERS.to_vec(), 3, turn) {
+            tried += 1;
             let what = |call: &str| format!("{}: {call} of buffers of which {text}", row.name);
             let mut try_each = |name: &str, call: fn(&mut Optimizer, Buffers, Buffers) -> Result<()>| {
                 twin.refuses(&what(name), text, |Parity { optimizer, params, grads, .. }| {
@@ -558,6 +561,7 @@ fn buffers_that_do_not_fit_move_nothing() {
         }
         assert_works(row.name, twin);
     }
+    say_share("rejected buffers", tried, rows.count() * BUFFERS.len());
 }
 
 /// After all refusals a step is as good as before.

@@ -1,12 +1,13 @@
 //! Tests the tests: each shader is broken on purpose, and parity must notice.
 //!
 //! For every rule: two hyper-parameters swapped, a statement dropped, the last element skipped, in the composed text of
-//! each walk. A break must show in at least one of the rule's cases.
+//! each walk. A break must show in at least one of the rule's cases. One in eight breaks is tried, and all in
+//! `cargo xtask test --thorough`.
 
 use std::sync::Arc;
 
 use crate::common::twin::{Parity, bound, tensors};
-use crate::common::{default_of, gpu, say};
+use crate::common::{default_of, gpu, say, say_share, share};
 use serde_json::Value;
 use wgpu_optim::backend::{Access, Common, Formats, Kernel, Step};
 use wgpu_optim::rule::{
@@ -21,6 +22,9 @@ use wgpu_optim::{
 };
 
 type Edit = Arc<dyn Fn(String) -> String + Send + Sync>;
+
+/// One in so many breaks is tried.
+const SHARE: usize = 8;
 
 /// A rule whose shaders are edited after they are composed.
 struct Broken {
@@ -359,13 +363,17 @@ fn configs(row: &RuleEntry, edit: &Edit) -> Vec<Config> {
 fn break_all(what: &str, edits: impl Fn(&RuleEntry) -> Vec<(String, Edit)>) {
     let Some(gpu) = gpu(what, ALL.len()) else { return };
     let rounds = bound(&gpu) == 0.0;
+    let (mut tried, mut all) = (0, 0);
     // Of rules with sides nothing is compared where roundings differ.
-    for row in ALL.iter().filter(|row| rounds || (row.default)().sides().is_none()) {
+    for (turn, row) in ALL.iter().enumerate().filter(|(_, row)| rounds || (row.default)().sides().is_none()) {
         let mut missed = Vec::new();
         let mut counts = [0, 0];
         let edits = edits(row);
         let is_bare = (row.default)().names().hyper.len() < 2;
         assert!(is_bare || !edits.is_empty(), "{}: nothing to break", row.name);
+        all += edits.len();
+        let edits = share(edits, SHARE, turn);
+        tried += edits.len();
         for (label, edit) in edits {
             let mut shader = false;
             let noticed = configs(row, &edit).iter().any(|config| {
@@ -383,6 +391,7 @@ fn break_all(what: &str, edits: impl Fn(&RuleEntry) -> Vec<(String, Edit)>) {
         say(&format!("{what} of {}: {noticed} breaks noticed, {not_shaders} do not compile", row.name));
         assert!(missed.is_empty(), "{what} of {}: parity did not notice {missed:#?}", row.name);
     }
+    say_share(what, tried, all);
 }
 
 fn replacing(from: String, to: String) -> Edit {
@@ -449,6 +458,9 @@ fn texts_of(row: &RuleEntry) -> Vec<String> {
 fn break_skeletons(what: &str, pieces: &[&str], around: bool) {
     let edits: Vec<_> = pieces.iter().flat_map(|piece| drops(piece)).collect();
     let Some(gpu) = gpu(&format!("dropped statements of {what}"), edits.len()) else { return };
+    let all = edits.len();
+    let edits = share(edits, SHARE, 0);
+    say_share(&format!("dropped statements of {what}"), edits.len(), all);
     // Few lanes and many walk differently, and so do small dispatches, which hold a tile of a side's matrices.
     let dispatch_bytes = [gpu.tuning().dispatch_bytes, 1 << 16];
     let gpus = [8, 256].into_iter().zip(dispatch_bytes).map(|(lanes, dispatch_bytes)| {

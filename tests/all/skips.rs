@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use crate::common::twin::{Parity, Worst, all_tensors, bound, noise, same, tensors};
-use crate::common::{default_of, device, gpu, say};
+use crate::common::{default_of, device, gpu, say, say_share, share};
 use ndarray::ArrayD;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -92,10 +92,12 @@ fn few() -> Vec<TensorSpec> {
 #[test]
 fn a_bad_gradient_skips_the_step_of_every_rule() {
     let Some(gpu) = gpu("skips of every rule", ALL.len()) else { return };
-    let (mut cases, mut undone) = (0, 0);
+    let (mut cases, mut all, mut undone) = (0, 0, 0);
     for row in ALL {
         for (case, rule) in (row.cases)() {
-            for (config, name) in both(rule).into_iter().zip(["checked", "with all"]) {
+            let configs: Vec<_> = both(rule).into_iter().zip(["checked", "with all"]).collect();
+            all += configs.len();
+            for (config, name) in share(configs, 2, cases) {
                 let mut twin = Parity::new(&gpu, &config, &few(), 31);
                 undone += usize::from(twin.optimizer.needs_look_ahead());
                 let last = (2, 209);
@@ -115,6 +117,7 @@ fn a_bad_gradient_skips_the_step_of_every_rule() {
         }
     }
     say(&format!("skips: {cases} cases, {undone} of them with a look-ahead to be undone"));
+    say_share("skips", cases, all);
     assert!(undone > 0, "no case looks ahead");
 }
 

@@ -30,6 +30,7 @@ the tests of one module of tests/all. `cargo xtask test --all-adapters -- parity
 Vulkan, on GL and on SwiftShader, as far as they are there, and prints which passed where; --other-adapters leaves out
 the first, which all tests run on.
 
+  --thorough      `test` tries every case; without it long tests take a share, and a line says how many they left out
   --no-serve      `web` builds the page alone
   --no-fusion     `bench --burn` times Burn without its fusion
   --no-install    go on without looking for a GPU (Linux only; elsewhere nothing is ever installed)";
@@ -191,20 +192,22 @@ fn steps_to_loss(args: impl Iterator<Item = String>) -> Ask {
 /// What stands before a `--` is for cargo, what is behind it for the test harness.
 fn test(args: impl Iterator<Item = String>) -> Ask {
     let (mut own, rest, set_up) = split(args);
+    let mut takes = |arg: &str| own.iter().position(|own| own == arg).map(|at| own.remove(at)).is_some();
+    let thorough: &[&str] = if takes("--thorough") { &["--config", "env.THOROUGH=\"1\""] } else { &[] };
     for (arg, which) in [("--all-adapters", Which::All), ("--other-adapters", Which::Others)] {
-        if let Some(at) = own.iter().position(|own| own == arg) {
-            own.remove(at);
-            return Ask::Adapters { which, cargo: call(&["test", "--test", "all"], &own), harness: rest, set_up };
+        if takes(arg) {
+            let cargo = call(&[thorough, &["test", "--test", "all"]].concat(), &own);
+            return Ask::Adapters { which, cargo, harness: rest, set_up };
         }
     }
-    let mut run = call(&["test", "--workspace"], &own);
+    let mut run = call(&[thorough, &["test", "--workspace"]].concat(), &own);
     if !rest.is_empty() {
         run.extend(["--".into()].into_iter().chain(rest));
     }
     let mut stages = vec![("the run", run)];
     // Cargo takes `--no-run` once, and not for the tests in docs.
     if !own.iter().any(|arg| ["--no-run", "--doc", "--help", "-h"].contains(&&arg[..])) {
-        stages.insert(0, ("the build", call(&["test", "--workspace", "--no-run"], &own)));
+        stages.insert(0, ("the build", call(&[thorough, &["test", "--workspace", "--no-run"]].concat(), &own)));
     }
     Ask::Run { stages, set_up }
 }
@@ -289,6 +292,8 @@ mod tests {
             (format!("the build: {build} parity::\nthe run: {test} parity:: -- --nocapture"), true)
         );
         assert_eq!(asked("test --doc"), (format!("the run: {test} --doc"), true));
+        let all = "--config env.THOROUGH=\"1\"";
+        assert_eq!(asked("test --thorough"), (format!("the build: {all} {build}\nthe run: {all} {test}"), true));
         let all = parse("test --all-adapters --release -- parity::".split(' ').map(String::from).collect());
         let cargo = call(&["test", "--test", "all"], &["--release".into()]);
         assert_eq!(all, Ok(Ask::Adapters { which: Which::All, cargo, harness: vec!["parity::".into()], set_up: true }));

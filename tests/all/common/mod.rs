@@ -10,6 +10,7 @@ use std::process::Command;
 use std::time::SystemTime;
 
 use wgpu_optim::rule::{AnyRule, Pass, Renewal, RuleEntry, Turning};
+use wgpu_optim::rules::ALL;
 use wgpu_optim::{Error, Gpu, TensorSpec, wgpu};
 
 /// The first adapter. Without one `cases` cases of `what` are skipped, which one line says even where the test harness
@@ -22,6 +23,35 @@ pub fn gpu(what: &str, cases: usize) -> Option<Gpu> {
             None
         }
         Err(error) => panic!("{cases} cases of {what}: {error}"),
+    }
+}
+
+/// One in `of` of these cases, and all of them in `cargo xtask test --thorough`. Which ones, `turn` says: where it grows
+/// by 1 from list to list, so many lists hold each place once.
+pub fn share<T>(cases: Vec<T>, of: usize, turn: usize) -> Vec<T> {
+    let of = if is_thorough() { 1 } else { of.clamp(1, cases.len().max(1)) };
+    cases.into_iter().enumerate().filter(|(place, _)| place % of == turn % of).map(|(_, case)| case).collect()
+}
+
+fn is_thorough() -> bool {
+    std::env::var_os("THOROUGH").is_some()
+}
+
+/// A rule's entry, and one of its cases: its name and the rule.
+type Case = (&'static RuleEntry, &'static str, Box<dyn AnyRule>);
+
+/// The cases of all rules, one in `of` of them, and how many there are.
+pub fn share_of_cases(of: usize) -> (Vec<Case>, usize) {
+    let cases = |row: &'static RuleEntry| (row.cases)().into_iter().map(move |(case, rule)| (row, case, rule));
+    let all: Vec<_> = ALL.iter().flat_map(cases).collect();
+    let count = all.len();
+    (share(all, of, 0), count)
+}
+
+/// Counts the cases that [`share`] left out.
+pub fn say_share(what: &str, tried: usize, all: usize) {
+    if tried < all {
+        say(&format!("skipped: {} of {all} cases of {what}: `cargo xtask test --thorough` tries all", all - tried));
     }
 }
 
