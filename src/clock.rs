@@ -213,12 +213,16 @@ impl<N: Clone> Order<N> {
         self.evaluating.as_ref()
     }
 
-    /// Takes the look-ahead that a step needs. `needs` marks the tensors that need it and have a gradient.
+    /// Takes the look-ahead that a step needs, where any group needs one. `needs` marks the tensors that need it and
+    /// have a gradient.
     ///
     /// # Errors
     /// [`Error::Order`] where it is missing or was for other tensors, or the parameters stand where they are evaluated.
-    pub fn step(&mut self, tensors: &[TensorSpec], needs: impl Fn(usize) -> bool) -> Result<()> {
+    pub fn step(&mut self, groups_need: bool, tensors: &[TensorSpec], needs: impl Fn(usize) -> bool) -> Result<()> {
         self.in_training("step")?;
+        if !groups_need {
+            return Ok(());
+        }
         let Some(looked) = &self.looked else {
             let needed = (0..tensors.len()).any(needs);
             let message = "a step without one before it (nesterov look_ahead)";

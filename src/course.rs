@@ -487,12 +487,13 @@ pub(crate) struct Task {
     pub(crate) batches: u64,
 }
 
-/// What the walk `decide` reads, a list of words for each task. The lists differ in their heads.
+/// What the walk `decide` reads, a list of words for each task. The lists differ in their heads. Where `present` is
+/// `None`, all tensors are.
 pub(crate) fn words(
     groups: &Groups,
     layout: &Layout,
     choices: &Choices,
-    present: &[bool],
+    present: Option<&[bool]>,
     tasks: &[Task],
 ) -> Vec<Vec<u32>> {
     let mut lists = vec![with_empty_head(layout, choices, present); tasks.len()];
@@ -503,9 +504,12 @@ pub(crate) fn words(
 }
 
 /// Room for the head, and behind it the words that are the same for all tasks.
-fn with_empty_head(layout: &Layout, choices: &Choices, present: &[bool]) -> Vec<u32> {
+fn with_empty_head(layout: &Layout, choices: &Choices, present: Option<&[bool]>) -> Vec<u32> {
     let mut words = vec![0; step::LEN];
-    words.extend(present.iter().map(|&present| if present { 0 } else { ABSENT }));
+    match present {
+        None => words.resize(step::LEN + layout.tensors, 0),
+        Some(present) => words.extend(present.iter().map(|&present| if present { 0 } else { ABSENT })),
+    }
     words[step::CLASS_OF] = words.len() as u32;
     words.extend(choices.of().map(|class| class.map_or(ABSENT, |class| class as u32)));
     let classes = words.len();

@@ -78,9 +78,9 @@ struct Inner {
 type Answer = std::pin::Pin<Box<dyn Future<Output = Option<wgpu::Error>>>>;
 
 /// Closes error scopes. Each answers with the error that it caught, perhaps later.
-fn close_scopes(mut scopes: Vec<wgpu::ErrorScopeGuard>) -> Vec<impl Future<Output = Option<wgpu::Error>>> {
+fn close_scopes([first, second, third]: [wgpu::ErrorScopeGuard; 3]) -> [impl Future<Output = Option<wgpu::Error>>; 3] {
     // The scope that was opened last must be closed first.
-    std::iter::from_fn(|| scopes.pop()).map(|scope| scope.pop()).collect()
+    [third.pop(), second.pop(), first.pop()]
 }
 
 /// Answers that a browser has not given yet.
@@ -347,9 +347,9 @@ impl Gpu {
     }
 
     /// Opens an error scope for every kind of error.
-    fn open_scopes(&self) -> Vec<wgpu::ErrorScopeGuard> {
+    fn open_scopes(&self) -> [wgpu::ErrorScopeGuard; 3] {
         let filters = [wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Validation];
-        filters.map(|filter| self.device().push_error_scope(filter)).into()
+        filters.map(|filter| self.device().push_error_scope(filter))
     }
 
     /// Runs `create`, waits for wgpu's answer, and returns the error where there is one.

@@ -430,8 +430,7 @@ impl Groups {
 
     /// Whether the rule of any tensor makes this move.
     pub fn have_move(&self, to: Move) -> bool {
-        let makes: Vec<bool> = (0..self.len()).map(|group| self.rule(group).moves().contains(&to)).collect();
-        self.of.iter().any(|&group| makes[group])
+        (0..self.len()).any(|group| self.rule(group).moves().contains(&to) && self.of.contains(&group))
     }
 
     /// The error with the path of a group, counted with the top level.

@@ -155,9 +155,9 @@ impl Optimizer {
         let encoding = match self.engine.accumulated() {
             None => {
                 let bound = self.engine.bind(params, Work::Step(grads, outs))?;
-                self.whole_step(bound, &present, 1, role)?
+                self.whole_step(bound, present, 1, role)?
             }
-            Some(sums) => self.micro_batch(params, grads, outs, &present, &sums)?,
+            Some(sums) => self.micro_batch(params, grads, outs, present, &sums)?,
         };
         Ok(Encoding { cleared, ..encoding })
     }
@@ -187,19 +187,27 @@ impl Optimizer {
         Ok(Grads::new(Buffers::Slices(given.into_iter().enumerate().map(fill).collect())))
     }
 
-    /// The step of these tensors, of so many micro-batches, whose buffers are bound.
-    fn whole_step(&mut self, bound: Arc<Bound>, present: &[bool], batches: u64, role: Role) -> Result<Encoding> {
-        let (course, choices) = self.step_course(present, batches)?;
+    /// The step of these tensors, of so many micro-batches, whose buffers are bound. `None` stands for all tensors.
+    fn whole_step(
+        &mut self,
+        bound: Arc<Bound>,
+        present: Option<Vec<bool>>,
+        batches: u64,
+        role: Role,
+    ) -> Result<Encoding> {
+        let (course, choices) = self.step_course(present.as_deref(), batches)?;
         let mut order = self.session.order.clone();
         let looked = order.has_looked();
         let groups = &self.session.groups;
         let looks_ahead = groups.have_move(Move::LookAhead);
-        order.step(&self.session.tensors, |i| looks_ahead && present[i] && groups.rule_of(i).needs_look_ahead())?;
+        let is_present = |i: usize| present.as_ref().is_none_or(|present| present[i]);
+        let needs = |i: usize| is_present(i) && groups.rule_of(i).needs_look_ahead();
+        order.step(looks_ahead, &self.session.tensors, needs)?;
         let sequence = self.coming_sequence();
         let parts = role.parts(self.session.groups.wrappers().measures());
         let tasks: Vec<_> =
             parts.iter().map(|&(_, stages, others)| Task { stages, sequence, others, batches }).collect();
-        let words = self.words(&choices, present, &tasks);
+        let words = self.words(&choices, present.as_deref(), &tasks);
         let renewals = self.renewals(&bound, &choices);
         let run = |((part, _, _), words): ((Part, u32, u32), Vec<u32>)| {
             let renewals = renewals.clone();
@@ -208,7 +216,7 @@ impl Optimizer {
         let runs = parts.into_iter().zip(words).map(run).collect();
         let number = self.session.counts.attempts + 1;
         Ok(Encoding {
-            step: Some(OfStep { number, present: present.to_vec(), batches }),
+            step: Some(OfStep { number, present, batches }),
             leaves: if looked { Leaves::Moved } else { Leaves::Update },
             ..self.encoding(runs, course, order)
         })
@@ -222,12 +230,11 @@ impl Optimizer {
     /// The course behind a step of these tensors, and the step's numbers. Beyond the bounds of a course this waits for
     /// the device, which must first say what became of earlier steps; where it says nothing new, as of steps that are
     /// not submitted, and in a browser, which cannot wait here, the bound is the error.
-    fn step_course(&mut self, present: &[bool], batches: u64) -> Result<(Course, Choices)> {
-        let some = Some(present).filter(|all| !all.iter().all(|&is| is));
+    fn step_course(&mut self, present: Option<&[bool]>, batches: u64) -> Result<(Course, Choices)> {
         let certain = !self.session.groups.wrappers().skips();
         let step = |optimizer: &Self| {
             let mut course = optimizer.session.counts.course.clone();
-            let choices = course.step(&optimizer.session.groups, some, batches, certain)?;
+            let choices = course.step(&optimizer.session.groups, present, batches, certain)?;
             Ok((course, choices))
         };
         let first = step(self);
@@ -249,9 +256,10 @@ impl Optimizer {
         params: &Buffers,
         grads: &Grads,
         outs: Option<&Buffers>,
-        present: &[bool],
+        present: Option<Vec<bool>>,
         sums: &Arena,
     ) -> Result<Encoding> {
+        let present = present.unwrap_or_else(|| vec![true; self.session.tensors.len()]);
         let bound = self.engine.bind(&sums.into(), Work::Accumulate(grads))?;
         let looks_ahead = |i: usize| present[i] && self.session.groups.rule_of(i).needs_look_ahead();
         self.session.order.batch((0..present.len()).any(looks_ahead))?;
@@ -267,7 +275,7 @@ impl Optimizer {
             let encoding = self.encoding(vec![adds], self.session.counts.course.clone(), self.session.order.clone());
             return Ok(Encoding { batch: self.session.batch + 1, begun, leaves: Leaves::Sums, ..encoding });
         }
-        let mut step = self.whole_step(bound, &begun, self.session.batch + 1, Role::Alone)?;
+        let mut step = self.whole_step(bound, self.present(&of_step), self.session.batch + 1, Role::Alone)?;
         step.runs.insert(0, adds);
         Ok(Encoding { batch: 0, begun: vec![false; begun.len()], ..step })
     }
@@ -286,10 +294,10 @@ impl Optimizer {
         self.take_reports()?;
         self.session.check_early()?;
         let sums = self.engine.accumulated().expect("there are micro-batches");
-        let begun = self.session.begun.clone();
-        let bound = self.engine.bind(&params.into(), Work::Step(&sums_of(&sums, &begun), None))?;
-        let step = self.whole_step(bound, &begun, self.session.batch, Role::Alone)?;
-        self.commit(encoder, Encoding { batch: 0, begun: vec![false; begun.len()], ..step })
+        let of_step = sums_of(&sums, &self.session.begun);
+        let bound = self.engine.bind(&params.into(), Work::Step(&of_step, None))?;
+        let step = self.whole_step(bound, self.present(&of_step), self.session.batch, Role::Alone)?;
+        self.commit(encoder, Encoding { batch: 0, begun: vec![false; self.session.tensors.len()], ..step })
     }
 
     /// [`encode_early`](Self::encode_early) into an encoder of its own, submitted.
@@ -300,12 +308,9 @@ impl Optimizer {
         self.submit(|optimizer, encoder| optimizer.encode_early(encoder, params))
     }
 
-    /// Which tensors have a gradient and are not frozen.
-    fn present(&self, grads: &Grads) -> Vec<bool> {
-        self.session
-            .groups
-            .present(grads.given().map(<[bool]>::to_vec))
-            .unwrap_or_else(|| vec![true; self.session.tensors.len()])
+    /// Which tensors have a gradient and are not frozen; `None` for all.
+    fn present(&self, grads: &Grads) -> Option<Vec<bool>> {
+        self.session.groups.present(grads.given().map(<[bool]>::to_vec))
     }
 
     /// The number that the device knows the coming encoding by.
@@ -314,8 +319,8 @@ impl Optimizer {
         (self.sequence + 1) as u32
     }
 
-    /// The words of a step or a move, a list for each task.
-    fn words(&self, choices: &Choices, present: &[bool], tasks: &[Task]) -> Vec<Vec<u32>> {
+    /// The words of a step or a move, a list for each task. `None` stands for all tensors.
+    fn words(&self, choices: &Choices, present: Option<&[bool]>, tasks: &[Task]) -> Vec<Vec<u32>> {
         match self.session.groups.wrappers().is_controlled() {
             true => course::words(&self.session.groups, &self.layout, choices, present, tasks),
             false => vec![choices.words_of_only(); tasks.len()],

@@ -314,7 +314,7 @@ impl<F: Precision> Reference<F> {
     fn whole_step(&mut self, params: &mut [ArrayD<F>], grads: &[Option<Vec<F>>], batches: u64) -> Result<()> {
         let needs = |i: usize| grads[i].is_some() && self.session.groups.rule_of(i).needs_look_ahead();
         let mut order = self.session.order.clone();
-        order.step(&self.session.tensors, needs)?;
+        order.step(self.session.groups.have_move(Move::LookAhead), &self.session.tensors, needs)?;
         let present: Vec<bool> = grads.iter().map(Option::is_some).collect();
         let mut clocks = self.session.counts.clone();
         let records = self.session.groups.step(&mut clocks, Some(&present), batches)?;

@@ -96,7 +96,7 @@ pub(super) struct Planned {
 #[derive(Clone, Debug)]
 pub(crate) struct Bound {
     /// What stands in a slot of the ring before the words of a step: the words of the dispatches, and the rows.
-    pub(super) head: Vec<u32>,
+    pub(super) head: Arc<[u32]>,
     /// The dispatches that come before the decision.
     measures: Arc<[Call]>,
     decides: Option<Arc<Call>>,
@@ -148,8 +148,10 @@ struct Movable {
     first: usize,
     /// Words from one row to the next.
     stride: usize,
-    /// The tensor and its formats for each row that has a gradient.
-    rows: Vec<Option<(usize, Formats)>>,
+    /// The formats of its tensors.
+    formats: Formats,
+    /// The tensor of each row that has a gradient.
+    rows: Vec<Option<usize>>,
     /// What the window binds, with nothing in the place of what it writes.
     pages: Vec<Option<Value>>,
 }
@@ -158,14 +160,19 @@ impl Movable {
     /// Writes the rows of these gradients into a head. `None` where one of them lies outside the pages, or where the
     /// vec4 kernel cannot read it.
     fn put(&self, head: &mut [u32], grads: &[Option<Slice>]) -> Option<()> {
+        let Formats { param, grad } = self.formats;
+        // Sizes are powers of two, and a division takes longer than the rest of a row.
+        let (shift, grid) = (grad.size_bytes().trailing_zeros(), grad.quad_bytes() - 1);
+        let grid_of_end = grid.max(param.quad_bytes() - 1);
         let mut page = 0;
         for (row, words) in self.rows.iter().zip(head[self.first..].chunks_mut(self.stride)) {
-            let Some((tensor, Formats { param, grad })) = *row else { continue };
+            let Some(tensor) = *row else { continue };
             let slice = grads[tensor].as_ref()?;
-            let end = (slice.offset + slice.size).next_multiple_of(grad.quad_bytes().max(param.quad_bytes()));
             let start_in = |page: &Option<Value>| {
                 let (buffer, offset, size) = page.as_ref()?;
-                let is_inside = buffer == slice.buffer && *offset <= slice.offset && end <= offset + size;
+                let is_inside = buffer == slice.buffer
+                    && (*offset..offset + size).contains(&slice.offset)
+                    && (slice.offset + slice.size + grid_of_end) & !grid_of_end <= offset + size;
                 is_inside.then(|| slice.offset - offset)
             };
             // Neighbours mostly share a page, so the last one found is tried first.
@@ -174,10 +181,10 @@ impl Movable {
                 page = found;
                 Some(start)
             })?;
-            if slice.offset % grad.quad_bytes() != 0 {
+            if slice.offset & grid != 0 {
                 return None;
             }
-            words[row::GRAD] = (start / grad.size_bytes()) as u32;
+            words[row::GRAD] = (start >> shift) as u32;
             if self.stride > row::GRAD_PAGE {
                 words[row::GRAD_PAGE] = page as u32;
             }
@@ -280,7 +287,8 @@ impl Placement {
             return None;
         }
         let mut head = self.bound.head.clone();
-        movable.iter().try_for_each(|rows| rows.put(&mut head, grads))?;
+        let words = Arc::make_mut(&mut head);
+        movable.iter().try_for_each(|rows| rows.put(words, grads))?;
         let bound = Arc::new(Bound { head, ..(*self.bound).clone() });
         Some(Self { grads: Some(Arc::new(Where::of(&work.grads()?.buffers))), bound, ..self.clone() })
     }
@@ -391,7 +399,7 @@ impl Engine {
             _ => vec![],
         };
         Ok(Bound {
-            head,
+            head: head.into(),
             measures: measures.into(),
             decides: decides.map(Arc::new),
             calls: calls.into(),
@@ -495,15 +503,13 @@ fn movable(
         slices.homes.iter().flatten().map(|home| home.out.unwrap_or(home.param).buffer).collect();
     let of_rows = |&([kind, i], first, stride): &([usize; 2], usize, usize)| {
         let (window, pieces) = (&windows[kind][i], [&plan.chunks, &plan.tiles][kind]);
-        let row = |piece: &Piece| {
-            slices.homes[piece.tensor].and_then(|home| home.grad).map(|_| (piece.tensor, piece.formats))
-        };
+        let row = |piece: &Piece| slices.homes[piece.tensor].and_then(|home| home.grad).map(|_| piece.tensor);
         let page = |span: &Span| {
             let value = || (slices.buffers[span.buffer].clone(), span.offset, span.size);
             (!written.contains(&span.buffer)).then(value)
         };
         let rows = pieces[window.first..][..window.rows.len()].iter().map(row).collect();
-        Movable { first, stride, rows, pages: window.spans.iter().map(page).collect() }
+        Movable { first, stride, formats: window.like.formats, rows, pages: window.spans.iter().map(page).collect() }
     };
     let movable: Vec<_> = rows.iter().map(of_rows).collect();
     let mut again = head.to_vec();

@@ -142,7 +142,7 @@ impl<'a> Buffers<'a> {
     pub(crate) fn present(&self) -> Option<Vec<bool>> {
         match self {
             Self::Arena(_) => None,
-            Self::Subset(part) => Some(part.present.clone()),
+            Self::Subset(part) => Some(part.present.clone()).filter(|present| present.contains(&false)),
             Self::Slices(slices) if slices.iter().all(Option::is_some) => None,
             Self::Slices(slices) => Some(slices.iter().map(Option::is_some).collect()),
         }

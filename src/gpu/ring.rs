@@ -17,6 +17,8 @@ const SLOTS: u32 = 4;
 pub(super) struct Ring {
     pages: Vec<Page>,
     slot_bytes: u64,
+    /// What was written into a slot last, kept for its memory.
+    written: Vec<u32>,
 }
 
 #[derive(Debug)]
@@ -24,6 +26,8 @@ struct Page {
     buffer: wgpu::Buffer,
     group: wgpu::BindGroup,
     free: Arc<Mutex<Vec<u32>>>,
+    /// The head that each slot holds.
+    heads: Vec<Option<Arc<[u32]>>>,
 }
 
 /// A slot that holds a step's data.
@@ -51,11 +55,12 @@ impl Drop for Guard {
 }
 
 impl Ring {
-    /// Writes the head of a step, then its words and the serial number of its encoding, into a free slot.
+    /// Writes the head of a step, then its words and the serial number of its encoding, into a free slot. A head that
+    /// the slot holds already, as from an earlier step with the same buffers, stays there.
     ///
     /// # Errors
     /// [`Error::Limit`] where a binding does not hold them, [`Error::Wgpu`] where the ring cannot grow.
-    pub(super) fn write(&mut self, gpu: &Gpu, head: &[u32], words: &[u32], serial: u32) -> Result<Slot> {
+    pub(super) fn write(&mut self, gpu: &Gpu, head: &Arc<[u32]>, words: &[u32], serial: u32) -> Result<Slot> {
         let serial_at = 4 * (head.len() + words.len()) as u64;
         let needed = (serial_at + 4).max(ALIGNMENT);
         if needed > self.slot_bytes {
@@ -70,20 +75,30 @@ impl Ring {
             self.slot_bytes = slot_bytes;
         }
         let free = |page: &Page| page.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let found = self.pages.iter().rev().find_map(|page| Some((page, free(page)?)));
+        let found = self.pages.iter_mut().rev().find_map(|page| free(page).map(|slot| (page, slot)));
         let (page, slot) = match found {
             Some(found) => found,
             None => {
                 self.grow(gpu)?;
-                let page = self.pages.last().expect("one was pushed");
-                (page, free(page).expect("a new page is free"))
+                let page = self.pages.last_mut().expect("one was pushed");
+                let slot = free(page).expect("a new page is free");
+                (page, slot)
             }
         };
         let offset = u64::from(slot) * self.slot_bytes;
         let guard = Guard { free: page.free.clone(), slot };
         let (buffer, group, serial_at) = (page.buffer.clone(), page.group.clone(), offset + serial_at);
-        let all = [head, words, &[serial]].concat();
-        gpu.caught_now(|| gpu.queue().write_buffer(&buffer, offset, bytemuck::cast_slice(&all)))?;
+        let held = &mut page.heads[slot as usize];
+        // In a browser the error of a write comes late, so a slot there may lack what was written last.
+        let holds = cfg!(not(target_arch = "wasm32")) && held.as_ref().is_some_and(|held| Arc::ptr_eq(held, head));
+        let kept = if holds { head.len() } else { 0 };
+        self.written.clear();
+        for part in [&head[kept..], words, &[serial]] {
+            self.written.extend_from_slice(part);
+        }
+        let start = offset + 4 * kept as u64;
+        gpu.caught_now(|| gpu.queue().write_buffer(&buffer, start, bytemuck::cast_slice(&self.written)))?;
+        *held = Some(head.clone());
         Ok(Slot { group, offset: offset as u32, buffer, serial, serial_at, guard })
     }
 
@@ -116,7 +131,8 @@ impl Ring {
                     }),
                 }],
             });
-            Page { buffer, group, free: Arc::new(Mutex::new((0..slots as u32).rev().collect())) }
+            let free = Arc::new(Mutex::new((0..slots as u32).rev().collect()));
+            Page { buffer, group, free, heads: vec![None; slots as usize] }
         })?;
         self.pages.push(page);
         Ok(())

@@ -107,7 +107,7 @@ impl History {
         for encoded in self.encodings.iter_mut().skip(from + 1) {
             encoded.before.course = course.clone();
             if let (Some(step), false) = (&encoded.step, encoded.taken_back) {
-                course.step(groups, Some(&step.present), step.batches, true)?;
+                course.step(groups, step.present.as_deref(), step.batches, true)?;
             }
         }
         self.course = course;
@@ -173,8 +173,8 @@ pub(super) struct Encoded {
 pub(super) struct OfStep {
     /// Its number over the optimizer's life.
     pub(super) number: u64,
-    /// The tensors with a gradient.
-    pub(super) present: Vec<bool>,
+    /// The tensors with a gradient; `None` for all.
+    pub(super) present: Option<Vec<bool>>,
     pub(super) batches: u64,
 }
 

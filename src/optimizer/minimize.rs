@@ -104,7 +104,8 @@ impl Optimizer {
         let present = self.present(grads);
         let bound = self.engine.bind(params, Work::Probe(grads))?;
         let to = Moving::Rule(Move::Trial);
-        let choices = self.session.counts.course.moved(&self.session.groups, to, |i| present[i])?;
+        let takes_part = |i: usize| present.as_ref().is_none_or(|present| present[i]);
+        let choices = self.session.counts.course.moved(&self.session.groups, to, takes_part)?;
         self.commit_move(encoder, bound, &choices, self.session.order.clone(), Leaves::Update)
     }
 

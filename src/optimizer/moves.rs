@@ -189,7 +189,7 @@ impl Optimizer {
         leaves: Leaves,
     ) -> Result<EncodedStep> {
         let task = Task { stages: stage::SELECT, sequence: self.coming_sequence(), others: 0, batches: 1 };
-        let words = self.words(choices, &vec![true; self.session.tensors.len()], &[task]);
+        let words = self.words(choices, None, &[task]);
         let run = |words| Run { bound: bound.clone(), part: Part::Whole, words, renewals: vec![] };
         let runs = words.into_iter().map(run).collect();
         let encoding = self.encoding(runs, self.session.counts.course.clone(), order);

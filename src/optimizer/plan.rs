@@ -94,10 +94,10 @@ impl Optimizer {
         let (variants, tensors) = (self.engine.variants(), &self.session.tensors);
         let bound = self.engine.bind(&params, Work::Step(&of_step, None))?;
         let renewals = match bound.renews() {
-            true => self.renewals(&bound, &self.coming(&present)?),
+            true => self.renewals(&bound, &self.coming(present.as_deref())?),
             false => vec![],
         };
-        let stepped = || (0..tensors.len()).filter(|&i| present[i]);
+        let stepped = || (0..tensors.len()).filter(|&i| present.as_ref().is_none_or(|present| present[i]));
         let with_lines = stepped().filter(|&i| self.session.groups.rule_of(i).has_lines());
         let line_bytes =
             with_lines.filter_map(|i| self.session.groups.lines_of(i)).map(|lines| traffic::line_bytes(&lines));
@@ -146,19 +146,19 @@ impl Optimizer {
         let encodings = 1 + usize::from(self.session.groups.have_move(Move::LookAhead));
         let made = (0..encodings).map(|_| self.reports.reserve(self.engine.gpu())).collect::<Result<Vec<_>>>()?;
         made.into_iter().for_each(|buffer| self.reports.give_back(buffer));
-        let choices = self.coming(&vec![true; self.session.tensors.len()])?;
+        let choices = self.coming(None)?;
         let task = Task { stages: 0, sequence: 0, others: 0, batches: 1 };
-        for words in self.words(&choices, &vec![true; self.session.tensors.len()], &[task]) {
+        for words in self.words(&choices, None, &[task]) {
             self.engine.write(&bound, &words, 0)?;
         }
         Ok(())
     }
 
-    /// The numbers of a coming step of these tensors.
-    fn coming(&self, present: &[bool]) -> Result<Choices> {
+    /// The numbers of a coming step of these tensors; `None` stands for all.
+    fn coming(&self, present: Option<&[bool]>) -> Result<Choices> {
         let (groups, mut course) = (&self.session.groups, self.session.counts.course.clone());
         let wrappers = groups.wrappers();
-        course.step(groups, Some(present), wrappers.batches(), !wrappers.skips())
+        course.step(groups, present, wrappers.batches(), !wrappers.skips())
     }
 
     /// Lets go of the buffers of the last steps. Bind groups are kept for the placements used last

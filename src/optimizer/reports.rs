@@ -147,7 +147,7 @@ impl Optimizer {
         self.arrive(StepReport {
             step: step.number,
             applied: false,
-            without_gradient: self.names_without(&step.present),
+            without_gradient: self.names_without(step.present.as_deref()),
             norm: None,
             scale: 1.0,
             culprit: None,
@@ -173,11 +173,12 @@ impl Optimizer {
         if wrappers.skips() {
             self.session.counts.report(applied);
         }
-        let without_gradient = self.names_without(&step.present);
+        let without_gradient = self.names_without(step.present.as_deref());
         self.arrive(StepReport { step: step.number, applied, without_gradient, norm, scale, culprit, fault: None });
     }
 
-    fn names_without(&self, present: &[bool]) -> Vec<String> {
+    fn names_without(&self, present: Option<&[bool]>) -> Vec<String> {
+        let Some(present) = present else { return vec![] };
         let absent = self.session.tensors.iter().zip(present).filter(|(_, present)| !**present);
         absent.map(|(tensor, _)| tensor.name.clone()).collect()
     }

@@ -378,6 +378,7 @@ fn gradients_that_move_to_a_bad_place_are_refused_and_those_that_moved_off_the_g
     assert_eq!(found, expected);
     for (slices, text) in [
         (at(&grads, [0, 8192]), "gradient of tensor t1: 96 bytes at 8192 end behind the buffer's 8192"),
+        (at(&grads, [0, u64::MAX - 15]), "gradient of tensor t1: 96 bytes at 18446744073709551600 end behind"),
         (at(&grads, [2, 4096]), "gradient of tensor t0: offset is 2, must be a multiple of 4 bytes"),
         (at(params[0].buffer, [4096, 0]), "gradient t1 and parameter t0 overlap"),
     ] {
