@@ -24,7 +24,7 @@ fn every_format_matches() {
     let pairs = [(DType::F32, DType::F16), (DType::F16, DType::Bf16), (DType::Bf16, DType::F32)];
     let Some(gpu) = gpu("formats", pairs.len() * ALL.len()) else { return };
     let all: Vec<_> = ALL.iter().flat_map(|row| pairs.map(|pair| (row, pair))).collect();
-    let tried = share(all.clone(), 2, 0);
+    let tried = share(all.clone(), 5, 0);
     say_share("formats", tried.len(), all.len());
     for (row, (param, grad)) in tried {
         let store = |tensors: Vec<TensorSpec>| {
@@ -80,7 +80,7 @@ fn every_wrapper_matches_around_every_rule() {
     let mixed: Vec<_> = mixed().chain([list[3].clone()]).collect();
     for (turn, (name, (case, wrapper))) in cases.into_iter().enumerate() {
         let (mut worst, mut refused) = (Worst::default(), vec![]);
-        let rows = share(ALL.iter().collect(), 3, turn);
+        let rows = share(ALL.iter().collect(), 4, turn);
         tried += rows.len();
         for row in &rows {
             let config = Config::from(default_of(row)).wrap(wrapper.clone());

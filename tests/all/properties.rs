@@ -109,7 +109,7 @@ fn elementwise_rules_see_neither_order_nor_company() {
 fn one_dispatch_gives_the_bits_of_many_and_two_runs_give_the_same() {
     let Some(gpu) = gpu("many tensors at once", cases().len()) else { return };
     let tensors = all_tensors();
-    let tried = share(cases(), 2, 0);
+    let tried = share(cases(), 3, 0);
     say_share("many tensors at once", tried.len(), cases().len());
     for (name, rule) in tried {
         // Two steps behind the ninth comes the twelfth.

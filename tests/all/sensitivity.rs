@@ -1,7 +1,7 @@
 //! Tests the tests: each shader is broken on purpose, and parity must notice.
 //!
 //! For every rule: two hyper-parameters swapped, a statement dropped, the last element skipped, in the composed text of
-//! each walk. A break must show in at least one of the rule's cases. One in eight breaks is tried, and all in
+//! each walk. A break must show in at least one of the rule's cases. One in twelve breaks is tried, and all in
 //! `cargo xtask test --thorough`.
 
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use wgpu_optim::{
 type Edit = Arc<dyn Fn(String) -> String + Send + Sync>;
 
 /// One in so many breaks is tried.
-const SHARE: usize = 8;
+const SHARE: usize = 12;
 
 /// A rule whose shaders are edited after they are composed.
 struct Broken {
