@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
-use wgpu_optim::{Arena, Config, DType, Gpu, Optimizer, TensorSpec, Wrappers, rules, wgpu};
+use wgpu_optim::{Arena, Config, DType, Error, Gpu, Optimizer, TensorSpec, Wrappers, rules, wgpu};
 
 use clock::{Clock, Patience, median};
 use report::{Report, Row};
@@ -112,7 +112,14 @@ fn run(options: &Options) -> Result<()> {
             let mut desk = Desk::new(&gpu, &mut clock, &tensors, effort)?;
             for subject in timed {
                 bar.set_message(format!("{name} {}", subject.label));
-                let mut row = desk.row(name, subject)?;
+                let mut row = match desk.row(name, subject) {
+                    Err(error) if is_of_the_device(&*error) => {
+                        bar.suspend(|| println!("left out: {} on {name}: {error}", subject.label));
+                        bar.inc(1);
+                        continue;
+                    }
+                    row => row?,
+                };
                 if let Some(torch) = &mut torch {
                     row.torch_ns_median = torch.step_ns(&subject.label, &tensors, effort.row.time)?;
                 }
@@ -233,6 +240,11 @@ fn subjects() -> Result<Vec<Subject>> {
         subjects[i].first_of_its_load = subjects.iter().find(same).is_some_and(|s| s.label == subjects[i].label);
     }
     Ok(subjects)
+}
+
+/// Whether the device is too small for a row.
+fn is_of_the_device(error: &(dyn std::error::Error + 'static)) -> bool {
+    matches!(error.downcast_ref(), Some(Error::TooLarge { .. } | Error::Limit { .. }))
 }
 
 /// The pairs of a history: as many as most fits need, where the default is PyTorch's.
