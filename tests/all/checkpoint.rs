@@ -4,6 +4,7 @@ use crate::common::twin::{Parity, check, fitting, tensors};
 use crate::common::{gpu, say, say_share, share};
 use ndarray::ArrayD;
 use serde_json::{Value, json};
+use wgpu_optim::rule::RuleEntry;
 use wgpu_optim::rules::ALL;
 use wgpu_optim::{AdamW, Arena, Checkpoint, Config, Error, Optimizer, Reference, Result, Schedule, TensorSpec};
 
@@ -98,36 +99,36 @@ fn every_rule_in_every_wrapper_goes_on_with_the_same_bits() {
     let cases: usize = ALL.iter().map(|row| (row.cases)().len()).sum();
     let Some(gpu) = gpu("checkpoints", cases * around.len()) else { return };
     let list = some_tensors();
-    let mut refused = 0;
-    let mut pairs = 0;
-    for row in ALL {
-        for (case, rule) in (row.cases)() {
-            for (n, wrappers) in share(around.iter().enumerate().collect(), 3, pairs) {
-                pairs += 1;
-                let what = format!("{}/{case} in {wrappers}", row.name);
-                let Ok(config) = wrapped(&Config::from(rule.clone()), wrappers) else {
-                    refused += 1;
-                    continue;
-                };
-                let mut twin = Parity::new(&gpu, &config, &fitting(&config, &list), 71);
-                let some: &[&str] =
-                    if twin.optimizer.has_eval() || twin.optimizer.needs_look_ahead() { &[] } else { &["t3"] };
-                for step in 0..4 {
-                    twin.step_without(if step == 1 { some } else { &[] });
-                }
-                if n == 2 {
-                    twin.step_changed(&[], |i, grads| {
-                        grads.iter_mut().take(usize::from(i == 3)).for_each(|g| *g = f32::NAN)
-                    });
-                }
-                let mut second = Second::of(&mut twin, n % 2 == 1);
-                for step in 0..3 {
-                    second.step(&mut twin, if step == 1 { some } else { &[] });
-                }
-                second.compare(&mut twin, &what);
+    let (mut tried, mut refused) = ([0; 4], 0);
+    let cases_of = |row: &'static RuleEntry| (row.cases)().into_iter().map(move |case| (row, case));
+    for (turn, (row, (case, rule))) in ALL.iter().flat_map(cases_of).enumerate() {
+        for (n, wrappers) in share(around.iter().enumerate().collect(), 3, turn) {
+            tried[n] += 1;
+            let what = format!("{}/{case} in {wrappers}", row.name);
+            let Ok(config) = wrapped(&Config::from(rule.clone()), wrappers) else {
+                refused += 1;
+                continue;
+            };
+            let mut twin = Parity::new(&gpu, &config, &fitting(&config, &list), 71);
+            let some: &[&str] =
+                if twin.optimizer.has_eval() || twin.optimizer.needs_look_ahead() { &[] } else { &["t3"] };
+            for step in 0..4 {
+                twin.step_without(if step == 1 { some } else { &[] });
             }
+            if n == 2 {
+                twin.step_changed(&[], |i, grads| {
+                    grads.iter_mut().take(usize::from(i == 3)).for_each(|g| *g = f32::NAN)
+                });
+            }
+            let mut second = Second::of(&mut twin, n % 2 == 1);
+            for step in 0..3 {
+                second.step(&mut twin, if step == 1 { some } else { &[] });
+            }
+            second.compare(&mut twin, &what);
         }
     }
+    let pairs: usize = tried.iter().sum();
+    assert!(!tried.contains(&0), "tried in the wrappers: {tried:?} times");
     say(&format!("checkpoints of rules in wrappers: {refused} of {pairs} pairs are refused"));
     say_share("checkpoints of rules in wrappers", pairs, cases * around.len());
     assert!(refused * 8 < pairs, "{refused}");
