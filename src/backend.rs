@@ -77,9 +77,10 @@
 
 pub use crate::clock::{Clock, Clocks};
 pub use crate::groups::{Groups, Record, Records};
+pub use crate::rule::kernel::Kernel;
 #[cfg(feature = "reference")]
 pub use crate::rule::kernel::Precision;
-pub use crate::rule::kernel::{Around, Coded, Common, Kernel, Step};
+pub use crate::rule::step::{Around, Coded, Common, Step};
 pub use crate::tensor::{ALIGNMENT, Access, BLOCK, Formats, Pages, Stored};
 
 /// Tensors as matrices: how their rows and columns are summed, in the order of the GPU.

@@ -17,12 +17,14 @@ pub use crate::sides::{Renewal, Sides, Turning};
 mod entry;
 pub(crate) mod kernel;
 mod object;
+pub(crate) mod step;
 
 pub use entry::{Named, RuleEntry};
+pub(crate) use kernel::Kernels;
 #[cfg(feature = "reference")]
 pub(crate) use kernel::Precision;
-pub(crate) use kernel::{Around, Coded, Common, Kernels, Step};
 pub use object::{AnyRule, Names};
+pub(crate) use step::{Around, Coded, Common, Step};
 
 /// A struct of numbers that a shader knows by the same field names in the same order.
 pub trait Numbers<F>: Copy {

@@ -360,17 +360,18 @@ fn killer(folder: &Path) -> Result<PathBuf, String> {
     }
 }
 
-/// Twelve kills, or as many as `KILLS` says.
+/// How many trainings are killed.
+const KILLS: u64 = 30;
+
 #[test]
 fn a_training_that_is_killed_and_resumed_ends_with_the_same_bits() {
     if gpu("trainings that are killed", 1).is_none() {
         return;
     }
-    let kills = std::env::var("KILLS").map_or(12, |kills| kills.parse().expect("KILLS is a number"));
     let folder = tempfile::tempdir().unwrap();
     let killer = match killer(folder.path()) {
         Ok(killer) => killer,
-        Err(why) => return say(&format!("skipped: {kills} trainings that are killed: {why}")),
+        Err(why) => return say(&format!("skipped: {KILLS} trainings that are killed: {why}")),
     };
     let demo = example("train_digits");
     // The exit code, and how many calls there were.
@@ -396,13 +397,13 @@ fn a_training_that_is_killed_and_resumed_ends_with_the_same_bits() {
     let seed = std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
     let mut rng = rand::rngs::StdRng::seed_from_u64(seed);
     let (mut trainings, mut killed) = (0, 0);
-    while killed < kills {
+    while killed < KILLS {
         trainings += 1;
         let name = format!("training {trainings}");
         loop {
             // Every other one comes once the device is there and something is loaded.
             let at = if killed % 2 == 0 { rng.random_range(before..=all) } else { rng.random_range(1..=all) };
-            match run(&name, if killed < kills { at } else { 0 }).0 {
+            match run(&name, if killed < KILLS { at } else { 0 }).0 {
                 Some(0) => break,
                 Some(137) => killed += 1,
                 code => panic!("seed {seed}: exit code {code:?}"),

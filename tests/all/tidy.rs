@@ -12,6 +12,7 @@ const FLOORS: [&[&str]; 12] = [
         "codecs",
         "tensor",
         "words",
+        "words/*",
         "parts",
         "lines",
         "product",
@@ -49,7 +50,10 @@ const NEIGHBOURS: &[(&str, &str, &[&str])] = &[
     ("tensor", "codecs", &["DType"]),
     ("read", "error", &[]),
     ("fields", "read", &[]),
-    ("words", "tensor", &["ALIGNMENT", "BLOCK"]),
+    ("words", "tensor", &["ALIGNMENT"]),
+    ("words", "words/*", &[]),
+    ("words/*", "words", &[]),
+    ("words/*", "tensor", &["BLOCK"]),
     ("parts", "tensor", &["BLOCK"]),
     ("lines", "tensor", &["TensorSpec"]),
     ("lines", "parts", &["Real"]),
@@ -67,6 +71,7 @@ const NEIGHBOURS: &[(&str, &str, &[&str])] = &[
     ("plan/*", "plan", &[]),
     ("plan/*", "plan/*", &[]),
     ("schedule", "schedule/*", &[]),
+    ("schedule/*", "schedule", &[]),
     ("init", "init/*", &[]),
     ("init/*", "init", &["quantile"]),
     ("options", "rule", &["Carried"]),
@@ -99,14 +104,18 @@ struct File {
 }
 
 impl File {
-    /// Its module in the house, where it is part of the library.
+    /// Its module in the house, where it is part of the library. A module's tests may have a file of their own.
     fn module(&self) -> Option<&str> {
         let module = self.path.strip_prefix("src/")?.strip_suffix(".rs")?;
+        if module.ends_with("/tests") {
+            return None;
+        }
         Some(match module.split_once('/') {
             Some(("rule", _)) => "rule/*",
             Some(("rules", _)) => "rules/*",
             Some(("wrappers", _)) => "wrappers/*",
             Some(("schedule", _)) => "schedule/*",
+            Some(("words", _)) => "words/*",
             Some(("init", _)) => "init/*",
             Some(("groups", _)) => "groups/*",
             Some(("checkpoint", _)) => "checkpoint/*",
@@ -432,7 +441,7 @@ fn literal_offsets(files: &[File]) -> Vec<String> {
         .iter()
         .filter(|file| {
             let is_shared = ["shaders/skeletons/", "shaders/glue/"].iter().any(|folder| file.path.starts_with(folder));
-            is_shared || (file.module().is_some() && file.path != "src/words.rs")
+            is_shared || (file.module().is_some() && !file.path.starts_with("src/words"))
         })
         .flat_map(|file| {
             let openings: &[&str] = if file.path.ends_with(".rs") { &IN_RUST } else { &IN_WGSL };

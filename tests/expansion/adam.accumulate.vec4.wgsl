@@ -52,7 +52,7 @@ fn encode_f32(numbers: vec4<f32>) -> vec4<u32> {
 }
 
 // What every walk does around a rule, whatever the rule.
-// Twin: `Common` in src/rule/kernel.rs
+// Twin: `Common` in src/rule/step.rs
 
 // Each switch is on where any group of the dispatch needs it. A group that does not need it has the number that changes
 // nothing.

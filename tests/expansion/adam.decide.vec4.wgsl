@@ -142,7 +142,7 @@ fn clip_factors(root: vec2<f32>, of_params: vec2<f32>, worst: u32, limit: f32, e
 }
 
 // What every walk does around a rule, whatever the rule.
-// Twin: `Common` in src/rule/kernel.rs
+// Twin: `Common` in src/rule/step.rs
 
 // Each switch is on where any group of the dispatch needs it. A group that does not need it has the number that changes
 // nothing.

@@ -131,7 +131,7 @@ fn moved(h: Hyper, p: f32, s: ptr<function, State>) -> f32 {
 }
 
 // What every walk does around a rule, whatever the rule.
-// Twin: `Common` in src/rule/kernel.rs
+// Twin: `Common` in src/rule/step.rs
 
 // Each switch is on where any group of the dispatch needs it. A group that does not need it has the number that changes
 // nothing.
