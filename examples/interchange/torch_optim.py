@@ -75,7 +75,7 @@ _EPS1 = (lambda group: float(group["eps"][0] or torch.finfo(torch.float32).eps),
 RULES = [
     (torch.optim.AdamW, "adamw", {**_LR_EPS, **_betas(), "amsgrad": _AMSGRAD, "weight_decay": _decay("decoupled")},
      {**_MOMENTS, "vmax": "max_exp_avg_sq"}),
-    (torch.optim.Adam, "adam", {**_LR_EPS, **_betas(), "amsgrad": _AMSGRAD, "weight_decay": _decay("l2")},
+    (torch.optim.Adam, "adam", {**_LR_EPS, **_betas(), "amsgrad": _AMSGRAD, "weight_decay": _decoupled_or_l2()},
      {**_MOMENTS, "vmax": "max_exp_avg_sq"}),
     (torch.optim.NAdam, "nadam",
      {**_LR_EPS, **_betas(), "momentum_decay": _number("momentum_decay"), "weight_decay": _decoupled_or_l2()},
@@ -129,8 +129,12 @@ _DEFAULTS = {
     "adamax": {"eps_placement": "in_max"},
     "rprop": {"weight_decay": "none"},
     "muon": {"ns_safety": 1.0},
-    "lbfgs": {"weight_decay": "none"},
+    "lbfgs": {"weight_decay": "none", "line_search": "none", "max_iter": 20, "max_eval": None, "tolerance_grad": 1e-7,
+              "tolerance_change": 1e-9},
 }
+
+# What PyTorch's L-BFGS must be to take a step as ours does.
+_ONE_DIRECTION = {"line_search_fn": None, "max_iter": 1, "tolerance_grad": 0, "tolerance_change": 0}
 
 
 def _rule(optimizer, rules):
@@ -145,6 +149,9 @@ def save(path, optimizer, params, steps=None, shapes=None, rules=RULES, read=lam
     for optimizers that keep none, SGD and Muon; `shapes` are those of tensors that PyTorch's Muon has as matrices; `read`
     makes numbers of a tensor of the state."""
     rule, options, slots = _rule(optimizer, rules)
+    for name, value in _ONE_DIRECTION.items() if rule == "lbfgs" else ():
+        if optimizer.param_groups[0][name] != value:
+            raise ValueError(f"{name} is {optimizer.param_groups[0][name]}, must be {value}")
     groups = [{name: to(group) for name, (to, _) in options.items()} for group in optimizer.param_groups]
     maximize = {group.get("maximize", False) for group in optimizer.param_groups}
     if len(maximize) > 1:
@@ -207,7 +214,7 @@ def load(path, rules=RULES, step=lambda t: torch.tensor(float(t))):
             kept.append(of_group)
     top = {key: value for key, value in kept[0].items() if key != "params"}
     if rule == "lbfgs":
-        optimizer = kind(kept[0]["params"], max_iter=1, tolerance_grad=0, tolerance_change=0, **top)
+        optimizer = kind(kept[0]["params"], **_ONE_DIRECTION, **top)
         _load_history(optimizer, training, values)
         return optimizer, params
     # The top level may have no tensors of its own, which PyTorch refuses.
