@@ -423,36 +423,48 @@ impl Checkpoint {
             if section.storage == Storage::F32 || tensors[held.tensor].len_elements() == 0 {
                 continue;
             }
-            let values: Vec<f64> = self.state::<F>(held)?.into_iter().map(Real::f64).collect();
             let refused = |at: usize, value: f64| {
                 let message = format!("holds {value} at {at}, which is no number of {} here", section.storage);
                 Err(wrong(held.name.clone(), message))
             };
-            let Some(codes) = section.codes() else {
-                let mut numbers = values.into_iter().enumerate();
-                let wrong = |&(_, value): &(usize, f64)| section.storage.round_one(value) != value && !value.is_nan();
-                if let Some((at, value)) = numbers.find(wrong) {
-                    return refused(at, value);
-                }
-                continue;
+            let codes = section.codes();
+            let steps = match codes {
+                Some(_) => self.steps_of_groups::<F>(&slots[n + 1])?,
+                None => vec![],
             };
-            let of_groups = &slots[n + 1];
-            for (group, step) in self.state::<F>(of_groups)?.into_iter().map(Real::f64).enumerate() {
-                let bits = (step as f32).to_bits();
-                let is_sound = step.is_finite() && step >= 0.0 && f64::from(f32::from_bits(bits & 0xffff_0000)) == step;
-                if !is_sound {
-                    let message = format!("is {step} for group {group}, must be a finite number of bf16, at least 0");
-                    return Err(wrong(of_groups.name.clone(), message));
-                }
-                let number = |value: f64| codes.decode(codes.nearest(value as f32, bits >> 16), bits >> 16);
-                for (at, &value) in values.iter().enumerate().skip(group * GROUP).take(GROUP) {
-                    if f64::from(number(value)) != value {
+            let mut at = 0;
+            self.entry(held).values.each_part(|part: Vec<F>| {
+                for value in part.into_iter().map(Real::f64) {
+                    let is_sound = match codes {
+                        Some(codes) => {
+                            let step = steps[at / GROUP];
+                            f64::from(codes.decode(codes.nearest(value as f32, step), step)) == value
+                        }
+                        None => section.storage.round_one(value) == value || value.is_nan(),
+                    };
+                    if !is_sound {
                         return refused(at, value);
                     }
+                    at += 1;
                 }
-            }
+                Ok(())
+            })?;
         }
         Ok(())
+    }
+
+    /// The steps of a slot's groups as the bits of bf16.
+    fn steps_of_groups<F: Real>(&self, held: &Held) -> Result<Vec<u32>> {
+        let steps: Vec<f64> = self.state::<F>(held)?.into_iter().map(Real::f64).collect();
+        for (group, &step) in steps.iter().enumerate() {
+            let bits = (step as f32).to_bits();
+            let is_sound = step.is_finite() && step >= 0.0 && f64::from(f32::from_bits(bits & 0xffff_0000)) == step;
+            if !is_sound {
+                let message = format!("is {step} for group {group}, must be a finite number of bf16, at least 0");
+                return Err(wrong(held.name.clone(), message));
+            }
+        }
+        Ok(steps_of(steps.into_iter()))
     }
 
     /// Refuses counts and numbers that no training has.

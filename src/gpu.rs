@@ -37,7 +37,6 @@ use pipelines::Pipelines;
 pub(crate) use report::{News, Receipt, Reports};
 pub(crate) use ring::Slot;
 pub(crate) use sizes::Sizes;
-pub(crate) use state::Set;
 pub(crate) use transfer::parts_of;
 
 /// Bindings of 2^31 bytes and more are silently wrong on some devices of wgpu 30 (wgpu issues 10305 and 9206).

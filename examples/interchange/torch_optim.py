@@ -133,7 +133,7 @@ _DEFAULTS = {
               "tolerance_change": 1e-9},
 }
 
-# What PyTorch's L-BFGS must be to take a step as ours does.
+# What PyTorch's L-BFGS must be to take steps as ours does.
 _ONE_DIRECTION = {"line_search_fn": None, "max_iter": 1, "tolerance_grad": 0, "tolerance_change": 0}
 
 

@@ -129,6 +129,9 @@ impl<'a, P: FnMut(u64, u64)> Saving<'a, P> {
     /// # Errors
     /// [`Error::File`].
     pub(crate) fn new(path: &'a Path, checkpoint: &Checkpoint, lines: Vec<Line>, progress: P) -> Result<Self> {
+        if path.is_dir() {
+            return Err(in_file(path, "is a folder, must be a file"));
+        }
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         // This may overwrite what a process that was killed left here.
         let temporary = path.with_file_name(format!(".{name}.tmp"));

@@ -97,16 +97,26 @@ impl Values {
 
     /// All values, as numbers of the type that they were saved from.
     pub(super) fn all<F: Real>(&self) -> Result<Vec<F>> {
-        let (mut reader, mut values) = (self.reader(), Vec::with_capacity(self.size_bytes() as usize / size_of::<F>()));
+        let mut values = Vec::with_capacity(self.size_bytes() as usize / size_of::<F>());
+        self.each_part(|part: Vec<F>| {
+            values.extend(part);
+            Ok(())
+        })?;
+        Ok(values)
+    }
+
+    /// Takes the values in parts, as numbers of the type that they were saved from.
+    pub(super) fn each_part<F: Real>(&self, mut take: impl FnMut(Vec<F>) -> Result<()>) -> Result<()> {
+        let mut reader = self.reader();
         while reader.rest() > 0 {
-            match Self::parse(self.number(), &reader.take(PART_BYTES)?) {
-                Self::F32(part) => values.extend(part.into_iter().map(|value| F::of(f64::from(value)))),
-                Self::F64(part) => values.extend(part.into_iter().map(F::of)),
+            take(match Self::parse(self.number(), &reader.take(PART_BYTES)?) {
+                Self::F32(part) => part.into_iter().map(|value| F::of(f64::from(value))).collect(),
+                Self::F64(part) => part.into_iter().map(F::of).collect(),
                 #[cfg(not(target_arch = "wasm32"))]
                 Self::Stored(_) => unreachable!("what was parsed is in memory"),
-            }
+            })?;
         }
-        Ok(values)
+        Ok(())
     }
 
     pub(crate) fn reader(&self) -> Reader<'_> {

@@ -12,35 +12,41 @@ use crate::plan::{Place, Sided, padded};
 use crate::rule::{AnyRule, Extent, Start};
 use crate::session::check_len;
 use crate::shader::model_numbers;
-use crate::storage::{GROUP, Layout, Room, Steps, Storage};
+use crate::storage::{GROUP, Layout, Room, Section, Steps, Storage};
 use crate::tensor::BLOCK;
 use crate::words::{control, tensor};
 
-/// A slot that is set: its name, its values, and perhaps the steps of its groups.
-pub(crate) type Set<'a> = (&'a str, Vec<f32>, Option<Vec<u32>>);
+/// As many blocks of a slot that is stored otherwise than in f32 are read or written at once: their values take 4 MiB.
+const CODED_BLOCKS: usize = (1 << 20) / BLOCK;
+
+/// Blocks of a slot that is stored otherwise than in f32.
+pub(crate) struct CodedPart<'a> {
+    codes: Part<'a>,
+    /// The words that hold the steps of the groups, where the slot is stored by groups.
+    steps: Option<Part<'a>>,
+    /// Whether the steps are the upper halves of their words.
+    is_upper: bool,
+    section: &'a Section,
+    /// The elements of each block.
+    counts: Vec<u64>,
+}
+
+impl CodedPart<'_> {
+    /// How many elements there are.
+    pub(crate) fn len(&self) -> usize {
+        self.counts.iter().sum::<u64>() as usize
+    }
+}
 
 impl Engine {
     /// Reads the values of a slot.
     pub(crate) async fn state(&self, groups: &Groups, i: usize, slot: &str, wait: bool) -> Result<Vec<f32>> {
-        if let Some((layout, section)) = self.coded(i, slot) {
-            let mut values = Vec::new();
-            let mut steps = self.steps_of(i, layout, section, wait).await?.into_iter();
-            let section = (layout.before(section), &layout.sections[section]);
-            for (buffer, start, len) in self.state_of(i) {
-                let words = |len| section.1.words(len);
-                let pieces = pieces_of(layout, section.0, words, start, len);
-                let mut all = words_of(&self.gpu.read(buffer, &pieces, wait).await?).into_iter();
-                for (_, count, _) in blocks(len) {
-                    let words: Vec<u32> = all.by_ref().take(words(count) as usize).collect();
-                    let steps: Vec<u32> = steps.by_ref().take(groups_of(count)).collect();
-                    values.extend(section.1.decode(&words, &steps, count as usize));
-                }
-            }
-            return Ok(values);
-        }
         let mut values = Vec::new();
         for part in self.parts(groups, i, slot)? {
             values.extend(floats(&self.read_part(&part, wait).await?));
+        }
+        for part in self.coded_parts(i, slot) {
+            values.extend(self.read_coded(&part, wait).await?);
         }
         Ok(values)
     }
@@ -66,14 +72,69 @@ impl Engine {
     }
 
     async fn steps_of(&self, i: usize, layout: &Layout, section: usize, wait: bool) -> Result<Vec<u32>> {
-        let Some(Steps { before, is_upper, .. }) = layout.steps(section) else { return Ok(vec![]) };
         let mut steps = Vec::new();
-        for (buffer, start, len) in self.state_of(i) {
-            let pieces = pieces_of(layout, before, |len| groups_of(len) as u64, start, len);
-            let words = words_of(&self.gpu.read(buffer, &pieces, wait).await?);
-            steps.extend(words.into_iter().map(|word| if is_upper { word >> 16 } else { word & 0xffff }));
+        for part in self.coded_parts_of(i, layout, section) {
+            steps.extend(self.read_steps(&part, wait).await?);
         }
         Ok(steps)
+    }
+
+    /// A slot's values, in order, in parts that are decoded or encoded one by one; none of a slot in f32.
+    pub(crate) fn coded_parts(&self, i: usize, slot: &str) -> Vec<CodedPart<'_>> {
+        let coded = self.coded(i, slot);
+        coded.map_or(vec![], |(layout, section)| self.coded_parts_of(i, layout, section))
+    }
+
+    fn coded_parts_of<'a>(&'a self, i: usize, layout: &'a Layout, section: usize) -> Vec<CodedPart<'a>> {
+        let (before, steps, of) = (layout.before(section), layout.steps(section), &layout.sections[section]);
+        let cut = |(buffer, start, len): (&'a wgpu::Buffer, u64, u64)| {
+            let codes = pieces_of(layout, before, |len| of.words(len), start, len);
+            let words = steps.map(|steps| pieces_of(layout, steps.before, |len| groups_of(len) as u64, start, len));
+            let counts: Vec<u64> = blocks(len).map(|(_, count, _)| count).collect();
+            let part = move |n: usize| {
+                let range = n..(n + CODED_BLOCKS).min(counts.len());
+                CodedPart {
+                    codes: Part { buffer, pieces: codes[range.clone()].to_vec() },
+                    steps: words.as_ref().map(|words| Part { buffer, pieces: words[range.clone()].to_vec() }),
+                    is_upper: steps.is_some_and(|steps| steps.is_upper),
+                    section: of,
+                    counts: counts[range].to_vec(),
+                }
+            };
+            (0..len.div_ceil(BLOCK as u64) as usize).step_by(CODED_BLOCKS).map(part)
+        };
+        self.state_of(i).flat_map(cut).collect()
+    }
+
+    /// The values of a part.
+    pub(crate) async fn read_coded(&self, part: &CodedPart<'_>, wait: bool) -> Result<Vec<f32>> {
+        let mut steps = self.read_steps(part, wait).await?.into_iter();
+        let mut words = words_of(&self.read_part(&part.codes, wait).await?).into_iter();
+        let mut values = Vec::with_capacity(part.len());
+        for &count in &part.counts {
+            let words: Vec<u32> = words.by_ref().take(part.section.words(count) as usize).collect();
+            let steps: Vec<u32> = steps.by_ref().take(groups_of(count)).collect();
+            values.extend(part.section.decode(&words, &steps, count as usize));
+        }
+        Ok(values)
+    }
+
+    /// The steps of a part's groups; none of a slot that is not stored by groups.
+    pub(crate) async fn read_steps(&self, part: &CodedPart<'_>, wait: bool) -> Result<Vec<u32>> {
+        let Some(steps) = &part.steps else { return Ok(vec![]) };
+        let words = words_of(&self.read_part(steps, wait).await?);
+        Ok(words.into_iter().map(|word| if part.is_upper { word >> 16 } else { word & 0xffff }).collect())
+    }
+
+    /// Writes the values of a part, each rounded to the nearest; by groups with these steps.
+    pub(crate) fn write_coded(&self, part: &CodedPart<'_>, values: &[f32], steps: &[u32]) -> Result<()> {
+        let (mut words, mut done) = (Vec::new(), 0);
+        for &count in &part.counts {
+            let here = &values[done..done + count as usize];
+            words.extend(part.section.encode(here, &steps[(done / GROUP).min(steps.len())..]));
+            done += count as usize;
+        }
+        self.gpu.write_part(&part.codes, bytemuck::cast_slice(&words))
     }
 
     /// Whether a slot is stored otherwise than in f32.
@@ -88,32 +149,48 @@ impl Engine {
         (layout.sections[section].storage != Storage::F32).then_some((layout, section))
     }
 
-    /// Sets slots of a tensor that are stored otherwise than in f32, each rounded to the nearest, perhaps with given
-    /// steps of its groups. A slot that is not set keeps its steps, which are read where they share words with those of
-    /// one that is.
-    pub(crate) fn set_coded(&self, i: usize, slots: &[Set<'_>]) -> Result<()> {
-        let layout = &self.variants[self.variant_of[i]].layout;
-        let mut all_steps = BTreeMap::new();
-        for (name, values, steps) in slots {
-            let Some((_, section)) = self.coded(i, name) else { continue };
-            let codes = layout.sections[section].codes();
-            let steps = steps.clone().or(codes.map(|codes| codes.steps(values))).unwrap_or_default();
-            let (before, mut done) = (layout.before(section), 0);
-            let section_of = &layout.sections[section];
-            for (buffer, start, len) in self.state_of(i) {
-                let pieces = pieces_of(layout, before, |len| section_of.words(len), start, len);
-                let mut words = Vec::new();
-                for (_, count, _) in blocks(len) {
-                    let here = &values[done..done + count as usize];
-                    words.extend(section_of.encode(here, &steps[(done / GROUP).min(steps.len())..]));
-                    done += count as usize;
-                }
-                self.gpu.scoped_now(|| self.gpu.write(buffer, &pieces, bytemuck::cast_slice(&words)))?;
-            }
-            if codes.is_some() {
-                all_steps.insert(section, steps);
-            }
+    /// Sets slots of a tensor that are stored otherwise than in f32, each rounded to the nearest. A slot that is not
+    /// set keeps its steps.
+    fn set_coded(&self, i: usize, slots: &[(&str, Vec<f32>)]) -> Result<()> {
+        let mut all_steps = Vec::new();
+        for (name, values) in slots {
+            let codes = self.coded(i, name).and_then(|(layout, section)| layout.sections[section].codes());
+            let steps = codes.map_or(vec![], |codes| codes.steps(values));
+            let mut rest = &values[..];
+            self.set_codes(i, name, &steps, |len| {
+                let (here, behind) = rest.split_at(len);
+                rest = behind;
+                Ok(here.to_vec())
+            })?;
+            all_steps.push((*name, steps));
         }
+        self.set_steps(i, all_steps)
+    }
+
+    /// Sets the values of a slot that is stored otherwise than in f32, each rounded to the nearest; by groups with
+    /// these steps, which [`set_steps`](Self::set_steps) sets. `take` gives the next values, so many.
+    pub(crate) fn set_codes(
+        &self,
+        i: usize,
+        slot: &str,
+        steps: &[u32],
+        mut take: impl FnMut(usize) -> Result<Vec<f32>>,
+    ) -> Result<()> {
+        let mut done = 0;
+        for part in self.coded_parts(i, slot) {
+            self.write_coded(&part, &take(part.len())?, &steps[(done / GROUP).min(steps.len())..])?;
+            done += part.len();
+        }
+        Ok(())
+    }
+
+    /// Sets the steps of slots' groups. A slot that is not among them keeps its steps, which are read where they share
+    /// words with those of one that is.
+    pub(crate) fn set_steps(&self, i: usize, slots: Vec<(&str, Vec<u32>)>) -> Result<()> {
+        let layout = &self.variants[self.variant_of[i]].layout;
+        let section = |(name, steps)| layout.find(name).map(|section| (section, steps));
+        let mut all_steps: BTreeMap<usize, Vec<u32>> = slots.into_iter().filter_map(section).collect();
+        all_steps.retain(|&section, _| layout.sections[section].codes().is_some());
         for section in all_steps.keys().copied().collect::<Vec<_>>() {
             let partner = layout.steps(section).and_then(|steps| steps.partner);
             if let Some(partner) = partner.filter(|partner| !all_steps.contains_key(partner)) {
@@ -121,14 +198,14 @@ impl Engine {
             }
         }
         for (&section, steps) in &all_steps {
-            let Some(Steps { before, is_upper: false, partner }) = layout.steps(section) else { continue };
+            let Some(Steps { is_upper: false, partner, .. }) = layout.steps(section) else { continue };
             let upper = partner.and_then(|partner| all_steps.get(&partner));
             let word = |(at, &step): (usize, &u32)| step | upper.map_or(0, |upper| upper[at] << 16);
             let mut words = steps.iter().enumerate().map(word);
-            for (buffer, start, len) in self.state_of(i) {
-                let pieces = pieces_of(layout, before, |len| groups_of(len) as u64, start, len);
-                let here: Vec<u32> = words.by_ref().take(groups_of(len)).collect();
-                self.gpu.scoped_now(|| self.gpu.write(buffer, &pieces, bytemuck::cast_slice(&here)))?;
+            for part in self.coded_parts_of(i, layout, section) {
+                let Some(place) = &part.steps else { continue };
+                let here: Vec<u32> = words.by_ref().take(place.size_bytes() as usize / 4).collect();
+                self.gpu.write_part(place, bytemuck::cast_slice(&here))?;
             }
         }
         Ok(())
@@ -154,7 +231,7 @@ impl Engine {
         if self.coded(i, slot).is_some() {
             let len = self.tensors[i].len_elements() as usize;
             check_len(&format!("state {slot}"), &self.tensors[i].name, values.len(), len)?;
-            return self.set_coded(i, &[(slot, values.to_vec(), None)]);
+            return self.set_coded(i, &[(slot, values.to_vec())]);
         }
         let parts = self.parts(groups, i, slot)?;
         let len = parts.iter().map(Part::size_bytes).sum::<u64>() as usize / 4;
@@ -168,8 +245,12 @@ impl Engine {
         Ok(())
     }
 
-    /// A slot's values, in order, in parts that go to the device or from it one by one.
+    /// A slot's values, in order, in parts that go to the device or from it one by one; none of a slot that is stored
+    /// otherwise than in f32.
     pub(crate) fn parts(&self, groups: &Groups, i: usize, slot: &str) -> Result<Vec<Part<'_>>> {
+        if self.is_coded(i, slot) {
+            return Ok(vec![]);
+        }
         Ok(self.pieces(groups, i, slot)?.into_iter().flat_map(|(buffer, pieces)| parts(buffer, pieces)).collect())
     }
 
@@ -189,7 +270,7 @@ impl Engine {
         let (coded, others): (Vec<_>, Vec<_>) = starts.partition(|(slot, _)| self.is_coded(i, slot));
         if coded.iter().any(|&(_, start)| start != 0.0) {
             let values = |start: f64| vec![start as f32; self.tensors[i].len_elements() as usize];
-            let coded: Vec<_> = coded.into_iter().map(|(slot, start)| (slot, values(start), None)).collect();
+            let coded: Vec<_> = coded.into_iter().map(|(slot, start)| (slot, values(start))).collect();
             self.set_coded(i, &coded)?;
         }
         let others = others.into_iter().filter(|&(_, start)| start != 0.0);

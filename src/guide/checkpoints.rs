@@ -113,6 +113,7 @@
 //! | `param.<tensor>` | a parameter in f32, whatever its format, in the tensor's shape |
 //! | `state.<tensor>.<slot>` | a slot: the tensor's shape, `[]`, `[.., rows, 1]`, `[.., 1, columns]`, `[pairs, ..]` |
 //! | `optimizer.<slot>` | a slot of the whole model, once: `[]`, or `[2, pairs, pairs]` |
+//! | `steps.<tensor>.<slot>` | of a slot in `q8` or `q4`: the step of each group of 32 values, `[groups]` |
 //! | metadata `format` | `wgpu-optim.checkpoint/2` |
 //! | metadata `training` | all else, as JSON; numbers that may be any f64 are 16 hexadecimal digits of their bits |
 //! | metadata `crc32c` | the CRC-32C of each tensor's bytes, as JSON: 8 hexadecimal digits by name |

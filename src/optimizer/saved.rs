@@ -11,7 +11,7 @@ use crate::checkpoint::{Around, Checkpoint, Held, Values, numbers_of, steps_of};
 use crate::checkpoint::{Line, Saving, param_name};
 use crate::course::{self, Choices};
 use crate::error::{Error, Result};
-use crate::gpu::{Buffers, Engine, Gpu, Set, parts_of};
+use crate::gpu::{Buffers, Engine, Gpu, parts_of};
 use crate::groups::Groups;
 use crate::report::LossScaleState;
 use crate::tensor::TensorSpec;
@@ -101,12 +101,13 @@ impl Optimizer {
                 saving.write(bytemuck::cast_slice(&values))?;
             }
         }
-        for held in slots {
-            let Held { tensor, slot, .. } = held;
-            if self.engine.is_coded(tensor, slot) {
-                // Such values are whole in memory before they are in the file.
-                saving.write(bytemuck::cast_slice(&self.values_of(&held, wait).await?))?;
-                continue;
+        for Held { tensor, slot, is_steps, .. } in slots {
+            for part in self.engine.coded_parts(tensor, slot) {
+                let values = match is_steps {
+                    true => numbers_of(&self.engine.read_steps(&part, wait).await?).map(|step| step as f32).collect(),
+                    false => self.engine.read_coded(&part, wait).await?,
+                };
+                saving.write(bytemuck::cast_slice(&values))?;
             }
             for part in self.engine.parts(&self.session.groups, tensor, slot)? {
                 saving.write(&self.engine.read_part(&part, wait).await?)?;
@@ -161,23 +162,25 @@ impl Optimizer {
         let groups = &session.groups;
         let engine = Engine::new(gpu, tensors, groups)?;
         let layout = course::layout(tensors.len(), groups);
-        let mut coded: Vec<Vec<Set<'_>>> = vec![vec![]; tensors.len()];
-        for held in checkpoint.slots(tensors, groups) {
-            if held.is_steps {
-                let steps = steps_of(checkpoint.state::<f32>(&held)?.into_iter().map(f64::from));
-                coded[held.tensor].last_mut().expect("the slot comes before its steps").2 = Some(steps);
-                continue;
-            }
-            if engine.is_coded(held.tensor, held.slot) {
-                coded[held.tensor].push((held.slot, checkpoint.state::<f32>(&held)?, None));
-                continue;
-            }
-            let mut values = checkpoint.reader(&held);
-            for part in engine.parts(groups, held.tensor, held.slot)? {
+        let slots = checkpoint.slots(tensors, groups);
+        let mut coded = vec![vec![]; tensors.len()];
+        for (n, held) in slots.iter().enumerate().filter(|(_, held)| !held.is_steps) {
+            let &Held { tensor, slot, .. } = held;
+            let mut values = checkpoint.reader(held);
+            for part in engine.parts(groups, tensor, slot)? {
                 gpu.write_part(&part, &values.take(part.size_bytes() as usize)?)?;
             }
+            if engine.is_coded(tensor, slot) {
+                let steps = match slots.get(n + 1) {
+                    Some(held) if held.is_steps => steps_of(checkpoint.state::<f32>(held)?.into_iter().map(f64::from)),
+                    _ => vec![],
+                };
+                let take = |len| Ok(bytemuck::pod_collect_to_vec(&values.take(4 * len)?));
+                engine.set_codes(tensor, slot, &steps, take)?;
+                coded[tensor].push((slot, steps));
+            }
         }
-        coded.iter().enumerate().try_for_each(|(i, slots)| engine.set_coded(i, slots))?;
+        coded.into_iter().enumerate().try_for_each(|(i, steps)| engine.set_steps(i, steps))?;
         if groups.wrappers().loss_scale().is_some() {
             let LossScaleState { scale, good } = checkpoint.scale();
             engine.write_control(control::SCALE, &[(scale as f32).to_bits()])?;

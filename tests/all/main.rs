@@ -26,6 +26,8 @@ mod checkpoint_file;
 mod clip;
 mod early_stopping;
 #[cfg(feature = "gpu")]
+mod elsewhere;
+#[cfg(feature = "gpu")]
 mod ema;
 #[cfg(feature = "gpu")]
 mod engine;

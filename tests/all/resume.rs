@@ -1,170 +1,14 @@
-//! Trainings saved and loaded where something stands out of the ordinary: each goes on with the bits, and ends in the
-//! state, of one that was not stopped. `checkpoint.rs` has every rule and wrapper, `fuzz.rs` random sequences.
+//! Trainings saved and loaded where something stands out of the ordinary. `checkpoint.rs` has every rule and wrapper,
+//! `fuzz.rs` random sequences.
 
-use crate::common::{gpu, say};
+use crate::common::gpu;
+use crate::common::run::{Run, list, noise, resumed, resumed_with};
 use ndarray::ArrayD;
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 use wgpu_optim::{
-    Arena, Checkpoint, Config, DType, Gpu, Group, Optimizer, Reference, Result, Schedule, TensorSpec, Together,
+    Arena, Checkpoint, Config, DType, Group, LossScale, Optimizer, Reference, Schedule, TensorSpec, Together,
     encode_together,
 };
-
-/// An optimizer and what it trains. Gradients follow from the count of steps alone.
-struct Run {
-    gpu: Gpu,
-    optimizer: Optimizer,
-    params: Arena,
-    grads: Arena,
-    taken: u64,
-}
-
-impl Run {
-    fn new(gpu: &Gpu, config: impl Into<Config>, tensors: &[TensorSpec]) -> Self {
-        let optimizer = Optimizer::new(gpu, tensors, config).expect("an optimizer");
-        let mut run = Self::of(gpu, optimizer, tensors);
-        for tensor in tensors {
-            run.params.write(&tensor.name, &noise(tensor, 0)).unwrap();
-        }
-        run.taken = 1;
-        run
-    }
-
-    fn of(gpu: &Gpu, optimizer: Optimizer, tensors: &[TensorSpec]) -> Self {
-        let params = Arena::new(gpu, tensors).unwrap();
-        let grads = Arena::new(gpu, &tensors.iter().map(TensorSpec::grad_spec).collect::<Vec<_>>()).unwrap();
-        Self { gpu: gpu.clone(), optimizer, params, grads, taken: 0 }
-    }
-
-    /// Writes the gradients of the coming step.
-    fn fill(&mut self, factor: f32) {
-        for tensor in self.grads.tensors() {
-            let values: Vec<f32> = noise(tensor, self.taken).into_iter().map(|value| factor * value).collect();
-            self.grads.write(&tensor.name, &values).unwrap();
-        }
-        self.taken += 1;
-    }
-
-    fn step_without(&mut self, absent: &[&str]) {
-        if self.optimizer.needs_look_ahead() {
-            self.optimizer.look_ahead(&self.params).unwrap();
-        }
-        self.fill(1.0);
-        self.optimizer.step(&self.params, &self.grads.without(absent).unwrap()).unwrap();
-    }
-
-    fn steps(&mut self, count: usize) {
-        (0..count).for_each(|_| self.step_without(&[]));
-    }
-
-    /// A step that is skipped.
-    fn bad_step(&mut self) {
-        self.fill(f32::INFINITY);
-        self.optimizer.step(&self.params, &self.grads).unwrap();
-    }
-
-    /// New tensors, in arenas of all tensors.
-    fn grow(&mut self, tensors: &[TensorSpec], join: impl FnOnce(&mut Optimizer, &[TensorSpec]) -> Result<()>) {
-        let all = [self.params.tensors(), tensors].concat();
-        join(&mut self.optimizer, tensors).unwrap();
-        let params = Arena::new(&self.gpu, &all).unwrap();
-        for tensor in self.params.tensors() {
-            params.write(&tensor.name, &self.params.read_blocking(&tensor.name).unwrap()).unwrap();
-        }
-        tensors.iter().for_each(|tensor| params.write(&tensor.name, &noise(tensor, 0)).unwrap());
-        (self.params, self.grads) = (params, Arena::new(&self.gpu, &all).unwrap());
-    }
-
-    /// All that the training is.
-    fn state(&mut self) -> Vec<u8> {
-        let mut checkpoint = self.optimizer.save_blocking().expect("a checkpoint");
-        for tensor in self.params.tensors() {
-            checkpoint.put_param(&tensor.name, &self.params.read_blocking(&tensor.name).unwrap()).unwrap();
-        }
-        checkpoint.to_bytes().unwrap()
-    }
-}
-
-fn noise(tensor: &TensorSpec, seed: u64) -> Vec<f32> {
-    let of_name = tensor.name.bytes().fold(seed, |sum, byte| 131 * sum + u64::from(byte));
-    let mut rng = StdRng::seed_from_u64(of_name);
-    let value = |_| rng.random_range(-1.0..1.0f32);
-    (0..tensor.len_elements()).map(value).map(|value| tensor.dtype.round(value.into()) as f32).collect()
-}
-
-fn list() -> Vec<TensorSpec> {
-    vec![
-        TensorSpec::f32("w", [5, 7]),
-        TensorSpec::f32("b", [3]),
-        TensorSpec::f32("none", [0]),
-        TensorSpec::f32("long", [1030]),
-    ]
-}
-
-/// Trains with `before`, then on with `after`; saved and loaded between the two in each of three ways, it ends in the
-/// same state.
-fn resumed(
-    gpu: &Gpu,
-    what: &str,
-    config: impl Into<Config>,
-    tensors: &[TensorSpec],
-    before: impl FnOnce(&mut Run),
-    after: impl Fn(&mut Run),
-) {
-    resumed_with(gpu, what, config, tensors, before, after, |checkpoint| checkpoint);
-}
-
-fn resumed_with(
-    gpu: &Gpu,
-    what: &str,
-    config: impl Into<Config>,
-    tensors: &[TensorSpec],
-    before: impl FnOnce(&mut Run),
-    after: impl Fn(&mut Run),
-    given: impl Fn(Checkpoint) -> Checkpoint,
-) {
-    let mut first = Run::new(gpu, config, tensors);
-    before(&mut first);
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("checkpoint.safetensors");
-    first.optimizer.save_to_blocking(&path, &first.params, |_, _| ()).unwrap_or_else(|error| panic!("{what}: {error}"));
-    let list = first.params.tensors().to_vec();
-    let mut others = Vec::new();
-    let load = || given(Checkpoint::load_from(&path).unwrap());
-    for by_reference in [false, true] {
-        let mut checkpoint = load();
-        let params = list.iter().map(|tensor| (tensor.name.clone(), checkpoint.param(&tensor.name).unwrap()));
-        let params: Vec<_> = params.collect();
-        if by_reference {
-            let reference = Reference::<f32>::load(&list, &checkpoint).unwrap_or_else(|e| panic!("{what}: {e}"));
-            checkpoint = given(reference.save().unwrap());
-            params.iter().for_each(|(name, values)| checkpoint.put_param(name, values).unwrap());
-        }
-        let optimizer = Optimizer::load(gpu, &list, &checkpoint).unwrap_or_else(|error| panic!("{what}: {error}"));
-        let run = Run::of(gpu, optimizer, &list);
-        run.optimizer.load_params(&checkpoint, &run.params).unwrap();
-        others.push(Run { taken: first.taken, ..run });
-    }
-    // Loaded, saved and loaded again.
-    let again = given(Checkpoint::from_bytes(&others[0].state()).unwrap());
-    let run = Run::of(gpu, Optimizer::load(gpu, &list, &again).unwrap(), &list);
-    run.optimizer.load_params(&again, &run.params).unwrap();
-    others.push(Run { taken: first.taken, ..run });
-
-    after(&mut first);
-    let expected = first.state();
-    for (way, mut other) in ["by a file", "by the reference", "twice"].into_iter().zip(others) {
-        after(&mut other);
-        if other.state() != expected {
-            let parsed = |bytes: &[u8]| {
-                let (_, header) = safetensors::SafeTensors::read_metadata(bytes).unwrap();
-                header.metadata().as_ref().unwrap()["training"].clone()
-            };
-            panic!("{what}, {way}:\n{}\n{}", parsed(&other.state()), parsed(&expected));
-        }
-    }
-}
 
 fn config(value: Value) -> Config {
     Config::from_value(value).expect("a sound configuration")
@@ -442,44 +286,185 @@ fn optimizers_that_step_together() {
 }
 
 #[test]
-fn tensors_in_another_order() {
-    let Some(gpu) = gpu("tensors in another order", 3) else { return };
-    for value in [
-        json!({"optimizer": "prodigy"}),
-        json!({"optimizer": "adafactor", "accumulate": 2, "groups": [{"tensors": ["w"], "lr": 0.5}]}),
-        json!({"optimizer": "schedule_free", "skip_nonfinite": true}),
-    ] {
-        let what = value.to_string();
-        let mut first = Run::new(&gpu, config(value), &list());
-        first.steps(1);
-        first.step_without(&["w"]);
-        if first.optimizer.has_eval() {
-            first.optimizer.eval(&first.params).unwrap();
-        }
-        let checkpoint = Checkpoint::from_bytes(&first.state()).unwrap();
-        let turned: Vec<_> = list().into_iter().rev().collect();
-        let mut second = Run::of(&gpu, Optimizer::load(&gpu, &turned, &checkpoint).unwrap(), &turned);
-        second.optimizer.load_params(&checkpoint, &second.params).unwrap();
-        second.taken = first.taken;
-        // Sums over tensors add up in another order, so that steps need not have the same bits.
-        let back = Checkpoint::from_bytes(&second.state()).unwrap();
-        let third = Run::of(&gpu, Optimizer::load(&gpu, &list(), &back).unwrap(), &list());
-        third.optimizer.load_params(&back, &third.params).unwrap();
-        let mut third = Run { taken: first.taken, ..third };
-        for run in [&mut first, &mut third] {
-            if run.optimizer.has_eval() {
-                run.optimizer.train(&run.params).unwrap();
-            }
-            run.steps(2);
-        }
-        assert!(first.state() == third.state(), "{what}");
-        second.optimizer.has_eval().then(|| second.optimizer.train(&second.params).unwrap());
-        second.steps(2);
-        for tensor in list() {
-            let [a, b] = [&first, &second].map(|run| run.params.read_blocking(&tensor.name).unwrap());
-            let far = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-            assert!(far <= 1e-5, "{what}: {} differs by {far}", tensor.name);
-        }
+fn bounds_and_changes_behind_the_checkpoint() {
+    let Some(gpu) = gpu("trainings at their bounds", 16) else { return };
+    let run = |what: &str, value: Value, before: fn(&mut Run), after: fn(&mut Run)| {
+        resumed(&gpu, what, config(value), &list(), before, after);
+    };
+    for init in [1.0, LossScale::MAX] {
+        run(
+            "the loss scale at its bounds",
+            json!({"optimizer": "adam", "loss_scale": {"init": init, "interval": 1}}),
+            |run| {
+                run.steps(1);
+                run.bad_step();
+                run.bad_step();
+                run.steps(3);
+            },
+            |run| {
+                run.bad_step();
+                run.steps(2);
+                run.bad_step();
+            },
+        );
     }
-    say("resumed: trainings out of the ordinary by a file, by the reference, and twice");
+    run(
+        "a micro-batch that no step can use, in a window that ends early",
+        json!({"optimizer": "adamw", "accumulate": 4, "loss_scale": {"init": 8, "interval": 1},
+            "ema": {"decay": 0.5}, "lookahead": {"k": 2}}),
+        |run| {
+            run.steps(5);
+            run.bad_step();
+        },
+        |run| {
+            run.optimizer.step_early(&run.params).unwrap();
+            run.steps(6);
+            run.optimizer.step_early(&run.params).unwrap();
+        },
+    );
+    run(
+        "a look-ahead in a window that ends early",
+        json!({"optimizer": "sgd", "momentum": 0.5, "form": "velocity", "nesterov": "look_ahead", "accumulate": 3}),
+        |run| run.steps(4),
+        |run| {
+            run.optimizer.step_early(&run.params).unwrap();
+            run.steps(3);
+        },
+    );
+    run(
+        "a rate that is set within a window",
+        json!({"optimizer": "adamw", "accumulate": 3, "schedule": {"cosine": {"total": 5}}}),
+        |run| {
+            run.steps(4);
+            run.optimizer.set_lr(0.5).unwrap();
+        },
+        |run| {
+            run.optimizer.set_lr(0.25).unwrap();
+            run.steps(4);
+        },
+    );
+    run(
+        "a rate of 0, to which no group has a ratio",
+        json!({"optimizer": "adamw", "lr": 0.0, "groups": [{"tensors": ["w"], "lr": 0.5}, {"tensors": ["b"]}]}),
+        |run| {
+            run.steps(1);
+            run.optimizer.set_group(1, "lr", 0.0).unwrap();
+        },
+        |run| {
+            run.optimizer.set_lr(0.25).unwrap();
+            run.steps(2);
+        },
+    );
+    for rule in ["adamw", "prodigy", "soap", "schedule_free"] {
+        run(
+            "tensors that thaw and tensors that join once it was loaded",
+            json!({"optimizer": rule, "ema": {"decay": 0.5, "debias": true}, "clip": {"global_norm": 1}}),
+            |run| {
+                run.optimizer.freeze("b").unwrap();
+                run.steps(2);
+            },
+            |run| {
+                run.grow(&[TensorSpec::f32("late", [4, 2])], |optimizer, tensors| optimizer.add_blocking(tensors));
+                run.step_without(&["late"]);
+                run.optimizer.unfreeze("b").unwrap();
+                run.steps(2);
+            },
+        );
+    }
+    run(
+        "a mean that is read at once, where the last step was skipped",
+        json!({"optimizer": "adamw", "ema": {"decay": 0.5, "debias": true}, "skip_nonfinite": true}),
+        |run| {
+            run.step_without(&["b"]);
+            run.bad_step();
+        },
+        |run| run.optimizer.ema_into(&run.params).unwrap(),
+    );
+    run(
+        "swapped with a mean that holds nothing yet",
+        json!({"optimizer": "adamw", "ema": {"decay": 0.5}}),
+        |run| run.optimizer.swap_ema(&run.params).unwrap(),
+        |run| {
+            run.optimizer.swap_ema(&run.params).unwrap();
+            run.steps(1);
+        },
+    );
+    let plateau = json!({"plateau": {"factor": 0.5, "patience": 0, "cooldown": 2, "min": 0.2, "threshold_mode": "abs",
+        "mode": "max"}});
+    let stages = json!({"sequence": [{"steps": 2, "schedule": plateau}, {"steps": 9, "schedule": plateau}]});
+    for schedule in [json!({"warmup": {"steps": 2, "then": plateau}}), stages] {
+        run(
+            "a plateau that cools down, within another schedule",
+            json!({"optimizer": "adamw", "schedule": schedule}),
+            |run| {
+                for metric in [1.0, 0.5, f64::NEG_INFINITY] {
+                    run.steps(1);
+                    run.optimizer.feed(metric).unwrap();
+                }
+            },
+            |run| {
+                for metric in [1.0, 0.5, 0.4, 0.3, 0.2] {
+                    run.steps(1);
+                    run.optimizer.feed(metric).unwrap();
+                }
+            },
+        );
+    }
+    run(
+        "counts beyond 32 and 53 bits",
+        json!({"optimizer": "adamw", "schedule": {"inverse_time": {"decay": 0.1}}, "skip_nonfinite": true}),
+        |run| {
+            run.optimizer.set_steps((1 << 53) + 1).unwrap();
+            run.optimizer.set_t("w", (1 << 53) + 1).unwrap();
+            run.optimizer.set_t("b", u64::from(u32::MAX)).unwrap();
+            run.steps(1);
+        },
+        |run| run.steps(3),
+    );
+    run(
+        "options that are set while the parameters are evaluated",
+        json!({"optimizer": "schedule_free", "warmup_steps": 3}),
+        |run| {
+            run.steps(2);
+            run.optimizer.eval(&run.params).unwrap();
+            run.optimizer.set("beta1", 0.5).unwrap();
+        },
+        |run| {
+            run.optimizer.set_lr(0.3).unwrap();
+            run.optimizer.train(&run.params).unwrap();
+            run.steps(2);
+        },
+    );
+    run(
+        "parameters and state that are no numbers, or hardly any",
+        json!({"optimizer": "adamw", "ema": {"decay": 0.5}}),
+        |run| {
+            run.params.write("b", &[f32::NAN, -0.0, f32::from_bits(1)]).unwrap();
+            run.bad_step();
+        },
+        |run| run.steps(1),
+    );
+}
+
+#[test]
+fn a_mean_that_is_switched_on_late_holds_its_own_steps() {
+    let Some(gpu) = gpu("means that are switched on late", 1) else { return };
+    let value = json!({"optimizer": "sgd", "lr": 0, "ema": {"decay": 0.5, "debias": true}});
+    let mut run = Run::new(&gpu, config(value), &list());
+    let names = ["w", "b", "long"];
+    names.into_iter().for_each(|name| run.optimizer.set_t(name, 1000).unwrap());
+    let copy = Arena::new(&gpu, &list()).unwrap();
+    copy.write("b", &[7.0; 3]).unwrap();
+    run.optimizer.ema_into(&copy).unwrap();
+    assert_eq!(copy.read_blocking("b").unwrap(), [7.0; 3], "the mean holds nothing yet");
+    for taken in 1..4 {
+        run.steps(1);
+        run.optimizer.ema_into(&copy).unwrap();
+        for name in names {
+            let [mean, param] = [&copy, &run.params].map(|arena| arena.read_blocking(name).unwrap());
+            let far = mean.iter().zip(&param).map(|(mean, p)| (mean - p).abs()).fold(0.0, f32::max);
+            assert!(far <= 2.0 * f32::EPSILON, "{name}: {far} after {taken} steps");
+        }
+        assert_eq!((run.optimizer.averaged("b"), run.optimizer.t("b")), (Ok(taken), Ok(1000 + taken)));
+    }
 }

@@ -1,6 +1,7 @@
 //! What the tests share.
 
 pub mod memory;
+pub mod run;
 
 pub use wgpu_optim::proof::{self as twin, read};
 
