@@ -129,12 +129,13 @@ impl<'a, P: FnMut(u64, u64)> Saving<'a, P> {
     /// # Errors
     /// [`Error::File`].
     pub(crate) fn new(path: &'a Path, checkpoint: &Checkpoint, lines: Vec<Line>, progress: P) -> Result<Self> {
-        if path.is_dir() {
-            return Err(in_file(path, "is a folder, must be a file"));
+        for taken in [path, &Checkpoint::previous(path)] {
+            if taken.is_dir() {
+                return Err(in_file(taken, "is a folder, must be a file"));
+            }
         }
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
         // This may overwrite what a process that was killed left here.
-        let temporary = path.with_file_name(format!(".{name}.tmp"));
+        let temporary = temporary(path);
         let created = File::create(&temporary).map(BufWriter::new).map_err(|error| in_file(path, error))?;
         match Writer::new(created, &checkpoint.head, lines) {
             Ok(writer) => Ok(Self { writer, progress, path, temporary, is_done: false }),
@@ -160,15 +161,21 @@ impl<'a, P: FnMut(u64, u64)> Saving<'a, P> {
     fn put(&mut self) -> io::Result<()> {
         self.writer.finish()?.get_ref().sync_all()?;
         let previous = Checkpoint::previous(self.path);
-        if self.path.exists() {
-            // A hard link keeps the old file in its place until the new one takes it.
-            if previous.exists() {
-                fs::remove_file(&previous)?;
-            }
-            fs::hard_link(self.path, &previous).or_else(|_| fs::rename(self.path, &previous))?;
+        // The old file becomes the one before only when the new one is in its place: were the old one damaged, a kill
+        // in between would leave nothing else.
+        let kept = temporary(&previous);
+        fs::remove_file(&kept).ok();
+        let is_kept = fs::hard_link(self.path, &kept).is_ok();
+        if !is_kept && self.path.exists() {
+            fs::rename(self.path, &previous)?;
         }
         fs::rename(&self.temporary, self.path)?;
         self.is_done = true;
+        if is_kept {
+            fs::rename(&kept, &previous)?;
+            // Two links of one file are left as they are by a rename.
+            fs::remove_file(&kept).ok();
+        }
         sync_folder(self.path)
     }
 }
@@ -179,6 +186,11 @@ impl<P> Drop for Saving<'_, P> {
             fs::remove_file(&self.temporary).ok();
         }
     }
+}
+
+/// Where a file is until it is whole.
+fn temporary(path: &Path) -> PathBuf {
+    path.with_file_name(format!(".{}.tmp", path.file_name().unwrap_or_default().to_string_lossy()))
 }
 
 /// Syncs a folder, so that a rename in it lasts, on systems where folders can be synced.

@@ -115,8 +115,12 @@ fn every_rule_in_every_wrapper_goes_on_with_the_same_bits() {
                 refused += 1;
                 continue;
             };
-            let list = if wrappers.get("param_rounding").is_some() { &narrow } else { &list };
-            let mut twin = Parity::new(&gpu, &config, &fitting(&config, list), 71);
+            let list = fitting(&config, if wrappers.get("param_rounding").is_some() { &narrow } else { &list });
+            if config.groups(&list).is_err() {
+                refused += 1;
+                continue;
+            }
+            let mut twin = Parity::new(&gpu, &config, &list, 71);
             let some: &[&str] =
                 if twin.optimizer.has_eval() || twin.optimizer.needs_look_ahead() { &[] } else { &["t3"] };
             for step in 0..4 {

@@ -63,7 +63,8 @@ fn a_file_is_what_was_saved_and_other_programs_open_it() {
     let mine = folder.path().join("run/mine");
     std::fs::create_dir(folder.path().join("run")).unwrap();
     std::fs::write(&mine, "mine").unwrap();
-    for name in ["run", "run/", "run/.."] {
+    std::fs::create_dir(folder.path().join("b.previous.safetensors")).unwrap();
+    for name in ["run", "run/", "run/..", "b.safetensors"] {
         let error = checkpoint.save_to(folder.path().join(name)).unwrap_err().to_string();
         assert!(error.ends_with(": is a folder, must be a file"), "{error}");
     }
@@ -234,8 +235,16 @@ fn a_file_is_saved_and_loaded_in_parts() {
         assert!(host >= 4 << 20, "counted: {host}");
         assert!(!counts || staged >= 4 << 20, "counted: {staged}");
     }
+    // So it is where the caller writes tensor by tensor: 256 MiB here.
+    let values = vec![0.5; 8 << 20];
+    let write = || (0..8).try_for_each(|i| params.write(&list[i % 2].name, &values));
+    let (written, _, staged) = peaks(&gpu, write);
+    written.unwrap();
+    say(&format!("writing 256 MiB to an arena takes {staged} bytes of the device's memory"));
+    assert!(staged < 64 << 20, "{staged}");
+    assert!(!counts || staged >= 4 << 20, "counted: {staged}");
     if !counts {
-        say("skipped: 6 counts of memory that a checkpoint takes: wgpu counts no bytes over GL");
+        say("skipped: 7 counts of memory that a checkpoint takes: wgpu counts no bytes over GL");
     }
 }
 
@@ -288,6 +297,29 @@ fn the_file_before_is_loaded_where_the_first_cannot_be_read() {
     std::fs::remove_file(Checkpoint::previous(&path)).unwrap();
     let error = latest().unwrap_err();
     assert!(matches!(&error, Error::File { .. }) && error.to_string().contains("is cut short"), "{error}");
+}
+
+#[test]
+fn the_demo_says_that_it_goes_on_from_the_file_before() {
+    if gpu("a demo that is resumed", 1).is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let demo = example("train_digits");
+    let run = || {
+        let options = ["--epochs", "2", "--batch", "256", "--resume", "--save", "run"];
+        let output = Command::new(&demo).args(options).current_dir(folder.path()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+        said
+    };
+    assert!(!run().contains("resumed"));
+    let path = folder.path().join("run/checkpoint.safetensors");
+    let whole = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+    let said = run();
+    assert!(said.contains("resumed    from the checkpoint before: ") && said.contains("is cut short"), "{said}");
+    assert!(std::fs::read(&path).unwrap() == whole, "other bits");
 }
 
 /// The file as version 1 had it, in which each tensor has what is the whole model's.
