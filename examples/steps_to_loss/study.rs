@@ -49,12 +49,12 @@ pub fn entries() -> Result<Vec<Entry>> {
 }
 
 /// One training of an entry.
-pub fn run(network: &Network, entry: &Entry, lr: f64, seed: u64) -> Result<Run> {
+pub fn run(network: &dyn Network, entry: &Entry, lr: f64, seed: u64) -> Result<Run> {
     train::steps_to_loss(network, &entry.name, &entry.at(lr)?, lr, seed)
 }
 
 /// All trainings of all optimizers. `tell` learns how many of how many are done.
-pub fn steps_to_loss(network: &Network, threads: usize, tell: impl Fn(usize, usize) + Sync) -> Result<Vec<Run>> {
+pub fn steps_to_loss(network: &dyn Network, threads: usize, tell: impl Fn(usize, usize) + Sync) -> Result<Vec<Run>> {
     let (entries, rates) = (entries()?, rates());
     let all = |seeds: RangeInclusive<u64>, rates_of: &dyn Fn(&Entry) -> Result<Vec<f64>>| {
         let mut jobs = Vec::new();
@@ -114,12 +114,12 @@ pub fn storages() -> Result<Vec<Storage>> {
 }
 
 /// One training with a way to store.
-pub fn store(network: &Network, storage: &Storage, seed: u64) -> Result<Stored> {
+pub fn store(network: &dyn Network, storage: &Storage, seed: u64) -> Result<Stored> {
     train::stored(network, &storage.name, &storage.config()?, seed, storage.formats()?)
 }
 
 /// All trainings with all ways to store.
-pub fn stored(network: &Network, threads: usize, tell: impl Fn(usize, usize) + Sync) -> Result<Vec<Stored>> {
+pub fn stored(network: &dyn Network, threads: usize, tell: impl Fn(usize, usize) + Sync) -> Result<Vec<Stored>> {
     let storages = storages()?;
     let jobs: Vec<_> = storages.iter().flat_map(|storage| STORED_SEEDS.map(move |seed| (storage, seed))).collect();
     at_once(threads, &jobs, &tell, |&(storage, seed)| store(network, storage, seed))

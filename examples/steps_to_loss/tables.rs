@@ -11,13 +11,14 @@ const BASE: &str = "AdamW";
 const GOOD: f64 = 1.5;
 
 /// The tables by name: each stands in the document between two comments with its name.
-pub fn all(runs: &[Run], stored: &[Stored]) -> Result<Vec<(&'static str, String)>> {
+pub fn all(runs: &[Run], of_digits: &[Stored], of_text: &[Stored]) -> Result<Vec<(&'static str, String)>> {
     Ok(vec![
         ("steps", steps(runs)?),
         ("rates", rates(runs)?),
         ("good", good(runs)?),
         ("unrest", unrest(runs)?),
-        ("formats", formats(stored)?),
+        ("formats of digits", formats(of_digits)?),
+        ("formats of text", formats(of_text)?),
     ])
 }
 
@@ -156,7 +157,7 @@ fn formats(stored: &[Stored]) -> Result<String> {
             let [own, base] = [&storage.name, &base.name].map(|name| losses(name, of));
             let ratios: Vec<_> = own.iter().zip(&base).map(|(own, base)| 100.0 * (own / base - 1.0)).collect();
             let (own, sample, ratios) = (Sample::of(&own), Sample::of(&base), Sample::of(&ratios));
-            let share = 100.0 * (own.mean / sample.mean - 1.0);
+            let share = (1e4 * (own.mean / sample.mean - 1.0)).round() / 100.0 + 0.0; // no -0
             rows += &format!(" {:.5} | {share:+.2} % | {:.2} |", own.mean, ratios.sd);
         }
         rows += "\n";

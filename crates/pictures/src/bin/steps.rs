@@ -57,11 +57,19 @@ fn run(options: Options) -> Result<()> {
         by_rate(&right, &runs, &rules)
     })?;
 
-    let stored: Vec<Stored> = record::read(include_str!("../../../../benches/record/formats-training.csv"))?;
-    options.out.save("fewer_bits", (1600, 640), |page| {
-        let (left, right) = page.margin(10, 10, 10, 10).split_horizontally(960);
-        lanes(&left, "training loss, % above f32's", 420, -30.0..110.0, &beside_f32(&stored, |of| of.train))?;
-        lanes(&right, "test loss, % above f32's", 20, -12.0..12.0, &beside_f32(&stored, |of| of.test))
+    let digits: Vec<Stored> = record::read(include_str!("../../../../benches/record/formats-digits.csv"))?;
+    let text: Vec<Stored> = record::read(include_str!("../../../../benches/record/formats-text.csv"))?;
+    options.out.save("fewer_bits", (1600, 1280), |page| {
+        let (above, below) = page.margin(10, 10, 10, 10).split_vertically(630);
+        for (area, what, stored, [of_train, of_test]) in
+            [(above, "digits", digits, [-30.0..110.0, -12.0..12.0]), (below, "text", text, [-1.2..2.4, -1.2..2.4])]
+        {
+            let (left, right) = area.split_horizontally(960);
+            let title = |loss: &str| format!("{what}: {loss} loss, % above f32's");
+            lanes(&left, &title("training"), 420, of_train, &beside_f32(&stored, |of| of.train))?;
+            lanes(&right, &title("test"), 20, of_test, &beside_f32(&stored, |of| of.test))?;
+        }
+        Ok(())
     })
 }
 
@@ -93,7 +101,7 @@ fn lanes(area: &Area, title: &str, room: u32, across: Range<f64>, rows: &[Measur
         .configure_mesh()
         .y_labels(0)
         .label_style(text(24))
-        .x_label_formatter(&|x| format!("{x:.0}"))
+        .x_label_formatter(&|x| format!("{}", (10.0 * x).round() / 10.0))
         .light_line_style(TRANSPARENT)
         .bold_line_style(BLACK.mix(0.12))
         .draw()?;
