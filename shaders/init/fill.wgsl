@@ -59,6 +59,17 @@ fn value(bits: u32) -> u32 {
     return bitcast<u32>(clamp(product + bitcast<f32>(record.base), record.low, record.high));
 }
 
+// Returns the upper 32 bits of a product, computed from four products of halves.
+fn mul_hi(a: u32, b: u32) -> u32 {
+    let a0 = a & 0xffffu;
+    let a1 = a >> 16u;
+    let b0 = b & 0xffffu;
+    let b1 = b >> 16u;
+    let middle = a1 * b0 + ((a0 * b0) >> 16u);
+    let other = a0 * b1 + (middle & 0xffffu);
+    return a1 * b1 + (middle >> 16u) + (other >> 16u);
+}
+
 // Returns the normal distribution's quantile of (share + 1/2) / 2^32, in units of 2^-28, rounded to 24 bits.
 fn quantile(share: u32) -> i32 {
     let below = share < 0x80000000u;

@@ -74,10 +74,12 @@ impl Switches {
             ]
             .map(|(name, on)| (name, f64::from(on))),
         );
-        let holds_groups = skeleton == Skeleton::Apply
-            && wrappers.layout(rule).is_grouped()
-            && !rule.stores_early()
-            && self.lanes <= GROUP_LANES;
+        let stores = match skeleton {
+            Skeleton::Apply => !rule.stores_early(),
+            Skeleton::Sums => sums.stores,
+            _ => false,
+        };
+        let holds_groups = stores && wrappers.layout(rule).is_grouped() && self.lanes <= GROUP_LANES;
         let numbers = self.numbers.max(tensor_numbers(rule, wrappers) as u32);
         constants.extend([
             ("MOVE", to.number() as f64),

@@ -23,7 +23,7 @@ struct Hook {
 }
 
 /// The hooks in the order in which a step meets them.
-const HOOKS: [Hook; 16] = {
+const HOOKS: [Hook; 17] = {
     use Skeleton::{Apply, Counts, Decide, FinishCounts, Inner, Lines, Moves, Recall, Spread, Sums};
     [
         Hook {
@@ -123,6 +123,14 @@ const HOOKS: [Hook; 16] = {
             head: "fn wrapped_chance(chunk: Chunk, w: Wrapped, q: u32, pair: u32) -> vec4<u32> {\n    \
                    var random: vec4<u32>;",
             call: "    random = NAME_chance(w.NAME, chunk, q, pair);",
+            tail: "    return random;\n}",
+        },
+        Hook {
+            name: "chances",
+            skeletons: &[Sums, Apply],
+            head: "fn wrapped_chances(chunk: Chunk, w: Wrapped, q: u32, pair: u32) -> array<vec4<u32>, 2> {\n    \
+                   var random: array<vec4<u32>, 2>;",
+            call: "    random = NAME_chances(w.NAME, chunk, q, pair);",
             tail: "    return random;\n}",
         },
         Hook {

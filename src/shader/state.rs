@@ -213,10 +213,11 @@ pub(super) fn state_glue(rule: &dyn AnyRule, wrappers: &Wrappers, skeleton: Skel
     };
     let names: Vec<&str> = own.iter().map(|slot| slot.name).collect();
     let store = match skeleton {
-        Skeleton::Apply | Skeleton::Sums => Stored::new(&layout, if stores { &names } else { &[] }).glue(skeleton),
+        Skeleton::Apply | Skeleton::Sums => Stored::new(&layout, if stores { &names } else { &[] }).glue(),
         _ => String::new(),
     };
-    let steps = if skeleton == Skeleton::Apply || layout.is_grouped() { load_steps(&layout) } else { String::new() };
+    let holds = matches!(skeleton, Skeleton::Apply | Skeleton::Sums);
+    let steps = if holds || layout.is_grouped() { load_steps(&layout) } else { String::new() };
     format!("{place}{steps}{load}}}\n\n{store}{}", wrapper_slots(rule, wrappers, skeleton))
 }
 
@@ -313,11 +314,16 @@ impl<'a> Stored<'a> {
         format!("vec4<f32>({})", LANES.map(|s| format!("{s}.{}", self.name(slot))).join(", "))
     }
 
-    /// Statements that draw what rounds these slots: a word of chance an element serves two slots.
+    /// The pairs of slots for which these slots draw chance: a word of it an element serves two slots.
+    fn drawn(&self, slots: &[usize]) -> impl Iterator<Item = usize> {
+        let is_drawn = |pair: &usize| self.coded.iter().skip(2 * pair).take(2).any(|slot| slots.contains(slot));
+        (0..self.coded.len().div_ceil(2)).filter(is_drawn).collect::<Vec<_>>().into_iter()
+    }
+
+    /// Statements that draw what rounds these slots.
     fn chances(&self, slots: &[usize]) -> String {
-        let drawn = (0..self.coded.len().div_ceil(2))
-            .filter(|pair| self.coded.iter().skip(2 * pair).take(2).any(|slot| slots.contains(slot)));
-        drawn.map(|pair| format!("    let chance_{pair} = wrapped_chance(chunk, w, q, {pair}u);\n")).collect()
+        let draw = |pair| format!("    let chance_{pair} = wrapped_chance(chunk, w, q, {pair}u);\n");
+        self.drawn(slots).map(draw).collect()
     }
 
     /// An expression of what rounds a slot.
@@ -372,19 +378,23 @@ impl<'a> Stored<'a> {
         let mut text = format!("// The codes of four elements.\nstruct Codes {{ {} }}\n\n", {
             self.listed(|name| format!("{name}: u32")).join(", ")
         });
-        let numbers = self.listed(|name| format!("{name}: vec4<f32>")).join(", ");
         let steps = self.steps(": u32");
-        line(&mut text, format_args!("fn codes_of(chunk: Chunk, w: Wrapped, q: u32, {steps}, {numbers}) -> Codes {{"));
-        text += &self.chances(&self.grouped);
+        let scales = self.listed(|name| format!("{name}: Scale")).join(", ");
+        text += &format!("struct Scales {{ {scales} }}\n\nfn scales_of({steps}) -> Scales {{\n    return Scales(\n");
+        for (place, &slot) in self.grouped.iter().enumerate() {
+            let most = self.codes(slot).most() as f32;
+            line(&mut text, format_args!("        scale_of({}, {most:?}f),", step_of_slot(place)));
+        }
+        text += "    );\n}\n\n";
+        let numbers = self.listed(|name| format!("{name}: vec4<f32>")).join(", ");
+        let chances: String = self.drawn(&self.grouped).map(|pair| format!("chance_{pair}: vec4<u32>, ")).collect();
+        line(&mut text, format_args!("fn codes_of({steps}, scales: Scales, {chances}{numbers}) -> Codes {{"));
         text += "    return Codes(\n";
         for (place, &slot) in self.grouped.iter().enumerate() {
             let (name, chance, storage) = (self.name(slot), self.chance(slot), self.layout.sections[slot].storage);
-            let (most, sign) = (self.codes(slot).most() as f32, self.codes(slot).sign());
-            let step = format!("steps_{} {}", place / 2, if place % 2 == 0 { "& 0xffffu" } else { ">> 16u" });
-            line(
-                &mut text,
-                format_args!("        pack_{storage}(encode_codes({name}, {most:?}f, {sign}u, {step}, {chance})),"),
-            );
+            let (sign, step) = (self.codes(slot).sign(), step_of_slot(place));
+            let packed = format!("pack_{storage}(encode_codes({name}, scales.{name}, {sign}u, {chance}))");
+            line(&mut text, format_args!("        select({packed}, 0u, ({step}) == LOST),"));
         }
         text += "    );\n}\n\n// Codes of 4 bits are those of two vectors of four in the second one.\n";
         text += &format!("fn store_codes(chunk: Chunk, q: u32, codes: Codes) {{\n{AT}{INSIDE}");
@@ -412,11 +422,18 @@ impl<'a> Stored<'a> {
         }
         text += "    if (STRETCH > 1u) {\n";
         for name in self.listed(str::to_string) {
-            line(&mut text, format_args!("        kept_{name} = with_four(kept_{name}, q % GROUP_LANES, {name});"));
-            let largest = format!("max(select(largest_{name}, 0u, q % GROUP_LANES == 0u), largest_of({name}))");
-            line(&mut text, format_args!("        largest_{name} = {largest};"));
+            line(&mut text, format_args!("        largest_{name} = max(largest_{name}, largest_of({name}));"));
         }
-        text += "        return;\n    }\n    turn = 1u - turn;\n";
+        text += "        if (is_second) {\n";
+        for name in self.listed(str::to_string) {
+            let kept = format!("with_two(kept_{name}, q % GROUP_LANES - 1u, first_{name}, {name})");
+            line(&mut text, format_args!("            kept_{name} = {kept};"));
+        }
+        text += "        } else {\n";
+        for name in self.listed(str::to_string) {
+            line(&mut text, format_args!("            first_{name} = {name};"));
+        }
+        text += "        }\n        return;\n    }\n    turn = 1u - turn;\n";
         let needed = self.needed(|name| format!("largest_of({name})"));
         for (n, steps) in needed.iter().enumerate() {
             line(&mut text, format_args!("    share_steps({n}u, lane, {steps});"));
@@ -425,8 +442,10 @@ impl<'a> Stored<'a> {
         for n in 0..needed.len() {
             line(&mut text, format_args!("    let steps_{n} = steps_of_group({n}u, lane);"));
         }
+        text += &self.chances(&self.grouped);
+        let chances: String = self.drawn(&self.grouped).map(|pair| format!("chance_{pair}, ")).collect();
         let (steps, numbers) = (self.steps(""), self.listed(str::to_string).join(", "));
-        line(&mut text, format_args!("    var codes = codes_of(chunk, w, q, {steps}, {numbers});"));
+        line(&mut text, format_args!("    var codes = codes_of({steps}, scales_of({steps}), {chances}{numbers});"));
         let place = |n: u32| format!("{}u + lane", n * LANES_MOST);
         for (n, name) in self.halves() {
             line(&mut text, format_args!("    shared_halves[{}] = codes.{name};", place(n)));
@@ -448,40 +467,56 @@ impl<'a> Stored<'a> {
         )
     }
 
-    /// Statements that store a group of which a lane has kept the numbers.
+    /// Statements that store a group of which a lane has kept the numbers, two vectors of four at a time.
     fn store_kept(&self) -> String {
         let mut text = String::new();
         for (n, steps) in self.needed(|name| format!("largest_{name}")).iter().enumerate() {
             line(&mut text, format_args!("    let steps_{n} = {steps};"));
         }
-        for (_, name) in self.halves() {
-            line(&mut text, format_args!("    var {name}_word: u32;"));
+        let steps = self.steps("");
+        line(&mut text, format_args!("    let scales = scales_of({steps});"));
+        text += "    for (var n = 0u; n < GROUP_LANES; n += 2u) {\n";
+        for pair in self.drawn(&self.grouped) {
+            line(&mut text, format_args!("        let chances_{pair} = wrapped_chances(chunk, w, q + n, {pair}u);"));
         }
-        text += "    for (var n = 0u; n < GROUP_LANES; n += 1u) {\n";
-        let (steps, numbers) = (self.steps(""), self.listed(|name| format!("four_of(kept_{name}, n)")).join(", "));
-        line(&mut text, format_args!("        var codes = codes_of(chunk, w, q + n, {steps}, {numbers});"));
-        for (_, name) in self.halves() {
-            line(&mut text, format_args!("        {name}_word = ({name}_word >> 16u) | (codes.{name} << 16u);"));
-            line(&mut text, format_args!("        codes.{name} = {name}_word;"));
+        for name in self.listed(str::to_string) {
+            line(&mut text, format_args!("        let two_{name} = two_of(kept_{name}, n);"));
         }
-        text + &format!("        store_codes(chunk, q + n, codes);\n    }}\n    store_steps(chunk, q, {steps});\n")
+        for (i, which) in ["let first", "var second"].iter().enumerate() {
+            let chances: String = self.drawn(&self.grouped).map(|pair| format!("chances_{pair}[{i}], ")).collect();
+            let numbers = self.listed(|name| format!("two_{name}[{i}]")).join(", ");
+            line(&mut text, format_args!("        {which} = codes_of({steps}, scales, {chances}{numbers});"));
+        }
+        for (_, name) in self.halves() {
+            line(&mut text, format_args!("        second.{name} = first.{name} | (second.{name} << 16u);"));
+        }
+        text += "        store_codes(chunk, q + n, first);\n        store_codes(chunk, q + n + 1u, second);\n    }\n";
+        line(&mut text, format_args!("    store_steps(chunk, q, {steps});"));
+        for name in self.listed(str::to_string) {
+            line(&mut text, format_args!("    largest_{name} = 0u;"));
+        }
+        text
     }
 
     /// All functions that store the state in a walk.
-    fn glue(&self, skeleton: Skeleton) -> String {
+    fn glue(&self) -> String {
         let values = LANES.map(|s| format!("{s}: State")).join(", ");
         let head = format!(
             "// Stores four elements' state. All lanes come here together, those behind the chunk's end too.
-fn store_state(chunk: Chunk, w: Wrapped, lane: u32, q: u32, {values}) {{\n"
+fn store_state(chunk: Chunk, w: Wrapped, lane: u32, q: u32, is_second: bool, {values}) {{\n"
         );
         const HEAD_OF_GROUP: &str = "fn store_group(chunk: Chunk, w: Wrapped, q: u32) {\n";
         let single = self.store_single();
         if self.grouped.is_empty() {
-            let none = if skeleton == Skeleton::Apply { format!("{HEAD_OF_GROUP}}}\n\n") } else { String::new() };
-            return format!("{head}{single}}}\n\n{none}");
+            return format!("{head}{single}}}\n\n{HEAD_OF_GROUP}}}\n\n");
         }
         let kept = self.listed(|name| {
-            format!("var<private> kept_{name}: array<vec4<f32>, GROUP_LANES>;\nvar<private> largest_{name}: u32;\n")
+            format!(
+                "var<private> kept_{name}: array<vec4<f32>, GROUP_LANES>;
+var<private> first_{name}: vec4<f32>;
+var<private> largest_{name}: u32;
+"
+            )
         });
         let mut text = format!("{}{}\n{}", shares(self.layout), kept.concat(), self.store_codes());
         let mut call = String::new();
@@ -492,6 +527,11 @@ fn store_state(chunk: Chunk, w: Wrapped, lane: u32, q: u32, {values}) {{\n"
         text += &format!("{head}{call}{}}}\n\n", self.store_shared());
         text + &format!("// Stores the group that the lane has kept.\n{HEAD_OF_GROUP}{}}}\n\n", self.store_kept())
     }
+}
+
+/// An expression of the step of a slot by groups, from the words of steps.
+fn step_of_slot(place: usize) -> String {
+    format!("steps_{} {}", place / 2, if place % 2 == 0 { "& 0xffffu" } else { ">> 16u" })
 }
 
 /// Adds the functions that load and store the slots of the wrappers in a walk.

@@ -413,6 +413,11 @@ fn wrapped_chance(chunk: Chunk, w: Wrapped, q: u32, pair: u32) -> vec4<u32> {
     return random;
 }
 
+fn wrapped_chances(chunk: Chunk, w: Wrapped, q: u32, pair: u32) -> array<vec4<u32>, 2> {
+    var random: array<vec4<u32>, 2>;
+    return random;
+}
+
 fn wrapped_skipped(chunk: Chunk, q: u32, stands: vec4<f32>) -> vec4<f32> {
     var p = stands;
     return p;
@@ -465,7 +470,7 @@ fn load_state(chunk: Chunk, c: Common, q: u32, p: vec4<f32>, s0: ptr<function, S
 }
 
 // Stores four elements' state. All lanes come here together, those behind the chunk's end too.
-fn store_state(chunk: Chunk, w: Wrapped, lane: u32, q: u32, s0: State, s1: State, s2: State, s3: State) {
+fn store_state(chunk: Chunk, w: Wrapped, lane: u32, q: u32, is_second: bool, s0: State, s1: State, s2: State, s3: State) {
     if (q >= quads(chunk.len)) {
         return;
     }
@@ -530,36 +535,54 @@ fn apply(
     let h = load_hyper(record);
     let k = load_tensor(chunk.tensor);
     let end = quads(chunk.len);
+    let numbers = NumbersOfChunk(c, w, factor, h, k, lane);
     for (var first = 0u; first < end; first += STRETCH * LANES) {
         let start = first + STRETCH * lane;
         if (STRETCH > 1u && start < end) {
             load_steps(chunk, start);
         }
-        for (var n = 0u; n < STRETCH; n += 1u) {
-            let q = start + n;
-            var s0: State;
-            var s1: State;
-            var s2: State;
-            var s3: State;
-            if (q < end) {
-                let p = load_whole(chunk, c.first != 0.0, q);
-                let g = load_grad(chunk, q);
-                load_state(chunk, c, q, p, &s0, &s1, &s2, &s3);
-                let updated = vec4<f32>(
-                    update(c, w, factor, h, k, p.x, g.x, &s0),
-                    update(c, w, factor, h, k, p.y, g.y, &s1),
-                    update(c, w, factor, h, k, p.z, g.z, &s2),
-                    update(c, w, factor, h, k, p.w, g.w, &s3),
-                );
-                let landed = wrapped_landed(chunk, w, c.first != 0.0, q, p, updated);
-                store_param(chunk, q, p, wrapped_stored(chunk, w, q, wrapped_kept(chunk, q, landed)));
+        if (STRETCH == 1u) {
+            visit(chunk, numbers, start, false);
+        } else {
+            for (var n = 0u; n < STRETCH; n += 2u) {
+                visit(chunk, numbers, start + n, false);
+                visit(chunk, numbers, start + n + 1u, true);
             }
-            store_state(chunk, w, lane, q, s0, s1, s2, s3);
         }
         if (STRETCH > 1u && start < end) {
             store_group(chunk, w, start);
         }
     }
+}
+
+// What the update of an element depends on beside the element.
+struct NumbersOfChunk { c: Common, w: Wrapped, factor: f32, h: Hyper, k: Tensor, lane: u32 }
+
+// Updates four elements. Those of a group that a lane holds come in twos.
+fn visit(chunk: Chunk, numbers: NumbersOfChunk, q: u32, is_second: bool) {
+    let c = numbers.c;
+    let w = numbers.w;
+    let factor = numbers.factor;
+    let h = numbers.h;
+    let k = numbers.k;
+    var s0: State;
+    var s1: State;
+    var s2: State;
+    var s3: State;
+    if (q < quads(chunk.len)) {
+        let p = load_whole(chunk, c.first != 0.0, q);
+        let g = load_grad(chunk, q);
+        load_state(chunk, c, q, p, &s0, &s1, &s2, &s3);
+        let updated = vec4<f32>(
+            update(c, w, factor, h, k, p.x, g.x, &s0),
+            update(c, w, factor, h, k, p.y, g.y, &s1),
+            update(c, w, factor, h, k, p.z, g.z, &s2),
+            update(c, w, factor, h, k, p.w, g.w, &s3),
+        );
+        let landed = wrapped_landed(chunk, w, c.first != 0.0, q, p, updated);
+        store_param(chunk, q, p, wrapped_stored(chunk, w, q, wrapped_kept(chunk, q, landed)));
+    }
+    store_state(chunk, w, numbers.lane, q, is_second, s0, s1, s2, s3);
 }
 
 // One element's update: the new parameter.

@@ -128,30 +128,48 @@ fn floats(numbers: vec4<u32>) -> vec4<f32> {
     return vec4<f32>(bitcast<vec4<i32>>(numbers));
 }
 
-// The codes of four numbers of a group, each one of both neighbours, by 16 random bits each. `sign` is the bit of the
-// sign, or 0 where numbers are never negative: then what is positive has no code 0.
-fn encode_codes(numbers: vec4<f32>, most: f32, sign: u32, bits: u32, random: vec4<u32>) -> vec4<u32> {
-    let step = bitcast<f32>(max(bits, LEAST) << 16u);
-    let reach = bitcast<u32>(most * most * step);
-    let last = vec4<f32>(most - select(0.0, 1.0, reach >= 0x7f800000u));
-    let magnitude = abs(numbers);
-    // The root is a little too large, whatever a device makes of it, so its code is right or one too large. Squares of
-    // codes are exact in f32, as is all that follows but the chance.
-    var codes = min(floor(sqrt(magnitude * (1.00001 / step))), last);
-    codes -= select(vec4<f32>(), vec4<f32>(1.0), codes * codes * step > magnitude);
-    let distance = magnitude - codes * codes * step;
-    let chance = (floats(random & vec4<u32>(0xffffu)) + vec4<f32>(0.5)) * 0x1p-16f;
-    let gap = (2.0 * codes + vec4<f32>(1.0)) * step;
-    codes += select(vec4<f32>(), vec4<f32>(1.0), (codes < last) & (distance > gap * chance));
-    let whole = bitcast<vec4<u32>>(vec4<i32>(codes));
-    let words = bitcast<vec4<u32>>(numbers);
-    let positive = max(whole, select(vec4<u32>(), vec4<u32>(1u), words != vec4<u32>()));
-    let signed = whole | select(vec4<u32>(), vec4<u32>(sign), words >= vec4<u32>(0x80000000u));
-    return select(select(signed, positive, sign == 0u), vec4<u32>(), vec4<bool>(bits == LOST));
+// What the numbers of a group and its codes have to do with each other.
+struct Scale {
+    step: f32,
+    inverse: f32, // a little more than 1 over the step
+    reach: f32, // the number of the last code: the largest, or the one before where f32 does not hold it
 }
 
-// Four numbers of a chunk, with 0 for what lies behind its end.
+fn scale_of(bits: u32, most: f32) -> Scale {
+    let step = bitcast<f32>(max(bits, LEAST) << 16u);
+    let last = most * most * step;
+    let before = (most - 1.0) * (most - 1.0) * step;
+    return Scale(step, 1.00001 / step, select(last, before, bitcast<u32>(last) >= 0x7f800000u));
+}
+
+// The codes of four numbers of a group, each one of both neighbours, by 16 random bits each. `sign` is the bit of the
+// sign, or 0 where numbers are never negative: then what is positive has no code 0.
+fn encode_codes(numbers: vec4<f32>, scale: Scale, sign: u32, random: vec4<u32>) -> vec4<u32> {
+    let magnitude = min(abs(numbers), vec4<f32>(scale.reach));
+    // The root is a little too large, whatever a device makes of it, so its code is right or one too large. Squares of
+    // codes are exact in f32, as is all that follows but what the gap is multiplied by chance.
+    let near = floor(sqrt(magnitude * scale.inverse));
+    let near_square = near * near * scale.step;
+    let is_above = near_square > magnitude;
+    let below = near - select(vec4<f32>(), vec4<f32>(1.0), is_above);
+    let gap = below * (2.0 * scale.step) + vec4<f32>(scale.step);
+    let distance = magnitude - (near_square - select(vec4<f32>(), gap, is_above));
+    // The bits behind a 1 make it a number from 1 to 2. What is left is half a unit more than they count.
+    let bits = ((random & vec4<u32>(0xffffu)) << vec4<u32>(7u)) | vec4<u32>(0x3f800000u);
+    let chance = bitcast<vec4<f32>>(bits) - vec4<f32>(0x1.ffffp-1f);
+    let codes = below + select(vec4<f32>(), vec4<f32>(1.0), distance > gap * chance);
+    let whole = bitcast<vec4<u32>>(vec4<i32>(codes));
+    let words = bitcast<vec4<u32>>(numbers);
+    let positive = max(whole, min(words, vec4<u32>(1u)));
+    let signed = whole | select(vec4<u32>(), vec4<u32>(sign), words >= vec4<u32>(0x80000000u));
+    return select(signed, positive, sign == 0u);
+}
+
+// Four numbers of a chunk, with 0 for what lies behind its end. Where all four do, they are 0 already.
 fn inside_of(chunk: Chunk, q: u32, numbers: vec4<f32>) -> vec4<f32> {
+    if (!TAILS) {
+        return numbers;
+    }
     let is_inside = vec4<u32>(4u * q) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(chunk.len);
     return select(vec4<f32>(), numbers, is_inside);
 }
@@ -162,31 +180,34 @@ fn largest_of(numbers: vec4<f32>) -> u32 {
     return max(max(magnitudes.x, magnitudes.y), max(magnitudes.z, magnitudes.w));
 }
 
-// The numbers of a group that one lane holds, with four of them replaced. All indices are constants, since software
-// Vulkan keeps an array with others in memory, and reads and writes the number of each lane there by itself.
-fn with_four(group: array<vec4<f32>, GROUP_LANES>, n: u32, numbers: vec4<f32>) -> array<vec4<f32>, GROUP_LANES> {
+// The numbers of a group that one lane holds, with two vectors of four replaced, the first at an even place. All
+// indices are constants, since software Vulkan keeps an array with others in memory, and reads and writes the number of
+// each lane there by itself.
+fn with_two(
+    group: array<vec4<f32>, GROUP_LANES>, n: u32, first: vec4<f32>, second: vec4<f32>,
+) -> array<vec4<f32>, GROUP_LANES> {
     return array<vec4<f32>, GROUP_LANES>(
-        select(group[0], numbers, n == 0u),
-        select(group[1], numbers, n == 1u),
-        select(group[2], numbers, n == 2u),
-        select(group[3], numbers, n == 3u),
-        select(group[4], numbers, n == 4u),
-        select(group[5], numbers, n == 5u),
-        select(group[6], numbers, n == 6u),
-        select(group[7], numbers, n == 7u),
+        select(group[0], first, n == 0u),
+        select(group[1], second, n == 0u),
+        select(group[2], first, n == 2u),
+        select(group[3], second, n == 2u),
+        select(group[4], first, n == 4u),
+        select(group[5], second, n == 4u),
+        select(group[6], first, n == 6u),
+        select(group[7], second, n == 6u),
     );
 }
 
-fn four_of(group: array<vec4<f32>, GROUP_LANES>, n: u32) -> vec4<f32> {
-    var numbers = group[0];
-    numbers = select(numbers, group[1], n == 1u);
-    numbers = select(numbers, group[2], n == 2u);
-    numbers = select(numbers, group[3], n == 3u);
-    numbers = select(numbers, group[4], n == 4u);
-    numbers = select(numbers, group[5], n == 5u);
-    numbers = select(numbers, group[6], n == 6u);
-    numbers = select(numbers, group[7], n == 7u);
-    return numbers;
+fn two_of(group: array<vec4<f32>, GROUP_LANES>, n: u32) -> array<vec4<f32>, 2> {
+    var first = group[0];
+    var second = group[1];
+    first = select(first, group[2], n == 2u);
+    second = select(second, group[3], n == 2u);
+    first = select(first, group[4], n == 4u);
+    second = select(second, group[5], n == 4u);
+    first = select(first, group[6], n == 6u);
+    second = select(second, group[7], n == 6u);
+    return array<vec4<f32>, 2>(first, second);
 }
 
 // Codes of 8 bits.
@@ -306,27 +327,51 @@ fn moved(h: Hyper, p: f32, s: ptr<function, State>) -> f32 {
 // Random numbers from a counter and a key: Philox 4x32-10 (Salmon et al. 2011, Random123).
 // Twin: `philox` in src/init/values.rs
 
-// Returns the upper 32 bits of a product, computed from four products of halves.
-fn mul_hi(a: u32, b: u32) -> u32 {
-    let a0 = a & 0xffffu;
-    let a1 = a >> 16u;
-    let b0 = b & 0xffffu;
-    let b1 = b >> 16u;
-    let middle = a1 * b0 + ((a0 * b0) >> 16u);
-    let other = a0 * b1 + (middle & 0xffffu);
-    return a1 * b1 + (middle >> 16u) + (other >> 16u);
+// Both functions return the upper 32 bits of the product of b and one of Philox's multipliers, from products of halves.
+// The halves of the first multiplier are small enough for the sum of the middle products to stay below 2^32.
+fn upper_of_first(b: u32) -> u32 {
+    let low = b & 0xffffu;
+    let high = b >> 16u;
+    let middle = 0xd251u * low + 0x1f53u * high;
+    return 0xd251u * high + ((middle + ((0x1f53u * low) >> 16u)) >> 16u);
+}
+
+// The second multiplier, 0xcd9e8d57, is 2 * 0x66cf46ab + 1. The sum of its middle products is twice that of the halved
+// one's, plus `high`.
+fn upper_of_second(b: u32) -> u32 {
+    let low = b & 0xffffu;
+    let high = b >> 16u;
+    let middle = 0x66cfu * low + 0x46abu * high;
+    return 0xcd9eu * high + ((middle + ((high + ((0x8d57u * low) >> 16u)) >> 1u)) >> 15u);
+}
+
+fn philox_round(c: vec4<u32>, key: vec2<u32>) -> vec4<u32> {
+    let first = upper_of_first(c.x) ^ c.w ^ key.y;
+    let second = upper_of_second(c.z) ^ c.y ^ key.x;
+    return vec4<u32>(second, 0xcd9e8d57u * c.z, first, 0xd2511f53u * c.x);
 }
 
 fn philox(counter: vec4<u32>, key: vec2<u32>) -> vec4<u32> {
     var c = counter;
     var k = key;
     for (var round = 0u; round < 10u; round += 1u) {
-        let x = vec2<u32>(mul_hi(0xd2511f53u, c.x), 0xd2511f53u * c.x);
-        let y = vec2<u32>(mul_hi(0xcd9e8d57u, c.z), 0xcd9e8d57u * c.z);
-        c = vec4<u32>(y.x ^ c.y ^ k.x, y.y, x.x ^ c.w ^ k.y, x.y);
+        c = philox_round(c, k);
         k += vec2<u32>(0x9e3779b9u, 0xbb67ae85u);
     }
     return c;
+}
+
+// The numbers of two counters. Each round waits for the one before, so the rounds of both go side by side.
+fn philox_of_two(first: vec4<u32>, second: vec4<u32>, key: vec2<u32>) -> array<vec4<u32>, 2> {
+    var c = first;
+    var d = second;
+    var k = key;
+    for (var round = 0u; round < 10u; round += 1u) {
+        c = philox_round(c, k);
+        d = philox_round(d, k);
+        k += vec2<u32>(0x9e3779b9u, 0xbb67ae85u);
+    }
+    return array<vec4<u32>, 2>(c, d);
 }
 
 // How the numbers of the state are stored: the chance by which they are rounded.
@@ -339,11 +384,20 @@ struct StateFormatNumbers {
     high: f32,
 }
 
+fn state_format_key(n: StateFormatNumbers) -> vec2<u32> {
+    let middle = u32(n.middle);
+    return vec2<u32>(u32(n.low) | (middle << 22u), (middle >> 10u) | (u32(n.high) << 12u));
+}
+
 // Random bits for four elements: a word for each, 16 bits of it for either slot of a pair.
 fn state_format_chance(n: StateFormatNumbers, chunk: Chunk, q: u32, pair: u32) -> vec4<u32> {
-    let middle = u32(n.middle);
-    let key = vec2<u32>(u32(n.low) | (middle << 22u), (middle >> 10u) | (u32(n.high) << 12u));
-    return philox(vec4<u32>(chunk.first / 4u + q, 0u, chunk.stream, 1u + pair), key);
+    return philox(vec4<u32>(chunk.first / 4u + q, 0u, chunk.stream, 1u + pair), state_format_key(n));
+}
+
+// The same for two successive vectors of four, which a processor can work on at once.
+fn state_format_chances(n: StateFormatNumbers, chunk: Chunk, q: u32, pair: u32) -> array<vec4<u32>, 2> {
+    let first = vec4<u32>(chunk.first / 4u + q, 0u, chunk.stream, 1u + pair);
+    return philox_of_two(first, first + vec4<u32>(1u, 0u, 0u, 0u), state_format_key(n));
 }
 
 // What every walk does around a rule, whatever the rule.
@@ -609,6 +663,12 @@ fn wrapped_chance(chunk: Chunk, w: Wrapped, q: u32, pair: u32) -> vec4<u32> {
     return random;
 }
 
+fn wrapped_chances(chunk: Chunk, w: Wrapped, q: u32, pair: u32) -> array<vec4<u32>, 2> {
+    var random: array<vec4<u32>, 2>;
+    random = state_format_chances(w.state_format, chunk, q, pair);
+    return random;
+}
+
 fn wrapped_skipped(chunk: Chunk, q: u32, stands: vec4<f32>) -> vec4<f32> {
     var p = stands;
     return p;
@@ -692,18 +752,28 @@ fn steps_of_group(pair: u32, lane: u32) -> u32 {
 }
 
 var<private> kept_m: array<vec4<f32>, GROUP_LANES>;
+var<private> first_m: vec4<f32>;
 var<private> largest_m: u32;
 var<private> kept_v: array<vec4<f32>, GROUP_LANES>;
+var<private> first_v: vec4<f32>;
 var<private> largest_v: u32;
 
 // The codes of four elements.
 struct Codes { m: u32, v: u32 }
 
-fn codes_of(chunk: Chunk, w: Wrapped, q: u32, steps_0: u32, m: vec4<f32>, v: vec4<f32>) -> Codes {
-    let chance_0 = wrapped_chance(chunk, w, q, 0u);
+struct Scales { m: Scale, v: Scale }
+
+fn scales_of(steps_0: u32) -> Scales {
+    return Scales(
+        scale_of(steps_0 & 0xffffu, 127.0f),
+        scale_of(steps_0 >> 16u, 255.0f),
+    );
+}
+
+fn codes_of(steps_0: u32, scales: Scales, chance_0: vec4<u32>, m: vec4<f32>, v: vec4<f32>) -> Codes {
     return Codes(
-        pack_q8(encode_codes(m, 127.0f, 128u, steps_0 & 0xffffu, chance_0)),
-        pack_q8(encode_codes(v, 255.0f, 0u, steps_0 >> 16u, chance_0 >> vec4<u32>(16u))),
+        select(pack_q8(encode_codes(m, scales.m, 128u, chance_0)), 0u, (steps_0 & 0xffffu) == LOST),
+        select(pack_q8(encode_codes(v, scales.v, 0u, chance_0 >> vec4<u32>(16u))), 0u, (steps_0 >> 16u) == LOST),
     );
 }
 
@@ -722,21 +792,27 @@ fn store_steps(chunk: Chunk, q: u32, steps_0: u32) {
 }
 
 // Stores four elements' state. All lanes come here together, those behind the chunk's end too.
-fn store_state(chunk: Chunk, w: Wrapped, lane: u32, q: u32, s0: State, s1: State, s2: State, s3: State) {
+fn store_state(chunk: Chunk, w: Wrapped, lane: u32, q: u32, is_second: bool, s0: State, s1: State, s2: State, s3: State) {
     let m = inside_of(chunk, q, vec4<f32>(s0.m, s1.m, s2.m, s3.m));
     let v = inside_of(chunk, q, vec4<f32>(s0.v, s1.v, s2.v, s3.v));
     if (STRETCH > 1u) {
-        kept_m = with_four(kept_m, q % GROUP_LANES, m);
-        largest_m = max(select(largest_m, 0u, q % GROUP_LANES == 0u), largest_of(m));
-        kept_v = with_four(kept_v, q % GROUP_LANES, v);
-        largest_v = max(select(largest_v, 0u, q % GROUP_LANES == 0u), largest_of(v));
+        largest_m = max(largest_m, largest_of(m));
+        largest_v = max(largest_v, largest_of(v));
+        if (is_second) {
+            kept_m = with_two(kept_m, q % GROUP_LANES - 1u, first_m, m);
+            kept_v = with_two(kept_v, q % GROUP_LANES - 1u, first_v, v);
+        } else {
+            first_m = m;
+            first_v = v;
+        }
         return;
     }
     turn = 1u - turn;
     share_steps(0u, lane, step_of(largest_of(m), 127u, 6.200012e-5f) | (step_of(largest_of(v), 255u, 1.53787e-5f) << 16u));
     workgroupBarrier();
     let steps_0 = steps_of_group(0u, lane);
-    var codes = codes_of(chunk, w, q, steps_0, m, v);
+    let chance_0 = wrapped_chance(chunk, w, q, 0u);
+    var codes = codes_of(steps_0, scales_of(steps_0), chance_0, m, v);
     if (q / GROUP_LANES * GROUP_LANES < quads(chunk.len)) {
         store_codes(chunk, q, codes);
         if (lane % GROUP_LANES == 0u) {
@@ -748,11 +824,19 @@ fn store_state(chunk: Chunk, w: Wrapped, lane: u32, q: u32, s0: State, s1: State
 // Stores the group that the lane has kept.
 fn store_group(chunk: Chunk, w: Wrapped, q: u32) {
     let steps_0 = step_of(largest_m, 127u, 6.200012e-5f) | (step_of(largest_v, 255u, 1.53787e-5f) << 16u);
-    for (var n = 0u; n < GROUP_LANES; n += 1u) {
-        var codes = codes_of(chunk, w, q + n, steps_0, four_of(kept_m, n), four_of(kept_v, n));
-        store_codes(chunk, q + n, codes);
+    let scales = scales_of(steps_0);
+    for (var n = 0u; n < GROUP_LANES; n += 2u) {
+        let chances_0 = wrapped_chances(chunk, w, q + n, 0u);
+        let two_m = two_of(kept_m, n);
+        let two_v = two_of(kept_v, n);
+        let first = codes_of(steps_0, scales, chances_0[0], two_m[0], two_v[0]);
+        var second = codes_of(steps_0, scales, chances_0[1], two_m[1], two_v[1]);
+        store_codes(chunk, q + n, first);
+        store_codes(chunk, q + n + 1u, second);
     }
     store_steps(chunk, q, steps_0);
+    largest_m = 0u;
+    largest_v = 0u;
 }
 
 fn load_grad(chunk: Chunk, q: u32) -> vec4<f32> {
@@ -805,36 +889,54 @@ fn apply(
     let h = load_hyper(record);
     let k = load_tensor(chunk.tensor);
     let end = quads(chunk.len);
+    let numbers = NumbersOfChunk(c, w, factor, h, k, lane);
     for (var first = 0u; first < end; first += STRETCH * LANES) {
         let start = first + STRETCH * lane;
         if (STRETCH > 1u && start < end) {
             load_steps(chunk, start);
         }
-        for (var n = 0u; n < STRETCH; n += 1u) {
-            let q = start + n;
-            var s0: State;
-            var s1: State;
-            var s2: State;
-            var s3: State;
-            if (q < end) {
-                let p = load_whole(chunk, c.first != 0.0, q);
-                let g = load_grad(chunk, q);
-                load_state(chunk, c, q, p, &s0, &s1, &s2, &s3);
-                let updated = vec4<f32>(
-                    update(c, w, factor, h, k, p.x, g.x, &s0),
-                    update(c, w, factor, h, k, p.y, g.y, &s1),
-                    update(c, w, factor, h, k, p.z, g.z, &s2),
-                    update(c, w, factor, h, k, p.w, g.w, &s3),
-                );
-                let landed = wrapped_landed(chunk, w, c.first != 0.0, q, p, updated);
-                store_param(chunk, q, p, wrapped_stored(chunk, w, q, wrapped_kept(chunk, q, landed)));
+        if (STRETCH == 1u) {
+            visit(chunk, numbers, start, false);
+        } else {
+            for (var n = 0u; n < STRETCH; n += 2u) {
+                visit(chunk, numbers, start + n, false);
+                visit(chunk, numbers, start + n + 1u, true);
             }
-            store_state(chunk, w, lane, q, s0, s1, s2, s3);
         }
         if (STRETCH > 1u && start < end) {
             store_group(chunk, w, start);
         }
     }
+}
+
+// What the update of an element depends on beside the element.
+struct NumbersOfChunk { c: Common, w: Wrapped, factor: f32, h: Hyper, k: Tensor, lane: u32 }
+
+// Updates four elements. Those of a group that a lane holds come in twos.
+fn visit(chunk: Chunk, numbers: NumbersOfChunk, q: u32, is_second: bool) {
+    let c = numbers.c;
+    let w = numbers.w;
+    let factor = numbers.factor;
+    let h = numbers.h;
+    let k = numbers.k;
+    var s0: State;
+    var s1: State;
+    var s2: State;
+    var s3: State;
+    if (q < quads(chunk.len)) {
+        let p = load_whole(chunk, c.first != 0.0, q);
+        let g = load_grad(chunk, q);
+        load_state(chunk, c, q, p, &s0, &s1, &s2, &s3);
+        let updated = vec4<f32>(
+            update(c, w, factor, h, k, p.x, g.x, &s0),
+            update(c, w, factor, h, k, p.y, g.y, &s1),
+            update(c, w, factor, h, k, p.z, g.z, &s2),
+            update(c, w, factor, h, k, p.w, g.w, &s3),
+        );
+        let landed = wrapped_landed(chunk, w, c.first != 0.0, q, p, updated);
+        store_param(chunk, q, p, wrapped_stored(chunk, w, q, wrapped_kept(chunk, q, landed)));
+    }
+    store_state(chunk, w, numbers.lane, q, is_second, s0, s1, s2, s3);
 }
 
 // One element's update: the new parameter.

@@ -388,6 +388,11 @@ fn wrapped_chance(chunk: Chunk, w: Wrapped, q: u32, pair: u32) -> vec4<u32> {
     return random;
 }
 
+fn wrapped_chances(chunk: Chunk, w: Wrapped, q: u32, pair: u32) -> array<vec4<u32>, 2> {
+    var random: array<vec4<u32>, 2>;
+    return random;
+}
+
 fn load_param(chunk: Chunk, q: u32) -> vec4<f32> {
     return decode_f32(params[chunk.param / 4u + q]);
 }
@@ -402,6 +407,10 @@ fn store_param(chunk: Chunk, q: u32, old: vec4<f32>, p: vec4<f32>) {
 
 fn state_place(chunk: Chunk, q: u32) -> Place {
     return Place(chunk.state + q, 0u);
+}
+
+
+fn load_steps(chunk: Chunk, q: u32) {
 }
 
 fn load_state(chunk: Chunk, c: Common, q: u32, p: vec4<f32>, s0: ptr<function, State>, s1: ptr<function, State>, s2: ptr<function, State>, s3: ptr<function, State>) {
@@ -428,13 +437,16 @@ fn load_state(chunk: Chunk, c: Common, q: u32, p: vec4<f32>, s0: ptr<function, S
 }
 
 // Stores four elements' state. All lanes come here together, those behind the chunk's end too.
-fn store_state(chunk: Chunk, w: Wrapped, lane: u32, q: u32, s0: State, s1: State, s2: State, s3: State) {
+fn store_state(chunk: Chunk, w: Wrapped, lane: u32, q: u32, is_second: bool, s0: State, s1: State, s2: State, s3: State) {
     if (q >= quads(chunk.len)) {
         return;
     }
     let at = state_place(chunk, q);
     let m_words = encode_f32(vec4<f32>(s0.m, s1.m, s2.m, s3.m));
     states[at.first + 0u * at.span] = m_words;
+}
+
+fn store_group(chunk: Chunk, w: Wrapped, q: u32) {
 }
 
 fn load_grad(chunk: Chunk, q: u32) -> vec4<f32> {
@@ -711,54 +723,96 @@ fn sums(
 
 // A leaf is 8 of a block's 256 quads. Eight successive leaves take turns over 64 adjacent quads.
 fn leaf_of(chunk: Chunk, eyes: Eyes, leaf: u32) -> Node {
+    let first = leaf / 8u * 64u;
+    let end = quads(chunk.len);
+    if (STRETCH > 1u) {
+        return leaf_of_groups(chunk, eyes, first, end);
+    }
+    var node = Node(0u, 0u);
+    for (var n = 0u; n < 8u; n += 1u) {
+        let q = first + leaf % 8u + 8u * n;
+        let quad = quad_of(chunk, eyes, q, false);
+        if (q < end) {
+            node = combine(node, quad);
+        }
+    }
+    return node;
+}
+
+var<workgroup> seen: array<Node, 64>;
+
+// The same where eight lanes hold a group of the state each: a lane looks at the quads of its group, which belong to
+// one leaf each, and then combines those of its leaf in their order.
+fn leaf_of_groups(chunk: Chunk, eyes: Eyes, first: u32, end: u32) -> Node {
+    let start = first + STRETCH * eyes.lane;
+    if (start < end) {
+        load_steps(chunk, start);
+    }
+    for (var n = 0u; n < STRETCH; n += 2u) {
+        let at = STRETCH * eyes.lane + n;
+        seen[at] = quad_of(chunk, eyes, start + n, false);
+        seen[at + 1u] = quad_of(chunk, eyes, start + n + 1u, true);
+    }
+    if (start < end) {
+        store_group(chunk, eyes.w, start);
+    }
+    workgroupBarrier();
+    var node = Node(0u, 0u);
+    for (var n = 0u; n < 8u; n += 1u) {
+        let at = STRETCH * n + eyes.lane;
+        if (first + at < end) {
+            node = combine(node, seen[at]);
+        }
+    }
+    workgroupBarrier();
+    return node;
+}
+
+// What the rule measures of four elements, combined.
+fn quad_of(chunk: Chunk, eyes: Eyes, q: u32, is_second: bool) -> Node {
     let c = eyes.c;
     let w = eyes.w;
     let h = eyes.h;
     let k = eyes.k;
-    let first = leaf / 8u * 64u;
-    let end = quads(chunk.len);
     let zero = hidden_zero(chunk.len);
     var node = Node(0u, 0u);
-    for (var n = 0u; n < 8u; n += 1u) {
-        let q = first + leaf % 8u + 8u * n;
-        var s0: State;
-        var s1: State;
-        var s2: State;
-        var s3: State;
-        if (q < end) {
-            var p: vec4<f32>;
-            if (SUM_PARAM || (L2 && SUM_GRAD)) {
-                p = load_whole(chunk, c.first != 0.0, q);
-            }
-            var g: vec4<f32>;
-            if (SUM_GRAD) {
-                let raw = load_grad(chunk, q);
-                g = vec4<f32>(
-                    prepare(c, w, p.x, raw.x),
-                    prepare(c, w, p.y, raw.y),
-                    prepare(c, w, p.z, raw.z),
-                    prepare(c, w, p.w, raw.w),
-                );
-            }
-            if (SUM_STATE) {
-                load_state(chunk, c, q, p, &s0, &s1, &s2, &s3);
-            }
-            let a = hidden(measure_one(h, k, p.x, g.x, &s0), zero);
-            var b = hidden(measure_one(h, k, p.y, g.y, &s1), zero);
-            var d = hidden(measure_one(h, k, p.z, g.z, &s2), zero);
-            var e = hidden(measure_one(h, k, p.w, g.w, &s3), zero);
-            if (TAILS) {
-                // Padding may hold anything, so the numbers of elements behind the end are replaced as bits.
-                let none = Node(0u, 0u);
-                b = select(none, b, 4u * q + 1u < chunk.len);
-                d = select(none, d, 4u * q + 2u < chunk.len);
-                e = select(none, e, 4u * q + 3u < chunk.len);
-            }
-            node = combine(node, combine(combine(a, b), combine(d, e)));
+    var s0: State;
+    var s1: State;
+    var s2: State;
+    var s3: State;
+    if (q < quads(chunk.len)) {
+        var p: vec4<f32>;
+        if (SUM_PARAM || (L2 && SUM_GRAD)) {
+            p = load_whole(chunk, c.first != 0.0, q);
         }
-        if (SUM_STORES) {
-            store_state(chunk, w, eyes.lane, q, s0, s1, s2, s3);
+        var g: vec4<f32>;
+        if (SUM_GRAD) {
+            let raw = load_grad(chunk, q);
+            g = vec4<f32>(
+                prepare(c, w, p.x, raw.x),
+                prepare(c, w, p.y, raw.y),
+                prepare(c, w, p.z, raw.z),
+                prepare(c, w, p.w, raw.w),
+            );
         }
+        if (SUM_STATE) {
+            load_state(chunk, c, q, p, &s0, &s1, &s2, &s3);
+        }
+        let a = hidden(measure_one(h, k, p.x, g.x, &s0), zero);
+        var b = hidden(measure_one(h, k, p.y, g.y, &s1), zero);
+        var d = hidden(measure_one(h, k, p.z, g.z, &s2), zero);
+        var e = hidden(measure_one(h, k, p.w, g.w, &s3), zero);
+        if (TAILS) {
+            // Padding may hold anything, so the numbers of elements behind the end are replaced as bits.
+            let none = Node(0u, 0u);
+            b = select(none, b, 4u * q + 1u < chunk.len);
+            d = select(none, d, 4u * q + 2u < chunk.len);
+            e = select(none, e, 4u * q + 3u < chunk.len);
+        }
+        node = combine(combine(a, b), combine(d, e));
+    }
+    if (SUM_STORES) {
+        store_state(chunk, w, eyes.lane, q, is_second, s0, s1, s2, s3);
     }
     return node;
 }
