@@ -34,7 +34,9 @@ fn leaf_of(chunk: Chunk, eyes: Eyes, leaf: u32) -> Node {
         return leaf_of_groups(chunk, eyes, first, end);
     }
     var node = Node(0u, 0u);
-    for (var n = 0u; n < 8u; n += 1u) {
+    // All lanes take as many turns, since those that share a group of the state meet in each.
+    let turns = min((end + 7u) / 8u, 8u);
+    for (var n = 0u; n < turns; n += 1u) {
         let q = first + leaf % 8u + 8u * n;
         let quad = quad_of(chunk, eyes, q, false);
         if (q < end) {
