@@ -13,7 +13,8 @@ impl<F: Precision> Reference<F> {
     /// Moves every parameter to where the coming step's gradient is to be computed.
     ///
     /// # Errors
-    /// [`Error::Order`] where no option asks for it or one is pending; [`Error::Count`], [`Error::Shape`].
+    /// [`Error::Order`](crate::Error) where no option asks for it or one is pending; [`Error::Count`](crate::Error),
+    /// [`Error::Shape`](crate::Error).
     pub fn look_ahead(&mut self, params: &mut [ArrayD<F>]) -> Result<()> {
         self.check("parameters", params.len(), |i| params[i].shape().to_vec())?;
         let moved = |i: usize| !self.session.groups.is_frozen(i) && self.session.groups.rule_of(i).needs_look_ahead();
@@ -33,7 +34,7 @@ impl<F: Precision> Reference<F> {
     /// As [`Optimizer::eval`](crate::Optimizer::eval).
     ///
     /// # Errors
-    /// [`Error::Order`], [`Error::Count`] or [`Error::Shape`].
+    /// [`Error::Order`](crate::Error), [`Error::Count`](crate::Error) or [`Error::Shape`](crate::Error).
     pub fn eval(&mut self, params: &mut [ArrayD<F>]) -> Result<()> {
         self.check("parameters", params.len(), |i| params[i].shape().to_vec())?;
         self.session.between_steps("evaluation")?;
@@ -46,7 +47,7 @@ impl<F: Precision> Reference<F> {
     /// As [`Optimizer::train`](crate::Optimizer::train).
     ///
     /// # Errors
-    /// [`Error::Order`], [`Error::Count`] or [`Error::Shape`].
+    /// [`Error::Order`](crate::Error), [`Error::Count`](crate::Error) or [`Error::Shape`](crate::Error).
     pub fn train(&mut self, params: &mut [ArrayD<F>]) -> Result<()> {
         self.check("parameters", params.len(), |i| params[i].shape().to_vec())?;
         let records = self.session.order.train()?;
@@ -93,7 +94,7 @@ impl<F: Precision> Reference<F> {
     /// As [`Optimizer::swap_ema`](crate::Optimizer::swap_ema).
     ///
     /// # Errors
-    /// [`Error::Order`], [`Error::Count`] or [`Error::Shape`].
+    /// [`Error::Order`](crate::Error), [`Error::Count`](crate::Error) or [`Error::Shape`](crate::Error).
     pub fn swap_ema(&mut self, params: &mut [ArrayD<F>]) -> Result<()> {
         self.check("parameters", params.len(), |i| params[i].shape().to_vec())?;
         self.session.between_steps("swap")?;
@@ -126,7 +127,7 @@ impl<F: Precision> Reference<F> {
     /// As [`Optimizer::ema_into`](crate::Optimizer::ema_into).
     ///
     /// # Errors
-    /// [`Error::Order`], [`Error::Count`] or [`Error::Shape`].
+    /// [`Error::Order`](crate::Error), [`Error::Count`](crate::Error) or [`Error::Shape`](crate::Error).
     pub fn ema_into(&mut self, params: &mut [ArrayD<F>]) -> Result<()> {
         self.check("parameters", params.len(), |i| params[i].shape().to_vec())?;
         self.session.check_ema()?;
