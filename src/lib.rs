@@ -78,5 +78,5 @@ pub use storage::Storage;
 pub use tensor::TensorSpec;
 #[cfg(feature = "gpu")]
 pub use wgpu;
-pub use wrappers::{Accumulate, AdaptiveClip, Clip, Ema, Lookahead, LossScale, ParamRounding, SkipNonfinite};
-pub use wrappers::{StateFormat, Wrappers};
+pub use wrappers::{Accumulate, AdaptiveClip, CautiousUpdate, Clip, Ema, Lookahead, LossScale, ParamRounding};
+pub use wrappers::{SkipNonfinite, StateFormat, Wrappers};

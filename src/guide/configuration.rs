@@ -43,6 +43,7 @@
 //! | `accumulate` | with [`Accumulate`] | [micro-batches](super::micro_batches) |
 //! | `ema` | with an [`Ema`] | [ema](super::ema) |
 //! | `lookahead` | with a [`Lookahead`] | the same |
+//! | `cautious_update` | with a [`CautiousUpdate`] | [below](#cautious-updates) |
 //! | `param_rounding`, `seed` | with a [`ParamRounding`]; [`Config::seed`] | [formats](super::formats) |
 //! | `state_format`, `min_elements` | with a [`StateFormat`]; [`Config::min_elements`] | the same |
 //! | `maximize` | [`Config::maximize`] | a step ascends: the rule sees `-g` |
@@ -58,12 +59,28 @@
 //! [`SkipNonfinite`]: crate::SkipNonfinite
 //! [`LossScale`]: crate::LossScale
 //! [`Accumulate`]: crate::Accumulate
+//! [`CautiousUpdate`]: crate::CautiousUpdate
 //! [`Ema`]: crate::Ema
 //! [`Lookahead`]: crate::Lookahead
 //! [`ParamRounding`]: crate::ParamRounding
 //! [`Config::seed`]: crate::Config::seed
 //! [`StateFormat`]: crate::StateFormat
 //! [`Config::min_elements`]: crate::Config::min_elements
+//!
+//! # Cautious updates
+//!
+//! With `"cautious_update"` an element moves only where its update has the sign of its gradient (Liang et al. 2024).
+//! `"count"` is the paper's formula, `"mean"` that of the authors' AdamW; [`CautiousUpdate`] has both. It goes around
+//! every rule but `asgd`, `prodigy` and `lbfgs`, which refuse it by name.
+//!
+//! ```
+//! use wgpu_optim::{CautiousUpdate, Config, Lion};
+//!
+//! let config = Config::from(Lion::default()).wrap(CautiousUpdate::Mean);
+//! let same = Config::from_json(r#"{"optimizer": "lion", "cautious_update": "mean"}"#)?;
+//! assert_eq!(config.to_json()?, same.to_json()?);
+//! # Ok::<(), wgpu_optim::Error>(())
+//! ```
 //!
 //! # Matrices
 //!
