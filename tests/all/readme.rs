@@ -112,6 +112,15 @@ fn every_relative_link_leads_somewhere() {
 }
 
 #[test]
+fn the_readme_names_every_page_of_the_guide() {
+    let readme = read("README.md");
+    let pages = files(&root("src/guide"));
+    let names = pages.iter().filter_map(|file| file.file_name()?.to_str()).filter(|name| name.ends_with(".rs"));
+    let missing: Vec<_> = names.filter(|name| !readme.contains(&format!("](src/guide/{name})"))).collect();
+    assert!(pages.len() > 10 && missing.is_empty(), "README.md lacks these pages of the guide: {missing:?}");
+}
+
+#[test]
 fn every_file_is_on_the_map() {
     let map = read("ARCHITECTURE.md");
     let mut missing = Vec::new();
@@ -187,7 +196,6 @@ fn kept(rule: &Box<dyn wgpu_optim::rule::AnyRule>) -> Vec<Slot> {
     rule.slots().into_iter().filter(|slot| slot.extent.is_kept()).collect()
 }
 
-/// The slots of the default options, then those that other options add.
 /// The slots that there are with the default options, and in brackets those that other options add.
 fn state(default: &[Slot], all: impl Iterator<Item = Slot>) -> String {
     let of_what = |slot: &Slot| match slot.extent {
