@@ -171,7 +171,7 @@ override COLUMNS: bool = true; // the rule keeps numbers of columns
 override COPIES: bool = false;
 
 // Lanes of a workgroup. A GPU takes 256. A processor that runs shaders in software takes eight lanes at a time through
-// the whole shader, so one eight a workgroup is fastest there.
+// the whole shader, so workgroups of eight lanes are fastest there.
 override LANES: u32 = 256u;
 
 // Vectors of four that a lane takes one behind the other: one, so that lanes lie side by side, or those of a group of
