@@ -181,15 +181,15 @@ impl Config {
     pub fn from_value(value: Value) -> Result<Self> {
         let mut fields = Map::deserialize(value).map_err(|error| wrong("JSON", error))?;
         let name: String = take(&mut fields, "optimizer")?.ok_or_else(|| wrong("optimizer", "is missing"))?;
-        let names = || rules::ALL.iter().map(|row| row.name).collect::<Vec<_>>().join(", ");
-        let row = match rules::find(&name) {
-            Some(row) => row,
+        let names = || rules::ALL.iter().map(|entry| entry.name).collect::<Vec<_>>().join(", ");
+        let entry = match rules::find(&name) {
+            Some(entry) => entry,
             None => return refuse("optimizer", name, format!("one of {}", names())),
         };
         let start = match take::<String>(&mut fields, "preset")? {
-            None => (row.default)(),
+            None => (entry.default)(),
             Some(preset) => {
-                let presets = (row.presets)();
+                let presets = (entry.presets)();
                 let known = presets.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
                 let of_today =
                     PRESETS_BEFORE.iter().find(|(before, _)| *before == preset).map_or(&preset[..], |&(_, now)| now);

@@ -88,7 +88,7 @@ pub use normuon::UpdateScale;
 pub use novograd::{Norm, NovoGradInit};
 pub use radam::{RAdamEps, Unrectified};
 
-/// The row of that name.
+/// The entry of that name.
 pub fn find(name: &str) -> Option<&'static RuleEntry> {
-    ALL.iter().find(|row| row.name == name)
+    ALL.iter().find(|entry| entry.name == name)
 }

@@ -1,3 +1,5 @@
+//! The states of clocks, and the words of steps, in trainings whose steps may be skipped.
+
 use super::*;
 use crate::config::Config;
 use crate::rules::Adam;

@@ -1,3 +1,5 @@
+//! Plans as arithmetic, with limits far smaller than those of any device.
+
 use super::*;
 use crate::codecs::DType;
 use crate::tensor::Pages;

@@ -335,7 +335,7 @@ fn optimizers(files: &[File]) -> Vec<String> {
     let registry = files.iter().find(|file| file.path == "src/rules.rs").map_or("", |file| &file.text);
     let list = registry.split_once("all![").and_then(|(_, rest)| rest.split_once(']')).map_or("", |(list, _)| list);
     let types = list.split(',').filter_map(|entry| Some(entry.trim().split_once("::")?.1.to_string()));
-    types.chain(wgpu_optim::rules::ALL.iter().map(|row| format!("\"{}\"", row.name))).collect()
+    types.chain(wgpu_optim::rules::ALL.iter().map(|entry| format!("\"{}\"", entry.name))).collect()
 }
 
 fn optimizers_named(files: &[File]) -> Vec<String> {
@@ -365,7 +365,7 @@ fn the_registry_alone_names_optimizers() {
     assert!(optimizers(&repository()).len() >= 2 * wgpu_optim::rules::ALL.len(), "the registry's list was not found");
     hold(
         "Outside src/rules.rs and src/rules/, neither the library nor the demo nor a test that walks over the registry \
-         names an optimizer: adding one is two files and two lines.\nAsk the row or the rule for what differs (src/rule.rs), or \
+         names an optimizer: adding one is two files and two lines.\nAsk the entry or the rule for what differs (src/rule.rs), or \
          add a case to the rule.",
         optimizers_named(&repository()),
     );
