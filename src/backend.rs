@@ -80,7 +80,7 @@ pub use crate::groups::{Groups, Record, Records};
 pub use crate::rule::kernel::Kernel;
 #[cfg(feature = "reference")]
 pub use crate::rule::kernel::Precision;
-pub use crate::rule::step::{Around, Coded, Common, Step};
+pub use crate::rule::step::{Coded, Common, Step, WrapperStep};
 pub use crate::tensor::{ALIGNMENT, Access, BLOCK, Formats, Pages, Stored};
 
 /// Tensors as matrices: how their rows and columns are summed, in the order of the GPU.

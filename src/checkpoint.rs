@@ -131,7 +131,7 @@ pub(crate) struct Held {
 }
 
 /// What a training is beside its session and the values of tensors.
-pub(crate) struct Around {
+pub(crate) struct Beside {
     pub(crate) attempts: u64,
     pub(crate) scale: LossScaleState,
     pub(crate) on_device: Vec<f64>,
@@ -196,7 +196,7 @@ impl Checkpoint {
     /// Makes a checkpoint of a training, which does not have its slots yet.
     pub(crate) fn of<C: Counts>(
         session: &Session<C>,
-        around: Around,
+        beside: Beside,
         records: impl Fn(&C::Numbers) -> Result<Records>,
     ) -> Result<Self> {
         let Session { tensors, groups, order, counts, batch, begun } = session;
@@ -230,11 +230,11 @@ impl Checkpoint {
             groups: groups.save()?,
             tensors: tensors.iter().enumerate().map(save).collect(),
             steps: counts.hoped().steps,
-            attempts: around.attempts,
+            attempts: beside.attempts,
             micro_batches: *batch,
-            scale: Bits(around.scale.scale),
-            good: around.scale.good,
-            on_device: around.on_device.into_iter().map(Bits).collect(),
+            scale: Bits(beside.scale.scale),
+            good: beside.scale.good,
+            on_device: beside.on_device.into_iter().map(Bits).collect(),
             looked: looked.is_some(),
             moved: moved.transpose()?,
         };

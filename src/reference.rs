@@ -2,7 +2,7 @@
 
 use ndarray::ArrayD;
 
-use crate::checkpoint::{Around as Beside, Checkpoint, Values, numbers_of, steps_of};
+use crate::checkpoint::{Beside, Checkpoint, Values, numbers_of, steps_of};
 use crate::clock::Clocks;
 use crate::config::{Config, Group};
 use crate::control::{Measured, NonFinite};
@@ -11,7 +11,7 @@ use crate::groups::Groups;
 use crate::init::short_stream;
 use crate::parts;
 use crate::report::{LossScaleState, StepReport};
-use crate::rule::{Around, Coded, Extent, Move, Precision, Slot, Start, Step};
+use crate::rule::{Coded, Extent, Move, Precision, Slot, Start, Step, WrapperStep};
 use crate::session::{Session, check_len, session_methods};
 use crate::storage::Section;
 use crate::tensor::{Stored, TensorSpec};
@@ -83,8 +83,8 @@ impl<F: Precision> Reference<F> {
         let wrappers = self.session.groups.wrappers();
         let of_host = |option: &String| wrappers.option(option).or(self.session.groups.rule(0).number(option));
         let on_device = wrappers.on_device.iter().map(|option| of_host(option).unwrap_or(0.0)).collect();
-        let around = Beside { attempts: self.attempts, scale: self.scale, on_device };
-        let mut checkpoint = Checkpoint::of(&self.session, around, |records| Ok(records.clone()))?;
+        let beside = Beside { attempts: self.attempts, scale: self.scale, on_device };
+        let mut checkpoint = Checkpoint::of(&self.session, beside, |records| Ok(records.clone()))?;
         for held in checkpoint.slots(&self.session.tensors, &self.session.groups) {
             let name = &self.session.tensors[held.tensor].name;
             let values = match self.coded(held.tensor, held.slot).filter(|_| held.is_steps) {
@@ -378,7 +378,7 @@ impl<F: Precision> Reference<F> {
                         continue;
                     };
                     if wrapper.takes_part(setting) {
-                        hooks.push(Around { wrapper: F::hooks(wrapper), numbers, counts: wrapper.counts(), slot });
+                        hooks.push(WrapperStep { wrapper: F::hooks(wrapper), numbers, counts: wrapper.counts(), slot });
                     }
                 }
                 let step = Step {

@@ -24,7 +24,7 @@ pub(crate) use kernel::Kernels;
 #[cfg(feature = "reference")]
 pub(crate) use kernel::Precision;
 pub use object::{AnyRule, Names};
-pub(crate) use step::{Around, Coded, Common, Step};
+pub(crate) use step::{Coded, Common, Step, WrapperStep};
 
 /// A struct of numbers that a shader knows by the same field names in the same order.
 pub trait Numbers<F>: Copy {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::history::History;
 use super::{Optimizer, Reports};
-use crate::checkpoint::{Around, Checkpoint, Held, Values, numbers_of, steps_of};
+use crate::checkpoint::{Beside, Checkpoint, Held, Values, numbers_of, steps_of};
 #[cfg(not(target_arch = "wasm32"))]
 use crate::checkpoint::{Line, Saving, param_name};
 use crate::course::{self, Choices};
@@ -137,17 +137,20 @@ impl Optimizer {
         }
         let words = self.engine.read_control(control::SCALE, control::GOOD - control::SCALE + 1, wait).await?;
         let scale = match self.wrappers().loss_scale() {
-            Some(_) => LossScaleState { scale: f64::from(f32::from_bits(words[0])), good: *words.last().unwrap_or(&0) },
+            Some(_) => LossScaleState {
+                scale: f64::from(f32::from_bits(words[0])),
+                good: words[control::GOOD - control::SCALE],
+            },
             None => LossScaleState::new(None),
         };
         let on_device = self.engine.read_control(self.layout.options, self.wrappers().on_device.len(), wait).await?;
         let course = &self.session.counts.course;
-        let around = Around {
+        let beside = Beside {
             attempts: self.session.counts.attempts,
             scale,
             on_device: on_device.into_iter().map(|word| f64::from(f32::from_bits(word))).collect(),
         };
-        Checkpoint::of(&self.session, around, |choices| Ok(course.records(choices)))
+        Checkpoint::of(&self.session, beside, |choices| Ok(course.records(choices)))
     }
 
     /// Makes an optimizer that goes on where a checkpoint was made, by this or another device or by a

@@ -1,6 +1,6 @@
 //! The CPU executor: it runs a rule's passes over whole tensors, as the walks do on the GPU, in f32 or f64.
 
-use super::{AnyRule, Around, Common, Extent, Move, Numbers, Pass, Rule, Slot, Start, Step};
+use super::{AnyRule, Common, Extent, Move, Numbers, Pass, Rule, Slot, Start, Step, WrapperStep};
 use crate::history::{self, Factors, Inner};
 use crate::lines::Lines;
 use crate::parts::{self, Combine, Real};
@@ -26,7 +26,7 @@ fn prepare<F: Real>(common: &Common<F>, p: F, g: F) -> F {
 }
 
 /// The gradients that the wrappers' hooks make of the raw ones.
-fn behind<F: Real>(wrappers: &[Around<'_, F>], raw: &[F]) -> Vec<F> {
+fn behind<F: Real>(wrappers: &[WrapperStep<'_, F>], raw: &[F]) -> Vec<F> {
     let mut g = raw.to_vec();
     wrappers.iter().for_each(|around| around.wrapper.gradients(&around.numbers, &mut g));
     g
@@ -312,7 +312,7 @@ impl<'a, R: Rule, F: Real> Running<'a, R, F> {
                     updates.push(rule.direction(h, k, p, prepared[i], &mut s));
                     states.push(s);
                 }
-                for Around { wrapper, numbers, counts, .. } in &*wrappers {
+                for WrapperStep { wrapper, numbers, counts, .. } in &*wrappers {
                     let factor = if *counts { wrapper.factor(numbers, &prepared, &updates) } else { F::one() };
                     wrapper.updates(numbers, factor, &prepared, &mut updates);
                 }
@@ -332,10 +332,10 @@ impl<'a, R: Rule, F: Real> Running<'a, R, F> {
                     }
                 }
                 let first = c.first != F::zero();
-                for Around { wrapper, numbers, slot, .. } in &mut *wrappers {
+                for WrapperStep { wrapper, numbers, slot, .. } in &mut *wrappers {
                     wrapper.land(numbers, first, &before, params, slot);
                 }
-                for Around { wrapper, numbers, .. } in wrappers {
+                for WrapperStep { wrapper, numbers, .. } in wrappers {
                     wrapper.store(numbers, *format, params);
                 }
                 if !*stored {

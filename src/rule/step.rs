@@ -77,7 +77,7 @@ pub struct Step<'a, F> {
     /// Which of these slots are stored otherwise than in f32, in the order of a block.
     pub coded: Vec<Coded<'a>>,
     /// The wrappers whose hooks run, in the order of the registry.
-    pub wrappers: Vec<Around<'a, F>>,
+    pub wrappers: Vec<WrapperStep<'a, F>>,
 }
 
 impl<F: Real> Step<'_, F> {
@@ -85,7 +85,7 @@ impl<F: Real> Step<'_, F> {
     pub(super) fn round_state(&mut self) {
         for (pair, slots) in self.coded.chunks_mut(2).enumerate() {
             let len = self.params.len();
-            let chances = |around: &Around<'_, F>| around.wrapper.chances(&around.numbers, self.stored, pair, len);
+            let chances = |step: &WrapperStep<'_, F>| step.wrapper.chances(&step.numbers, self.stored, pair, len);
             let bits = self.wrappers.iter().find_map(chances).expect("the wrapper that gives slots their formats");
             for (n, Coded { field, section, steps }) in slots.iter_mut().enumerate() {
                 let random = |i: usize| bits[i / 4][i % 4] >> (16 * n);
@@ -105,8 +105,8 @@ pub struct Coded<'a> {
     pub steps: &'a mut Vec<u32>,
 }
 
-/// A wrapper around a tensor's step.
-pub struct Around<'a, F> {
+/// A wrapper in one tensor's step.
+pub struct WrapperStep<'a, F> {
     /// The wrapper.
     pub wrapper: &'a dyn WrapperKernel<F>,
     /// The wrapper's numbers.
