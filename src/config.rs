@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Result, refuse};
 use crate::groups::{ActiveGroup, GroupState, Groups, in_group};
-use crate::read::{Misread, read};
+use crate::read::{self, Misread, read};
 use crate::rule::{AnyRule, Rule};
 use crate::rules;
 use crate::schedule::{Schedule, Scheduler};
@@ -168,10 +168,10 @@ impl Config {
     /// "schedule": {..}, "schedules": {OPTION: {..}}, "groups": [..], "others": {..}, ..options of the rule}`.
     ///
     /// # Errors
-    /// [`Error::Config`] with the path of what is not JSON, unknown or of a wrong type; [`Error::Field`] for
+    /// [`Error::Config`] with the path of what is not JSON, unknown, repeated or of a wrong type; [`Error::Field`] for
     /// a value outside its bound.
     pub fn from_json(text: &str) -> Result<Self> {
-        Self::from_value(serde_json::from_str(text).map_err(|error| wrong("JSON", error))?)
+        Self::from_value(read::parse(text).map_err(|error| wrong("JSON", error))?)
     }
 
     /// Reads a parsed value.

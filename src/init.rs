@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use crate::codecs::DType;
 use crate::error::{Error, Result, refuse};
 use crate::init::quantile::{deviations, shares};
-use crate::read::{Json, Misread};
+use crate::read::{self, Json, Misread};
 use crate::tensor::TensorSpec;
 
 mod quantile;
@@ -211,8 +211,8 @@ impl Init {
     /// [`Error::Config`] with the path of what is not JSON, unknown or of a wrong type. Bounds are checked with the
     /// tensor.
     pub fn from_json(text: &str) -> Result<Self> {
-        let value = serde_json::from_str(text)
-            .map_err(|error| Error::Config { path: "JSON".into(), message: error.to_string() })?;
+        let value =
+            read::parse(text).map_err(|error| Error::Config { path: "JSON".into(), message: error.to_string() })?;
         Self::from_value(value)
     }
 

@@ -108,6 +108,10 @@ fn a_configuration_says_what_is_wrong_with_it() {
         (r#"{"optimizer": "adam",}"#, "configuration: JSON: trailing comma at line 1 column 22"),
         (r#"{"optimizer": "adam", "lr": NaN}"#, "configuration: JSON: expected value at line 1 column 29"),
         (r#"{"optimizer": "adam", "lr": 1e999}"#, "configuration: JSON: number out of range at line 1 column 33"),
+        (
+            r#"{"optimizer": "adam", "lr": 1e-3, "lr": 1e-2}"#,
+            "configuration: JSON: duplicate field `lr` at line 1 column 45",
+        ),
         (r#"["adam"]"#, "configuration: JSON: invalid type: sequence, expected a map"),
         ("{}", "configuration: optimizer: is missing"),
         (r#"{"optimizer": 5}"#, "configuration: optimizer: invalid type: integer `5`, expected a string"),

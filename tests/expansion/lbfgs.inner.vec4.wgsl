@@ -528,6 +528,7 @@ fn combine(a: Node, b: Node) -> Node {
 const LEAVES: u32 = 256u; // of eight blocks
 const NODES: u32 = 64u; // of eight blocks, each of four leaves
 const QUADS_OF_BLOCK: u32 = 256u;
+const QUADS_OF_EIGHT: u32 = 64u; // of eight leaves
 
 var<workgroup> leaves: array<Node, LEAVES>;
 var<workgroup> nodes: array<Node, NODES>;
@@ -546,11 +547,16 @@ fn combine_chunk(chunk: Chunk, eyes: Eyes, lane: u32) {
             let leaf = node / 8u * 32u + node % 8u;
             // The leaves are read in the order in which they lie in memory.
             let a = leaf_of(chunk, eyes, leaf);
-            let b = leaf_of(chunk, eyes, leaf + 8u);
-            let d = leaf_of(chunk, eyes, leaf + 16u);
-            let e = leaf_of(chunk, eyes, leaf + 24u);
+            var all = a;
+            // In a chunk that fills no more than the first eight leaves, the others hold zeros, which change no sum.
+            if (quads(chunk.len) > QUADS_OF_EIGHT) {
+                let b = leaf_of(chunk, eyes, leaf + 8u);
+                let d = leaf_of(chunk, eyes, leaf + 16u);
+                let e = leaf_of(chunk, eyes, leaf + 24u);
+                all = combine(combine(a, d), combine(b, e));
+            }
             if (node < NODES) {
-                nodes[node] = combine(combine(a, d), combine(b, e));
+                nodes[node] = all;
             }
         }
     } else {

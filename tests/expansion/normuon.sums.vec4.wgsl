@@ -622,6 +622,7 @@ fn combine(a: Node, b: Node) -> Node {
 const LEAVES: u32 = 256u; // of eight blocks
 const NODES: u32 = 64u; // of eight blocks, each of four leaves
 const QUADS_OF_BLOCK: u32 = 256u;
+const QUADS_OF_EIGHT: u32 = 64u; // of eight leaves
 
 var<workgroup> leaves: array<Node, LEAVES>;
 var<workgroup> nodes: array<Node, NODES>;
@@ -640,11 +641,16 @@ fn combine_chunk(chunk: Chunk, eyes: Eyes, lane: u32) {
             let leaf = node / 8u * 32u + node % 8u;
             // The leaves are read in the order in which they lie in memory.
             let a = leaf_of(chunk, eyes, leaf);
-            let b = leaf_of(chunk, eyes, leaf + 8u);
-            let d = leaf_of(chunk, eyes, leaf + 16u);
-            let e = leaf_of(chunk, eyes, leaf + 24u);
+            var all = a;
+            // In a chunk that fills no more than the first eight leaves, the others hold zeros, which change no sum.
+            if (quads(chunk.len) > QUADS_OF_EIGHT) {
+                let b = leaf_of(chunk, eyes, leaf + 8u);
+                let d = leaf_of(chunk, eyes, leaf + 16u);
+                let e = leaf_of(chunk, eyes, leaf + 24u);
+                all = combine(combine(a, d), combine(b, e));
+            }
             if (node < NODES) {
-                nodes[node] = combine(combine(a, d), combine(b, e));
+                nodes[node] = all;
             }
         }
     } else {
@@ -729,7 +735,9 @@ fn leaf_of(chunk: Chunk, eyes: Eyes, leaf: u32) -> Node {
         return leaf_of_groups(chunk, eyes, first, end);
     }
     var node = Node(0u, 0u);
-    for (var n = 0u; n < 8u; n += 1u) {
+    // All lanes take as many turns, since those that share a group of the state meet in each.
+    let turns = min((end + 7u) / 8u, 8u);
+    for (var n = 0u; n < turns; n += 1u) {
         let q = first + leaf % 8u + 8u * n;
         let quad = quad_of(chunk, eyes, q, false);
         if (q < end) {
