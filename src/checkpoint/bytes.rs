@@ -13,6 +13,7 @@ use super::values::{Entry, Number, PART_BYTES};
 use super::{Checkpoint, Head, VERSION, Values, wrong};
 use crate::error::Result;
 use crate::groups::Given;
+use crate::read;
 
 /// What the form of the bytes is called, before its version.
 const FORMAT: &str = "wgpu-optim.checkpoint/";
@@ -226,8 +227,8 @@ pub(super) fn read(
         return Err(wrong("metadata", "have another checksum"));
     }
     // By way of a value, as options are read, so that a small build holds one reader of each.
-    let head: Value = serde_json::from_str(head).map_err(|error| wrong("training", error))?;
-    let head: Head = crate::read::read(&head).map_err(|error| wrong("training", error))?;
+    let head = read::parse(head).map_err(|error| wrong("training", error))?;
+    let head: Head = read::read(&head).map_err(|error| wrong("training", error))?;
     if head.version != version {
         return Err(wrong("version", format!("is {}, expected {version}, that of the format", head.version)));
     }

@@ -531,7 +531,7 @@ var<private> largest_{name}: u32;
 
 /// An expression of the step of a slot by groups, from the words of steps.
 fn step_of_slot(place: usize) -> String {
-    format!("steps_{} {}", place / 2, if place % 2 == 0 { "& 0xffffu" } else { ">> 16u" })
+    format!("steps_{} {}", place / 2, if place.is_multiple_of(2) { "& 0xffffu" } else { ">> 16u" })
 }
 
 /// Adds the functions that load and store the slots of the wrappers in a walk.
