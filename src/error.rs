@@ -231,7 +231,7 @@ pub fn refuse<T>(field: impl Into<String>, value: impl ToString, bound: impl Int
 fn refusal(field: String, mut value: String, bound: String) -> Error {
     // `Display` writes 1e-60 with all its zeros. JSON's reader of numbers is in every build; the standard library's
     // would bring tables of its own.
-    if let Some(number) = serde_json::from_str(&value).ok().as_ref().and_then(serde_json::Value::as_f64) {
+    if let Some(number) = serde_json::from_str::<serde_json::Number>(&value).ok().and_then(|number| number.as_f64()) {
         let short = format!("{number:e}");
         if value.len() > 12 && short.len() < value.len() {
             value = short;
