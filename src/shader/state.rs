@@ -315,15 +315,15 @@ impl<'a> Stored<'a> {
     }
 
     /// The pairs of slots for which these slots draw chance: a word of it an element serves two slots.
-    fn drawn(&self, slots: &[usize]) -> impl Iterator<Item = usize> {
+    fn drawn(&self, slots: &[usize]) -> Vec<usize> {
         let is_drawn = |pair: &usize| self.coded.iter().skip(2 * pair).take(2).any(|slot| slots.contains(slot));
-        (0..self.coded.len().div_ceil(2)).filter(is_drawn).collect::<Vec<_>>().into_iter()
+        (0..self.coded.len().div_ceil(2)).filter(is_drawn).collect()
     }
 
     /// Statements that draw what rounds these slots.
     fn chances(&self, slots: &[usize]) -> String {
         let draw = |pair| format!("    let chance_{pair} = wrapped_chance(chunk, w, q, {pair}u);\n");
-        self.drawn(slots).map(draw).collect()
+        self.drawn(slots).into_iter().map(draw).collect()
     }
 
     /// An expression of what rounds a slot.
@@ -387,7 +387,8 @@ impl<'a> Stored<'a> {
         }
         text += "    );\n}\n\n";
         let numbers = self.listed(|name| format!("{name}: vec4<f32>")).join(", ");
-        let chances: String = self.drawn(&self.grouped).map(|pair| format!("chance_{pair}: vec4<u32>, ")).collect();
+        let chances: String =
+            self.drawn(&self.grouped).iter().map(|pair| format!("chance_{pair}: vec4<u32>, ")).collect();
         line(&mut text, format_args!("fn codes_of({steps}, scales: Scales, {chances}{numbers}) -> Codes {{"));
         text += "    return Codes(\n";
         for (place, &slot) in self.grouped.iter().enumerate() {
@@ -443,7 +444,7 @@ impl<'a> Stored<'a> {
             line(&mut text, format_args!("    let steps_{n} = steps_of_group({n}u, lane);"));
         }
         text += &self.chances(&self.grouped);
-        let chances: String = self.drawn(&self.grouped).map(|pair| format!("chance_{pair}, ")).collect();
+        let chances: String = self.drawn(&self.grouped).iter().map(|pair| format!("chance_{pair}, ")).collect();
         let (steps, numbers) = (self.steps(""), self.listed(str::to_string).join(", "));
         line(&mut text, format_args!("    var codes = codes_of({steps}, scales_of({steps}), {chances}{numbers});"));
         let place = |n: u32| format!("{}u + lane", n * LANES_MOST);
@@ -483,7 +484,8 @@ impl<'a> Stored<'a> {
             line(&mut text, format_args!("        let two_{name} = two_of(kept_{name}, n);"));
         }
         for (i, which) in ["let first", "var second"].iter().enumerate() {
-            let chances: String = self.drawn(&self.grouped).map(|pair| format!("chances_{pair}[{i}], ")).collect();
+            let chances: String =
+                self.drawn(&self.grouped).iter().map(|pair| format!("chances_{pair}[{i}], ")).collect();
             let numbers = self.listed(|name| format!("two_{name}[{i}]")).join(", ");
             line(&mut text, format_args!("        {which} = codes_of({steps}, scales, {chances}{numbers});"));
         }
