@@ -58,7 +58,7 @@
 //!     Some(Home { param, grad: Some(grad), out: None })
 //! };
 //! let windows = place(&plan.chunks, &[home(0), home(1)], &[16384, 16384], |_| 2, bounds);
-//! let dispatches = plan.dispatches(windows[0].entries.clone(), 28, bounds);
+//! let dispatches = plan.dispatches(windows[0].entries.clone(), 1, 28, bounds);
 //! assert_eq!((windows.len(), dispatches.len()), (1, 1)); // both tensors, one dispatch
 //! assert_eq!(windows[0].rows[1][..2], [3008, 3008]); // elements before the bias and its gradient
 //!

@@ -29,6 +29,15 @@ use cut::{cut, cut_bases, cut_grams, cut_lines, cut_product, cut_tiles, cut_turn
 /// Bytes of four elements in f32: what a lane of the vec4 kernel reads and writes.
 const QUAD_BYTES: u64 = 16;
 
+/// The most elements of a chunk that is short. A walk of sums or norms may take [`SIDE_BY_SIDE`] of them a workgroup.
+pub const SHORT: u64 = BLOCK as u64 / 4;
+
+/// How many short chunks a workgroup takes. Twin: `shaders/skeletons/tree.wgsl`.
+pub const SIDE_BY_SIDE: u64 = 8;
+
+/// So many short tensors are worth a dispatch of their own.
+pub(crate) const SHORT_LEAST: usize = 32;
+
 /// The bounds that a plan keeps to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
@@ -330,9 +339,16 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The dispatches over some entries of the table, whose walk moves so many bytes of memory for each element.
-    pub fn dispatches(&self, entries: Range<usize>, element_bytes: u64, bounds: Bounds) -> Vec<Dispatch> {
-        table::dispatches(entries, &self.table, element_bytes, bounds)
+    /// The dispatches over some entries of the table, of which a workgroup takes so many, by a walk that moves so many
+    /// bytes of memory for each element.
+    pub fn dispatches(
+        &self,
+        entries: Range<usize>,
+        of_group: u64,
+        element_bytes: u64,
+        bounds: Bounds,
+    ) -> Vec<Dispatch> {
+        table::dispatches(entries, of_group, &self.table, element_bytes, bounds)
     }
 }
 
@@ -358,6 +374,13 @@ pub fn plan(items: &[Item], bounds: Bounds, partials: u64) -> Result<Plan> {
     let mut table = Table::default();
     let mut order: Vec<&Item> = items.iter().filter(|item| item.len > 0).collect();
     order.sort_by_key(|item| item.kind());
+    // Where many short tensors are summed, they come first, so that walks of sums can take them by themselves.
+    let is_short = |item: &&Item| item.len <= SHORT && (item.sums || item.measured);
+    for same in order.chunk_by_mut(|a, b| a.kind() == b.kind()) {
+        if same.iter().filter(|item| is_short(item)).count() >= SHORT_LEAST {
+            same.sort_by_key(|item| !is_short(item));
+        }
+    }
     let mut partial = partials;
     for item in &order {
         cut(item, bounds, &mut partial, &mut table, &mut plan.chunks);

@@ -1,5 +1,5 @@
-// Measures the gradients as they lie in memory, unscaled and averaged: one workgroup and one partial result a chunk.
-// What is measured of a tensor of one chunk goes to control at once.
+// Measures the gradients as they lie in memory, unscaled and averaged: one partial result a chunk. What is measured of
+// a tensor of one chunk goes to control at once.
 
 // The numbers that `leaf_of` divides gradients by.
 struct Eyes { unscale: f32, batches: f32 }
@@ -10,17 +10,22 @@ fn norms(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let chunk = load_entry(entry_index(group, groups));
-    if (!is_present(chunk.tensor) || chunk.len == 0u) {
-        return;
-    }
-    combine_chunk(chunk, Eyes(load_unscale(), load_batches()), lane);
-    if (lane == 0u) {
-        if (chunk.partial == ABSENT) {
-            store_measured(chunk.tensor, nodes[0]);
-        } else {
-            store_partial(chunk.partial, nodes[0]);
-        }
+    combine_chunks(group, groups, lane);
+}
+
+fn is_taken(chunk: Chunk) -> bool {
+    return chunk.len > 0u && is_present(chunk.tensor);
+}
+
+fn eyes_of(chunk: Chunk, lane: u32) -> Eyes {
+    return Eyes(load_unscale(), load_batches());
+}
+
+fn leave(chunk: Chunk, node: Node) {
+    if (chunk.partial == ABSENT) {
+        store_measured(chunk.tensor, node);
+    } else {
+        store_partial(chunk.partial, node);
     }
 }
 

@@ -1,5 +1,4 @@
-// Combines `measure` over the elements of a chunk: one workgroup and one partial result a chunk. A tensor of one chunk
-// is finished here.
+// Combines `measure` over the elements of a chunk: one partial result a chunk. A tensor of one chunk is finished here.
 
 // The numbers that `leaf_of` needs to see an element as the rule does.
 struct Eyes { c: Common, w: Wrapped, h: Hyper, k: Tensor, lane: u32 }
@@ -10,19 +9,24 @@ fn sums(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let chunk = load_entry(entry_index(group, groups));
+    combine_chunks(group, groups, lane);
+}
+
+fn is_taken(chunk: Chunk) -> bool {
+    return chunk.len > 0u && !is_absent(load_record(chunk.tensor));
+}
+
+fn eyes_of(chunk: Chunk, lane: u32) -> Eyes {
     let record = load_record(chunk.tensor);
-    if (is_absent(record) || chunk.len == 0u) {
-        return;
-    }
     let w = load_wrapped(chunk.tensor, record);
-    combine_chunk(chunk, Eyes(load_common(record), w, load_hyper(record), load_tensor(chunk.tensor), lane), lane);
-    if (lane == 0u) {
-        if (chunk.partial == ABSENT) {
-            finish_with(chunk.tensor, record, chunk.len, chunk.rows, chunk.columns, nodes[0]);
-        } else {
-            store_partial(chunk.partial, nodes[0]);
-        }
+    return Eyes(load_common(record), w, load_hyper(record), load_tensor(chunk.tensor), lane);
+}
+
+fn leave(chunk: Chunk, node: Node) {
+    if (chunk.partial == ABSENT) {
+        finish_with(chunk.tensor, load_record(chunk.tensor), chunk.len, chunk.rows, chunk.columns, node);
+    } else {
+        store_partial(chunk.partial, node);
     }
 }
 

@@ -11,7 +11,7 @@ use super::pipelines::{Fresh, Shader, of_group};
 use super::ring::Slot;
 use super::variants::Variant;
 use crate::error::{Error, Result};
-use crate::plan::{Dispatch, Window};
+use crate::plan::{Dispatch, SIDE_BY_SIDE, Window};
 use crate::rule::Renewal;
 use crate::shader::{self, Binding, Pages, Skeleton, Switches, Values, Walk};
 use crate::storage::GROUP;
@@ -81,8 +81,9 @@ pub(super) struct New {
     pub(super) rows: Vec<([usize; 2], usize, usize)>,
 }
 
-/// Entries of the table, and the window that they belong to: a kind, and its place among the windows of that kind.
-type Walked = (Range<usize>, Option<[usize; 2]>);
+/// Entries of the table, how many of them a workgroup takes, and the window that they belong to: a kind, and its place
+/// among the windows of that kind.
+type Walked = (Range<usize>, u64, Option<[usize; 2]>);
 
 /// Makes pipelines and bind groups of a plan.
 pub(super) struct Binder<'a> {
@@ -130,7 +131,7 @@ impl<'a> Binder<'a> {
         let walk = Walk::new(Skeleton::Norms);
         let mut calls = Vec::new();
         for (i, window) in self.windows[0].iter().enumerate() {
-            calls.push(self.call(window.like.variant, walk, Some([0, i]), &ONCE)?);
+            calls.extend(self.over_window(window.like.variant, walk, [0, i])?);
         }
         let norms = &self.planned.plan.norms;
         if !norms.is_empty() {
@@ -160,7 +161,7 @@ impl<'a> Binder<'a> {
                 for i in 0..self.windows[kind].len() {
                     let variant = self.windows[kind][i].like.variant;
                     if let Some(walk) = walk(variant, over) {
-                        calls.push(self.call(variant, walk, Some([kind, i]), &ONCE)?);
+                        calls.extend(self.over_window(variant, walk, [kind, i])?);
                     }
                 }
             }
@@ -210,7 +211,18 @@ impl<'a> Binder<'a> {
         Ok(calls)
     }
 
-    /// Adds a walk over a window, or over entries that know no values.
+    /// Adds a walk over a window. One of sums or norms takes short entries by themselves.
+    fn over_window(&mut self, variant: usize, walk: Walk, at: [usize; 2]) -> Result<Vec<Call>> {
+        let walked = self.windows[at[0]][at[1]].walked();
+        let is_apart = walked.len() > 1 && matches!(walk.skeleton, Skeleton::Sums | Skeleton::Norms);
+        let parts = if is_apart { &walked[1..] } else { &walked[..1] };
+        let call = |(entries, of_group): &(Range<usize>, u64)| {
+            self.call(variant, Walk { short: *of_group > 1, ..walk }, Some(at), entries)
+        };
+        parts.iter().map(call).collect()
+    }
+
+    /// Adds a walk over entries of a window, or over entries that know no values.
     pub(super) fn call(
         &mut self,
         variant: usize,
@@ -267,52 +279,58 @@ impl<'a> Binder<'a> {
         let has_table = bindings.layout.contains(&Binding::Tables);
         let group = self.group(bindings)?;
         // The most that a walk reads and writes of an element: the parameter twice, the gradient, and the state twice.
-        let element_bytes =
-            window.map_or(0, |_| 12 + 2 * state.room().exact_bytes(GROUP as u64).div_ceil(GROUP as u64));
-        let of_window = window.map(|window| [(window.entries.clone(), element_bytes)]);
-        let walked = of_window.as_ref().map_or(entries, |walked| &walked[..]);
-        let dispatches =
-            walked.iter().flat_map(|(entries, bytes)| self.dispatches(entries.clone(), at, *bytes)).collect();
+        let of_values = window.map(|_| 12 + 2 * state.room().exact_bytes(GROUP as u64).div_ceil(GROUP as u64));
+        let of_group = if walk.short { SIDE_BY_SIDE } else { 1 };
+        let dispatches = entries
+            .iter()
+            .flat_map(|(entries, bytes)| self.dispatches(entries.clone(), of_group, at, of_values.unwrap_or(*bytes)))
+            .collect();
         Ok(Call { pipeline, group, has_table, dispatches, times: 1, only: None })
     }
 
-    /// Returns the dispatches over these entries, and puts their words into the head.
+    /// Returns the dispatches over these entries, of which a workgroup takes so many, and puts their words into the head.
     fn dispatches(
         &mut self,
         entries: Range<usize>,
+        of_group: u64,
         at: Option<[usize; 2]>,
         element_bytes: u64,
     ) -> Vec<(u32, Dispatch)> {
-        let key = (entries.clone(), at);
+        let key = (entries, of_group, at);
         if let Some(known) = self.words.get(&key) {
             return known.clone();
         }
-        let dispatches = match entries == ONCE {
-            true => vec![Dispatch { offset: 0, entries: 0..0, x: 1, y: 1 }],
-            false => self.planned.plan.dispatches(entries, element_bytes, self.engine.bounds),
-        };
+        // A dispatch finds rows behind its own words alone, so all dispatches over a window come before its rows.
+        let window = at.map(|[kind, i]| &self.windows[kind][i]);
+        let walked = window.map_or_else(|| vec![(key.0.clone(), of_group)], Window::walked);
         let head = &mut self.new.head;
-        let mut all = Vec::new();
-        for dispatch in dispatches {
-            let place = head.len().next_multiple_of(ALIGNMENT as usize / 4);
-            head.resize(place + dispatch::LEN, 0);
-            head[place + dispatch::FIRST] = dispatch.entries.start;
-            head[place + dispatch::END] = dispatch.entries.end;
-            all.push((4 * place as u32, dispatch));
+        let mut places = Vec::new();
+        for (entries, of_group) in walked {
+            let dispatches = match entries == ONCE {
+                true => vec![Dispatch { offset: 0, entries: 0..0, x: 1, y: 1 }],
+                false => self.planned.plan.dispatches(entries.clone(), of_group, element_bytes, self.engine.bounds),
+            };
+            let mut all = Vec::new();
+            for dispatch in dispatches {
+                let place = head.len().next_multiple_of(ALIGNMENT as usize / 4);
+                head.resize(place + dispatch::LEN, 0);
+                head[place + dispatch::FIRST] = dispatch.entries.start;
+                head[place + dispatch::END] = dispatch.entries.end;
+                places.push(place);
+                all.push((4 * place as u32, dispatch));
+            }
+            self.words.insert((entries, of_group, at), all);
         }
-        if let Some([kind, i]) = at {
-            let window = &self.windows[kind][i];
+        if let (Some(at), Some(window)) = (at, window) {
             let rows = head.len();
             let len = if matches!(window.pages, Pages::Many(_)) { row::LEN } else { row::OUT };
             head.extend(window.rows.iter().flat_map(|row| &row[..len]));
-            self.new.rows.push(([kind, i], rows, len));
-            for (byte, _) in &all {
-                let place = *byte as usize / 4;
+            self.new.rows.push((at, rows, len));
+            for place in places {
                 head[place + dispatch::ROWS] = ((rows - place) as u32).wrapping_sub((window.first * len) as u32);
             }
         }
-        self.words.insert(key, all.clone());
-        all
+        self.words[&key].clone()
     }
 
     fn pipeline(&mut self, kernel: Kernel) -> Result<wgpu::ComputePipeline> {

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use super::{Bounds, Piece, Place, QUAD_BYTES};
+use super::{Bounds, Piece, Place, QUAD_BYTES, SHORT, SHORT_LEAST, SIDE_BY_SIDE};
 use crate::codecs::DType;
 use crate::tensor::{ALIGNMENT, Access, Pages};
 use crate::words::{ABSENT, row};
@@ -57,6 +57,8 @@ pub struct Window {
     pub copies: bool,
     /// The entries of the table that belong to the window.
     pub entries: Range<usize>,
+    /// How many of the first entries are [short](SHORT): 0, or enough for a dispatch of their own.
+    pub short: usize,
     /// The number of the first piece.
     pub first: usize,
     /// Where the pieces' values lie.
@@ -64,6 +66,16 @@ pub struct Window {
 }
 
 impl Window {
+    /// What dispatches walk over: all entries, then the short ones and the others where these are apart. Each comes
+    /// with the number of entries that a workgroup takes.
+    pub fn walked(&self) -> Vec<(Range<usize>, u64)> {
+        let Range { start, end } = self.entries;
+        let first = start + self.short;
+        let parts = [(start..end, 1), (start..first, SIDE_BY_SIDE), (first..end, 1)];
+        let count = if self.short > 0 { 3 } else { 1 };
+        parts.into_iter().take(count).filter(|(entries, _)| !entries.is_empty()).collect()
+    }
+
     /// Binds the same spans in another order: `order` lists where each comes from.
     pub fn reorder(&mut self, order: &[usize]) {
         self.spans = order.iter().map(|&from| self.spans[from]).collect();
@@ -253,12 +265,14 @@ fn window(
         3 => Pages::Many(3),
         count => Pages::Many(count.next_power_of_two() as u32),
     };
+    let short = pieces[range.clone()].iter().take_while(|piece| piece.len <= SHORT).count();
     Window {
         like: pieces[range.start].clone(),
         pages,
         spans: bound.spans,
         copies: bound.copies,
         entries: pieces[range.start].entries.start..pieces[range.end - 1].entries.end,
+        short: if short < SHORT_LEAST { 0 } else { short },
         first: range.start,
         rows,
     }

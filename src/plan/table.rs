@@ -137,8 +137,15 @@ fn span(bounds: Bounds) -> u64 {
     bounds.binding_bytes / (STRIDE * ENTRY_BYTES) * STRIDE * ENTRY_BYTES
 }
 
-/// The dispatches that walk over these entries of a table, and move so many bytes for each element.
-pub(super) fn dispatches(entries: Range<usize>, table: &Table, element_bytes: u64, bounds: Bounds) -> Vec<Dispatch> {
+/// The dispatches that walk over these entries of a table, of which a workgroup takes so many, and move so many bytes
+/// for each element.
+pub(super) fn dispatches(
+    entries: Range<usize>,
+    of_group: u64,
+    table: &Table,
+    element_bytes: u64,
+    bounds: Bounds,
+) -> Vec<Dispatch> {
     let workgroups = u64::from(bounds.workgroups);
     let fits = table.size_bytes() <= span(bounds);
     let of_binding = if fits { u64::MAX } else { span(bounds) / ENTRY_BYTES - STRIDE };
@@ -149,12 +156,13 @@ pub(super) fn dispatches(entries: Range<usize>, table: &Table, element_bytes: u6
     while first < end {
         let some = first as usize..(first + most.min(end - first)) as usize;
         let count = table.count_within(some, elements).max(1) as u64;
-        let y = count.div_ceil(workgroups);
+        let groups = count.div_ceil(of_group);
+        let y = groups.div_ceil(workgroups);
         let from = if fits { 0 } else { first / STRIDE * STRIDE };
         dispatches.push(Dispatch {
             offset: from * ENTRY_BYTES,
             entries: (first - from) as u32..(first + count - from) as u32,
-            x: count.div_ceil(y) as u32,
+            x: groups.div_ceil(y) as u32,
             y: y as u32,
         });
         first += count;

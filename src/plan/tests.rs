@@ -58,7 +58,7 @@ fn check(plan: &Plan, items: &[Item], (homes, sizes): &(Vec<Option<Home>>, Vec<u
         for span in &window.spans {
             assert!(span.size <= bounds.binding_bytes && span.offset % ALIGNMENT == 0, "{span:?}");
         }
-        for dispatch in plan.dispatches(window.entries.clone(), 1, bounds) {
+        for dispatch in plan.dispatches(window.entries.clone(), 1, 1, bounds) {
             assert!(dispatch.x <= bounds.workgroups && dispatch.y <= bounds.workgroups);
             assert!(u64::from(dispatch.entries.end) * 4 * ENTRY_WORDS as u64 <= plan.table_bytes);
             for chunk in of_entries::<Chunk>(plan, &dispatch) {
@@ -122,7 +122,7 @@ fn tiles_cover_each_element_once_and_lines_each_row_and_column() {
         let mut seen: Vec<Vec<u32>> = items.iter().map(|item| vec![0; item.len as usize]).collect();
         for window in place(&plan.tiles, &places.0, &places.1, |_| 2, bounds) {
             assert!(window.spans.iter().all(|span| span.size <= bounds.binding_bytes));
-            let dispatches = plan.dispatches(window.entries.clone(), 1, bounds);
+            let dispatches = plan.dispatches(window.entries.clone(), 1, 1, bounds);
             for tile in dispatches.iter().flat_map(|dispatch| of_entries::<Tile>(&plan, dispatch)) {
                 let (item, home) = (&items[tile.tensor as usize], places.0[tile.tensor as usize].unwrap());
                 let row = window.rows[tile.piece as usize - window.first];
@@ -141,7 +141,7 @@ fn tiles_cover_each_element_once_and_lines_each_row_and_column() {
         let mut words: Vec<Vec<u32>> =
             items.iter().map(|item| vec![0; item.lines.unwrap().1.words() as usize]).collect();
         for (_, _, entries) in &plan.lines {
-            let dispatches = plan.dispatches(entries.clone(), 1, bounds);
+            let dispatches = plan.dispatches(entries.clone(), 1, 1, bounds);
             for some in dispatches.iter().flat_map(|dispatch| of_entries::<LinesOfMatrix>(&plan, dispatch)) {
                 let (place, lines) = items[some.tensor as usize].lines.unwrap();
                 let first = (4 * some.numbers - place.offset) / 4;
@@ -167,12 +167,31 @@ fn lines_that_no_binding_holds_are_refused_with_their_numbers() {
 }
 
 #[test]
+fn many_short_tensors_come_first_and_share_workgroups() {
+    let walked = |count: usize| {
+        let lens: Vec<u64> = (0..count).flat_map(|i| [1025, 1 + i as u64 % SHORT]).collect();
+        let items = items(&lens, 2, BOUNDS);
+        let plan = plan(&items, BOUNDS, 0).unwrap();
+        let windows = check(&plan, &items, &homes(&items, 0), BOUNDS);
+        assert_eq!(windows.len(), 1);
+        let dispatches = |(entries, of_group)| plan.dispatches(entries, of_group, 1, BOUNDS);
+        let dispatches: Vec<_> = windows[0].walked().into_iter().flat_map(dispatches).collect();
+        (dispatches.iter().map(|dispatch| (dispatch.entries.len(), dispatch.x)).collect::<Vec<_>>(), plan, dispatches)
+    };
+    let (counts, plan, dispatches) = walked(100);
+    assert_eq!(counts, [(200, 200), (100, 13), (100, 100)]);
+    let lens = |dispatch| of_entries::<Chunk>(&plan, dispatch).into_iter().map(|chunk| chunk.len);
+    assert!(lens(&dispatches[1]).all(|len| len <= SHORT) && lens(&dispatches[2]).all(|len| len > SHORT));
+    assert_eq!(walked(SHORT_LEAST - 1).0.len(), 1);
+}
+
+#[test]
 fn a_thousand_tensors_in_one_pair_of_arenas_are_one_dispatch() {
     let items = items(&[1024; 1000], 2, BOUNDS);
     let plan = plan(&items, BOUNDS, 0).unwrap();
     let windows = check(&plan, &items, &homes(&items, 0), BOUNDS);
     assert_eq!((windows.len(), windows[0].pages), (1, Pages::Apart));
-    let dispatches = plan.dispatches(windows[0].entries.clone(), 1, BOUNDS);
+    let dispatches = plan.dispatches(windows[0].entries.clone(), 1, 1, BOUNDS);
     assert_eq!(dispatches, [Dispatch { offset: 0, entries: 0..1000, x: 1000, y: 1 }]);
 }
 
@@ -253,7 +272,7 @@ fn more_than_65535_workgroups_take_a_second_dimension() {
     let items = items(&[1; 70_000], 1, BOUNDS);
     let plan = plan(&items, BOUNDS, 0).unwrap();
     let windows = check(&plan, &items, &homes(&items, 0), BOUNDS);
-    let dispatches = plan.dispatches(windows[0].entries.clone(), 1, BOUNDS);
+    let dispatches = plan.dispatches(windows[0].entries.clone(), 1, 1, BOUNDS);
     assert_eq!(dispatches, [Dispatch { offset: 0, entries: 0..70_000, x: 35_000, y: 2 }]);
 }
 
@@ -272,7 +291,7 @@ fn no_dispatch_asks_for_more_bytes_than_it_may() {
     let items = items(&[1 << 20, 5], 1, bounds);
     let plan = plan(&items, bounds, 0).unwrap();
     let windows = check(&plan, &items, &homes(&items, 0), bounds);
-    let dispatches = plan.dispatches(windows[0].entries.clone(), 4 * 5, bounds);
+    let dispatches = plan.dispatches(windows[0].entries.clone(), 1, 4 * 5, bounds);
     assert_eq!((dispatches.len(), dispatches[0].entries.len()), (22, 6), "6 chunks of 160 KiB are below 1 MiB");
 }
 

@@ -37,7 +37,7 @@ pub struct Switches {
 impl Switches {
     /// All `override` constants of a rule's walk, with their values.
     pub fn constants(&self, rule: &dyn AnyRule, wrappers: &Wrappers, walk: Walk) -> Vec<(&'static str, f64)> {
-        let Walk { skeleton, sums, product, turning, probe, to } = walk;
+        let Walk { skeleton, sums, product, turning, short, probe, to } = walk;
         // Walks behind the products read the last one.
         let sees_product = match skeleton {
             Skeleton::Sums | Skeleton::Finish => sums.product,
@@ -68,6 +68,7 @@ impl Switches {
                 ("SUM_GRAD", sums.grad),
                 ("SUM_STATE", sums.state),
                 ("SUM_STORES", sums.stores),
+                ("SHORT", short),
                 ("PROBE", probe),
                 ("PRODUCT", sees_product),
                 ("READS", to.reads()),

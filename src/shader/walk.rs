@@ -299,6 +299,8 @@ pub struct Walk {
     pub product: Option<Product>,
     /// Where a walk that turns leads.
     pub turning: Option<Turning>,
+    /// Whether a walk of sums or norms takes [several short chunks a workgroup](crate::plan::SHORT).
+    pub short: bool,
     /// Whether a walk over a history looks at the gradient of a trial alone.
     pub probe: bool,
     /// The move that a walk makes outside a step; in other walks, the look-ahead.
@@ -309,7 +311,7 @@ impl Walk {
     /// A walk that measures nothing for a rule and moves nothing outside a step.
     pub const fn new(skeleton: Skeleton) -> Self {
         let to = Moving::Rule(Move::LookAhead);
-        Self { skeleton, sums: Sums::GRADS, product: None, turning: None, probe: false, to }
+        Self { skeleton, sums: Sums::GRADS, product: None, turning: None, short: false, probe: false, to }
     }
 
     /// A move outside a step.

@@ -82,8 +82,9 @@ mod schedules;
 #[cfg(feature = "gpu")]
 mod sensitivity;
 #[cfg(feature = "gpu")]
-mod sides;
+mod short;
 #[cfg(feature = "gpu")]
+mod sides;
 mod skips;
 #[cfg(feature = "gpu")]
 mod soak;

@@ -41,7 +41,7 @@ fn walk(tensors: u64, bounds: Bounds) -> [u64; 2] {
     };
     let homes: Vec<_> = (0..tensors as usize).map(home).collect();
     let windows = place(&plan.chunks, &homes, &vec![4 * len; 2 * homes.len()], |_| 2, bounds);
-    let walked = windows.iter().flat_map(|window| plan.dispatches(window.entries.clone(), 28, bounds));
+    let walked = windows.iter().flat_map(|window| plan.dispatches(window.entries.clone(), 1, 28, bounds));
     let chunks: Vec<u64> = walked.map(|dispatch| dispatch.entries.len() as u64).collect();
     [chunks.iter().sum::<u64>() * bounds.chunk_len(), chunks.len() as u64]
 }

@@ -73,6 +73,8 @@ override SUM_GRAD: bool = true; // `measure` is given the gradient
 override SUM_STATE: bool = false; // `measure` is given the state
 override SUM_STORES: bool = false; // the state that `measure` leaves is stored
 
+override SHORT: bool = false; // a workgroup of a walk of sums or norms takes several short chunks
+
 override PROBE: bool = false; // a walk over a history looks at the gradient of a trial alone
 
 override PRODUCT: bool = false; // the walk comes behind products and sees what the last one has
@@ -425,8 +427,10 @@ fn combine(a: Node, b: Node) -> Node {
 }
 
 // Combines what `leaf_of` saw of a chunk's elements over each block, and then over the chunk. A block has 32 leaves.
-// The tree is that of `parts::tree` in src/parts.rs, however long the chunk is.
+// The tree is that of `parts::tree` in src/parts.rs, however long the chunk is. The walk says which chunks it takes
+// (`is_taken`), what it must know of one (`eyes_of`), and what becomes of the result (`leave`).
 
+const SIDE_BY_SIDE: u32 = 8u; // short chunks
 const LEAVES: u32 = 256u; // of eight blocks
 const NODES: u32 = 64u; // of eight blocks, each of four leaves
 const QUADS_OF_BLOCK: u32 = 256u;
@@ -434,6 +438,50 @@ const QUADS_OF_EIGHT: u32 = 64u; // of eight leaves
 
 var<workgroup> leaves: array<Node, LEAVES>;
 var<workgroup> nodes: array<Node, NODES>;
+
+fn combine_chunks(group: vec3<u32>, groups: vec3<u32>, lane: u32) {
+    if (SHORT) {
+        combine_short(clocks[DISPATCH_FIRST] + SIDE_BY_SIDE * (group.y * groups.x + group.x), lane);
+        return;
+    }
+    let chunk = load_entry(entry_index(group, groups));
+    if (!is_taken(chunk)) {
+        return;
+    }
+    combine_chunk(chunk, eyes_of(chunk, lane), lane);
+    if (lane == 0u) {
+        leave(chunk, nodes[0]);
+    }
+}
+
+// Takes several chunks side by side, none of which fills more than the first eight leaves. So the lanes wait for each
+// other once for all of them.
+fn combine_short(first: u32, lane: u32) {
+    for (var n = 0u; n < NODES; n += LANES) {
+        let i = n + lane;
+        var chunk = load_entry(first + i / 8u);
+        var eyes = Eyes();
+        if (i < NODES && is_taken(chunk)) {
+            eyes = eyes_of(chunk, lane);
+        } else {
+            chunk.len = 0u;
+        }
+        let leaf = leaf_of(chunk, eyes, i % 8u);
+        if (i < NODES) {
+            nodes[i] = leaf;
+        }
+    }
+    workgroupBarrier();
+    for (var i = lane; i < SIDE_BY_SIDE; i += LANES) {
+        let chunk = load_entry(first + i);
+        if (is_taken(chunk)) {
+            let at = 8u * i;
+            let even = combine(combine(nodes[at], nodes[at + 4u]), combine(nodes[at + 2u], nodes[at + 6u]));
+            let odd = combine(combine(nodes[at + 1u], nodes[at + 5u]), combine(nodes[at + 3u], nodes[at + 7u]));
+            leave(chunk, combine(even, odd));
+        }
+    }
+}
 
 // Leaves the result in the first of the nodes, where lane 0 may read it.
 fn combine_chunk(chunk: Chunk, eyes: Eyes, lane: u32) {
@@ -492,8 +540,8 @@ fn combine_chunk(chunk: Chunk, eyes: Eyes, lane: u32) {
     }
 }
 
-// Measures the gradients as they lie in memory, unscaled and averaged: one workgroup and one partial result a chunk.
-// What is measured of a tensor of one chunk goes to control at once.
+// Measures the gradients as they lie in memory, unscaled and averaged: one partial result a chunk. What is measured of
+// a tensor of one chunk goes to control at once.
 
 // The numbers that `leaf_of` divides gradients by.
 struct Eyes { unscale: f32, batches: f32 }
@@ -504,17 +552,22 @@ fn norms(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let chunk = load_entry(entry_index(group, groups));
-    if (!is_present(chunk.tensor) || chunk.len == 0u) {
-        return;
-    }
-    combine_chunk(chunk, Eyes(load_unscale(), load_batches()), lane);
-    if (lane == 0u) {
-        if (chunk.partial == ABSENT) {
-            store_measured(chunk.tensor, nodes[0]);
-        } else {
-            store_partial(chunk.partial, nodes[0]);
-        }
+    combine_chunks(group, groups, lane);
+}
+
+fn is_taken(chunk: Chunk) -> bool {
+    return chunk.len > 0u && is_present(chunk.tensor);
+}
+
+fn eyes_of(chunk: Chunk, lane: u32) -> Eyes {
+    return Eyes(load_unscale(), load_batches());
+}
+
+fn leave(chunk: Chunk, node: Node) {
+    if (chunk.partial == ABSENT) {
+        store_measured(chunk.tensor, node);
+    } else {
+        store_partial(chunk.partial, node);
     }
 }
 

@@ -147,6 +147,8 @@ override SUM_GRAD: bool = true; // `measure` is given the gradient
 override SUM_STATE: bool = false; // `measure` is given the state
 override SUM_STORES: bool = false; // the state that `measure` leaves is stored
 
+override SHORT: bool = false; // a workgroup of a walk of sums or norms takes several short chunks
+
 override PROBE: bool = false; // a walk over a history looks at the gradient of a trial alone
 
 override PRODUCT: bool = false; // the walk comes behind products and sees what the last one has
