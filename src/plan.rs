@@ -32,7 +32,7 @@ const QUAD_BYTES: u64 = 16;
 /// The most elements of a chunk that is short. A walk of sums or norms may take [`SIDE_BY_SIDE`] of them a workgroup.
 pub const SHORT: u64 = BLOCK as u64 / 4;
 
-/// How many short chunks a workgroup takes. Twin: `shaders/skeletons/tree.wgsl`.
+/// How many short chunks a workgroup takes. Twin: `shaders/skeletons/chunks.wgsl`.
 pub const SIDE_BY_SIDE: u64 = 8;
 
 /// So many short tensors are worth a dispatch of their own.

@@ -100,6 +100,7 @@ impl Skeleton {
         const PAIR: &str = include_str!("../../shaders/skeletons/pair.wgsl");
         const MEASURED: &str = include_str!("../../shaders/skeletons/measured.wgsl");
         const TREE: &str = include_str!("../../shaders/skeletons/tree.wgsl");
+        const CHUNKS: &str = include_str!("../../shaders/skeletons/chunks.wgsl");
         const PREPARE: &str = include_str!("../../shaders/skeletons/prepare.wgsl");
         const PREPARED: &str = include_str!("../../shaders/skeletons/prepared.wgsl");
         const ROWS: &str = include_str!("../../shaders/skeletons/rows.wgsl");
@@ -121,7 +122,7 @@ impl Skeleton {
             Self::Sums => Parts {
                 name: "sums",
                 entry: "sums",
-                base: &[PREPARE, PAIR, TREE],
+                base: &[PREPARE, PAIR, TREE, CHUNKS],
                 text: include_str!("../../shaders/skeletons/sums.wgsl"),
             },
             Self::Finish => Parts {
@@ -229,7 +230,7 @@ impl Skeleton {
             Self::Norms => Parts {
                 name: "norms",
                 entry: "norms",
-                base: &[MEASURED, TREE],
+                base: &[MEASURED, TREE, CHUNKS],
                 text: include_str!("../../shaders/skeletons/norms.wgsl"),
             },
             Self::FinishNorms => Parts {

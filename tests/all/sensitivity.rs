@@ -512,6 +512,7 @@ fn a_dropped_statement_around_rules_is_noticed() {
         include_str!("../../shaders/skeletons/finish_norms.wgsl"),
         include_str!("../../shaders/skeletons/measured.wgsl"),
         include_str!("../../shaders/skeletons/tree.wgsl"),
+        include_str!("../../shaders/skeletons/chunks.wgsl"),
         include_str!("../../shaders/skeletons/partials.wgsl"),
         include_str!("../../shaders/skeletons/decide.wgsl"),
         include_str!("../../shaders/skeletons/accumulate.wgsl"),
