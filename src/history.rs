@@ -9,7 +9,7 @@
 //!
 //! Twins: `shaders/skeletons/inner.wgsl`, `shaders/skeletons/recursion.wgsl`, `shaders/skeletons/recall.wgsl`.
 
-use crate::parts::{Combine, Real, min};
+use crate::parts::{Combine, Real, smaller};
 
 /// The curvature `y.s` that a pair must exceed to be kept; PyTorch's bound.
 const CURVATURE_MIN: f64 = 1e-10;
@@ -186,7 +186,7 @@ pub fn recursion<F: Real>(k: &mut Numbers<F>, products: &mut [F], rows: &[Inner<
         k.scale = newest[1] / newest[3];
         let place = k.next.to_usize().unwrap_or(0);
         k.next = F::of(((place + 1) % most) as f64);
-        k.pairs = min(k.pairs + F::one(), F::of(most as f64));
+        k.pairs = smaller(k.pairs + F::one(), F::of(most as f64));
     }
     let places: Vec<usize> = k.places(most).collect();
     let added = k.newest(most);
@@ -233,7 +233,9 @@ pub fn recursion<F: Real>(k: &mut Numbers<F>, products: &mut [F], rows: &[Inner<
 /// What the rule multiplies its rate by: in a first step at most one over the sum of the gradient's sizes, else 1.
 /// A step that updates ends the start.
 pub fn length<F: Real>(k: &mut Numbers<F>, rows: &[Inner<F>]) -> F {
-    let length = if k.started == F::zero() { min(F::one(), F::one() / rows[0][1]) } else { F::one() };
+    // In PyTorch, too, a size that is NaN leaves a length of 1.
+    let inverse = F::one() / rows[0][1];
+    let length = if k.started == F::zero() && inverse < F::one() { inverse } else { F::one() };
     k.started = if k.updates == F::zero() { k.started } else { F::one() };
     length
 }

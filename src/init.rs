@@ -23,8 +23,8 @@ pub use quantile::quantiles;
 #[cfg(feature = "gpu")]
 pub(crate) use values::halves;
 pub(crate) use values::{Draw, Law, Orthogonal};
-pub use values::{ROUNDS, ROUNDS_LEAST, philox, short_stream, stream};
 pub(crate) use values::{key_of, key_parts};
+pub use values::{philox, short_stream, stream};
 
 /// The shader that draws values one by one: entry point `fill`.
 pub const FILL: &str =

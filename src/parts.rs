@@ -1,7 +1,7 @@
 //! Pure functions of numbers, which every rule may call.
 //!
-//! Twin: `shaders/parts.wgsl`. `sign`, `max` and `clamp` have WGSL's meaning: `sign(0)` is 0, and a NaN
-//! operand of `max` yields the other one.
+//! Twin: `shaders/parts.wgsl`. `sign` has WGSL's meaning: `sign(0)` is 0. `larger`, `smaller` and `within` keep a NaN on
+//! every device, where WGSL's `max`, `min` and `clamp` may do so or not.
 
 use crate::tensor::BLOCK;
 
@@ -76,19 +76,19 @@ pub fn sign<F: Real>(x: F) -> F {
     }
 }
 
-/// The larger of two numbers. Where one is NaN, the result is the other.
-pub fn max<F: Real>(a: F, b: F) -> F {
-    a.max(b)
+/// The larger of two numbers. Where one is NaN, so is the result.
+pub fn larger<F: Real>(a: F, b: F) -> F {
+    if a.is_nan() || b.is_nan() { a + b } else { a.max(b) }
 }
 
-/// The smaller of two numbers. Where one is NaN, the result is the other.
-pub fn min<F: Real>(a: F, b: F) -> F {
-    a.min(b)
+/// The smaller of two numbers. Where one is NaN, so is the result.
+pub fn smaller<F: Real>(a: F, b: F) -> F {
+    if a.is_nan() || b.is_nan() { a + b } else { a.min(b) }
 }
 
-/// `x` within `low` and `high`, of which `low` is not the larger one; a NaN yields `low`.
-pub fn clamp<F: Real>(x: F, low: F, high: F) -> F {
-    x.max(low).min(high)
+/// `x` within `low` and `high`, of which `low` is not the larger one. NaN stays NaN.
+pub fn within<F: Real>(x: F, low: F, high: F) -> F {
+    if x.is_nan() { x } else { x.max(low).min(high) }
 }
 
 /// `1 - beta^t`: a rule divides by it, after `t` steps, a running mean that started at 0. The result has no

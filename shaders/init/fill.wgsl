@@ -36,7 +36,7 @@ fn fill(
     if (q >= (record.len + 3u) / 4u) {
         return;
     }
-    var bits = philox(vec4<u32>(record.quad + q, 0u, record.stream), record.key, ROUNDS);
+    var bits = philox(vec4<u32>(record.quad + q, 0u, record.stream), record.key);
     let count = min(4u, record.len - 4u * q);
     for (var i = 0u; i < count; i += 1u) {
         values[record.start + 4u * q + i] = value(bits[i]);

@@ -1,8 +1,5 @@
-// Random numbers from a counter and a key: Philox 4x32 (Salmon et al. 2011, Random123).
+// Random numbers from a counter and a key: Philox 4x32-10 (Salmon et al. 2011, Random123).
 // Twin: `philox` in src/init/values.rs
-
-const ROUNDS: u32 = 10u; // as everybody has them
-const ROUNDS_LEAST: u32 = 7u; // the fewest that pass BigCrush: enough for rounding by chance
 
 // Both functions return the upper 32 bits of the product of b and one of Philox's multipliers, from products of halves.
 // The halves of the first multiplier are small enough for the sum of the middle products to stay below 2^32.
@@ -28,22 +25,22 @@ fn philox_round(c: vec4<u32>, key: vec2<u32>) -> vec4<u32> {
     return vec4<u32>(second, 0xcd9e8d57u * c.z, first, 0xd2511f53u * c.x);
 }
 
-fn philox(counter: vec4<u32>, key: vec2<u32>, rounds: u32) -> vec4<u32> {
+fn philox(counter: vec4<u32>, key: vec2<u32>) -> vec4<u32> {
     var c = counter;
     var k = key;
-    for (var round = 0u; round < rounds; round += 1u) {
+    for (var round = 0u; round < 10u; round += 1u) {
         c = philox_round(c, k);
         k += vec2<u32>(0x9e3779b9u, 0xbb67ae85u);
     }
     return c;
 }
 
-// The numbers of two counters, for rounding by chance. Each round waits for the one before, so the rounds of both go side by side.
+// The numbers of two counters. Each round waits for the one before, so the rounds of both go side by side.
 fn philox_of_two(first: vec4<u32>, second: vec4<u32>, key: vec2<u32>) -> array<vec4<u32>, 2> {
     var c = first;
     var d = second;
     var k = key;
-    for (var round = 0u; round < ROUNDS_LEAST; round += 1u) {
+    for (var round = 0u; round < 10u; round += 1u) {
         c = philox_round(c, k);
         d = philox_round(d, k);
         k += vec2<u32>(0x9e3779b9u, 0xbb67ae85u);

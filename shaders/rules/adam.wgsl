@@ -49,7 +49,7 @@ fn direction(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> f3
     (*s).m = m;
     (*s).v = v;
     if (AMSGRAD == 2u) {
-        v = max((*s).vmax, v * h.correction2);
+        v = larger((*s).vmax, v * h.correction2);
         (*s).vmax = v;
         if (EPS_INSIDE) {
             return h.step * m / sqrt(v + h.eps);
@@ -57,7 +57,7 @@ fn direction(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> f3
         return h.step * m / (sqrt(v) + h.eps);
     }
     if (AMSGRAD == 1u) {
-        v = max((*s).vmax, v);
+        v = larger((*s).vmax, v);
         (*s).vmax = v;
     }
     var step = h.step;

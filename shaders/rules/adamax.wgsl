@@ -17,11 +17,11 @@ fn direction(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> f3
     (*s).m = m;
     let faded = h.beta2 * (*s).u;
     if (EPS_IN_MAX) {
-        let u = max(faded, abs(g) + h.eps);
+        let u = larger(faded, abs(g) + h.eps);
         (*s).u = u;
         return h.step * m / u;
     }
-    let u = max(faded, abs(g));
+    let u = larger(faded, abs(g));
     (*s).u = u;
     return h.step * m / (u + h.eps);
 }

@@ -14,7 +14,7 @@ struct Hyper {
 struct State { m: f32, v: f32 }
 
 fn direction(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> f32 {
-    let x = clamp(g / max(sqrt((*s).v), h.eps), -h.x_max, h.x_max);
+    let x = within(g / larger(sqrt((*s).v), h.eps), -h.x_max, h.x_max);
     let m = ema((*s).m, x, h.keep1, h.take1);
     (*s).m = m;
     (*s).v = ema((*s).v, g * g, h.keep2, h.take2);

@@ -38,7 +38,7 @@ fn finish(h: Hyper, sums: vec2<f32>, len: f32, k: ptr<function, Tensor>) {
     // A NaN in a norm, or in the ratio of two infinite ones, reaches the whole tensor.
     let lost = sums.x + sums.y + ratio;
     if (sums.x > 0.0 && sums.y > 0.0) {
-        ratio = clamp(ratio, h.trust_min, h.trust_max);
+        ratio = within(ratio, h.trust_min, h.trust_max);
     }
     (*k).rate = select(h.lr * ratio, lost, is_nan(lost));
 }

@@ -38,7 +38,7 @@ fn finish(h: Hyper, sums: vec2<f32>, len: f32, k: ptr<function, Tensor>) {
     }
     // A NaN in a norm reaches the whole tensor.
     let both = sums.x + sums.y;
-    (*k).scale = select(min(scale, h.scale_max), both, is_nan(both));
+    (*k).scale = select(smaller(scale, h.scale_max), both, is_nan(both));
 }
 
 fn direction(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> f32 {

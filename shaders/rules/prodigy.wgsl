@@ -54,11 +54,11 @@ fn finish(h: Hyper, sums: vec2<f32>, len: f32, k: ptr<function, Tensor>) {
     if (is_nan(hat)) {
         hat = 0.0; // no estimate: max may give either of its operands where one is NaN
     }
-    let d_max = max((*k).d_max, hat);
-    let reached = select(d, max(d, hat), d == h.d0);
+    let d_max = larger((*k).d_max, hat);
+    let reached = select(d, larger(d, hat), d == h.d0);
     (*k).num = num;
     (*k).d_max = d_max;
-    (*k).d = min(d_max, reached * h.growth_rate);
+    (*k).d = smaller(d_max, reached * h.growth_rate);
     if (BIAS_CORRECTION) {
         (*k).bc1 = ema((*k).bc1, 1.0, h.beta1, h.one_minus_beta1);
         (*k).bc2 = ema((*k).bc2, 1.0, h.beta2, h.one_minus_beta2);

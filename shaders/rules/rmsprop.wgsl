@@ -17,7 +17,7 @@ fn direction(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> f3
     if (CENTERED) {
         let a = ema((*s).a, g, h.alpha, h.one_minus_alpha);
         (*s).a = a;
-        w = max(w - a * a, 0.0);
+        w = larger(w - a * a, 0.0);
     }
     var q: f32;
     if (EPS_INSIDE) {

@@ -9,7 +9,7 @@ fn direction(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> f3
     // The signs are multiplied, since g*prev itself may round to 0.
     let turn = sign(g) * sign((*s).prev);
     let factor = select(select(1.0, h.eta_minus, turn < 0.0), h.eta_plus, turn > 0.0);
-    let step = clamp((*s).step * factor, h.step_min, h.step_max);
+    let step = within((*s).step * factor, h.step_min, h.step_max);
     let kept = select(g, 0.0, turn < 0.0);
     (*s).prev = kept;
     (*s).step = step;

@@ -148,7 +148,7 @@ fn decide() {
         k.scale = curvature / load_number(row + INNER_CHANGE_CHANGE);
         newest = u32(k.next);
         k.next = f32((newest + 1u) % HISTORY);
-        k.pairs = min(k.pairs + 1.0, f32(HISTORY));
+        k.pairs = smaller(k.pairs + 1.0, f32(HISTORY));
     }
     pairs = u32(k.pairs);
     next = u32(k.next);
@@ -197,7 +197,8 @@ fn conclude() {
     } else {
         let of_grad = row_of(0u, OF_GRAD);
         let size = load_number(of_grad + INNER_MOVED_CHANGE);
-        let length = select(min(1.0, 1.0 / size), 1.0, k.started != 0.0);
+        // In PyTorch, too, a size that is NaN leaves a length of 1.
+        let length = select(1.0, 1.0 / size, k.started == 0.0 && 1.0 / size < 1.0);
         finish(load_hyper(load_record(first)), vec2<f32>(length, load_number(at_along_change(HISTORY))), 1.0, &k);
         k.started = 1.0;
     }

@@ -15,7 +15,7 @@ fn state_format_key(n: StateFormatNumbers) -> vec2<u32> {
 
 // Random bits for four elements: a word for each, 16 bits of it for either slot of a pair.
 fn state_format_chance(n: StateFormatNumbers, chunk: Chunk, q: u32, pair: u32) -> vec4<u32> {
-    return philox(vec4<u32>(chunk.first / 4u + q, 0u, chunk.stream, 1u + pair), state_format_key(n), ROUNDS_LEAST);
+    return philox(vec4<u32>(chunk.first / 4u + q, 0u, chunk.stream, 1u + pair), state_format_key(n));
 }
 
 // The same for two successive vectors of four, which a processor can work on at once.

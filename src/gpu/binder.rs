@@ -288,7 +288,7 @@ impl<'a> Binder<'a> {
         Ok(Call { pipeline, group, has_table, dispatches, times: 1, only: None })
     }
 
-    /// Returns the dispatches over these entries, of which a workgroup takes so many, and puts their words into the head.
+    /// Returns the dispatches over these entries, of which a workgroup takes so many. Puts their words into the head.
     fn dispatches(
         &mut self,
         entries: Range<usize>,

@@ -66,7 +66,7 @@ impl Draw {
     }
 
     pub(super) fn fill(&self, len: u64, seed: u64, stream: u64) -> Vec<f32> {
-        let quads = (0..len.div_ceil(4)).map(|quad| philox([halves(quad), halves(stream)], halves(seed), ROUNDS));
+        let quads = (0..len.div_ceil(4)).map(|quad| philox([halves(quad), halves(stream)], halves(seed)));
         let mut values: Vec<_> = quads.flatten().map(|bits| self.value(bits)).collect();
         values.truncate(len as usize);
         values
@@ -139,7 +139,7 @@ pub fn short_stream(name: &str) -> u32 {
 
 /// The key of step `t`, in three parts of 22, 22 and 20 bits, which f32 holds.
 pub(crate) fn key_parts(t: u64, seed: u64) -> [f64; 3] {
-    let [a, b, ..] = philox([halves(t), [0; 2]], halves(seed), ROUNDS);
+    let [a, b, ..] = philox([halves(t), [0; 2]], halves(seed));
     let part = |bits: u32, first: u32, len: u32| f64::from((bits >> first) & ((1 << len) - 1));
     [part(a, 0, 22), part(a, 22, 10) + 1024.0 * part(b, 0, 12), part(b, 12, 20)]
 }
@@ -150,20 +150,14 @@ pub(crate) fn key_of(parts: [f64; 3]) -> [u32; 2] {
     [low | middle << 22, middle >> 10 | high << 12]
 }
 
-/// The rounds of Philox 4x32-10, which initialisers take: those that everybody has.
-pub const ROUNDS: u32 = 10;
-
-/// The fewest rounds with which [`philox`] passes BigCrush, which rounding by chance takes.
-pub const ROUNDS_LEAST: u32 = 7;
-
-/// Philox 4x32: 128 random bits of a counter and a key. Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2,
-/// 3", Table 2.
+/// Philox 4x32-10: 128 random bits of a counter and a key. Salmon et al. 2011, "Parallel random numbers: as easy as 1,
+/// 2, 3".
 ///
 /// For a tensor's elements `4q` to `4q+3` the counter is `q`, then the [`stream`], and the key is the seed; the lower
 /// word of each comes first.
-pub fn philox(counter: [[u32; 2]; 2], key: [u32; 2], rounds: u32) -> [u32; 4] {
+pub fn philox(counter: [[u32; 2]; 2], key: [u32; 2]) -> [u32; 4] {
     let ([[mut a, mut b], [mut c, mut d]], [mut k, mut l]) = (counter, key);
-    for _ in 0..rounds {
+    for _ in 0..10 {
         let [x_low, x_high] = halves(u64::from(a) * 0xd251_1f53);
         let [y_low, y_high] = halves(u64::from(c) * 0xcd9e_8d57);
         [a, b, c, d] = [y_high ^ b ^ k, y_low, x_high ^ d ^ l, x_low];

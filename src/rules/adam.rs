@@ -5,7 +5,7 @@ use std::any::TypeId;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, above_zero, below_one, refuse};
-use crate::parts::{Real, at_least, correction, ema, max};
+use crate::parts::{Real, at_least, correction, ema, larger};
 #[cfg(feature = "proof")]
 use crate::rule::Reject;
 use crate::rule::{AnyRule, Carried, Pass, Rule, Slot, Sums, WeightDecay, fields, numbers, options};
@@ -309,11 +309,11 @@ impl<const DECOUPLED: bool, const ROWS: bool> Rule for AdamFamily<DECOUPLED, ROW
         let v = match self.amsgrad {
             Amsgrad::Off => s.v,
             Amsgrad::Raw => {
-                s.vmax = max(s.vmax, s.v);
+                s.vmax = larger(s.vmax, s.v);
                 s.vmax
             }
             Amsgrad::Corrected => {
-                s.vmax = max(s.vmax, s.v * h.correction2);
+                s.vmax = larger(s.vmax, s.v * h.correction2);
                 s.vmax
             }
         };

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, above_zero, below_one};
-use crate::parts::{Real, correction, ema, max};
+use crate::parts::{Real, correction, ema, larger};
 #[cfg(feature = "proof")]
 use crate::rule::Reject;
 use crate::rule::{Carried, Rule, Slot, WeightDecay, fields, numbers, options};
@@ -119,11 +119,11 @@ impl Rule for Adamax {
         let faded = h.beta2 * s.u;
         match self.eps_placement {
             AdamaxEps::InMax => {
-                s.u = max(faded, g.abs() + h.eps);
+                s.u = larger(faded, g.abs() + h.eps);
                 h.step * s.m / s.u
             }
             AdamaxEps::Denominator => {
-                s.u = max(faded, g.abs());
+                s.u = larger(faded, g.abs());
                 h.step * s.m / (s.u + h.eps)
             }
         }

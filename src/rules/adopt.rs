@@ -1,7 +1,7 @@
 //! ADOPT. Twin: `shaders/rules/adopt.wgsl`.
 
 use crate::error::{Result, above_zero, below_one};
-use crate::parts::{Real, clamp, ema, max};
+use crate::parts::{Real, ema, larger, within};
 #[cfg(feature = "proof")]
 use crate::rule::Reject;
 use crate::rule::{Carried, Rule, Slot, WeightDecay, fields, numbers, options};
@@ -87,7 +87,7 @@ impl Rule for Adopt {
     }
 
     fn direction<F: Real>(&self, h: &Hyper<F>, _k: &(), _p: F, g: F, s: &mut State<F>) -> F {
-        let x = clamp(g / max(s.v.sqrt(), h.eps), -h.x_max, h.x_max);
+        let x = within(g / larger(s.v.sqrt(), h.eps), -h.x_max, h.x_max);
         s.m = ema(s.m, x, h.keep1, h.take1);
         s.v = ema(s.v, g * g, h.keep2, h.take2);
         h.lr * s.m

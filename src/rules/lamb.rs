@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, above_zero, at_least_zero, below_one, refuse};
-use crate::parts::{Real, clamp, correction, ema};
+use crate::parts::{Real, correction, ema, within};
 #[cfg(feature = "proof")]
 use crate::rule::Reject;
 use crate::rule::{Carried, Pass, Rule, Slot, Sums, WeightDecay, fields, numbers, options};
@@ -172,7 +172,7 @@ impl Rule for Lamb {
         // A NaN in a norm, or in the ratio of two infinite ones, reaches the whole tensor.
         let lost = sums[0] + sums[1] + ratio;
         if sums[0] > F::zero() && sums[1] > F::zero() {
-            ratio = clamp(ratio, h.trust_min, h.trust_max);
+            ratio = within(ratio, h.trust_min, h.trust_max);
         }
         k.rate = if lost.is_nan() { lost } else { h.lr * ratio };
     }

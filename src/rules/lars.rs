@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, above_zero, at_least_zero, below_one, refuse};
 use crate::options::{MomentumForm, Nesterov};
-use crate::parts::{Real, ema, min};
+use crate::parts::{Real, ema, smaller};
 #[cfg(feature = "proof")]
 use crate::rule::Reject;
 use crate::rule::{Carried, Pass, Rule, Slot, Sums, WeightDecay, fields, numbers, options};
@@ -192,7 +192,7 @@ impl Rule for Lars {
         }
         // A NaN in a norm reaches the whole tensor.
         let both = sums[0] + sums[1];
-        k.scale = if both.is_nan() { both } else { min(scale, h.scale_max) };
+        k.scale = if both.is_nan() { both } else { smaller(scale, h.scale_max) };
     }
 
     fn direction<F: Real>(&self, h: &Hyper<F>, k: &Tensor<F>, p: F, g: F, s: &mut State<F>) -> F {

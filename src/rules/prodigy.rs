@@ -1,7 +1,7 @@
 //! Prodigy. Twin: `shaders/rules/prodigy.wgsl`.
 
 use crate::error::{Result, above_zero, below_one, refuse};
-use crate::parts::{Real, ema, max, min};
+use crate::parts::{Real, ema, larger, smaller};
 #[cfg(feature = "proof")]
 use crate::rule::Reject;
 use crate::rule::{Carried, Pass, Rule, Slot, Sums, WeightDecay, fields, numbers, options};
@@ -201,11 +201,11 @@ impl Rule for Prodigy {
         let num = ema(k.num, sums[0], h.beta3, k.d / h.d0 * (rate * h.lr));
         let hat = h.d_coef * num / sums[1];
         let hat = if hat.is_nan() { F::zero() } else { hat };
-        let d_max = max(k.d_max, hat);
-        let reached = if k.d == h.d0 { max(k.d, hat) } else { k.d };
+        let d_max = larger(k.d_max, hat);
+        let reached = if k.d == h.d0 { larger(k.d, hat) } else { k.d };
         k.num = num;
         k.d_max = d_max;
-        k.d = min(d_max, reached * h.growth_rate);
+        k.d = smaller(d_max, reached * h.growth_rate);
         if self.bias_correction {
             k.bc1 = ema(k.bc1, F::one(), h.beta1, h.one_minus_beta1);
             k.bc2 = ema(k.bc2, F::one(), h.beta2, h.one_minus_beta2);

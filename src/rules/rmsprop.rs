@@ -2,7 +2,7 @@
 
 use crate::error::{Result, above_zero, at_least_zero, below_one, refuse};
 use crate::options::{EpsPlacement, MomentumForm, Nesterov};
-use crate::parts::{Real, ema, max};
+use crate::parts::{Real, ema, larger};
 #[cfg(feature = "proof")]
 use crate::rule::Reject;
 use crate::rule::{Carried, Move, Rule, Slot, WeightDecay, fields, numbers, options};
@@ -153,7 +153,7 @@ impl Rule for RmsProp {
         let mut w = s.v;
         if self.centered {
             s.a = ema(s.a, g, h.alpha, h.one_minus_alpha);
-            w = max(w - s.a * s.a, F::zero());
+            w = larger(w - s.a * s.a, F::zero());
         }
         let q = match self.eps_placement {
             EpsPlacement::Inside => g / (w + h.eps).sqrt(),

@@ -1,7 +1,7 @@
 //! Rprop. Twin: `shaders/rules/rprop.wgsl`.
 
 use crate::error::{Result, above_zero, at_least_zero, below_one, refuse};
-use crate::parts::{Real, clamp, sign};
+use crate::parts::{Real, sign, within};
 #[cfg(feature = "proof")]
 use crate::rule::Reject;
 use crate::rule::{Carried, Rule, Slot, WeightDecay, fields, numbers};
@@ -119,7 +119,7 @@ impl Rule for Rprop {
             (F::one(), g)
         };
         s.prev = kept;
-        s.step = clamp(s.step * factor, h.step_min, h.step_max);
+        s.step = within(s.step * factor, h.step_min, h.step_max);
         sign(kept) * s.step
     }
 

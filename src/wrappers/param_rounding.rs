@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::codecs::DType;
 use crate::error::{Result, refuse};
-use crate::init::{ROUNDS_LEAST, key_of, key_parts, philox};
+use crate::init::{key_of, key_parts, philox};
 use crate::parts::Real;
 #[cfg(feature = "proof")]
 use crate::rule::Reject;
@@ -171,7 +171,7 @@ impl Wrapper for ParamRounding {
             return p;
         }
         let key = key_of([n.low, n.middle, n.high].map(Real::f64));
-        let bits = philox([[(element / 4) as u32, 0], [stored.stream, 0]], key, ROUNDS_LEAST);
+        let bits = philox([[(element / 4) as u32, 0], [stored.stream, 0]], key);
         F::of(stored.dtype.dither(p.f64(), bits[element % 4]))
     }
 

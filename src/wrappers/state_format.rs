@@ -7,7 +7,7 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::Result;
-use crate::init::{ROUNDS_LEAST, key_of, key_parts, philox};
+use crate::init::{key_of, key_parts, philox};
 use crate::parts::Real;
 #[cfg(feature = "proof")]
 use crate::rule::Reject;
@@ -128,7 +128,7 @@ impl Wrapper for StateFormat {
 
     fn chance<F: Real>(&self, n: &Numbers<F>, stored: Stored, pair: usize, quad: usize) -> Option<[u32; 4]> {
         let key = key_of([n.low, n.middle, n.high].map(Real::f64));
-        Some(philox([[quad as u32, 0], [stored.stream, 1 + pair as u32]], key, ROUNDS_LEAST))
+        Some(philox([[quad as u32, 0], [stored.stream, 1 + pair as u32]], key))
     }
 
     #[cfg(feature = "proof")]

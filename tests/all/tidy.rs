@@ -62,7 +62,7 @@ const NEIGHBOURS: &[(&str, &str, &[&str])] = &[
     ("product", "tensor", &["TensorSpec"]),
     ("sides", "parts", &["Real"]),
     ("sides", "error", &[]),
-    ("history", "parts", &["Combine", "Real", "min"]),
+    ("history", "parts", &["Combine", "Real", "smaller"]),
     ("line_search", "error", &[]),
     ("storage", "codecs", &["DType"]),
     ("dynamic_map", "error", &[]),

@@ -13,6 +13,20 @@ fn is_nan(x: f32) -> bool {
     return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u;
 }
 
+// Of two numbers. Where one is NaN, so is the result: what the built-in max and min return then, each device decides.
+fn larger(a: f32, b: f32) -> f32 {
+    return select(max(a, b), a + b, is_nan(a) || is_nan(b));
+}
+
+fn smaller(a: f32, b: f32) -> f32 {
+    return select(min(a, b), a + b, is_nan(a) || is_nan(b));
+}
+
+// Returns x within the bounds. NaN stays NaN.
+fn within(x: f32, low: f32, high: f32) -> f32 {
+    return select(clamp(x, low, high), x, is_nan(x));
+}
+
 // Returns x, or the bound where x is below it. The built-in max may drop a NaN. A comparison alone may, too, since
 // Mesa's compiler for GL makes a max of it.
 fn at_least(x: f32, bound: f32) -> f32 {
@@ -275,7 +289,7 @@ fn direction(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> f3
     (*s).m = m;
     (*s).v = v;
     if (AMSGRAD == 2u) {
-        v = max((*s).vmax, v * h.correction2);
+        v = larger((*s).vmax, v * h.correction2);
         (*s).vmax = v;
         if (EPS_INSIDE) {
             return h.step * m / sqrt(v + h.eps);
@@ -283,7 +297,7 @@ fn direction(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> f3
         return h.step * m / (sqrt(v) + h.eps);
     }
     if (AMSGRAD == 1u) {
-        v = max((*s).vmax, v);
+        v = larger((*s).vmax, v);
         (*s).vmax = v;
     }
     var step = h.step;
@@ -324,11 +338,8 @@ fn moved(h: Hyper, p: f32, s: ptr<function, State>) -> f32 {
     return p;
 }
 
-// Random numbers from a counter and a key: Philox 4x32 (Salmon et al. 2011, Random123).
+// Random numbers from a counter and a key: Philox 4x32-10 (Salmon et al. 2011, Random123).
 // Twin: `philox` in src/init/values.rs
-
-const ROUNDS: u32 = 10u; // as everybody has them
-const ROUNDS_LEAST: u32 = 7u; // the fewest that pass BigCrush: enough for rounding by chance
 
 // Both functions return the upper 32 bits of the product of b and one of Philox's multipliers, from products of halves.
 // The halves of the first multiplier are small enough for the sum of the middle products to stay below 2^32.
@@ -354,22 +365,22 @@ fn philox_round(c: vec4<u32>, key: vec2<u32>) -> vec4<u32> {
     return vec4<u32>(second, 0xcd9e8d57u * c.z, first, 0xd2511f53u * c.x);
 }
 
-fn philox(counter: vec4<u32>, key: vec2<u32>, rounds: u32) -> vec4<u32> {
+fn philox(counter: vec4<u32>, key: vec2<u32>) -> vec4<u32> {
     var c = counter;
     var k = key;
-    for (var round = 0u; round < rounds; round += 1u) {
+    for (var round = 0u; round < 10u; round += 1u) {
         c = philox_round(c, k);
         k += vec2<u32>(0x9e3779b9u, 0xbb67ae85u);
     }
     return c;
 }
 
-// The numbers of two counters, for rounding by chance. Each round waits for the one before, so the rounds of both go side by side.
+// The numbers of two counters. Each round waits for the one before, so the rounds of both go side by side.
 fn philox_of_two(first: vec4<u32>, second: vec4<u32>, key: vec2<u32>) -> array<vec4<u32>, 2> {
     var c = first;
     var d = second;
     var k = key;
-    for (var round = 0u; round < ROUNDS_LEAST; round += 1u) {
+    for (var round = 0u; round < 10u; round += 1u) {
         c = philox_round(c, k);
         d = philox_round(d, k);
         k += vec2<u32>(0x9e3779b9u, 0xbb67ae85u);
@@ -394,7 +405,7 @@ fn state_format_key(n: StateFormatNumbers) -> vec2<u32> {
 
 // Random bits for four elements: a word for each, 16 bits of it for either slot of a pair.
 fn state_format_chance(n: StateFormatNumbers, chunk: Chunk, q: u32, pair: u32) -> vec4<u32> {
-    return philox(vec4<u32>(chunk.first / 4u + q, 0u, chunk.stream, 1u + pair), state_format_key(n), ROUNDS_LEAST);
+    return philox(vec4<u32>(chunk.first / 4u + q, 0u, chunk.stream, 1u + pair), state_format_key(n));
 }
 
 // The same for two successive vectors of four, which a processor can work on at once.

@@ -13,6 +13,20 @@ fn is_nan(x: f32) -> bool {
     return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u;
 }
 
+// Of two numbers. Where one is NaN, so is the result: what the built-in max and min return then, each device decides.
+fn larger(a: f32, b: f32) -> f32 {
+    return select(max(a, b), a + b, is_nan(a) || is_nan(b));
+}
+
+fn smaller(a: f32, b: f32) -> f32 {
+    return select(min(a, b), a + b, is_nan(a) || is_nan(b));
+}
+
+// Returns x within the bounds. NaN stays NaN.
+fn within(x: f32, low: f32, high: f32) -> f32 {
+    return select(clamp(x, low, high), x, is_nan(x));
+}
+
 // Returns x, or the bound where x is below it. The built-in max may drop a NaN. A comparison alone may, too, since
 // Mesa's compiler for GL makes a max of it.
 fn at_least(x: f32, bound: f32) -> f32 {
@@ -574,7 +588,7 @@ fn decide() {
         k.scale = curvature / load_number(row + INNER_CHANGE_CHANGE);
         newest = u32(k.next);
         k.next = f32((newest + 1u) % HISTORY);
-        k.pairs = min(k.pairs + 1.0, f32(HISTORY));
+        k.pairs = smaller(k.pairs + 1.0, f32(HISTORY));
     }
     pairs = u32(k.pairs);
     next = u32(k.next);
@@ -623,7 +637,8 @@ fn conclude() {
     } else {
         let of_grad = row_of(0u, OF_GRAD);
         let size = load_number(of_grad + INNER_MOVED_CHANGE);
-        let length = select(min(1.0, 1.0 / size), 1.0, k.started != 0.0);
+        // In PyTorch, too, a size that is NaN leaves a length of 1.
+        let length = select(1.0, 1.0 / size, k.started == 0.0 && 1.0 / size < 1.0);
         finish(load_hyper(load_record(first)), vec2<f32>(length, load_number(at_along_change(HISTORY))), 1.0, &k);
         k.started = 1.0;
     }

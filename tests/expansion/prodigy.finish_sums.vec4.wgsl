@@ -13,6 +13,20 @@ fn is_nan(x: f32) -> bool {
     return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u;
 }
 
+// Of two numbers. Where one is NaN, so is the result: what the built-in max and min return then, each device decides.
+fn larger(a: f32, b: f32) -> f32 {
+    return select(max(a, b), a + b, is_nan(a) || is_nan(b));
+}
+
+fn smaller(a: f32, b: f32) -> f32 {
+    return select(min(a, b), a + b, is_nan(a) || is_nan(b));
+}
+
+// Returns x within the bounds. NaN stays NaN.
+fn within(x: f32, low: f32, high: f32) -> f32 {
+    return select(clamp(x, low, high), x, is_nan(x));
+}
+
 // Returns x, or the bound where x is below it. The built-in max may drop a NaN. A comparison alone may, too, since
 // Mesa's compiler for GL makes a max of it.
 fn at_least(x: f32, bound: f32) -> f32 {
@@ -107,11 +121,11 @@ fn finish(h: Hyper, sums: vec2<f32>, len: f32, k: ptr<function, Tensor>) {
     if (is_nan(hat)) {
         hat = 0.0; // no estimate: max may give either of its operands where one is NaN
     }
-    let d_max = max((*k).d_max, hat);
-    let reached = select(d, max(d, hat), d == h.d0);
+    let d_max = larger((*k).d_max, hat);
+    let reached = select(d, larger(d, hat), d == h.d0);
     (*k).num = num;
     (*k).d_max = d_max;
-    (*k).d = min(d_max, reached * h.growth_rate);
+    (*k).d = smaller(d_max, reached * h.growth_rate);
     if (BIAS_CORRECTION) {
         (*k).bc1 = ema((*k).bc1, 1.0, h.beta1, h.one_minus_beta1);
         (*k).bc2 = ema((*k).bc2, 1.0, h.beta2, h.one_minus_beta2);

@@ -13,6 +13,20 @@ fn is_nan(x: f32) -> bool {
     return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u;
 }
 
+// Of two numbers. Where one is NaN, so is the result: what the built-in max and min return then, each device decides.
+fn larger(a: f32, b: f32) -> f32 {
+    return select(max(a, b), a + b, is_nan(a) || is_nan(b));
+}
+
+fn smaller(a: f32, b: f32) -> f32 {
+    return select(min(a, b), a + b, is_nan(a) || is_nan(b));
+}
+
+// Returns x within the bounds. NaN stays NaN.
+fn within(x: f32, low: f32, high: f32) -> f32 {
+    return select(clamp(x, low, high), x, is_nan(x));
+}
+
 // Returns x, or the bound where x is below it. The built-in max may drop a NaN. A comparison alone may, too, since
 // Mesa's compiler for GL makes a max of it.
 fn at_least(x: f32, bound: f32) -> f32 {
