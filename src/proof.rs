@@ -121,7 +121,7 @@ pub const SIZES: [usize; 20] =
 
 /// Shapes of matrices: dims of 0 and 1, small ones that share a tile or fill it, larger ones that end within a tile,
 /// with rows and columns longer than one, in batches.
-pub const SHAPES: [&[usize]; 13] = [
+pub const SHAPES: [&[usize]; 14] = [
     &[0, 5],
     &[2, 3, 0],
     &[1, 1],
@@ -129,6 +129,7 @@ pub const SHAPES: [&[usize]; 13] = [
     &[1, 9],
     &[5, 7],
     &[30, 4, 1, 1],
+    &[2100, 4, 1, 1],
     &[300, 3, 3],
     &[2, 3, 40, 31],
     &[3, 2100],

@@ -29,7 +29,8 @@ pub(super) fn variants(groups: &Groups, lanes: u32, limits: &wgpu::Limits) -> (V
     let mut variant_of = Vec::with_capacity(groups.of().len());
     for (i, &group) in groups.of().iter().enumerate() {
         let (rule, wrappers) = (groups.rule_of(i), groups.wrappers_of(i));
-        variant_of.push(*places.entry((group, groups.lines_of(i).is_some(), groups.formats_of(i))).or_insert_with(
+        let form = groups.lines_of(i).map(|lines| lines.is_pointwise());
+        variant_of.push(*places.entry((group, form, groups.formats_of(i))).or_insert_with(
             || {
                 let names = |rule: &dyn AnyRule| rule.slots().iter().map(|slot| slot.name).collect::<Vec<_>>();
                 let layout = wrappers.layout(rule);
