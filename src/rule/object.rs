@@ -205,8 +205,8 @@ impl dyn AnyRule {
         Ok(rule)
     }
 
-    /// The forms of the rule [for matrices](Rule::for_matrices) and [for pointwise](Rule::for_pointwise) ones, those that
-    /// it has.
+    /// The forms that the rule has [for matrices](Rule::for_matrices) and [for single elements](Rule::for_pointwise) as
+    /// matrices.
     pub fn forms(&self) -> impl Iterator<Item = Box<dyn AnyRule>> + use<> {
         [self.for_matrices(), self.for_pointwise()].into_iter().flatten()
     }

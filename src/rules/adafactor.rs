@@ -16,7 +16,7 @@ pub type Adafactor = AdafactorForm<false, false>;
 /// `v = row*col/max(mean(row), eps1)`. `w = g/max(sqrt(v), eps1)`; `p -= a*w/max(1, rms(w)/d)`, where
 /// `a = max(eps2, rms(p))*min(lr, 1/sqrt(t))`, and `rms` is over the tensor and takes `p` before the decay. Slot `v`
 /// per element, or `row` per row and `col` per column. Three passes: root mean squares, scale, update. From rank 2 on
-/// five: sums over rows and columns, and what follows from them, come first.
+/// five: sums over rows and columns, and what follows from them, come first, but where each matrix is a single element.
 ///
 /// Sources: Shazeer and Stern 2018, Algorithms 4 and 5; the form and the defaults are PyTorch's. The type's parameter
 /// `FACTORED` is true for the form that [the optimizer chooses](Rule::for_matrices) for tensors of rank 2 and more, and

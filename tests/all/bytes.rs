@@ -73,8 +73,23 @@ impl Traffic<'_> {
         self.block(function, info, &function.body, &mut Known::new());
     }
 
-    /// Adds what a block moves, and tells whether the block returns on every path.
+    /// Adds what a block moves, and tells whether the block returns on every path. Of a path that returns early and what
+    /// comes behind it, the one that moves more counts.
     fn block(&mut self, function: &Function, info: &FunctionInfo, block: &Block, known: &mut Known) -> bool {
+        let mut early = self.bytes;
+        let returns = self.statements(function, info, block, known, &mut early);
+        self.bytes = self.bytes.max(early);
+        returns
+    }
+
+    fn statements(
+        &mut self,
+        function: &Function,
+        info: &FunctionInfo,
+        block: &Block,
+        known: &mut Known,
+        early: &mut u64,
+    ) -> bool {
         for statement in block {
             let returns = match statement {
                 Statement::Emit(range) => {
@@ -100,9 +115,15 @@ impl Traffic<'_> {
                     Some(true) => self.block(function, info, accept, known),
                     Some(false) => self.block(function, info, reject, known),
                     None => {
-                        let either = [accept, reject].map(|way| self.block(function, info, way, &mut known.clone()));
+                        let before = self.bytes;
+                        let accepts = self.block(function, info, accept, &mut known.clone());
+                        if accepts {
+                            *early = self.bytes.max(*early);
+                            self.bytes = before;
+                        }
+                        let rejects = self.block(function, info, reject, &mut known.clone());
                         known.clear();
-                        either == [true, true]
+                        accepts && rejects
                     }
                 },
                 Statement::Switch { cases, .. } => {

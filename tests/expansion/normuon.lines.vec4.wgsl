@@ -382,9 +382,10 @@ fn load_grad_four(tile: Tile, at: u32, count: u32) -> vec4<f32> {
     return decode_f32(vec4<u32>(grads[i.x / 4u][i.x % 4u], grads[i.y / 4u][i.y % 4u], grads[i.z / 4u][i.z % 4u], grads[i.w / 4u][i.w % 4u]));
 }
 
-// Returns x / by, where the quotient is small. A processor divides several floats at once, but integers one by one.
+// Returns x / by, where the quotient is small. A processor divides several floats at once, but integers one by one, and
+// the inverse is the same for all elements of a chunk.
 fn divide(x: u32, by: u32) -> u32 {
-    var quotient = u32(i32(f32(i32(x)) / f32(i32(by))));
+    var quotient = u32(i32(f32(i32(x)) * (1.0 / f32(i32(by)))));
     quotient -= select(0u, 1u, quotient * by > x);
     quotient += select(0u, 1u, x - quotient * by >= by);
     return quotient;
@@ -430,15 +431,17 @@ fn prepare(c: Common, w: Wrapped, p: f32, raw: f32) -> f32 {
 }
 
 // Adds `measure_line` up over rows and columns: one workgroup a tile. A tile holds small matrices whole, and the
-// workgroup finishes their lines; of a large matrix it leaves the tile's shares to `finish_lines`.
+// workgroup finishes their lines, a lane those of a whole matrix where it has a strip of rows and a vector of four
+// columns at most; of a large matrix the workgroup leaves the tile's shares to `finish_lines`.
 // Twin: src/lines.rs
 
 const SMALL: u32 = 2048u; // elements of matrices that a tile holds whole
 const NUMBERS: u32 = 2048u;
 const STRIP: u32 = 8u; // rows
 
-// Vectors of four along a row that a lane takes one behind the other. All that a processor does for one lane after the
-// other it does seldom where the sums of a run stay in the lane: it takes sixteen, one part of a row's sum.
+// Vectors of four along a row that a lane takes one behind the other: one, so that lanes lie side by side. A processor
+// that runs shaders in software reaches for the shared numbers of its lanes one by one, so there a lane keeps the sums
+// of sixteen vectors, which are one part of a row's sum.
 override RUN: u32 = 1u;
 
 // `of_rows` has the sums over a run of a row: for each run from left to right, one number a row of the tile.
@@ -561,7 +564,7 @@ fn lines_of_tile(
     }
 }
 
-// Finishes the lines of a small matrix of one vector of four columns and one strip of rows, whose sums fit a lane.
+// Finishes the lines of a matrix of a strip of rows and a vector of four columns at most. No other lane sees its sums.
 fn take_matrix(tile: Tile, c: Common, w: Wrapped, h: Hyper, matrix: u32) {
     let first = matrix * tile.rows;
     let end = first + tile.rows;
