@@ -26,6 +26,8 @@ pub struct ActiveGroup {
     rule: Box<dyn AnyRule>,
     /// The rule's form for matrices, where it has one.
     for_matrices: Option<Box<dyn AnyRule>>,
+    /// The same where each matrix is a single element.
+    for_pointwise: Option<Box<dyn AnyRule>>,
     maximize: bool,
     lr_initial: f64,
     /// Names and patterns of its tensors; none for the top level.
@@ -55,14 +57,14 @@ impl ActiveGroup {
         if matches!(rule.weight_decay(), WeightDecay::Independent(_)) && lr_initial == 0.0 {
             return refuse("lr", 0, "above 0 with weight_decay independent");
         }
-        let for_matrices = rule.for_matrices();
+        let (for_matrices, for_pointwise) = (rule.for_matrices(), rule.for_pointwise());
         let (patterns, schedulers) = (Vec::new(), Vec::new());
         let state = GroupState::default();
-        Ok(Self { rule, for_matrices, maximize, lr_initial, patterns, own, ratio, state, schedulers })
+        Ok(Self { rule, for_matrices, for_pointwise, maximize, lr_initial, patterns, own, ratio, state, schedulers })
     }
 
     fn set_rule(&mut self, rule: Box<dyn AnyRule>) {
-        self.for_matrices = rule.for_matrices();
+        (self.for_matrices, self.for_pointwise) = (rule.for_matrices(), rule.for_pointwise());
         self.rule = rule;
     }
 
@@ -78,7 +80,8 @@ impl ActiveGroup {
 
     /// The group's rule for a tensor, of which these are the lines.
     fn rule_for(&self, lines: Option<Lines>) -> &(dyn AnyRule + 'static) {
-        &**lines.and(self.for_matrices.as_ref()).unwrap_or(&self.rule)
+        let for_pointwise = lines.filter(Lines::is_pointwise).and(self.for_pointwise.as_ref());
+        &**for_pointwise.or(lines.and(self.for_matrices.as_ref())).unwrap_or(&self.rule)
     }
 
     /// Whether an option follows the top level's, perhaps times a ratio. A rate of the group's own does not follow a

@@ -49,6 +49,11 @@ impl Lines {
         })
     }
 
+    /// Whether each matrix is a single element.
+    pub fn is_pointwise(&self) -> bool {
+        [self.rows, self.columns] == [1, 1]
+    }
+
     /// How many rows all matrices have together, and how many columns have numbers; saturating.
     pub fn counts(&self) -> [u64; 2] {
         let columns = if self.has_columns { self.columns } else { 0 };

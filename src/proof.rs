@@ -120,15 +120,17 @@ pub const SIZES: [usize; 20] =
     [0, 1, 2, 3, 4, 5, 255, 256, 257, 1023, 1024, 1025, 4095, 4096, 4097, 8191, 8192, 8193, 20_000, 3];
 
 /// Shapes of matrices: dims of 0 and 1, small ones that share a tile or fill it, larger ones that end within a tile,
-/// with rows and columns longer than one, in batches.
-pub const SHAPES: [&[usize]; 13] = [
+/// with rows and columns longer than one, in batches; and one of 41 columns, whose inverse times 41 is below 1 in f32.
+pub const SHAPES: [&[usize]; 15] = [
     &[0, 5],
     &[2, 3, 0],
     &[1, 1],
     &[7, 1],
     &[1, 9],
     &[5, 7],
+    &[6, 41],
     &[30, 4, 1, 1],
+    &[2100, 4, 1, 1],
     &[300, 3, 3],
     &[2, 3, 40, 31],
     &[3, 2100],

@@ -479,10 +479,16 @@ pub trait Rule: Clone + Debug + Default + PartialEq + Fields + Send + Sync + Siz
     fn for_matrices(&self) -> Option<Box<dyn AnyRule>> {
         None
     }
-    /// The rule's type, and that of its form for matrices.
+    /// The rule in place of [`for_matrices`](Self::for_matrices) where each matrix is a single element, as in
+    /// convolutions with kernels of 1x1: the numbers of rows and columns are slots of elements then, of the same names.
+    fn for_pointwise(&self) -> Option<Box<dyn AnyRule>> {
+        None
+    }
+    /// The rule's type, and those of its forms for matrices.
     fn types() -> Vec<TypeId> {
-        let for_matrices = Self::default().for_matrices().map(|rule| (&*rule as &dyn Any).type_id());
-        for_matrices.into_iter().chain([TypeId::of::<Self>()]).collect()
+        let rule = Self::default();
+        let forms = [rule.for_matrices(), rule.for_pointwise()].into_iter().flatten();
+        forms.map(|form| (&*form as &dyn Any).type_id()).chain([TypeId::of::<Self>()]).collect()
     }
     /// The moves that the rule makes outside a step. With [`Move::LookAhead`] each step needs one before its gradients
     /// are computed.

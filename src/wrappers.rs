@@ -103,7 +103,13 @@ pub(crate) fn keeps_f32(rule: &dyn AnyRule, slot: &Slot) -> Option<&'static str>
     match slot {
         _ if rule.history().is_some() => Some("belongs to a history"),
         Slot { extent: Extent::Element, start: Start::Param, .. } => Some("holds parameters"),
-        Slot { extent: Extent::Element, .. } => None,
+        Slot { extent: Extent::Element, name, .. } => {
+            // A number of a line is in f32 where the line is a single element, too.
+            let has_line =
+                |form: Box<dyn AnyRule>| form.slots().iter().any(|other| other.name == *name && other.extent.is_line());
+            let is_line = rule.for_pointwise().and(rule.for_matrices()).is_some_and(has_line);
+            is_line.then_some("has no number for each element")
+        }
         _ => Some("has no number for each element"),
     }
 }

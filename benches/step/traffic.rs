@@ -4,7 +4,7 @@
 use wgpu_optim::backend::Formats;
 use wgpu_optim::backend::traffic::{Touch, measured, of_rule, state_bytes, step_bytes};
 use wgpu_optim::rule::{AnyRule, Product};
-use wgpu_optim::{AdamW, Config, DType, Gpu, TensorSpec, Wrappers, wgpu};
+use wgpu_optim::{Config, DType, Gpu, TensorSpec, Wrappers, wgpu};
 
 use crate::Result;
 use crate::clock::{Clock, Patience, Work, median};
@@ -20,21 +20,22 @@ pub struct Load {
 }
 
 impl Load {
-    /// The loads of a rule over these tensors: that of its form for matrices, and that of its own. Beside a rule that
-    /// takes matrices alone, [`OTHERS`] takes the rest.
+    /// The loads of a configuration over these tensors: one for each form of its rules that moves other bytes.
     pub fn of_tensors(config: &Config, tensors: &[TensorSpec]) -> Result<Vec<Load>> {
         if tensors.iter().any(|tensor| tensor.dtype != DType::F32) {
             return Ok(vec![Load::of_halves(config, tensors)?]);
         }
-        let (rule, around) = (config.rule(), config.wrappers());
-        let (others, alone) = (AdamW::default(), rule.has_products());
-        let matrices = if alone { Some(rule.boxed()) } else { rule.for_matrices() };
-        let rule: &dyn AnyRule = if alone { &others } else { rule };
-        let has_form = |tensor: &&TensorSpec| matrices.is_some() && tensor.shape.len() >= 2;
-        let count = |of: &dyn Fn(&&TensorSpec) -> bool| tensors.iter().filter(of).map(TensorSpec::len_elements).sum();
-        let flat = Load::of(rule, around, count(&|tensor| !has_form(tensor)));
-        let of_matrices = matrices.as_deref().map(|rule| Load::of(rule, around, count(&has_form)));
-        Ok(of_matrices.into_iter().chain([flat]).filter(|load| load.elements > 0).collect())
+        let groups = config.groups(tensors)?;
+        let mut loads: Vec<Load> = vec![];
+        for (i, tensor) in tensors.iter().enumerate() {
+            let load = Load::of(groups.rule_of(i), groups.wrappers_of(i), tensor.len_elements());
+            match loads.iter_mut().find(|known| Load { elements: load.elements, ..(*known).clone() } == load) {
+                Some(known) => known.elements += load.elements,
+                None => loads.push(load),
+            }
+        }
+        loads.retain(|load| load.elements > 0);
+        Ok(loads)
     }
 
     /// The load of a rule with one pass where parameters and gradients are of 16 bits. An element of it has the bytes of

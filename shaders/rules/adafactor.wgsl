@@ -3,6 +3,7 @@
 // Twin: src/rules/adafactor.rs
 
 override FACTORED: bool = false; // the tensor has rank 2 or more, and row and col in place of v
+override POINTWISE: bool = false; // the same, but each of its matrices is a single element
 
 struct Hyper {
     keep: f32, // the weights of the old number
@@ -42,8 +43,15 @@ fn direction(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> f3
     return k.scale * g / sqrt(at_least(square(h, g, s), h.floor));
 }
 
-// Returns the mean square of the gradient, and advances v.
+// Returns the mean square of the gradient, and advances what the element has of its own.
 fn square(h: Hyper, g: f32, s: ptr<function, State>) -> f32 {
+    if (POINTWISE) {
+        let row = ema((*s).row, g * g, h.keep, h.take);
+        let col = ema((*s).col, g * g, h.keep, h.take);
+        (*s).row = row;
+        (*s).col = col;
+        return row / at_least(row, h.eps1) * col;
+    }
     if (FACTORED) {
         return (*s).row * (*s).col;
     }

@@ -10,6 +10,7 @@ use super::engine::Engine;
 use super::limits::{partial_words, sums};
 use super::ring::Slot;
 use super::slices::{Resolved, no_param};
+use super::variants::Variant;
 use super::{Buffers, Slice};
 use crate::codecs::DType;
 use crate::error::{Error, Result};
@@ -358,7 +359,13 @@ impl Engine {
         };
         let plan = &planned.plan;
         let sizes: Vec<u64> = slices.buffers.iter().map(wgpu::Buffer::size).collect();
-        let placed = |pieces| place(pieces, &slices.homes, &sizes, |variant| self.variants[variant].pages, self.bounds);
+        let are_arenas = params.arena().and(work.grads().and_then(|grads| grads.buffers.arena())).is_some();
+        let pages = |variant: usize| match &self.variants[variant] {
+            // Values in arenas never move, and walks that see lines are faster where they need not pick a page.
+            Variant { rule, .. } if are_arenas && rule.has_lines() => 2,
+            Variant { pages, .. } => *pages,
+        };
+        let placed = |pieces| place(pieces, &slices.homes, &sizes, pages, self.bounds);
         let mut windows = [placed(&plan.chunks), placed(&plan.tiles)];
         windows.iter_mut().flatten().for_each(|window| self.bind_as_before(window, &slices.buffers));
         let (steps, accumulates) = (matches!(work, Work::Step(..)), matches!(work, Work::Accumulate(_)));

@@ -29,35 +29,34 @@ pub(super) fn variants(groups: &Groups, lanes: u32, limits: &wgpu::Limits) -> (V
     let mut variant_of = Vec::with_capacity(groups.of().len());
     for (i, &group) in groups.of().iter().enumerate() {
         let (rule, wrappers) = (groups.rule_of(i), groups.wrappers_of(i));
-        variant_of.push(*places.entry((group, groups.lines_of(i).is_some(), groups.formats_of(i))).or_insert_with(
-            || {
-                let names = |rule: &dyn AnyRule| rule.slots().iter().map(|slot| slot.name).collect::<Vec<_>>();
-                let layout = wrappers.layout(rule);
-                let same = |variant: &Variant| {
-                    variant.rule.name() == rule.name()
-                        && variant.rule.constants() == rule.constants()
-                        && variant.rule.passes() == rule.passes()
-                        && names(&*variant.rule) == names(rule)
-                        && variant.layout == layout
-                        && variant.wrappers.rounding() == wrappers.rounding()
-                };
-                let place = variants.iter().position(same).unwrap_or_else(|| {
-                    let pages = pages(limits, rule, wrappers);
-                    let wrappers = wrappers.clone();
-                    variants.push(Variant {
-                        rule: rule.boxed(),
-                        wrappers,
-                        layout: layout.clone(),
-                        pages,
-                        switches: Switches::default(),
-                    });
-                    members.push(Vec::new());
-                    variants.len() - 1
+        let form = groups.lines_of(i).map(|lines| lines.is_pointwise());
+        variant_of.push(*places.entry((group, form, groups.formats_of(i))).or_insert_with(|| {
+            let names = |rule: &dyn AnyRule| rule.slots().iter().map(|slot| slot.name).collect::<Vec<_>>();
+            let layout = wrappers.layout(rule);
+            let same = |variant: &Variant| {
+                variant.rule.name() == rule.name()
+                    && variant.rule.constants() == rule.constants()
+                    && variant.rule.passes() == rule.passes()
+                    && names(&*variant.rule) == names(rule)
+                    && variant.layout == layout
+                    && variant.wrappers.rounding() == wrappers.rounding()
+            };
+            let place = variants.iter().position(same).unwrap_or_else(|| {
+                let pages = pages(limits, rule, wrappers);
+                let wrappers = wrappers.clone();
+                variants.push(Variant {
+                    rule: rule.boxed(),
+                    wrappers,
+                    layout: layout.clone(),
+                    pages,
+                    switches: Switches::default(),
                 });
-                members[place].push(group);
-                place
-            },
-        ));
+                members.push(Vec::new());
+                variants.len() - 1
+            });
+            members[place].push(group);
+            place
+        }));
     }
     if variants.is_empty() {
         // An optimizer without tensors has a variant, too, since the device may decide on its steps.

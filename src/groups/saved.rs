@@ -238,6 +238,7 @@ impl SavedGroup {
         let schedulers = self.schedules.iter().map(load).collect::<Result<_>>()?;
         Ok(ActiveGroup {
             for_matrices: rule.for_matrices(),
+            for_pointwise: rule.for_pointwise(),
             rule,
             maximize: self.maximize,
             lr_initial: self.lr_initial.0,

@@ -55,6 +55,8 @@ pub trait AnyRule: Any + Kernels + Fields + Debug + Send + Sync {
     fn passes(&self) -> Vec<Pass>;
     /// [`Rule::for_matrices`].
     fn for_matrices(&self) -> Option<Box<dyn AnyRule>>;
+    /// [`Rule::for_pointwise`].
+    fn for_pointwise(&self) -> Option<Box<dyn AnyRule>>;
     /// [`Rule::moves`].
     fn moves(&self) -> &'static [Move];
     /// [`Rule::line_search`].
@@ -145,6 +147,9 @@ impl<R: Rule> AnyRule for R {
     fn for_matrices(&self) -> Option<Box<dyn AnyRule>> {
         Rule::for_matrices(self)
     }
+    fn for_pointwise(&self) -> Option<Box<dyn AnyRule>> {
+        Rule::for_pointwise(self)
+    }
     fn moves(&self) -> &'static [Move] {
         Rule::moves(self)
     }
@@ -198,6 +203,12 @@ impl dyn AnyRule {
         fields.set(values).map_err(Misread::into_error)?;
         rule.check()?;
         Ok(rule)
+    }
+
+    /// The forms that the rule has [for matrices](Rule::for_matrices) and [for single elements](Rule::for_pointwise) as
+    /// matrices.
+    pub fn forms(&self) -> impl Iterator<Item = Box<dyn AnyRule>> + use<> {
+        [self.for_matrices(), self.for_pointwise()].into_iter().flatten()
     }
 
     /// Whether each step needs a look-ahead before its gradients are computed.

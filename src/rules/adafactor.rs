@@ -7,7 +7,7 @@ use crate::rule::Reject;
 use crate::rule::{AnyRule, Carried, Pass, Rule, Slot, Sums, WeightDecay, fields, numbers, options};
 
 /// Adafactor. See [`AdafactorForm`].
-pub type Adafactor = AdafactorForm<false>;
+pub type Adafactor = AdafactorForm<false, false>;
 
 /// Adafactor: the gradient over a running root mean square, of which matrices keep rows and columns alone.
 ///
@@ -16,12 +16,13 @@ pub type Adafactor = AdafactorForm<false>;
 /// `v = row*col/max(mean(row), eps1)`. `w = g/max(sqrt(v), eps1)`; `p -= a*w/max(1, rms(w)/d)`, where
 /// `a = max(eps2, rms(p))*min(lr, 1/sqrt(t))`, and `rms` is over the tensor and takes `p` before the decay. Slot `v`
 /// per element, or `row` per row and `col` per column. Three passes: root mean squares, scale, update. From rank 2 on
-/// five: sums over rows and columns, and what follows from them, come first.
+/// five: sums over rows and columns, and what follows from them, come first, but where each matrix is a single element.
 ///
 /// Sources: Shazeer and Stern 2018, Algorithms 4 and 5; the form and the defaults are PyTorch's. The type's parameter
-/// `FACTORED` is true for the form that [the optimizer chooses](Rule::for_matrices) for tensors of rank 2 and more.
+/// `FACTORED` is true for the form that [the optimizer chooses](Rule::for_matrices) for tensors of rank 2 and more, and
+/// `POINTWISE` for that where each matrix is [a single element](Rule::for_pointwise).
 #[derive(Clone, Debug, PartialEq)]
-pub struct AdafactorForm<const FACTORED: bool> {
+pub struct AdafactorForm<const FACTORED: bool, const POINTWISE: bool> {
     /// The largest relative step, at least 0. Default 1e-2.
     pub lr: f64,
     /// The exponent of `k`, at most 0. Default -0.8.
@@ -36,9 +37,9 @@ pub struct AdafactorForm<const FACTORED: bool> {
     pub weight_decay: WeightDecay,
 }
 
-fields!(AdafactorForm<const FACTORED: bool>: lr, beta2_decay, eps1, eps2, d, weight_decay);
+fields!(AdafactorForm<const FACTORED: bool, const POINTWISE: bool>: lr, beta2_decay, eps1, eps2, d, weight_decay);
 
-impl<const FACTORED: bool> Default for AdafactorForm<FACTORED> {
+impl<const FACTORED: bool, const POINTWISE: bool> Default for AdafactorForm<FACTORED, POINTWISE> {
     fn default() -> Self {
         Self {
             lr: 1e-2,
@@ -76,9 +77,14 @@ numbers! {
     Tensor { scale }
 }
 
-impl<const FACTORED: bool> AdafactorForm<FACTORED> {
-    /// Returns the mean square of the gradient, and advances `v`.
+impl<const FACTORED: bool, const POINTWISE: bool> AdafactorForm<FACTORED, POINTWISE> {
+    /// Returns the mean square of the gradient, and advances what the element has of its own.
     fn square<F: Real>(h: &Hyper<F>, g: F, s: &mut State<F>) -> F {
+        if POINTWISE {
+            s.row = ema(s.row, g * g, h.keep, h.take);
+            s.col = ema(s.col, g * g, h.keep, h.take);
+            return s.row / at_least(s.row, h.eps1) * s.col;
+        }
         if FACTORED {
             return s.row * s.col;
         }
@@ -87,7 +93,7 @@ impl<const FACTORED: bool> AdafactorForm<FACTORED> {
     }
 }
 
-impl<const FACTORED: bool> Rule for AdafactorForm<FACTORED> {
+impl<const FACTORED: bool, const POINTWISE: bool> Rule for AdafactorForm<FACTORED, POINTWISE> {
     const NAME: &'static str = "adafactor";
     const SUMMARY: &'static str =
         "gradient over a root mean square kept by rows and columns, relative steps (Shazeer and Stern 2018)";
@@ -110,11 +116,13 @@ impl<const FACTORED: bool> Rule for AdafactorForm<FACTORED> {
     }
 
     fn constants(&self) -> Vec<(&'static str, f64)> {
-        vec![("FACTORED", f64::from(FACTORED))]
+        vec![("FACTORED", f64::from(FACTORED)), ("POINTWISE", f64::from(POINTWISE))]
     }
 
     fn slots(&self) -> Vec<Slot> {
-        if FACTORED {
+        if POINTWISE {
+            vec![Slot::element("row").nonnegative(), Slot::element("col").nonnegative()]
+        } else if FACTORED {
             vec![Slot::row("row").nonnegative(), Slot::column("col").nonnegative()]
         } else {
             vec![Slot::element("v").nonnegative()]
@@ -129,7 +137,14 @@ impl<const FACTORED: bool> Rule for AdafactorForm<FACTORED> {
 
     fn for_matrices(&self) -> Option<Box<dyn AnyRule>> {
         let &Self { lr, beta2_decay, eps1, eps2, d, weight_decay } = self;
-        Some(Box::new(AdafactorForm::<true> { lr, beta2_decay, eps1, eps2, d, weight_decay }))
+        Some(Box::new(AdafactorForm::<true, false> { lr, beta2_decay, eps1, eps2, d, weight_decay }))
+    }
+
+    fn for_pointwise(&self) -> Option<Box<dyn AnyRule>> {
+        let &Self { lr, beta2_decay, eps1, eps2, d, weight_decay } = self;
+        // The form for matrices takes these, too, where it is asked for by its type.
+        (!FACTORED)
+            .then(|| Box::new(AdafactorForm::<false, true> { lr, beta2_decay, eps1, eps2, d, weight_decay }) as _)
     }
 
     fn hyper(&self, t: u64, _carried: &mut Carried) -> Hyper<f64> {

@@ -589,11 +589,31 @@ fn matrices_take_passes_over_lines_and_fewer_bytes() {
     // With an L2 penalty the gradient is made of the parameter, too.
     assert_eq!(plan(&tensors[..1], WeightDecay::L2(0.1)).0.bytes, 28 * 4000);
     assert_eq!(plan(&tensors[2..], WeightDecay::L2(0.1)).0.bytes, 32 * 1001);
-    let error = Optimizer::new(&tiny(&gpu), &[TensorSpec::f32("w", [6000, 1, 1])], Adafactor::default()).unwrap_err();
+    // Row and column of a single element are numbers of the element.
+    let single = [TensorSpec::f32("w", [6000, 1, 1])];
+    let (report, memory) = plan(&single, WeightDecay::None);
+    assert_eq!((report.passes, report.windows, report.dispatches, report.bytes), (3, 1, 3 - 1, 44 * 6000));
+    assert_eq!((report.line_bytes, memory.state), (0, 8 * 6000));
+    Optimizer::new(&tiny(&gpu), &single, Adafactor::default()).unwrap();
+    let error = Optimizer::new(&tiny(&gpu), &[TensorSpec::f32("w", [4000, 2, 1])], Adafactor::default()).unwrap_err();
     assert!(
-        error.to_string().ends_with("its rows and columns take 72512 bytes, a buffer holds at most 65536"),
+        error.to_string().ends_with("its rows and columns take 80512 bytes, a buffer holds at most 65536"),
         "{error}"
     );
+}
+
+#[test]
+fn walks_that_see_lines_take_a_page_of_each_arena_at_a_time() {
+    let Some(gpu) = gpu("pages of arenas", 1) else { return };
+    // A page holds one of these tensors.
+    let tensors = [0, 1, 2, 3].map(|i| TensorSpec::f32(format!("w{i}"), [120, 128]));
+    let mut twin = Parity::new(&tiny(&gpu), &Adafactor::default().into(), &tensors, 25);
+    let windows = twin.optimizer.plan(&twin.params, &twin.grads).unwrap().windows;
+    assert_eq!(windows, tensors.len());
+    let [params, grads] = [&twin.params, &twin.grads]
+        .map(|arena| tensors.iter().map(|tensor| arena.slice(&tensor.name).unwrap()).collect::<Vec<_>>());
+    let windows = twin.optimizer.plan(&params, &grads).unwrap().windows;
+    assert!(windows < tensors.len(), "{windows} windows of slices");
 }
 
 #[test]

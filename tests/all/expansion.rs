@@ -71,7 +71,8 @@ fn composed() -> Vec<Shader> {
     for row in ALL {
         let forms = |(case, rule): (&'static str, Box<dyn AnyRule>)| {
             let for_matrices = rule.for_matrices().map(|rule| (format!("{}/{case}, matrices", row.name), rule));
-            [(format!("{}/{case}", row.name), rule)].into_iter().chain(for_matrices)
+            let for_pointwise = rule.for_pointwise().map(|rule| (format!("{}/{case}, pointwise", row.name), rule));
+            [(format!("{}/{case}", row.name), rule)].into_iter().chain(for_matrices).chain(for_pointwise)
         };
         for (n, (case, rule)) in (row.cases)().into_iter().flat_map(forms).enumerate() {
             let alone = if row.name == ALL[0].name { alone() } else { vec![] };

@@ -105,6 +105,42 @@ fn elementwise_rules_see_neither_order_nor_company() {
     say(&format!("skipped: {others} cases of permutation and halves: their rules are not elementwise"));
 }
 
+/// Where each matrix is a single element, a rule may have another form with the same numbers, which are in f32 whatever
+/// the format of the state.
+#[test]
+fn a_form_for_single_elements_gives_the_bits_of_the_form_for_matrices() {
+    let Some(gpu) = gpu("forms for single elements", ALL.len()) else { return };
+    let tensors = [&[1, 1][..], &[5, 1, 1], &[2100, 4, 1, 1]];
+    let tensors: Vec<_> =
+        tensors.iter().enumerate().map(|(i, &shape)| TensorSpec::f32(format!("m{i}"), shape)).collect();
+    let all = cases().into_iter().filter(|(_, rule)| rule.for_pointwise().is_some());
+    let mut found = 0;
+    for (name, rule) in all {
+        let for_matrices = rule.for_matrices().expect("what has one form has the other");
+        assert!(for_matrices.for_pointwise().is_none(), "{name}: the form for matrices goes its own way");
+        let run = |config: Config| {
+            let mut twin = Parity::new(&gpu, &config, &tensors, 4).midway(9);
+            twin.run(&name, 2);
+            twin.words()
+        };
+        let expected = run(for_matrices.clone().into());
+        // The form for matrices is what earlier versions took and saved.
+        let mut twin = Parity::new(&gpu, &for_matrices.into(), &tensors, 4).midway(9);
+        twin.run(&name, 1);
+        let saved = twin.optimizer.save_blocking().unwrap();
+        twin.optimizer = Optimizer::load(&gpu, &tensors, &saved).unwrap();
+        twin.run(&name, 1);
+        assert_eq!(twin.words(), expected, "{name} from a checkpoint");
+        assert_eq!(run(rule.clone().into()), expected, "{name}");
+        let mut coded = rule.to_json();
+        coded.extend([("optimizer".into(), json!(rule.name())), ("state_format".into(), json!("q4"))]);
+        coded.insert("min_elements".into(), json!(0));
+        assert_eq!(run(Config::from_value(coded.into()).unwrap()), expected, "{name} with state in q4");
+        found += 1;
+    }
+    assert!(found > 0, "no rule has a form for single elements");
+}
+
 #[test]
 fn one_dispatch_gives_the_bits_of_many_and_two_runs_give_the_same() {
     let Some(gpu) = gpu("many tensors at once", cases().len()) else { return };
@@ -114,7 +150,7 @@ fn one_dispatch_gives_the_bits_of_many_and_two_runs_give_the_same() {
     for (name, rule) in tried {
         // Two steps behind the ninth comes the twelfth.
         let dispatches = dispatches_of(&*rule, &tensors, 12);
-        let dispatches = dispatches + rule.for_matrices().map_or(0, |rule| rule.passes().len());
+        let dispatches = dispatches + rule.forms().map(|rule| rule.passes().len()).sum::<usize>();
         let (of_model, config) = (rule.sums_over_model(), Config::from(rule));
         let run = || {
             let mut twin = Parity::new(&gpu, &config, &tensors, 4).midway(9);

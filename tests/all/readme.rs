@@ -160,14 +160,17 @@ fn table() -> String {
 fn line(row: &RuleEntry) -> String {
     let default = (row.default)();
     let cases: Vec<_> = (row.cases)().into_iter().map(|(_, rule)| rule).collect();
-    let for_matrices: Vec<_> = std::iter::once(&default).chain(&cases).filter_map(|rule| rule.for_matrices()).collect();
-    let all = || std::iter::once(&default).chain(&cases).chain(&for_matrices);
+    let forms: Vec<_> = std::iter::once(&default).chain(&cases).flat_map(|rule| rule.forms()).collect();
+    let all = || std::iter::once(&default).chain(&cases).chain(&forms);
+    // Slots of single elements are rows and columns, too.
+    let is_line = |slot: &Slot| forms.iter().flat_map(kept).any(|line| line.name == slot.name && line.extent.is_line());
+    let kept_by_all = || all().flat_map(kept).filter(|slot| slot.extent.is_line() || !is_line(slot));
     let bytes = range(all().map(|rule| traffic::rule_bytes(&**rule) as usize));
     let passes = range(all().map(|rule| rule.passes().len()));
     let cells = [
         format!("`{}`", row.name),
         row.summary.into(),
-        state(&kept(&default), all().flat_map(kept)),
+        state(&kept(&default), kept_by_all()),
         if passes == "1" { bytes } else { format!("{bytes} in {passes} passes") },
         sources(row.name),
     ];

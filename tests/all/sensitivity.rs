@@ -118,6 +118,10 @@ impl AnyRule for Broken {
         let rule = self.rule.for_matrices()?;
         Some(Box::new(Self { rule, edit: self.edit.clone() }))
     }
+    fn for_pointwise(&self) -> Option<Box<dyn AnyRule>> {
+        let rule = self.rule.for_pointwise()?;
+        Some(Box::new(Self { rule, edit: self.edit.clone() }))
+    }
     fn moves(&self) -> &'static [Move] {
         self.rule.moves()
     }
@@ -457,7 +461,7 @@ fn a_dropped_statement_is_noticed() {
 
 /// The texts of all cases of a rule.
 fn texts_of(row: &RuleEntry) -> Vec<String> {
-    let forms = |rule: Box<dyn AnyRule>| rule.for_matrices().into_iter().chain([rule]);
+    let forms = |rule: Box<dyn AnyRule>| rule.forms().chain([rule]);
     let walks = |rule: Box<dyn AnyRule>| {
         let moves = rule.moves().iter().map(|&to| Walk::of_move(Moving::Rule(to)));
         let walks: Vec<_> = Walk::of_step(&*rule, &Wrappers::default()).into_iter().chain(moves).collect();

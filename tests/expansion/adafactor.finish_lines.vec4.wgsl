@@ -70,6 +70,7 @@ fn encode_f32(numbers: vec4<f32>) -> vec4<u32> {
 // Twin: src/rules/adafactor.rs
 
 override FACTORED: bool = false; // the tensor has rank 2 or more, and row and col in place of v
+override POINTWISE: bool = false; // the same, but each of its matrices is a single element
 
 struct Hyper {
     keep: f32, // the weights of the old number
@@ -109,8 +110,15 @@ fn direction(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> f3
     return k.scale * g / sqrt(at_least(square(h, g, s), h.floor));
 }
 
-// Returns the mean square of the gradient, and advances v.
+// Returns the mean square of the gradient, and advances what the element has of its own.
 fn square(h: Hyper, g: f32, s: ptr<function, State>) -> f32 {
+    if (POINTWISE) {
+        let row = ema((*s).row, g * g, h.keep, h.take);
+        let col = ema((*s).col, g * g, h.keep, h.take);
+        (*s).row = row;
+        (*s).col = col;
+        return row / at_least(row, h.eps1) * col;
+    }
     if (FACTORED) {
         return (*s).row * (*s).col;
     }
@@ -318,9 +326,10 @@ fn load_hyper(record: u32) -> Hyper {
     );
 }
 
-// Returns x / by, where the quotient is small. A processor divides several floats at once, but integers one by one.
+// Returns x / by, where the quotient is small. A processor divides several floats at once, but integers one by one, and
+// the inverse is the same for all elements of a chunk.
 fn divide(x: u32, by: u32) -> u32 {
-    var quotient = u32(i32(f32(i32(x)) / f32(i32(by))));
+    var quotient = u32(i32(f32(i32(x)) * (1.0 / f32(i32(by)))));
     quotient -= select(0u, 1u, quotient * by > x);
     quotient += select(0u, 1u, x - quotient * by >= by);
     return quotient;

@@ -70,6 +70,7 @@ fn encode_f32(numbers: vec4<f32>) -> vec4<u32> {
 // Twin: src/rules/adafactor.rs
 
 override FACTORED: bool = false; // the tensor has rank 2 or more, and row and col in place of v
+override POINTWISE: bool = false; // the same, but each of its matrices is a single element
 
 struct Hyper {
     keep: f32, // the weights of the old number
@@ -109,8 +110,15 @@ fn direction(h: Hyper, k: Tensor, p: f32, g: f32, s: ptr<function, State>) -> f3
     return k.scale * g / sqrt(at_least(square(h, g, s), h.floor));
 }
 
-// Returns the mean square of the gradient, and advances v.
+// Returns the mean square of the gradient, and advances what the element has of its own.
 fn square(h: Hyper, g: f32, s: ptr<function, State>) -> f32 {
+    if (POINTWISE) {
+        let row = ema((*s).row, g * g, h.keep, h.take);
+        let col = ema((*s).col, g * g, h.keep, h.take);
+        (*s).row = row;
+        (*s).col = col;
+        return row / at_least(row, h.eps1) * col;
+    }
     if (FACTORED) {
         return (*s).row * (*s).col;
     }
@@ -372,9 +380,10 @@ fn load_grad_four(tile: Tile, at: u32, count: u32) -> vec4<f32> {
     return decode_f32(vec4<u32>(grads[i.x / 4u][i.x % 4u], grads[i.y / 4u][i.y % 4u], grads[i.z / 4u][i.z % 4u], grads[i.w / 4u][i.w % 4u]));
 }
 
-// Returns x / by, where the quotient is small. A processor divides several floats at once, but integers one by one.
+// Returns x / by, where the quotient is small. A processor divides several floats at once, but integers one by one, and
+// the inverse is the same for all elements of a chunk.
 fn divide(x: u32, by: u32) -> u32 {
-    var quotient = u32(i32(f32(i32(x)) / f32(i32(by))));
+    var quotient = u32(i32(f32(i32(x)) * (1.0 / f32(i32(by)))));
     quotient -= select(0u, 1u, quotient * by > x);
     quotient += select(0u, 1u, x - quotient * by >= by);
     return quotient;
@@ -419,14 +428,20 @@ fn prepare(c: Common, w: Wrapped, p: f32, raw: f32) -> f32 {
 }
 
 // Adds `measure_line` up over rows and columns: one workgroup a tile. A tile holds small matrices whole, and the
-// workgroup finishes their lines; of a large matrix it leaves the tile's shares to `finish_lines`.
+// workgroup finishes their lines, a lane those of a whole matrix where it has a strip of rows and a vector of four
+// columns at most; of a large matrix the workgroup leaves the tile's shares to `finish_lines`.
 // Twin: src/lines.rs
 
 const SMALL: u32 = 2048u; // elements of matrices that a tile holds whole
 const NUMBERS: u32 = 2048u;
 const STRIP: u32 = 8u; // rows
 
-// `of_rows` has the sums over four elements of a row: for each four from left to right, one number a row of the tile.
+// Vectors of four along a row that a lane takes one behind the other: one, so that lanes lie side by side. A processor
+// that runs shaders in software reaches for the shared numbers of its lanes one by one, so there a lane keeps the sums
+// of sixteen vectors, which are one part of a row's sum.
+override RUN: u32 = 1u;
+
+// `of_rows` has the sums over a run of a row: for each run from left to right, one number a row of the tile.
 // `of_columns` has the sums over the rows of a strip: for each strip from top to bottom, one number a column of the
 // tile.
 var<workgroup> of_rows: array<f32, NUMBERS>;
@@ -452,31 +467,51 @@ fn lines_of_tile(
     let small = tile.rows <= SMALL && tile.columns <= SMALL && tile.rows * tile.columns <= SMALL;
     let high = select(all_rows, tile.rows, small);
     let matrices = divide(all_rows, high);
+    if (small && width <= 4u && high <= STRIP) {
+        for (var matrix = lane; matrix < matrices; matrix += LANES) {
+            take_matrix(tile, c, w, h, matrix);
+        }
+        return;
+    }
     let strips = (high + STRIP - 1u) / STRIP;
-    for (var task = lane; task < matrices * strips * fours; task += LANES) {
-        let strip = divide(task, fours);
-        let four = task - strip * fours;
+    let runs = (fours + RUN - 1u) / RUN;
+    let zero = hidden_zero(tile.len);
+    for (var task = lane; task < matrices * strips * runs; task += LANES) {
+        let strip = divide(task, runs);
+        let run = task - strip * runs;
         let matrix = divide(strip, strips);
         let first = matrix * high + (strip - matrix * strips) * STRIP;
-        let end = min(first + STRIP, (matrix + 1u) * high);
-        let across = 4u * four;
-        var sums = vec4<f32>();
-        for (var down = first; down < end; down += 1u) {
-            let numbers = measure_four(tile, c, w, h, down, across, width - across);
-            of_rows[four * all_rows + down] = (numbers.x + numbers.y) + (numbers.z + numbers.w);
-            sums += numbers;
+        let count = min(STRIP, (matrix + 1u) * high - first);
+        var row_sums: array<f32, STRIP>;
+        for (var four = run * RUN; four < min((run + 1u) * RUN, fours); four += 1u) {
+            let across = 4u * four;
+            var sums = vec4<f32>();
+            for (var down = 0u; down < STRIP; down += 1u) {
+                if (down < count) {
+                    let numbers = measure_four(tile, c, w, h, first + down, across, width - across);
+                    // Sums go through bits, too: a compiler that unrolls the loop may add up in another order.
+                    let four_of_row = (numbers.x + numbers.y) + (numbers.z + numbers.w);
+                    row_sums[down] += bitcast<f32>(bitcast<u32>(four_of_row) ^ zero);
+                    sums = bitcast<vec4<f32>>(bitcast<vec4<u32>>(sums + numbers) ^ vec4<u32>(zero));
+                }
+            }
+            if (COLUMNS) {
+                let at = strip * width + across;
+                of_columns[at] = sums.x;
+                if (!CROSSINGS || across + 1u < width) {
+                    of_columns[at + 1u] = sums.y;
+                }
+                if (!CROSSINGS || across + 2u < width) {
+                    of_columns[at + 2u] = sums.z;
+                }
+                if (!CROSSINGS || across + 3u < width) {
+                    of_columns[at + 3u] = sums.w;
+                }
+            }
         }
-        if (COLUMNS) {
-            let at = strip * width + across;
-            of_columns[at] = sums.x;
-            if (!CROSSINGS || across + 1u < width) {
-                of_columns[at + 1u] = sums.y;
-            }
-            if (!CROSSINGS || across + 2u < width) {
-                of_columns[at + 2u] = sums.z;
-            }
-            if (!CROSSINGS || across + 3u < width) {
-                of_columns[at + 3u] = sums.w;
+        for (var down = 0u; down < STRIP; down += 1u) {
+            if (down < count) {
+                of_rows[run * all_rows + first + down] = row_sums[down];
             }
         }
     }
@@ -484,10 +519,10 @@ fn lines_of_tile(
 
     for (var i = lane; i < all_rows; i += LANES) {
         var sum = 0.0;
-        for (var n = 0u; n < fours; n += 16u) {
+        for (var n = 0u; n < runs; n += 16u / RUN) {
             var part = 0.0;
-            for (var four = n; four < min(n + 16u, fours); four += 1u) {
-                part += of_rows[four * all_rows + i];
+            for (var run = n; run < min(n + 16u / RUN, runs); run += 1u) {
+                part += of_rows[run * all_rows + i];
             }
             sum += part;
         }
@@ -523,6 +558,40 @@ fn lines_of_tile(
         for (var i = first; i < first + high; i += 1u) {
             store_line(tile.seen_rows + i, finish_row(h, load_line(tile.row_sums + i), mean));
         }
+    }
+}
+
+// Finishes the lines of a matrix of a strip of rows and a vector of four columns at most. No other lane sees its sums.
+fn take_matrix(tile: Tile, c: Common, w: Wrapped, h: Hyper, matrix: u32) {
+    let first = matrix * tile.rows;
+    let end = first + tile.rows;
+    var sums = vec4<f32>();
+    for (var down = first; down < end; down += 1u) {
+        let numbers = measure_four(tile, c, w, h, down, 0u, tile.columns);
+        let sum = (numbers.x + numbers.y) + (numbers.z + numbers.w);
+        leave(h, true, tile.row_sums + down, sum, tile.columns);
+        sums += numbers;
+    }
+    if (COLUMNS) {
+        let at = tile.column_sums + matrix * tile.columns;
+        leave(h, true, at, sums.x, tile.rows);
+        if (!CROSSINGS || tile.columns > 1u) {
+            leave(h, true, at + 1u, sums.y, tile.rows);
+        }
+        if (!CROSSINGS || tile.columns > 2u) {
+            leave(h, true, at + 2u, sums.z, tile.rows);
+        }
+        if (!CROSSINGS || tile.columns > 3u) {
+            leave(h, true, at + 3u, sums.w, tile.rows);
+        }
+    }
+    var sum = 0.0;
+    for (var i = first; i < end; i += 1u) {
+        sum += load_line(tile.row_sums + i);
+    }
+    let mean = sum / f32(tile.rows);
+    for (var i = first; i < end; i += 1u) {
+        store_line(tile.seen_rows + i, finish_row(h, load_line(tile.row_sums + i), mean));
     }
 }
 

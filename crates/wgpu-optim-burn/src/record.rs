@@ -7,7 +7,7 @@ use burn::optim::OptimizerRecord;
 use burn::store::RecordError;
 use burn::tensor::{Bytes, DType};
 use burn_pack::{Reader, Scalar, Tensor, Writer};
-use wgpu_optim::rule::{AnyRule, Extent};
+use wgpu_optim::rule::AnyRule;
 use wgpu_optim::{LossScaleState, Optimizer};
 
 use crate::{Error, Result};
@@ -70,7 +70,7 @@ fn kept(rule: &dyn AnyRule) -> Option<Kept> {
         "lion" => kept(&[("m", "momentum")], None),
         "lamb" => kept(&[("m", "moment_1"), ("v", "moment_2")], Some("time")),
         "adafactor" => {
-            let is_matrix = rule.slots().iter().any(|slot| slot.extent == Extent::Row);
+            let is_matrix = rule.slots().iter().any(|slot| slot.name == "row");
             let of_matrix = [("row", "second_moment"), ("col", "column_second_moment")];
             kept(if is_matrix { &of_matrix } else { &[("v", "second_moment")] }, Some("time"))
         }
