@@ -1,7 +1,7 @@
 //! Pure functions of numbers, which every rule may call.
 //!
-//! Twin: `shaders/parts.wgsl`. `sign` has WGSL's meaning: `sign(0)` is 0. `larger`, `smaller` and `within` keep a NaN on
-//! every device, where WGSL's `max`, `min` and `clamp` may do so or not.
+//! Twin: `shaders/parts.wgsl`. `sign` has WGSL's meaning: `sign(0)` is 0. `larger`, `smaller` and `within` keep a NaN
+//! on every device, where WGSL's `max`, `min` and `clamp` may do so or not.
 
 use crate::tensor::BLOCK;
 
