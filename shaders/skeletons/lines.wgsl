@@ -7,12 +7,7 @@ const SMALL: u32 = 2048u; // elements of matrices that a tile holds whole
 const NUMBERS: u32 = 2048u;
 const STRIP: u32 = 8u; // rows
 
-// Vectors of four along a row that a lane takes one behind the other: one, so that lanes lie side by side. A processor
-// that runs shaders in software reaches for the shared numbers of its lanes one by one, so there a lane keeps the sums
-// of sixteen vectors, which are one part of a row's sum.
-override RUN: u32 = 1u;
-
-// `of_rows` has the sums over a run of a row: for each run from left to right, one number a row of the tile.
+// `of_rows` has the sums over four elements of a row: for each four from left to right, one number a row of the tile.
 // `of_columns` has the sums over the rows of a strip: for each strip from top to bottom, one number a column of the
 // tile.
 var<workgroup> of_rows: array<f32, NUMBERS>;
@@ -45,44 +40,30 @@ fn lines_of_tile(
         return;
     }
     let strips = (high + STRIP - 1u) / STRIP;
-    let runs = (fours + RUN - 1u) / RUN;
-    let zero = hidden_zero(tile.len);
-    for (var task = lane; task < matrices * strips * runs; task += LANES) {
-        let strip = divide(task, runs);
-        let run = task - strip * runs;
+    for (var task = lane; task < matrices * strips * fours; task += LANES) {
+        let strip = divide(task, fours);
+        let four = task - strip * fours;
         let matrix = divide(strip, strips);
         let first = matrix * high + (strip - matrix * strips) * STRIP;
-        let count = min(STRIP, (matrix + 1u) * high - first);
-        var row_sums: array<f32, STRIP>;
-        for (var four = run * RUN; four < min((run + 1u) * RUN, fours); four += 1u) {
-            let across = 4u * four;
-            var sums = vec4<f32>();
-            for (var down = 0u; down < STRIP; down += 1u) {
-                if (down < count) {
-                    let numbers = measure_four(tile, c, w, h, first + down, across, width - across);
-                    // Sums go through bits, too: a compiler that unrolls the loop may add up in another order.
-                    let four_of_row = (numbers.x + numbers.y) + (numbers.z + numbers.w);
-                    row_sums[down] += bitcast<f32>(bitcast<u32>(four_of_row) ^ zero);
-                    sums = bitcast<vec4<f32>>(bitcast<vec4<u32>>(sums + numbers) ^ vec4<u32>(zero));
-                }
-            }
-            if (COLUMNS) {
-                let at = strip * width + across;
-                of_columns[at] = sums.x;
-                if (!CROSSINGS || across + 1u < width) {
-                    of_columns[at + 1u] = sums.y;
-                }
-                if (!CROSSINGS || across + 2u < width) {
-                    of_columns[at + 2u] = sums.z;
-                }
-                if (!CROSSINGS || across + 3u < width) {
-                    of_columns[at + 3u] = sums.w;
-                }
-            }
+        let end = min(first + STRIP, (matrix + 1u) * high);
+        let across = 4u * four;
+        var sums = vec4<f32>();
+        for (var down = first; down < end; down += 1u) {
+            let numbers = measure_four(tile, c, w, h, down, across, width - across);
+            of_rows[four * all_rows + down] = (numbers.x + numbers.y) + (numbers.z + numbers.w);
+            sums += numbers;
         }
-        for (var down = 0u; down < STRIP; down += 1u) {
-            if (down < count) {
-                of_rows[run * all_rows + first + down] = row_sums[down];
+        if (COLUMNS) {
+            let at = strip * width + across;
+            of_columns[at] = sums.x;
+            if (!CROSSINGS || across + 1u < width) {
+                of_columns[at + 1u] = sums.y;
+            }
+            if (!CROSSINGS || across + 2u < width) {
+                of_columns[at + 2u] = sums.z;
+            }
+            if (!CROSSINGS || across + 3u < width) {
+                of_columns[at + 3u] = sums.w;
             }
         }
     }
@@ -90,10 +71,10 @@ fn lines_of_tile(
 
     for (var i = lane; i < all_rows; i += LANES) {
         var sum = 0.0;
-        for (var n = 0u; n < runs; n += 16u / RUN) {
+        for (var n = 0u; n < fours; n += 16u) {
             var part = 0.0;
-            for (var run = n; run < min(n + 16u / RUN, runs); run += 1u) {
-                part += of_rows[run * all_rows + i];
+            for (var four = n; four < min(n + 16u, fours); four += 1u) {
+                part += of_rows[four * all_rows + i];
             }
             sum += part;
         }

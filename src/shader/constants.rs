@@ -88,9 +88,6 @@ impl Switches {
             ("STRETCH", if holds_groups { GROUP_LANES } else { 1 }.into()),
             ("TENSOR_NUMBERS", numbers.into()),
         ]);
-        if skeleton == Skeleton::Lines {
-            constants.push(("RUN", if self.lanes <= LANES_FEW { 16.0 } else { 1.0 }));
-        }
         if skeleton == Skeleton::Product {
             constants.extend(of_product(product.unwrap_or(Product::Gram)));
         }
@@ -102,9 +99,6 @@ impl Switches {
         constants
     }
 }
-
-/// The lanes of a processor that runs shaders in software, at most.
-const LANES_FEW: u32 = 8;
 
 /// Lanes of a workgroup whose loops are long, on every device: Mesa's llvmpipe ends those of a lane after 65535 rounds.
 pub(crate) const LANES_MANY: u32 = 256;
