@@ -57,7 +57,8 @@ pub struct Window {
     pub copies: bool,
     /// The entries of the table that belong to the window.
     pub entries: Range<usize>,
-    /// How many of the first entries are [short](SHORT): 0, or enough for a dispatch of their own.
+    /// How many of the first entries are [short](SHORT) chunks: 0, or enough for a dispatch of their own. Walks over
+    /// tiles do not ask.
     pub short: usize,
     /// The number of the first piece.
     pub first: usize,
